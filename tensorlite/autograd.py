@@ -1,0 +1,218 @@
+"""The graph of a computation, and the walk that carries gradients back through it.
+
+One idea: the graph is Nodes that point to Nodes, **never to the Variables they produced**. So there are no reference
+cycles, what no derivative rule asked to keep dies at once, and a walk frees each node as it leaves it. A leaf is its
+own node. Gradients on their way live in a dict of the walk; only leaves get a `.grad`.
+
+There are no in-place ops: a version check guards the two things that do change data, an optimizer step and loading
+a state. What an op is, and what its rules may ask for, stands in primitive.py; which ops there are, in ops.py.
+"""
+
+import contextvars
+import itertools
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from heapq import heappop, heappush
+
+from .backend import Array, is_array, xp
+
+recording = contextvars.ContextVar("recording", default=True)
+_creation_order = itertools.count()
+
+
+@contextmanager
+def setting(variable: contextvars.ContextVar, value: bool) -> Iterator[None]:
+    token = variable.set(value)
+    try:
+        yield
+    finally:
+        variable.reset(token)
+
+
+def no_grad():
+    """`with no_grad():` ops are computed but not recorded. Nests, survives exceptions, holds per thread."""
+    return setting(recording, False)
+
+
+# ----- values and nodes -------------------------------------------------------------------------------------------
+
+
+class Variable:
+    """A value that remembers how it was computed. tensor.py gives it its operators and its name, Tensor."""
+
+    __slots__ = ("__weakref__", "_version", "data", "grad", "node", "requires_grad")
+    result: type["Variable"]  # the class of what ops return; tensor.py sets it
+
+    def __init__(self, data: Array, requires_grad: bool = False, node: "Node | None" = None, version: list | None = None):
+        self.data = data
+        self.requires_grad = requires_grad
+        self.node = node  # None: a leaf, which is its own node in the graph
+        self.grad: Variable | None = None
+        self._version = [0] if version is None else version  # one cell for all that may share this memory
+
+    def backward(self, gradient: "Variable | Array | None" = None, retain_graph: bool = False) -> None:
+        """Add the gradient of `self` to the `.grad` of every leaf that it was computed from.
+
+        `gradient` is the gradient of the final result by `self`: its shape and dtype; it may be left out only when
+        `self` has one element (then 1). The graph is freed on the way unless `retain_graph`. Nothing is recorded:
+        for derivatives of derivatives use `grad(..., create_graph=True)`.
+        """
+        g = _incoming(self, gradient)
+        for leaf, piece, owned in _walk(self, g.data, None, retain_graph, record=False):
+            if leaf.grad is None:
+                leaf.grad = _own(piece, owned)
+            else:
+                leaf.grad.data += piece
+                leaf.grad._version[0] += 1
+
+
+class Node:
+    """One recorded application of an op: where its inputs came from, and what its rules asked to keep."""
+
+    __slots__ = ("dtype", "op", "order", "parents", "saved", "shape", "versions")
+
+    def __init__(self, op, args: Sequence, raw: Sequence, out: Array, meta: dict, kept: dict, mask: int):
+        self.op = op
+        self.order = next(_creation_order)  # parents always come before children
+        self.shape, self.dtype = out.shape, out.dtype
+        self.parents = tuple([
+            (a.node or a) if isinstance(a, Variable) and a.requires_grad and mask >> i & 1 else None
+            for i, a in enumerate(args)
+        ])  # fmt: skip
+        self.saved = [read(raw, out, meta, kept) if users & mask else None for read, users in op.slots]
+        self.versions = [
+            (a._version, a._version[0])
+            for i, a in enumerate(args)
+            if isinstance(a, Variable) and op.keepers[0 if op.variadic else i] & mask
+        ]
+
+    def variables(self) -> list:
+        """What was saved, with arguments and output as Variables again: the input of a rule that is recorded."""
+
+        def variable(value, parent):
+            if parent is None:
+                return value
+            return Variable.result(value, True, parent) if isinstance(parent, Node) else parent
+
+        values = list(self.saved)
+        for slot, position in self.op.argument_slots:
+            if values[slot] is None:
+                continue
+            if position is None:
+                values[slot] = tuple(map(variable, values[slot], self.parents))
+            else:
+                values[slot] = variable(values[slot], self.parents[position])
+        slot = self.op.position.get("out")
+        if slot is not None and values[slot] is not None:
+            values[slot] = Variable.result(values[slot], True, self)
+        return values
+
+
+# ----- the walk ---------------------------------------------------------------------------------------------------
+
+
+def grad(output: Variable, inputs, gradient=None, create_graph: bool = False, retain_graph: bool | None = None):
+    """The gradient of `output` by `inputs`, returned; no `.grad` is touched.
+
+    `inputs` is a Tensor (leaf or not) or a sequence of them; the result has the same form, each gradient with the
+    shape and dtype of its input, zeros where `output` does not depend on it. With `create_graph` the gradient is
+    itself differentiable, to any order. `gradient` as in `backward`; `retain_graph` defaults to `create_graph`.
+    """
+    single = isinstance(inputs, Variable)
+    inputs = [inputs] if single else list(inputs)
+    for i, x in enumerate(inputs):
+        if not isinstance(x, Variable) or not x.requires_grad:
+            raise RuntimeError(f"grad: input {i} does not require a gradient: create it with requires_grad=True")
+    g = _incoming(output, gradient)
+    keep = create_graph if retain_graph is None else retain_graph
+    targets = {id(x.node or x) for x in inputs}
+    with setting(recording, create_graph):
+        walked = _walk(output, g if create_graph else g.data, targets, keep, create_graph)
+    found = {id(node): piece if create_graph else _own(piece, owned) for node, piece, owned in walked}
+    results = [found.get(id(x.node or x)) for x in inputs]
+    results = [Variable.result(xp(x.data).zeros_like(x.data)) if r is None else r for x, r in zip(inputs, results, strict=True)]
+    return results[0] if single else results
+
+
+def _own(piece: Array, owned: bool) -> Variable:
+    """A gradient to hand out: an array that nobody else holds."""
+    return Variable.result(piece if owned and is_array(piece) else xp(piece).array(piece))
+
+
+def _walk(output: Variable, g, targets: set[int] | None, keep: bool, record: bool) -> list[tuple]:
+    """Pull `g` back through the graph, newest node first; return (target, gradient, owned) of every target reached.
+
+    Targets are the nodes whose ids are given (then only paths that lead to one are walked), or else all leaves. A
+    gradient that arrives first is borrowed, unless its rule just made it; a sum is owned, and later ones add in place.
+    """
+    root = output.node or output
+    useful = None if targets is None else _leading_to(targets, root)
+    grads, owned, heap, reached = {id(root): g}, set(), [], []
+
+    def arrive(node):
+        if isinstance(node, Node):
+            heappush(heap, (-node.order, node))
+        if node_is_target(node):
+            reached.append(node)
+
+    def node_is_target(node):
+        return id(node) in targets if targets is not None else not isinstance(node, Node)
+
+    arrive(root)
+    while heap:
+        node = heappop(heap)[1]
+        g = grads[id(node)] if node_is_target(node) else grads.pop(id(node))
+        wanted = [i for i, p in enumerate(node.parents) if p is not None and (useful is None or id(p) in useful)]
+        if not wanted:
+            continue
+        for i, piece, fresh in node.op.pull(node, g, wanted, record):
+            parent = node.parents[i]
+            key = id(parent)
+            if key not in grads:
+                grads[key] = piece
+                arrive(parent)
+            elif key in owned:
+                grads[key] += piece
+            else:
+                grads[key], fresh = grads[key] + piece, not record
+            if fresh:
+                owned.add(key)
+        if not keep:
+            node.saved, node.parents = None, ()
+    return [(node, grads[id(node)], id(node) in owned) for node in reached]
+
+
+def _leading_to(targets: set[int], root) -> set[int]:
+    """The ids of the nodes under `root` from which a target is reached, the targets included."""
+    nodes, stack = {}, [root]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, Node) and id(node) not in nodes:
+            nodes[id(node)] = node
+            stack.extend(node.parents)
+    useful = set(targets)
+    for node in sorted(nodes.values(), key=lambda node: node.order):
+        if any(id(parent) in useful for parent in node.parents):
+            useful.add(id(node))
+    return useful
+
+
+def _incoming(output: Variable, gradient) -> Variable:
+    """The gradient that a walk starts from, checked at the door."""
+    data = output.data
+    if not output.requires_grad:
+        raise RuntimeError(
+            "backward: this Tensor was not computed from one that requires a gradient: "
+            "create the inputs with requires_grad=True, outside no_grad()"
+        )
+    if gradient is None:
+        if data.size != 1:
+            raise RuntimeError(f"backward: a gradient is needed for shape {data.shape}: only one element defaults to 1")
+        return Variable.result(xp(data).ones_like(data))
+    gradient = gradient if isinstance(gradient, Variable) else Variable.result(xp(data).asarray(gradient))
+    if gradient.data.shape != data.shape or gradient.data.dtype != data.dtype:
+        raise ValueError(
+            f"backward: the gradient must have the output's shape {data.shape} and dtype {data.dtype}, "
+            f"not {gradient.data.shape} and {gradient.data.dtype}"
+        )
+    return gradient

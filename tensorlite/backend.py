@@ -1,0 +1,161 @@
+"""Which array library computes: NumPy on the CPU, CuPy on an NVIDIA GPU.
+
+One idea: **the data decides**. `xp(x)` is the library that made the array `x`, so an op written once runs wherever
+its arrays live. A device name ("cpu", "cuda", "cuda:1") only decides where *new* arrays are born. Everything that
+differs between the libraries stands here, and this is the one module outside `kernels/` that imports CuPy: lazily,
+so that a CPU user never pays for it.
+"""
+
+import contextvars
+import ctypes
+import importlib
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+Array = Any  # numpy.ndarray or cupy.ndarray: the two share one interface and no base class
+
+# ----- the library of an array ------------------------------------------------------------------------------------
+
+_LIBRARY: dict[type, ModuleType] = {np.ndarray: np, float: np, int: np, bool: np}
+
+
+def xp(x: Array) -> ModuleType:
+    """The array library of `x`: `numpy` for its arrays and for Python scalars, `cupy` for CuPy's arrays."""
+    return _LIBRARY.get(type(x)) or _find_library(type(x))
+
+
+def _find_library(kind: type) -> ModuleType:
+    if issubclass(kind, (np.ndarray, np.generic)):
+        library = np
+    elif kind.__module__.partition(".")[0] == "cupy":
+        library = sys.modules["cupy"]
+    elif hasattr(kind, "library"):  # another array library names itself so (the tests' strict stand-in does)
+        library = kind.library
+    else:
+        raise TypeError(f"{kind.__name__} is not an array: give a Tensor, a NumPy or CuPy array, or a number")
+    _LIBRARY[kind] = library
+    return library
+
+
+def is_array(x: object) -> bool:
+    """True for arrays of a known library (not for Python numbers)."""
+    return hasattr(x, "dtype") and hasattr(x, "shape") and not isinstance(x, np.generic)
+
+
+# ----- devices ----------------------------------------------------------------------------------------------------
+
+
+def _cupy() -> ModuleType:
+    try:
+        cupy = importlib.import_module("cupy")
+    except ImportError as error:
+        raise RuntimeError(
+            "device 'cuda' needs CuPy, which is not installed: pip install 'tensorlite[cuda]'"
+        ) from error
+    if not cupy.is_available():  # importing succeeds without a driver; the first array would fail
+        raise RuntimeError("device 'cuda' was asked for, but CuPy finds no NVIDIA GPU or no driver: use 'cpu'")
+    return cupy
+
+
+DEVICES = {"cpu": lambda: np, "cuda": _cupy}  # name -> loader of its library
+_default_device = contextvars.ContextVar("default_device", default="cpu")
+
+
+def library_of(device: str | None) -> ModuleType:
+    """The array library that makes arrays on `device` (None: the default device). Unknown names raise ValueError."""
+    name = (device or _default_device.get()).partition(":")[0]
+    if name not in DEVICES:
+        raise ValueError(f"unknown device {device!r}: choose one of {', '.join(DEVICES)} (or 'cuda:<index>')")
+    return DEVICES[name]()
+
+
+def device_of(x: Array) -> str:
+    """'cpu', or 'cuda:<index>' for a CuPy array."""
+    library = xp(x)
+    if library is np:
+        return "cpu"
+    return f"cuda:{x.device.id}" if library.__name__ == "cupy" else library.__name__
+
+
+@contextmanager
+def default_device(device: str) -> Iterator[None]:
+    """New arrays are born on `device` inside the `with`. It never moves or reinterprets existing ones."""
+    library_of(device)
+    token = _default_device.set(device)
+    try:
+        yield
+    finally:
+        _default_device.reset(token)
+
+
+def to_device(x: Array, device: str | None) -> Array:
+    """`x` on `device`: itself where it is there already, otherwise a copy."""
+    library = library_of(device)
+    if library is not np and ":" in (device or "") and library.__name__ == "cupy":
+        with library.cuda.Device(int(device.partition(":")[2])):
+            return library.asarray(x)
+    if library is xp(x):
+        return x
+    return np.asarray(to_host(x)) if library is np else library.asarray(x)
+
+
+def to_host(x: Array) -> np.ndarray:
+    """`x` as a NumPy array: the one place where data leaves a GPU, and so the one that waits for it."""
+    return x if isinstance(x, np.ndarray) else x.get() if hasattr(x, "get") else np.asarray(x)
+
+
+# ----- dtypes -----------------------------------------------------------------------------------------------------
+
+float16, float32, float64 = np.dtype("float16"), np.dtype("float32"), np.dtype("float64")
+int32, int64, uint8, bool_ = np.dtype("int32"), np.dtype("int64"), np.dtype("uint8"), np.dtype("bool")
+
+
+def is_floating(dtype: np.dtype) -> bool:
+    """True for float16, float32, float64 and ml_dtypes' bfloat16 (whose `kind` is 'V', so `kind == 'f'` misses it)."""
+    return dtype.kind == "f" or dtype.name == "bfloat16"
+
+
+def bfloat16() -> np.dtype:
+    """The bfloat16 dtype, from the ml_dtypes package; without it, one clear ImportError."""
+    try:
+        return np.dtype(importlib.import_module("ml_dtypes").bfloat16)
+    except ImportError as error:
+        raise ImportError("bfloat16 needs ml_dtypes: pip install ml_dtypes") from error
+
+
+# ----- the machine ------------------------------------------------------------------------------------------------
+
+
+def keep_freed_memory() -> str:
+    """Ask glibc to keep freed memory instead of returning it page by page, and say what was done.
+
+    A training step frees and takes the same large arrays again and again; by default each comes fresh from the
+    kernel, page fault by page fault (1.1 to 1.7 times the step's time). Call it once in a program that trains, as
+    `gpt` does; a library has no business doing it on import. Elsewhere than on glibc nothing is changed.
+    """
+    try:
+        libc = ctypes.CDLL("libc.so.6") if sys.platform == "linux" else None
+    except OSError:
+        libc = None
+    if libc is None or not hasattr(libc, "mallopt"):
+        return "not glibc: the system's own allocator is left as it is"
+    m_trim_threshold, m_top_pad, m_mmap_max = -1, -2, -4
+    done = [libc.mallopt(m_mmap_max, 0), libc.mallopt(m_trim_threshold, -1), libc.mallopt(m_top_pad, 64 << 20)]
+    return "glibc keeps freed memory" if all(done) else "glibc refused mallopt"
+
+
+def blas_environment() -> list[str]:
+    """One sentence for each environment variable that makes NumPy's BLAS slower than this CPU allows."""
+    core = os.environ.get("OPENBLAS_CORETYPE")
+    warnings = []
+    if core:
+        warnings.append(f"OPENBLAS_CORETYPE={core} forces OpenBLAS' kernels for that CPU: unset it, unless you meant it")
+    if os.environ.get("OPENBLAS_L2_SIZE"):
+        warnings.append("OPENBLAS_L2_SIZE overrides the cache size that OpenBLAS measures: unset it, unless you meant it")
+    return warnings

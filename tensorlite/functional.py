@@ -1,0 +1,222 @@
+"""Executable specifications: each function is its formula, made of ops.
+
+Nothing here is fast on purpose. `fused.py` has the same names with kernels behind them; these say what they must
+equal, in value and in derivatives of every order. Read this file to know what a layer computes.
+"""
+
+import math
+
+from . import ops
+from .autograd import Variable
+from .backend import is_floating, to_host, xp
+from .random import Generator, default_generator
+
+# ----- activations ------------------------------------------------------------------------------------------------
+
+
+def relu(x):
+    """max(x, 0), with derivative 0 at 0."""
+    return ops.where(x > 0, x, 0)
+
+
+def gelu(x, approximate: str = "tanh"):
+    """x times the normal distribution's Phi(x). Hendrycks and Gimpel, "Gaussian error linear units", 2016.
+
+    "tanh" (GPT-2's): 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x**3))); "none": 0.5 x (1 + erf(x / sqrt(2))).
+    """
+    if approximate == "none":
+        return 0.5 * x * (1 + ops.erf(x / math.sqrt(2)))
+    if approximate != "tanh":
+        raise ValueError(f"gelu: approximate must be 'tanh' or 'none', not {approximate!r}")
+    return 0.5 * x * (1 + ops.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
+
+
+def silu(x):
+    """x sigmoid(x)."""
+    return x * ops.sigmoid(x)
+
+
+# ----- softmax ----------------------------------------------------------------------------------------------------
+
+
+def softmax(x, axis: int = -1):
+    """exp(x_i) / sum_j exp(x_j) along `axis`. The shift by the maximum cancels; it only keeps exp from overflowing."""
+    e = ops.exp(x - ops.detach(x).max(axis=axis, keepdims=True))
+    return e / e.sum(axis=axis, keepdims=True)
+
+
+def log_softmax(x, axis: int = -1):
+    """log(softmax(x)), without the log of a number that rounds to 0."""
+    return x - ops.logsumexp(x, axis=axis, keepdims=True)
+
+
+# ----- layers -----------------------------------------------------------------------------------------------------
+
+
+def linear(x, weight, bias=None):
+    """x W^T + b: x (..., n_in), weight (n_out, n_in), bias (n_out) -> (..., n_out)."""
+    y = ops.matmul(x, weight.swapaxes(0, 1))
+    return y if bias is None else y + bias
+
+
+def embedding(weight, idx):
+    """Rows of `weight` (V, D) at the integers `idx` (...): (..., D). Rows used more than once add up their gradients.
+
+    An index outside 0 .. V - 1 raises IndexError on every device (GPU libraries would wrap it silently).
+    """
+    check_indices("embedding", idx, weight.shape[0])
+    return ops.getitem(weight, idx)
+
+
+def layer_norm(x, weight=None, bias=None, *, eps: float = 1e-5):
+    """(x - mean) / sqrt(var + eps) * weight + bias over the last axis, var biased. Ba, Kiros and Hinton, 2016."""
+    centered = x - ops.mean(x, axis=-1, keepdims=True)
+    y = centered * ops.rsqrt(ops.mean(centered * centered, axis=-1, keepdims=True) + eps)
+    y = y if weight is None else y * weight
+    return y if bias is None else y + bias
+
+
+def rms_norm(x, weight=None, *, eps: float = 1e-5):
+    """x / sqrt(mean(x**2) + eps) * weight over the last axis. Zhang and Sennrich, 2019."""
+    y = x * ops.rsqrt(ops.mean(x * x, axis=-1, keepdims=True) + eps)
+    return y if weight is None else y * weight
+
+
+def dropout(x, p: float = 0.5, training: bool = True, generator: Generator | None = None):
+    """Each element is 0 with probability `p`, otherwise scaled by 1 / (1 - p); nothing happens unless `training`."""
+    if not 0 <= p <= 1:
+        raise ValueError(f"dropout: p must be a probability between 0 and 1, not {p}")
+    if not training or p == 0:
+        return x
+    return ops.where(_keep(x, x.shape, p, generator), x * (1 / (1 - p) if p < 1 else 0.0), 0)
+
+
+def _keep(x, shape, p: float, generator: Generator | None):
+    """A random mask beside `x`: True where an element survives a dropout of `p`."""
+    raw = x.data if isinstance(x, Variable) else x
+    keep = (generator or default_generator).bernoulli_keep(p, shape)
+    return keep if isinstance(raw, type(keep)) else xp(raw).asarray(keep)
+
+
+# ----- attention --------------------------------------------------------------------------------------------------
+
+
+def scaled_dot_product_attention(
+    q, k, v, *, mask=None, is_causal: bool = False, dropout_p: float = 0.0, scale: float | None = None,
+    generator: Generator | None = None,
+):  # fmt: skip
+    """softmax(q k^T * scale) v. Vaswani et al., "Attention is all you need", 2017.
+
+    q (..., T, D), k (..., S, D), v (..., S, E) -> (..., T, E); `scale` defaults to 1/sqrt(D). `mask` (broadcast to
+    (..., T, S)) is boolean, True = may attend, or floating, added to the scores. `is_causal`: position t of the last T
+    of S positions sees the positions up to its own. A row that may attend to nothing gives 0, and no gradient.
+    `dropout_p` drops attention weights.
+    """
+    keep = _keep(q, (*q.shape[:-1], k.shape[-2]), dropout_p, generator) if dropout_p else None
+    return attention(q, k, v, keep, mask, is_causal=is_causal, dropout_p=dropout_p, scale=scale)
+
+
+def attention(q, k, v, keep=None, mask=None, *, is_causal=False, dropout_p=0.0, scale=None):
+    """The above once the dropout mask `keep` is drawn: a function of its arguments alone."""
+    raw = q.data if isinstance(q, Variable) else q
+    scores = ops.matmul(q, k.swapaxes(-1, -2)) * (1 / math.sqrt(q.shape[-1]) if scale is None else scale)
+    allowed = causal_mask(raw, q.shape[-2], k.shape[-2]) if is_causal else None
+    if mask is not None and mask.dtype == bool:
+        mask = mask.data if isinstance(mask, Variable) else mask
+        allowed = mask if allowed is None else allowed & mask
+    elif mask is not None:
+        scores = scores + mask
+    if allowed is not None:
+        scores = ops.where(allowed, scores, -math.inf)
+    top = ops.detach(scores).max(axis=-1, keepdims=True)
+    e = ops.exp(scores - ops.where(top == -math.inf, 0, top))
+    total = e.sum(axis=-1, keepdims=True)
+    weights = e / ops.where(total == 0, 1, total)
+    if keep is not None:
+        weights = ops.where(keep, weights * (1 / (1 - dropout_p) if dropout_p < 1 else 0.0), 0)
+    return ops.matmul(weights, v)
+
+
+def causal_mask(x, T: int, S: int):
+    """(T, S) booleans: position t of the last T of S may see position s."""
+    return xp(x).arange(S)[None, :] <= xp(x).arange(S - T, S)[:, None]
+
+
+# ----- losses -----------------------------------------------------------------------------------------------------
+
+
+def mse_loss(x, y, reduction: str = "mean"):
+    """The mean of (x - y)**2."""
+    return _reduce(ops.square(x - y), reduction)
+
+
+def cross_entropy(
+    logits, targets, *, ignore_index: int = -100, reduction: str = "mean", label_smoothing: float = 0.0, weight=None
+):
+    """-log softmax(logits)[target], averaged.
+
+    logits (..., C). `targets` are class indices (...) or probabilities (..., C). Where an index equals `ignore_index`
+    there is no loss and no gradient, and it does not count in the mean (all ignored: nan, with gradient 0, as in
+    torch). `label_smoothing` s mixes the target with the uniform distribution: (1 - s) target + s / C. `weight` (C)
+    scales each class; the mean over indices then divides by the weights of the targets. reduction: "mean", "sum", "none".
+    """
+    C = logits.shape[-1]
+    check_cross_entropy(logits, targets, ignore_index, reduction, label_smoothing, weight)
+    log_p = log_softmax(logits)
+    if is_floating(targets.dtype):
+        smooth = targets * (1 - label_smoothing) + label_smoothing / C if label_smoothing else targets
+        smooth = smooth if weight is None else smooth * weight
+        # where: a class of probability 0 costs nothing, even if its logit is -inf
+        losses = -ops.sum(ops.where(smooth == 0, 0, smooth * log_p), axis=-1)
+        return _reduce(losses, reduction)
+    valid = targets != ignore_index
+    index = ops.where(valid, targets, 0)
+    picked = ops.take_along_axis(log_p, ops.expand_dims(index, -1), -1).reshape(targets.shape)
+    scale = valid.astype(logits.dtype) if weight is None else ops.where(valid, weight[index], 0)
+    losses = ops.where(valid, -picked if weight is None else -picked * scale, 0)
+    if label_smoothing:
+        every = log_p.sum(axis=-1) if weight is None else (log_p * weight).sum(axis=-1)
+        losses = losses * (1 - label_smoothing) - ops.where(valid, every, 0) * (label_smoothing / C)
+    if reduction == "mean":
+        return losses.sum() / scale.sum()
+    return _reduce(losses, reduction)
+
+
+def _reduce(losses, reduction: str):
+    if reduction not in ("mean", "sum", "none"):
+        raise ValueError(f"reduction must be 'mean', 'sum' or 'none', not {reduction!r}")
+    return losses.mean() if reduction == "mean" else losses.sum() if reduction == "sum" else losses
+
+
+# ----- checks at the door -----------------------------------------------------------------------------------------
+
+
+def check_indices(name: str, idx, size: int, ignore_index: int | None = None) -> None:
+    """Integers in 0 .. size - 1 (or `ignore_index`), or a TypeError or IndexError that names the first that is not."""
+    raw = idx.data if isinstance(idx, Variable) else idx
+    if raw.dtype.kind not in "iu":
+        raise TypeError(f"{name}: indices must be integers, not {raw.dtype}")
+    if xp(raw).__name__ == "cupy":  # the kernels check there: looking here would wait for the GPU
+        return
+    wrong = (raw < 0) | (raw >= size)
+    if ignore_index is not None:
+        wrong &= raw != ignore_index
+    if wrong.any():
+        first = to_host(raw[wrong])[0]
+        allowed = "" if ignore_index is None else f" (or ignore_index {ignore_index})"
+        raise IndexError(f"{name}: index {first} is out of range: there are {size} classes, 0 to {size - 1}{allowed}")
+
+
+def check_cross_entropy(logits, targets, ignore_index, reduction, label_smoothing, weight) -> None:
+    if reduction not in ("mean", "sum", "none"):
+        raise ValueError(f"cross_entropy: reduction must be 'mean', 'sum' or 'none', not {reduction!r}")
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError(f"cross_entropy: label_smoothing must be between 0 and 1, not {label_smoothing}")
+    if weight is not None and weight.shape != logits.shape[-1:]:
+        raise ValueError(f"cross_entropy: weight must have one value per class, {logits.shape[-1:]}, not {weight.shape}")
+    expected = logits.shape if is_floating(targets.dtype) else logits.shape[:-1]
+    if targets.shape != expected:
+        kind = "probabilities" if is_floating(targets.dtype) else "class indices"
+        raise ValueError(f"cross_entropy: {kind} for logits {logits.shape} must have shape {expected}, not {targets.shape}")
+    if not is_floating(targets.dtype):
+        check_indices("cross_entropy", targets, logits.shape[-1], ignore_index)

@@ -1,0 +1,265 @@
+"""What an op is: a forward function on arrays and its derivative rules.
+
+One idea: a rule is one line of mathematics, and **it asks by parameter name for what it needs**:
+
+    mul = elementwise(lambda x, y: x * y).vjp(lambda g, y: g * y, lambda g, x: g * x)
+
+Only what some needed rule asks for is kept: an argument, `out`, a keyword argument, or `<argument>_shape`. A rule is
+the vector-Jacobian product of its argument: the gradient `g` of the loss by `out` comes in, the gradient by the
+argument comes out. Ops are polymorphic: raw arrays pass through, Variables are recorded. So the same rule text
+computes a gradient (on arrays) and records how it was computed (on Variables): it is differentiable in turn.
+"""
+
+import contextvars
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from .autograd import Node, Variable, grad, recording, setting
+from .backend import device_of, is_array, is_floating, xp
+
+_fusing = contextvars.ContextVar("fusing", default=True)
+PRIMITIVES: dict[str, "Primitive"] = {}  # every named op: what the tests walk
+
+
+def unfused():
+    """`with unfused():` every fused op runs as its specification, so that the graph shows each of its steps."""
+    return setting(_fusing, False)
+
+
+class Primitive:
+    """An op: a forward function on arrays, and one derivative rule per positional argument.
+
+    Positional arguments are values, keyword-only arguments are metadata. A forward function `f(*xs)` has one rule
+    for all of its arguments; the rule may ask for `index` (which argument it is for), `xs` and `xs_shape`.
+    """
+
+    broadcasts = False  # elementwise ops broadcast their arguments; the engine sums that away again
+    name = "an unnamed op"
+
+    def __init__(self, forward: Callable, keeps: Sequence[str] = ()):
+        parameters = inspect.signature(forward).parameters.values()
+        values = [p for p in parameters if p.kind is not p.KEYWORD_ONLY]
+        self.forward = forward
+        self.arguments = [p.name for p in values]
+        self.defaults = [p.default for p in values]
+        self.variadic = any(p.kind is p.VAR_POSITIONAL for p in values)
+        self.keywords = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+        if "out" in self.keywords or (self.variadic and "index" in self.keywords):
+            raise TypeError("a keyword named out (or index, beside *xs) would hide what rules call so: rename it")
+        self.keeps = tuple(keeps)  # residuals: what a fused forward returns beside its result
+
+    def vjp(self, *rules: Callable | None) -> "Primitive":
+        """Attach one rule per positional argument; None says that the op is not differentiable in that argument."""
+        if len(rules) != len(self.arguments):
+            raise TypeError(f"{len(rules)} rules for the {len(self.arguments)} arguments {self.arguments}")
+        self.rules = rules
+        self._plan([rule and list(inspect.signature(rule).parameters)[1:] for rule in rules])
+        return self
+
+    def _plan(self, asked: Sequence[list[str] | None]) -> None:
+        """Work out once, from the names that each rule asks for, what an application has to keep and for whom."""
+        users: dict[str, int] = {}  # name -> bit mask of the arguments whose rules ask for it
+        for i, names in enumerate(asked):
+            for name in names or ():
+                users[name] = users.get(name, 0) | (-1 if self.variadic else 1 << i)
+        if self.variadic:
+            users.pop("index", None)  # known without keeping anything
+        position = self.position = {name: k for k, name in enumerate(users)}
+        self.slots = [(self._reader(name), mask) for name, mask in users.items()]
+        self.asks = [names and [position.get(name, name) for name in names] for names in asked]
+        self.differentiable = -1 if self.variadic else sum(1 << i for i, names in enumerate(asked) if names is not None)
+        self.keepers = [users.get(name, 0) for name in self.arguments]
+        self.argument_slots = [(position[name], i) for i, name in enumerate(self.arguments) if name in position]
+
+    def _reader(self, name: str) -> Callable:
+        """How to find what a rule calls `name` among raw arguments, output, metadata and residuals."""
+        base = name.removesuffix("_shape")
+        if base in self.arguments:
+            i = self.arguments.index(base)
+            if self.variadic:
+                return (lambda raw, out, meta, kept: tuple(raw)) if base == name else _shapes
+            return (lambda raw, out, meta, kept: raw[i]) if base == name else (lambda raw, out, meta, kept: getattr(raw[i], "shape", ()))
+        if name == "out":
+            return lambda raw, out, meta, kept: out
+        if name in self.keywords:
+            default = self.keywords[name]
+            return lambda raw, out, meta, kept: meta.get(name, default)
+        if name in self.keeps:
+            return lambda raw, out, meta, kept: kept[name]
+        known = [*self.arguments, *[f"{a}_shape" for a in self.arguments], "out", *self.keywords, *self.keeps]
+        raise TypeError(f"a derivative rule asks for {name!r}; it can have {', '.join(known)}")
+
+    def __call__(self, *args, **meta):
+        if meta and not self.keywords.keys() >= meta.keys():
+            args, meta = self._bind(args, meta)
+        if len(args) < len(self.arguments) and not self.variadic:
+            args = (*args, *self.defaults[len(args) :])
+        mask, variables, raw = 0, False, []
+        for i, a in enumerate(args):
+            if isinstance(a, Variable):
+                variables = True
+                if a.requires_grad:
+                    mask |= 1 << i
+                a = a.data
+            raw.append(a)
+        try:
+            out = self.forward(*raw, **meta)
+        except (ValueError, TypeError, IndexError) as error:
+            raise self._explain(error, raw) from error
+        kept = meta
+        if type(out) is tuple:
+            out, kept = out
+        if not variables:
+            return out
+        if not is_array(out):  # NumPy's reductions return scalars
+            out = xp(out).asarray(out)
+        first = args[0]
+        shares = isinstance(first, Variable) and (out.base is not None or out is first.data)
+        version = first._version if shares else None  # a view has the version of the memory that it looks at
+        mask &= self.differentiable
+        if not mask or not recording.get() or not is_floating(out.dtype):
+            return Variable.result(out, False, None, version)
+        return Variable.result(out, True, Node(self, args, raw, out, meta, kept, mask), version)
+
+    def pull(self, node: Node, g, wanted: list[int], record: bool) -> Iterator[tuple]:
+        """Yield (i, gradient by argument i, whether the rule made that array) for each wanted argument."""
+        self._check(node)
+        saved = node.variables() if record else node.saved
+        for i in wanted:
+            k = 0 if self.variadic else i
+            asked = [i if ask == "index" else saved[ask] for ask in self.asks[k]]
+            piece = self.rules[k](g, *asked)
+            yield i, self._fit(piece, g, node.parents[i], i), not record and _fresh(piece, g, saved)
+
+    def _check(self, node: Node) -> None:
+        if node.saved is None:
+            raise RuntimeError(
+                f"backward through {self.name} a second time: the graph was freed by the first; "
+                "pass retain_graph=True there, or compute the result again"
+            )
+        for cell, version in node.versions:
+            if cell[0] != version:
+                raise RuntimeError(
+                    f"backward through {self.name}: a value that it needs was changed after it was used (by an optimizer "
+                    "step or by loading a state); call backward before changing it, or compute the result again"
+                )
+
+    def _fit(self, piece, g, parent, i: int):
+        """Undo broadcasting and dtype promotion at the engine's edge; anything else that does not fit is a wrong rule."""
+        target = parent if isinstance(parent, Node) else parent.data
+        if piece.shape != target.shape:
+            if not self.broadcasts:
+                raise AssertionError(f"{self.name}: rule {i} gave shape {piece.shape} for an argument of {target.shape}")
+            piece = unbroadcast(piece, target.shape)
+        if piece.dtype != target.dtype:
+            if piece.dtype != g.dtype:
+                raise AssertionError(f"{self.name}: rule {i} gave {piece.dtype} for {target.dtype} (incoming: {g.dtype})")
+            piece = piece.astype(target.dtype)
+        return piece
+
+    def _bind(self, args: tuple, meta: dict) -> tuple[tuple, dict]:
+        """Values given by keyword move to their positions; an unknown keyword is an error that lists the known ones."""
+        values, rest = list(args), dict(meta)
+        for name, default in list(zip(self.arguments, self.defaults, strict=True))[len(args) :]:
+            if name not in rest and default is inspect.Parameter.empty:
+                raise TypeError(f"{self.name}: argument {name!r} is missing; it takes {self._signature()}")
+            values.append(rest.pop(name, default))
+        if unknown := rest.keys() - self.keywords.keys():
+            raise TypeError(f"{self.name}: no argument {min(unknown)!r} here; it takes {self._signature()}")
+        return tuple(values), rest
+
+    def _explain(self, error: Exception, raw: Sequence) -> Exception:
+        """The same error, naming the op and what it was given. Mixed devices are looked for first."""
+        devices = sorted({device_of(x) for x in raw if is_array(x)})
+        if len(devices) > 1:
+            return ValueError(f"{self.name}: arguments on different devices, {' and '.join(devices)}: move one with .to(device)")
+        given = ", ".join(f"{x.dtype}{list(x.shape)}" if is_array(x) else type(x).__name__ for x in raw)
+        return type(error)(f"{self.name}({given}): {error}")
+
+    def _signature(self) -> str:
+        return ", ".join([*self.arguments, *[f"{k}=" for k in self.keywords]])
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__.lower()} op {self.name}({self._signature()})>"
+
+
+class Elementwise(Primitive):
+    """A primitive whose arguments broadcast against each other."""
+
+    broadcasts = True
+
+
+class Fused(Primitive):
+    """A fast forward and one raw rule for all arguments, beside the specification that both must equal.
+
+    The rule gets `needs` (a bool per argument) after `g` and returns a gradient, or None, per argument. It runs on
+    arrays only: where the gradient is to be differentiable in turn, the engine differentiates the specification.
+    `serves(*raw)` says for which arrays there is a fast forward at all; the specification runs for all others.
+    """
+
+    def __init__(self, forward: Callable, spec: Callable, keeps: Sequence[str] = (), serves: Callable = lambda *raw: True):
+        super().__init__(forward, keeps)
+        self.spec, self.serves = spec, serves
+
+    def vjp(self, rule: Callable) -> "Fused":
+        self.rule = rule
+        names = list(inspect.signature(rule).parameters)[2:]
+        kept = list(dict.fromkeys([*names, *self.arguments, *self.keywords]))  # the specification may need all arguments
+        self._plan([kept] * len(self.arguments))
+        self.asked = [self.position[name] for name in names]
+        return self
+
+    def __call__(self, *args, **meta):
+        if not _fusing.get() or not self.serves(*[a.data if isinstance(a, Variable) else a for a in args]):
+            return self.spec(*args, **meta)
+        return super().__call__(*args, **meta)
+
+    def pull(self, node: Node, g, wanted: list[int], record: bool) -> Iterator[tuple]:
+        self._check(node)
+        if record:
+            pieces = self._through_specification(node, g, wanted)
+        else:
+            needs = [i in wanted for i in range(len(node.parents))]
+            pieces = self.rule(g, needs, *[node.saved[k] for k in self.asked])
+        for i in wanted:
+            yield i, self._fit(pieces[i], g, node.parents[i], i), not record and _fresh(pieces[i], g, node.saved)
+
+    def _through_specification(self, node: Node, g, wanted: list[int]) -> dict:
+        values = node.variables()
+        args = [values[k] for k, _ in self.argument_slots]
+        for i in wanted:  # partial derivatives: an argument may be computed from another, so each becomes a node of its own
+            args[i] = identity(args[i])
+        meta = {name: values[self.position[name]] for name in self.keywords}
+        pieces = grad(self.spec(*args, **meta), [args[i] for i in wanted], g, create_graph=True)
+        return dict(zip(wanted, pieces, strict=True))
+
+
+def unbroadcast(g, shape: tuple[int, ...]):
+    """Sum `g` over the axes along which an argument of `shape` was broadcast: the transpose of broadcasting."""
+    extra = g.ndim - len(shape)
+    stretched = tuple(i + extra for i, n in enumerate(shape) if n == 1 and g.shape[i + extra] != 1)
+    return g.sum(axis=(*range(extra), *stretched), keepdims=True).reshape(shape)
+
+
+def _shapes(raw, out, meta, kept) -> tuple:
+    return tuple([x.shape for x in raw])
+
+
+def _fresh(piece, g, saved) -> bool:
+    """Whether a rule made this array just now, so that the walk may add to it in place."""
+    return piece is not g and piece.base is None and not any(piece is s for s in saved)
+
+
+def publish(namespace: dict[str, Any]) -> None:
+    """Give the ops of a module their names, and enter them in PRIMITIVES: the last line of a module that defines ops."""
+    for name, op in namespace.items():
+        if isinstance(op, Primitive) and op.name == Primitive.name:
+            op.name = op.__name__ = op.__qualname__ = name.strip("_")
+            op.__doc__ = f"{op!r}; derivative rules are in the source."
+            PRIMITIVES[name] = op
+
+
+primitive, elementwise, fused = Primitive, Elementwise, Fused
+identity = elementwise(lambda x: x).vjp(lambda g: g)
+publish({"identity": identity})

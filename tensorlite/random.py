@@ -1,0 +1,303 @@
+"""Random numbers: the stream of torch's CPU generator.
+
+The one idea: there is a single stream of 32-bit numbers, the Mersenne Twister MT19937, and a distribution is a
+formula that takes numbers off its front. Whoever shares the seed, the formulas and the order in which they take
+draws the same weights, batches and dropout masks. So the formulas here are torch's, down to where they round,
+and how many numbers each takes is part of what it is.
+
+With `raw` the next 32-bit number and `random64 = raw1 << 32 | raw2`, uniforms u in [0, 1) have two widths:
+
+    float32   (raw & (2**24 - 1)) * 2**-24           one number each
+    float64   (random64 & (2**53 - 1)) * 2**-53      two numbers each
+
+The same bits as torch 2.13: rand, uniform in float32, randn and normal below 16 elements, randint, randperm,
+bernoulli_keep, multinomial. From 16 elements on, randn and normal take the same uniforms, but their logarithm,
+sine and cosine are NumPy's: float32 within 5e-7 * max(1, |x|) of torch at std 1. In float64, normal from 16
+elements on and uniform (where torch fuses multiply and add) differ in the last bits.
+
+What it refuses: dtypes other than float32 and float64, and secrets (MT19937 can be predicted). It makes NumPy
+arrays only, and a Generator belongs to one thread.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
+
+BLOCK = 1 << 15  # elements drawn at a time: the temporaries stay in the CPU's cache; a multiple of 16
+RANDPERM_LIMIT = (2**32 - 1) // 20  # from here on torch's randperm follows another rule
+
+Shape = int | tuple[int, ...]
+
+
+class Generator:
+    """A stream of random numbers that starts at `seed`, 0 to 2**64 - 1. As in torch, its low 32 bits decide."""
+
+    __slots__ = ("_normal", "_seed", "_twister")
+
+    def __init__(self, seed: int = 0) -> None:
+        self.manual_seed(seed)
+
+    def manual_seed(self, seed: int) -> Self:
+        """Start again at `seed`, and return this generator."""
+        self._seed = _integer("seed", seed, 0, 2**64 - 1)
+        self._twister = np.random.RandomState(self._seed & 0xFFFFFFFF)
+        self._normal: float | None = None  # the unused half of the last pair of small normals
+        return self
+
+    @property
+    def seed(self) -> int:
+        """The seed that this stream started at."""
+        return self._seed
+
+    # ----- the stream -----
+
+    def raw(self, n: int) -> np.ndarray:
+        """The next n 32-bit numbers: uint32 (n,)."""
+        return self._twister.randint(0, 2**32, n, dtype=np.uint32)
+
+    def random64(self, n: int) -> np.ndarray:
+        """n numbers of 64 bits, raw1 << 32 | raw2 each: uint64 (n,)."""
+        pairs = self.raw(2 * n).reshape(n, 2).astype(np.uint64)
+        return pairs[:, 0] << np.uint64(32) | pairs[:, 1]
+
+    def loader_seed(self) -> int:
+        """One random64 without its sign bit: what a torch DataLoader takes from the stream to seed itself."""
+        return int(self.random64(1)[0]) & (2**63 - 1)
+
+    def _draw(
+        self, shape: Shape, dtype: DTypeLike, formula: Callable, width: DTypeLike = np.float64
+    ) -> np.ndarray:
+        """formula(u) of fresh uniforms of `width`, in C order: an array of `shape` and `dtype`."""
+        out = np.empty(_shape(shape), dtype)
+        flat = out.reshape(-1)
+        for start in range(0, flat.size, BLOCK):
+            part = flat[start : start + BLOCK]
+            if width == np.float32:
+                u = (self.raw(part.size) & 0xFFFFFF).astype(np.float32) * np.float32(2**-24)
+            else:
+                pairs = self.raw(2 * part.size).reshape(-1, 2)
+                u = (pairs[:, 0] & 0x1FFFFF) * 2.0**-21 + pairs[:, 1] * 2.0**-53
+            part[:] = formula(u)
+        return out
+
+    # ----- floats -----
+
+    def rand(self, shape: Shape, dtype: DTypeLike = np.float32) -> np.ndarray:
+        """Uniform in [0, 1): an array of `shape` and `dtype`, float32 or float64."""
+        return self._draw(shape, _float(dtype), lambda u: u, dtype)
+
+    def uniform(self, low: float, high: float, shape: Shape, dtype: DTypeLike = np.float32) -> np.ndarray:
+        """u * (high - low) + low, rounded once; `low` where that gives `high`, so that `high` stays out."""
+        dtype = _float(dtype)
+        if not (low <= high and high - low <= np.finfo(dtype).max):
+            raise ValueError(f"uniform needs low <= high and a finite range, got low={low}, high={high}")
+        first, last = dtype.type(low), dtype.type(high)
+        span, start = float(last - first), float(first)
+        # A product of two float32 is exact in float64: rounding comes with the assignment, as in a fused multiply-add.
+        out = self._draw(shape, dtype, lambda u: u.astype(np.float64) * span + start, dtype)
+        out[out == last] = first
+        return out
+
+    def randn(self, shape: Shape, dtype: DTypeLike = np.float32) -> np.ndarray:
+        """Normal with mean 0 and standard deviation 1: an array of `shape` and `dtype`, float32 or float64."""
+        return self.normal(0.0, 1.0, shape, dtype)
+
+    def normal(self, mean: float, std: float, shape: Shape, dtype: DTypeLike = np.float32) -> np.ndarray:
+        """mean + std * z, with z by Box and Muller (1958): sqrt(-2 ln u1) times the cosine and sine of 2 pi u2.
+
+        Below 16 elements each z is made in float64, and the unused half of a pair waits for the next such call.
+        From 16 on, uniforms become z in blocks of 16, the first 8 as u1, the last 8 as u2; where 16 does not
+        divide the size, the last 16 elements are drawn anew at the end.
+        """
+        dtype = _float(dtype)
+        if not 0 <= std < math.inf:
+            raise ValueError(f"normal: std must be finite and not negative, got {std}")
+        shape = _shape(shape)
+        size = math.prod(shape)
+        if size < 16:
+            return np.array([self._next_normal() * std + mean for _ in range(size)], dtype).reshape(shape)
+        z = self.rand(size, dtype)
+        whole = size - size % 16
+        for start in range(0, whole, BLOCK):
+            _box_muller(z[start : min(start + BLOCK, whole)])
+        if whole < size:
+            z[-16:] = self.rand(16, dtype)
+            _box_muller(z[-16:])
+        if (mean, std) != (0, 1):
+            z = (z.astype(np.float64) * float(dtype.type(std)) + float(dtype.type(mean))).astype(dtype)
+        return z.reshape(shape)
+
+    def _next_normal(self) -> float:
+        if self._normal is not None:
+            z, self._normal = self._normal, None
+            return z
+        u1, u2 = self.rand(2, np.float64).tolist()
+        radius, angle = math.sqrt(-2 * math.log1p(-u2)), 2 * math.pi * u1
+        self._normal = radius * math.sin(angle)
+        return radius * math.cos(angle)
+
+    def bernoulli_keep(self, p: float, shape: Shape) -> np.ndarray:
+        """The mask of dropout: True with probability 1 - p, where an element is kept; bool, of `shape`.
+
+        Float64 uniforms below 1 - p. For p = 0 and p = 1 the answer is known, and no number is taken.
+        """
+        if not 0 <= p <= 1:
+            raise ValueError(f"dropout probability p must be from 0 to 1, got {p}")
+        if p in (0, 1):
+            return np.full(_shape(shape), p == 0)
+        return self._draw(shape, np.bool_, lambda u: u < 1 - p)
+
+    # ----- integers -----
+
+    def randint(self, low: int, high: int, shape: Shape) -> np.ndarray:
+        """low + number % (high - low), int64 in [low, high); the number is raw below 2**28 values, else random64."""
+        low = _integer("randint: low", low, -(2**63), 2**63 - 2)
+        high = _integer("randint: high", high, low + 1, 2**63 - 1)
+        shape = _shape(shape)
+        size, values = math.prod(shape), high - low
+        number = self.raw(size).astype(np.uint64) if values < 2**28 else self.random64(size)
+        # uint64 wraps around, so adding `low` modulo 2**64 is right for a negative one too.
+        return (number % np.uint64(values) + np.uint64(low % 2**64)).view(np.int64).reshape(shape)
+
+    def randperm(self, n: int) -> np.ndarray:
+        """The numbers 0 to n - 1 in random order: int64 (n,).
+
+        Fisher and Yates: for i = 0 .. n-2, swap places i and target_i = i + raw % (n - i). What the swaps end in
+        is found without carrying them out. Let held(i) be the number in place i just before step i. A place keeps
+        its own number until a step s targets it; then it has the number that lay in place s. So
+
+            held(i)   = held(s) for the last s < i with target_s = i, else i
+            result(i) = held(s) for the last s < i with target_s = target_i, else target_i
+
+        and the chains in the first line are followed to their ends by doubling, held = held[held].
+        """
+        n = _integer("randperm: n", n, 0, RANDPERM_LIMIT - 1)
+        step = np.arange(max(n - 1, 0))
+        target = step + self.raw(step.size) % np.arange(n, 1, -1)
+        away = target != step
+        keys = np.sort(
+            target[away] << 32 | step[away]
+        )  # steps with one target stand together, in order of time
+        target, step = keys >> 32, keys & 0xFFFFFFFF
+        first, last = np.diff(target, prepend=-1) != 0, np.diff(target, append=n) != 0
+        held = np.arange(n)
+        held[target[last]] = step[last]
+        while not np.array_equal(held, further := held[held]):
+            held = further
+        result = held.copy()  # right for a step that targets its own place, and for the last place
+        result[step] = np.where(first, target, held[np.roll(step, 1)])
+        return result
+
+    # ----- choices -----
+
+    def multinomial(self, p: ArrayLike, num_samples: int = 1, *, replacement: bool = False) -> np.ndarray:
+        """Classes drawn in proportion to p: (..., C) -> int64 (..., num_samples). A zero is never drawn.
+
+        p is float32 or float64; its rows need not sum to 1. Without replacement, or for one sample, the classes
+        race: the largest p / q come first, where q = -log1p(-u) is exponential. With replacement, float64 uniforms
+        are looked up in the running sum of p. ValueError for a row with a negative, infinite or nan entry or all
+        zeros, and where num_samples is below 1 or, without replacement, above the number of nonzero classes.
+        """
+        p = np.asarray(p)
+        _float(p.dtype)
+        if p.ndim == 0 or p.shape[-1] == 0:
+            raise ValueError(
+                f"multinomial: p must have shape (..., C) with at least one class, got {p.shape}"
+            )
+        rows = p.reshape(-1, p.shape[-1])  # (B, C)
+        _check_probabilities(rows)
+        most = 2**63 - 1 if replacement else int((rows > 0).sum(axis=1).min(initial=rows.shape[1]))
+        limit = "" if replacement else " (without replacement, at most the nonzero classes)"
+        num_samples = _integer(f"multinomial: num_samples{limit}", num_samples, 1, most)
+        draw = self._look_up if replacement and num_samples > 1 else self._race
+        return draw(rows, num_samples).reshape(*p.shape[:-1], num_samples)
+
+    def _race(self, rows: np.ndarray, num_samples: int) -> np.ndarray:
+        q = self._draw(rows.shape, rows.dtype, lambda u: -np.log1p(-u))
+        with np.errstate(divide="ignore", over="ignore"):
+            score = np.divide(rows, q, out=np.full_like(rows, -1), where=rows > 0)
+        if num_samples == 1:
+            return score.argmax(axis=1)
+        return np.argsort(-score, axis=1, kind="stable")[:, :num_samples]
+
+    def _look_up(self, rows: np.ndarray, num_samples: int) -> np.ndarray:
+        drawn = np.empty((len(rows), num_samples), np.int64)
+        for i, row in enumerate(rows):
+            running = np.cumsum(row)
+            running /= running[-1]
+            u = self.rand(num_samples, np.float64)
+            drawn[i] = np.searchsorted(
+                running, np.maximum(u, 2.0**-1000)
+            )  # u = 0 would find a leading zero of p
+        return drawn
+
+    # ----- state -----
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the stream stands, in what JSON holds exactly: strings, integers, a list of them, a float or None."""
+        _, key, position, *_ = self._twister.get_state()
+        state = {"algorithm": "mt19937", "seed": self._seed, "key": key.tolist(), "position": int(position)}
+        return state | {"normal": self._normal}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue exactly where state_dict() was taken. ValueError or TypeError for what is no such state."""
+        names = ["algorithm", "seed", "key", "position", "normal"]
+        if sorted(state) != sorted(names) or state["algorithm"] != "mt19937" or len(state["key"]) != 624:
+            raise ValueError(
+                f"a generator's state has {names}, algorithm 'mt19937' and a key of 624 integers"
+            )
+        key = [_integer("each integer of the state's key", word, 0, 2**32 - 1) for word in state["key"]]
+        position = _integer("the state's position", state["position"], 0, 624)
+        normal = None if state["normal"] is None else float(state["normal"])
+        self.manual_seed(state["seed"])
+        self._twister.set_state(("MT19937", np.array(key, np.uint32), position))
+        self._normal = normal
+
+
+def _box_muller(d: np.ndarray) -> None:
+    d = d.reshape(-1, 2, 8)  # (blocks of 16, u1 and u2, 8)
+    radius = np.sqrt(-2 * np.log(1 - d[:, 0]))
+    angle = 2 * math.pi * d[:, 1]
+    np.multiply(radius, np.cos(angle), out=d[:, 0])
+    np.multiply(radius, np.sin(angle), out=d[:, 1])
+
+
+def _check_probabilities(rows: np.ndarray) -> None:
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = rows.sum(axis=1)
+    good = (rows.min(axis=1) >= 0) & (total > 0) & (total < math.inf)  # false wherever there is a nan
+    if not good.all():
+        i = int(np.argmin(good))
+        found = f"row {i} has values from {rows[i].min()} to {rows[i].max()} and sum {total[i]}"
+        raise ValueError(f"multinomial: probabilities must be finite, not negative and not all zero; {found}")
+
+
+def _integer(name: str, value: int, low: int, high: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    if not low <= value <= high:
+        raise ValueError(f"{name} must be from {low} to {high}, got {value}")
+    return int(value)
+
+
+def _float(dtype: DTypeLike) -> np.dtype:
+    dtype = np.dtype(dtype)
+    if dtype not in (np.float32, np.float64):
+        raise TypeError(f"random numbers are float32 or float64, got dtype {dtype}; cast the result instead")
+    return dtype
+
+
+def _shape(shape: Shape) -> tuple[int, ...]:
+    lengths = (shape,) if isinstance(shape, int | np.integer) else shape
+    return tuple(_integer("each length in a shape", length, 0, 2**63 - 1) for length in lengths)
+
+
+default_generator = Generator()
+
+
+def manual_seed(seed: int) -> Generator:
+    """Start the default generator at `seed`: the one that is drawn from where no generator is given."""
+    return default_generator.manual_seed(seed)

@@ -1,0 +1,364 @@
+"""class Tensor: an array with operators and methods that record how it was computed; and the functions that make one.
+
+One idea: every operator and method is one line into ops.py. Nothing is decided here but what a user may hand in.
+There are no in-place operations: `x += 1` makes a new Tensor and binds the name to it.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from . import ops
+from .autograd import Variable
+from .backend import Array, device_of, float32, int64, is_array, is_floating, library_of, to_device, to_host
+from .random import Generator, default_generator
+
+
+class Tensor(Variable):
+    """An n-dimensional array (`.data`: NumPy's or CuPy's) that can be differentiated.
+
+    Make one with `tensor(...)`; `.grad` holds a leaf's gradient after `backward()`, as a Tensor of the same shape,
+    dtype and device.
+    """
+
+    __slots__ = ()
+    __array_ufunc__ = None  # so that ndarray * Tensor asks Tensor, and is a Tensor
+    __hash__ = object.__hash__  # `==` compares elements; identity is what dicts and sets go by
+
+    # ----- what it is ---------------------------------------------------------------------------------------------
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.data.shape
+
+    @property
+    def ndim(self) -> int:
+        return self.data.ndim
+
+    @property
+    def size(self) -> int:
+        return self.data.size
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.data.dtype
+
+    @property
+    def device(self) -> str:
+        """'cpu' or 'cuda:<index>'."""
+        return device_of(self.data)
+
+    @property
+    def is_leaf(self) -> bool:
+        """True unless an op computed it from something that requires a gradient."""
+        return self.node is None
+
+    @property
+    def version(self) -> int:
+        """How often an optimizer step or a loaded state has changed the data in place."""
+        return self._version[0]
+
+    def changed(self) -> None:
+        """Say that `.data` was written to: whoever saved the old values will refuse to use the new ones."""
+        self._version[0] += 1
+
+    @property
+    def T(self) -> "Tensor":
+        return ops.transpose(self)
+
+    def __len__(self) -> int:
+        if not self.ndim:
+            raise TypeError("len of a 0-d Tensor: it has no first axis")
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator["Tensor"]:
+        return (self[i] for i in range(len(self)))
+
+    def __bool__(self) -> bool:
+        if self.size != 1:
+            raise ValueError(f"the truth of a Tensor of shape {self.shape} is ambiguous: use .any() or .all()")
+        return bool(self.item())
+
+    def __repr__(self) -> str:
+        values = np.array2string(to_host(self.data), precision=4, separator=", ", prefix="tensor(")
+        notes = [] if self.dtype in (float32, int64, np.dtype(bool)) else [f"dtype={self.dtype}"]
+        notes += [] if self.device == "cpu" else [f"device={self.device!r}"]
+        notes += [f"from={self.node.op.name}"] if self.node else ["requires_grad=True"] if self.requires_grad else []
+        return f"tensor({', '.join([values, *notes])})"
+
+    # ----- what leaves the library --------------------------------------------------------------------------------
+
+    def numpy(self) -> np.ndarray:
+        """The values as a NumPy array that cannot be written to; from a GPU, a copy (this waits for the GPU)."""
+        values = to_host(self.data).view()
+        values.flags.writeable = False
+        return values
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        if self.device != "cpu":
+            raise TypeError(f"a Tensor on {self.device} is not copied to the CPU unasked: call .numpy()")
+        return np.array(self.data, dtype=dtype, copy=copy)
+
+    def item(self) -> float | int | bool:
+        """The value of a one-element Tensor as a Python number (from a GPU: waits for it)."""
+        if self.size != 1:
+            raise ValueError(f"item: only a Tensor of one element is a number, not shape {self.shape}")
+        return to_host(self.data).item()
+
+    def tolist(self) -> Any:
+        """The values as nested Python lists."""
+        return to_host(self.data).tolist()
+
+    def detach(self) -> "Tensor":
+        return ops.detach(self)
+
+    def clone(self) -> "Tensor":
+        return ops.clone(self)
+
+    def astype(self, dtype) -> "Tensor":
+        return ops.astype(self, np.dtype(dtype))
+
+    def to(self, device: str) -> "Tensor":
+        return ops.to(self, device)
+
+    # ----- operators ----------------------------------------------------------------------------------------------
+    # fmt: off
+    def __add__(self, y): return ops.add(self, y)
+    def __radd__(self, x): return ops.add(x, self)
+    def __sub__(self, y): return ops.sub(self, y)
+    def __rsub__(self, x): return ops.sub(x, self)
+    def __mul__(self, y): return ops.mul(self, y)
+    def __rmul__(self, x): return ops.mul(x, self)
+    def __truediv__(self, y): return ops.div(self, y)
+    def __rtruediv__(self, x): return ops.div(x, self)
+    def __pow__(self, y): return ops.pow(self, y)
+    def __rpow__(self, x): return ops.pow(x, self)
+    def __matmul__(self, y): return ops.matmul(self, y)
+    def __rmatmul__(self, x): return ops.matmul(x, self)
+    def __neg__(self): return ops.neg(self)
+    def __pos__(self): return self
+    def __abs__(self): return ops.abs(self)
+    def __eq__(self, y): return ops.equal(self, y)
+    def __ne__(self, y): return ops.not_equal(self, y)
+    def __lt__(self, y): return ops.less(self, y)
+    def __le__(self, y): return ops.less_equal(self, y)
+    def __gt__(self, y): return ops.greater(self, y)
+    def __ge__(self, y): return ops.greater_equal(self, y)
+    def __and__(self, y): return ops.logical_and(self, y)
+    def __rand__(self, x): return ops.logical_and(x, self)
+    def __or__(self, y): return ops.logical_or(self, y)
+    def __ror__(self, x): return ops.logical_or(x, self)
+    def __xor__(self, y): return ops.logical_xor(self, y)
+    def __rxor__(self, x): return ops.logical_xor(x, self)
+    def __invert__(self): return ops.logical_not(self)
+    def __getitem__(self, index): return ops.getitem(self, index)
+
+    # ----- methods: ops.py documents them -------------------------------------------------------------------------
+    def exp(self): return ops.exp(self)
+    def expm1(self): return ops.expm1(self)
+    def log(self): return ops.log(self)
+    def log1p(self): return ops.log1p(self)
+    def sqrt(self): return ops.sqrt(self)
+    def rsqrt(self): return ops.rsqrt(self)
+    def square(self): return ops.square(self)
+    def reciprocal(self): return ops.reciprocal(self)
+    def abs(self): return ops.abs(self)
+    def sign(self): return ops.sign(self)
+    def sin(self): return ops.sin(self)
+    def cos(self): return ops.cos(self)
+    def tanh(self): return ops.tanh(self)
+    def sigmoid(self): return ops.sigmoid(self)
+    def erf(self): return ops.erf(self)
+    def floor(self): return ops.floor(self)
+    def ceil(self): return ops.ceil(self)
+    def round(self): return ops.round(self)
+    def maximum(self, y): return ops.maximum(self, y)
+    def minimum(self, y): return ops.minimum(self, y)
+    def clip(self, low=None, high=None): return ops.clip(self, low, high)
+    def isnan(self): return ops.isnan(self)
+    def isinf(self): return ops.isinf(self)
+    def isfinite(self): return ops.isfinite(self)
+    def sum(self, axis=None, keepdims=False): return ops.sum(self, axis=axis, keepdims=keepdims)
+    def mean(self, axis=None, keepdims=False): return ops.mean(self, axis, keepdims)
+    def var(self, axis=None, ddof=0, keepdims=False): return ops.var(self, axis, ddof, keepdims)
+    def std(self, axis=None, ddof=0, keepdims=False): return ops.std(self, axis, ddof, keepdims)
+    def prod(self, axis=None, keepdims=False): return ops.prod(self, axis, keepdims)
+    def max(self, axis=None, keepdims=False): return ops.max(self, axis=axis, keepdims=keepdims)
+    def min(self, axis=None, keepdims=False): return ops.min(self, axis=axis, keepdims=keepdims)
+    def argmax(self, axis=None, keepdims=False): return ops.argmax(self, axis=axis, keepdims=keepdims)
+    def argmin(self, axis=None, keepdims=False): return ops.argmin(self, axis=axis, keepdims=keepdims)
+    def all(self, axis=None, keepdims=False): return ops.all(self, axis=axis, keepdims=keepdims)
+    def any(self, axis=None, keepdims=False): return ops.any(self, axis=axis, keepdims=keepdims)
+    def logsumexp(self, axis=None, keepdims=False): return ops.logsumexp(self, axis=axis, keepdims=keepdims)
+    def norm(self, axis=None, keepdims=False): return ops.norm(self, axis, keepdims)
+    def cumsum(self, axis=None): return ops.cumsum(self, axis)
+    def cumprod(self, axis=None): return ops.cumprod(self, axis)
+    def sort(self, axis=-1): return ops.sort(self, axis)
+    def argsort(self, axis=-1): return ops.argsort(self, axis=axis)
+    def topk(self, k, axis=-1): return ops.topk(self, k, axis)
+    def transpose(self, *axes): return ops.transpose(self, _tuple(axes) or None)
+    def reshape(self, *shape): return ops.reshape(self, _tuple(shape))
+    def swapaxes(self, a, b): return ops.swapaxes(self, a, b)
+    def expand_dims(self, axis): return ops.expand_dims(self, axis)
+    def squeeze(self, axis=None): return ops.squeeze(self, axis)
+    def broadcast_to(self, *shape): return ops.broadcast_to(self, _tuple(shape))
+    def split(self, indices_or_sections, axis=0): return ops.split(self, indices_or_sections, axis)
+    def repeat(self, repeats, axis=None): return ops.repeat(self, repeats, axis)
+    def tile(self, reps): return ops.tile(self, reps)
+    def flip(self, axis=None): return ops.flip(self, axis)
+    def roll(self, shift, axis=None): return ops.roll(self, shift, axis)
+    def pad(self, widths, value=0.0): return ops.pad(self, widths, value)
+    def tril(self, k=0): return ops.tril(self, k=k)
+    def triu(self, k=0): return ops.triu(self, k=k)
+    def diagonal(self, offset=0, axis1=0, axis2=1): return ops.diagonal(self, offset, axis1, axis2)
+    def take_along_axis(self, indices, axis=-1): return ops.take_along_axis(self, indices, axis)
+    def masked_fill(self, mask, value): return ops.masked_fill(self, mask, value)
+    def matmul(self, y): return ops.matmul(self, y)
+    def outer(self, y): return ops.outer(self, y)
+    # fmt: on
+
+
+Variable.result = Tensor  # what ops return
+
+
+def _tuple(values: tuple) -> tuple:
+    """`f(2, 3)` and `f((2, 3))` mean the same."""
+    return tuple(values[0]) if len(values) == 1 and isinstance(values[0], (tuple, list)) else values
+
+
+# ----- creation ---------------------------------------------------------------------------------------------------
+
+
+def tensor(data, dtype=None, device: str | None = None, requires_grad: bool = False) -> Tensor:
+    """A new Tensor holding a copy of `data`: a number, nested lists, an array or a Tensor.
+
+    Python floats become float32 and ints int64 unless `dtype` says otherwise; arrays keep their dtype. Ragged lists
+    raise ValueError; strings, objects and complex numbers raise TypeError; so does requires_grad on a dtype that is
+    not floating.
+    """
+    if isinstance(data, Tensor):
+        data = data.data
+    if is_array(data):
+        array = to_device(data, device or device_of(data))
+        array = array.astype(dtype or data.dtype)  # always a copy
+    else:
+        array = _from_python(data, dtype)
+        array = to_device(array, device)
+    if not (is_floating(array.dtype) or array.dtype.kind in "iub"):
+        raise TypeError(f"tensor: dtype {array.dtype} is not supported: give floats, integers or booleans")
+    return _make(array, requires_grad)
+
+
+def _from_python(data, dtype) -> np.ndarray:
+    try:
+        array = np.array(data)
+    except ValueError as error:
+        raise ValueError("tensor: the nested lists are ragged: give rows of one length") from error
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"tensor: cannot hold {type(data).__name__} data of dtype {array.dtype}: give numbers or booleans")
+    if dtype is None:
+        dtype = float32 if array.dtype.kind == "f" and not isinstance(data, np.generic) else array.dtype
+    return array.astype(dtype)
+
+
+def _make(array: Array, requires_grad: bool = False) -> Tensor:
+    if requires_grad and not is_floating(array.dtype):
+        raise TypeError(f"requires_grad: only floating Tensors have gradients, not {array.dtype}")
+    return Tensor(array, requires_grad)
+
+
+def _checked(shape) -> tuple[int, ...]:
+    shape = tuple(shape) if isinstance(shape, Sequence) else (shape,)
+    if any(not isinstance(n, (int, np.integer)) or n < 0 for n in shape):
+        raise ValueError(f"a shape is made of non-negative integers, not {shape}")
+    return shape
+
+
+def zeros(shape, dtype=float32, device: str | None = None, requires_grad: bool = False) -> Tensor:
+    return _make(library_of(device).zeros(_checked(shape), dtype), requires_grad)
+
+
+def ones(shape, dtype=float32, device: str | None = None, requires_grad: bool = False) -> Tensor:
+    return _make(library_of(device).ones(_checked(shape), dtype), requires_grad)
+
+
+def full(shape, value, dtype=None, device: str | None = None, requires_grad: bool = False) -> Tensor:
+    dtype = dtype or (float32 if isinstance(value, float) else None)
+    return _make(library_of(device).full(_checked(shape), value, dtype), requires_grad)
+
+
+def empty(shape, dtype=float32, device: str | None = None, requires_grad: bool = False) -> Tensor:
+    """Uninitialised memory: write to all of it before you read."""
+    return _make(library_of(device).empty(_checked(shape), dtype), requires_grad)
+
+
+def zeros_like(x: Tensor, dtype=None) -> Tensor:
+    return zeros(x.shape, dtype or x.dtype, x.device)
+
+
+def ones_like(x: Tensor, dtype=None) -> Tensor:
+    return ones(x.shape, dtype or x.dtype, x.device)
+
+
+def full_like(x: Tensor, value, dtype=None) -> Tensor:
+    return full(x.shape, value, dtype or x.dtype, x.device)
+
+
+def empty_like(x: Tensor, dtype=None) -> Tensor:
+    return empty(x.shape, dtype or x.dtype, x.device)
+
+
+def arange(start, stop=None, step=1, dtype=None, device: str | None = None) -> Tensor:
+    """start, start + step, ... below stop; int64 for ints, float32 for floats."""
+    if stop is None:
+        start, stop = 0, start
+    if step == 0:
+        raise ValueError("arange: step must not be 0")
+    dtype = dtype or (float32 if any(isinstance(v, float) for v in (start, stop, step)) else int64)
+    return _make(library_of(device).arange(start, stop, step, dtype=dtype))
+
+
+def linspace(start: float, stop: float, num: int = 50, dtype=float32, device: str | None = None) -> Tensor:
+    """`num` equally spaced values from start to stop, both included."""
+    return _make(library_of(device).linspace(start, stop, num, dtype=dtype))
+
+
+def eye(n: int, m: int | None = None, dtype=float32, device: str | None = None) -> Tensor:
+    return _make(library_of(device).eye(n, m, dtype=dtype))
+
+
+# ----- random numbers: torch's CPU stream (random.py) ---------------------------------------------------------------
+
+
+def _random(values: np.ndarray, device: str | None, requires_grad: bool = False) -> Tensor:
+    return _make(to_device(values, device), requires_grad)
+
+
+def rand(*shape, dtype=float32, device=None, generator: Generator | None = None, requires_grad: bool = False) -> Tensor:
+    """Uniform in [0, 1)."""
+    values = (generator or default_generator).rand(_checked(_tuple(shape)), dtype=dtype)
+    return _random(values, device, requires_grad)
+
+
+def randn(*shape, dtype=float32, device=None, generator: Generator | None = None, requires_grad: bool = False) -> Tensor:
+    """Normal with mean 0 and standard deviation 1."""
+    values = (generator or default_generator).randn(_checked(_tuple(shape)), dtype=dtype)
+    return _random(values, device, requires_grad)
+
+
+def randint(low: int, high: int, shape, device=None, generator: Generator | None = None) -> Tensor:
+    """int64, uniform in [low, high)."""
+    return _random((generator or default_generator).randint(low, high, _checked(shape)), device)
+
+
+def randperm(n: int, device=None, generator: Generator | None = None) -> Tensor:
+    """A random order of 0 .. n - 1, int64."""
+    return _random((generator or default_generator).randperm(n), device)
+
+
+def multinomial(p, num_samples: int = 1, *, replacement: bool = False, generator: Generator | None = None) -> Tensor:
+    """Indices drawn with probabilities proportional to the last axis of `p`; one of probability 0 is never drawn."""
+    p = p if isinstance(p, Tensor) else tensor(p)
+    drawn = (generator or default_generator).multinomial(to_host(p.data), num_samples, replacement=replacement)
+    return _random(drawn, p.device)
