@@ -1,18 +1,18 @@
 """Random numbers: the stream of torch's CPU generator.
 
-The one idea: there is a single stream of 32-bit numbers, the Mersenne Twister MT19937, and a distribution is a
-formula that takes numbers off its front. Whoever shares the seed, the formulas and the order in which they take
-draws the same weights, batches and dropout masks. So the formulas here are torch's, down to where they round,
-and how many numbers each takes is part of what it is.
+The one idea: there is a single stream of 32-bit numbers, the Mersenne Twister MT19937, and a distribution is
+a formula that takes numbers off its front. Whoever shares the seed, the formulas and the order in which they
+take draws the same weights, batches and dropout masks. So the formulas here are torch's, down to where they
+round, and how many numbers each takes is part of what it is.
 
-With `raw` the next 32-bit number and `random64 = raw1 << 32 | raw2`, uniforms u in [0, 1) have two widths:
+With `raw` the next 32-bit number and `random64 = raw1 << 32 | raw2`, a uniform u in [0, 1) has two widths:
 
-    float32   (raw & (2**24 - 1)) * 2**-24           one number each
-    float64   (random64 & (2**53 - 1)) * 2**-53      two numbers each
+    float32   (raw & (2**24 - 1)) * 2**-24           takes one number
+    float64   (random64 & (2**53 - 1)) * 2**-53      takes two
 
 The same bits as torch 2.13: rand, uniform in float32, randn and normal below 16 elements, randint, randperm,
-bernoulli_keep, multinomial. From 16 elements on, randn and normal take the same uniforms, but their logarithm,
-sine and cosine are NumPy's: float32 within 5e-7 * max(1, |x|) of torch at std 1. In float64, normal from 16
+bernoulli_keep, multinomial. From 16 elements on, randn and normal take the same uniforms, but logarithm, sine
+and cosine are NumPy's: a float32 randn is within 5e-7 * max(1, |x|) of torch's. In float64, normal from 16
 elements on and uniform (where torch fuses multiply and add) differ in the last bits.
 
 What it refuses: dtypes other than float32 and float64, and secrets (MT19937 can be predicted). It makes NumPy
@@ -27,13 +27,12 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 BLOCK = 1 << 15  # elements drawn at a time: the temporaries stay in the CPU's cache; a multiple of 16
-RANDPERM_LIMIT = (2**32 - 1) // 20  # from here on torch's randperm follows another rule
 
 Shape = int | tuple[int, ...]
 
 
 class Generator:
-    """A stream of random numbers that starts at `seed`, 0 to 2**64 - 1. As in torch, its low 32 bits decide."""
+    """A stream of random numbers from `seed`, 0 to 2**64 - 1; as in torch, its low 32 bits count."""
 
     __slots__ = ("_normal", "_seed", "_twister")
 
@@ -86,7 +85,7 @@ class Generator:
     # ----- floats -----
 
     def rand(self, shape: Shape, dtype: DTypeLike = np.float32) -> np.ndarray:
-        """Uniform in [0, 1): an array of `shape` and `dtype`, float32 or float64."""
+        """Uniform in [0, 1): of `shape` and `dtype`, float32 or float64."""
         return self._draw(shape, _float(dtype), lambda u: u, dtype)
 
     def uniform(self, low: float, high: float, shape: Shape, dtype: DTypeLike = np.float32) -> np.ndarray:
@@ -94,23 +93,23 @@ class Generator:
         dtype = _float(dtype)
         if not (low <= high and high - low <= np.finfo(dtype).max):
             raise ValueError(f"uniform needs low <= high and a finite range, got low={low}, high={high}")
-        first, last = dtype.type(low), dtype.type(high)
-        span, start = float(last - first), float(first)
-        # A product of two float32 is exact in float64: rounding comes with the assignment, as in a fused multiply-add.
+        low, high = dtype.type(low), dtype.type(high)
+        span, start = float(high - low), float(low)
+        # Products of float32 are exact in float64: only the assignment rounds, like a fused multiply-add.
         out = self._draw(shape, dtype, lambda u: u.astype(np.float64) * span + start, dtype)
-        out[out == last] = first
+        out[out == high] = low
         return out
 
     def randn(self, shape: Shape, dtype: DTypeLike = np.float32) -> np.ndarray:
-        """Normal with mean 0 and standard deviation 1: an array of `shape` and `dtype`, float32 or float64."""
+        """Normal with mean 0 and standard deviation 1: of `shape` and `dtype`, float32 or float64."""
         return self.normal(0.0, 1.0, shape, dtype)
 
     def normal(self, mean: float, std: float, shape: Shape, dtype: DTypeLike = np.float32) -> np.ndarray:
-        """mean + std * z, with z by Box and Muller (1958): sqrt(-2 ln u1) times the cosine and sine of 2 pi u2.
+        """mean + std * z, z by Box and Muller (1958): sqrt(-2 ln u1) times cosine and sine of 2 pi u2.
 
-        Below 16 elements each z is made in float64, and the unused half of a pair waits for the next such call.
-        From 16 on, uniforms become z in blocks of 16, the first 8 as u1, the last 8 as u2; where 16 does not
-        divide the size, the last 16 elements are drawn anew at the end.
+        Below 16 elements a z is made in float64, and the other half of its pair waits for the next such call.
+        From 16 on, uniforms become z in blocks of 16, the first 8 as 1 - u1, the last 8 as u2; where 16 does
+        not divide the size, the last 16 elements are drawn anew at the end.
         """
         dtype = _float(dtype)
         if not 0 <= std < math.inf:
@@ -119,16 +118,19 @@ class Generator:
         size = math.prod(shape)
         if size < 16:
             return np.array([self._next_normal() * std + mean for _ in range(size)], dtype).reshape(shape)
-        z = self.rand(size, dtype)
-        whole = size - size % 16
-        for start in range(0, whole, BLOCK):
-            _box_muller(z[start : min(start + BLOCK, whole)])
-        if whole < size:
-            z[-16:] = self.rand(16, dtype)
-            _box_muller(z[-16:])
-        if (mean, std) != (0, 1):
-            z = (z.astype(np.float64) * float(dtype.type(std)) + float(dtype.type(mean))).astype(dtype)
-        return z.reshape(shape)
+        scale, shift = float(dtype.type(std)), float(dtype.type(mean))
+
+        def box_muller(u: np.ndarray) -> np.ndarray:
+            u = u.reshape(-1, 2, 8)  # (blocks of 16, 1 - u1 and u2, 8)
+            radius, angle = np.sqrt(-2 * np.log(1 - u[:, 0])), 2 * math.pi * u[:, 1]
+            z = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1).reshape(-1)
+            return z.astype(np.float64) * scale + shift  # as in uniform
+
+        out = self._draw(size - size % 16, dtype, box_muller, dtype)
+        if size % 16:
+            self.rand(size % 16, dtype)  # torch draws these and does not use them
+            out = np.concatenate([out[: size - 16], self._draw(16, dtype, box_muller, dtype)])
+        return out.reshape(shape)
 
     def _next_normal(self) -> float:
         if self._normal is not None:
@@ -153,7 +155,7 @@ class Generator:
     # ----- integers -----
 
     def randint(self, low: int, high: int, shape: Shape) -> np.ndarray:
-        """low + number % (high - low), int64 in [low, high); the number is raw below 2**28 values, else random64."""
+        """low + number % (high - low): int64; the number is raw for less than 2**28 values, else random64."""
         low = _integer("randint: low", low, -(2**63), 2**63 - 2)
         high = _integer("randint: high", high, low + 1, 2**63 - 1)
         shape = _shape(shape)
@@ -163,32 +165,30 @@ class Generator:
         return (number % np.uint64(values) + np.uint64(low % 2**64)).view(np.int64).reshape(shape)
 
     def randperm(self, n: int) -> np.ndarray:
-        """The numbers 0 to n - 1 in random order: int64 (n,).
+        """The numbers 0 to n - 1 in random order: int64 (n,), for n up to 214,748,363.
 
-        Fisher and Yates: for i = 0 .. n-2, swap places i and target_i = i + raw % (n - i). What the swaps end in
-        is found without carrying them out. Let held(i) be the number in place i just before step i. A place keeps
-        its own number until a step s targets it; then it has the number that lay in place s. So
+        Fisher and Yates: for i = 0 .. n-2, swap places i and target_i = i + raw % (n - i). What the swaps
+        end in is found without carrying them out. Let held(i) be the number in place i just before step i. A
+        place keeps its own number until a step s targets it; then it has the number of place s. So
 
             held(i)   = held(s) for the last s < i with target_s = i, else i
             result(i) = held(s) for the last s < i with target_s = target_i, else target_i
 
         and the chains in the first line are followed to their ends by doubling, held = held[held].
         """
-        n = _integer("randperm: n", n, 0, RANDPERM_LIMIT - 1)
-        step = np.arange(max(n - 1, 0))
+        n = _integer("randperm: n", n, 0, (2**32 - 1) // 20 - 1)  # above that, torch has another rule
+        step = np.arange(max(n - 1, 0), dtype=np.int64)
         target = step + self.raw(step.size) % np.arange(n, 1, -1)
         away = target != step
-        keys = np.sort(
-            target[away] << 32 | step[away]
-        )  # steps with one target stand together, in order of time
-        target, step = keys >> 32, keys & 0xFFFFFFFF
-        first, last = np.diff(target, prepend=-1) != 0, np.diff(target, append=n) != 0
-        held = np.arange(n)
-        held[target[last]] = step[last]
+        keys = np.sort(target[away] << 32 | step[away])  # by target, and then in the order of time
+        place, s = keys >> 32, keys & 0xFFFFFFFF
+        first, last = np.diff(place, prepend=-1) != 0, np.diff(place, append=n) != 0
+        held = np.arange(n, dtype=np.int64)
+        held[place[last]] = s[last]
         while not np.array_equal(held, further := held[held]):
             held = further
         result = held.copy()  # right for a step that targets its own place, and for the last place
-        result[step] = np.where(first, target, held[np.roll(step, 1)])
+        result[s] = np.where(first, place, held[np.roll(s, 1)])
         return result
 
     # ----- choices -----
@@ -196,10 +196,10 @@ class Generator:
     def multinomial(self, p: ArrayLike, num_samples: int = 1, *, replacement: bool = False) -> np.ndarray:
         """Classes drawn in proportion to p: (..., C) -> int64 (..., num_samples). A zero is never drawn.
 
-        p is float32 or float64; its rows need not sum to 1. Without replacement, or for one sample, the classes
-        race: the largest p / q come first, where q = -log1p(-u) is exponential. With replacement, float64 uniforms
-        are looked up in the running sum of p. ValueError for a row with a negative, infinite or nan entry or all
-        zeros, and where num_samples is below 1 or, without replacement, above the number of nonzero classes.
+        p is float32 or float64; its rows need not sum to 1. Without replacement, or for one sample, the
+        classes race: the largest p / q come first, q = -log1p(-u) exponential. With replacement, float64
+        uniforms are looked up in the running sum of p. ValueError for a row with a negative, infinite or nan
+        entry or with zeros alone, and for more samples than a row has nonzero classes, without replacement.
         """
         p = np.asarray(p)
         _float(p.dtype)
@@ -237,13 +237,13 @@ class Generator:
     # ----- state -----
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the stream stands, in what JSON holds exactly: strings, integers, a list of them, a float or None."""
-        _, key, position, *_ = self._twister.get_state()
-        state = {"algorithm": "mt19937", "seed": self._seed, "key": key.tolist(), "position": int(position)}
-        return state | {"normal": self._normal}
+        """Where the stream stands, in what JSON keeps exactly."""
+        twister = self._twister.get_state(legacy=False)["state"]
+        position = {"key": twister["key"].tolist(), "position": int(twister["pos"])}
+        return {"algorithm": "mt19937", "seed": self._seed, **position, "normal": self._normal}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue exactly where state_dict() was taken. ValueError or TypeError for what is no such state."""
+        """Continue where state_dict() was taken; ValueError or TypeError for what is no such state."""
         names = ["algorithm", "seed", "key", "position", "normal"]
         if sorted(state) != sorted(names) or state["algorithm"] != "mt19937" or len(state["key"]) != 624:
             raise ValueError(
@@ -253,16 +253,8 @@ class Generator:
         position = _integer("the state's position", state["position"], 0, 624)
         normal = None if state["normal"] is None else float(state["normal"])
         self.manual_seed(state["seed"])
-        self._twister.set_state(("MT19937", np.array(key, np.uint32), position))
+        self._twister.set_state(("MT19937", np.array(key, np.uint32), position, 0, 0.0))
         self._normal = normal
-
-
-def _box_muller(d: np.ndarray) -> None:
-    d = d.reshape(-1, 2, 8)  # (blocks of 16, u1 and u2, 8)
-    radius = np.sqrt(-2 * np.log(1 - d[:, 0]))
-    angle = 2 * math.pi * d[:, 1]
-    np.multiply(radius, np.cos(angle), out=d[:, 0])
-    np.multiply(radius, np.sin(angle), out=d[:, 1])
 
 
 def _check_probabilities(rows: np.ndarray) -> None:
