@@ -1,0 +1,186 @@
+"""What the tokenizers share: the protocol, checks that speak clearly, exact streaming, the file format."""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from typing import Any, Protocol, TypeVar
+
+FORMAT = "gpt.tokenizer"
+VERSION = 1
+
+Piece = TypeVar("Piece")
+
+
+class Tokenizer(Protocol):
+    """Text to ids and back. Ids are 0 .. vocab_size - 1; special tokens have ids of their own."""
+
+    @property
+    def vocab_size(self) -> int: ...
+
+    @property
+    def special_tokens(self) -> dict[str, int]: ...
+
+    def encode(self, text: str, allowed_special: Set[str] = frozenset()) -> list[int]: ...
+
+    def decode(self, ids: Iterable[int]) -> str: ...
+
+    def decode_bytes(self, ids: Iterable[int]) -> bytes: ...
+
+    def save(self, path: str | os.PathLike[str]) -> None: ...
+
+
+# ----- checks -----------------------------------------------------------------------------------------------
+
+
+def check_text(text: str) -> str:
+    """`text`, unless it is none: another type, or a lone surrogate.
+
+    A lone surrogate is half of a UTF-16 pair. It has no UTF-8 form, so no byte-level token can stand for it,
+    no file can hold it, and replacing it silently would break decode(encode(text)) == text.
+    """
+    if not isinstance(text, str):
+        raise TypeError(f"text is a str, got {type(text).__name__}: decode bytes first, join lists first")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"the text has a lone surrogate, U+{ord(text[error.start]):04X}, at position {error.start}, which "
+            'has no UTF-8 form: text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") repairs it'
+        ) from None
+    return text
+
+
+def check_allowed(allowed_special: Set[str]) -> None:
+    """Refuse a plain string, which Python would take for the set of its characters."""
+    if isinstance(allowed_special, str):
+        raise TypeError(f"allowed_special is a set of special tokens: write {{{allowed_special!r}}}")
+
+
+def check_words(words: Sequence[str], what: str) -> None:
+    """Refuse words or special tokens that are empty, hold white space (where text is cut) or come twice."""
+    for word in words:
+        if not isinstance(word, str) or not word or re.search(r"\s", word):
+            raise ValueError(f"a {what} is a string with at least one character and no white space, got {word!r}")
+        check_text(word)
+    if len(set(words)) < len(words):
+        twice = next(word for word, count in Counter(words).items() if count > 1)
+        raise ValueError(f"the {what} {twice!r} is there twice")
+
+
+def look_up(table: Mapping[int, Piece], ids: Iterable[int]) -> list[Piece]:
+    """[table[id] for id in ids], where an unknown id is a ValueError that names it and the range."""
+    try:
+        return [table[id] for id in ids]
+    except KeyError as error:
+        raise ValueError(
+            f"id {error.args[0]!r} is not in the vocabulary: ids are integers from 0 to {len(table) - 1}"
+        ) from None
+
+
+# ----- long text --------------------------------------------------------------------------------------------
+
+# \S and \s are Python's here, which count four control characters as white space that GPT-2's pattern does
+# not: a character visible to Python is visible to both.
+_CUT = re.compile(r"(?<=\S)(?=[ \n])")
+
+
+def chunks(text: str, size: int = 1 << 20) -> Iterator[str]:
+    """`text` in parts of about `size` characters whose tokens, one after another, are exactly its tokens.
+
+    Each cut is before a space or newline that follows a visible character. No token of any tokenizer here
+    spans such a place: words and GPT-2's pieces begin there, and special tokens hold no white space.
+    """
+    start = 0
+    while len(text) - start > size and (cut := _CUT.search(text, start + size)):
+        yield text[start : cut.start()]
+        start = cut.start()
+    yield text[start:]
+
+
+# ----- streaming --------------------------------------------------------------------------------------------
+
+
+class StreamDecoder:
+    """Decodes ids as they come, never showing half a character.
+
+        "".join(decoder.feed(id) for id in ids) + decoder.flush() == tokenizer.decode(ids)
+
+    A token may end inside a character's UTF-8 bytes; they wait here for the next one.
+    """
+
+    def __init__(self, tokenizer: Tokenizer):
+        self._tokenizer = tokenizer
+        self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._last: list[int] = []
+
+    def feed(self, id: int) -> str:
+        """The text that `id` completes; "" while a character is unfinished."""
+        # A word's spelling depends on the word before it (the space between them), and on nothing earlier.
+        before = self._tokenizer.decode_bytes(self._last)
+        now = self._tokenizer.decode_bytes([*self._last, id])
+        self._last = [id]
+        return self._utf8.decode(now[len(before) :])
+
+    def flush(self) -> str:
+        """What is left at the end: U+FFFD for an unfinished character, else "". Then it is as new."""
+        self._last = []
+        text = self._utf8.decode(b"", final=True)
+        self._utf8.reset()
+        return text
+
+
+# ----- files ------------------------------------------------------------------------------------------------
+
+
+def write_fields(path: str | os.PathLike[str], fields: Mapping[str, Any]) -> None:
+    """Write a tokenizer's fields as JSON; a crash leaves the old file or none, never half of one."""
+    text = json.dumps({"format": FORMAT, "version": VERSION, **fields}, indent=1)
+    temporary = f"{os.fspath(path)}.tmp"
+    try:
+        with open(temporary, "w", encoding="ascii") as file:
+            file.write(text + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+
+
+def read_fields(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The fields that `write_fields` wrote; ValueError for another format or a newer version."""
+    with open(path, encoding="utf-8") as file:
+        try:
+            fields = json.load(file)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{os.fspath(path)!r} is not a tokenizer file: it is not JSON ({error})") from None
+    if not isinstance(fields, dict) or fields.pop("format", None) != FORMAT:
+        raise ValueError(f'{os.fspath(path)!r} is not a tokenizer file: it lacks "format": "{FORMAT}"')
+    version = fields.pop("version", None)
+    if type(version) is not int or version < 1:
+        raise ValueError(
+            f"{os.fspath(path)!r} is not a usable tokenizer file: its version is {version!r}, not {VERSION}"
+        )
+    if version > VERSION:
+        raise ValueError(
+            f"{os.fspath(path)!r} has format version {version}, written by a newer gpt; this one reads up to "
+            f"{VERSION}: upgrade it"
+        )
+    return fields
+
+
+def check_fields(fields: Mapping[str, Any], **kinds: type) -> None:
+    """Exactly the named fields, of the given types; a `list` is a list of strings."""
+    if wrong := sorted(kinds.keys() ^ fields.keys()):
+        raise ValueError(f"it has the fields {sorted(fields)}, not {sorted(kinds)} (see {', '.join(wrong)})")
+    for name, kind in kinds.items():
+        value: Any = fields[name]
+        if type(value) is not kind or (kind is list and any(type(item) is not str for item in value)):
+            wanted = {str: "a string", bool: "true or false", list: "a list of strings"}[kind]
+            raise ValueError(f"its {name} is not {wanted}")

@@ -1,0 +1,215 @@
+"""Byte-level byte-pair encoding: trained here, or GPT-2's own; encoding runs on tiktoken's core.
+
+A token is a byte string. Ids: the 256 single bytes, then the merged tokens in the order of their merges, then
+the special tokens. A merge's rank is its id, so the list of tokens is the whole state.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable, Sequence, Set
+from pathlib import Path
+from typing import Any
+
+import regex
+import tiktoken
+
+from .base import check_allowed, check_fields, check_text, check_words, look_up, write_fields
+from .simple import END_OF_TEXT
+from .training import count_pieces, learn_merges
+
+# GPT-2's rule for cutting text into pieces that no merge may cross (Radford et al. 2019, encoder.py of the
+# release): English contractions; letters, digits or other signs, each with at most one space before them;
+# white space, of which the last is left to the word that follows. The possessive ++ and the branch with $
+# change no match; they spare the backtracking, so that a piece may be as long as it likes.
+GPT2_PATTERN = r"'(?:s|t|re|ve|m|ll|d)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s+"
+
+# `regex` and tiktoken agree on what \s is; `re` has four characters more.
+_LONG_SPACE = regex.compile(r"(?<!\s)\s{10000,}")
+
+
+class BPETokenizer:
+    """Byte-level BPE with GPT-2's split pattern. decode(encode(text)) == text for every text.
+
+    "Every text" is every str that has a UTF-8 form; a lone surrogate has none, and is a ValueError that says
+    where. Nothing is unknown: what no merge covers is encoded as single bytes.
+    """
+
+    kind = "bpe"
+
+    def __init__(self, tokens: Sequence[bytes], special_tokens: Sequence[str] = (END_OF_TEXT,)):
+        """`tokens` in the order of their ids: the 256 single bytes, then each made of two earlier ones."""
+        _check_tokens(tokens)
+        check_words(special_tokens, "special token")
+        self.tokens = list(tokens)
+        self._special_tokens = {token: len(tokens) + i for i, token in enumerate(special_tokens)}
+        self._bytes = dict(enumerate([*tokens, *(token.encode("utf-8") for token in special_tokens)]))
+        # Of two that begin alike, the longer is found; (?!) finds nothing.
+        longest_first = sorted(special_tokens, key=len, reverse=True)
+        self._find_special = re.compile("|".join(map(re.escape, longest_first)) or "(?!)").finditer
+        ranks = {token: id for id, token in enumerate(tokens)}
+        core = tiktoken.Encoding("gpt", pat_str=GPT2_PATTERN, mergeable_ranks=ranks, special_tokens={})
+        self._encode_pieces = core.encode_ordinary
+
+    @classmethod
+    def train(
+        cls, texts: str | Iterable[str], vocab_size: int, special_tokens: Sequence[str] = (END_OF_TEXT,)
+    ) -> BPETokenizer:
+        """Learn merges from the texts until the vocabulary, special tokens included, has `vocab_size` tokens.
+
+        It stays smaller where the texts have no pair left that occurs twice: `.vocab_size` tells. The same
+        texts give the same tokenizer, in any order; among pairs that are equally frequent the one with the
+        lowest ids is merged (training.py). ValueError for a `vocab_size` below 256 + the special tokens.
+        """
+        check_words(special_tokens, "special token")
+        if type(vocab_size) is not int:
+            raise TypeError(f"vocab_size is an int, got {vocab_size!r}")
+        least = 256 + len(special_tokens)
+        if vocab_size < least:
+            raise ValueError(
+                f"vocab_size is {vocab_size}: 256 bytes and {len(special_tokens)} special tokens need {least}"
+            )
+        texts = [texts] if isinstance(texts, str) else texts
+        pieces = count_pieces(map(check_text, texts), GPT2_PATTERN, special_tokens)
+        tokens = [bytes([byte]) for byte in range(256)]
+        for left, right in learn_merges(pieces, vocab_size - least):
+            tokens.append(tokens[left] + tokens[right])
+        return cls(tokens, special_tokens)
+
+    @property
+    def vocab_size(self) -> int:
+        return len(self._bytes)
+
+    @property
+    def special_tokens(self) -> dict[str, int]:
+        return dict(self._special_tokens)
+
+    def encode(self, text: str, allowed_special: Set[str] = frozenset()) -> list[int]:
+        """The ids of `text`; ValueError where it holds a special token that is not in `allowed_special`.
+
+        The error keeps a user's or a file's text from steering the model. An allowed one becomes its id.
+        """
+        check_text(text)
+        check_allowed(allowed_special)
+        ids: list[int] = []
+        start = 0
+        for found in self._find_special(text):
+            token = found.group()
+            if token not in allowed_special:
+                raise ValueError(
+                    f"the text holds the special token {token!r} at position {found.start()}: remove it, or "
+                    f"pass allowed_special={{{token!r}}} to encode it as id {self._special_tokens[token]}"
+                )
+            ids += self._encode_ordinary(text[start : found.start()])
+            ids.append(self._special_tokens[token])
+            start = found.end()
+        return ids + self._encode_ordinary(text[start:])
+
+    def _encode_ordinary(self, text: str) -> list[int]:
+        # White space before a word is the one place where the pattern backtracks, and where it is about a
+        # million characters long tiktoken panics, with an exception that `except Exception` does not catch.
+        # All of it but the last character is one piece in any case, so that is cut out and goes alone.
+        ids: list[int] = []
+        start = 0
+        for space in _LONG_SPACE.finditer(text):
+            if space.end() < len(text):
+                ids += self._encode_pieces(text[start : space.start()])
+                ids += self._encode_pieces(text[space.start() : space.end() - 1])
+                start = space.end() - 1
+        return ids + self._encode_pieces(text[start:])
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of `ids`; bytes that are not UTF-8 become U+FFFD. ValueError for an unknown id."""
+        return self.decode_bytes(ids).decode("utf-8", errors="replace")
+
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        """The exact bytes of `ids`; may begin or end inside a character. ValueError for an unknown id."""
+        return b"".join(look_up(self._bytes, ids))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the tokens as JSON, each byte as the character with its number (Latin-1)."""
+        fields = {
+            "type": self.kind,
+            "special_tokens": list(self._special_tokens),
+            "tokens": [token.decode("latin-1") for token in self.tokens],
+        }
+        write_fields(path, fields)
+
+    @classmethod
+    def from_fields(cls, fields: dict[str, Any]) -> BPETokenizer:
+        """From the fields of a saved file; ValueError says what is wrong with them."""
+        check_fields(fields, special_tokens=list, tokens=list)
+        try:
+            tokens = [token.encode("latin-1") for token in fields["tokens"]]
+        except UnicodeEncodeError as error:
+            raise ValueError(f"its token {error.object!r} has a character that stands for no byte") from None
+        return cls(tokens, fields["special_tokens"])
+
+    def __repr__(self) -> str:
+        return f"BPETokenizer(vocab_size={self.vocab_size}, special_tokens={list(self._special_tokens)})"
+
+
+def _check_tokens(tokens: Sequence[bytes]) -> None:
+    """Refuse lists that no training gives; encoding with one would be wrong, or fail inside tiktoken."""
+    if sorted(tokens[:256]) != [bytes([byte]) for byte in range(256)]:
+        raise ValueError("the first 256 tokens are not the 256 single bytes, each once")
+    seen = set(tokens[:256])
+    for id, token in enumerate(tokens[256:], 256):
+        if token in seen:
+            raise ValueError(f"token {id}, {token!r}, is there twice: the same merge was made before")
+        if not any(token[:i] in seen and token[i:] in seen for i in range(1, len(token))):
+            raise ValueError(f"token {id}, {token!r}, is no merge of two earlier tokens")
+        seen.add(token)
+
+
+# ----- GPT-2's own ------------------------------------------------------------------------------------------
+
+_GPT2_URL = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/"
+_GPT2_SHA256 = {
+    "vocab.bpe": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
+    "encoder.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
+}
+
+
+def gpt2(folder: str | os.PathLike[str] | None = None) -> BPETokenizer:
+    """GPT-2's tokenizer: 50,257 tokens, `<|endoftext|>` is 50256.
+
+    Looks in `folder` for OpenAI's two files, vocab.bpe and encoder.json; where it is not given or does not
+    hold both, tiktoken reads them from its cache or downloads them (1.5 MB). Raises OSError when neither
+    works, and ValueError for files that are not GPT-2's.
+    """
+    if folder is not None and all((Path(folder) / name).is_file() for name in _GPT2_SHA256):
+        return BPETokenizer(_read_gpt2(Path(folder)))
+    try:
+        encoding = tiktoken.get_encoding("gpt2")
+    except OSError as error:
+        keys = {name: hashlib.sha1((_GPT2_URL + name).encode()).hexdigest() for name in _GPT2_SHA256}
+        raise OSError(
+            f"GPT-2's tokenizer needs two files that could not be fetched ({type(error).__name__}): "
+            f"{' and '.join(_GPT2_URL + name for name in keys)}; download them where there is a network, and "
+            "put them into a folder, under their own names for gpt2(folder=...), or as "
+            f"{' and '.join(f'{key} ({name})' for name, key in keys.items())} with the environment variable "
+            "TIKTOKEN_CACHE_DIR naming the folder"
+        ) from error
+    return BPETokenizer(encoding.decode_tokens_bytes(range(50256)))
+
+
+def _read_gpt2(folder: Path) -> list[bytes]:
+    """GPT-2's tokens in the order of their ids, from OpenAI's files, which must be the very ones."""
+    for name, expected in _GPT2_SHA256.items():
+        found = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        if found != expected:
+            raise ValueError(
+                f"{str(folder / name)!r} is not GPT-2's {name}: its SHA-256 is {found[:12]}..., not "
+                f"{expected[:12]}...; download it again from {_GPT2_URL}{name}"
+            )
+    # encoder.json spells a byte as its Latin-1 character where that is visible, else as U+0100, U+0101, ...
+    visible = [byte for byte in range(256) if chr(byte).isprintable() and byte != 0x20]
+    hidden = [byte for byte in range(256) if byte not in visible]
+    byte_of = {chr(byte): byte for byte in visible} | {chr(256 + i): byte for i, byte in enumerate(hidden)}
+    ids = json.loads((folder / "encoder.json").read_text(encoding="utf-8"))
+    del ids[END_OF_TEXT]
+    return [bytes(byte_of[c] for c in token) for token in sorted(ids, key=ids.__getitem__)]

@@ -1,0 +1,164 @@
+"""The two tokenizers that can be read in a minute: one word a token, one character a token."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Sequence, Set
+from typing import Any
+
+from .base import check_allowed, check_fields, check_text, check_words, look_up, write_fields
+
+END_OF_TEXT = "<|endoftext|>"
+UNKNOWN = "<|unk|>"
+
+
+class WordTokenizer:
+    """A word or a punctuation mark is a token (the book's chapter 2).
+
+    Text is split at white space, at `--` and around each of `, . : ; ? _ ! " ( ) '`; white space is then
+    dropped. So decode(encode(text)) gives the words back but not the spacing: `decode` joins with single
+    spaces and removes the space before punctuation.
+
+    Version 1, without special tokens: an unknown word is an error. Version 2, with `<|endoftext|>` and
+    `<|unk|>` as the last two ids: it becomes `<|unk|>`. As in the book, special tokens are words like any
+    other: they are encoded where they stand alone, with or without `allowed_special`.
+    """
+
+    kind = "word"
+
+    _SPLIT = re.compile(r"([,.:;?_!\"()']|--|\s)")
+
+    def __init__(self, words: Sequence[str], unknown: bool = False):
+        """`words`: the vocabulary in the order of its ids, without the special tokens."""
+        if not words:
+            raise ValueError("the vocabulary is empty: a word tokenizer needs at least one word")
+        check_words(words, "word")
+        specials = (END_OF_TEXT, UNKNOWN) if unknown else ()
+        if clash := set(specials) & set(words):
+            raise ValueError(f"{min(clash)!r} is a special token: leave it out of the words")
+        self.unknown = unknown
+        self._words = dict(enumerate([*words, *specials]))
+        self._ids = {word: id for id, word in self._words.items()}
+
+    @classmethod
+    def train(cls, text: str, unknown: bool = False) -> WordTokenizer:
+        """The sorted set of the words of `text`; `unknown=True` appends `<|endoftext|>` and `<|unk|>`."""
+        words = set(cls.words(check_text(text))) - ({END_OF_TEXT, UNKNOWN} if unknown else set())
+        return cls(sorted(words), unknown)
+
+    @classmethod
+    def words(cls, text: str) -> list[str]:
+        """The word tokens of `text` as strings."""
+        return [word for part in cls._SPLIT.split(text) if (word := part.strip())]
+
+    @property
+    def vocab_size(self) -> int:
+        return len(self._words)
+
+    @property
+    def special_tokens(self) -> dict[str, int]:
+        return {token: self._ids[token] for token in (END_OF_TEXT, UNKNOWN)} if self.unknown else {}
+
+    def encode(self, text: str, allowed_special: Set[str] = frozenset()) -> list[int]:
+        """The ids of the words of `text`; an unknown word is `<|unk|>`, or without it a ValueError."""
+        check_allowed(allowed_special)
+        words = self.words(check_text(text))
+        if self.unknown:
+            unknown = self._ids[UNKNOWN]
+            return [self._ids.get(word, unknown) for word in words]
+        try:
+            return [self._ids[word] for word in words]
+        except KeyError as error:
+            word = error.args[0]
+            raise ValueError(
+                f"the word {word!r} (number {words.index(word) + 1} of {len(words)}) is not in the vocabulary "
+                f"of {self.vocab_size}: train on text that has it, or with unknown=True for {UNKNOWN}"
+            ) from None
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The words joined by spaces, without the space before punctuation; ValueError for an unknown id."""
+        marks = r",.:;?!\"()'" if self.unknown else r",.?!\"()'"  # as in the book: version 2 has two more
+        return re.sub(rf"\s+([{marks}])", r"\1", " ".join(look_up(self._words, ids)))
+
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        """`decode` in UTF-8."""
+        return self.decode(ids).encode("utf-8")
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the vocabulary as JSON."""
+        words = [word for word in self._ids if word not in self.special_tokens]
+        write_fields(path, {"type": self.kind, "unknown": self.unknown, "words": words})
+
+    @classmethod
+    def from_fields(cls, fields: dict[str, Any]) -> WordTokenizer:
+        """From the fields of a saved file; ValueError says what is wrong with them."""
+        check_fields(fields, unknown=bool, words=list)
+        return cls(fields["words"], fields["unknown"])
+
+    def __repr__(self) -> str:
+        return f"WordTokenizer(vocab_size={self.vocab_size}, unknown={self.unknown})"
+
+
+class CharTokenizer:
+    """A character (a Unicode code point) is a token. decode(encode(text)) == text. No special tokens."""
+
+    kind = "char"
+
+    def __init__(self, characters: str):
+        """`characters`: the vocabulary in the order of its ids, each character once."""
+        check_text(characters)
+        if not characters:
+            raise ValueError("the vocabulary is empty: a character tokenizer needs at least one character")
+        if len(set(characters)) < len(characters):
+            twice = next(c for i, c in enumerate(characters) if c in characters[:i])
+            raise ValueError(f"character {twice!r} (U+{ord(twice):04X}) is in the vocabulary twice")
+        self.characters = characters
+        self._characters = dict(enumerate(characters))
+        self._ids = {character: id for id, character in self._characters.items()}
+
+    @classmethod
+    def train(cls, text: str) -> CharTokenizer:
+        """The sorted set of the characters of `text`."""
+        return cls("".join(sorted(set(check_text(text)))))
+
+    @property
+    def vocab_size(self) -> int:
+        return len(self.characters)
+
+    @property
+    def special_tokens(self) -> dict[str, int]:
+        return {}
+
+    def encode(self, text: str, allowed_special: Set[str] = frozenset()) -> list[int]:
+        """One id a character; ValueError names the first unknown one and its position."""
+        check_allowed(allowed_special)
+        try:
+            return [self._ids[character] for character in check_text(text)]
+        except KeyError as error:
+            unknown = error.args[0]
+            raise ValueError(
+                f"character {unknown!r} (U+{ord(unknown):04X}) at position {text.index(unknown)} is not in "
+                f"the vocabulary of {self.vocab_size}: train on text that has it, or use the bpe tokenizer"
+            ) from None
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The characters; ValueError for an unknown id."""
+        return "".join(look_up(self._characters, ids))
+
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        """`decode` in UTF-8."""
+        return self.decode(ids).encode("utf-8")
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the vocabulary as JSON."""
+        write_fields(path, {"type": self.kind, "characters": self.characters})
+
+    @classmethod
+    def from_fields(cls, fields: dict[str, Any]) -> CharTokenizer:
+        """From the fields of a saved file; ValueError says what is wrong with them."""
+        check_fields(fields, characters=str)
+        return cls(fields["characters"])
+
+    def __repr__(self) -> str:
+        return f"CharTokenizer(vocab_size={self.vocab_size})"
