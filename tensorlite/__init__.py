@@ -1,8 +1,10 @@
 """tensorlite: reverse-mode automatic differentiation on NumPy (CPU) and CuPy (NVIDIA GPU), small enough to read."""
 
+from . import derived, functional, fused, ops, primitive, random
 from .autograd import grad, no_grad
 from .backend import bool_, default_device, float16, float32, float64, int32, int64, uint8
-from .ops import *  # noqa: F403
-from .primitive import elementwise, fused, primitive, unfused
+from .derived import *
+from .ops import *
+from .primitive import unfused
 from .random import Generator, default_generator, manual_seed
-from .tensor import *  # noqa: F403
+from .tensor import *

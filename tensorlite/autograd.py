@@ -43,7 +43,9 @@ class Variable:
     __slots__ = ("__weakref__", "_version", "data", "grad", "node", "requires_grad")
     result: type["Variable"]  # the class of what ops return; tensor.py sets it
 
-    def __init__(self, data: Array, requires_grad: bool = False, node: "Node | None" = None, version: list | None = None):
+    def __init__(
+        self, data: Array, requires_grad: bool = False, node: "Node | None" = None, version: list | None = None
+    ):
         self.data = data
         self.requires_grad = requires_grad
         self.node = node  # None: a leaf, which is its own node in the graph
@@ -130,7 +132,9 @@ def grad(output: Variable, inputs, gradient=None, create_graph: bool = False, re
         walked = _walk(output, g if create_graph else g.data, targets, keep, create_graph)
     found = {id(node): piece if create_graph else _own(piece, owned) for node, piece, owned in walked}
     results = [found.get(id(x.node or x)) for x in inputs]
-    results = [Variable.result(xp(x.data).zeros_like(x.data)) if r is None else r for x, r in zip(inputs, results, strict=True)]
+    results = [
+        Variable.result(xp(x.data).zeros_like(x.data)) if r is None else r for x, r in zip(inputs, results, strict=True)
+    ]
     return results[0] if single else results
 
 

@@ -155,7 +155,11 @@ def blas_environment() -> list[str]:
     core = os.environ.get("OPENBLAS_CORETYPE")
     warnings = []
     if core:
-        warnings.append(f"OPENBLAS_CORETYPE={core} forces OpenBLAS' kernels for that CPU: unset it, unless you meant it")
+        warnings.append(
+            f"OPENBLAS_CORETYPE={core} forces OpenBLAS' kernels for that CPU: unset it, unless you meant it"
+        )
     if os.environ.get("OPENBLAS_L2_SIZE"):
-        warnings.append("OPENBLAS_L2_SIZE overrides the cache size that OpenBLAS measures: unset it, unless you meant it")
+        warnings.append(
+            "OPENBLAS_L2_SIZE overrides the cache size that OpenBLAS measures: unset it, unless you meant it"
+        )
     return warnings

@@ -6,7 +6,7 @@ equal, in value and in derivatives of every order. Read this file to know what a
 
 import math
 
-from . import ops
+from . import derived, ops
 from .autograd import Variable
 from .backend import is_floating, to_host, xp
 from .random import Generator, default_generator
@@ -19,7 +19,7 @@ def relu(x):
     return ops.where(x > 0, x, 0)
 
 
-def gelu(x, approximate: str = "tanh"):
+def gelu(x, *, approximate: str = "tanh"):
     """x times the normal distribution's Phi(x). Hendrycks and Gimpel, "Gaussian error linear units", 2016.
 
     "tanh" (GPT-2's): 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x**3))); "none": 0.5 x (1 + erf(x / sqrt(2))).
@@ -70,15 +70,17 @@ def embedding(weight, idx):
 
 def layer_norm(x, weight=None, bias=None, *, eps: float = 1e-5):
     """(x - mean) / sqrt(var + eps) * weight + bias over the last axis, var biased. Ba, Kiros and Hinton, 2016."""
-    centered = x - ops.mean(x, axis=-1, keepdims=True)
-    y = centered * ops.rsqrt(ops.mean(centered * centered, axis=-1, keepdims=True) + eps)
+    check_last_axis("layer_norm", x, weight, bias)
+    centered = x - derived.mean(x, axis=-1, keepdims=True)
+    y = centered * ops.rsqrt(derived.mean(centered * centered, axis=-1, keepdims=True) + eps)
     y = y if weight is None else y * weight
     return y if bias is None else y + bias
 
 
 def rms_norm(x, weight=None, *, eps: float = 1e-5):
     """x / sqrt(mean(x**2) + eps) * weight over the last axis. Zhang and Sennrich, 2019."""
-    y = x * ops.rsqrt(ops.mean(x * x, axis=-1, keepdims=True) + eps)
+    check_last_axis("rms_norm", x, weight)
+    y = x * ops.rsqrt(derived.mean(x * x, axis=-1, keepdims=True) + eps)
     return y if weight is None else y * weight
 
 
@@ -88,10 +90,10 @@ def dropout(x, p: float = 0.5, training: bool = True, generator: Generator | Non
         raise ValueError(f"dropout: p must be a probability between 0 and 1, not {p}")
     if not training or p == 0:
         return x
-    return ops.where(_keep(x, x.shape, p, generator), x * (1 / (1 - p) if p < 1 else 0.0), 0)
+    return ops.where(keep_mask(x, x.shape, p, generator), x * (1 / (1 - p) if p < 1 else 0.0), 0)
 
 
-def _keep(x, shape, p: float, generator: Generator | None):
+def keep_mask(x, shape, p: float, generator: Generator | None):
     """A random mask beside `x`: True where an element survives a dropout of `p`."""
     raw = x.data if isinstance(x, Variable) else x
     keep = (generator or default_generator).bernoulli_keep(p, shape)
@@ -112,7 +114,7 @@ def scaled_dot_product_attention(
     of S positions sees the positions up to its own. A row that may attend to nothing gives 0, and no gradient.
     `dropout_p` drops attention weights.
     """
-    keep = _keep(q, (*q.shape[:-1], k.shape[-2]), dropout_p, generator) if dropout_p else None
+    keep = keep_mask(q, (*q.shape[:-1], k.shape[-2]), dropout_p, generator) if dropout_p else None
     return attention(q, k, v, keep, mask, is_causal=is_causal, dropout_p=dropout_p, scale=scale)
 
 
@@ -171,7 +173,7 @@ def cross_entropy(
         return _reduce(losses, reduction)
     valid = targets != ignore_index
     index = ops.where(valid, targets, 0)
-    picked = ops.take_along_axis(log_p, ops.expand_dims(index, -1), -1).reshape(targets.shape)
+    picked = derived.take_along_axis(log_p, ops.expand_dims(index, -1), -1).reshape(targets.shape)
     scale = valid.astype(logits.dtype) if weight is None else ops.where(valid, weight[index], 0)
     losses = ops.where(valid, -picked if weight is None else -picked * scale, 0)
     if label_smoothing:
@@ -189,6 +191,14 @@ def _reduce(losses, reduction: str):
 
 
 # ----- checks at the door -----------------------------------------------------------------------------------------
+
+
+def check_last_axis(name: str, x, *vectors) -> None:
+    for vector in vectors:
+        if vector is not None and vector.shape != x.shape[-1:]:
+            raise ValueError(
+                f"{name}: weight and bias must have shape {x.shape[-1:]}, the last axis of x, not {vector.shape}"
+            )
 
 
 def check_indices(name: str, idx, size: int, ignore_index: int | None = None) -> None:
@@ -213,10 +223,14 @@ def check_cross_entropy(logits, targets, ignore_index, reduction, label_smoothin
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"cross_entropy: label_smoothing must be between 0 and 1, not {label_smoothing}")
     if weight is not None and weight.shape != logits.shape[-1:]:
-        raise ValueError(f"cross_entropy: weight must have one value per class, {logits.shape[-1:]}, not {weight.shape}")
+        raise ValueError(
+            f"cross_entropy: weight must have one value per class, {logits.shape[-1:]}, not {weight.shape}"
+        )
     expected = logits.shape if is_floating(targets.dtype) else logits.shape[:-1]
     if targets.shape != expected:
         kind = "probabilities" if is_floating(targets.dtype) else "class indices"
-        raise ValueError(f"cross_entropy: {kind} for logits {logits.shape} must have shape {expected}, not {targets.shape}")
+        raise ValueError(
+            f"cross_entropy: {kind} for logits {logits.shape} must have shape {expected}, not {targets.shape}"
+        )
     if not is_floating(targets.dtype):
         check_indices("cross_entropy", targets, logits.shape[-1], ignore_index)

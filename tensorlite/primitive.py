@@ -79,7 +79,11 @@ class Primitive:
             i = self.arguments.index(base)
             if self.variadic:
                 return (lambda raw, out, meta, kept: tuple(raw)) if base == name else _shapes
-            return (lambda raw, out, meta, kept: raw[i]) if base == name else (lambda raw, out, meta, kept: getattr(raw[i], "shape", ()))
+            return (
+                (lambda raw, out, meta, kept: raw[i])
+                if base == name
+                else (lambda raw, out, meta, kept: getattr(raw[i], "shape", ()))
+            )
         if name == "out":
             return lambda raw, out, meta, kept: out
         if name in self.keywords:
@@ -150,11 +154,15 @@ class Primitive:
         target = parent if isinstance(parent, Node) else parent.data
         if piece.shape != target.shape:
             if not self.broadcasts:
-                raise AssertionError(f"{self.name}: rule {i} gave shape {piece.shape} for an argument of {target.shape}")
+                raise AssertionError(
+                    f"{self.name}: rule {i} gave shape {piece.shape} for an argument of {target.shape}"
+                )
             piece = unbroadcast(piece, target.shape)
         if piece.dtype != target.dtype:
             if piece.dtype != g.dtype:
-                raise AssertionError(f"{self.name}: rule {i} gave {piece.dtype} for {target.dtype} (incoming: {g.dtype})")
+                raise AssertionError(
+                    f"{self.name}: rule {i} gave {piece.dtype} for {target.dtype} (incoming: {g.dtype})"
+                )
             piece = piece.astype(target.dtype)
         return piece
 
@@ -173,7 +181,9 @@ class Primitive:
         """The same error, naming the op and what it was given. Mixed devices are looked for first."""
         devices = sorted({device_of(x) for x in raw if is_array(x)})
         if len(devices) > 1:
-            return ValueError(f"{self.name}: arguments on different devices, {' and '.join(devices)}: move one with .to(device)")
+            return ValueError(
+                f"{self.name}: arguments on different devices, {' and '.join(devices)}: move one with .to(device)"
+            )
         given = ", ".join(f"{x.dtype}{list(x.shape)}" if is_array(x) else type(x).__name__ for x in raw)
         return type(error)(f"{self.name}({given}): {error}")
 
@@ -195,23 +205,27 @@ class Fused(Primitive):
 
     The rule gets `needs` (a bool per argument) after `g` and returns a gradient, or None, per argument. It runs on
     arrays only: where the gradient is to be differentiable in turn, the engine differentiates the specification.
-    `serves(*raw)` says for which arrays there is a fast forward at all; the specification runs for all others.
+    `serves(*raw, **meta)` says for what there is a fast forward at all; the specification runs for everything else.
     """
 
-    def __init__(self, forward: Callable, spec: Callable, keeps: Sequence[str] = (), serves: Callable = lambda *raw: True):
+    def __init__(
+        self, forward: Callable, spec: Callable, keeps: Sequence[str] = (), serves: Callable = lambda *raw, **meta: True
+    ):
         super().__init__(forward, keeps)
         self.spec, self.serves = spec, serves
 
     def vjp(self, rule: Callable) -> "Fused":
         self.rule = rule
         names = list(inspect.signature(rule).parameters)[2:]
-        kept = list(dict.fromkeys([*names, *self.arguments, *self.keywords]))  # the specification may need all arguments
+        kept = list(
+            dict.fromkeys([*names, *self.arguments, *self.keywords])
+        )  # the specification may need all arguments
         self._plan([kept] * len(self.arguments))
         self.asked = [self.position[name] for name in names]
         return self
 
     def __call__(self, *args, **meta):
-        if not _fusing.get() or not self.serves(*[a.data if isinstance(a, Variable) else a for a in args]):
+        if not _fusing.get() or not self.serves(*[a.data if isinstance(a, Variable) else a for a in args], **meta):
             return self.spec(*args, **meta)
         return super().__call__(*args, **meta)
 
@@ -228,7 +242,9 @@ class Fused(Primitive):
     def _through_specification(self, node: Node, g, wanted: list[int]) -> dict:
         values = node.variables()
         args = [values[k] for k, _ in self.argument_slots]
-        for i in wanted:  # partial derivatives: an argument may be computed from another, so each becomes a node of its own
+        for (
+            i
+        ) in wanted:  # partial derivatives: an argument may be computed from another, so each becomes a node of its own
             args[i] = identity(args[i])
         meta = {name: values[self.position[name]] for name in self.keywords}
         pieces = grad(self.spec(*args, **meta), [args[i] for i in wanted], g, create_graph=True)

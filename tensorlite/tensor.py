@@ -9,10 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from . import ops
+from . import derived, ops
 from .autograd import Variable
 from .backend import Array, device_of, float32, int64, is_array, is_floating, library_of, to_device, to_host
 from .random import Generator, default_generator
+
+__all__ = [
+    "Tensor", "tensor", "zeros", "ones", "full", "empty", "zeros_like", "ones_like", "full_like", "empty_like", "arange",
+    "linspace", "eye", "rand", "randn", "randint", "randperm", "multinomial",
+]  # fmt: skip
 
 
 class Tensor(Variable):
@@ -180,10 +185,10 @@ class Tensor(Variable):
     def isinf(self): return ops.isinf(self)
     def isfinite(self): return ops.isfinite(self)
     def sum(self, axis=None, keepdims=False): return ops.sum(self, axis=axis, keepdims=keepdims)
-    def mean(self, axis=None, keepdims=False): return ops.mean(self, axis, keepdims)
-    def var(self, axis=None, ddof=0, keepdims=False): return ops.var(self, axis, ddof, keepdims)
-    def std(self, axis=None, ddof=0, keepdims=False): return ops.std(self, axis, ddof, keepdims)
-    def prod(self, axis=None, keepdims=False): return ops.prod(self, axis, keepdims)
+    def mean(self, axis=None, keepdims=False): return derived.mean(self, axis, keepdims)
+    def var(self, axis=None, ddof=0, keepdims=False): return derived.var(self, axis, ddof, keepdims)
+    def std(self, axis=None, ddof=0, keepdims=False): return derived.std(self, axis, ddof, keepdims)
+    def prod(self, axis=None, keepdims=False): return derived.prod(self, axis, keepdims)
     def max(self, axis=None, keepdims=False): return ops.max(self, axis=axis, keepdims=keepdims)
     def min(self, axis=None, keepdims=False): return ops.min(self, axis=axis, keepdims=keepdims)
     def argmax(self, axis=None, keepdims=False): return ops.argmax(self, axis=axis, keepdims=keepdims)
@@ -191,31 +196,31 @@ class Tensor(Variable):
     def all(self, axis=None, keepdims=False): return ops.all(self, axis=axis, keepdims=keepdims)
     def any(self, axis=None, keepdims=False): return ops.any(self, axis=axis, keepdims=keepdims)
     def logsumexp(self, axis=None, keepdims=False): return ops.logsumexp(self, axis=axis, keepdims=keepdims)
-    def norm(self, axis=None, keepdims=False): return ops.norm(self, axis, keepdims)
+    def norm(self, axis=None, keepdims=False): return derived.norm(self, axis, keepdims)
     def cumsum(self, axis=None): return ops.cumsum(self, axis)
-    def cumprod(self, axis=None): return ops.cumprod(self, axis)
-    def sort(self, axis=-1): return ops.sort(self, axis)
+    def cumprod(self, axis=None): return derived.cumprod(self, axis)
+    def sort(self, axis=-1): return derived.sort(self, axis)
     def argsort(self, axis=-1): return ops.argsort(self, axis=axis)
-    def topk(self, k, axis=-1): return ops.topk(self, k, axis)
+    def topk(self, k, axis=-1): return derived.topk(self, k, axis)
     def transpose(self, *axes): return ops.transpose(self, _tuple(axes) or None)
     def reshape(self, *shape): return ops.reshape(self, _tuple(shape))
     def swapaxes(self, a, b): return ops.swapaxes(self, a, b)
     def expand_dims(self, axis): return ops.expand_dims(self, axis)
-    def squeeze(self, axis=None): return ops.squeeze(self, axis)
+    def squeeze(self, axis=None): return derived.squeeze(self, axis)
     def broadcast_to(self, *shape): return ops.broadcast_to(self, _tuple(shape))
-    def split(self, indices_or_sections, axis=0): return ops.split(self, indices_or_sections, axis)
-    def repeat(self, repeats, axis=None): return ops.repeat(self, repeats, axis)
-    def tile(self, reps): return ops.tile(self, reps)
+    def split(self, indices_or_sections, axis=0): return derived.split(self, indices_or_sections, axis)
+    def repeat(self, repeats, axis=None): return derived.repeat(self, repeats, axis)
+    def tile(self, reps): return derived.tile(self, reps)
     def flip(self, axis=None): return ops.flip(self, axis)
-    def roll(self, shift, axis=None): return ops.roll(self, shift, axis)
-    def pad(self, widths, value=0.0): return ops.pad(self, widths, value)
+    def roll(self, shift, axis=None): return derived.roll(self, shift, axis)
+    def pad(self, widths, value=0.0): return derived.pad(self, widths, value)
     def tril(self, k=0): return ops.tril(self, k=k)
     def triu(self, k=0): return ops.triu(self, k=k)
-    def diagonal(self, offset=0, axis1=0, axis2=1): return ops.diagonal(self, offset, axis1, axis2)
-    def take_along_axis(self, indices, axis=-1): return ops.take_along_axis(self, indices, axis)
-    def masked_fill(self, mask, value): return ops.masked_fill(self, mask, value)
+    def diagonal(self, offset=0, axis1=0, axis2=1): return derived.diagonal(self, offset, axis1, axis2)
+    def take_along_axis(self, indices, axis=-1): return derived.take_along_axis(self, indices, axis)
+    def masked_fill(self, mask, value): return derived.masked_fill(self, mask, value)
     def matmul(self, y): return ops.matmul(self, y)
-    def outer(self, y): return ops.outer(self, y)
+    def outer(self, y): return derived.outer(self, y)
     # fmt: on
 
 
@@ -256,7 +261,9 @@ def _from_python(data, dtype) -> np.ndarray:
     except ValueError as error:
         raise ValueError("tensor: the nested lists are ragged: give rows of one length") from error
     if array.dtype.kind not in "fiub":
-        raise TypeError(f"tensor: cannot hold {type(data).__name__} data of dtype {array.dtype}: give numbers or booleans")
+        raise TypeError(
+            f"tensor: cannot hold {type(data).__name__} data of dtype {array.dtype}: give numbers or booleans"
+        )
     if dtype is None:
         dtype = float32 if array.dtype.kind == "f" and not isinstance(data, np.generic) else array.dtype
     return array.astype(dtype)
@@ -341,7 +348,9 @@ def rand(*shape, dtype=float32, device=None, generator: Generator | None = None,
     return _random(values, device, requires_grad)
 
 
-def randn(*shape, dtype=float32, device=None, generator: Generator | None = None, requires_grad: bool = False) -> Tensor:
+def randn(
+    *shape, dtype=float32, device=None, generator: Generator | None = None, requires_grad: bool = False
+) -> Tensor:
     """Normal with mean 0 and standard deviation 1."""
     values = (generator or default_generator).randn(_checked(_tuple(shape)), dtype=dtype)
     return _random(values, device, requires_grad)

@@ -1,0 +1,294 @@
+"""Ops that are compositions of the table's: no derivative rule stands here, so none can be wrong.
+
+What a composition costs beside a primitive is a few nodes; what it gives is derivatives of every order, at zeros and
+ties too, for nothing. Names and meanings are NumPy's; all work on Tensors and on arrays.
+"""
+
+import builtins
+import math
+from collections.abc import Sequence
+
+from .backend import is_floating, xp
+from .ops import (
+    _axis,
+    _einsum,
+    _pad,
+    _raw,
+    _root,
+    argsort,
+    broadcast_to,
+    concatenate,
+    detach,
+    expand_dims,
+    flip,
+    getitem,
+    ones_like,
+    reshape,
+    square,
+    sum,
+    transpose,
+    where,
+)
+
+__all__ = [
+    "mean",
+    "var",
+    "std",
+    "norm",
+    "prod",
+    "cumprod",
+    "sort",
+    "topk",
+    "squeeze",
+    "stack",
+    "split",
+    "repeat",
+    "tile",
+    "roll",
+    "pad",
+    "take_along_axis",
+    "masked_fill",
+    "diagonal",
+    "outer",
+    "einsum",
+]
+
+# ----- reductions ----------------------------------------------------------------------------------------------------
+
+
+def mean(x, axis=None, keepdims=False):
+    """The mean over `axis` (None: over all elements). Integers have to be cast first."""
+    _must_float("mean", x)
+    return sum(x, axis=axis, keepdims=keepdims) / _count(x.shape, axis)
+
+
+def var(x, axis=None, ddof=0, keepdims=False):
+    """The variance: sum((x - mean)**2) / (n - ddof), in two passes, so that large means lose no digits."""
+    _must_float("var", x)
+    distance = x - mean(x, axis=axis, keepdims=True)
+    return sum(square(distance), axis=axis, keepdims=keepdims) / builtins.max(_count(x.shape, axis) - ddof, 0)
+
+
+def std(x, axis=None, ddof=0, keepdims=False):
+    """The square root of `var`; its gradient is 0 where it is 0."""
+    return _root(var(x, axis=axis, ddof=ddof, keepdims=keepdims))
+
+
+def norm(x, axis=None, keepdims=False):
+    """The Euclidean norm sqrt(sum(x**2)); its gradient is 0 at 0."""
+    return _root(sum(square(x), axis=axis, keepdims=keepdims))
+
+
+def prod(x, axis=None, keepdims=False):
+    """The product, by halves: made of multiplications alone, its derivatives of any order are right at zeros too."""
+    axes = tuple(range(x.ndim)) if axis is None else axis if isinstance(axis, tuple) else (axis,)
+    axes = sorted(_axis(a, x.ndim) for a in axes)
+    shape = tuple([1 if i in axes else n for i, n in enumerate(x.shape)]) if keepdims else None
+    rest = [i for i in range(x.ndim) if i not in axes]
+    count = math.prod(x.shape[i] for i in axes)
+    x = transpose(x, (*axes, *rest)).reshape((count, *[x.shape[i] for i in rest]))  # (*axes, *rest) -> (count, *rest)
+    if count == 0:
+        return ones_like(sum(x, axis=0)) if shape is None else ones_like(sum(x, axis=0)).reshape(shape)
+    while x.shape[0] > 1:
+        half = x.shape[0] // 2
+        pairs = x[:half] * x[half : 2 * half]
+        x = concatenate([pairs, x[2 * half :]]) if x.shape[0] % 2 else pairs
+    return x[0] if shape is None else x[0].reshape(shape)
+
+
+def cumprod(x, axis=None):
+    """The running product along `axis` (None: of the flattened array), by doubling strides: right at zeros too."""
+    if axis is None:
+        x, axis = reshape(x, (x.size,)), 0
+    before, step = (slice(None),) * _axis(axis, x.ndim), 1
+    while step < x.shape[axis]:
+        head, tail, shifted = x[(*before, slice(step))], x[(*before, slice(step, None))], x[(*before, slice(-step))]
+        x, step = concatenate([head, tail * shifted], axis=axis), step * 2
+    return x
+
+
+def _count(shape, axis) -> int:
+    """How many elements a reduction over `axis` takes together."""
+    axes = range(len(shape)) if axis is None else axis if isinstance(axis, tuple) else (axis,)
+    return math.prod(shape[_axis(a, len(shape))] for a in axes)
+
+
+def _must_float(name: str, x) -> None:
+    if not is_floating(x.dtype):
+        raise TypeError(f"{name}: {x.dtype} has no mean: cast it first, x.astype(float32)")
+
+
+# ----- order and indexing --------------------------------------------------------------------------------------------
+
+
+def sort(x, axis=-1):
+    """`x` in ascending order along `axis`, nan last."""
+    return take_along_axis(x, argsort(x, axis=axis), axis)
+
+
+def topk(x, k: int, axis=-1):
+    """The `k` largest along `axis` in descending order, and their indices; of equals, the lower index comes first."""
+    size = x.shape[_axis(axis, x.ndim)]
+    if not 0 <= k <= size:
+        raise ValueError(f"topk: k must be between 0 and {size} (the size of axis {axis}), not {k}")
+    first = (slice(None),) * _axis(axis, x.ndim) + (slice(k),)
+    indices = size - 1 - flip(argsort(flip(detach(x), axis), axis=axis), axis)[first]
+    return take_along_axis(x, indices, axis), indices
+
+
+def take_along_axis(x, indices, axis: int = -1):
+    """For each place of `indices`, the element of `x` there along `axis` (the other axes must agree)."""
+    indices, axis = _raw(indices), _axis(axis, x.ndim)
+    if indices.ndim != x.ndim:
+        raise ValueError(f"take_along_axis: indices have {indices.ndim} dimensions, x has {x.ndim}: they must agree")
+    lib = xp(indices)
+    grid = [lib.arange(n).reshape([n if i == j else 1 for j in range(x.ndim)]) for i, n in enumerate(indices.shape)]
+    grid[axis] = indices
+    return getitem(x, tuple(grid))
+
+
+def masked_fill(x, mask, value: float):
+    """`x` with `value` where `mask` is true; no gradient flows there, not even from inf or nan."""
+    return where(mask, value, x)
+
+
+def diagonal(x, offset: int = 0, axis1: int = 0, axis2: int = 1):
+    """The diagonal of two axes, as the last axis of the result."""
+    a, b = _axis(axis1, x.ndim), _axis(axis2, x.ndim)
+    if a == b:
+        raise ValueError(f"diagonal: axis1 and axis2 are both {a}")
+    x = transpose(x, (*[i for i in range(x.ndim) if i not in (a, b)], a, b))
+    rows, columns = builtins.max(-offset, 0), builtins.max(offset, 0)
+    size = builtins.max(0, builtins.min(x.shape[-2] - rows, x.shape[-1] - columns))
+    steps = xp(_raw(x)).arange(size)
+    return getitem(x, (Ellipsis, steps + rows, steps + columns))
+
+
+# ----- shapes --------------------------------------------------------------------------------------------------------
+
+
+def squeeze(x, axis=None):
+    """Without the axes of length 1 (or without those given, which must have length 1)."""
+    axes = (
+        [i for i, n in enumerate(x.shape) if n == 1] if axis is None else axis if isinstance(axis, tuple) else (axis,)
+    )
+    gone = {_axis(a, x.ndim) for a in axes}
+    if wrong := [a for a in gone if x.shape[a] != 1]:
+        raise ValueError(f"squeeze: axis {wrong[0]} of shape {x.shape} has length {x.shape[wrong[0]]}, not 1")
+    return reshape(x, tuple([n for i, n in enumerate(x.shape) if i not in gone]))
+
+
+def stack(xs: Sequence, axis: int = 0):
+    """Arrays of one shape joined along a new axis."""
+    return concatenate([expand_dims(x, axis) for x in xs], _axis(axis, xs[0].ndim + 1) if xs else 0)
+
+
+def split(x, indices_or_sections, axis: int = 0) -> list:
+    """Cut along `axis`, as NumPy does: into a number of equal parts, or before each of the given positions."""
+    axis = _axis(axis, x.ndim)
+    size, cuts = x.shape[axis], indices_or_sections
+    if isinstance(cuts, int):
+        if cuts < 1 or size % cuts:
+            raise ValueError(f"split: axis {axis} of length {size} cannot be cut into {cuts} equal parts")
+        cuts = range(size // cuts, size, size // cuts) if size else [0] * (cuts - 1)
+    starts, before = [0, *cuts], (slice(None),) * axis
+    return [x[(*before, slice(a, b))] for a, b in zip(starts, [*cuts, size], strict=True)]
+
+
+def repeat(x, repeats: int, axis=None):
+    """Each element `repeats` times in a row along `axis` (None: of the flattened array)."""
+    if axis is None:
+        x, axis = reshape(x, (x.size,)), 0
+    axis = _axis(axis, x.ndim)
+    before, size, after = x.shape[:axis], x.shape[axis], x.shape[axis + 1 :]
+    copies = broadcast_to(expand_dims(x, axis + 1), (*before, size, repeats, *after))
+    return reshape(copies, (*before, size * repeats, *after))  # (..., size, repeats, ...) -> (..., size * repeats, ...)
+
+
+def tile(x, reps):
+    """The whole of `x` repeated `reps` times (an int, or a tuple of one per axis, aligned on the right)."""
+    reps = reps if isinstance(reps, tuple) else (reps,)
+    shape = (1,) * (len(reps) - x.ndim) + tuple(x.shape)
+    reps = (1,) * (len(shape) - len(reps)) + reps
+    apart = tuple([n for size in shape for n in (1, size)])
+    copies = broadcast_to(reshape(x, apart), tuple([n for pair in zip(reps, shape, strict=True) for n in pair]))
+    return reshape(copies, tuple([r * n for r, n in zip(reps, shape, strict=True)]))  # (r, n, ...) -> (r * n, ...)
+
+
+def roll(x, shift: int, axis=None):
+    """Elements moved on by `shift` places along `axis`, around the end (None: in the flattened array)."""
+    if axis is None:
+        return reshape(roll(reshape(x, (x.size,)), shift, 0), x.shape)
+    before, size = (slice(None),) * _axis(axis, x.ndim), x.shape[axis]
+    cut = size - shift % size if size else 0
+    return concatenate([x[(*before, slice(cut, None))], x[(*before, slice(cut))]], axis)
+
+
+def pad(x, widths, value: float = 0.0):
+    """Constant borders. `widths`: an int for all, a pair (before, after) for all, or one pair per axis."""
+    if isinstance(widths, int):
+        widths = (widths, widths)
+    if widths and isinstance(widths[0], int):
+        widths = [widths] * x.ndim
+    if len(widths) != x.ndim or builtins.any(len(pair) != 2 or builtins.min(pair) < 0 for pair in widths):
+        raise ValueError(f"pad: widths must be {x.ndim} pairs of non-negative ints, not {widths}")
+    return _pad(x, widths=tuple([tuple(pair) for pair in widths]), value=value)
+
+
+# ----- products ------------------------------------------------------------------------------------------------------
+
+
+def outer(x, y):
+    """x_i y_j of two vectors."""
+    if x.ndim != 1 or y.ndim != 1:
+        raise ValueError(f"outer: give two vectors, not shapes {x.shape} and {y.shape}")
+    return expand_dims(x, 1) * expand_dims(y, 0)
+
+
+def einsum(equation: str, *xs):
+    """Einstein's summation, as in NumPy: "bij,bjk->bik". Repeated labels in a term take the diagonal; "..." broadcasts.
+
+    The equation is brought to a form in which each label of a term stands in another term or in the output, so that
+    the derivative by one argument is again an einsum: of the incoming gradient with the other arguments.
+    """
+    terms, out = _parse_einsum(equation, xs)
+    xs = list(xs)
+    for i, term in enumerate(terms):
+        while repeated := [c for c in dict.fromkeys(term) if term.count(c) > 1]:
+            a, b = [k for k, c in enumerate(term) if c == repeated[0]][:2]
+            xs[i] = diagonal(xs[i], 0, a, b)
+            term = "".join(c for k, c in enumerate(term) if k not in (a, b)) + repeated[0]
+        elsewhere = out + "".join(t for j, t in enumerate(terms) if j != i)
+        alone = tuple([k for k, c in enumerate(term) if c not in elsewhere])
+        if alone:
+            xs[i] = sum(xs[i], axis=alone)
+        terms[i] = "".join(c for c in term if c in elsewhere)
+    return _einsum(*xs, terms=tuple(terms), into=out)
+
+
+def _parse_einsum(equation: str, xs) -> tuple[list[str], str]:
+    """The terms and output with "..." spelled out in capitals that are free; sizes checked."""
+    left, arrow, out = equation.replace(" ", "").partition("->")
+    terms = left.split(",")
+    if len(terms) != len(xs):
+        raise ValueError(f"einsum: {equation!r} has {len(terms)} terms for {len(xs)} arguments")
+    free = [c for c in "ZYXWVUTSRQPONMLKJIHGFEDCBA" if c not in equation]
+    hidden = [x.ndim - len(t.replace("...", "")) if "..." in t else 0 for t, x in zip(terms, xs, strict=True)]
+    widest = "".join(free[: builtins.max(hidden, default=0)])
+    terms = [t.replace("...", widest[len(widest) - n :]) for t, n in zip(terms, hidden, strict=True)]
+    if not arrow:
+        labels = "".join(terms)
+        out = ("..." if widest else "") + "".join(
+            sorted(c for c in set(labels) if labels.count(c) == 1 and c not in widest)
+        )
+    out = out.replace("...", widest)
+    sizes: dict[str, int] = {}
+    for term, x in zip(terms, xs, strict=True):
+        if len(term) != x.ndim or (not term.isalpha() and term):
+            raise ValueError(f"einsum: term {term!r} of {equation!r} does not fit an argument of shape {x.shape}")
+        for label, size in zip(term, x.shape, strict=True):
+            if sizes.setdefault(label, size) != size:
+                raise ValueError(f"einsum: label {label!r} of {equation!r} is both {sizes[label]} and {size} long")
+    if set(out) - set(sizes) or len(set(out)) < len(out):
+        raise ValueError(f"einsum: output {out!r} of {equation!r} must name labels of the terms, each once")
+    return terms, out

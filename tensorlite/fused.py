@@ -1,0 +1,36 @@
+"""The names of functional.py, fast: a kernel with one raw rule, and its specification beside it.
+
+At order 1 the kernels run; where a gradient is to be differentiated in turn, the engine differentiates the
+specification; what no kernel serves (other dtypes, other devices) takes the specification too. The tests hold that
+nobody can tell the difference but by the clock.
+"""
+
+from . import functional as spec
+from .functional import dropout, keep_mask, log_softmax, mse_loss, relu, rms_norm, silu, softmax  # not hot
+from .kernels import cpu
+from .primitive import fused, publish
+
+__all__ = [
+    "cross_entropy", "dropout", "embedding", "gelu", "layer_norm", "linear", "log_softmax", "mse_loss", "relu",
+    "rms_norm", "scaled_dot_product_attention", "silu", "softmax",
+]  # fmt: skip
+
+# fmt: off
+linear        = fused(cpu.linear,        spec.linear,        serves=cpu.serves_linear)                                                              .vjp(cpu.linear_vjp)
+embedding     = fused(cpu.embedding,     spec.embedding,     serves=cpu.serves)                                                                     .vjp(cpu.embedding_vjp)
+layer_norm    = fused(cpu.layer_norm,    spec.layer_norm,    serves=cpu.serves,               keeps=("mean", "rstd"))                               .vjp(cpu.layer_norm_vjp)
+gelu          = fused(cpu.gelu,          spec.gelu,          serves=cpu.serves_gelu,          keeps=("slope",))                                     .vjp(cpu.gelu_vjp)
+attention     = fused(cpu.attention,     spec.attention,     serves=cpu.serves,               keeps=("weights",))                                   .vjp(cpu.attention_vjp)
+cross_entropy = fused(cpu.cross_entropy, spec.cross_entropy, serves=cpu.serves_cross_entropy, keeps=("p", "scale", "rows", "classes"))              .vjp(cpu.cross_entropy_vjp)
+# fmt: on
+
+
+def scaled_dot_product_attention(
+    q, k, v, *, mask=None, is_causal=False, dropout_p=0.0, scale=None, generator=None
+):  # fmt: skip
+    keep = keep_mask(q, (*q.shape[:-1], k.shape[-2]), dropout_p, generator) if dropout_p else None
+    return attention(q, k, v, keep, mask, is_causal=is_causal, dropout_p=dropout_p, scale=scale)
+
+
+scaled_dot_product_attention.__doc__ = spec.scaled_dot_product_attention.__doc__
+publish(globals())
