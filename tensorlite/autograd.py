@@ -167,7 +167,7 @@ def _walk(output: Variable, g, targets: set[int] | None, keep: bool, record: boo
         node = heappop(heap)[1]
         g = grads[id(node)] if node_is_target(node) else grads.pop(id(node))
         wanted = [i for i, p in enumerate(node.parents) if p is not None and (useful is None or id(p) in useful)]
-        if not wanted:
+        if not wanted and node.saved is not None:  # a freed node has no parents, and raises in pull
             continue
         for i, piece, fresh in node.op.pull(node, g, wanted, record):
             parent = node.parents[i]
@@ -196,7 +196,7 @@ def _leading_to(targets: set[int], root) -> set[int]:
             stack.extend(node.parents)
     useful = set(targets)
     for node in sorted(nodes.values(), key=lambda node: node.order):
-        if any(id(parent) in useful for parent in node.parents):
+        if node.saved is None or any(id(parent) in useful for parent in node.parents):  # freed: it may have led there
             useful.add(id(node))
     return useful
 
