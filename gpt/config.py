@@ -50,7 +50,7 @@ def check_names(cls: type, values: Mapping[str, Any]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class GPTConfig:
-    """The shape of a GPT. What makes no sense is a ValueError that names the field, its value, what is allowed."""
+    """The shape of a GPT. What makes no sense is a ValueError: the field, its value and what is allowed."""
 
     vocab_size: int  # how many token ids there are: the tokenizer decides it, training fills it in
     context_length: int  # the longest sequence: one learned position vector each; attention costs its square
