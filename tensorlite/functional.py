@@ -160,7 +160,7 @@ def cross_entropy(
     logits (..., C). `targets` are class indices (...) or probabilities (..., C). Where an index equals `ignore_index`
     there is no loss and no gradient, and it does not count in the mean (all ignored: nan, with gradient 0, as in
     torch). `label_smoothing` s mixes the target with the uniform distribution: (1 - s) target + s / C. `weight` (C)
-    scales each class; the mean over indices then divides by the weights of the targets. reduction: "mean", "sum", "none".
+    scales each class; the mean over indices then divides by the weights of the targets. `reduction`: mean, sum, none.
     """
     C = logits.shape[-1]
     check_cross_entropy(logits, targets, ignore_index, reduction, label_smoothing, weight)

@@ -145,12 +145,12 @@ class Primitive:
         for cell, version in node.versions:
             if cell[0] != version:
                 raise RuntimeError(
-                    f"backward through {self.name}: a value that it needs was changed after it was used (by an optimizer "
-                    "step or by loading a state); call backward before changing it, or compute the result again"
+                    f"backward through {self.name}: a value that it needs was changed after it was used (by an "
+                    "optimizer step or by loading a state); call backward first, or compute the result again"
                 )
 
     def _fit(self, piece, g, parent, i: int):
-        """Undo broadcasting and dtype promotion at the engine's edge; anything else that does not fit is a wrong rule."""
+        """Undo broadcasting and dtype promotion at the engine's edge; whatever else does not fit is a wrong rule."""
         target = parent if isinstance(parent, Node) else parent.data
         if piece.shape != target.shape:
             if not self.broadcasts:
@@ -268,7 +268,7 @@ def _fresh(piece, g, saved) -> bool:
 
 
 def publish(namespace: dict[str, Any]) -> None:
-    """Give the ops of a module their names, and enter them in PRIMITIVES: the last line of a module that defines ops."""
+    """Name the ops of a module and enter them in PRIMITIVES: the last line of a module that defines ops."""
     for name, op in namespace.items():
         if isinstance(op, Primitive) and op.name == Primitive.name:
             op.name = op.__name__ = op.__qualname__ = name.strip("_")

@@ -15,8 +15,8 @@ from .backend import Array, device_of, float32, int64, is_array, is_floating, li
 from .random import Generator, default_generator
 
 __all__ = [
-    "Tensor", "tensor", "zeros", "ones", "full", "empty", "zeros_like", "ones_like", "full_like", "empty_like", "arange",
-    "linspace", "eye", "rand", "randn", "randint", "randperm", "multinomial",
+    "Tensor", "tensor", "zeros", "ones", "full", "empty", "zeros_like", "ones_like", "full_like", "empty_like",
+    "arange", "linspace", "eye", "rand", "randn", "randint", "randperm", "multinomial",
 ]  # fmt: skip
 
 

@@ -101,7 +101,7 @@ def layer_norm(x, weight=None, bias=None, *, eps=1e-5):
 
 
 def layer_norm_vjp(g, needs, x, weight, mean, rstd):
-    """With z = (x - mean) rstd, h = g weight: dx = rstd (h - mean(h) - z mean(h z)); dweight = sum g z; dbias = sum g."""
+    """With z = (x - mean) rstd, h = g weight: dx = rstd (h - mean(h) - z mean(h z)), dweight = sum g z."""
     n = x.shape[-1]
     z = x - mean
     z *= rstd
