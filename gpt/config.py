@@ -7,6 +7,7 @@ unchanged, and no other code has to ask whether it makes sense. It refuses unkno
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields, replace
+from pathlib import Path
 from typing import Any, Literal, Self
 
 # ----- checks, each one sentence: what was given, and what is allowed ---------------------------------------
@@ -38,9 +39,7 @@ def check_names(cls: type, values: Mapping[str, Any]) -> None:
     required = [f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING]
     unknown = [name for name in values if name not in known]
     missing = [name for name in required if name not in values]
-    problems = [
-        f"{kind} {', '.join(names)}" for kind, names in (("unknown", unknown), ("missing", missing)) if names
-    ]
+    problems = [f"{kind} {', '.join(names)}" for kind, names in (("unknown", unknown), ("missing", missing)) if names]
     if problems:
         raise ValueError(f"{cls.__name__}: {'; '.join(problems)}; its fields are {', '.join(known)}")
 
@@ -108,3 +107,88 @@ PRESETS: dict[str, GPTConfig] = {
     "gpt2-large": _gpt2(36, 20, 1280),
     "gpt2-xl": _gpt2(48, 25, 1600),
 }
+
+
+# ----- a training run ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How a GPT is trained. Every field is a flag of `gpt train`, and its comment is the flag's help."""
+
+    text: tuple[Path, ...] = ()  # UTF-8 files to learn from, one after another; none: this Python's language reference
+    tokenizer: Literal["bpe", "char", "word", "gpt2"] = "bpe"  # what a token is; bpe is trained on the text itself
+    vocab_size: int = 1024  # how many tokens bpe makes; the other tokenizers have their own number
+    validation: float = 0.1  # the last part of the text, never trained on: it tells learning from memorising
+
+    preset: str = "nano"  # the model's shape, see `gpt params`; the next five replace single fields of it
+    context_length: int | None = None  # tokens the model sees at once: longer remembers more and costs more
+    n_layer: int | None = None  # blocks
+    n_head: int | None = None  # attention heads per block; must divide n_embd
+    n_embd: int | None = None  # width
+    dropout: float | None = None  # share of activations dropped in training: against memorising a small text
+
+    batch_size: int = 16  # sequences per pass: more is smoother and faster per token, until memory ends
+    grad_accumulation: int = 1  # passes per step: a batch as large as you like in the memory of one pass
+    steps: int = 1000  # updates of the weights
+    lr: float = 2e-3  # peak learning rate; small models bear more, 124M about 6e-4
+    min_lr: float | None = None  # where the cosine ends; default: a tenth of lr
+    warmup: int | None = None  # steps of linear rise to lr, while Adam's averages settle; default: a tenth, at most 100
+    beta1: float = 0.9  # Adam's memory of the gradient: about 1 / (1 - beta1) steps
+    beta2: float = 0.99  # Adam's memory of its square; 0.95 to 0.999, longer where batches are small
+    weight_decay: float = 0.1  # pull towards 0 on matrices; biases and norms are left alone
+    clip: float = 1.0  # longest gradient that makes a step: one odd batch cannot throw the weights away; 0: no limit
+
+    eval_every: int = 100  # steps between evaluations; they use no random numbers, so training is the same without
+    eval_batches: int = 20  # batches per evaluation, spread evenly over the validation text; the last one takes all
+    sample_every: int = 250  # steps between samples in samples.txt; 0: only at the end
+    sample_tokens: int = 200  # length of a sample
+    prompt: str | None = None  # what samples begin with; default: a new line, where the tokenizer knows one
+    checkpoint_every: int = 250  # steps between checkpoints: what a crash may cost you
+    keep: int = 2  # checkpoints kept; an older one is there in case the newest is damaged
+
+    seed: int = 1337  # of weights, batches, dropout and samples: the same seed gives the same run, bit for bit
+    out: Path | None = None  # the run's directory; default: runs/ and the name of the text
+    resume: Path | None = None  # continue this run, with its own settings except for those that you give
+    overwrite: bool = False  # delete the run that is in `out` first
+
+    def __post_init__(self) -> None:
+        check_choice("tokenizer", self.tokenizer, ("bpe", "char", "word", "gpt2"))
+        check_choice("preset", self.preset, tuple(PRESETS))
+        for name in ("steps", "batch_size", "grad_accumulation", "eval_every", "eval_batches"):
+            check_integer(name, getattr(self, name), low=1)
+        for name, low in (("checkpoint_every", 1), ("keep", 1), ("sample_every", 0), ("sample_tokens", 0), ("seed", 0)):
+            check_integer(name, getattr(self, name), low)
+        for name in ("beta1", "beta2"):
+            check_number(name, getattr(self, name), low=0, below=1)
+        for name in ("lr", "weight_decay", "clip"):
+            check_number(name, getattr(self, name), low=0)
+        if not 0 < self.validation < 1:
+            raise ValueError(f"validation must be between 0 and 1, say 0.1, got {self.validation!r}")
+        if self.min_lr is not None and not 0 <= self.min_lr <= self.lr:
+            raise ValueError(f"min_lr must be from 0 to lr, which is {self.lr}, got {self.min_lr!r}")
+        if self.warmup is not None and not 0 <= self.warmup <= self.steps:
+            raise ValueError(f"warmup must be from 0 to steps, which is {self.steps}, got {self.warmup!r}")
+        if self.seed >= 2**32:
+            raise ValueError(f"seed must be below 2**32, got {self.seed}")
+        if self.resume is not None and (self.out is not None or self.overwrite):
+            raise ValueError("resume continues a run where it is: leave out and overwrite away")
+        self.model(vocab_size=self.vocab_size)  # checks the model's fields, before a text is read for it
+
+    def model(self, vocab_size: int) -> GPTConfig:
+        """The preset's model for that many tokens, with the fields that are given here in place of its own."""
+        sizes = {name: getattr(self, name) for name in ("context_length", "n_layer", "n_head", "n_embd")}
+        changed = {name: value for name, value in sizes.items() if value is not None}
+        config = replace(PRESETS[self.preset], vocab_size=vocab_size, **changed)
+        return config if self.dropout is None else config.with_dropout(self.dropout)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings ready for JSON, without where the run is and how it was started: those it does not depend on."""
+        values = asdict(self) | {"text": [str(path) for path in self.text]}
+        return {name: value for name, value in values.items() if name not in ("out", "resume", "overwrite")}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The settings that `to_dict` described; a ValueError names every unknown and every missing field."""
+        check_names(cls, values)
+        return cls(**{**values, "text": tuple(map(Path, values.get("text", ())))})
