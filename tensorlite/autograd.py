@@ -73,20 +73,13 @@ class Node:
 
     __slots__ = ("dtype", "op", "order", "parents", "saved", "shape", "versions")
 
-    def __init__(self, op, args: Sequence, raw: Sequence, out: Array, meta: dict, kept: dict, mask: int):
+    def __init__(self, op, parents: Sequence, saved: list, versions: list, out: Array):
         self.op = op
         self.order = next(_creation_order)  # parents always come before children
         self.shape, self.dtype = out.shape, out.dtype
-        self.parents = tuple([
-            (a.node or a) if isinstance(a, Variable) and a.requires_grad and mask >> i & 1 else None
-            for i, a in enumerate(args)
-        ])  # fmt: skip
-        self.saved = [read(raw, out, meta, kept) if users & mask else None for read, users in op.slots]
-        self.versions = [
-            (a._version, a._version[0])
-            for i, a in enumerate(args)
-            if isinstance(a, Variable) and op.keepers[0 if op.variadic else i] & mask
-        ]
+        self.parents = parents  # an argument's Node, the argument itself where it is a leaf, None where nothing flows
+        self.saved = saved  # a value per slot of the op, None where no rule that will run asks for it
+        self.versions = versions  # (cell, what it said) for each Variable among them
 
     def variables(self) -> list:
         """What was saved, with arguments and output as Variables again: the input of a rule that is recorded."""

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from .autograd import Node, Variable, grad, recording, setting
-from .backend import device_of, is_array, is_floating, xp
+from .backend import Scalar, device_of, is_array, is_floating, xp
 
 _fusing = contextvars.ContextVar("fusing", default=True)
 PRIMITIVES: dict[str, "Primitive"] = {}  # every named op: what the tests walk
@@ -69,7 +69,7 @@ class Primitive:
         self.slots = [(self._reader(name), mask) for name, mask in users.items()]
         self.asks = [names and [position.get(name, name) for name in names] for names in asked]
         self.differentiable = -1 if self.variadic else sum(1 << i for i, names in enumerate(asked) if names is not None)
-        self.keepers = [users.get(name, 0) for name in self.arguments]
+        self.kept = [(i, users[name]) for i, name in enumerate(self.arguments) if name in users]
         self.argument_slots = [(position[name], i) for i, name in enumerate(self.arguments) if name in position]
 
     def _reader(self, name: str) -> Callable:
@@ -99,14 +99,15 @@ class Primitive:
             args, meta = self._bind(args, meta)
         if len(args) < len(self.arguments) and not self.variadic:
             args = (*args, *self.defaults[len(args) :])
-        mask, variables, raw = 0, False, []
-        for i, a in enumerate(args):
+        mask, bit, variables, raw = 0, 1, False, []
+        for a in args:
             if isinstance(a, Variable):
                 variables = True
                 if a.requires_grad:
-                    mask |= 1 << i
+                    mask |= bit
                 a = a.data
             raw.append(a)
+            bit += bit
         try:
             out = self.forward(*raw, **meta)
         except (ValueError, TypeError, IndexError) as error:
@@ -116,7 +117,7 @@ class Primitive:
             out, kept = out
         if not variables:
             return out
-        if not is_array(out):  # NumPy's reductions return scalars
+        if isinstance(out, Scalar):  # NumPy's reductions return scalars
             out = xp(out).asarray(out)
         first = args[0]
         shares = isinstance(first, Variable) and (out.base is not None or out is first.data)
@@ -124,7 +125,19 @@ class Primitive:
         mask &= self.differentiable
         if not mask or not recording.get() or not is_floating(out.dtype):
             return Variable.result(out, False, None, version)
-        return Variable.result(out, True, Node(self, args, raw, out, meta, kept, mask), version)
+        return Variable.result(out, True, self._record(args, raw, out, meta, kept, mask), version)
+
+    def _record(self, args: Sequence, raw: Sequence, out, meta: dict, kept: dict, mask: int) -> Node:
+        """The node of an application in which the arguments of `mask` need a gradient."""
+        parents = [(a.node or a) if mask >> i & 1 else None for i, a in enumerate(args)]
+        saved = [read(raw, out, meta, kept) if users & mask else None for read, users in self.slots]
+        kept_args = [(i, -1) for i in range(len(args))] if self.variadic and self.kept else self.kept
+        versions = [
+            (args[i]._version, args[i]._version[0])
+            for i, users in kept_args
+            if users & mask and isinstance(args[i], Variable)
+        ]
+        return Node(self, parents, saved, versions, out)
 
     def pull(self, node: Node, g, wanted: list[int], record: bool) -> Iterator[tuple]:
         """Yield (i, gradient by argument i, whether the rule made that array) for each wanted argument."""
@@ -132,8 +145,7 @@ class Primitive:
         saved = node.variables() if record else node.saved
         for i in wanted:
             k = 0 if self.variadic else i
-            asked = [i if ask == "index" else saved[ask] for ask in self.asks[k]]
-            piece = self.rules[k](g, *asked)
+            piece = self.rules[k](g, *[i if ask == "index" else saved[ask] for ask in self.asks[k]])
             yield i, self._fit(piece, g, node.parents[i], i), not record and _fresh(piece, g, saved)
 
     def _check(self, node: Node) -> None:
@@ -264,7 +276,7 @@ def _shapes(raw, out, meta, kept) -> tuple:
 
 def _fresh(piece, g, saved) -> bool:
     """Whether a rule made this array just now, so that the walk may add to it in place."""
-    return piece is not g and piece.base is None and not any(piece is s for s in saved)
+    return piece is not g and piece.base is None and id(piece) not in map(id, saved)
 
 
 def publish(namespace: dict[str, Any]) -> None:
