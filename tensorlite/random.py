@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 BLOCK = 1 << 15  # elements drawn at a time: the temporaries stay in the CPU's cache; a multiple of 16
+FLOAT64 = np.dtype(np.float64)
 
 Shape = int | tuple[int, ...]
 
@@ -66,9 +67,7 @@ class Generator:
         """One random64 without its sign bit: what a torch DataLoader takes from the stream to seed itself."""
         return int(self.random64(1)[0]) & (2**63 - 1)
 
-    def _draw(
-        self, shape: Shape, dtype: DTypeLike, formula: Callable, width: DTypeLike = np.float64
-    ) -> np.ndarray:
+    def _draw(self, shape: Shape, dtype: DTypeLike, formula: Callable, width: np.dtype = FLOAT64) -> np.ndarray:
         """formula(u) of fresh uniforms of `width`, in C order: an array of `shape` and `dtype`."""
         out = np.empty(_shape(shape), dtype)
         flat = out.reshape(-1)
@@ -86,7 +85,8 @@ class Generator:
 
     def rand(self, shape: Shape, dtype: DTypeLike = np.float32) -> np.ndarray:
         """Uniform in [0, 1): of `shape` and `dtype`, float32 or float64."""
-        return self._draw(shape, _float(dtype), lambda u: u, dtype)
+        dtype = _float(dtype)
+        return self._draw(shape, dtype, lambda u: u, dtype)
 
     def uniform(self, low: float, high: float, shape: Shape, dtype: DTypeLike = np.float32) -> np.ndarray:
         """u * (high - low) + low, rounded once; `low` where that gives `high`, so that `high` stays out."""
@@ -204,9 +204,7 @@ class Generator:
         p = np.asarray(p)
         _float(p.dtype)
         if p.ndim == 0 or p.shape[-1] == 0:
-            raise ValueError(
-                f"multinomial: p must have shape (..., C) with at least one class, got {p.shape}"
-            )
+            raise ValueError(f"multinomial: p must have shape (..., C) with at least one class, got {p.shape}")
         rows = p.reshape(-1, p.shape[-1])  # (B, C)
         _check_probabilities(rows)
         most = 2**63 - 1 if replacement else int((rows > 0).sum(axis=1).min(initial=rows.shape[1]))
@@ -229,9 +227,7 @@ class Generator:
             running = np.cumsum(row)
             running /= running[-1]
             u = self.rand(num_samples, np.float64)
-            drawn[i] = np.searchsorted(
-                running, np.maximum(u, 2.0**-1000)
-            )  # u = 0 would find a leading zero of p
+            drawn[i] = np.searchsorted(running, np.maximum(u, 2.0**-1000))  # u = 0 would find a leading zero of p
         return drawn
 
     # ----- state -----
@@ -246,9 +242,7 @@ class Generator:
         """Continue where state_dict() was taken; ValueError or TypeError for what is no such state."""
         names = ["algorithm", "seed", "key", "position", "normal"]
         if sorted(state) != sorted(names) or state["algorithm"] != "mt19937" or len(state["key"]) != 624:
-            raise ValueError(
-                f"a generator's state has {names}, algorithm 'mt19937' and a key of 624 integers"
-            )
+            raise ValueError(f"a generator's state has {names}, algorithm 'mt19937' and a key of 624 integers")
         key = [_integer("each integer of the state's key", word, 0, 2**32 - 1) for word in state["key"]]
         position = _integer("the state's position", state["position"], 0, 624)
         normal = None if state["normal"] is None else float(state["normal"])

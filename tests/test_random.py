@@ -14,98 +14,38 @@ from tensorlite.random import BLOCK, Generator, default_generator, manual_seed
 P = np.array([0.1, 0, 0.4, 0.2, 0, 0.3], np.float32)
 BATCH = np.stack([P, P[::-1]])
 SEEDS = (123, 2**32 + 7, 2**64 - 1)
+# fmt: off
 TORCH = {  # a draw, and what torch 2.13 on x86-64 printed for it right after torch.manual_seed of each of SEEDS
-    "rand": (
-        lambda g: g.rand(3),
-        [0.29611194, 0.5165623, 0.25167072],
-        [0.53492254, 0.19880319, 0.6592117],
-        [0.9937994, 0.57130635, 0.57000804],
-    ),
-    "rand, float64": (
-        lambda g: g.rand(2, np.float64),
-        [0.368895870664273, 0.013365949855291825],
-        [0.279380429906404, 0.27369371365176565],
-        [0.9503951604874923, 0.5600645841090078],
-    ),
-    "uniform": (
-        lambda g: g.uniform(-0.3, 0.7, 3),
-        [-0.0038880706, 0.21656227, -0.048329294],
-        [0.23492253, -0.101196826, 0.35921168],
-        [0.6937994, 0.27130634, 0.27000803],
-    ),
-    "randn": (
-        lambda g: g.randn(5),
-        [-0.111467116, 0.120362945, -0.3696345, -0.24041797, -1.1969243],
+    "rand": (lambda g: g.rand(3), [0.29611194, 0.5165623, 0.25167072],
+        [0.53492254, 0.19880319, 0.6592117], [0.9937994, 0.57130635, 0.57000804]),
+    "rand, float64": (lambda g: g.rand(2, np.float64), [0.368895870664273, 0.013365949855291825],
+        [0.279380429906404, 0.27369371365176565], [0.9503951604874923, 0.5600645841090078]),
+    "uniform": (lambda g: g.uniform(-0.3, 0.7, 3), [-0.0038880706, 0.21656227, -0.048329294],
+        [0.23492253, -0.101196826, 0.35921168], [0.6937994, 0.27130634, 0.27000803]),
+    "randn": (lambda g: g.randn(5), [-0.111467116, 0.120362945, -0.3696345, -0.24041797, -1.1969243],
         [-0.1467951, 0.7861413, 0.94682163, -1.114344, 1.6907902],
-        [1.219763, -0.39297947, 1.0230751, -0.37342113, -0.0755102],
-    ),
-    "normal": (
-        lambda g: g.normal(2, 0.5, 3),
-        [1.9442664, 2.0601814, 1.8151828],
-        [1.9266025, 2.3930707, 2.4734108],
-        [2.6098814, 1.8035103, 2.5115376],
-    ),
-    "randint": (
-        lambda g: g.randint(-5, 100, 5),
-        [32, 59, 37, 70, 5],
-        [70, 92, 71, 66, 38],
-        [46, 28, 81, 19, 40],
-    ),
-    "randint, 2**28 values": (
-        lambda g: g.randint(0, 2**28, 2),
-        [109329773, 229655874],
-        [171107524, 27798006],
-        [210911522, 830535],
-    ),
-    "randperm": (
-        lambda g: g.randperm(9),
-        [4, 6, 2, 3, 0, 7, 1, 8, 5],
-        [0, 5, 8, 1, 7, 2, 3, 6, 4],
-        [0, 3, 4, 6, 2, 5, 7, 1, 8],
-    ),
-    "dropout's mask": (
-        lambda g: g.bernoulli_keep(0.4, 10),
-        [1, 1, 1, 1, 1, 1, 0, 1, 0, 1],
-        [1, 1, 0, 0, 0, 0, 1, 1, 0, 0],
-        [0, 1, 0, 1, 0, 1, 0, 1, 1, 1],
-    ),
-    "one sample, eight times": (
-        lambda g: np.concatenate([g.multinomial(P) for _ in range(8)]),
-        [3, 3, 2, 2, 5, 3, 0, 2],
-        [0, 5, 2, 0, 2, 5, 0, 2],
-        [5, 3, 5, 2, 0, 2, 3, 2],
-    ),
-    "four samples of four": (
-        lambda g: g.multinomial(P, 4),
-        [3, 2, 5, 0],
-        [0, 2, 3, 5],
-        [5, 3, 2, 0],
-    ),
-    "with replacement": (
-        lambda g: g.multinomial(P, 6, replacement=True),
-        [2, 0, 3, 0, 2, 3],
-        [2, 2, 5, 3, 5, 5],
-        [5, 3, 5, 2, 5, 3],
-    ),
-    "batch": (
-        lambda g: g.multinomial(BATCH, 2),
-        [[3, 2], [3, 5]],
-        [[0, 2], [5, 0]],
-        [[5, 3], [3, 2]],
-    ),
-    "batch with replacement": (
-        lambda g: g.multinomial(BATCH, 3, replacement=True),
-        [[2, 0, 3], [0, 2, 3]],
-        [[2, 2, 5], [3, 5, 3]],
-        [[5, 3, 5], [2, 3, 3]],
-    ),
-    "loader_seed, then randint": (
-        lambda g: [g.loader_seed(), int(g.randint(0, 100, 1)[0])],
-        [3624216819017203053, 2],
-        [1407639518939636932, 21],
-        [1800993050274709794, 76],
-    ),
+        [1.219763, -0.39297947, 1.0230751, -0.37342113, -0.0755102]),
+    "normal": (lambda g: g.normal(2, 0.5, 3), [1.9442664, 2.0601814, 1.8151828],
+        [1.9266025, 2.3930707, 2.4734108], [2.6098814, 1.8035103, 2.5115376]),
+    "randint": (lambda g: g.randint(-5, 100, 5), [32, 59, 37, 70, 5], [70, 92, 71, 66, 38], [46, 28, 81, 19, 40]),
+    "randint, 2**28 values": (lambda g: g.randint(0, 2**28, 2),
+        [109329773, 229655874], [171107524, 27798006], [210911522, 830535]),
+    "randperm": (lambda g: g.randperm(9),
+        [4, 6, 2, 3, 0, 7, 1, 8, 5], [0, 5, 8, 1, 7, 2, 3, 6, 4], [0, 3, 4, 6, 2, 5, 7, 1, 8]),
+    "dropout's mask": (lambda g: g.bernoulli_keep(0.4, 10),
+        [1, 1, 1, 1, 1, 1, 0, 1, 0, 1], [1, 1, 0, 0, 0, 0, 1, 1, 0, 0], [0, 1, 0, 1, 0, 1, 0, 1, 1, 1]),
+    "one sample, eight times": (lambda g: np.concatenate([g.multinomial(P) for _ in range(8)]),
+        [3, 3, 2, 2, 5, 3, 0, 2], [0, 5, 2, 0, 2, 5, 0, 2], [5, 3, 5, 2, 0, 2, 3, 2]),
+    "four samples of four": (lambda g: g.multinomial(P, 4), [3, 2, 5, 0], [0, 2, 3, 5], [5, 3, 2, 0]),
+    "with replacement": (lambda g: g.multinomial(P, 6, replacement=True),
+        [2, 0, 3, 0, 2, 3], [2, 2, 5, 3, 5, 5], [5, 3, 5, 2, 5, 3]),
+    "batch": (lambda g: g.multinomial(BATCH, 2), [[3, 2], [3, 5]], [[0, 2], [5, 0]], [[5, 3], [3, 2]]),
+    "batch with replacement": (lambda g: g.multinomial(BATCH, 3, replacement=True),
+        [[2, 0, 3], [0, 2, 3]], [[2, 2, 5], [3, 5, 3]], [[5, 3, 5], [2, 3, 3]]),
+    "loader_seed, then randint": (lambda g: [g.loader_seed(), int(g.randint(0, 100, 1)[0])],
+        [3624216819017203053, 2], [1407639518939636932, 21], [1800993050274709794, 76]),
 }
+# fmt: on
 
 
 @pytest.mark.parametrize("name", TORCH)
@@ -427,8 +367,10 @@ def test_frequencies(replacement):
     assert ((counts - expected) ** 2 / expected).sum() < 16.3  # chi-squared, 3 degrees of freedom: 0.1 %
 
 
-def test_shapes():
+def test_shapes_and_dtypes():
     generator = Generator(0)
+    for dtype in ("float32", np.float32, np.dtype(np.float32)):
+        assert Generator(123).rand(1, dtype)[0] == np.float32(0.29611194)
     assert generator.rand(()).shape == ()
     assert generator.randn((0, 3)).shape == (0, 3)
     assert generator.randint(0, 2, (2, 0)).shape == (2, 0)
