@@ -180,7 +180,8 @@ def check_fields(fields: Mapping[str, Any], **kinds: type) -> None:
     if wrong := sorted(kinds.keys() ^ fields.keys()):
         raise ValueError(f"it has the fields {sorted(fields)}, not {sorted(kinds)} (see {', '.join(wrong)})")
     for name, kind in kinds.items():
-        value: Any = fields[name]
-        if type(value) is not kind or (kind is list and any(type(item) is not str for item in value)):
+        value = fields[name]
+        strings = isinstance(value, list) and all(isinstance(item, str) for item in value)
+        if not (strings if kind is list else isinstance(value, kind)):
             wanted = {str: "a string", bool: "true or false", list: "a list of strings"}[kind]
             raise ValueError(f"its {name} is not {wanted}")

@@ -157,12 +157,15 @@ def _check_tokens(tokens: Sequence[bytes]) -> None:
     if sorted(tokens[:256]) != [bytes([byte]) for byte in range(256)]:
         raise ValueError("the first 256 tokens are not the 256 single bytes, each once")
     seen = set(tokens[:256])
+    lengths = {1}  # of the tokens in `seen`: few, where the places to cut an enormous token would be many
     for id, token in enumerate(tokens[256:], 256):
         if token in seen:
             raise ValueError(f"token {id}, {token!r}, is there twice: the same merge was made before")
-        if not any(token[:i] in seen and token[i:] in seen for i in range(1, len(token))):
+        cuts = (n for n in range(1, len(token)) if n in lengths)
+        if not any(token[:n] in seen and token[n:] in seen for n in cuts):
             raise ValueError(f"token {id}, {token!r}, is no merge of two earlier tokens")
         seen.add(token)
+        lengths.add(len(token))
 
 
 # ----- GPT-2's own ------------------------------------------------------------------------------------------
