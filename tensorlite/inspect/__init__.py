@@ -1,0 +1,16 @@
+"""The graph of a result as text, DOT and SVG; and the backward walk, one step at a time.
+
+Nothing here changes a result. In short:
+
+    from tensorlite.inspect import graph, steps
+
+    print(graph(loss, names={"w": w}))
+    Path("loss.svg").write_text(graph(loss).svg(), encoding="utf-8")
+    for step in steps(loss):
+        print(step)
+"""
+
+from .describe import Graph, GraphNode, Kept, graph
+from .walk import Piece, Step, steps
+
+__all__ = ["Graph", "GraphNode", "Kept", "Piece", "Step", "graph", "steps"]

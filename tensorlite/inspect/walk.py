@@ -1,0 +1,98 @@
+"""The backward walk, one step at a time.
+
+One idea: `steps` pulls gradients through the same rules in the same order as `backward` does, but hands out each
+one on the way, frees nothing and touches no `.grad`.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from heapq import heappop, heappush
+from inspect import signature
+
+from ..autograd import Node, Variable, _incoming
+from ..primitive import Fused, Primitive
+from .describe import Reading, argument_name
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What one derivative rule gave: the gradient by one argument of an op."""
+
+    argument: str
+    to: str  # the name or #number of the node that it flows to
+    asked: tuple[str, ...]  # what the rule asked for beside the incoming gradient
+    gradient: Variable
+
+    def __str__(self) -> str:
+        rule = f"rule({', '.join(('g', *self.asked))})"
+        return f"by {self.argument}: {rule} sends {_show(self.gradient)} to {self.to}"
+
+
+@dataclass(frozen=True)
+class Step:
+    """The walk at one node, where all of its gradient has arrived. A leaf has no pieces: it keeps it."""
+
+    number: int
+    name: str
+    op: str  # "" for a leaf
+    gradient: Variable
+    pieces: tuple[Piece, ...]
+
+    def __str__(self) -> str:
+        what = " = ".join(filter(None, (self.name, self.op))) if self.op else f"{self.name} leaf".strip()
+        return "\n    ".join([f"#{self.number} {what}: g = {_show(self.gradient)}", *map(str, self.pieces)])
+
+
+def steps(output: Variable, gradient=None, names: Mapping[str, Variable] | None = None) -> Iterator[Step]:
+    """Go backward from `output` node by node, the newest first, and yield each Step as it is taken.
+
+    Numbers and `names` are those of `graph(output, names)`; `gradient` as in `backward`. The gradients are copies.
+    The graph is kept and no `.grad` is touched: a `backward()` afterwards does what it would have done without.
+    Raises RuntimeError, as `backward` does, where the graph was freed or a value that it needs was changed.
+    """
+    reading = Reading(output, names or {})
+    numbers, entries = reading.numbers, reading.graph.nodes
+    grads = {id(reading.root): _incoming(output, gradient).data}
+    heap = [(-numbers[id(reading.root)], reading.root)]
+    while heap:
+        node = heappop(heap)[1]
+        g, pieces = grads.pop(id(node)), []
+        for i, piece in _pulled(node, g):
+            parent = node.parents[i]
+            if id(parent) in grads:
+                grads[id(parent)] = grads[id(parent)] + piece
+            else:
+                grads[id(parent)] = piece
+                heappush(heap, (-numbers[id(parent)], parent))
+            to = entries[numbers[id(parent)] - 1].reference
+            pieces.append(Piece(argument_name(node.op, i), to, _asked(node.op, i), _copy(piece)))
+        entry = entries[numbers[id(node)] - 1]
+        yield Step(entry.number, entry.name, entry.op, _copy(g), tuple(pieces))
+
+
+def _pulled(node, g) -> Iterator[tuple]:
+    """(i, the gradient by argument i) of each argument that needs one; a leaf has none."""
+    if isinstance(node, Node):
+        wanted = [i for i, parent in enumerate(node.parents) if parent is not None]
+        yield from ((i, piece) for i, piece, _ in node.op.pull(node, g, wanted, False))
+
+
+def _asked(op: Primitive, i: int) -> tuple[str, ...]:
+    if isinstance(op, Fused):  # its one rule takes g, who needs a gradient, and then what it asks for
+        return tuple(signature(op.rule).parameters)[2:]
+    return tuple(signature(op.rules[0 if op.variadic else i]).parameters)[1:]
+
+
+def _copy(array) -> Variable:
+    return Variable.result(array.copy())
+
+
+def _show(gradient: Variable) -> str:
+    """Small gradients whole, large ones by shape and norm."""
+    if gradient.data.size <= 6:
+        return _numbers(gradient.data.tolist())
+    return f"{gradient.data.shape} of norm {float((gradient.data * gradient.data).sum()) ** 0.5:.4g}"
+
+
+def _numbers(value) -> str:
+    return f"[{', '.join(map(_numbers, value))}]" if isinstance(value, list) else f"{value:.6g}"
