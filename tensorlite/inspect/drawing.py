@@ -13,9 +13,9 @@ from html import escape
 from itertools import accumulate, pairwise
 from math import inf
 
-TITLE, NOTE = 13, 11  # font sizes, in pixels
+TITLE, NOTE, LABEL = 13, 11, 9  # font sizes, in pixels
 LETTER = 0.602  # the width of a letter of the common monospaced fonts, by their size
-LINE, PAD, GAP, BETWEEN_ROWS, MARGIN = 16, 12, 26, 44, 24
+LINE, PAD, GAP, BETWEEN_ROWS, MARGIN = 16, 12, 26, 48, 24
 PASSAGE = 10  # how wide a gap an arrow gets where it passes a row
 COLOURS = {  # kind -> (fill, border)
     "leaf": ("#dcf1e1", "#2f8f4e"),
@@ -39,7 +39,9 @@ class Box:
     @property
     def width(self) -> float:
         sizes = [TITLE, *[NOTE] * (len(self.lines) - 1)]
-        return 2 * PAD + LETTER * max(size * len(line) for size, line in zip(sizes, self.lines, strict=True))
+        text = LETTER * max(size * len(line) for size, line in zip(sizes, self.lines, strict=True))
+        label = LETTER * LABEL * max((len(argument) for argument, _ in self.sources), default=0)
+        return max(text + 2 * PAD, (label + 8) * (len(self.sources) + 1))
 
     @property
     def height(self) -> float:
@@ -254,10 +256,9 @@ def _arrows(layout: _Layout, box: Box) -> Iterator[tuple[str, str]]:
         port = layout.x[box.number, row] + box.width * ((i + 1) / (len(sources) + 1) - 0.5)
         path = _path(layout, source, port, row)
         line = f'<path d="{path}" fill="none" stroke="{GREY}" stroke-width="1.3" marker-end="url(#tip)"/>'
-        leftward = layout.x[source, row - 1] > port  # the label stands on the side that the arrow does not take
         label = (
-            f'<text x="{port + (-7 if leftward else 7):.1f}" y="{layout.y[row] - 6:.1f}" font-size="9" fill="{GREY}" '
-            f'text-anchor="{"end" if leftward else "start"}">{escape(argument)}</text>'
+            f'<text x="{port:.1f}" y="{layout.y[row] - 12:.1f}" font-size="{LABEL}" fill="{GREY}" stroke="#ffffff" '
+            f'stroke-width="4" paint-order="stroke" text-anchor="middle">{escape(argument)}</text>'
         )
         yield line, label if len(sources) > 1 else ""
 
