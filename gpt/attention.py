@@ -1,0 +1,171 @@
+"""Attention, rung by rung: each class adds one thing to the one before, and the last is what a GPT is made of.
+
+One idea: every position asks a question (its query) of all positions up to its own (their keys), and takes the average
+of what they have to say (their values), weighted by how well the keys answer. The first rungs spell this out in
+elementary ops; MultiHeadAttention computes the same through one fused op, and can remember keys and values.
+
+The ladder is that of Raschka, "Build a Large Language Model (From Scratch)", chapter 3, with its names and its order of
+random draws. Shapes: B texts in a batch, T positions, C channels, H heads of D channels each.
+"""
+
+import math
+
+import tensorlite as tl
+from tensorlite import Tensor, fused, nn
+
+# ----- the ladder -------------------------------------------------------------------------------------------
+
+
+def simple_attention(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Attention with nothing to learn: x (..., T, C) -> contexts softmax(x x^T) x (..., T, C), weights (..., T, T)."""
+    weights = fused.softmax(x @ x.swapaxes(-1, -2))
+    return weights @ x, weights
+
+
+class SelfAttention(nn.Module):
+    """Adds what is learned: x (..., T, d_in) -> softmax(q k^T / sqrt(d_out)) v (..., T, d_out), q, k, v linear in x."""
+
+    def __init__(self, d_in: int, d_out: int, qkv_bias: bool = False):
+        super().__init__()
+        self.W_query = nn.Linear(d_in, d_out, bias=qkv_bias)
+        self.W_key = nn.Linear(d_in, d_out, bias=qkv_bias)
+        self.W_value = nn.Linear(d_in, d_out, bias=qkv_bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.W_query(x), self.W_key(x), self.W_value(x)  # (..., T, d_out)
+        scores = q @ k.swapaxes(-1, -2)  # (..., T, T)
+        return fused.softmax(scores / math.sqrt(k.shape[-1])) @ v
+
+
+class CausalAttention(nn.Module):
+    """Adds that no position sees a later one, and dropout on the weights: x (B, T, d_in) -> (B, T, d_out)."""
+
+    def __init__(self, d_in: int, d_out: int, context_length: int, dropout: float, qkv_bias: bool = False):
+        super().__init__()
+        self.W_query = nn.Linear(d_in, d_out, bias=qkv_bias)
+        self.W_key = nn.Linear(d_in, d_out, bias=qkv_bias)
+        self.W_value = nn.Linear(d_in, d_out, bias=qkv_bias)
+        self.dropout = nn.Dropout(dropout)
+        self.context_length = context_length
+
+    def forward(self, x: Tensor) -> Tensor:
+        T = check_length(x.shape[-2], self.context_length)
+        q, k, v = self.W_query(x), self.W_key(x), self.W_value(x)  # (B, T, d_out)
+        later = tl.arange(T) > tl.arange(T).expand_dims(1)  # (T, T): column s is later than row t
+        scores = (q @ k.swapaxes(-1, -2)).masked_fill(later, -math.inf)  # (B, T, T)
+        return self.dropout(fused.softmax(scores / math.sqrt(k.shape[-1]))) @ v
+
+
+class ConcatenatedHeads(nn.Module):
+    """Adds heads, each a CausalAttention of its own: x (B, T, d_in) -> (B, T, num_heads * d_out)."""
+
+    def __init__(
+        self,
+        d_in: int,
+        d_out: int,
+        context_length: int,
+        dropout: float,
+        num_heads: int,
+        qkv_bias: bool = False,
+    ):
+        super().__init__()
+        self.heads = nn.ModuleList(
+            [CausalAttention(d_in, d_out, context_length, dropout, qkv_bias) for _ in range(num_heads)]
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return tl.concatenate([head(x) for head in self.heads], axis=-1)
+
+
+class MultiHeadAttention(nn.Module):
+    """The same with all heads in one product, and a projection that mixes them: x (B, T, d_in) -> (B, T, d_out).
+
+    `d_out` is the width of all heads together; `num_heads` must divide it. With a `cache`, x continues the texts
+    that the cache remembers: it is what follows them, and it sees them.
+    """
+
+    def __init__(
+        self,
+        d_in: int,
+        d_out: int,
+        context_length: int,
+        dropout: float,
+        num_heads: int,
+        qkv_bias: bool = False,
+    ):
+        super().__init__()
+        if d_out % num_heads:
+            raise ValueError(f"num_heads must divide d_out: got num_heads {num_heads} and d_out {d_out}")
+        self.W_query = nn.Linear(d_in, d_out, bias=qkv_bias)
+        self.W_key = nn.Linear(d_in, d_out, bias=qkv_bias)
+        self.W_value = nn.Linear(d_in, d_out, bias=qkv_bias)
+        self.out_proj = nn.Linear(d_out, d_out)
+        self.context_length, self.num_heads, self.dropout = context_length, num_heads, dropout
+
+    def forward(self, x: Tensor, cache: "KVCache | None" = None) -> Tensor:
+        B, T, _ = x.shape
+        check_length(T, self.context_length)
+        q, k, v = (self.heads(project(x)) for project in (self.W_query, self.W_key, self.W_value))
+        mask = None
+        if cache is not None:
+            k, v, mask = cache.extend(k, v)  # (B, H, S, D): the past too
+        context = fused.scaled_dot_product_attention(
+            q, k, v, mask=mask, is_causal=mask is None, dropout_p=self.dropout if self.training else 0.0
+        )  # (B, H, T, D)
+        return self.out_proj(context.swapaxes(1, 2).reshape(B, T, -1))  # (B, H, T, D) -> (B, T, H * D)
+
+    def heads(self, x: Tensor) -> Tensor:
+        """(B, T, H * D) -> (B, H, T, D)"""
+        return x.reshape(*x.shape[:2], self.num_heads, -1).swapaxes(1, 2)
+
+
+def check_length(T: int, context_length: int) -> int:
+    """T, unless it is 0 or more than the context: then a ValueError."""
+    if not 1 <= T <= context_length:
+        raise ValueError(
+            f"a sequence of {T} positions does not fit a context_length of {context_length}: give 1 to {context_length}"
+        )
+    return T
+
+
+# ----- memory -----------------------------------------------------------------------------------------------
+
+
+class KVCache:
+    """The keys and values of one attention layer for the positions that were read, so that none is computed twice.
+
+    Preallocated as (B, H, positions, D) each and written in place: a step copies nothing of the past. Position p of a
+    text stands in place p. `lengths` says how much of each row counts; what lies behind is never looked at and is
+    overwritten by what comes next. So texts of different lengths share a batch padded on the right: after the step,
+    set `lengths` to the real ones. Set it lower to forget. It is for generation: no gradient flows through it.
+    """
+
+    def __init__(self, batch_size: int, num_heads: int, positions: int, head_size: int, dtype=tl.float32, device=None):
+        shape = (batch_size, num_heads, positions, head_size)
+        self.keys = tl.zeros(shape, dtype, device)  # not empty(): a weight of 0 times a stray nan would be nan
+        self.values = tl.zeros(shape, dtype, device)
+        self.lengths = [0] * batch_size
+
+    def extend(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Put k and v (B, H, T, D) behind what each row holds; all keys and values (B, H, S, D), views, and a mask.
+
+        The mask, (B, 1, T, S) and true where a position may look, is None where all rows are equally long: then T
+        queries at the end of S keys in causal order is all there is to say.
+        """
+        T, room = k.shape[2], self.keys.shape[2]
+        S = max(self.lengths) + T
+        if room < S:
+            raise ValueError(f"KVCache: no room for position {S - 1}: it was made for {room} positions")
+        if k.requires_grad or v.requires_grad:
+            raise RuntimeError("KVCache: no gradient flows through a cache: use it inside tl.no_grad()")
+        for row, start in enumerate(self.lengths):
+            self.keys.data[row, :, start : start + T] = k.data[row]
+            self.values.data[row, :, start : start + T] = v.data[row]
+        mask = None
+        if min(self.lengths) < max(self.lengths):
+            last = tl.tensor(self.lengths, device=k.device).reshape(-1, 1, 1, 1) + tl.arange(
+                T, device=k.device
+            ).reshape(-1, 1)  # (B, 1, T, 1): the position of each query
+            mask = tl.arange(S, device=k.device) <= last  # (B, 1, T, S)
+        self.lengths = [n + T for n in self.lengths]
+        return self.keys[:, :, :S], self.values[:, :, :S], mask

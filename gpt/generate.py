@@ -1,0 +1,192 @@
+"""Text from a model, one token at a time: score every possible next token, choose one, append it, repeat.
+
+One idea: what was read need not be read again. A KVCache keeps every layer's keys and values, so a step computes the
+newest position alone, and costs one look at each weight. Without a cache each step reads the whole text again: the same
+tokens, only slower.
+
+When a text outgrows the model's context, its oldest tokens are left out of sight. Every remaining token then moves one
+place to the left, and since GPT-2 learns an embedding for each absolute place, nothing remembered is valid any more:
+from there on each step reads the whole window, with and without a cache.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import tensorlite as tl
+from tensorlite import Generator, Tensor, fused
+
+from .attention import KVCache
+from .config import check_integer, check_number
+from .model import GPT
+
+
+def generate(model: GPT, prompts: Sequence[Sequence[int]], max_new_tokens: int, **options) -> list[list[int]]:
+    """What `stream` yields, collected: for each prompt the new token ids, without the prompt and the stop token."""
+    texts: list[list[int]] = [[] for _ in prompts]
+    for step in stream(model, prompts, max_new_tokens, **options):
+        for text, token in zip(texts, step, strict=True):
+            if token is not None:
+                text.append(token)
+    return texts
+
+
+def stream(
+    model: GPT,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    *,
+    temperature: float = 0.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    seed: int | None = None,
+    stop_token: int | None = None,
+    use_cache: bool = True,
+) -> Iterator[list[int | None]]:
+    """Continue each prompt, and yield after each step its new token ids: one per prompt, None where a text has ended.
+
+    `temperature` 0 takes the most probable token; above, tokens are drawn, with `top_k` and `top_p` as `probabilities`
+    says. A text ends before its `stop_token`, or after `max_new_tokens`. Prompts may differ in length: each gets the
+    text that it would get alone. Prompt i draws from its own stream, seeded `seed` + i; with no seed all draw from
+    tensorlite's default generator. A prompt longer than the context is read from its end. Dropout is off, nothing is
+    recorded; the model's mode and the caller's are left as they were.
+
+    ValueError, at the call and not at the first step: no prompt, an empty one, an id outside the vocabulary, or an
+    option outside its range.
+    """
+    _check(model.config.vocab_size, prompts, stop_token)
+    check_integer("max_new_tokens", max_new_tokens, low=0)
+    check_sampling(model.config.vocab_size, temperature, top_k, top_p)
+    texts = [list(prompt) for prompt in prompts]
+    streams = [tl.default_generator if seed is None else Generator(seed + i) for i in range(len(texts))]
+    cache = None
+    if use_cache:
+        longest = max(map(len, texts)) + max_new_tokens
+        cache = model.new_cache(len(texts), min(longest, model.config.context_length))
+
+    def steps() -> Iterator[list[int | None]]:
+        running = list(range(len(texts)))
+        for _ in range(max_new_tokens):
+            logits = next_logits(model, texts, cache)
+            tokens: list[int | None] = [None] * len(texts)
+            chosen = choose(logits[running], temperature, top_k, top_p, [streams[i] for i in running])
+            for i, token in zip(running, chosen, strict=True):
+                if token != stop_token:
+                    tokens[i] = token
+                    texts[i].append(token)
+            running = [i for i in running if tokens[i] is not None]
+            if not running:
+                return
+            yield tokens
+
+    return steps()
+
+
+# ----- the model's part -------------------------------------------------------------------------------------
+
+
+def next_logits(model: GPT, texts: Sequence[list[int]], cache: list[KVCache] | None = None) -> Tensor:
+    """The scores (B, V) of what may follow each of B texts.
+
+    The rows are padded on the right, where no causal attention looks. A cache that has read all of each text but its
+    last token is asked to read that one; a text that had ended is read again at its last token, which changes nothing.
+    """
+    context = model.config.context_length
+    rows, starts = [text[-context:] for text in texts], [0] * len(texts)
+    if max(map(len, texts)) > context:
+        cache = None
+    elif cache is not None and max(cache[0].lengths):
+        rows, starts = [text[-1:] for text in texts], [len(text) - 1 for text in texts]
+    for layer in cache or ():
+        layer.lengths = starts
+    width = max(map(len, rows))
+    device = model.token_embedding.weight.device
+    idx = tl.tensor([row + [0] * (width - len(row)) for row in rows], device=device)  # (B, T)
+    with _reading(model):
+        features = model.features(idx, cache)  # (B, T, C)
+        last = features[list(range(len(rows))), [len(row) - 1 for row in rows]]  # (B, C)
+        return model.logits(last)
+
+
+@contextmanager
+def _reading(model: GPT) -> Iterator[None]:
+    """No dropout and no recording, for one step: held across a `yield`, they would reach into the caller's code."""
+    training = model.training
+    if training:
+        model.eval()
+    try:
+        with tl.no_grad():
+            yield
+    finally:
+        if training:
+            model.train()
+
+
+# ----- the choice -------------------------------------------------------------------------------------------
+
+
+def choose(
+    logits: Tensor, temperature: float, top_k: int | None, top_p: float | None, streams: Sequence[Generator]
+) -> list[int]:
+    """One token id per row of `logits` (B, V), drawn from the row's own stream, or the best one at temperature 0."""
+    if temperature == 0:
+        return logits.argmax(axis=-1).tolist()
+    p = probabilities(logits, temperature, top_k, top_p)
+    return [tl.multinomial(p[i], generator=generator).item() for i, generator in enumerate(streams)]
+
+
+def probabilities(
+    logits: Tensor, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None
+) -> Tensor:
+    """softmax(logits / temperature) (..., V), float32, cut down to the tokens that may be drawn; the others have 0.
+
+    `top_k` keeps the k most probable tokens. `top_p` then keeps the fewest most probable ones whose probabilities add
+    up to p (Holtzman et al., "The curious case of neural text degeneration", 2020). Tokens exactly as probable as the
+    last one kept are kept too, so that an id's number never decides. What is kept need not sum to 1: a draw does not
+    ask for it.
+    """
+    logits = logits.astype(tl.float32)
+    if top_k is not None:
+        least = tl.topk(logits, top_k)[0][..., -1:]  # (..., 1)
+        logits = logits.masked_fill(logits < least, -math.inf)
+    distance = logits - logits.max(axis=-1, keepdims=True)
+    p = fused.softmax(distance / max(temperature, 1e-30))  # float32 has no room below, and no different answer
+    if top_p is not None and top_p < 1:
+        ordered = tl.topk(p, p.shape[-1])[0]  # (..., V), descending
+        before = ordered.cumsum(axis=-1) - ordered  # the probability of all that is ahead
+        least = tl.where(before < top_p, ordered, 1.0).min(axis=-1, keepdims=True)  # (..., 1)
+        p = p.masked_fill(p < least, 0.0)
+    return p
+
+
+# ----- checks -----------------------------------------------------------------------------------------------
+
+
+def check_sampling(vocab_size: int, temperature: float, top_k: int | None, top_p: float | None) -> None:
+    """ValueError that names the first option outside its range."""
+    check_number("temperature", temperature, low=0)
+    if top_k is not None:
+        check_integer("top_k", top_k, low=1)
+        if top_k > vocab_size:
+            raise ValueError(f"top_k must be at most the vocabulary's {vocab_size} tokens, got {top_k}")
+    if top_p is not None:
+        check_number("top_p", top_p, low=0)
+        if not 0 < top_p <= 1:
+            raise ValueError(f"top_p must be above 0 and at most 1, got {top_p}")
+
+
+def _check(vocab_size: int, prompts: Sequence[Sequence[int]], stop_token: int | None) -> None:
+    if not prompts:
+        raise ValueError("there is no prompt: give at least one list of token ids")
+    for i, prompt in enumerate(prompts):
+        if not prompt:
+            raise ValueError(f"prompt {i} is empty: give at least one token, such as the end of a text before")
+        for token in prompt:
+            _check_token(f"prompt {i} has the token", token, vocab_size)
+    if stop_token is not None:
+        _check_token("the stop token is", stop_token, vocab_size)
+
+
+def _check_token(what: str, token: int, vocab_size: int) -> None:
+    if isinstance(token, bool) or not isinstance(token, int) or not 0 <= token < vocab_size:
+        raise ValueError(f"{what} {token!r}, but the model's vocabulary is 0 to {vocab_size - 1}")

@@ -1,0 +1,72 @@
+"""GPTConfig: what it refuses and what it says, its way to JSON and back, the presets."""
+
+import json
+import math
+from dataclasses import FrozenInstanceError, replace
+
+import pytest
+
+from gpt.config import PRESETS, GPTConfig
+
+SMALL = GPTConfig(vocab_size=65, context_length=64, n_layer=4, n_head=4, n_embd=128)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_config_survives_json(name):
+    config = PRESETS[name].with_dropout(0.25)
+    assert GPTConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+@pytest.mark.parametrize("field", ["vocab_size", "context_length", "n_layer", "n_head", "n_embd"])
+@pytest.mark.parametrize("value", [0, -1, 2.0, True, "4", None, math.nan])
+def test_a_size_is_a_positive_integer(field, value):
+    with pytest.raises(ValueError, match=rf"^{field} must be an integer of at least 1, got {value!r}$"):
+        replace(SMALL, **{field: value})
+
+
+@pytest.mark.parametrize("field", ["embedding_dropout", "attention_dropout", "residual_dropout"])
+@pytest.mark.parametrize("value", [-0.1, 1, 1.5, math.nan, math.inf, True, "x", None])
+def test_a_dropout_is_a_number_below_1(field, value):
+    with pytest.raises(ValueError, match=f"^{field} must be a finite number of at least 0 and below 1, got {value!r}$"):
+        replace(SMALL, **{field: value})
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "allowed"),
+    [
+        ("qkv_bias", 1, "True, False"),
+        ("tie_head", "yes", "True, False"),
+        ("init", "xavier", "'torch', 'gpt2'"),
+        ("init", None, "'torch', 'gpt2'"),
+    ],
+)
+def test_a_choice_is_one_of_those_named(field, value, allowed):
+    with pytest.raises(ValueError, match=f"^{field} must be one of {allowed}, got {value!r}$"):
+        replace(SMALL, **{field: value})
+
+
+def test_heads_divide_the_width():
+    with pytest.raises(ValueError, match=r"n_head must divide n_embd.*n_head 5 and n_embd 128"):
+        replace(SMALL, n_head=5)
+
+
+def test_every_unknown_and_missing_name_is_said_at_once():
+    values = SMALL.to_dict() | {"n_layers": 4, "block_size": 8}
+    del values["n_layer"], values["n_embd"]
+    with pytest.raises(ValueError, match="unknown n_layers, block_size; missing n_layer, n_embd; its fields are vocab"):
+        GPTConfig.from_dict(values)
+    assert GPTConfig.from_dict({k: v for k, v in SMALL.to_dict().items() if k != "init"}) == SMALL  # has a default
+
+
+def test_with_dropout_sets_all_three_and_nothing_else():
+    config = SMALL.with_dropout(0.3)
+    assert {k: v for k, v in config.to_dict().items() if v != SMALL.to_dict()[k]} == {
+        "embedding_dropout": 0.3,
+        "attention_dropout": 0.3,
+        "residual_dropout": 0.3,
+    }
+
+
+def test_a_config_cannot_be_changed():
+    with pytest.raises(FrozenInstanceError):
+        SMALL.n_layer = 5
