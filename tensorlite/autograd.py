@@ -13,6 +13,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from heapq import heappop, heappush
+from typing import Any
 
 from .backend import Array, is_array, xp
 
@@ -78,7 +79,7 @@ class Node:
         self.order = next(_creation_order)  # parents always come before children
         self.shape, self.dtype = out.shape, out.dtype
         self.parents = parents  # an argument's Node, the argument itself where it is a leaf, None where nothing flows
-        self.saved = saved  # a value per slot of the op, None where no rule that will run asks for it
+        self.saved: Any = saved  # a value per slot of the op, None where no rule that will run asks for it
         self.versions = versions  # (cell, what it said) for each Variable among them
 
     def variables(self) -> list:
@@ -144,7 +145,8 @@ def _walk(output: Variable, g, targets: set[int] | None, keep: bool, record: boo
     """
     root = output.node or output
     useful = None if targets is None else _leading_to(targets, root)
-    grads, owned, heap, reached = {id(root): g}, set(), [], []
+    grads, owned, reached = {id(root): g}, set[int](), []
+    heap: list[tuple[int, Node]] = []
 
     def arrive(node):
         if isinstance(node, Node):

@@ -98,7 +98,7 @@ def default_device(device: str) -> Iterator[None]:
 def to_device(x: Array, device: str | None) -> Array:
     """`x` on `device`: itself where it is there already, otherwise a copy."""
     library = library_of(device)
-    if library is not np and ":" in (device or "") and library.__name__ == "cupy":
+    if device and ":" in device and library.__name__ == "cupy":
         with library.cuda.Device(int(device.partition(":")[2])):
             return library.asarray(x)
     if library is xp(x):

@@ -183,10 +183,10 @@ def stack(xs: Sequence, axis: int = 0):
     return concatenate([expand_dims(x, axis) for x in xs], _axis(axis, xs[0].ndim + 1) if xs else 0)
 
 
-def split(x, indices_or_sections, axis: int = 0) -> list:
+def split(x, sections, axis: int = 0) -> list:
     """Cut along `axis`, as NumPy does: into a number of equal parts, or before each of the given positions."""
     axis = _axis(axis, x.ndim)
-    size, cuts = x.shape[axis], indices_or_sections
+    size, cuts = x.shape[axis], sections
     if isinstance(cuts, int):
         if cuts < 1 or size % cuts:
             raise ValueError(f"split: axis {axis} of length {size} cannot be cut into {cuts} equal parts")
@@ -252,18 +252,18 @@ def einsum(equation: str, *xs):
     the derivative by one argument is again an einsum: of the incoming gradient with the other arguments.
     """
     terms, out = _parse_einsum(equation, xs)
-    xs = list(xs)
+    args = list(xs)
     for i, term in enumerate(terms):
         while repeated := [c for c in dict.fromkeys(term) if term.count(c) > 1]:
             a, b = [k for k, c in enumerate(term) if c == repeated[0]][:2]
-            xs[i] = diagonal(xs[i], 0, a, b)
+            args[i] = diagonal(args[i], 0, a, b)
             term = "".join(c for k, c in enumerate(term) if k not in (a, b)) + repeated[0]
         elsewhere = out + "".join(t for j, t in enumerate(terms) if j != i)
         alone = tuple([k for k, c in enumerate(term) if c not in elsewhere])
         if alone:
-            xs[i] = sum(xs[i], axis=alone)
+            args[i] = sum(args[i], axis=alone)
         terms[i] = "".join(c for c in term if c in elsewhere)
-    return _einsum(*xs, terms=tuple(terms), into=out)
+    return _einsum(*args, terms=tuple(terms), into=out)
 
 
 def _parse_einsum(equation: str, xs) -> tuple[list[str], str]:

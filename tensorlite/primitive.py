@@ -53,7 +53,7 @@ class Primitive:
         """Attach one rule per positional argument; None says that the op is not differentiable in that argument."""
         if len(rules) != len(self.arguments):
             raise TypeError(f"{len(rules)} rules for the {len(self.arguments)} arguments {self.arguments}")
-        self.rules = rules
+        self.rules: Sequence[Any] = rules
         self._plan([rule and list(inspect.signature(rule).parameters)[1:] for rule in rules])
         return self
 
@@ -67,7 +67,7 @@ class Primitive:
             users.pop("index", None)  # known without keeping anything
         position = self.position = {name: k for k, name in enumerate(users)}
         self.slots = [(self._reader(name), mask) for name, mask in users.items()]
-        self.asks = [names and [position.get(name, name) for name in names] for names in asked]
+        self.asks: list[Any] = [names and [position.get(name, name) for name in names] for names in asked]
         self.differentiable = -1 if self.variadic else sum(1 << i for i, names in enumerate(asked) if names is not None)
         self.kept = [(i, users[name]) for i, name in enumerate(self.arguments) if name in users]
         self.argument_slots = [(position[name], i) for i, name in enumerate(self.arguments) if name in position]
@@ -225,10 +225,11 @@ class Fused(Primitive):
     ):
         super().__init__(forward, keeps)
         self.spec, self.serves = spec, serves
+        self.rule: Any = None
 
-    def vjp(self, rule: Callable) -> "Fused":
-        self.rule = rule
-        names = list(inspect.signature(rule).parameters)[2:]
+    def vjp(self, *rules: Callable | None) -> "Fused":
+        (self.rule,) = rules
+        names = list(inspect.signature(self.rule).parameters)[2:]
         kept = list(
             dict.fromkeys([*names, *self.arguments, *self.keywords])
         )  # the specification may need all arguments
@@ -283,8 +284,7 @@ def publish(namespace: dict[str, Any]) -> None:
     """Name the ops of a module and enter them in PRIMITIVES: the last line of a module that defines ops."""
     for name, op in namespace.items():
         if isinstance(op, Primitive) and op.name == Primitive.name:
-            op.name = op.__name__ = op.__qualname__ = name.strip("_")
-            op.__doc__ = f"{op!r}; derivative rules are in the source."
+            op.name = name.strip("_")
             PRIMITIVES[name] = op
 
 

@@ -179,15 +179,14 @@ class Generator:
         n = _integer("randperm: n", n, 0, (2**32 - 1) // 20 - 1)  # above that, torch has another rule
         step = np.arange(max(n - 1, 0), dtype=np.int64)
         target = step + self.raw(step.size) % np.arange(n, 1, -1)
-        away = target != step
-        keys = np.sort(target[away] << 32 | step[away])  # by target, and then in the order of time
+        keys = np.sort(target << 32 | step)  # by target, and then in the order of time
         place, s = keys >> 32, keys & 0xFFFFFFFF
         first, last = np.diff(place, prepend=-1) != 0, np.diff(place, append=n) != 0
         held = np.arange(n, dtype=np.int64)
         held[place[last]] = s[last]
         while not np.array_equal(held, further := held[held]):
             held = further
-        result = held.copy()  # right for a step that targets its own place, and for the last place
+        result = held.copy()  # the last place has no step of its own
         result[s] = np.where(first, place, held[np.roll(s, 1)])
         return result
 
