@@ -1,6 +1,6 @@
 """tensorlite: reverse-mode automatic differentiation on NumPy (CPU) and CuPy (NVIDIA GPU), small enough to read."""
 
-from . import derived, functional, fused, ops, primitive, random
+from . import backend, derived, functional, fused, ops, primitive, random
 from .autograd import grad, no_grad
 from .backend import bool_, default_device, float16, float32, float64, int32, int64, uint8
 from .derived import *
@@ -8,3 +8,9 @@ from .ops import *
 from .primitive import unfused
 from .random import Generator, default_generator, manual_seed
 from .tensor import *
+
+
+def __getattr__(name: str):
+    if name == "bfloat16":  # needs the ml_dtypes package
+        return backend.bfloat16()
+    raise AttributeError(f"module 'tensorlite' has no attribute {name!r}")

@@ -8,7 +8,7 @@ import math
 
 from . import derived, ops
 from .autograd import Variable
-from .backend import is_floating, to_host, xp
+from .backend import device_of, is_floating, xp
 from .random import Generator, default_generator
 
 # ----- activations ------------------------------------------------------------------------------------------------
@@ -62,7 +62,8 @@ def linear(x, weight, bias=None):
 def embedding(weight, idx):
     """Rows of `weight` (V, D) at the integers `idx` (...): (..., D). Rows used more than once add up their gradients.
 
-    An index outside 0 .. V - 1 raises IndexError on every device (GPU libraries would wrap it silently).
+    An index outside 0 .. V - 1 raises IndexError. On a GPU nobody looks at the values, which would wait for it: check
+    ids where they are read.
     """
     check_indices("embedding", idx, weight.shape[0])
     return ops.getitem(weight, idx)
@@ -202,17 +203,20 @@ def check_last_axis(name: str, x, *vectors) -> None:
 
 
 def check_indices(name: str, idx, size: int, ignore_index: int | None = None) -> None:
-    """Integers in 0 .. size - 1 (or `ignore_index`), or a TypeError or IndexError that names the first that is not."""
+    """Integers in 0 .. size - 1 (or `ignore_index`), or a TypeError or IndexError that names the first that is not.
+
+    The values are looked at on the CPU only: anywhere else that would be a wait for the device at each step.
+    """
     raw = idx.data if isinstance(idx, Variable) else idx
     if raw.dtype.kind not in "iu":
         raise TypeError(f"{name}: indices must be integers, not {raw.dtype}")
-    if xp(raw).__name__ == "cupy":  # the kernels check there: looking here would wait for the GPU
+    if device_of(raw) != "cpu":
         return
     wrong = (raw < 0) | (raw >= size)
     if ignore_index is not None:
         wrong &= raw != ignore_index
     if wrong.any():
-        first = to_host(raw[wrong])[0]
+        first = raw[wrong][0]
         allowed = "" if ignore_index is None else f" (or ignore_index {ignore_index})"
         raise IndexError(f"{name}: index {first} is out of range: there are {size} classes, 0 to {size - 1}{allowed}")
 
