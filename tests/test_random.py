@@ -3,6 +3,7 @@
 import json
 import math
 import random
+from itertools import accumulate
 
 import numpy as np
 import pytest
@@ -221,7 +222,8 @@ rows = weights.flatmap(lambda first: st.lists(st.permutations(first), min_size=1
 def test_multinomial_race(seed, rows, dtype, data):
     p = np.array(rows, dtype)  # (B, C), every row with the same number of zeros
     num_samples = data.draw(st.integers(1, int((p[0] > 0).sum())))
-    drawn, scalar = Generator(seed).multinomial(p, num_samples), Scalar(seed)
+    replacement = num_samples == 1 and data.draw(st.booleans())  # makes no difference to one sample
+    drawn, scalar = Generator(seed).multinomial(p, num_samples, replacement=replacement), Scalar(seed)
     for row, found in zip(p, drawn, strict=True):
         q = [dtype(-math.log1p(-scalar.u())) for _ in row]
         order = sorted(range(len(row)), key=lambda i: row[i] / q[i], reverse=True)
@@ -238,6 +240,14 @@ def test_multinomial_with_replacement(seed, rows, dtype, num_samples):
         for i in found:
             u = scalar.u()
             assert running[i] / running[-1] < u <= running[i + 1] / running[-1]
+
+
+def test_multinomial_sums_in_the_dtype_of_p():
+    p = np.full(50257, np.float32(1 / 50257))
+    running = np.array(list(accumulate(p)))
+    assert running[-1] != 1
+    found = np.searchsorted(running / running[-1], Generator(2).rand(100_000, np.float64))
+    np.testing.assert_array_equal(Generator(2).multinomial(p, 100_000, replacement=True), found)
 
 
 # ----- the stream as a whole -----
@@ -318,8 +328,9 @@ class Largest(Constant):
     ids=str,
 )
 def test_a_zero_is_not_drawn_at_the_ends_of_the_stream(generator, p):
-    assert p[generator.multinomial(p)].all()
-    assert p[generator.multinomial(p, 5, replacement=True)].all()
+    with np.errstate(divide="raise", over="raise", invalid="raise"):
+        assert p[generator.multinomial(p)].all()
+        assert p[generator.multinomial(p, 5, replacement=True)].all()
 
 
 def test_a_zero_is_not_drawn_from_a_vocabulary():
@@ -329,14 +340,17 @@ def test_a_zero_is_not_drawn_from_a_vocabulary():
     assert (p == 0).sum() > 5000
     assert p[Generator(2).multinomial(p, 100_000, replacement=True)].all()
     assert p[Generator(2).multinomial(np.broadcast_to(p, (100, 50257)))].all()
-    flat = np.full(50257, np.float32(1 / 50257))  # its float32 sum is not 1
-    assert Generator(2).multinomial(flat, 100_000, replacement=True).max() <= 50256
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_uniform_leaves_its_upper_end_out(dtype):
     low = 2.0**23 if dtype == np.float32 else 2.0**52  # from here on, floats are 1 apart
     assert Largest().uniform(low, low + 1, 3, dtype).tolist() == [low] * 3
+
+
+def test_keep_is_strict():
+    assert not Largest().bernoulli_keep(2.0**-53, 3).any()  # u = 1 - 2**-53 is not below 1 - p
+    assert Constant().bernoulli_keep(1 - 2.0**-53, 3).all()
 
 
 def test_normals_are_finite_at_the_ends_of_the_stream():
@@ -410,6 +424,11 @@ def test_shapes_and_dtypes():
         (lambda g: g.multinomial(P, 5), ValueError, r"num_samples \(without replacement.*from 1 to 4, got 5$"),
         (lambda g: g.multinomial(P, 0, replacement=True), ValueError, r"num_samples must be from 1 .* got 0$"),
         (lambda g: g.load_state_dict({"seed": 3}), ValueError, r"state has .* key of 624 integers"),
+        (
+            lambda g: g.load_state_dict(g.state_dict() | {"key": [1, 2]}),
+            ValueError,
+            r"state has .* key of 624 integers",
+        ),
         (lambda g: g.load_state_dict(g.state_dict() | {"position": 625}), ValueError, r"position must be .* 625$"),
         (lambda g: g.load_state_dict(g.state_dict() | {"key": [2**32] * 624}), ValueError, r"key must be .* got"),
     ],
