@@ -178,12 +178,12 @@ class Generator:
         """
         n = _integer("randperm: n", n, 0, (2**32 - 1) // 20 - 1)  # above that, torch has another rule
         step = np.arange(max(n - 1, 0), dtype=np.int64)
-        target = step + self.raw(step.size) % np.arange(n, 1, -1)
+        target: np.ndarray = step + self.raw(step.size) % np.arange(n, 1, -1)
         keys = np.sort(target << 32 | step)  # by target, and then in the order of time
         place, s = keys >> 32, keys & 0xFFFFFFFF
         first, last = np.diff(place, prepend=-1) != 0, np.diff(place, append=n) != 0
         held = np.arange(n, dtype=np.int64)
-        held[place[last]] = s[last]
+        held[place[last]] = s[last]  # a step onto its own place cuts that place's chain, which none then follows
         while not np.array_equal(held, further := held[held]):
             held = further
         result = held.copy()  # the last place has no step of its own
@@ -201,7 +201,7 @@ class Generator:
         entry or with zeros alone, and for more samples than a row has nonzero classes, without replacement.
         """
         p = np.asarray(p)
-        _float(p.dtype)
+        _float(p.dtype, "multinomial: p")
         if p.ndim == 0 or p.shape[-1] == 0:
             raise ValueError(f"multinomial: p must have shape (..., C) with at least one class, got {p.shape}")
         rows = p.reshape(-1, p.shape[-1])  # (B, C)
@@ -268,10 +268,10 @@ def _integer(name: str, value: int, low: int, high: int) -> int:
     return int(value)
 
 
-def _float(dtype: DTypeLike) -> np.dtype:
+def _float(dtype: DTypeLike, what: str = "random numbers") -> np.dtype:
     dtype = np.dtype(dtype)
     if dtype not in (np.float32, np.float64):
-        raise TypeError(f"random numbers are float32 or float64, got dtype {dtype}; cast the result instead")
+        raise TypeError(f"{what} must be of dtype float32 or float64, got {dtype}; use astype")
     return dtype
 
 
