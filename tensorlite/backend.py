@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -164,3 +165,17 @@ def blas_environment() -> list[str]:
             "OPENBLAS_L2_SIZE overrides the cache size that OpenBLAS measures: unset it, unless you meant it"
         )
     return warnings
+
+
+def blas() -> dict[str, str]:
+    """NumPy's BLAS: its name and version and, for the OpenBLAS of NumPy's own wheels, the kernels and threads in use."""
+    built_with = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
+    about = {"name": str(built_with["name"]), "version": str(built_with["version"])}
+    package = Path(np.__file__).parent
+    for path in (*package.parent.glob("numpy.libs/*openblas*"), *package.glob(".dylibs/*openblas*")):
+        library = ctypes.CDLL(str(path))  # already loaded: the same one
+        if hasattr(library, "scipy_openblas_get_corename64_"):
+            library.scipy_openblas_get_corename64_.restype = ctypes.c_char_p
+            about["kernels"] = library.scipy_openblas_get_corename64_().decode()
+            about["threads"] = str(library.scipy_openblas_get_num_threads64_())
+    return about
