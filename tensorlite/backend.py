@@ -168,7 +168,7 @@ def blas_environment() -> list[str]:
 
 
 def blas() -> dict[str, str]:
-    """NumPy's BLAS: its name and version and, for the OpenBLAS of NumPy's own wheels, the kernels and threads in use."""
+    """NumPy's BLAS: name and version, and for the OpenBLAS of NumPy's own wheels the kernels and threads in use."""
     built_with = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
     about = {"name": str(built_with["name"]), "version": str(built_with["version"])}
     package = Path(np.__file__).parent
