@@ -26,7 +26,6 @@ class SelfAttention(nn.Module):
     """Adds what is learned: x (..., T, d_in) -> softmax(q k^T / sqrt(d_out)) v (..., T, d_out), q, k, v linear in x."""
 
     def __init__(self, d_in: int, d_out: int, qkv_bias: bool = False):
-        super().__init__()
         self.W_query = nn.Linear(d_in, d_out, bias=qkv_bias)
         self.W_key = nn.Linear(d_in, d_out, bias=qkv_bias)
         self.W_value = nn.Linear(d_in, d_out, bias=qkv_bias)
@@ -41,7 +40,6 @@ class CausalAttention(nn.Module):
     """Adds that no position sees a later one, and dropout on the weights: x (B, T, d_in) -> (B, T, d_out)."""
 
     def __init__(self, d_in: int, d_out: int, context_length: int, dropout: float, qkv_bias: bool = False):
-        super().__init__()
         self.W_query = nn.Linear(d_in, d_out, bias=qkv_bias)
         self.W_key = nn.Linear(d_in, d_out, bias=qkv_bias)
         self.W_value = nn.Linear(d_in, d_out, bias=qkv_bias)
@@ -68,7 +66,6 @@ class ConcatenatedHeads(nn.Module):
         num_heads: int,
         qkv_bias: bool = False,
     ):
-        super().__init__()
         self.heads = nn.ModuleList(
             [CausalAttention(d_in, d_out, context_length, dropout, qkv_bias) for _ in range(num_heads)]
         )
@@ -93,7 +90,6 @@ class MultiHeadAttention(nn.Module):
         num_heads: int,
         qkv_bias: bool = False,
     ):
-        super().__init__()
         if d_out % num_heads:
             raise ValueError(f"num_heads must divide d_out: got num_heads {num_heads} and d_out {d_out}")
         self.W_query = nn.Linear(d_in, d_out, bias=qkv_bias)

@@ -25,7 +25,6 @@ class GPT(nn.Module):
     """
 
     def __init__(self, config: GPTConfig):
-        super().__init__()
         self.config = config
         self.token_embedding = nn.Embedding(config.vocab_size, config.n_embd)
         self.position_embedding = nn.Embedding(config.context_length, config.n_embd)
@@ -97,7 +96,6 @@ class Block(nn.Module):
     """Attention between positions, then a network at each: x (B, T, C) -> (B, T, C). Both add to what they read."""
 
     def __init__(self, config: GPTConfig):
-        super().__init__()
         self.norm1 = nn.LayerNorm(config.n_embd)
         self.attention = MultiHeadAttention(
             config.n_embd,
@@ -120,7 +118,6 @@ class FeedForward(nn.Module):
     """A two-layer network at each position by itself, four times as wide inside: (..., C) -> (..., C)."""
 
     def __init__(self, n_embd: int):
-        super().__init__()
         self.expand = nn.Linear(n_embd, 4 * n_embd)
         self.contract = nn.Linear(4 * n_embd, n_embd)
 

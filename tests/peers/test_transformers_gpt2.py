@@ -1,4 +1,4 @@
-"""The same weights in transformers' GPT2LMHeadModel: logits, loss, every gradient, and the greedy text."""
+"""The same weights in transformers' GPT2LMHeadModel: logits, loss, every gradient (float64), and the greedy text."""
 
 import numpy as np
 import pytest
@@ -19,17 +19,25 @@ def pair():
     """(ours, theirs): one set of random weights, all biases and norms moved away from their quiet beginnings."""
     theirs = transformers.GPT2LMHeadModel(
         transformers.GPT2Config(
-            vocab_size=97, n_positions=24, n_embd=32, n_layer=3, n_head=4, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0
+            vocab_size=97,
+            n_positions=24,
+            n_embd=32,
+            n_layer=3,
+            n_head=4,
+            resid_pdrop=0,
+            embd_pdrop=0,
+            attn_pdrop=0,
+            bos_token_id=None,
+            eos_token_id=None,
         )
-    )
+    ).double()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in theirs.parameters():
-            parameter += 0.3 * torch.randn(parameter.shape, generator=generator)
-    ours = GPT(CONFIG)
-    for name, value in ours_from(lambda name: theirs.get_parameter(name).detach()).items():
-        parameter = dict(ours.named_parameters())[name]
-        parameter.data[...] = value
+            parameter += 0.3 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+    ours = GPT(CONFIG).to(tl.float64)
+    weights = ours_from(lambda name: theirs.get_parameter(name).detach())
+    ours.load_state_dict({name: tl.tensor(value) for name, value in weights.items()})
     return ours, theirs
 
 
@@ -66,8 +74,8 @@ def test_logits_loss_and_gradients(pair):
     logits, loss = ours(tl.tensor(x), tl.tensor(y))
     expected = theirs(torch.tensor(x)).logits
     expected_loss = torch.nn.functional.cross_entropy(expected.flatten(0, 1), torch.tensor(y).flatten())
-    np.testing.assert_allclose(logits.numpy(), expected.detach().numpy(), rtol=1e-3, atol=1e-3)
-    assert loss.item() == pytest.approx(expected_loss.item(), rel=1e-5)
+    np.testing.assert_allclose(logits.numpy(), expected.detach().numpy(), rtol=1e-10, atol=1e-10)
+    assert loss.item() == pytest.approx(expected_loss.item(), rel=1e-12)
 
     ours.zero_grad()
     loss.backward()
@@ -76,15 +84,14 @@ def test_logits_loss_and_gradients(pair):
     expected_gradients = ours_from(lambda name: theirs.get_parameter(name).grad)
     assert expected_gradients.keys() == {name for name, _ in ours.named_parameters()}
     for name, parameter in ours.named_parameters():
-        gradient, wanted = parameter.grad.numpy(), expected_gradients[name]
-        assert np.linalg.norm(gradient - wanted) <= 1e-4 * np.linalg.norm(wanted) + 1e-7, name
+        np.testing.assert_allclose(
+            parameter.grad.numpy(), expected_gradients[name], rtol=1e-9, atol=1e-12, err_msg=name
+        )
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_greedy_text(pair):
     ours, theirs = pair
     prompt = [5, 17, 80, 2]
-    expected = theirs.generate(
-        torch.tensor([prompt]), max_new_tokens=20, do_sample=False, pad_token_id=0, eos_token_id=None
-    )
+    expected = theirs.generate(torch.tensor([prompt]), max_new_tokens=20, do_sample=False, pad_token_id=0)
     assert generate(ours, [prompt], 20) == [expected[0, len(prompt) :].tolist()]
