@@ -114,7 +114,7 @@ PRESETS: dict[str, GPTConfig] = {
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """How a GPT is trained. Every field is a flag of `gpt train`, and its comment is the flag's help."""
+    """Train a GPT on text. (Every field is a flag of `gpt train`, and its comment is the flag's help.)"""
 
     text: tuple[Path, ...] = ()  # UTF-8 files to learn from, one after another; none: this Python's language reference
     tokenizer: Literal["bpe", "char", "word", "gpt2"] = "bpe"  # what a token is; bpe is trained on the text itself

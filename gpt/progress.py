@@ -1,0 +1,109 @@
+"""What training shows: lines that stay, on a terminal a bar that moves below them, and a table at the end.
+
+One idea: the same lines everywhere. A terminal, a pipe and the run's log.txt get them (the log with the time of day);
+only the bar needs a terminal.
+"""
+
+import math
+import sys
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, TaskProgressColumn, TextColumn
+from rich.progress import Progress as Bar
+from rich.table import Table
+
+REFRESH = 0.2  # seconds: a bar drawn after every step would cost a small model's training several percent
+
+
+class Progress:
+    """Lines, bar and clock of a training run from step `start` to `total`; `with` puts the terminal right again."""
+
+    def __init__(self, start: int, total: int, tokens_per_step: int, console: Console, log: Path):
+        self.console, self.log, self.total, self.tokens_per_step = console, log, total, tokens_per_step
+        columns = (TextColumn("step {task.completed:,}/{task.total:,}"), BarColumn(None), TaskProgressColumn())
+        # No refreshing thread: it would take its turns from the computation.
+        self.bar = Bar(*columns, TextColumn("{task.description}"), console=console, auto_refresh=False, transient=True)
+        self.task = self.bar.add_task("", total=total, completed=start)
+        self.begun = self.drawn = time.monotonic()
+        self.done, self.training_time = 0, 0.0
+        self.losses: list[float] = []
+        self.validation = ""
+
+    def __enter__(self) -> Self:
+        if self.console.is_terminal:
+            self.bar.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.bar.stop()
+
+    def say(self, line: str) -> None:
+        """Print a line and add it to the log."""
+        say(self.console, self.log, line)
+
+    def step(self, step: int, loss: float, seconds: float) -> None:
+        """One more step, which took `seconds`."""
+        self.done += 1
+        self.training_time += seconds
+        self.losses.append(loss)
+        if self.console.is_terminal and time.monotonic() - self.drawn > REFRESH:
+            self.drawn = time.monotonic()
+            text = f"loss {loss:.3f}{self.validation}  {self.tokens_per_second():,.0f} tokens/s  {self.time_left(step)}"
+            self.bar.update(self.task, completed=step, description=text, refresh=True)
+
+    def evaluated(self, step: int, validation_loss: float, lr: float) -> None:
+        """A line with the validation loss, and the training loss averaged since the line before."""
+        self.validation = f"  validation {validation_loss:.3f}"
+        mean = f"  loss {sum(self.losses) / len(self.losses):.4f}" if self.losses else ""
+        self.losses = []
+        rate = f"  lr {lr:.1e}  {self.tokens_per_second():,.0f} tokens/s  {self.time_left(step)}" if self.done else ""
+        width = len(f"{self.total:,}")
+        self.say(f"step {step:>{width},}/{self.total:,}{mean}  validation {validation_loss:.4f}{rate}")
+
+    def tokens_per_second(self) -> float:
+        """Tokens trained on per second of training: evaluations, samples and checkpoints are not counted."""
+        return self.done * self.tokens_per_step / self.training_time if self.training_time else 0.0
+
+    def time_left(self, step: int) -> str:
+        """Until the last step at the pace so far, everything counted."""
+        left = (self.total - step) * (time.monotonic() - self.begun) / max(self.done, 1)
+        minutes, seconds = divmod(math.ceil(left), 60)
+        hours, minutes = divmod(minutes, 60)
+        return (f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}") + " left"
+
+
+def say(console: Console, log: Path, line: str) -> None:
+    """Print a line as it is, and add it to the log with the time of day."""
+    with open(log, "a", encoding="utf-8") as file:
+        file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S}  {line}\n")
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def result_table(title: str, rows: dict[str, str]) -> Table:
+    """Names on the left, values on the right."""
+    table = Table(title=title, show_header=False, title_justify="left")
+    table.add_column()
+    table.add_column(justify="right")
+    for name, value in rows.items():
+        table.add_row(name, value)
+    return table
+
+
+def peak_memory() -> int:
+    """The most memory that this process has held so far, in bytes."""
+    import resource  # not on Windows
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def bytes_text(n: int) -> str:
+    """1536 -> '1.5 KiB'."""
+    size, units = float(n), ["bytes", "KiB", "MiB", "GiB", "TiB"]
+    while size >= 1024 and len(units) > 1:
+        size, units = size / 1024, units[1:]
+    return f"{size:.4g} {units[0]}"
