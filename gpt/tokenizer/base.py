@@ -130,9 +130,7 @@ class StreamDecoder:
     def flush(self) -> str:
         """What is left at the end: U+FFFD for an unfinished character, else "". Then it is as new."""
         self._last = []
-        text = self._utf8.decode(b"", final=True)
-        self._utf8.reset()
-        return text
+        return self._utf8.decode(b"", final=True)
 
 
 # ----- files ------------------------------------------------------------------------------------------------

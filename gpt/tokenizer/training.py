@@ -74,7 +74,7 @@ class _Pieces:
         born: dict[Pair, int] = {}
         for p in sorted(places.pop(pair)):
             q = following[p]
-            if ids[p] != left or q < 0 or ids[q] != right:
+            if ids[p] != left or ids[q] != right:
                 continue  # an overlapping occurrence (aaa) or an earlier merge was here first
             weight, before, after = self.weight[p], preceding[p], following[q]
             if before >= 0:
@@ -89,7 +89,6 @@ class _Pieces:
                 born[new, ids[after]] = 0
                 preceding[after] = p
             ids[p], ids[q], following[p] = new, -1, after
-        del counts[pair]
         return {pair: counts[pair] for pair in born}
 
 
@@ -110,7 +109,7 @@ def learn_merges(pieces: Counter[str], number: int) -> list[Pair]:
     merges: list[Pair] = []
     while heap and len(merges) < number:
         promised, pair = heapq.heappop(heap)
-        count = state.counts.get(pair, 0)
+        count = state.counts[pair]
         if count < MIN_COUNT:
             continue
         if count != -promised:

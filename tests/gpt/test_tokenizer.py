@@ -71,6 +71,11 @@ def test_word_tokenizer_gives_the_books_ids(verdict):
     assert v1.decode(ids) == '" It\' s the last he painted, you know," Mrs. Gisburn said with pardonable pride.'
 
 
+def test_special_tokens_in_the_text_are_no_words():
+    tok = WordTokenizer.train(f"b {END} <|unk|> a", unknown=True)
+    assert tok.decode(range(tok.vocab_size)) == f"a b {END} <|unk|>"
+
+
 def test_word_tokenizer_version_2_encodes_unknown_words_and_the_end_of_text(verdict):
     tok = WordTokenizer.train(verdict, unknown=True)
     ids = tok.encode(f"Hello, do you like tea? {END} In the sunlit terraces of the palace.")
@@ -157,7 +162,7 @@ def test_a_megabyte_without_a_break_neither_hangs_nor_panics(gpt2_tokenizer, uni
 )
 @example(parts=[" " * 20_000, "x"])
 @example(parts=["x", " " * 20_000])
-@example(parts=["x", " " * 20_000, "\x1c"])
+@example(parts=["\xa0" * 20_000, "\x1c", "x"])
 def test_long_white_space_is_encoded_as_tiktoken_alone_would(gpt2_tokenizer, parts):
     text = "".join(parts)
     ranks = {token: id for id, token in enumerate(gpt2_tokenizer.tokens)}
