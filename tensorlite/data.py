@@ -1,0 +1,289 @@
+"""Data: datasets, the loader that makes batches of them in torch's order, and files of tokens.
+
+One idea: **an epoch is a list of indices**, and everything else follows from it: the loader shuffles indices and its
+position is how many batches of them are done, so it can stop anywhere and go on with the next batch. A dataset is
+anything with `len` and `[i]`, a list too. A text of any length is a flat file of token ids, mapped into memory.
+
+What it refuses: worker processes (an item is a slice of mapped memory; there is nothing to wait for), and token files
+that are not exactly what their header says.
+"""
+
+import itertools
+import os
+import struct
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from .derived import stack
+from .files import replacing
+from .random import Generator, default_generator
+from .tensor import Tensor, tensor
+
+
+class Dataset(Protocol):
+    """What a DataLoader draws from: a length, and an item for each index from 0 on."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any: ...
+
+
+# ----- batches ----------------------------------------------------------------------------------------------------
+
+
+class DataLoader:
+    """Batches of a dataset, in the order in which torch's DataLoader gives them for the same seed.
+
+    Each `iter()` is an epoch. It takes one random64 from the generator (also when not shuffling) and, when shuffling,
+    at its first batch a second one, whose fresh generator permutes the indices. A `generator` that was given (else the
+    default one) permutes by itself, and draws one unused permutation more at the end. `collate` makes a batch of a list
+    of items (default: `default_collate`). The last batch is smaller where the length does not divide, or left out
+    (`drop_last`).
+    """
+
+    def __init__(
+        self, dataset: Dataset, batch_size: int = 1, shuffle: bool = False, drop_last: bool = False,
+        collate: Callable[[list], Any] | None = None, generator: Generator | None = None,
+    ):  # fmt: skip
+        if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer) or batch_size < 1:
+            raise ValueError(f"DataLoader: batch_size must be a positive integer, not {batch_size!r}")
+        if len(dataset) < (batch_size if drop_last else 1):
+            raise ValueError(
+                f"DataLoader: {len(dataset)} items make no batch of {batch_size}: give more data"
+                + (", a smaller batch_size, or drop_last=False" if drop_last else "")
+            )
+        self.dataset, self.batch_size, self.shuffle, self.drop_last = dataset, int(batch_size), shuffle, drop_last
+        self.collate, self.generator = collate or default_collate, generator
+        self._epoch: dict[str, Any] | None = None  # the position in the epoch that was begun last, until it ends
+        self._resuming = False
+
+    def __len__(self) -> int:
+        """How many batches an epoch has."""
+        whole, rest = divmod(len(self.dataset), self.batch_size)
+        return whole + (rest > 0 and not self.drop_last)
+
+    def __iter__(self) -> Iterator[Any]:
+        if self._resuming and self._epoch is not None:
+            epoch = self._epoch
+        else:
+            (self.generator or default_generator).loader_seed()  # torch seeds its workers with it
+            epoch = self._epoch = {"batches": 0, "order": None}
+        self._resuming = False
+        return self._batches(epoch)
+
+    def _batches(self, epoch: dict[str, Any]) -> Iterator[Any]:
+        n = len(self.dataset)
+        order = self._order(epoch, n)
+        for batch in range(epoch["batches"], len(self)):
+            indices = order[batch * self.batch_size : (batch + 1) * self.batch_size]
+            items = self.collate([self.dataset[int(i)] for i in indices])
+            epoch["batches"] = batch + 1
+            yield items
+        if self.shuffle and self.generator is not None:
+            self.generator.randperm(n)  # torch draws a permutation more, to fill up the epoch with its first 0 indices
+        if self._epoch is epoch:
+            self._epoch = None
+
+    def _order(self, epoch: dict[str, Any], n: int) -> Sequence[int] | np.ndarray:
+        """The indices of an epoch; the generator's state from before it permuted goes into the position."""
+        if not self.shuffle:
+            return range(n)
+        if epoch["order"] is not None:
+            generator = Generator()
+            generator.load_state_dict(epoch["order"])
+        else:
+            generator = self.generator or Generator(default_generator.loader_seed())
+            epoch["order"] = generator.state_dict()
+        return generator.randperm(n)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the epoch stands that was begun last, ready for JSON. A generator's own state is not part of it.
+
+        Taken in the body of a loop over the loader, the batch at hand counts as done.
+        """
+        epoch = None if self._epoch is None else dict(self._epoch)
+        return {**self._shape(), "epoch": epoch}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The next `iter()` goes on where `state_dict()` was taken: with the next batch, drawing nothing again.
+
+        ValueError if the dataset's length or the batches were others then.
+        """
+        shape = self._shape()
+        if state.keys() != {*shape, "epoch"}:
+            raise ValueError(
+                f"a DataLoader's state has {', '.join(shape)} and epoch, not {', '.join(map(repr, state))}"
+            )
+        if wrong := [f"{name} {state[name]}, now {shape[name]}" for name in shape if state[name] != shape[name]]:
+            raise ValueError(f"this position belongs to another DataLoader: {'; '.join(wrong)}")
+        self._epoch = None if state["epoch"] is None else dict(state["epoch"])
+        self._resuming = self._epoch is not None
+
+    def _shape(self) -> dict[str, Any]:
+        """What a position depends on."""
+        names = ("batch_size", "shuffle", "drop_last")
+        return {"items": len(self.dataset), **{name: getattr(self, name) for name in names}}
+
+
+def default_collate(items: list) -> Any:
+    """A batch of items that look alike: arrays, Tensors and numbers are stacked along a new first axis, as Tensors.
+
+    ints become int64, floats float32, arrays keep their dtype. Tuples and dicts become one of batches; strings a list.
+    """
+    first = items[0]
+    if isinstance(first, Tensor | np.ndarray):
+        shapes = [item.shape for item in items]
+        for i, shape in enumerate(shapes):
+            if shape != shapes[0]:
+                raise ValueError(
+                    f"collate: item {i} of the batch has shape {shape}, item 0 has {shapes[0]}: give the DataLoader a "
+                    "collate function that pads"
+                )
+        return stack(items) if isinstance(first, Tensor) else Tensor(np.stack(items))
+    if isinstance(first, tuple):
+        return tuple(default_collate(list(column)) for column in zip(*items, strict=True))
+    if isinstance(first, dict):
+        return {key: default_collate([item[key] for item in items]) for key in first}
+    if isinstance(first, str):
+        return items
+    if isinstance(first, bool | int | float | np.generic):
+        return tensor(np.array(items) if isinstance(first, np.generic) else items)
+    raise TypeError(
+        f"collate: items of type {type(first).__name__} are not stacked: give arrays, numbers, strings, tuples, dicts, "
+        "or give the DataLoader a collate function"
+    )
+
+
+# ----- token files ------------------------------------------------------------------------------------------------
+
+MAGIC = b"tltokens"
+VERSION = 1
+HEADER = struct.Struct("<8sIIQQ")  # magic, version, bytes per id (2 or 4), vocabulary size, number of ids; then the ids
+CHUNK = 1 << 20  # ids held in memory at a time
+
+
+def write_tokens(path: str | os.PathLike, ids: Iterable, vocab_size: int) -> int:
+    """Write token ids to a file for TokenFile, and return how many there were.
+
+    `ids` yields ints, or arrays or lists of ints (a document each, say): only a piece is in memory at a time. Two bytes
+    per id up to a vocabulary of 65,536, else four. ValueError names the first id outside 0 .. vocab_size - 1. The file
+    appears whole or not at all.
+    """
+    if isinstance(vocab_size, bool) or not isinstance(vocab_size, int | np.integer) or not 1 <= vocab_size <= 2**32:
+        raise ValueError(f"write_tokens: vocab_size must be an integer from 1 to 2**32, not {vocab_size!r}")
+    dtype = np.dtype("<u2" if vocab_size <= 2**16 else "<u4")
+    count = 0
+    with replacing(path) as file:
+        file.write(bytes(HEADER.size))
+        for piece in _pieces(ids):
+            _check_ids("write_tokens", piece, vocab_size, count)
+            file.write(np.ascontiguousarray(piece, dtype).data)
+            count += piece.size
+        if not count:
+            raise ValueError("write_tokens: there are no tokens to write")
+        file.seek(0)
+        file.write(HEADER.pack(MAGIC, VERSION, dtype.itemsize, vocab_size, count))
+    return count
+
+
+def _pieces(ids: Iterable) -> Iterator[np.ndarray]:
+    """`ids` as 1-D arrays: single ints gathered to CHUNK, arrays and lists as they come."""
+    iterator = iter([ids] if isinstance(ids, np.ndarray) else ids)
+    for first in iterator:
+        if isinstance(first, int | np.integer):
+            yield np.array([first, *itertools.islice(iterator, CHUNK - 1)])
+        elif (piece := np.asarray(first)).size:
+            yield piece
+
+
+def _check_ids(name: str, piece: np.ndarray, vocab_size: int, position: int = 0) -> None:
+    if piece.dtype.kind not in "iu" or piece.ndim != 1:
+        raise TypeError(f"{name}: token ids must be integers in a row, not {piece.dtype} of shape {piece.shape}")
+    if piece.min() < 0 or piece.max() >= vocab_size:
+        i = int(np.argmax((piece < 0) | (piece >= vocab_size)))
+        raise ValueError(f"{name}: token {position + i} is {piece[i]}, outside 0 .. {vocab_size - 1} (the vocabulary)")
+
+
+class TokenFile:
+    """A file made by `write_tokens`, mapped into memory: `len`, `[i]`, `[a:b]` read only what they need.
+
+    `.tokens` is the read-only map (uint16 or uint32, little-endian), `.vocab_size` the vocabulary. Opening checks the
+    header, the length of the file and, unless `check=False` (it reads the whole file once), that every id is in the
+    vocabulary. ValueError says what is wrong; OSError where the file cannot be read.
+    """
+
+    def __init__(self, path: str | os.PathLike, check: bool = True):
+        self.path = Path(path)
+        with open(self.path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            header = file.read(HEADER.size)
+        itemsize, self.vocab_size, count = self._parse(header)
+        if size != HEADER.size + count * itemsize:
+            raise self._error(
+                f"its header says {count} ids of {itemsize} bytes, but {size - HEADER.size} bytes follow it: the file "
+                "was cut off or changed"
+            )
+        self.tokens = np.memmap(self.path, f"<u{itemsize}", "r", HEADER.size, (count,))
+        for start in range(0, count if check else 0, CHUNK):
+            _check_ids(str(self.path), self.tokens[start : start + CHUNK], self.vocab_size, start)
+
+    def _parse(self, header: bytes) -> tuple[int, int, int]:
+        """(bytes per id, vocabulary size, number of ids)"""
+        if len(header) < HEADER.size:
+            raise self._error(f"it is empty or too short for a header ({len(header)} bytes)")
+        magic, version, itemsize, vocab_size, count = HEADER.unpack(header)
+        if magic != MAGIC:
+            raise self._error(f"it starts with {magic!r}, not with {MAGIC!r}: make one with write_tokens")
+        if version != VERSION:
+            raise self._error(f"it has format version {version}, and this tensorlite reads version {VERSION}")
+        if itemsize not in (2, 4) or not 1 <= vocab_size <= 256**itemsize or not count:
+            raise self._error(
+                f"its header makes no sense: {itemsize} bytes an id, vocabulary {vocab_size}, {count} ids"
+            )
+        return itemsize, vocab_size, count
+
+    def _error(self, reason: str) -> ValueError:
+        return ValueError(f"{self.path} is not a token file that can be used: {reason}")
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __getitem__(self, index):
+        return self.tokens[index]
+
+    def windows(self, length: int, stride: int) -> "Windows":
+        """The whole file as training examples; for a part of it, `Windows(file[a:b], length, stride)`."""
+        return Windows(self, length, stride)
+
+
+class Windows:
+    """Training examples cut from a row of tokens: a TokenFile, a slice of one, an array or a list.
+
+    From i = 0, stride, 2 stride, ...: x = tokens[i : i + length] and y = tokens[i + 1 : i + 1 + length], int64 arrays.
+    There are ceil((n - length) / stride) of them; ValueError if n is at most `length`.
+    """
+
+    def __init__(self, tokens, length: int, stride: int):
+        for name, value in (("length", length), ("stride", stride)):
+            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+                raise ValueError(f"Windows: {name} must be a positive integer, not {value!r}")
+        self.tokens = tokens.tokens if isinstance(tokens, TokenFile) else np.asarray(tokens)
+        if self.tokens.ndim != 1 or (self.tokens.size and self.tokens.dtype.kind not in "iu"):
+            raise TypeError(f"Windows: tokens must be integers in a row, not {self.tokens.dtype} {self.tokens.shape}")
+        if len(self.tokens) <= length:
+            raise ValueError(
+                f"Windows: {len(self.tokens)} tokens are too few: a window of {length} and the token after it need "
+                f"{length + 1}; give more text or a shorter length"
+            )
+        self.length, self.stride = length, stride
+
+    def __len__(self) -> int:
+        return -(-(len(self.tokens) - self.length) // self.stride)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        start = range(len(self))[index] * self.stride
+        window = np.array(self.tokens[start : start + self.length + 1], np.int64)
+        return window[:-1], window[1:]

@@ -1,0 +1,47 @@
+"""Replacing a file so that there is always a whole one: the old or the new, whatever fails and whenever.
+
+One idea: write beside, then rename. The new bytes go to a temporary file in the same folder, reach the disk (fsync),
+and only then take the old file's name in one step (rename), which reaches the disk too.
+"""
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+
+@contextmanager
+def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
+    """`with replacing(path) as file:` write bytes to `file`; they become the file at `path` when the block ends.
+
+    If anything fails, in the block or after, the file at `path` is what it was, and the temporary one is removed (a
+    killed process leaves it: `.<16 hex digits>.tmp`). A symlink stays, its target is replaced. The mode is that of any
+    new file, 0666 without the umask's bits. A failed write is an OSError that names `path`.
+    """
+    target = Path(os.path.realpath(path))
+    temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno and error.filename in (None, str(temporary)):
+            reason = f"{os.strerror(error.errno)}: not written, what was there before still is"
+            raise OSError(error.errno, reason, str(path)) from error
+        raise
+    _fsync_folder(target.parent)
+
+
+def _fsync_folder(folder: Path) -> None:
+    if os.name != "posix":  # elsewhere a folder cannot be opened; the rename is left to the system
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,398 @@
+"""Modules: layers whose parameters have names.
+
+One idea: a module is an ordinary object, and **its attributes are its structure**. The Parameters and Modules among
+them, in the order in which they were assigned, are what `parameters()`, `state_dict()` and `to()` walk. There is no
+registry and no metaclass, so `super().__init__()` is not needed. The layers start from torch's distributions, drawn in
+torch's order: a seed gives torch's weights.
+
+What it refuses: a new attribute once `__init__` is done (a mistyped name, nearly always; `__init__` is the list of what
+a module has), Modules hidden in a list, a Tensor in a Parameter's place, and a state that does not fit in every name,
+shape and dtype.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Self
+
+import numpy as np
+
+from . import fused as F
+from . import ops
+from .backend import DEVICES, device_of, is_array, is_floating, to_device
+from .random import Generator, default_generator
+from .tensor import Tensor, ones, tensor, zeros
+
+
+class Parameter(Tensor):
+    """A Tensor that a module learns: a leaf that requires a gradient, holding a copy of `data` (as `tensor` takes it).
+
+    Its values change through an optimizer or `load_state_dict`. Who writes to `.data` directly calls `.changed()`.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, data):
+        super().__init__(tensor(data, requires_grad=True).data, requires_grad=True)
+
+
+# ----- Module -----------------------------------------------------------------------------------------------------
+
+
+def _sealing(init: Callable) -> Callable:
+    """`init`, after which the object takes no new attributes (unless it is a subclass's __init__ that called it)."""
+
+    @functools.wraps(init)
+    def __init__(self, *args, **kwargs):
+        init(self, *args, **kwargs)
+        if type(self).__init__ is __init__:
+            vars(self)["_sealed"] = True
+
+    return __init__
+
+
+class Module:
+    """Something with parameters and a `forward`: subclass it, assign the parts in `__init__`, write `forward`.
+
+    Where two modules share a Parameter (tied weights), it counts once, under the first of its names. A plain Tensor
+    among the attributes is a constant: `to()` takes it along, `parameters()` and `state_dict()` do not.
+    """
+
+    training = True  # what train() and eval() set
+    forward: Callable[..., Any]  # what a subclass computes
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        if "__init__" in vars(cls):
+            cls.__init__ = _sealing(cls.__init__)  # type: ignore[method-assign]
+
+    def __call__(self, *args, **kwargs):
+        return self.forward(*args, **kwargs)
+
+    # ----- attributes -----
+
+    def __getattr__(self, name: str):
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}{self._close_to(name)}")
+
+    def __setattr__(self, name: str, value) -> None:
+        attributes = vars(self)
+        if "_sealed" in attributes and name not in attributes and not hasattr(type(self), name):
+            raise AttributeError(
+                f"{type(self).__name__} has no attribute {name!r} to replace{self._close_to(name)}; new ones are "
+                "assigned in __init__"
+            )
+        if isinstance(attributes.get(name), Parameter) and not isinstance(value, Parameter | None):
+            raise TypeError(
+                f"{type(self).__name__}.{name} is a Parameter: replace it by a Parameter, not by a "
+                f"{type(value).__name__}; to change its values, write to .data and call .changed()"
+            )
+        super().__setattr__(name, value)
+
+    def _close_to(self, name: str) -> str:
+        import difflib  # only when something is wrong already
+
+        close = difflib.get_close_matches(name, [known for known in dir(self) if not known.startswith("_")])
+        return f": did you mean {' or '.join(close)}?" if close else ""
+
+    # ----- structure -----
+
+    def children(self) -> Iterator[tuple[str, "Module"]]:
+        """(name, module) of the modules among the attributes, in the order of their definition."""
+        for name, value in vars(self).items():
+            if isinstance(value, Module):
+                yield name, value
+            elif isinstance(value, list | tuple | dict):
+                parts = value.values() if isinstance(value, dict) else value
+                if any(isinstance(part, Module | Parameter) for part in parts):
+                    raise TypeError(
+                        f"{type(self).__name__}.{name} is a {type(value).__name__} that holds modules or Parameters, "
+                        "which would be overlooked there: use a ModuleList, or an attribute for each"
+                    )
+
+    def named_modules(self) -> Iterator[tuple[str, "Module"]]:
+        """(name, module) of this module, named "", and of all below it, each once; a parent before its children."""
+        seen, stack = set(), [("", self)]
+        while stack:
+            path, module = stack.pop()
+            if id(module) in seen:
+                continue
+            seen.add(id(module))
+            yield path, module
+            stack += [(f"{path}.{name}" if path else name, child) for name, child in module.children()][::-1]
+
+    def modules(self) -> Iterator["Module"]:
+        """This module and all below it, each once."""
+        return (module for _, module in self.named_modules())
+
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """(name, Parameter) of all Parameters, each once: a module's own before those of its children."""
+        seen = set()
+        for path, module in self.named_modules():
+            for name, value in vars(module).items():
+                if isinstance(value, Parameter) and id(value) not in seen:
+                    seen.add(id(value))
+                    yield f"{path}.{name}" if path else name, value
+
+    def parameters(self) -> Iterator[Parameter]:
+        """All Parameters, each once."""
+        return (p for _, p in self.named_parameters())
+
+    def num_parameters(self) -> int:
+        """How many numbers the Parameters hold; tied ones count once."""
+        return sum(p.size for p in self.parameters())
+
+    def __repr__(self) -> str:
+        plain = [f"{k}={v!r}" for k, v in vars(self).items() if k[0] != "_" and isinstance(v, bool | int | float | str)]
+        parts = [f"{name}: {child!r}".replace("\n", "\n  ") for name, child in self.children()]
+        inside = "".join(f"\n  {part}" for part in parts) + "\n" if parts else ""
+        return f"{type(self).__name__}({', '.join(plain)}{inside})"
+
+    # ----- state -----
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The Parameters by name, detached. They share memory with the module: clone what shall stay as it is."""
+        return {name: p.detach() for name, p in self.named_parameters()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor], strict: bool = True) -> tuple[list[str], list[str]]:
+        """Copy `state` into the Parameters, in place: they stay the same objects, tied ones stay tied.
+
+        Everything is looked at before anything is copied. A wrong shape or dtype anywhere, and with `strict` a
+        missing or an unexpected name, raises one ValueError that lists them all. Returns the missing and the
+        unexpected names (both empty when strict). From another device, values are moved.
+        """
+        own = dict(self.named_parameters())
+        values = {name: x.data if isinstance(x, Tensor) else x for name, x in state.items()}
+        missing = [name for name in own if name not in values]
+        unexpected = [name for name in values if name not in own]
+        problems = [f"missing: {', '.join(missing)}"] if missing and strict else []
+        problems += [f"unexpected: {', '.join(unexpected)}"] if unexpected and strict else []
+        for name, p in own.items():
+            if name in values and (wrong := misfit(values[name], p)):
+                problems.append(f"{name}: {wrong}")
+        if problems:
+            raise ValueError(f"this state does not fit {type(self).__name__}:\n  " + "\n  ".join(problems))
+        for name, p in own.items():
+            if name in values:
+                p.data[...] = to_device(values[name], p.device)
+                p.changed()
+        return missing, unexpected
+
+    # ----- modes -----
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch to training: dropout drops. Returns self."""
+        for module in self.modules():
+            module.training = mode
+        return self
+
+    def eval(self) -> Self:
+        """Switch to evaluation: dropout passes everything on. Returns self."""
+        return self.train(False)
+
+    def zero_grad(self) -> None:
+        """Forget all gradients (`.grad` is None again)."""
+        for p in self.parameters():
+            p.grad = None
+
+    def to(self, target) -> Self:
+        """Move to a device ("cpu", "cuda", "cuda:1") or convert to a floating dtype: Parameters, their gradients, and
+        the constants. The Parameters stay the same objects with other `.data`, so make optimizers afterwards.
+        """
+        convert = _conversion(target)
+        kept = [t for module in self.modules() for t in vars(module).values() if isinstance(t, Tensor)]
+        for t in {id(t): t for t in kept}.values():  # each once; a dict keeps the order
+            if (data := convert(t.data)) is not t.data:
+                t.data = data
+                t.changed()
+                t.grad = None if t.grad is None else Tensor(convert(t.grad.data))
+        return self
+
+
+def _conversion(target) -> Callable:
+    """What `to(target)` does to one array: the array itself where there is nothing to do."""
+    if isinstance(target, str) and target.partition(":")[0] in DEVICES:
+        return lambda x: x if device_of(x) == target else to_device(x, target)
+    try:
+        dtype = np.dtype(target)
+    except TypeError as error:
+        raise ValueError(f"to: {target!r} is neither a dtype nor a device ({', '.join(DEVICES)})") from error
+    if not is_floating(dtype):
+        raise TypeError(f"to: Parameters are floating, they cannot be {dtype}")
+    return lambda x: x.astype(dtype) if is_floating(x.dtype) and x.dtype != dtype else x
+
+
+def misfit(value, place: Tensor) -> str:
+    """Why `value` cannot be copied into `place`, or ''."""
+    if not is_array(value):
+        return f"a Tensor is needed, not {type(value).__name__}"
+    if value.shape != place.shape:
+        return f"shape {place.shape} is needed, not {value.shape}"
+    return "" if value.dtype == place.dtype else f"dtype {place.dtype} is needed, not {value.dtype}: use .astype"
+
+
+# ----- layers -----------------------------------------------------------------------------------------------------
+
+
+def _born(values: np.ndarray) -> Parameter:
+    """A Parameter of freshly drawn values, on the default device."""
+    return Parameter(to_device(values, None))
+
+
+def _check_sizes(layer: Module, **sizes: int) -> None:
+    for name, size in sizes.items():
+        if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1:
+            raise ValueError(f"{type(layer).__name__}: {name} must be a positive integer, not {size!r}")
+
+
+class Linear(Module):
+    """x W^T + b: (..., in_features) -> (..., out_features), W (out_features, in_features), b (out_features).
+
+    Both start uniform in +-1/sqrt(in_features), W drawn first (torch's default).
+    """
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True, generator: Generator | None = None):
+        _check_sizes(self, in_features=in_features, out_features=out_features)
+        self.in_features, self.out_features = in_features, out_features
+        draw, bound = (generator or default_generator).uniform, 1 / math.sqrt(in_features)
+        self.weight = _born(draw(-bound, bound, (out_features, in_features)))
+        self.bias = _born(draw(-bound, bound, out_features)) if bias else None
+
+    def forward(self, x):
+        return F.linear(x, self.weight, self.bias)
+
+
+class Embedding(Module):
+    """A row of `weight` (num_embeddings, embedding_dim) per integer: (...) -> (..., embedding_dim). Starts as N(0, 1).
+
+    Integers outside 0 .. num_embeddings - 1 raise IndexError.
+    """
+
+    def __init__(self, num_embeddings: int, embedding_dim: int, generator: Generator | None = None):
+        _check_sizes(self, num_embeddings=num_embeddings, embedding_dim=embedding_dim)
+        self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim
+        self.weight = _born((generator or default_generator).randn((num_embeddings, embedding_dim)))
+
+    def forward(self, idx):
+        return F.embedding(self.weight, idx)
+
+
+class LayerNorm(Module):
+    """(x - mean) / sqrt(var + eps) * weight + bias over the last axis, of length `dim`; var biased."""
+
+    def __init__(self, dim: int, eps: float = 1e-5, bias: bool = True):
+        _check_sizes(self, dim=dim)
+        self.dim, self.eps = dim, eps
+        self.weight = Parameter(ones(dim))
+        self.bias = Parameter(zeros(dim)) if bias else None
+
+    def forward(self, x):
+        return F.layer_norm(x, self.weight, self.bias, eps=self.eps)
+
+
+class RMSNorm(Module):
+    """x / sqrt(mean(x**2) + eps) * weight over the last axis, of length `dim`."""
+
+    def __init__(self, dim: int, eps: float = 1e-5):
+        _check_sizes(self, dim=dim)
+        self.dim, self.eps = dim, eps
+        self.weight = Parameter(ones(dim))
+
+    def forward(self, x):
+        return F.rms_norm(x, self.weight, eps=self.eps)
+
+
+class Dropout(Module):
+    """In training, each element is 0 with probability `p` and otherwise scaled by 1 / (1 - p); else nothing happens."""
+
+    def __init__(self, p: float = 0.5, generator: Generator | None = None):
+        if not 0 <= p <= 1:
+            raise ValueError(f"Dropout: p must be a probability between 0 and 1, not {p}")
+        self.p, self.generator = p, generator
+
+    def forward(self, x):
+        return F.dropout(x, self.p, self.training, self.generator)
+
+
+class GELU(Module):
+    """x Phi(x): approximate "tanh" (GPT-2's) or "none" (the error function)."""
+
+    def __init__(self, approximate: str = "tanh"):
+        if approximate not in ("tanh", "none"):
+            raise ValueError(f"GELU: approximate must be 'tanh' or 'none', not {approximate!r}")
+        self.approximate = approximate
+
+    def forward(self, x):
+        return F.gelu(x, approximate=self.approximate)
+
+
+class ReLU(Module):
+    """max(x, 0)."""
+
+    def forward(self, x):
+        return F.relu(x)
+
+
+class SiLU(Module):
+    """x sigmoid(x)."""
+
+    def forward(self, x):
+        return F.silu(x)
+
+
+class Tanh(Module):
+    """tanh(x)."""
+
+    def forward(self, x):
+        return ops.tanh(x)
+
+
+class Sigmoid(Module):
+    """1 / (1 + exp(-x))."""
+
+    def forward(self, x):
+        return ops.sigmoid(x)
+
+
+# ----- containers -------------------------------------------------------------------------------------------------
+
+
+class ModuleList(Module):
+    """Modules in a row, under the names "0", "1", ...: indexed, replaced and iterated like a list."""
+
+    def __init__(self, modules: Iterable[Module] = ()):
+        for module in modules:
+            self.append(module)
+
+    def append(self, module: Module) -> Self:
+        vars(self)[str(len(self))] = _module(module)
+        return self
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self.children())
+
+    def __iter__(self) -> Iterator[Module]:
+        return (module for _, module in self.children())
+
+    def __getitem__(self, index):
+        return list(self)[index]
+
+    def __setitem__(self, index: int, module: Module) -> None:
+        vars(self)[str(range(len(self))[index])] = _module(module)
+
+
+class Sequential(ModuleList):
+    """Modules one after another: the output of each is the input of the next."""
+
+    def __init__(self, *modules: Module):
+        super().__init__(modules)
+
+    def forward(self, x):
+        for module in self:
+            x = module(x)
+        return x
+
+
+def _module(module) -> Module:
+    if not isinstance(module, Module):
+        raise TypeError(f"a Module is needed here, not {type(module).__name__}")
+    return module
