@@ -1,0 +1,153 @@
+"""Proof of derivative rules: for this library's ops, and for anybody's own.
+
+    from tensorlite.testing import check_gradients
+    check_gradients(lambda x, y: x * tl.tanh(y), np.ones(3), np.zeros((2, 1)), order=2)
+
+One idea: a derivative is compared with differences of values, in float64, under a RANDOM incoming gradient. (Under
+`.sum()` many wrong rules look right: softmax's gradient is 0 there, a gradient and its transpose look alike.) It
+proves nothing in float32, and nothing within two steps of a kink: keep inputs away from both.
+
+The Hypothesis strategies beside it (`shapes`, `broadcastable`, `matmul_shapes`, `smooth`, `kinky`, `layouts`,
+`tensors`) are loaded on first use: Hypothesis is needed for them alone.
+"""
+
+import importlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from ..autograd import Variable, grad
+from ..backend import is_array, is_floating, to_host
+from ..tensor import Tensor, tensor
+
+STRATEGIES = ("shapes", "broadcastable", "matmul_shapes", "smooth", "kinky", "layouts", "tensors")
+__all__ = ["check_gradients", *STRATEGIES]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in STRATEGIES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.strategies"), name)
+
+
+def check_gradients(
+    op: Callable,
+    *inputs: Any,
+    order: int = 1,
+    step: float = 1e-3,
+    rtol: float = 1e-6,
+    atol: float = 1e-7,
+    seed: int = 0,
+) -> None:
+    """Compare the derivatives of `op` by each of its floating inputs with central differences; silent where they agree.
+
+    `op` takes Tensors and returns one Tensor of any shape. `inputs` are arrays or Tensors: floating ones are converted
+    to float64 and differentiated, all others are handed on as they are. With `order` 2 the derivative of the gradient
+    is checked too, by the inputs and by the incoming gradient, and so on. The incoming gradient, and the directions
+    along which higher orders look, are random and depend on `seed` alone.
+
+    The difference is (8 (f(x+h) - f(x-h)) - (f(x+2h) - f(x-2h))) / 12h with h = `step` max(1, |x|), wrong by
+    h**4/30 of the fifth derivative. An element may differ by `atol` + `rtol` |expected| + what rounding explains.
+    Raises AssertionError that names the order, the argument, the worst element, expected, got and the error;
+    TypeError or ValueError where there is nothing to differentiate.
+    """
+    values = [_float64(x) for x in inputs]
+    names = [f"argument {i}" for i in range(len(inputs))]
+    if not any(map(_differentiable, values)):
+        raise ValueError("check_gradients: nothing to check: give at least one floating array or Tensor")
+    title, random = getattr(op, "__name__", repr(op)), np.random.default_rng(seed)
+    for n in range(1, order + 1):
+        g = tensor(random.standard_normal(_value(op, values).shape))
+        for i, got in _gradients(op, values, g).items():
+            expected, noise = _differences(op, values, i, g.data, step)
+            wrong = ~(abs(got - expected) <= atol + rtol * abs(expected) + noise)  # so that nan is wrong
+            if wrong.any():
+                raise AssertionError(_report(title, n, names[i], got, expected, wrong))
+        op, values, names = _slope(op, random), [*values, g], [*names, "the incoming gradient"]
+
+
+def _float64(x: Any) -> Any:
+    """A floating input as a float64 Tensor (a leaf that needs no gradient yet), everything else as it is."""
+    data = x.data if isinstance(x, Variable) else x
+    return tensor(data, dtype=np.float64) if is_array(data) and is_floating(data.dtype) else x
+
+
+def _differentiable(x: Any) -> bool:
+    return isinstance(x, Variable) and is_floating(x.data.dtype)
+
+
+def _leaves(values: list) -> list:
+    return [Tensor(x.data, requires_grad=True) if _differentiable(x) else x for x in values]
+
+
+def _value(op: Callable, values: list) -> np.ndarray:
+    out = op(*values)
+    if not isinstance(out, Tensor):
+        raise TypeError(f"check_gradients: the op must return one Tensor, not {type(out).__name__}")
+    if out.dtype != np.float64:
+        raise TypeError(f"check_gradients: the op made {out.dtype} of float64: only float64 is precise enough")
+    return to_host(out.data)
+
+
+def _gradients(op: Callable, values: list, g: Tensor) -> dict[int, np.ndarray]:
+    """By the rules: the gradient of <g, op> by each differentiable value, by its position."""
+    leaves = _leaves(values)
+    out = op(*leaves)
+    by = {i: x for i, x in enumerate(leaves) if _differentiable(x)}
+    if not out.requires_grad:  # constant as far as the graph knows
+        return {i: np.zeros(x.shape) for i, x in by.items()}
+    pieces = grad(out, list(by.values()), g.to(out.device))
+    return {i: to_host(piece.data) for i, piece in zip(by, pieces, strict=True)}
+
+
+def _differences(op: Callable, values: list, i: int, g: np.ndarray, step: float) -> tuple[np.ndarray, np.ndarray]:
+    """By values alone: the derivative of <g, op> by each element of value `i`, and how far rounding may be off."""
+    x = to_host(values[i].data)
+    slope, noise = np.zeros(x.shape), np.zeros(x.shape)
+
+    def moved(index: tuple, distance: float) -> np.ndarray:
+        there = x.copy()
+        there[index] += distance
+        return _value(op, [*values[:i], tensor(there, device=values[i].device), *values[i + 1 :]])
+
+    for index in np.ndindex(x.shape):
+        h = step * max(1.0, abs(x[index]))
+        near = moved(index, h), moved(index, -h)
+        far = moved(index, 2 * h), moved(index, -2 * h)
+        slope[index] = (g * (8 * (near[0] - near[1]) - (far[0] - far[1]))).sum() / (12 * h)
+        noise[index] = 4e-16 * abs(g * far[0]).sum() / h
+    return slope, noise
+
+
+def _slope(op: Callable, random: np.random.Generator) -> Callable:
+    """The next function to check: (*inputs, g) -> the derivative of <g, op(*inputs)> along a random direction."""
+    directions: dict[int, Tensor] = {}  # drawn once, when the shapes are known
+
+    def slope(*inputs: Any) -> Tensor:
+        *values, g = inputs
+        record = any(isinstance(x, Variable) and x.requires_grad for x in inputs)
+        leaves = values if record else _leaves(values)
+        out = op(*leaves)
+        by = {i: x for i, x in enumerate(leaves) if _differentiable(x)}
+        pieces = grad(out, list(by.values()), g, create_graph=record) if out.requires_grad else []
+        total = (g * 0.0).sum()
+        for i, piece in zip(by, pieces, strict=False):
+            if i not in directions:
+                directions[i] = tensor(random.standard_normal(piece.shape), device=piece.device)
+            total = total + (directions[i] * piece).sum()
+        return total
+
+    return slope
+
+
+def _report(title: str, order: int, name: str, got: np.ndarray, expected: np.ndarray, wrong: np.ndarray) -> str:
+    error = np.where(np.isnan(got - expected), np.inf, abs(got - expected))
+    places: Iterator[tuple] = iter(np.ndindex(got.shape))
+    worst = max((index for index in places if wrong[index]), key=lambda index: error[index])
+    return (
+        f"check_gradients: {title}: wrong derivative of order {order} by {name} of shape {got.shape}, "
+        f"at {wrong.sum()} of {wrong.size} elements\n"
+        f"  worst at {list(map(int, worst))}: expected {expected[worst]:.10g} (central differences), "
+        f"got {got[worst]:.10g} (the rules), error {error[worst]:.3g}"
+    )

@@ -1,0 +1,138 @@
+"""Every row of the table through its properties: value, gradient, second order, conventions, dtypes, registry."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from table import DIFFERENTIABLE, ROWS
+
+import tensorlite as tl
+from tensorlite import derived, fused, ops
+from tensorlite.primitive import PRIMITIVES, Fused, Primitive
+from tensorlite.testing import check_gradients, kinky, layouts, smooth
+
+every_row = pytest.mark.parametrize("row", ROWS, ids=str)
+every_gradient = pytest.mark.parametrize("row", DIFFERENTIABLE, ids=str)
+few = settings(max_examples=max(5, settings().max_examples // 5))
+SEEDS = st.integers(0, 2**20)
+
+
+def incoming(shape, seed, dtype=np.float64):
+    """A random incoming gradient, of multiples of 1/16: sums and products of them are exact."""
+    return np.asarray(np.random.default_rng(seed).integers(-48, 49, shape) / 16, dtype)
+
+
+def copies(meta):
+    return {name: value.copy() if isinstance(value, np.ndarray) else value for name, value in meta.items()}
+
+
+def assert_same_bits(x, y):
+    x, y = np.asarray(x), np.asarray(y)
+    assert (x.dtype, x.shape, x.tobytes()) == (y.dtype, y.shape, y.tobytes())
+
+
+def assert_equals(got, expected, exact=False, rtol=1e-9, atol=1e-9):
+    assert got.shape == np.shape(expected)
+    if exact:
+        np.testing.assert_array_equal(got, expected)
+    else:
+        np.testing.assert_allclose(got, expected, rtol=rtol, atol=atol)
+
+
+def run(row, xs, meta, seed):
+    """(value, incoming gradient, gradients) of one application; what must hold for every op is asserted on the way."""
+    before, meta_before = [x.copy() for x in xs], copies(meta)
+    tensors = [tl.Tensor(x, requires_grad=True) for x in xs]
+    out = row.op(*tensors, **meta)
+    assert_same_bits(row.op(*tensors, **meta).data, out.data)
+    assert_same_bits(row.op(*xs, **meta), out.data)  # arrays in, an array out
+    assert isinstance(out.data, np.ndarray)
+    assert out.requires_grad == (row.gradient is not None)
+    if row.gradient is None:
+        return out.data, None, []
+    g = incoming(out.shape, seed, out.dtype)
+    kept = g.copy()
+    gradients = tl.grad(out, tensors, g, retain_graph=True)
+    out.backward(g, retain_graph=True)
+    for x, gradient in zip(tensors, gradients, strict=True):
+        assert_same_bits(x.grad.data, gradient.data)
+    out.backward(g)  # adds to what is there
+    held = [x.grad.data for x in tensors]
+    for i, (x, gradient, array) in enumerate(zip(tensors, gradients, held, strict=True)):
+        assert_same_bits(array, gradient.data + gradient.data)
+        others = [*held[:i], *xs, g, out.data, *[p.data for p in gradients], *meta.values()]
+        assert not any(np.may_share_memory(array, other) for other in others if isinstance(other, np.ndarray))
+        assert (gradient.shape, gradient.dtype) == (x.shape, x.dtype)
+    for x, old in zip([*xs, g], [*before, kept], strict=True):
+        assert_same_bits(x, old)
+    for name, old in meta_before.items():
+        np.testing.assert_array_equal(meta[name], old)
+    return out.data, g, [gradient.data for gradient in gradients]
+
+
+@every_row
+@given(data=st.data(), seed=SEEDS)
+def test_value_and_gradient_where_the_function_is_smooth(row, data, seed):
+    shapes, meta = data.draw(row.inputs)
+    xs = data.draw(layouts(smooth(*shapes, **row.domain)))
+    value, g, gradients = run(row, xs, meta, seed)
+    expected = row.value(*xs, **meta)
+    assert value.dtype == (np.asarray(expected).dtype if row.gradient is None else row.dtype or np.float64)
+    assert_equals(value, expected)
+    if row.gradient:
+        for got, formula in zip(gradients, row.gradient(g, *xs, **meta), strict=True):
+            assert_equals(got, formula)
+
+
+@every_row
+@given(data=st.data(), seed=SEEDS)
+def test_value_and_gradient_follow_the_conventions_at_ties_zeros_and_edges(row, data, seed):
+    shapes, meta = data.draw(row.inputs)
+    xs = data.draw(layouts(kinky(*shapes), broadcast=True))
+    value, g, gradients = run(row, xs, meta, seed)
+    assert_equals(value, row.value(*xs, **meta), exact=row.exact)
+    if row.gradient:
+        for got, formula in zip(gradients, row.gradient(g, *xs, **meta), strict=True):
+            assert_equals(got, formula, exact=row.exact)
+
+
+@pytest.mark.parametrize("row", [row for row in DIFFERENTIABLE if row.differences], ids=str)
+@few
+@given(data=st.data(), seed=SEEDS)
+def test_first_and_second_order_against_central_differences(row, data, seed):
+    shapes, meta = data.draw(row.inputs)
+    assume(sum(math.prod(shape) for shape in shapes) <= 16)
+    xs = data.draw(smooth(*shapes, **row.domain))
+    assume(np.isfinite(row.value(*xs, **meta)).all())
+    check_gradients(lambda *xs: row.op(*xs, **meta), *xs, order=2, seed=seed)
+
+
+@every_gradient
+@few
+@given(data=st.data(), seed=SEEDS)
+def test_float32_stays_float32(row, data, seed):
+    shapes, meta = data.draw(row.inputs)
+    xs = data.draw(smooth(*shapes, **row.domain))
+    small = [x.astype(np.float32) for x in xs]
+    meta32 = {name: v.astype(np.float32) if getattr(v, "dtype", None) == np.float64 else v for name, v in meta.items()}
+    value, g, gradients = run(row, small, meta32, seed)
+    assert {value.dtype, *[p.dtype for p in gradients]} == {np.dtype(np.float32)}
+    wide, wide_g, wide_gradients = run(row, [x.astype(np.float64) for x in small], meta, seed)
+    assert_equals(value, wide, rtol=1e-3, atol=1e-3)
+    for got, expected in zip(gradients, wide_gradients, strict=True):
+        assert_equals(got, expected, rtol=1e-3, atol=1e-3)
+
+
+@every_gradient
+@few
+@given(data=st.data(), seed=SEEDS)
+def test_a_gradient_is_linear_in_the_incoming_one(row, data, seed):
+    shapes, meta = data.draw(row.inputs)
+    tensors = [tl.Tensor(x, requires_grad=True) for x in data.draw(smooth(*shapes, **row.domain))]
+    out = row.op(*tensors, **meta)
+    g, h = incoming(out.shape, seed, out.dtype), incoming(out.shape, seed + 1, out.dtype)
+    pulled = [tl.grad(out, tensors, v, retain_graph=True) for v in (g, h, 2 * g - 3 * h)]
+    for by_g, by_h, by_both in zip(*pulled, strict=True):
+        assert_equals(by_both.data, 2 * by_g.data - 3 * by_h.data)
