@@ -18,7 +18,7 @@ from tyro.conf import Positional, UseAppendAction, subcommand
 
 from tensorlite import backend
 
-from . import __version__, checkpoint, doctor, plots
+from . import __version__, checkpoint, doctor, session
 from . import train as training
 from .config import PRESETS, TrainConfig, check_choice
 from .generate import stream
@@ -100,7 +100,7 @@ def parse(args: list[str]) -> TrainConfig | Generate | Params | Doctor:
     """The command that the arguments name; tyro shows help and wrong usage, and exits with 0 and 2."""
     start = TrainConfig()
     if args[:1] == ["train"] and (resumed := resumed_run(args)):
-        start = training.settings(resumed)  # so that flags change what the run was started with, not the defaults
+        start = session.settings(resumed)  # so that flags change what the run was started with, not the defaults
     commands = (
         Annotated[TrainConfig, subcommand("train", default=start)]
         | Annotated[Generate, subcommand("generate")]
@@ -143,7 +143,6 @@ def train(config: TrainConfig) -> int:
     for warning in backend.blas_environment():
         console.print(f"warning: {warning}", markup=False, highlight=False)
     result = training.train(config, console)
-    plots.draw_run(result.run)
     return 0 if result.stopped_by is None else 128 + result.stopped_by
 
 

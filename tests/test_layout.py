@@ -9,12 +9,12 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 TENSORLITE = (
-    "backend special random autograd primitive ops derived functional kernels fused tensor nn optim data io "
+    "backend files special random autograd primitive ops derived functional kernels fused tensor nn optim data io "
     "inspect testing"
 ).split()
 GPT = (
-    "config tokenizer corpus attention model generate checkpoint train pretrained lora classify instruct plots doctor "
-    "cli __main__ bench"
+    "config tokenizer corpus attention model generate checkpoint progress plots session train pretrained lora classify "
+    "instruct doctor cli __main__ bench"
 ).split()
 
 
