@@ -73,6 +73,12 @@ def check_words(words: Sequence[str], what: str) -> None:
         raise ValueError(f"the {what} {twice!r} is there twice")
 
 
+def special_pattern(special_tokens: Iterable[str]) -> re.Pattern[str]:
+    """Finds special tokens in text: of two that begin alike the longer; of none, nothing."""
+    longest_first = sorted(special_tokens, key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
+
+
 def look_up(table: Mapping[int, Piece], ids: Iterable[int]) -> list[Piece]:
     """[table[id] for id in ids], where an unknown id is a ValueError that names it and the range."""
     try:

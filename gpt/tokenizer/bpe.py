@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 from collections.abc import Iterable, Sequence, Set
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 import regex
 import tiktoken
 
-from .base import check_allowed, check_fields, check_text, check_words, look_up, write_fields
+from .base import check_allowed, check_fields, check_text, check_words, look_up, special_pattern, write_fields
 from .simple import END_OF_TEXT
 from .training import count_pieces, learn_merges
 
@@ -47,9 +46,7 @@ class BPETokenizer:
         self.tokens = list(tokens)
         self._special_tokens = {token: len(tokens) + i for i, token in enumerate(special_tokens)}
         self._bytes = dict(enumerate([*tokens, *(token.encode("utf-8") for token in special_tokens)]))
-        # Of two that begin alike, the longer is found; (?!) finds nothing.
-        longest_first = sorted(special_tokens, key=len, reverse=True)
-        self._find_special = re.compile("|".join(map(re.escape, longest_first)) or "(?!)").finditer
+        self._find_special = special_pattern(special_tokens).finditer
         ranks = {token: id for id, token in enumerate(tokens)}
         core = tiktoken.Encoding("gpt", pat_str=GPT2_PATTERN, mergeable_ranks=ranks, special_tokens={})
         self._encode_pieces = core.encode_ordinary

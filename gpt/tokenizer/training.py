@@ -15,7 +15,7 @@ from itertools import pairwise
 
 import regex
 
-from .base import chunks
+from .base import chunks, special_pattern
 
 Pair = tuple[int, int]
 
@@ -26,11 +26,11 @@ MIN_COUNT = 2
 def count_pieces(texts: Iterable[str], pattern: str, special_tokens: Sequence[str]) -> Counter[str]:
     """How often each piece of `pattern` occurs in the texts, between the special tokens."""
     find = regex.compile(pattern).findall
-    split = regex.compile("|".join(map(regex.escape, special_tokens))).split if special_tokens else None
+    split = special_pattern(special_tokens).split
     counts: Counter[str] = Counter()
     for text in texts:
         for chunk in chunks(text):
-            for part in split(chunk) if split else [chunk]:
+            for part in split(chunk):
                 counts.update(find(part))
     return counts
 
