@@ -27,6 +27,7 @@ DTYPES = {  # a Tensor's dtype -> its name in a file
     "float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16", "int64": "I64", "int32": "I32",
     "int16": "I16", "int8": "I8", "uint64": "U64", "uint32": "U32", "uint16": "U16", "uint8": "U8", "bool": "BOOL",
 }  # fmt: skip
+HEADER_LIMIT = 100_000_000  # bytes; readers refuse more
 
 
 # ----- writing ----------------------------------------------------------------------------------------------------
@@ -53,8 +54,8 @@ def save(path: str | os.PathLike, tensors: Mapping[str, Tensor], metadata: Mappi
         header[name] = {"dtype": DTYPES[x.dtype.name], "shape": list(x.shape), "data_offsets": [begin, end]}
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
-    if len(text) > 100_000_000:
-        raise ValueError(f"save: names and metadata take {len(text)} bytes; the format allows 100,000,000")
+    if len(text) > HEADER_LIMIT:
+        raise ValueError(f"save: names and metadata take {len(text)} bytes; the format allows {HEADER_LIMIT}")
     with replacing(path) as file:
         file.write(struct.pack("<Q", len(text)) + text)
         for x in arrays.values():

@@ -322,7 +322,7 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path):
 
 
 def test_the_books_loader(data_dir):
-    """Chapter 2's windows over the-verdict.txt; its first bytes stand in for its 5,145 tokens: the counts are the same."""
+    """Chapter 2's windows over the-verdict.txt; bytes stand in for its 5,145 tokens, the counts are the same."""
     ids = np.frombuffer((data_dir / "the-verdict.txt").read_bytes(), np.uint8)[:5145]
     assert [len(Windows(ids, L, stride)) for L, stride in [(256, 256), (256, 128), (4, 1)]] == [20, 39, 5141]
     loader = DataLoader(Windows(ids, 256, 128), batch_size=4, shuffle=True, drop_last=True)

@@ -1,0 +1,334 @@
+"""Tensors on disk: round trips, malformed files refused in a sentence, and writes that fail leave the old file."""
+
+import errno
+import json
+import os
+import pickle
+import resource
+import stat
+import struct
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+import tensorlite as tl
+from tensorlite import files, io
+
+bfloat16 = pytest.importorskip("ml_dtypes", reason="ml_dtypes has the dtype bfloat16").bfloat16
+
+# ----- round trips ------------------------------------------------------------------------------------------------
+
+VIEWS = {
+    "as it is": lambda x: x,
+    "transposed": lambda x: x.T,
+    "Fortran order": lambda x: np.asarray(x, order="F"),
+    "strided": lambda x: x[..., ::2] if x.ndim else x,
+    "reversed": lambda x: x[::-1] if x.ndim else x,
+    "broadcast": lambda x: np.broadcast_to(x, (2, *x.shape)),
+    "big-endian": lambda x: x if x.dtype == bfloat16 else x.astype(x.dtype.newbyteorder(">")),
+}
+
+
+@given(
+    array=hnp.arrays(
+        st.sampled_from([np.dtype(name) for name in io.DTYPES if name != "bfloat16"]),
+        hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3),
+    ),
+    view=st.sampled_from(sorted(VIEWS)),
+)
+def test_every_dtype_shape_and_stride_comes_back(tmp_path_factory, array, view):
+    path = tmp_path_factory.mktemp("io") / "x.safetensors"
+    given_array = VIEWS[view](array)
+    io.save(path, {"x": tl.Tensor(given_array)})
+    for loaded in (io.load(path)["x"].data, safetensors.numpy.load_file(path)["x"]):
+        assert (loaded.shape, loaded.dtype) == (given_array.shape, array.dtype)
+        np.testing.assert_array_equal(loaded, given_array)
+
+
+@pytest.mark.parametrize("view", sorted(VIEWS))
+@pytest.mark.parametrize("shape", [(), (0, 3), (2, 3)])
+def test_bfloat16_comes_back(tmp_path, shape, view):
+    x = VIEWS[view](np.arange(np.prod(shape, dtype=int)).reshape(shape).astype(bfloat16))
+    io.save(tmp_path / "x", {"x": tl.Tensor(x)})
+    loaded = io.load(tmp_path / "x")["x"].data
+    assert (loaded.dtype, loaded.shape) == (bfloat16, x.shape)
+    np.testing.assert_array_equal(loaded.astype(float), x.astype(float))
+
+
+def test_the_bytes_are_the_librarys_and_always_the_same(tmp_path):
+    arrays = {"b": np.ones((2, 3), "f4"), "a": np.arange(3), "ü": np.array(True), "c": np.zeros((0, 2), "f2")}
+    tensors = {name: tl.Tensor(x) for name, x in arrays.items()}
+    for metadata in (None, {"format": 'np "quoted"\n'}):
+        io.save(tmp_path / "x", tensors, metadata)
+        assert (tmp_path / "x").read_bytes() == safetensors.numpy.save(arrays, metadata)
+    many = {str(i): "x" * i for i in range(9)}
+    io.save(tmp_path / "x", tensors, many)
+    io.save(tmp_path / "y", dict(reversed(tensors.items())), many)
+    assert (tmp_path / "x").read_bytes() == (tmp_path / "y").read_bytes()
+    assert io.metadata(tmp_path / "x") == many
+    assert io.metadata(tmp_path / "x") is not many
+    io.save(tmp_path / "z", {})
+    assert (io.load(tmp_path / "z"), io.metadata(tmp_path / "z")) == ({}, {})
+
+
+def test_loaded_tensors_are_ones_own(tmp_path):
+    path = tmp_path / "x"
+    io.save(path, {"x": tl.ones((2, 2)), "y": tl.ones(1)})
+    first, second = io.load(path), io.load(path)
+    path.write_bytes(b"")
+    first["x"].data[...] = 5
+    assert second["x"].tolist() == [[1, 1], [1, 1]]
+    assert first["y"].tolist() == [1]
+    assert not first["x"].requires_grad
+
+
+def test_importing_tensorlite_does_not_import_safetensors():
+    code = "import sys, tensorlite; print([m for m in ('safetensors', 'ml_dtypes', 'cupy') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("tensors", "metadata", "message"),
+    [
+        ({"x": np.ones(2, complex)}, None, "'x' has dtype complex128, which the format lacks; it has float64, float32"),
+        ({"x": [1.0]}, None, "'x' is no Tensor but list"),
+        ({1: np.ones(2)}, None, "1 cannot be the name of a Tensor"),
+        ({"__metadata__": np.ones(2)}, None, "'__metadata__' cannot be the name of a Tensor"),
+        ({"x": np.ones(2)}, {"step": 1}, "metadata maps strings to strings; 'step' maps to 1"),
+        ({"x" * 960: np.ones(2)}, None, "names and metadata take 1016 bytes; the format allows 1000"),
+    ],
+)
+def test_what_cannot_be_saved_is_named_and_the_old_file_stays(tmp_path, monkeypatch, tensors, metadata, message):
+    path = tmp_path / "x"
+    path.write_bytes(b"old")
+    monkeypatch.setattr(io, "HEADER_LIMIT", 1000)
+    with pytest.raises((TypeError, ValueError), match=message):
+        io.save(path, tensors, metadata)
+    assert (path.read_bytes(), os.listdir(tmp_path)) == (b"old", ["x"])
+
+
+# ----- malformed files --------------------------------------------------------------------------------------------
+
+
+def blob(header, data=b"\0" * 8) -> bytes:
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + data
+
+
+def entry(dtype="F32", shape=(2,), offsets=(0, 8)) -> dict:
+    return {"dtype": dtype, "shape": list(shape), "data_offsets": list(offsets)}
+
+
+GOOD = blob({"x": entry()})
+HALVES = {"x": entry(shape=(1,), offsets=(0, 4))}
+MALFORMED = {
+    "empty file": b"",
+    "7 bytes": GOOD[:7],
+    "header longer than the file": struct.pack("<Q", 1000) + GOOD[8:],
+    "header over 100 MB": struct.pack("<Q", 100_000_001) + b"{" + b" " * 50,
+    "header length 2**63": struct.pack("<Q", 2**63) + GOOD[8:],
+    "no header": struct.pack("<Q", 0) + b"\0" * 8,
+    "not UTF-8": blob(b'{"\xff": 1}'),
+    "not JSON": blob(b"{x}"),
+    "array": blob(b"[]"),
+    "null": blob(b"null"),
+    "trailing NUL": blob(json.dumps({"x": entry()}).encode() + b"\0"),
+    "leading space": blob(b" " + json.dumps({"x": entry()}).encode()),
+    "leading newline": blob(b"\n" + json.dumps({"x": entry()}).encode()),
+    "unknown dtype": blob({"x": entry("F31")}),
+    "lower-case dtype": blob({"x": entry("f32")}),
+    "dtype missing": blob({"x": {"shape": [2], "data_offsets": [0, 8]}}),
+    "shape missing": blob({"x": {"dtype": "F32", "data_offsets": [0, 8]}}),
+    "offsets missing": blob({"x": {"dtype": "F32", "shape": [2]}}),
+    "negative shape": blob({"x": entry(shape=(-2,))}),
+    "float shape": blob({"x": entry(shape=(2.0,))}),
+    "string shape": blob({"x": {"dtype": "F32", "shape": "2", "data_offsets": [0, 8]}}),
+    "negative offset": blob({"x": entry(offsets=(-8, 0))}),
+    "swapped offsets": blob({"x": entry(offsets=(8, 0))}),
+    "three offsets": blob({"x": entry(offsets=(0, 4, 8))}),
+    "offsets past the end": blob({"x": entry(offsets=(0, 16), shape=(4,))}),
+    "size does not match": blob({"x": entry(shape=(3,))}),
+    "size overflows": blob({"x": entry(shape=(2**62, 4), offsets=(0, 0))}, b""),
+    "empty, but too large for NumPy": blob({"x": entry(shape=(0, 2**60, 2**60), offsets=(0, 0))}, b""),
+    "more axes than NumPy has": blob({"x": entry(shape=(1,) * 70 + (2,))}),
+    "overlap": blob({"x": entry(), "y": entry(shape=(1,), offsets=(4, 8))}),
+    "hole": blob({**HALVES, "y": entry(shape=(1,), offsets=(8, 12))}, b"\0" * 12),
+    "hole at the start": blob({"x": entry(shape=(1,), offsets=(4, 8))}),
+    "trailing bytes": GOOD + b"\0",
+    "truncated data": GOOD[:-1],
+    "same name twice": blob(b'{"x":' + json.dumps(entry()).encode() + b',"x":' + json.dumps(entry()).encode() + b"}"),
+    "same field twice": blob(b'{"x":{"dtype":"F32","dtype":"F32","shape":[2],"data_offsets":[0,8]}}'),
+    "metadata is no object": blob({"__metadata__": "x", "x": entry()}),
+    "metadata is no string": blob({"__metadata__": {"a": 1}, "x": entry()}),
+    "deep JSON": blob(b'{"x":' * 100_000 + b"1" + b"}" * 100_000),
+    "another format": b"\x93NUMPY\x01\x00" + b" " * 100,
+}
+
+
+@pytest.mark.parametrize("case", MALFORMED)
+def test_a_malformed_file_is_refused_in_a_sentence(tmp_path, case):
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(MALFORMED[case])
+    with pytest.raises(ValueError, match=r"x.safetensors is not a safetensors file that can be used: ..") as error:
+        io.load(path)
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 400 + len(str(path))
+    assert "pickle" not in str(error.value)
+
+
+def test_the_well_formed_twin_of_those_loads(tmp_path):
+    for content in (GOOD, blob(json.dumps({"x": entry()}).encode() + b"    ")):
+        (tmp_path / "x").write_bytes(content)
+        assert io.load(tmp_path / "x")["x"].tolist() == [0, 0]
+
+
+@given(st.data())
+def test_a_damaged_header_is_refused_or_harmless(tmp_path_factory, data):
+    """Any byte of a file changed: a ValueError or another well-formed file, never another error."""
+    path = tmp_path_factory.mktemp("io") / "x"
+    good = bytearray(blob({"x": entry(), "y": entry("I64", (1,), (8, 16))}, b"\0" * 16))
+    position = data.draw(st.integers(0, len(good) - 1))
+    good[position] ^= 1 << data.draw(st.integers(0, 7))
+    path.write_bytes(good)
+    try:
+        loaded = io.load(path)
+    except ValueError as error:
+        loaded = str(error)
+    if isinstance(loaded, str):
+        assert "not a safetensors file that can be used" in loaded
+    else:
+        assert sum(x.data.nbytes for x in loaded.values()) == 16
+
+
+@pytest.mark.parametrize("dtype", ["F8_E4M3", "F8_E5M2", "C64"])
+def test_a_dtype_that_tensors_lack_is_named(tmp_path, dtype):
+    size = 16 if dtype == "C64" else 2
+    (tmp_path / "x").write_bytes(blob({"x": entry(dtype, (2,), (0, size))}, b"\0" * size))
+    with pytest.raises(ValueError, match=f"'x' has dtype {dtype}, which Tensors do not have: convert it first"):
+        io.load(tmp_path / "x")
+
+
+def test_bfloat16_without_ml_dtypes_says_what_to_install(tmp_path, monkeypatch):
+    (tmp_path / "x").write_bytes(blob({"x": entry("BF16", (4,))}))
+    monkeypatch.setitem(sys.modules, "ml_dtypes", None)
+    with pytest.raises(ImportError, match="bfloat16 needs ml_dtypes: pip install ml_dtypes"):
+        io.load(tmp_path / "x")
+
+
+@pytest.mark.parametrize(
+    "content", [pickle.dumps({"x": [1]}), b"PK\x03\x04" + b"\0" * 60], ids=["pickle", "torch's zip"]
+)
+def test_a_pickle_is_refused_with_the_way_to_convert_it(tmp_path, content):
+    (tmp_path / "model.safetensors").write_bytes(content)
+    with pytest.raises(ValueError, match=r"looks like a pickle, which can run any code.*safetensors\.torch\.save_file"):
+        io.load(tmp_path / "model.safetensors")
+
+
+def test_a_header_whose_length_looks_like_a_pickle_is_none(tmp_path):
+    content = blob(json.dumps({"x": entry()}).encode().ljust(0x280))
+    assert content[:2] == pickle.dumps(0, protocol=2)[:2]
+    (tmp_path / "x").write_bytes(content)
+    assert io.load(tmp_path / "x")["x"].tolist() == [0, 0]
+
+
+def test_missing_file_and_folder_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="absent"):
+        io.load(tmp_path / "absent")
+    with pytest.raises(IsADirectoryError, match=tmp_path.name):
+        io.metadata(tmp_path)
+
+
+# ----- replacing a file -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
+def test_the_mode_is_a_new_files(tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        io.save(tmp_path / "x", {"x": tl.ones(1)})
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "x").stat().st_mode) == 0o666 & ~umask
+
+
+def test_a_symlink_stays_and_its_target_is_replaced(tmp_path):
+    (tmp_path / "store").mkdir()
+    target, link = tmp_path / "store" / "real", tmp_path / "link"
+    target.write_bytes(b"old")
+    link.symlink_to(target)
+    io.save(link, {"x": tl.ones(1)})
+    assert link.is_symlink()
+    assert io.load(target)["x"].tolist() == io.load(link)["x"].tolist() == [1]
+    assert sorted(os.listdir(tmp_path)) == ["link", "store"]
+    assert os.listdir(tmp_path / "store") == ["real"]
+
+
+@pytest.mark.parametrize("function", ["os.fsync", "os.replace"])
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
+def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch, function, error):
+    path = tmp_path / "x"
+    io.save(path, {"x": tl.ones(1)})
+
+    def fail(*args):
+        raise error
+
+    monkeypatch.setattr(function, fail)
+    with pytest.raises(type(error)) as raised:
+        io.save(path, {"x": tl.zeros(1)})
+    monkeypatch.undo()
+    assert os.listdir(tmp_path) == ["x"]
+    assert io.load(path)["x"].tolist() == [1]
+    if isinstance(error, OSError):
+        assert raised.value.errno == errno.ENOSPC
+        assert "not written, what was there before still is" in str(raised.value)
+        assert str(path) in str(raised.value)
+
+
+def test_a_full_disk_leaves_what_was_there(tmp_path):
+    path = tmp_path / "x"
+    io.save(path, {"x": tl.ones(1)})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(OSError, match="not written, what was there before still is"):
+            io.save(path, {"x": tl.ones(1000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert os.listdir(tmp_path) == ["x"]
+    assert io.load(path)["x"].tolist() == [1]
+
+
+def test_data_and_name_reach_the_disk_in_order(tmp_path, monkeypatch):
+    calls = []
+    fsync, replace = os.fsync, os.replace
+
+    def noted_fsync(descriptor):
+        calls.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else os.fstat(descriptor).st_size)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(os, "replace", lambda a, b: (calls.append("rename"), replace(a, b)))
+    io.save(tmp_path / "x", {"x": tl.ones(1)})
+    assert calls == [(tmp_path / "x").stat().st_size, "rename", "folder"]
+
+
+def test_an_error_of_another_file_is_left_as_it_is(tmp_path):
+    def write():
+        with files.replacing(tmp_path / "x") as file:
+            file.write((tmp_path / "absent").read_bytes())
+
+    with pytest.raises(FileNotFoundError, match="absent") as error:
+        write()
+    assert "not written" not in str(error.value)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_folder_that_does_not_exist_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"not written.*absent/x"):
+        io.save(tmp_path / "absent" / "x", {})
