@@ -141,7 +141,7 @@ def sentence(error: Exception) -> str:
 def train(config: TrainConfig) -> int:
     console = Console()
     for warning in backend.blas_environment():
-        console.print(f"warning: {warning}", markup=False, highlight=False)
+        console.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
     result = training.train(config, console)
     return 0 if result.stopped_by is None else 128 + result.stopped_by
 

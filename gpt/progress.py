@@ -39,7 +39,8 @@ class Progress:
         return self
 
     def __exit__(self, *_) -> None:
-        self.bar.stop()
+        if self.console.is_terminal:
+            self.bar.stop()
 
     def say(self, line: str) -> None:
         """Print a line and add it to the log."""

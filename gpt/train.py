@@ -56,7 +56,7 @@ def train(config: TrainConfig, console: Console | None = None) -> Result:
         tokens_per_step = config.batch_size * config.grad_accumulation * s.model.config.context_length
         show = Progress(s.step, config.steps, tokens_per_step, console, run / "log.txt")
         with show, stopping() as signals:
-            if s.step == 0:
+            if s.saved < 0:  # a new run
                 sample_prompt(s)  # one that the tokenizer does not know is refused now and not after the first steps
                 append_metrics(s, {"step": 0, "validation_loss": watch(s, show, lr=0.0)})
                 save(s)
