@@ -80,27 +80,29 @@ class Node:
         self.shape, self.dtype = out.shape, out.dtype
         self.parents = parents  # an argument's Node, the argument itself where it is a leaf, None where nothing flows
         self.saved: Any = saved  # a value per slot of the op, None where no rule that will run asks for it
-        self.versions = versions  # (cell, what it said) for each Variable among them
+        self.versions = versions  # (position or "out", cell, what it said) for each Variable among them
 
     def variables(self) -> list:
         """What was saved, with arguments and output as Variables again: the input of a rule that is recorded."""
 
-        def variable(value, parent):
+        cells = {position: cell for position, cell, _ in self.versions}
+
+        def variable(value, parent, position):
             if parent is None:
                 return value
-            return Variable.result(value, True, parent) if isinstance(parent, Node) else parent
+            return Variable.result(value, True, parent, cells[position]) if isinstance(parent, Node) else parent
 
         values = list(self.saved)
         for slot, position in self.op.argument_slots:
             if values[slot] is None:
                 continue
             if position is None:
-                values[slot] = tuple(map(variable, values[slot], self.parents))
+                values[slot] = tuple(map(variable, values[slot], self.parents, itertools.count()))
             else:
-                values[slot] = variable(values[slot], self.parents[position])
+                values[slot] = variable(values[slot], self.parents[position], position)
         slot = self.op.position.get("out")
         if slot is not None and values[slot] is not None:
-            values[slot] = Variable.result(values[slot], True, self)
+            values[slot] = Variable.result(values[slot], True, self, cells["out"])
         return values
 
 

@@ -70,7 +70,10 @@ class Primitive:
         self.asks: list[Any] = [names and [position.get(name, name) for name in names] for names in asked]
         self.differentiable = -1 if self.variadic else sum(1 << i for i, names in enumerate(asked) if names is not None)
         self.kept = [(i, users[name]) for i, name in enumerate(self.arguments) if name in users]
-        self.argument_slots = [(position[name], i) for i, name in enumerate(self.arguments) if name in position]
+        self.keeps_out = users.get("out", 0)
+        self.argument_slots = [
+            (position[name], None if self.variadic else i) for i, name in enumerate(self.arguments) if name in position
+        ]
 
     def _reader(self, name: str) -> Callable:
         """How to find what a rule calls `name` among raw arguments, output, metadata and residuals."""
@@ -121,22 +124,24 @@ class Primitive:
             out = xp(out).asarray(out)
         first = args[0]
         shares = isinstance(first, Variable) and (out.base is not None or out is first.data)
-        version = first._version if shares else None  # a view has the version of the memory that it looks at
+        version = first._version if shares else [0]  # a view has the version of the memory that it looks at
         mask &= self.differentiable
         if not mask or not recording.get() or not is_floating(out.dtype):
             return Variable.result(out, False, None, version)
-        return Variable.result(out, True, self._record(args, raw, out, meta, kept, mask), version)
+        return Variable.result(out, True, self._record(args, raw, out, version, meta, kept, mask), version)
 
-    def _record(self, args: Sequence, raw: Sequence, out, meta: dict, kept: dict, mask: int) -> Node:
+    def _record(self, args: Sequence, raw: Sequence, out, version: list, meta: dict, kept: dict, mask: int) -> Node:
         """The node of an application in which the arguments of `mask` need a gradient."""
         parents = [(a.node or a) if mask >> i & 1 else None for i, a in enumerate(args)]
         saved = [read(raw, out, meta, kept) if users & mask else None for read, users in self.slots]
         kept_args = [(i, -1) for i in range(len(args))] if self.variadic and self.kept else self.kept
-        versions = [
-            (args[i]._version, args[i]._version[0])
+        versions: list[tuple] = [
+            (i, args[i]._version, args[i]._version[0])
             for i, users in kept_args
             if users & mask and isinstance(args[i], Variable)
         ]
+        if self.keeps_out & mask:
+            versions.append(("out", version, version[0]))
         return Node(self, parents, saved, versions, out)
 
     def pull(self, node: Node, g, wanted: list[int], record: bool) -> Iterator[tuple]:
@@ -154,7 +159,7 @@ class Primitive:
                 f"backward through {self.name} a second time: the graph was freed by the first; "
                 "pass retain_graph=True there, or compute the result again"
             )
-        for cell, version in node.versions:
+        for _, cell, version in node.versions:
             if cell[0] != version:
                 raise RuntimeError(
                     f"backward through {self.name}: a value that it needs was changed after it was used (by an "
@@ -165,7 +170,7 @@ class Primitive:
         """Undo broadcasting and dtype promotion at the engine's edge; whatever else does not fit is a wrong rule."""
         target = parent if isinstance(parent, Node) else parent.data
         if piece.shape != target.shape:
-            if not self.broadcasts:
+            if not self.broadcasts or piece.shape != g.shape:
                 raise AssertionError(
                     f"{self.name}: rule {i} gave shape {piece.shape} for an argument of {target.shape}"
                 )
@@ -245,14 +250,17 @@ class Fused(Primitive):
     def pull(self, node: Node, g, wanted: list[int], record: bool) -> Iterator[tuple]:
         self._check(node)
         if record:
-            pieces = self._through_specification(node, g, wanted)
-        else:
-            needs = [i in wanted for i in range(len(node.parents))]
-            pieces = self.rule(g, needs, *[node.saved[k] for k in self.asked])
+            for i, piece in zip(wanted, self._through_specification(node, g, wanted), strict=True):
+                yield i, self._fit(piece, g, node.parents[i], i), False
+            return
+        needs = [i in wanted for i in range(len(node.parents))]
+        pieces = self.rule(g, needs, *[node.saved[k] for k in self.asked])
         for i in wanted:
-            yield i, self._fit(pieces[i], g, node.parents[i], i), not record and _fresh(pieces[i], g, node.saved)
+            others = [p for j, p in enumerate(pieces) if j != i and p is not None]  # may look at the same memory
+            fresh = _fresh(pieces[i], g, [*node.saved, *others, *[p.base for p in others]])
+            yield i, self._fit(pieces[i], g, node.parents[i], i), fresh
 
-    def _through_specification(self, node: Node, g, wanted: list[int]) -> dict:
+    def _through_specification(self, node: Node, g, wanted: list[int]) -> list:
         values = node.variables()
         args = [values[k] for k, _ in self.argument_slots]
         for (
@@ -260,12 +268,13 @@ class Fused(Primitive):
         ) in wanted:  # partial derivatives: an argument may be computed from another, so each becomes a node of its own
             args[i] = identity(args[i])
         meta = {name: values[self.position[name]] for name in self.keywords}
-        pieces = grad(self.spec(*args, **meta), [args[i] for i in wanted], g, create_graph=True)
-        return dict(zip(wanted, pieces, strict=True))
+        return grad(self.spec(*args, **meta), [args[i] for i in wanted], g, create_graph=True)
 
 
 def unbroadcast(g, shape: tuple[int, ...]):
     """Sum `g` over the axes along which an argument of `shape` was broadcast: the transpose of broadcasting."""
+    if g.shape == shape:
+        return g
     extra = g.ndim - len(shape)
     stretched = tuple(i + extra for i, n in enumerate(shape) if n == 1 and g.shape[i + extra] != 1)
     return g.sum(axis=(*range(extra), *stretched), keepdims=True).reshape(shape)
