@@ -22,7 +22,6 @@ from .ops import (
     expand_dims,
     flip,
     getitem,
-    ones_like,
     reshape,
     square,
     sum,
@@ -88,7 +87,7 @@ def prod(x, axis=None, keepdims=False):
     count = math.prod(x.shape[i] for i in axes)
     x = transpose(x, (*axes, *rest)).reshape((count, *[x.shape[i] for i in rest]))  # (*axes, *rest) -> (count, *rest)
     if count == 0:
-        return ones_like(sum(x, axis=0)) if shape is None else ones_like(sum(x, axis=0)).reshape(shape)
+        x = sum(x, axis=0, keepdims=True) + 1  # of nothing: 1
     while x.shape[0] > 1:
         half = x.shape[0] // 2
         pairs = x[:half] * x[half : 2 * half]

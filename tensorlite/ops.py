@@ -108,7 +108,7 @@ _reshape    = primitive(lambda x, *, shape: x.reshape(shape))                   
 _transpose  = primitive(lambda x, *, axes: xp(x).transpose(x, axes))                .vjp(lambda g, axes: transpose(g, _inverse(axes)))
 _broadcast  = primitive(lambda x, *, shape: xp(x).broadcast_to(x, shape))           .vjp(lambda g, x_shape: unbroadcast(g, x_shape))
 _getitem    = primitive(lambda x, *, index: x[index])                               .vjp(lambda g, x_shape, index: scatter_add(g, index=index, shape=x_shape))
-scatter_add = primitive(lambda x, *, index, shape: _scatter_add(x, index, shape))   .vjp(lambda g, index: getitem(g, index))
+_scatter    = primitive(lambda x, *, index, shape: _scatter_add(x, index, shape))   .vjp(lambda g, index: getitem(g, index))
 _pad        = primitive(lambda x, *, widths, value: xp(x).pad(x, widths, constant_values=value)).vjp(lambda g, x_shape, widths: g[tuple([slice(w, w + n) for (w, _), n in zip(widths, x_shape, strict=True)])])
 _concat     = primitive(lambda *xs, axis: xp(xs[0]).concatenate(xs, axis=axis))     .vjp(lambda g, index, xs_shape, axis: g[_piece(xs_shape, index, axis)])
 tril        = primitive(lambda x, *, k=0: xp(x).tril(x, k))                         .vjp(lambda g, k: tril(g, k=k))
@@ -155,7 +155,7 @@ def _logsumexp(x, axis, keepdims):
 
 def spread(x, shape: tuple[int, ...], axis, keepdims: bool = False):
     """Repeat a reduction's result over the axes that it reduced: the transpose of `sum`."""
-    if not keepdims and axis is not None:
+    if not keepdims and axis is not None and shape:  # (NumPy reduces a 0-d array over axis 0 too)
         reduced = {a % len(shape) for a in (axis if isinstance(axis, tuple) else (axis,))}
         x = x.reshape(tuple([1 if i in reduced else n for i, n in enumerate(shape)]))
     return broadcast_to(x, shape)
@@ -283,9 +283,20 @@ def concatenate(xs: Sequence, axis: int = 0):
 
 def getitem(x, index):
     """`x[index]`: slices, integers, integer arrays, booleans, None, Ellipsis. Indices that repeat get added gradients."""
+    return _getitem(x, index=_raw_index(x, index))
+
+
+def scatter_add(x, index, shape: tuple[int, ...]):
+    """Zeros of `shape` with `x` added at `index`, the transpose of getitem: where indices repeat, values add up."""
+    return _scatter(x, index=_raw_index(x, index), shape=shape)
+
+
+def _raw_index(x, index):
+    """An index without Tensors and lists in it."""
     parts = index if isinstance(index, tuple) else (index,)
-    parts = tuple([xp(_raw(x)).asarray(i) if isinstance(i, list) else _raw(i) for i in parts])
-    return _getitem(x, index=parts if isinstance(index, tuple) else parts[0])
+    lib = xp(_raw(x))  # an empty list names no places
+    parts = tuple([lib.asarray(i, dtype=None if i else int) if isinstance(i, list) else _raw(i) for i in parts])
+    return parts if isinstance(index, tuple) else parts[0]
 
 
 def astype(x, dtype):
