@@ -16,7 +16,7 @@ from .random import Generator, default_generator
 
 def relu(x):
     """max(x, 0), with derivative 0 at 0."""
-    return ops.where(x > 0, x, 0)
+    return ops.where(x <= 0, 0, x)  # this way around, nan stays nan
 
 
 def gelu(x, *, approximate: str = "tanh"):
@@ -169,8 +169,9 @@ def cross_entropy(
     if is_floating(targets.dtype):
         smooth = targets * (1 - label_smoothing) + label_smoothing / C if label_smoothing else targets
         smooth = smooth if weight is None else smooth * weight
-        # where: a class of probability 0 costs nothing, even if its logit is -inf
-        losses = -ops.sum(ops.where(smooth == 0, 0, smooth * log_p), axis=-1)
+        # a class of probability 0 costs nothing, even if its logit is -inf
+        log_p = ops.where((smooth == 0) & (log_p == -math.inf), 0, log_p)
+        losses = -ops.sum(smooth * log_p, axis=-1)
         return _reduce(losses, reduction)
     valid = targets != ignore_index
     index = ops.where(valid, targets, 0)

@@ -181,14 +181,14 @@ def attention(q, k, v, keep=None, mask=None, *, is_causal=False, dropout_p=0.0, 
 
 def attention_vjp(g, needs, q, k, v, keep, mask_shape, dropout_p, scale, weights):
     """With P the weights: dv = P^T g; dP = g v^T; dscores = P (dP - sum(dP P)); dq = dscores k, dk = dscores^T q."""
-    dv = _dropped(weights, keep, dropout_p).swapaxes(-1, -2) @ g if needs[2] else None
+    dv = unbroadcast(_dropped(weights, keep, dropout_p).swapaxes(-1, -2) @ g, v.shape) if needs[2] else None
     ds = _dropped(g @ v.swapaxes(-1, -2), keep, dropout_p)
     ds -= np.vecdot(ds, weights)[..., None]
     ds *= weights
     dmask = unbroadcast(ds, mask_shape) if needs[4] else None
     scale = _scale(scale, q)
-    dq = (ds @ k) * scale if needs[0] else None
-    dk = ds.swapaxes(-1, -2) @ (q * scale) if needs[1] else None
+    dq = unbroadcast((ds @ k) * scale, q.shape) if needs[0] else None
+    dk = unbroadcast(ds.swapaxes(-1, -2) @ (q * scale), k.shape) if needs[1] else None
     return dq, dk, dv, None, dmask
 
 
