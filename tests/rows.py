@@ -124,7 +124,7 @@ def reductions(draw, empty=True, tuples=True, keepdims=True, none=True, min_dims
         chosen = draw(st.lists(st.integers(0, len(shape) - 1), unique=True))
         axis = tuple([a - len(shape) * draw(st.booleans()) for a in chosen])
     if not empty and isinstance(axis, int) and len(shape) > 1 and draw(st.integers(0, 9)) == 9:
-        shape[axis - 1] = 0  # the batch is empty, not the reduction
+        shape[(axis + 1) % len(shape)] = 0  # the batch is empty, not the reduction
     found = {name: draw(strategy) for name, strategy in meta.items()}
     return (tuple(shape),), {"axis": axis} | ({"keepdims": draw(st.booleans())} if keepdims else {}) | found
 

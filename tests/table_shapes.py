@@ -120,7 +120,7 @@ def indices(draw, masks=True):
         return draw(integers((size,), -shape[axis], shape[axis]))
 
     if kind == "basic":
-        index = draw(hnp.basic_indices(shape, allow_newaxis=True, allow_fewer_indices_than_dims=True))
+        index = draw(hnp.basic_indices(shape, allow_newaxis=True))
     elif kind == "mask":
         index = draw(booleans(shape[: draw(st.integers(1, len(shape)))]))
     elif kind == "places":

@@ -104,17 +104,19 @@ def layouts(
 
 
 def _laid_out(x: np.ndarray, kind: str) -> np.ndarray:
+    if not x.ndim:  # NumPy would make a scalar, or an axis
+        return x.copy()
     back = (slice(None, None, -1),) * x.ndim
     if kind == "F":
         return np.asfortranarray(x)
     if kind == "negative":
         return x[back].copy()[back]
-    if kind == "strided" and x.ndim:
+    if kind == "strided":
         buffer = np.full((*x.shape[:-1], 2 * x.shape[-1]), np.nan, x.dtype)
         buffer[..., ::2] = x
         return buffer[..., ::2]
     if kind == "broadcast" and x.size:
-        return np.broadcast_to(x[:1], x.shape) if x.ndim else x
+        return np.broadcast_to(x[:1], x.shape)
     x = x.copy()
     x.flags.writeable = kind != "read-only"
     return x
@@ -128,7 +130,7 @@ def tensors(
     requires_grad: bool = True,
     values: Any = smooth,
 ) -> Tensor:
-    """A Tensor with values drawn by `values` (`smooth` or `kinky`), of a given shape or of one drawn from `shapes()`."""
+    """A Tensor with values drawn by `values` (`smooth` or `kinky`), of the shape given or drawn (`shapes()`)."""
     if not isinstance(shape, tuple):
         shape = draw(shapes() if shape is None else shape)
     (array,) = draw(values(shape))
