@@ -149,8 +149,7 @@ def probabilities(
     if top_k is not None:
         least = _ascending(logits)[..., -top_k, None]  # (..., 1)
         logits = logits.masked_fill(logits < least, -math.inf)
-    distance = logits - logits.max(axis=-1, keepdims=True)
-    p = fused.softmax(distance / max(temperature, 1e-30))  # float32 has no room below, and no different answer
+    p = fused.softmax(logits / max(temperature, 1e-30))  # float32 has no room below, and no different answer
     if top_p is not None and top_p < 1:
         ordered = _ascending(p).flip(-1)  # (..., V)
         before = ordered.cumsum(axis=-1) - ordered  # the probability of all that is ahead

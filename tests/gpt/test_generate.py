@@ -3,7 +3,6 @@
 import math
 import tracemalloc
 from collections import Counter
-from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -85,10 +84,21 @@ def test_a_prompt_longer_than_the_context_is_read_from_its_end(model):
     assert generate(model, [long, PROMPTS[0]], 6) == [naive(model, long[-CONTEXT:], 6), naive(model, PROMPTS[0], 6)]
 
 
+@pytest.mark.parametrize(("use_cache", "lengths"), [(True, [7, 1, 1, 1]), (False, [7, 8, 9, 10])])
+def test_with_a_cache_a_step_reads_one_token(model, use_cache, lengths, monkeypatch):
+    read, features = [], GPT.features
+    monkeypatch.setattr(
+        GPT, "features", lambda self, idx, cache=None: read.append(idx.shape) or features(self, idx, cache)
+    )
+    generate(model, PROMPTS, 4, use_cache=use_cache)
+    assert read == [(len(PROMPTS), T) for T in lengths]
+
+
 def test_a_step_copies_neither_weights_nor_the_past():
     """What one cached step holds at its worst moment is less than any one matrix, and than one layer's past."""
     config = GPTConfig(vocab_size=4000, context_length=512, n_layer=2, n_head=4, n_embd=256)
-    model, cache = GPT(config), GPT(replace(config)).new_cache(1)
+    model = GPT(config)
+    cache = model.new_cache(1)
     text = [7] * 500
     next_logits(model, [text], cache)
     text.append(7)
@@ -177,6 +187,7 @@ def test_temperature_flattens_and_sharpens():
     for temperature in (0.1, 1.0, 5.0):
         e = np.exp(z / temperature)
         np.testing.assert_allclose(probabilities(tl.tensor(z), temperature).numpy(), e / e.sum(), rtol=1e-5)
+    assert probabilities(tl.tensor(z).astype(tl.float16)).dtype == tl.float32  # what draws are made from
     for temperature in (1e-30, 1e-45, 5e-324):  # no overflow, no nan: the limit is the best token
         np.testing.assert_array_equal(probabilities(tl.tensor(z), temperature).numpy(), [1, 0, 0])
 
@@ -208,6 +219,7 @@ def test_top_k_keeps_the_k_best_and_what_equals_the_last(logits, k, kept):
         ([0.5, 0.125, 0.25, 0.125], 0.76, [0, 1, 2, 3]),  # two are equally last
         ([0.5, 0.125, 0.25, 0.125], 1.0, [0, 1, 2, 3]),
         ([0.25, 0.25, 0.25, 0.25], 1e-9, [0, 1, 2, 3]),
+        ([1 - 2e-9, 2e-9], 1.0, [0, 1]),  # in float32 the first alone is 1
     ],
 )
 def test_top_p_keeps_the_fewest_that_reach_p_and_what_equals_the_last(p, top_p, kept):

@@ -9,7 +9,7 @@ import pytest
 import tensorlite as tl
 from gpt.config import PRESETS, GPTConfig
 from gpt.generate import generate
-from gpt.model import GPT, FeedForward, parameter_table
+from gpt.model import GPT, Block, FeedForward, parameter_table
 
 TINY = GPTConfig(vocab_size=11, context_length=8, n_layer=2, n_head=2, n_embd=8, qkv_bias=True)
 
@@ -120,6 +120,22 @@ def test_each_dropout_acts_in_training_alone(field):
     assert not np.allclose(model(x)[0].numpy(), expected)
     model.eval()
     np.testing.assert_array_equal(model(x)[0].numpy(), expected)
+
+
+@pytest.mark.parametrize("silent", ["attention.out_proj", "feed_forward.contract"])
+def test_residual_dropout_is_on_each_of_the_two_terms(silent):
+    """With one of the two terms silenced, the other is what a block adds: dropped, or doubled to make up for it."""
+    block = Block(replace(TINY, residual_dropout=0.5))
+    for name, parameter in block.named_parameters():
+        if name.startswith(silent):
+            parameter.data[...] = 0
+    x = tl.tensor(np.random.default_rng(0).standard_normal((4, 8, 8)).astype(np.float32))
+    dropped = (block(x) - x).numpy()
+    block.eval()
+    added = (block(x) - x).numpy()
+    kept = dropped != 0
+    assert 0.3 < kept.mean() < 0.7
+    np.testing.assert_allclose(dropped[kept], 2 * added[kept], rtol=1e-4, atol=1e-6)
 
 
 def test_a_tied_head_is_the_token_embedding():
