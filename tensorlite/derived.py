@@ -245,12 +245,13 @@ def outer(x, y):
 
 
 def einsum(equation: str, *xs):
-    """Einstein's summation, as in NumPy: "bij,bjk->bik". Repeated labels in a term take the diagonal; "..." broadcasts.
+    """Einstein's summation, as in NumPy: "bij,bjk->bik". Repeated labels in a term take the diagonal; "..." and
+    axes of length 1 broadcast.
 
     The equation is brought to a form in which each label of a term stands in another term or in the output, so that
     the derivative by one argument is again an einsum: of the incoming gradient with the other arguments.
     """
-    terms, out = _parse_einsum(equation, xs)
+    terms, out, sizes = _parse_einsum(equation, xs)
     args = list(xs)
     for i, term in enumerate(terms):
         while repeated := [c for c in dict.fromkeys(term) if term.count(c) > 1]:
@@ -258,15 +259,16 @@ def einsum(equation: str, *xs):
             args[i] = diagonal(args[i], 0, a, b)
             term = "".join(c for k, c in enumerate(term) if k not in (a, b)) + repeated[0]
         elsewhere = out + "".join(t for j, t in enumerate(terms) if j != i)
-        alone = tuple([k for k, c in enumerate(term) if c not in elsewhere])
+        lengths = args[i].shape  # an axis of length 1 that broadcasts is done without: its label stands elsewhere
+        alone = tuple([k for k, c in enumerate(term) if c not in elsewhere or lengths[k] != sizes[c]])
         if alone:
             args[i] = sum(args[i], axis=alone)
-        terms[i] = "".join(c for c in term if c in elsewhere)
+        terms[i] = "".join(c for k, c in enumerate(term) if k not in alone)
     return _einsum(*args, terms=tuple(terms), into=out)
 
 
-def _parse_einsum(equation: str, xs) -> tuple[list[str], str]:
-    """The terms and output with "..." spelled out in capitals that are free; sizes checked."""
+def _parse_einsum(equation: str, xs) -> tuple[list[str], str, dict[str, int]]:
+    """The terms and output with "..." spelled out in capitals that are free, and the length of each label."""
     left, arrow, out = equation.replace(" ", "").partition("->")
     terms = left.split(",")
     if len(terms) != len(xs):
@@ -285,9 +287,13 @@ def _parse_einsum(equation: str, xs) -> tuple[list[str], str]:
     for term, x in zip(terms, xs, strict=True):
         if len(term) != x.ndim or (not term.isalpha() and term):
             raise ValueError(f"einsum: term {term!r} of {equation!r} does not fit an argument of shape {x.shape}")
+        own = dict(zip(term, x.shape, strict=True))
         for label, size in zip(term, x.shape, strict=True):
-            if sizes.setdefault(label, size) != size:
-                raise ValueError(f"einsum: label {label!r} of {equation!r} is both {sizes[label]} and {size} long")
+            known = sizes.setdefault(label, size)
+            if size != own[label] or (size != known and 1 not in (size, known)):  # 1 broadcasts, but not within a term
+                other = known if size == own[label] else own[label]
+                raise ValueError(f"einsum: label {label!r} of {equation!r} is both {other} and {size} long")
+            sizes[label] = size if known == 1 else known
     if set(out) - set(sizes) or len(set(out)) < len(out):
         raise ValueError(f"einsum: output {out!r} of {equation!r} must name labels of the terms, each once")
-    return terms, out
+    return terms, out, sizes
