@@ -135,10 +135,9 @@ def save(
         publish(run, folder, keep)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        kept = next((f"; that of {path.name} is kept" for path in _folders(run)), "")
-        raise OSError(
-            f"the checkpoint of step {step} cannot be written to {run}: {error.strerror or error}{kept}"
-        ) from error
+        kept = next((path.name for path in _folders(run)), "none")
+        reason = error.strerror or error
+        raise OSError(f"step {step} cannot be saved in {run}: {reason}; newest checkpoint there: {kept}") from error
 
 
 def _make_room(run: Path, size: int) -> None:
