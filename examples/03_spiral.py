@@ -82,7 +82,7 @@ def draw(linear, network, points, arms, curves, out: Path) -> None:
     right.legend()
     right.grid(alpha=0.3)
     out.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out / "03_spiral.png", dpi=110)
+    figure.savefig(out / "03_spiral.png", dpi=100)
     print(f"picture: {out / '03_spiral.png'}")
 
 
