@@ -190,13 +190,13 @@ def evaluate(model: GPT, tokens: TokenFile, batch_size: int, batches: int | None
     windows = tokens.windows(model.config.context_length, model.config.context_length)
     count = len(windows) if batches is None else min(len(windows), batches * batch_size)
     chosen = [i * len(windows) // count for i in range(count)]
-    total = 0.0
+    total, training = 0.0, model.training
     model.eval()
     with tl.no_grad():
         for i in range(0, count, batch_size):
             x, y = default_collate([windows[index] for index in chosen[i : i + batch_size]])  # (B, T)
             total += model(x, y)[1].item() * len(x)
-    model.train()
+    model.train(training)
     return total / count
 
 
