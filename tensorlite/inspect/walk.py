@@ -57,24 +57,23 @@ def steps(output: Variable, gradient=None, names: Mapping[str, Variable] | None 
     while heap:
         node = heappop(heap)[1]
         g, pieces = grads.pop(id(node)), []
-        for i, piece in _pulled(node, g):
-            parent = node.parents[i]
+        for parent, argument, asked, piece in _pulled(node, g):
             if id(parent) in grads:
                 grads[id(parent)] = grads[id(parent)] + piece
             else:
                 grads[id(parent)] = piece
                 heappush(heap, (-numbers[id(parent)], parent))
-            to = entries[numbers[id(parent)] - 1].reference
-            pieces.append(Piece(argument_name(node.op, i), to, _asked(node.op, i), _copy(piece)))
+            pieces.append(Piece(argument, entries[numbers[id(parent)] - 1].reference, asked, _copy(piece)))
         entry = entries[numbers[id(node)] - 1]
         yield Step(entry.number, entry.name, entry.op, _copy(g), tuple(pieces))
 
 
 def _pulled(node, g) -> Iterator[tuple]:
-    """(i, the gradient by argument i) of each argument that needs one; a leaf has none."""
-    if isinstance(node, Node):
+    """(parent, argument, what its rule asked for, the gradient by it) for each argument that needs one."""
+    if isinstance(node, Node):  # a leaf passes nothing on
         wanted = [i for i, parent in enumerate(node.parents) if parent is not None]
-        yield from ((i, piece) for i, piece, _ in node.op.pull(node, g, wanted, False))
+        for i, piece, _ in node.op.pull(node, g, wanted, False):
+            yield node.parents[i], argument_name(node.op, i), _asked(node.op, i), piece
 
 
 def _asked(op: Primitive, i: int) -> tuple[str, ...]:
