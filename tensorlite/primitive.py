@@ -243,6 +243,8 @@ class Fused(Primitive):
         return self
 
     def __call__(self, *args, **meta):
+        if meta and not self.keywords.keys() >= meta.keys():
+            args, meta = self._bind(args, meta)
         if not _fusing.get() or not self.serves(*[a.data if isinstance(a, Variable) else a for a in args], **meta):
             return self.spec(*args, **meta)
         return super().__call__(*args, **meta)

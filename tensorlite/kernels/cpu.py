@@ -14,9 +14,12 @@ from ..functional import check_cross_entropy, check_indices, check_last_axis
 from ..primitive import unbroadcast
 
 
-def serves(x, *_, **__) -> bool:
-    """These kernels are for float32 and float64 arrays in main memory."""
-    return type(x) is np.ndarray and x.dtype.char in "fd" and x.ndim > 0
+def serves(x, *others, **_) -> bool:
+    """These kernels are for arrays in main memory, all floating ones float32 or all float64."""
+    usual = type(x) is np.ndarray and x.dtype.char in "fd" and x.ndim > 0
+    return usual and all(
+        o is None or (type(o) is np.ndarray and (o.dtype == x.dtype or o.dtype.kind in "iub")) for o in others
+    )
 
 
 def _rows(x: np.ndarray) -> np.ndarray:
@@ -42,7 +45,7 @@ def sum_columns(x: np.ndarray) -> np.ndarray:
 
 
 def serves_linear(x, weight, bias=None) -> bool:
-    return serves(x) and serves(weight) and weight.ndim == 2
+    return serves(x, weight, bias) and weight.ndim == 2
 
 
 def linear(x, weight, bias=None):
