@@ -290,4 +290,5 @@ FUNCTIONAL = [
     Row("cross_entropy",                cross_entropy,                          cross_entropy_value,                     cross_entropy_gradient,   classes(), ANY),
     Row("cross_entropy, probabilities", cross_entropy,                          soft_value,                              soft_gradient,            classes(probabilities=True), POSITIVE, covers=("logsumexp",)),
     Row("mse_loss",           F.mse_loss,                                       lambda x, y, reduction: reduced((x - y) ** 2, reduction), mse_gradient, pairs(), covers=("square",)),
-]  # fmt: on
+]
+# fmt: on

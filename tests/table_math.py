@@ -78,7 +78,8 @@ ELEMENTWISE = [
       for name in ("equal", "not_equal", "less", "less_equal", "greater", "greater_equal", "logical_and", "logical_or", "logical_xor")],
     *[Row(name, getattr(tl, name), getattr(np, name),                None,                                                              arrays(1))
       for name in ("logical_not", "isnan", "isinf", "isfinite")],
-]  # fmt: on
+]
+# fmt: on
 
 
 # ----- reductions: the gradient of each element, the slow and obvious way -----------------------------------------
@@ -194,22 +195,23 @@ FULL = reductions(empty=False)
 # fmt: off
 REDUCTIONS = [
     Row("sum",       tl.sum,       np.sum,          sum_gradient,                reductions(), exact=True),
-    Row("mean",      tl.mean,      np.mean,         mean_gradient,               reductions()),
-    Row("var",       tl.var,       np.var,          var_gradient,                deviations()),
+    Row("mean",      tl.mean,      np.mean,         mean_gradient,               reductions(), covers=("sum", "div")),
+    Row("var",       tl.var,       np.var,          var_gradient,                deviations(), covers=("sum", "square")),
     Row("std",       tl.std,       np.std,          std_gradient,                deviations(), covers=("root",)),
     Row("norm",      tl.norm,      norm_value,      norm_gradient,               reductions(), covers=("root",)),
-    Row("prod",      tl.prod,      np.prod,         prod_gradient,               reductions()),
+    Row("prod",      tl.prod,      np.prod,         prod_gradient,               reductions(), covers=("mul",)),
     Row("max",       tl.max,       np.max,          extreme_gradient(np.max),    FULL),
     Row("min",       tl.min,       np.min,          extreme_gradient(np.min),    FULL),
     Row("logsumexp", tl.logsumexp, logsumexp_value, logsumexp_gradient,          FULL, {"avoid": ()}),
     Row("cumsum",    tl.cumsum,    np.cumsum,       cumsum_gradient,             CUMULATIVE, exact=True),
-    Row("cumprod",   tl.cumprod,   np.cumprod,      cumprod_gradient,            CUMULATIVE),
+    Row("cumprod",   tl.cumprod,   np.cumprod,      cumprod_gradient,            CUMULATIVE, covers=("mul", "concat")),
     Row("argmax",    tl.argmax,    np.argmax,       None,                        reductions(empty=False, tuples=False)),
     Row("argmin",    tl.argmin,    np.argmin,       None,                        reductions(empty=False, tuples=False)),
     Row("all",       tl.all,       np.all,          None,                        reductions()),
     Row("any",       tl.any,       np.any,          None,                        reductions()),
-    Row("sort",      tl.sort,      np.sort,         sort_gradient,               ONE_AXIS, exact=True),
+    Row("sort",      tl.sort,      np.sort,         sort_gradient,               ONE_AXIS, exact=True, covers=("getitem",)),
     Row("argsort",   tl.argsort,   lambda x, axis: np.argsort(x, axis, kind="stable"), None, ONE_AXIS),
-    Row("topk",      lambda x, k, axis: tl.topk(x, k, axis)[0], lambda x, k, axis: np.take_along_axis(x, descending(x, k, axis), axis), topk_gradient, top(), exact=True),
-    Row("topk, places", lambda x, k, axis: tl.topk(x, k, axis)[1], descending, None, top()),
-]  # fmt: on
+    Row("topk",      lambda x, k, axis: tl.topk(x, k, axis)[0], lambda x, k, axis: np.take_along_axis(x, descending(x, k, axis), axis), topk_gradient, top(), exact=True, covers=("getitem",)),
+    Row("topk, places", lambda x, k, axis: tl.topk(x, k, axis)[1], descending, None, top(), covers=("argsort",)),
+]
+# fmt: on

@@ -78,7 +78,8 @@ def cuts(draw):
     equal = [n for n in (1, 2, 3) if size % n == 0]
     places = sorted(draw(st.lists(st.integers(0, size), max_size=3)))
     cut = draw(st.sampled_from([*equal, places]))
-    return (shape,), {"cut": cut, "axis": axis, "piece": draw(st.integers(0, cut - 1 if isinstance(cut, int) else len(cut)))}
+    pieces = cut if isinstance(cut, int) else len(cut) + 1
+    return (shape,), {"cut": cut, "axis": axis, "piece": draw(st.integers(0, pieces - 1))}
 
 
 @st.composite
@@ -112,7 +113,8 @@ def indices(draw, masks=True):
     if shape:
         kinds += ["mask"] * masks
     if shape and all(shape):
-        kinds += ["places", "rows", "list"] + ["rows and columns", "split"] * (len(shape) > 1) + ["apart"] * (len(shape) > 2)
+        kinds += ["places", "rows", "list"]
+        kinds += ["rows and columns", "split"] * (len(shape) > 1) + ["apart"] * (len(shape) > 2)
     kind = draw(st.sampled_from(kinds))
 
     def places(axis, size=None):
@@ -227,10 +229,7 @@ def einsum_gradient(g, *xs, equation):
     return tuple(result)
 
 
-def vectors(draw_sides=st.integers(0, 3)):
-    return st.tuples(st.tuples(st.tuples(draw_sides), st.tuples(draw_sides)), st.just({}))
-
-
+VECTORS = st.tuples(st.tuples(shapes(1, 1), shapes(1, 1)), st.just({}))
 K = st.integers(-2, 2)
 SHIFT = st.integers(-5, 5)
 # fmt: off
@@ -254,14 +253,15 @@ MOVES = [
     move("masked_fill",     tl.masked_fill,     lambda x, mask, value: np.where(mask, value, x),                 fills(), covers=("where",)),
     move("diagonal",        tl.diagonal,        np.diagonal,                                                     diagonals(), covers=("getitem",)),
     move("clone",           tl.clone,           np.copy,                                                         arrays(1)),
-    Row("scatter_add",      tl.scatter_add,     scatter_value,  lambda g, x, index, shape: (g[index],),          scatters(), exact=True),
+    Row("scatter_add",      tl.scatter_add,     scatter_value,  lambda g, x, index, shape: (g[index],),          scatters(), exact=True, covers=("scatter",)),
     Row("tril",             tl.tril,            np.tril,        triangle(np.tril),                               with_axes(min_dims=2, k=K), exact=True),
     Row("triu",             tl.triu,            np.triu,        triangle(np.triu),                               with_axes(min_dims=2, k=K), exact=True),
     Row("matmul",           tl.matmul,          np.matmul,      matmul_gradient,                                 st.tuples(matmul_shapes(), st.just({}))),
-    Row("outer",            tl.outer,           np.outer,       lambda g, x, y: ((g * y).sum(1), (g * x[:, None]).sum(0)), vectors(), exact=True, covers=("mul",)),
+    Row("outer",            tl.outer,           np.outer,       lambda g, x, y: ((g * y).sum(1), (g * x[:, None]).sum(0)), VECTORS, exact=True, covers=("mul",)),
     Row("einsum",           lambda *xs, equation: tl.einsum(equation, *xs), lambda *xs, equation: np.einsum(equation, *xs), einsum_gradient, equations()),
     Row("astype",           lambda x: tl.astype(x, np.float32), lambda x: x.astype(np.float32), lambda g, x: (g.astype(np.float64),), arrays(1), {"avoid": ()}, differences=False, dtype=np.float32),
     Row("astype, integers", lambda x: tl.astype(x, np.int64), lambda x: x.astype(np.int64), None,               arrays(1)),
     Row("detach",           tl.detach,          np.positive,    None,                                            arrays(1), covers=()),
     Row("to",               lambda x: ops._to(x, device="cpu", source="cpu"), np.positive, local(lambda x: 1),  arrays(1), exact=True),
-]  # fmt: on
+]
+# fmt: on

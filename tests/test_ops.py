@@ -113,9 +113,9 @@ def test_float32_stays_float32(row, data, seed):
     xs = data.draw(smooth(*shapes, **row.domain))
     small = [x.astype(np.float32) for x in xs]
     meta32 = {name: v.astype(np.float32) if getattr(v, "dtype", None) == np.float64 else v for name, v in meta.items()}
-    value, g, gradients = run(row, small, meta32, seed)
+    value, _, gradients = run(row, small, meta32, seed)
     assert {value.dtype, *[p.dtype for p in gradients]} == {np.dtype(np.float32)}
-    wide, wide_g, wide_gradients = run(row, [x.astype(np.float64) for x in small], meta, seed)
+    wide, _, wide_gradients = run(row, [x.astype(np.float64) for x in small], meta, seed)
     assert_equals(value, wide, rtol=1e-3, atol=1e-3)
     for got, expected in zip(gradients, wide_gradients, strict=True):
         assert_equals(got, expected, rtol=1e-3, atol=1e-3)
@@ -132,3 +132,66 @@ def test_a_gradient_is_linear_in_the_incoming_one(row, data, seed):
     pulled = [tl.grad(out, tensors, v, retain_graph=True) for v in (g, h, 2 * g - 3 * h)]
     for by_g, by_h, by_both in zip(*pulled, strict=True):
         assert_equals(by_both.data, 2 * by_g.data - 3 * by_h.data)
+
+
+# ----- nothing is left out ----------------------------------------------------------------------------------------
+
+
+def test_every_public_op_and_every_primitive_has_a_row():
+    public = {*ops.__all__, *derived.__all__, *fused.__all__}
+    assert not public - {row.function for row in ROWS}
+    assert not {op.name for op in PRIMITIVES.values()} - {name for row in ROWS for name in row.proves}
+    assert len({row.name for row in ROWS}) == len(ROWS)
+
+
+@every_row
+def test_a_row_runs_the_primitives_that_it_proves_and_their_rules(row, monkeypatch):
+    called, pulled = set(), set()
+    call, record = Primitive.__call__, Primitive._record
+
+    def calling(self, *args, **meta):
+        called.add(self.name)
+        return call(self, *args, **meta)
+
+    def recording(self, *args):
+        pulled.add(self.name)  # a recorded node is pulled by any backward
+        return record(self, *args)
+
+    monkeypatch.setattr(Primitive, "__call__", calling)
+    monkeypatch.setattr(Primitive, "_record", recording)
+
+    @settings(max_examples=30, derandomize=True, database=None)
+    @given(data=st.data())
+    def use(data):
+        shapes, meta = data.draw(row.inputs)
+        row.op(*[tl.Tensor(x, requires_grad=True) for x in data.draw(smooth(*shapes, **row.domain))], **meta)
+
+    use()
+    assert set(row.proves) <= called
+    assert row.gradient is None or set(row.proves) <= pulled
+
+
+FUSED = {op.name for op in PRIMITIVES.values() if isinstance(op, Fused)}
+
+
+@pytest.mark.parametrize("row", [row for row in DIFFERENTIABLE if FUSED.intersection(row.proves)], ids=str)
+@given(data=st.data(), seed=SEEDS)
+def test_a_fused_op_is_its_specification_in_value_gradient_and_hessian_vector_product(row, data, seed):
+    shapes, meta = data.draw(row.inputs)
+    dtypes = data.draw(st.sampled_from([[np.float64] * 4, [np.float32] * 4, [np.float32, np.float64] * 2]))
+    xs = [x.astype(dtype) for x, dtype in zip(data.draw(layouts(smooth(*shapes, **row.domain))), dtypes, strict=False)]
+
+    def derivatives():
+        tensors = [tl.Tensor(x, requires_grad=True) for x in xs]
+        out = row.op(*tensors, **meta)
+        gradients = tl.grad(out, tensors, incoming(out.shape, seed, out.dtype), create_graph=True)
+        along = sum((p * incoming(p.shape, seed + 1, p.dtype)).sum() for p in gradients)
+        return [out, *gradients, *(tl.grad(along, tensors) if along.requires_grad else ())]
+
+    fast = derivatives()
+    with tl.unfused():
+        slow = derivatives()
+    tolerance = 1e-9 if dtypes[0] == dtypes[1] == np.float64 else 2e-4
+    for x, y in zip(fast, slow, strict=True):
+        assert (x.shape, x.dtype) == (y.shape, y.dtype)
+        assert_equals(x.data, y.data, rtol=tolerance, atol=tolerance)
