@@ -93,8 +93,9 @@ class GPTConfig:
 
 
 def _gpt2(n_layer: int, n_head: int, n_embd: int) -> GPTConfig:
-    sizes = {"n_layer": n_layer, "n_head": n_head, "n_embd": n_embd}
-    return GPTConfig(vocab_size=50257, context_length=1024, qkv_bias=True, **sizes).with_dropout(0.1)
+    return GPTConfig(
+        vocab_size=50257, context_length=1024, n_layer=n_layer, n_head=n_head, n_embd=n_embd, qkv_bias=True
+    ).with_dropout(0.1)
 
 
 PRESETS: dict[str, GPTConfig] = {

@@ -132,7 +132,7 @@ def choose(
     if temperature == 0:
         return logits.argmax(axis=-1).tolist()
     p = probabilities(logits, temperature, top_k, top_p)
-    return [tl.multinomial(p[i], generator=generator).item() for i, generator in enumerate(streams)]
+    return [int(tl.multinomial(p[i], generator=generator).item()) for i, generator in enumerate(streams)]
 
 
 def probabilities(

@@ -63,12 +63,12 @@ class GPT(nn.Module):
 
     def positions(self, idx: Tensor, cache: list[KVCache] | None) -> Tensor:
         """The place of each token in its text: (T,), or (B, T) where a cache says that the rows differ."""
-        starts = [0] if cache is None else sorted(set(cache[0].lengths))
+        starts = [0] if cache is None else cache[0].lengths
         T = idx.shape[1]
-        check_length(starts[-1] + T, self.config.context_length)
-        if len(starts) == 1:
+        check_length(max(starts) + T, self.config.context_length)
+        if min(starts) == max(starts):
             return tl.arange(starts[0], starts[0] + T, device=idx.device)
-        return tl.tensor([list(range(start, start + T)) for start in cache[0].lengths], device=idx.device)
+        return tl.tensor([list(range(start, start + T)) for start in starts], device=idx.device)
 
     def new_cache(self, batch_size: int, positions: int | None = None) -> list[KVCache]:
         """An empty KVCache for each block, for texts of at most `positions` (None: the whole context)."""
