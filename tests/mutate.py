@@ -11,9 +11,9 @@ properties, unless it computes the same function: those are listed in EQUIVALENT
 import argparse
 import ast
 import contextlib
-import copy
 import importlib
 import io
+import itertools
 import json
 import multiprocessing
 import os
@@ -22,13 +22,16 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 FILES = ("ops.py", "kernels/cpu.py", "functional.py", "derived.py", "primitive.py")
 SUITE = ("test_ops.py", "test_bugs.py", "test_engine.py")
+QUIETLY = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
 SECONDS = 240  # a mutant that takes longer is stuck, and noticed
 EQUIVALENT: dict[str, str] = {}  # "file:line: change" -> why no input can tell the difference
 
@@ -61,7 +64,7 @@ class Mutant:
     line: int
     op: str  # the op or function that it is in
     change: str
-    source: str  # of the whole changed file
+    number: int  # among the file's variants
 
     @property
     def key(self) -> str:
@@ -125,30 +128,37 @@ def targets(file: str, tree: ast.Module) -> Iterator[tuple[str, ast.AST]]:
             yield statement.name, statement
 
 
-def mutants(file: str) -> Iterator[Mutant]:
+def variants(file: str) -> Iterator[tuple[str, ast.AST, ast.AST, Callable[[ast.AST], str]]]:
+    """(op, expression, what stands in its place, a function from the one to the source of the whole changed file)."""
     tree = ast.parse((ROOT / "tensorlite" / file).read_text(encoding="utf-8"))
     for op, place in list(targets(file, tree)):
         for parent in ast.walk(place):
-            if isinstance(parent, ast.Raise | ast.JoinedStr | ast.arguments | ast.FunctionDef) and parent is not place:
-                continue
             for field, value in ast.iter_fields(parent):
-                if field in ("decorator_list", "returns", "annotation", "exc"):
+                if field in ("decorator_list", "returns", "annotation", "exc", "msg") or isinstance(
+                    parent, ast.JoinedStr
+                ):
                     continue
                 for index, node in enumerate(value) if isinstance(value, list) else [(None, value)]:
-                    if not isinstance(node, ast.expr | ast.stmt) or inside_message(node):
-                        continue
                     for new in changes(node):
-                        before, after = ast.unparse(node), ast.unparse(new)
-                        if before == after:
-                            continue
-                        put(parent, field, index, new)
-                        source = ast.unparse(ast.fix_missing_locations(copy.deepcopy(tree)))
-                        put(parent, field, index, node)
-                        yield Mutant(file, node.lineno, op, f"{before}  ->  {after}", source)
+                        if ast.unparse(node) != ast.unparse(new):
+                            yield op, node, new, partial(changed, tree, parent, field, index, node)
 
 
-def inside_message(node: ast.AST) -> bool:
-    return isinstance(node, ast.Raise) or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant))
+def changed(tree: ast.Module, parent: ast.AST, field: str, index: int | None, node: ast.AST, new: ast.AST) -> str:
+    put(parent, field, index, new)
+    source = ast.unparse(ast.fix_missing_locations(tree))
+    put(parent, field, index, node)
+    return source
+
+
+def mutants(file: str) -> Iterator[Mutant]:
+    for number, (op, node, new, _) in enumerate(variants(file)):
+        yield Mutant(file, node.lineno, op, f"{ast.unparse(node)}  ->  {ast.unparse(new)}", number)
+
+
+def source(mutant: Mutant) -> str:
+    _, _, new, make = next(itertools.islice(variants(mutant.file), mutant.number, None))
+    return make(new)
 
 
 def put(parent: ast.AST, field: str, index: int | None, node: ast.AST) -> None:
@@ -177,8 +187,10 @@ def judge(mutant: Mutant) -> tuple[Mutant, str, float]:
     reader, writer = multiprocessing.Pipe(duplex=False)
     child = os.fork()
     if not child:
-        with contextlib.suppress(BaseException):
+        try:
             writer.send(verdict(mutant))
+        except BaseException:
+            traceback.print_exc()
         os._exit(0)
     writer.close()
     killer = "the suite hangs" if not reader.poll(SECONDS) else ""
@@ -202,7 +214,7 @@ def verdict(mutant: Mutant) -> str:
             ROOT / "tests", Path(folder) / "tests", ignore=shutil.ignore_patterns("__pycache__", "peers", "gpt")
         )
         shutil.copy(ROOT / "pyproject.toml", folder)
-        (Path(folder) / "tensorlite" / mutant.file).write_text(mutant.source, encoding="utf-8")
+        (Path(folder) / "tensorlite" / mutant.file).write_text(source(mutant), encoding="utf-8")
         os.chdir(folder)
         sys.path[:0] = [folder]
         sys.dont_write_bytecode = True
@@ -211,7 +223,7 @@ def verdict(mutant: Mutant) -> str:
         suite = [f"tests/{name}" for name in SUITE if (ROOT / "tests" / name).exists()]
         plugin = FirstFailure()
         for selection in (["-k", mutant.op.removesuffix("_vjp").removeprefix("matmul_by")], []):
-            code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *selection, *suite], [plugin])
+            code = pytest.main([*QUIETLY, *selection, *suite], [plugin])
             if plugin.killer:
                 return plugin.killer
             if code not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
@@ -237,12 +249,11 @@ def main() -> int:
             print(
                 f"{mutant.file}:{mutant.line} {mutant.op}: {mutant.change}\n    {state} ({seconds:.1f} s)", flush=True
             )
-            rows.append({k: v for k, v in asdict(mutant).items() if k != "source"} | {"killer": killer, "proof": proof})
+            rows.append(asdict(mutant) | {"killer": killer, "proof": proof})
             survivors += [mutant] * (not killer and not proof)
     killed = sum(bool(row["killer"]) for row in rows)
-    print(
-        f"\n{len(rows)} mutants: {killed} killed, {len(rows) - killed - len(survivors)} equivalent, {len(survivors)} survived"
-    )
+    others = len(rows) - killed - len(survivors)
+    print(f"\n{len(rows)} mutants: {killed} killed, {others} equivalent, {len(survivors)} survived")
     for mutant in survivors:
         print(f"SURVIVED {mutant.key}")
     if options.json:
