@@ -123,7 +123,7 @@ def grad(output: Variable, inputs, gradient=None, create_graph: bool = False, re
             raise RuntimeError(f"grad: input {i} does not require a gradient: create it with requires_grad=True")
     g = _incoming(output, gradient)
     keep = create_graph if retain_graph is None else retain_graph
-    targets = {id(x.node or x) for x in inputs}
+    targets = {id(x.node or x): x.node or x for x in inputs}
     with setting(recording, create_graph):
         walked = _walk(output, g if create_graph else g.data, targets, keep, create_graph)
     found = {id(node): piece if create_graph else _own(piece, owned) for node, piece, owned in walked}
@@ -139,19 +139,21 @@ def _own(piece: Array, owned: bool) -> Variable:
     return Variable.result(piece if owned and is_array(piece) else xp(piece).array(piece))
 
 
-def _walk(output: Variable, g, targets: set[int] | None, keep: bool, record: bool) -> list[tuple]:
+def _walk(output: Variable, g, targets: dict | None, keep: bool, record: bool) -> list[tuple]:
     """Pull `g` back through the graph, newest node first; return (target, gradient, owned) of every target reached.
 
-    Targets are the nodes whose ids are given (then only paths that lead to one are walked), or else all leaves. A
+    Targets are the nodes given by id (then only paths that lead to one are walked), or else all leaves. A
     gradient that arrives first is borrowed, unless its rule just made it; a sum is owned, and later ones add in place.
     """
     root = output.node or output
-    useful = None if targets is None else _leading_to(targets, root)
+    orders = [node.order if isinstance(node, Node) else -1 for node in (targets or {}).values()]
+    oldest = min(orders, default=-1)  # below the oldest target nothing is looked for
+    useful = None if targets is None else _leading_to(targets, root, oldest)
     grads, owned, reached = {id(root): g}, set[int](), []
     heap: list[tuple[int, Node]] = []
 
     def arrive(node):
-        if isinstance(node, Node):
+        if isinstance(node, Node) and node.order > oldest:
             heappush(heap, (-node.order, node))
         if node_is_target(node):
             reached.append(node)
@@ -183,12 +185,13 @@ def _walk(output: Variable, g, targets: set[int] | None, keep: bool, record: boo
     return [(node, grads[id(node)], id(node) in owned) for node in reached]
 
 
-def _leading_to(targets: set[int], root) -> set[int]:
+def _leading_to(targets: dict, root, oldest: int) -> set[int]:
     """The ids of the nodes under `root` from which a target is reached, the targets included."""
-    nodes, stack = {}, [root]
+    nodes: dict[int, Node] = {}
+    stack = [root]
     while stack:
         node = stack.pop()
-        if isinstance(node, Node) and id(node) not in nodes:
+        if isinstance(node, Node) and node.order > oldest and id(node) not in nodes:
             nodes[id(node)] = node
             stack.extend(node.parents)
     useful = set(targets)

@@ -122,9 +122,11 @@ class Primitive:
             return out
         if isinstance(out, Scalar):  # NumPy's reductions return scalars
             out = xp(out).asarray(out)
-        first = args[0]
-        shares = isinstance(first, Variable) and (out.base is not None or out is first.data)
-        version = first._version if shares else [0]  # a view has the version of the memory that it looks at
+        version, first, owner = [0], args[0], out.base
+        if isinstance(first, Variable) and (
+            out is first.data or (owner is not None and (owner is first.data or owner is first.data.base))
+        ):
+            version = first._version  # a view has the version of the memory that it looks at
         mask &= self.differentiable
         if not mask or not recording.get() or not is_floating(out.dtype):
             return Variable.result(out, False, None, version)

@@ -112,7 +112,7 @@ def _differences(op: Callable, values: list, i: int, g: np.ndarray, step: float)
         return _value(op, [*values[:i], tensor(there, device=values[i].device), *values[i + 1 :]])
 
     for index in np.ndindex(x.shape):
-        h = step * max(1.0, abs(x[index]))
+        h = step * max(1.0, float(abs(x[index])))
         near = moved(index, h), moved(index, -h)
         far = moved(index, 2 * h), moved(index, -2 * h)
         slope[index] = (g * (8 * (near[0] - near[1]) - (far[0] - far[1]))).sum() / (12 * h)
