@@ -105,6 +105,13 @@ def test_a_saved_position_does_not_move_on():
     assert state["epoch"]["batches"] == 0
 
 
+def test_a_position_is_resumed_once():
+    loader = DataLoader(range(6), 2)
+    next(iter(loader))
+    loader.load_state_dict(loader.state_dict())
+    assert [next(iter(loader)).tolist() for _ in range(2)] == [[2, 3], [0, 1]]
+
+
 def test_a_position_of_another_loader_is_refused():
     state = DataLoader(range(6), 2).state_dict()
     with pytest.raises(ValueError, match="another DataLoader: items 6, now 7; batch_size 2, now 3"):

@@ -53,11 +53,12 @@ def test_every_dtype_shape_and_stride_comes_back(tmp_path_factory, array, view):
 
 @pytest.mark.parametrize("view", sorted(VIEWS))
 @pytest.mark.parametrize("shape", [(), (0, 3), (2, 3)])
-def test_bfloat16_comes_back(tmp_path, shape, view):
-    x = VIEWS[view](np.arange(np.prod(shape, dtype=int)).reshape(shape).astype(bfloat16))
+@pytest.mark.parametrize("dtype", [bfloat16, np.float32, np.int64])
+def test_every_stride_comes_back(tmp_path, dtype, shape, view):
+    x = VIEWS[view](np.arange(1, 1 + np.prod(shape, dtype=int)).reshape(shape).astype(dtype))
     io.save(tmp_path / "x", {"x": tl.Tensor(x)})
     loaded = io.load(tmp_path / "x")["x"].data
-    assert (loaded.dtype, loaded.shape) == (bfloat16, x.shape)
+    assert (loaded.dtype, loaded.shape) == (dtype, x.shape)
     np.testing.assert_array_equal(loaded.astype(float), x.astype(float))
 
 
