@@ -138,7 +138,7 @@ class Optimizer:
         for flat in self._flats:
             for first, last in flat.runs():
                 step = flat.steps[first] + 1
-                for block, g in flat.blocks(first, last, grad_scale):
+                for block, g in flat.blocks(first, last, float(grad_scale)):
                     kept = {name: array[block] for name, array in flat.kept.items()}
                     self.update(flat.group, step, flat.data[block], g, flat.scratch[1][: len(g)], **kept)
                 flat.steps[first:last] = [step] * (last - first)

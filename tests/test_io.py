@@ -63,7 +63,7 @@ def test_every_stride_comes_back(tmp_path, dtype, shape, view):
 
 
 def test_the_bytes_are_the_librarys_and_always_the_same(tmp_path):
-    arrays = {"b": np.ones((2, 3), "f4"), "a": np.arange(3), "ü": np.array(True), "c": np.zeros((0, 2), "f2")}
+    arrays = {"b": np.ones((2, 3), "f4"), "c": np.arange(3), "ü": np.array(True), "a": np.zeros((0, 2), "f2")}
     tensors = {name: tl.Tensor(x) for name, x in arrays.items()}
     for metadata in (None, {"format": 'np "quoted"\n'}):
         io.save(tmp_path / "x", tensors, metadata)
