@@ -149,6 +149,7 @@ class TrainConfig:
     keep: int = 2  # checkpoints kept; an older one is there in case the newest is damaged
 
     seed: int = 1337  # of weights, batches, dropout and samples: the same seed gives the same run, bit for bit
+    threads: int | None = None  # for matrix products; default: all cores. 1, where other programs keep the cores busy
     out: Path | None = None  # the run's directory; default: runs/ and the name of the text
     resume: Path | None = None  # continue this run, with its own settings except for those that you give
     overwrite: bool = False  # delete the run that is in `out` first
@@ -166,6 +167,8 @@ class TrainConfig:
             check_number(name, getattr(self, name), low=0)
         if not 0 < self.validation < 1:
             raise ValueError(f"validation must be between 0 and 1, say 0.1, got {self.validation!r}")
+        if self.threads is not None:
+            check_integer("threads", self.threads, low=1)
         if self.min_lr is not None and not 0 <= self.min_lr <= self.lr:
             raise ValueError(f"min_lr must be from 0 to lr, which is {self.lr}, got {self.min_lr!r}")
         if self.warmup is not None and not 0 <= self.warmup <= self.steps:

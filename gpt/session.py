@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import tensorlite as tl
-from tensorlite import Generator, optim
+from tensorlite import Generator, backend, optim
 from tensorlite.data import TokenFile, write_tokens
 
 from . import checkpoint, corpus
@@ -151,7 +151,8 @@ def second_stream(config: TrainConfig) -> Generator:
 def made_with() -> dict[str, str]:
     """What the last bits of the numbers depend on."""
     versions = {name: version(name) for name in ("tensorlite", "numpy")}
-    return {"python": platform.python_version(), **versions, "machine": platform.machine()}
+    blas = {f"blas {name}": value for name, value in backend.blas().items()}
+    return {"python": platform.python_version(), **versions, **blas, "machine": platform.machine()}
 
 
 # ----- saving and going on ----------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from rich.console import Console
 
 import tensorlite as tl
-from tensorlite import Tensor, optim
+from tensorlite import Tensor, backend, optim
 from tensorlite.data import TokenFile, default_collate
 
 from . import checkpoint
@@ -46,6 +46,8 @@ def train(config: TrainConfig, console: Console | None = None) -> Result:
     loss or gradient stay nan or infinite; RuntimeError where another process trains there.
     """
     console, run = console or Console(), directory(config)
+    if config.threads is not None:
+        backend.set_blas_threads(config.threads)
     if config.resume is None:
         checkpoint.create(run, config.overwrite)
     elif not checkpoint.is_run(run):

@@ -171,11 +171,30 @@ def blas() -> dict[str, str]:
     """NumPy's BLAS: name and version, and for the OpenBLAS of NumPy's own wheels the kernels and threads in use."""
     built_with = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
     about = {"name": str(built_with["name"]), "version": str(built_with["version"])}
+    if (library := _openblas()) is not None:
+        library.scipy_openblas_get_corename64_.restype = ctypes.c_char_p
+        about["kernels"] = library.scipy_openblas_get_corename64_().decode()
+        about["threads"] = str(library.scipy_openblas_get_num_threads64_())
+    return about
+
+
+def set_blas_threads(threads: int) -> None:
+    """How many threads matrix products may use, from now on, in this process.
+
+    More than there are free cores is slow: the threads of OpenBLAS wait for each other without sleeping. RuntimeError
+    for a BLAS other than that of NumPy's own wheels, which has its own way.
+    """
+    library = _openblas()
+    if library is None:
+        raise RuntimeError("this NumPy's BLAS takes its threads from OMP_NUM_THREADS, before the start")
+    library.scipy_openblas_set_num_threads64_(threads)
+
+
+def _openblas() -> ctypes.CDLL | None:
+    """The OpenBLAS that came with NumPy's wheel and is loaded already."""
     package = Path(np.__file__).parent
     for path in (*package.parent.glob("numpy.libs/*openblas*"), *package.glob(".dylibs/*openblas*")):
-        library = ctypes.CDLL(str(path))  # already loaded: the same one
+        library = ctypes.CDLL(str(path))
         if hasattr(library, "scipy_openblas_get_corename64_"):
-            library.scipy_openblas_get_corename64_.restype = ctypes.c_char_p
-            about["kernels"] = library.scipy_openblas_get_corename64_().decode()
-            about["threads"] = str(library.scipy_openblas_get_num_threads64_())
-    return about
+            return library
+    return None

@@ -11,7 +11,9 @@ from rich.console import Console
 from gpt import train as training
 from gpt.config import TrainConfig
 
-TEXT = "".join(f"{n} bottles stand on the wall; take one down, and {n - 1} stand on the wall.\n" for n in range(60, 0, -1))
+TEXT = "".join(
+    f"{n} bottles stand on the wall; take one down, and {n - 1} stand on the wall.\n" for n in range(60, 0, -1)
+)
 TINY = {
     "tokenizer": "char", "n_layer": 1, "n_head": 2, "n_embd": 8, "context_length": 8, "dropout": 0.1, "batch_size": 2,
     "steps": 30, "eval_every": 5, "eval_batches": 1, "sample_every": 7, "sample_tokens": 5, "checkpoint_every": 4,
