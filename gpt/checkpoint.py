@@ -220,7 +220,7 @@ def newest(run: Path, logs: bool = False) -> tuple[Checkpoint, list[str]]:
     With `logs`, what the logs said by then is part of it. FileNotFoundError where `run` has no checkpoint; ValueError
     where none is whole.
     """
-    problems = []
+    problems: list[str] = []
     for folder in _folders(run):
         try:
             return _verified(run, folder, logs), problems

@@ -4,12 +4,13 @@ One idea: a command is a dataclass, and its fields are its flags. Wrong usage en
 later with 1, each in one sentence; `--debug` shows the traceback. Stopped by SIGINT it is 130, by SIGTERM 143.
 """
 
+import io
 import os
 import sys
 import traceback
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
@@ -64,7 +65,8 @@ def main(args: list[str] | None = None) -> None:
     debug = "--debug" in args
     args = [arg for arg in args if arg != "--debug"]
     for output in (sys.stdout, sys.stderr):
-        output.reconfigure(errors="replace")  # a terminal that knows no UTF-8 shows ? and no traceback
+        if isinstance(output, io.TextIOWrapper):
+            output.reconfigure(errors="replace")  # a terminal that knows no UTF-8 shows ? and no traceback
     try:
         sys.exit(run(args))
     except BrokenPipeError:  # whoever read our output has enough
@@ -195,7 +197,7 @@ def stop_token(text: str | None, tokenizer: Tokenizer) -> int | None:
 
 
 def params(command: Params) -> int:
-    sizes = {"vocab_size": command.vocab_size, "context_length": command.context_length}
+    sizes: dict[str, Any] = {"vocab_size": command.vocab_size, "context_length": command.context_length}
     config = replace(PRESETS[command.preset], **{name: size for name, size in sizes.items() if size is not None})
     about = f"{config.n_layer} layers, {config.n_head} heads, {config.n_embd} wide, context {config.context_length:,}"
     title = f"{command.preset}: {about}, {config.vocab_size:,} tokens"

@@ -52,8 +52,8 @@ class Session:
 
 def directory(config: TrainConfig) -> Path:
     """Where the run is or will be; without `out`, runs/ and the name of the text, with a number if that is taken."""
-    if config.resume or config.out:
-        return config.resume or config.out
+    if given := config.resume or config.out:
+        return given
     name = config.text[0].stem if config.text else "reference"
     names = (name if number == 1 else f"{name}-{number}" for number in itertools.count(1))
     return next(run for run in (Path("runs") / name for name in names) if config.overwrite or not run.exists())
