@@ -147,22 +147,15 @@ def probabilities(
     """
     logits = logits.astype(tl.float32)
     if top_k is not None:
-        least = _ascending(logits)[..., -top_k, None]  # (..., 1)
+        least = logits.sort()[..., -top_k, None]  # (..., 1)
         logits = logits.masked_fill(logits < least, -math.inf)
     p = fused.softmax(logits / max(temperature, 1e-30))  # float32 has no room below, and no different answer
     if top_p is not None and top_p < 1:
-        ordered = _ascending(p).flip(-1)  # (..., V)
+        ordered = p.sort().flip(-1)  # (..., V)
         before = ordered.cumsum(axis=-1) - ordered  # the probability of all that is ahead
         least = tl.where(before < top_p, ordered, 1.0).min(axis=-1, keepdims=True)  # (..., 1)
         p = p.masked_fill(p < least, 0.0)
     return p
-
-
-def _ascending(x: Tensor) -> Tensor:
-    """Sorted along the last axis, by values alone: ten times as fast as tl.sort, which follows where each one went."""
-    copy = x.detach().clone()
-    copy.data.sort(axis=-1)
-    return copy
 
 
 # ----- checks -----------------------------------------------------------------------------------------------

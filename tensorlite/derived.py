@@ -25,6 +25,7 @@ from .ops import (
     reshape,
     square,
     sum,
+    take_along_axis,
     transpose,
     where,
 )
@@ -36,7 +37,6 @@ __all__ = [
     "norm",
     "prod",
     "cumprod",
-    "sort",
     "topk",
     "squeeze",
     "stack",
@@ -45,7 +45,6 @@ __all__ = [
     "tile",
     "roll",
     "pad",
-    "take_along_axis",
     "masked_fill",
     "diagonal",
     "outer",
@@ -120,11 +119,6 @@ def _must_float(name: str, x) -> None:
 # ----- order and indexing --------------------------------------------------------------------------------------------
 
 
-def sort(x, axis=-1):
-    """`x` in ascending order along `axis`, nan last."""
-    return take_along_axis(x, argsort(x, axis=axis), axis)
-
-
 def topk(x, k: int, axis=-1):
     """The `k` largest along `axis` in descending order, and their indices; of equals, the lower index comes first."""
     size = x.shape[_axis(axis, x.ndim)]
@@ -133,17 +127,6 @@ def topk(x, k: int, axis=-1):
     first = (slice(None),) * _axis(axis, x.ndim) + (slice(k),)
     indices = size - 1 - flip(argsort(flip(detach(x), axis), axis=axis), axis)[first]
     return take_along_axis(x, indices, axis), indices
-
-
-def take_along_axis(x, indices, axis: int = -1):
-    """For each place of `indices`, the element of `x` there along `axis` (the other axes must agree)."""
-    indices, axis = _raw(indices), _axis(axis, x.ndim)
-    if indices.ndim != x.ndim:
-        raise ValueError(f"take_along_axis: indices have {indices.ndim} dimensions, x has {x.ndim}: they must agree")
-    lib = xp(indices)
-    grid = [lib.arange(n).reshape([n if i == j else 1 for j in range(x.ndim)]) for i, n in enumerate(indices.shape)]
-    grid[axis] = indices
-    return getitem(x, tuple(grid))
 
 
 def masked_fill(x, mask, value: float):

@@ -175,7 +175,7 @@ def cross_entropy(
         return _reduce(losses, reduction)
     valid = targets != ignore_index
     index = ops.where(valid, targets, 0)
-    picked = derived.take_along_axis(log_p, ops.expand_dims(index, -1), -1).reshape(targets.shape)
+    picked = ops.take_along_axis(log_p, ops.expand_dims(index, -1), -1).reshape(targets.shape)
     scale = valid.astype(logits.dtype) if weight is None else ops.where(valid, weight[index], 0)
     losses = ops.where(valid, -picked if weight is None else -picked * scale, 0)
     if label_smoothing:

@@ -24,7 +24,7 @@ __all__ = [
     "log1p", "sin", "cos", "tanh", "sigmoid", "erf", "maximum", "minimum", "clip", "where", "sign", "floor", "ceil",
     "round", "equal", "not_equal", "less", "less_equal", "greater", "greater_equal", "logical_and", "logical_or",
     "logical_xor", "logical_not", "isnan", "isinf", "isfinite", "sum", "max", "min", "argmax", "argmin", "logsumexp",
-    "cumsum", "all", "any", "argsort", "reshape", "transpose", "swapaxes", "expand_dims", "broadcast_to",
+    "cumsum", "all", "any", "sort", "argsort", "take_along_axis", "reshape", "transpose", "swapaxes", "expand_dims", "broadcast_to",
     "concatenate", "flip", "tril", "triu", "getitem", "scatter_add", "matmul", "astype", "detach", "clone", "to",
 ]
 
@@ -100,6 +100,7 @@ argmax      = primitive(lambda x, *, axis=None, keepdims=False: xp(x).argmax(x, 
 argmin      = primitive(lambda x, *, axis=None, keepdims=False: xp(x).argmin(x, axis=axis, keepdims=keepdims))   .vjp(None)
 all         = primitive(lambda x, *, axis=None, keepdims=False: xp(x).all(x, axis=axis, keepdims=keepdims))      .vjp(None)
 any         = primitive(lambda x, *, axis=None, keepdims=False: xp(x).any(x, axis=axis, keepdims=keepdims))      .vjp(None)
+_sort       = primitive(lambda x, *, axis: xp(x).sort(x, axis=axis))                                             .vjp(lambda g, x, axis: take_along_axis(g, argsort(argsort(x, axis=axis), axis=axis), axis))  # the inverse permutation
 argsort     = primitive(lambda x, *, axis=-1: xp(x).argsort(x, axis=axis, kind="stable"))                        .vjp(None)
 
 # ----- shapes: the rule undoes the move -----------------------------------------------------------------------------
@@ -236,6 +237,11 @@ def cumsum(x, axis=None):
     return _cumsum(reshape(x, (x.size,)), axis=0) if axis is None else _cumsum(x, axis=_axis(axis, x.ndim))
 
 
+def sort(x, axis: int = -1):
+    """`x` in ascending order along `axis`, nan last."""
+    return _sort(x, axis=axis)
+
+
 def reshape(x, shape):
     """The same elements in C order under another shape; one length may be -1."""
     return _reshape(
@@ -284,6 +290,17 @@ def concatenate(xs: Sequence, axis: int = 0):
 def getitem(x, index):
     """`x[index]`: slices, integers, integer arrays, booleans, None, Ellipsis. Indices that repeat get added gradients."""
     return _getitem(x, index=_raw_index(x, index))
+
+
+def take_along_axis(x, indices, axis: int = -1):
+    """For each place of `indices`, the element of `x` there along `axis` (the other axes must agree)."""
+    indices, axis = _raw(indices), _axis(axis, x.ndim)
+    if indices.ndim != x.ndim:
+        raise ValueError(f"take_along_axis: indices have {indices.ndim} dimensions, x has {x.ndim}: they must agree")
+    lib = xp(indices)
+    grid = [lib.arange(n).reshape([n if i == j else 1 for j in range(x.ndim)]) for i, n in enumerate(indices.shape)]
+    grid[axis] = indices
+    return getitem(x, tuple(grid))
 
 
 def scatter_add(x, index, shape: tuple[int, ...]):

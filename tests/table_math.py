@@ -209,7 +209,7 @@ REDUCTIONS = [
     Row("argmin",    tl.argmin,    np.argmin,       None,                        reductions(empty=False, tuples=False)),
     Row("all",       tl.all,       np.all,          None,                        reductions()),
     Row("any",       tl.any,       np.any,          None,                        reductions()),
-    Row("sort",      tl.sort,      np.sort,         sort_gradient,               ONE_AXIS, exact=True, covers=("getitem",)),
+    Row("sort",      tl.sort,      np.sort,         sort_gradient,               ONE_AXIS, exact=True),
     Row("argsort",   tl.argsort,   lambda x, axis: np.argsort(x, axis, kind="stable"), None, ONE_AXIS),
     Row("topk",      lambda x, k, axis: tl.topk(x, k, axis)[0], lambda x, k, axis: np.take_along_axis(x, descending(x, k, axis), axis), topk_gradient, top(), exact=True, covers=("getitem",)),
     Row("topk, places", lambda x, k, axis: tl.topk(x, k, axis)[1], descending, None, top(), covers=("argsort",)),
