@@ -31,7 +31,7 @@ def one(*xs, **meta):
     return 1.0
 
 
-def tie(x, y):
+def tie(x, y):  # half of it goes to the other; (beside nan, whatever is not worse gets all, as in torch)
     return (x == y) / 2
 
 
@@ -40,7 +40,7 @@ ELEMENTWISE = [
     Row("add",        tl.add,        lambda x, y: x + y,             local(one, one),                                                   arrays(2), exact=True),
     Row("sub",        tl.sub,        lambda x, y: x - y,             local(one, lambda x, y: -1),                                       arrays(2), exact=True),
     Row("mul",        tl.mul,        lambda x, y: x * y,             local(lambda x, y: y, lambda x, y: x),                             arrays(2), exact=True),
-    Row("div",        tl.div,        lambda x, y: x / y,             local(lambda x, y: 1 / y, lambda x, y: -x / y**2),                 arrays(2), AWAY_FROM_0),
+    Row("div",        tl.div,        lambda x, y: x / y,             local(lambda x, y: 1 / y, lambda x, y: -(x / y) / y),                arrays(2), AWAY_FROM_0),
     Row("neg",        tl.neg,        lambda x: -x,                   local(lambda x: -1),                                               arrays(1), exact=True),
     Row("abs",        tl.abs,        np.abs,                         local(np.sign),                                                    arrays(1), exact=True),
     Row("square",     tl.square,     lambda x: x**2,                 local(lambda x: 2 * x),                                            arrays(1), exact=True),
@@ -60,8 +60,8 @@ ELEMENTWISE = [
     Row("tanh",       tl.tanh,       np.tanh,                        local(lambda x: 1 / np.cosh(x) ** 2),                              arrays(1), ANY),
     Row("sigmoid",    tl.sigmoid,    lambda x: 1 / (1 + np.exp(-x)), local(lambda x: 1 / (2 * np.cosh(x / 2)) ** 2),                    arrays(1), ANY),
     Row("erf",        tl.erf,        np.vectorize(math.erf, [float]), local(lambda x: 2 / math.sqrt(math.pi) * np.exp(-x**2)),          arrays(1), ANY),
-    Row("maximum",    tl.maximum,    np.maximum,                     local(lambda x, y: (x > y) + tie(x, y), lambda x, y: (y > x) + tie(x, y)), arrays(2), exact=True),
-    Row("minimum",    tl.minimum,    np.minimum,                     local(lambda x, y: (x < y) + tie(x, y), lambda x, y: (y < x) + tie(x, y)), arrays(2), exact=True),
+    Row("maximum",    tl.maximum,    np.maximum,                     local(lambda x, y: ~(x < y) - tie(x, y), lambda x, y: ~(y < x) - tie(x, y)), arrays(2), exact=True),
+    Row("minimum",    tl.minimum,    np.minimum,                     local(lambda x, y: ~(x > y) - tie(x, y), lambda x, y: ~(y > x) - tie(x, y)), arrays(2), exact=True),
     Row("clip",       lambda x, limits: tl.clip(x, *limits), lambda x, limits: np.clip(x, *limits),
         local(lambda x, limits: (x >= (-math.inf if limits[0] is None else limits[0])) & (x <= (math.inf if limits[1] is None else limits[1]))),
         arrays(1, limits=st.sampled_from([(-1, 1), (None, 0.5), (-0.5, None), (None, None), (0, 0)])), {"avoid": (-1, -0.5, 0, 0.5, 1)}, exact=True),

@@ -1,0 +1,189 @@
+"""The adversarial palette: ties, zeros, +-800, infinities, nan and tiny values through every op and layer."""
+
+import math
+
+import numpy as np
+import pytest
+from table import DIFFERENTIABLE
+from table_functional import FUNCTIONAL
+from table_math import ELEMENTWISE
+
+import tensorlite as tl
+from tensorlite import functional as spec
+from tensorlite import fused
+
+INF, NAN = math.inf, math.nan
+PALETTE = np.array([0.0, -0.0, 1.0, -1.0, 2.0, 0.5, -2.5, 800.0, -800.0, 1e-300, -1e-300, 1e-8, INF, -INF, NAN])
+UNARY = {"neg", "abs", "square", "sqrt", "rsqrt", "reciprocal", "exp", "expm1", "log", "log1p", "sin", "cos", "tanh"}
+UNARY |= {"sigmoid", "erf", "sign", "floor", "ceil", "round", "relu", "gelu", "gelu, erf", "silu", "identity"}
+BINARY = {"add", "sub", "mul", "div", "pow", "maximum", "minimum"}
+rows = {row.name: row for row in [*ELEMENTWISE, *FUNCTIONAL]}
+both = pytest.mark.parametrize("layers", [fused, spec], ids=["fused", "specification"])
+
+
+def leaf(values, dtype=np.float64):
+    return tl.tensor(np.array(values, dtype), requires_grad=True)
+
+
+def slopes(f, *values, dtype=np.float64):
+    """(value, gradients of its sum) on arrays."""
+    xs = [leaf(v, dtype) for v in values]
+    out = f(*xs)
+    return out.data, [p.data for p in tl.grad(out.sum(), xs)]
+
+
+# ----- elementwise ops --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("row", [rows[name] for name in sorted(UNARY | BINARY)], ids=str)
+def test_every_value_of_the_palette(row):
+    """The value is the reference's, the gradient the formula's wherever that is a number; neighbours do not matter."""
+    xs = [PALETTE] if row.name in UNARY else [a.ravel() for a in np.meshgrid(PALETTE, PALETTE)]
+    value, gradients = slopes(row.op, *xs)
+    np.testing.assert_allclose(value, row.value(*xs), rtol=1e-12, atol=1e-300)
+    for got, formula in zip(gradients, row.gradient(np.ones(xs[0].shape), *xs), strict=True):
+        number = np.isfinite(formula)
+        np.testing.assert_allclose(got[number], formula[number], rtol=1e-12, atol=1e-300)
+        assert not np.isfinite(got[~number]).any()
+    for i in range(len(PALETTE)):
+        alone, by_alone = slopes(row.op, *[x[i : i + 1] for x in xs])
+        np.testing.assert_array_equal([alone, *by_alone], [value[i : i + 1], *[p[i : i + 1] for p in gradients]])
+
+
+def test_limits_where_naive_formulas_overflow_or_lose_digits():
+    for dtype in (np.float32, np.float64):
+        value, (slope,) = slopes(tl.sigmoid, [800, -800, 0], dtype=dtype)
+        assert value.tolist() == [1, 0, 0.5]
+        assert slope.tolist() == [0, 0, 0.25]
+        tiny = np.array([1e-20, -1e-20], dtype)
+        for f in (tl.expm1, tl.log1p, tl.tanh):
+            assert slopes(f, tiny, dtype=dtype)[0].tolist() == tiny.tolist()
+        assert slopes(tl.sigmoid, [-50], dtype=dtype)[0][0] == pytest.approx(math.exp(-50), rel=1e-6)
+        assert slopes(tl.erf, [1e-10, 10, -10], dtype=dtype)[0].tolist() == pytest.approx(
+            [2e-10 / math.sqrt(math.pi), 1, -1]
+        )
+        far = 1e4 + np.arange(4)
+        assert slopes(lambda x: x.var(), far, dtype=dtype)[0] == pytest.approx(1.25)
+
+
+# ----- softmax and its family -------------------------------------------------------------------------------------
+
+
+def test_logsumexp_of_large_and_infinite_values():
+    cases = [  # values, result, gradient
+        ([800, 800], 800 + math.log(2), [0.5, 0.5]),
+        ([-800, -800], -800 + math.log(2), [0.5, 0.5]),
+        ([-800, 800], 800, [0, 1]),
+        ([-INF, 0], 0, [0, 1]),
+        ([-INF, -INF], -INF, [NAN, NAN]),  # as in torch: there is no direction to go
+        ([INF, 0], INF, [NAN, 0]),
+    ]
+    for values, result, gradient in cases:
+        value, (slope,) = slopes(lambda x: tl.logsumexp(x), values)
+        np.testing.assert_allclose(value, result)
+        np.testing.assert_allclose(slope, gradient, atol=1e-300)
+
+
+@both
+def test_softmax_of_large_and_infinite_values(layers):
+    np.testing.assert_allclose(slopes(layers.softmax, [800, 800, -800])[0], [0.5, 0.5, 0])
+    np.testing.assert_allclose(
+        slopes(layers.log_softmax, [800, 800, -800])[0], [-math.log(2)] * 2 + [-1600 - math.log(2)]
+    )
+    value, (slope,) = slopes(lambda x: layers.softmax(x) * np.array([1, 2, 4]), [-INF, 0, 0])
+    np.testing.assert_allclose((value, slope), ([0, 1, 2], [0, -0.5, 0.5]))
+    assert np.isnan(layers.softmax(leaf([-INF, -INF])).data).all()  # as in torch; attention has its own convention
+    rows, _ = slopes(layers.softmax, [[-INF, -INF], [0, 0]])
+    assert rows[1].tolist() == [0.5, 0.5]  # the other rows do not notice
+
+
+@both
+@pytest.mark.parametrize("is_causal", [False, True])
+def test_attention_rows_that_see_nothing_are_zero_and_change_nothing_else(layers, is_causal):
+    rng = np.random.default_rng(0)
+    q, k, v = rng.standard_normal((3, 2, 3, 4))
+    mask = np.array([[True, False, False], [False, False, False], [True, False, True]])
+
+    def run(rows):
+        arrays = [leaf(q[:, rows]), leaf(k), leaf(v)]
+        allowed = mask[rows] & np.tri(3, dtype=bool)[rows] if is_causal else mask[rows]
+        options = {"mask": mask, "is_causal": is_causal} if len(rows) == 3 else {"mask": allowed}
+        out = layers.scaled_dot_product_attention(*arrays, **options)
+        return out.data, [p.data for p in tl.grad((out * out).sum(), arrays)]
+
+    out, (dq, dk, dv) = run([0, 1, 2])
+    without, (dq_without, dk_without, dv_without) = run([0, 2])
+    assert (out[:, 1] == 0).all()
+    assert (dq[:, 1] == 0).all()
+    np.testing.assert_allclose(out[:, [0, 2]], without)
+    np.testing.assert_allclose(dq[:, [0, 2]], dq_without)
+    np.testing.assert_allclose((dk, dv), (dk_without, dv_without))
+
+
+@both
+def test_attention_of_scores_that_overflow_exp(layers):
+    q, k, v = leaf([[800.0]]), leaf([[1.0], [2.0]]), leaf([[3.0], [5.0]])
+    out = layers.scaled_dot_product_attention(q, k, v)
+    assert out.tolist() == [[5]]
+    assert all(np.isfinite(p.data).all() for p in tl.grad(out.sum(), [q, k, v]))
+
+
+@both
+def test_cross_entropy_of_large_and_infinite_logits(layers):
+    def run(logits, targets, **options):
+        value, (slope,) = slopes(lambda x: layers.cross_entropy(x, np.array(targets), **options), logits)
+        return value, slope
+
+    value, slope = run([[800, -800], [-800, 800]], [0, 0])
+    assert value == 800
+    np.testing.assert_allclose(slope, [[0, 0], [-0.5, 0.5]], atol=1e-300)
+    value, slope = run([[0, 0, -INF]], [0])  # -inf at another class: that class is out of the game
+    np.testing.assert_allclose(value, math.log(2))
+    np.testing.assert_allclose(slope, [[-0.5, 0.5, 0]])
+    value, slope = run([[0, 0, -INF]], [2])  # at the target: an infinite loss, a finite gradient
+    assert value == INF
+    np.testing.assert_allclose(slope, [[0.5, 0.5, -1]])
+    value, slope = run([[0, 0, -INF]], [[0.5, 0.5, 0.0]])  # probabilities: 0 of an impossible class costs nothing
+    np.testing.assert_allclose(value, math.log(2))
+    np.testing.assert_allclose(slope, [[0, 0, 0]], atol=1e-15)
+    value, slope = run([[1, 2], [3, 4]], [0, -100])  # an ignored row has no gradient, whatever stands in it
+    assert slope[1].tolist() == [0, 0]
+
+
+@both
+@pytest.mark.parametrize("values", [[40000, 40001, 40002, 40003], [1e-3, 2e-3, 3e-3, 4e-3], [5, 5, 5, 5]])
+def test_layer_norm_in_float32_is_as_good_as_in_float64(layers, values):
+    weight, bias, g = np.array([1.0, 2, -1, 0.5]), np.array([0.0, 1, 0, 0]), np.array([1.0, -2, 3, 1])
+
+    def run(dtype):
+        return slopes(lambda *xs: layers.layer_norm(*xs) * g.astype(dtype), values, weight, bias, dtype=dtype)
+
+    (small, small_slopes), (large, large_slopes) = run(np.float32), run(np.float64)
+    for a, b in zip([small, *small_slopes], [large, *large_slopes], strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-3 * np.abs(b).max())
+
+
+# ----- reductions -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name", ["sum", "mean", "max", "min", "prod", "norm", "var", "std", "logsumexp", "cumsum", "sort"]
+)
+def test_a_bad_row_stays_alone(name):
+    """inf and nan in one row of a reduction do not reach the value or the gradient of another."""
+    row = next(row for row in DIFFERENTIABLE if row.name == name)
+    good = np.array([[1.0, -2.0, 3.0], [0.5, 0.5, 0.25]])
+    clean, (clean_slope,) = slopes(lambda x: getattr(tl, name)(x, axis=1), good)
+    assert np.isfinite(clean_slope).all(), row
+    for bad in ([NAN, 1, 2], [INF, 1, 2], [-INF, INF, 0]):
+        value, (slope,) = slopes(lambda x: getattr(tl, name)(x, axis=1), [good[0], bad, good[1]])
+        np.testing.assert_array_equal(value[[0, 2]], clean)
+        np.testing.assert_array_equal(slope[[0, 2]], clean_slope)
+        assert name in ("max", "min", "logsumexp", "sort") or not np.isfinite(value[1]).all()
+
+
+def test_nan_is_never_lost_by_a_reduction():
+    for f in (tl.sum, tl.mean, tl.max, tl.min, tl.prod, tl.norm, tl.var, tl.std, tl.logsumexp):
+        assert math.isnan(f(tl.tensor([1.0, NAN, INF])).item())
+    assert tl.argmax(tl.tensor([1.0, NAN, INF])).item() == 1
+    assert math.isnan(tl.sort(tl.tensor([1.0, NAN, -INF]))[-1].item())
