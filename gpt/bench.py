@@ -104,6 +104,7 @@ class Player:
     """A contestant in its own process: it says the seconds per step that it took for as many steps as it is told."""
 
     def __init__(self, who: str, config: str, bench: Bench, folder: Path):
+        self.who = who
         environment = {k: v for k, v in os.environ.items() if k not in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")}
         environment |= {f"{library}_NUM_THREADS": str(bench.threads) for library in ("OMP", "OPENBLAS", "MKL")}
         command = [sys.executable, "-m", "gpt.bench", "--worker", who, "--configs", config, "--folder", str(folder)]
@@ -120,7 +121,7 @@ class Player:
         self.process.stdin.flush()
         answer = self.process.stdout.readline()
         if not answer:
-            raise SystemExit(f"{self.process.args[4]} stopped before it answered: see its message above")
+            raise SystemExit(f"{self.who} stopped before it answered: see its message above")
         return float(answer)
 
     def run(self, steps: int) -> float:
@@ -146,7 +147,7 @@ def agree(folder: Path, who: str, tolerance: float) -> None:
 
 def serve(bench: Bench) -> None:
     """A contestant's process: load, compute the first gradients, then time as many steps as standard input says."""
-    who, (config, _) = bench.worker, CONFIGS[bench.configs[0]]
+    who, (config, _) = str(bench.worker), CONFIGS[bench.configs[0]]
     start = bench.folder / "start.safetensors"
     step = (tensorlite_step if who == "tensorlite" else torch_step)(who, config, start, bench)
     for line in sys.stdin:
@@ -179,7 +180,7 @@ def tensorlite_step(who: str, config: GPTConfig, start: Path, bench: Bench):
         return loss
 
     loss = step(update=False)
-    gradients = {name: p.grad for name, p in model.named_parameters()}
+    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     io.save(bench.folder / f"{who}.safetensors", {"loss": loss, **gradients})
     return step
 
@@ -232,7 +233,7 @@ def torch_step(who: str, config: GPTConfig, start: Path, bench: Bench):
         return loss
 
     loss = step(update=False)
-    gradients = {name: value.grad.contiguous() for name, value in p.items()}
+    gradients = {name: value.grad.contiguous() for name, value in p.items() if value.grad is not None}
     safetensors.save_file({"loss": loss.detach(), **gradients}, bench.folder / f"{who}.safetensors")
     return step
 

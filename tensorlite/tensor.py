@@ -28,6 +28,7 @@ class Tensor(Variable):
     """
 
     __slots__ = ()
+    grad: "Tensor | None"
     __array_ufunc__ = None  # so that ndarray * Tensor asks Tensor, and is a Tensor
     __hash__ = object.__hash__  # `==` compares elements; identity is what dicts and sets go by
 

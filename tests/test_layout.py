@@ -8,14 +8,47 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-TENSORLITE = (
-    "backend files special random autograd primitive ops derived functional kernels fused tensor nn optim data io "
-    "inspect testing"
-).split()
-GPT = (
-    "config tokenizer corpus attention model generate checkpoint progress plots session train pretrained lora classify "
-    "instruct doctor cli __main__ bench"
-).split()
+TENSORLITE = [
+    "backend",
+    "files",
+    "special",
+    "random",
+    "autograd",
+    "primitive",
+    "ops",
+    "derived",
+    "functional",
+    "kernels",
+    "fused",
+    "tensor",
+    "nn",
+    "optim",
+    "data",
+    "io",
+    "inspect",
+    "testing",
+]
+GPT = [
+    "config",
+    "tokenizer",
+    "corpus",
+    "attention",
+    "model",
+    "generate",
+    "checkpoint",
+    "progress",
+    "plots",
+    "session",
+    "train",
+    "pretrained",
+    "lora",
+    "classify",
+    "instruct",
+    "doctor",
+    "cli",
+    "__main__",
+    "bench",
+]
 
 
 def modules(package: str):
