@@ -9,46 +9,13 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 TENSORLITE = [
-    "backend",
-    "files",
-    "special",
-    "random",
-    "autograd",
-    "primitive",
-    "ops",
-    "derived",
-    "functional",
-    "kernels",
-    "fused",
-    "tensor",
-    "nn",
-    "optim",
-    "data",
-    "io",
-    "inspect",
-    "testing",
-]
+    "backend", "files", "special", "random", "autograd", "primitive", "ops", "derived", "functional", "kernels",
+    "fused", "tensor", "nn", "optim", "data", "io", "inspect", "testing",
+]  # fmt: skip
 GPT = [
-    "config",
-    "tokenizer",
-    "corpus",
-    "attention",
-    "model",
-    "generate",
-    "checkpoint",
-    "progress",
-    "plots",
-    "session",
-    "train",
-    "pretrained",
-    "lora",
-    "classify",
-    "instruct",
-    "doctor",
-    "cli",
-    "__main__",
-    "bench",
-]
+    "config", "tokenizer", "corpus", "attention", "model", "generate", "checkpoint", "progress", "plots", "session",
+    "train", "pretrained", "lora", "classify", "instruct", "doctor", "cli", "__main__", "bench",
+]  # fmt: skip
 
 
 def modules(package: str):
