@@ -38,7 +38,7 @@ RELATED = {  # whose rows look at a helper first; everything else comes after
     "share_among": "max or min", "piece": "concatenate", "spread": "sum or mean", "inverse": "transpose",
     "has_arrays": "getitem", "scatter": "getitem", "raw_index": "getitem", "to": "strict", "rows": "linear",
     "sum_rows": "linear", "sum_columns": "layer_norm", "ones": "linear", "causal_bias": "attention",
-    "dropped": "attention", "scale": "attention", "axis": "squeeze or sum", "root": "norm or std", "broadcast": "broadcast",
+    "dropped": "attention", "scale": "attention", "axis": "squeeze or sum", "root": "norm or std",
     "concat": "concatenate", "powern": "pow", "power": "pow", "unbroadcast": "add", "identity": "fused",
 }  # fmt: skip
 EQUIVALENT: dict[str, str] = {}  # "file:line: change" -> why no input can tell the difference
