@@ -1,0 +1,165 @@
+"""A stand-in for a GPU: arrays that never become NumPy arrays, numbers or truth values unasked, and count each asking.
+
+One idea: on a GPU each look at a value from the host waits for all queued work, and a stray NumPy array means a copy
+back. CuPy does some of that silently; this wrapper around NumPy refuses it or counts it (`strict.waits`), so a test on
+any machine shows that the library never does it. Like CuPy's, its reductions return 0-d arrays, not scalars.
+"""
+
+import types
+from typing import Any
+
+import numpy as np
+
+
+class StrictArray:
+    """An array of the strict device. It mixes with its like and with Python's own numbers, and with nothing else."""
+
+    __array_ufunc__ = None  # so that ndarray + StrictArray asks StrictArray, which refuses
+    __hash__ = None
+    __slots__ = ("__weakref__", "base", "values")
+    library: Any
+
+    def __init__(self, values: np.ndarray, base: "StrictArray | None" = None):
+        self.values, self.base = values, base
+
+    dtype = property(lambda self: self.values.dtype)
+    shape = property(lambda self: self.values.shape)
+    ndim = property(lambda self: self.values.ndim)
+    size = property(lambda self: self.values.size)
+    nbytes = property(lambda self: self.values.nbytes)
+    T = property(lambda self: strict.transpose(self))
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    # ----- what costs a wait: counted -----------------------------------------------------------------------------
+
+    def get(self) -> np.ndarray:
+        strict.waits += 1
+        return self.values.copy()
+
+    def item(self):
+        return self.get().item()
+
+    def tolist(self):
+        return self.get().tolist()
+
+    # ----- what would wait behind one's back: refused -------------------------------------------------------------
+
+    def _refuse(self, *_, **__):
+        raise TypeError("a strict array does not become a NumPy array or a number unasked: that would wait for the GPU")
+
+    __array__ = __float__ = __int__ = __bool__ = __index__ = __iter__ = __complex__ = __contains__ = _refuse
+
+    # ----- places -------------------------------------------------------------------------------------------------
+
+    def __getitem__(self, index) -> "StrictArray":
+        parts = index if isinstance(index, tuple) else (index,)
+        strict.waits += any(isinstance(i, StrictArray) and i.dtype == bool for i in parts)  # how many are true?
+        return wrapped(self.values[bare(index)], [self])
+
+    def __setitem__(self, index, value) -> None:
+        self.values[bare(index)] = bare(value)
+
+
+def bare(x):
+    """The NumPy array inside; TypeError for one that was outside all along."""
+    if isinstance(x, StrictArray):
+        return x.values
+    if isinstance(x, np.ndarray | np.generic):
+        raise TypeError(f"a strict array meets a NumPy {type(x).__name__} of dtype {x.dtype}: they are on two devices")
+    if isinstance(x, slice):
+        return slice(bare(x.start), bare(x.stop), bare(x.step))
+    return type(x)([bare(i) for i in x]) if isinstance(x, list | tuple) else x
+
+
+def wrapped(out, inputs):
+    """A result on the strict device; a view knows whose memory it looks at."""
+    if isinstance(out, list | tuple):
+        return type(out)([wrapped(o, inputs) for o in out])
+    if not isinstance(out, np.ndarray | np.generic):
+        return out
+    for x in inputs:
+        if isinstance(x, StrictArray):
+            if out is x.values:
+                return x
+            owner = x if x.base is None else x.base
+            if isinstance(out, np.ndarray) and out.base is not None and out.base is owner.values:
+                return StrictArray(out, owner)
+    return StrictArray(np.asarray(out))
+
+
+class Function:
+    """A function of NumPy on strict arrays; `.at` as ufuncs have it."""
+
+    def __init__(self, function):
+        self.function = function
+
+    def __call__(self, *args, **kwargs):
+        flat = [x for a in (*args, *kwargs.values()) for x in (a if isinstance(a, list | tuple) else [a])]
+        out = self.function(*map(bare, args), **{name: bare(a) for name, a in kwargs.items()})
+        return wrapped(out, flat)
+
+    def at(self, *args) -> None:
+        self.function.at(*map(bare, args))
+
+
+class Library(types.ModuleType):
+    """What `xp(x)` is for a StrictArray: NumPy's names."""
+
+    waits = 0  # how often the host looked at a value
+
+    def __getattr__(self, name: str) -> Function:
+        function = getattr(np, name)
+        if isinstance(function, type) or not callable(function):
+            return function
+        return Function(function)
+
+    def asarray(self, x, dtype=None) -> StrictArray:
+        """To the device: from the host (which does not wait) or from itself."""
+        values = x.values if isinstance(x, StrictArray) else np.array(x)
+        same = isinstance(x, StrictArray) and (dtype is None or x.dtype == dtype)
+        return x if same else StrictArray(np.asarray(values, dtype=dtype))
+
+    def array(self, x, dtype=None) -> StrictArray:
+        return StrictArray(np.array(x.values if isinstance(x, StrictArray) else x, dtype=dtype))
+
+
+strict: Any = Library("strict")
+StrictArray.library = strict
+
+METHODS = [
+    "all", "any", "argmax", "argmin", "argsort", "astype", "clip", "copy", "cumsum", "dot", "max", "mean", "min",
+    "prod", "ravel", "repeat", "reshape", "round", "sort", "squeeze", "std", "sum", "swapaxes", "take", "transpose",
+    "var", "__neg__", "__pos__", "__abs__", "__invert__",
+]  # fmt: skip
+COMPARISONS = ["eq", "ne", "lt", "le", "gt", "ge"]
+ARITHMETIC = ["add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor"]
+
+
+def _method(name: str):
+    def method(self, *args, **kwargs):
+        out = getattr(self.values, name)(*map(bare, args), **{k: bare(a) for k, a in kwargs.items()})
+        return wrapped(out, [self])
+
+    return method
+
+
+def _operator(name: str, in_place: bool = False):
+    def operator(self, other):
+        if hasattr(type(other), "__array_ufunc__") and not isinstance(other, StrictArray | np.ndarray | np.generic):
+            return NotImplemented  # a Tensor has its own way
+        out = getattr(self.values, name)(bare(other))
+        return self if in_place else out if out is NotImplemented else wrapped(out, [self])
+
+    return operator
+
+
+for name in METHODS:
+    setattr(StrictArray, name, _method(name))
+for name in COMPARISONS:
+    setattr(StrictArray, f"__{name}__", _operator(f"__{name}__"))
+for name in ARITHMETIC:
+    setattr(StrictArray, f"__{name}__", _operator(f"__{name}__"))
+    setattr(StrictArray, f"__r{name}__", _operator(f"__r{name}__"))
+    setattr(StrictArray, f"__i{name}__", _operator(f"__i{name}__", in_place=True))
