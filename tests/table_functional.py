@@ -205,7 +205,8 @@ def classes(draw, probabilities=False):
     """Logits (..., C); the targets as metadata, or probabilities (..., C) as a second array."""
     shape, C = draw(shapes(0, 2)), draw(st.integers(1, 4))
     meta = {"reduction": draw(REDUCTION), "label_smoothing": draw(st.sampled_from([0.0, 0.0, 0.3]))}
-    weight = np.array([0.5, 2.0, 0.0, 1.0])[:C]
+    third = 0.25 if meta["reduction"] == "mean" else 0.0  # a mean over weights of 0 in all is no number
+    weight = np.array([0.5, 2.0, third, 1.0])[:C]
     meta["weight"] = weight if draw(st.integers(0, 3)) == 3 else None
     if probabilities:
         return ((*shape, C), (*shape, C)), meta
