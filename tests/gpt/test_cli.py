@@ -66,7 +66,7 @@ def test_params_has_the_books_numbers(call):
     assert re.search(r"total +│ 163,009,536 │ 100\.0% +│ +652\.04 │ +8\d\d\.\d\d", output)
     assert "attention          │  28,320,768" in output
     status, output, _ = call("params", "nano", "--vocab-size", 65, "--context-length", 64)
-    assert "808,320" in output
+    assert "816,640" in output
 
 
 def test_doctor_looks_at_this_machine(call, monkeypatch, tmp_path):
