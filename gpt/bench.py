@@ -163,6 +163,7 @@ def serve(bench: Bench) -> None:
 
 def tensorlite_step(who: str, config: GPTConfig, start: Path, bench: Bench):
     backend.keep_freed_memory()
+    backend.set_threads(bench.threads)
     state = io.load(start)
     tokens = state.pop("tokens")
     x, y = tokens[:, :-1], tokens[:, 1:]

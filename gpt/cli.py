@@ -142,21 +142,14 @@ def sentence(error: Exception) -> str:
 
 def train(config: TrainConfig) -> int:
     console = Console()
-    for warning in (*backend.blas_environment(), *busy(config.threads)):
+    for warning in backend.blas_environment():
         console.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
     result = training.train(config, console)
     return 0 if result.stopped_by is None else 128 + result.stopped_by
 
 
-def busy(threads: int | None) -> list[str]:
-    """A warning where other programs want the cores: the threads of a matrix product then wait for each other."""
-    cores = os.cpu_count() or 1
-    if threads is None and cores > 1 and hasattr(os, "getloadavg") and os.getloadavg()[0] > cores / 2:
-        return [f"this machine is busy (load {os.getloadavg()[0]:.1f} on {cores} cores): --threads 1 may be faster"]
-    return []
-
-
 def generate(command: Generate) -> int:
+    backend.set_threads(backend.default_threads())
     model, tokenizer = checkpoint.load_model(command.run)
     prompts = [tokenizer.encode(prompt) for prompt in command.prompt] or [training.new_line(tokenizer)]
     for given, ids in zip(command.prompt, prompts, strict=False):

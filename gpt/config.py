@@ -158,7 +158,7 @@ class TrainConfig:
     keep: int = 2  # checkpoints kept; an older one is there in case the newest is damaged
 
     seed: int = 1337  # of weights, batches, dropout and samples: the same seed gives the same run, bit for bit
-    threads: int | None = None  # for matrix products; default: all cores. 1, where other programs keep the cores busy
+    threads: int | None = None  # for large ops; default: all cores, or 1 where other programs keep them busy
     out: Path | None = None  # the run's directory; default: runs/ and the name of the text
     resume: Path | None = None  # continue this run, with its own settings except for those that you give
     overwrite: bool = False  # delete the run that is in `out` first

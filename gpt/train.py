@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -46,8 +47,8 @@ def train(config: TrainConfig, console: Console | None = None) -> Result:
     loss or gradient stay nan or infinite; RuntimeError where another process trains there.
     """
     console, run = console or Console(), directory(config)
-    if config.threads is not None:
-        backend.set_blas_threads(config.threads)
+    threads = config.threads or backend.default_threads()
+    config, about_threads = replace(config, threads=threads), backend.set_threads(threads)
     if config.resume is None:
         checkpoint.create(run, config.overwrite)
     elif not checkpoint.is_run(run):
@@ -55,6 +56,7 @@ def train(config: TrainConfig, console: Console | None = None) -> Result:
     with checkpoint.lock(run):
         tell = partial(say, console, run / "log.txt")
         s = begin(config, run, tell) if config.resume is None else resume(config, run, tell)
+        tell(f"threads    {about_threads}")
         tokens_per_step = config.batch_size * config.grad_accumulation * s.model.config.context_length
         show = Progress(s.step, config.steps, tokens_per_step, console, run / "log.txt")
         with show, stopping() as signals:

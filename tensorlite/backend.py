@@ -11,8 +11,10 @@ import ctypes
 import importlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -178,16 +180,47 @@ def blas() -> dict[str, str]:
     return about
 
 
-def set_blas_threads(threads: int) -> None:
-    """How many threads matrix products may use, from now on, in this process.
+_threads, _pool = 1, None
+WORTH_SPLITTING = 300_000  # nanoseconds: handing work to another thread costs about 45,000
 
-    More than there are free cores is slow: the threads of OpenBLAS wait for each other without sleeping. RuntimeError
-    for a BLAS other than that of NumPy's own wheels, which has its own way.
+
+def default_threads() -> int:
+    """The user's OPENBLAS_NUM_THREADS or OMP_NUM_THREADS; else the cores, or 1 where other programs use them."""
+    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+        if os.environ.get(name, "").isdigit():
+            return max(1, int(os.environ[name]))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    busy = hasattr(os, "getloadavg") and os.getloadavg()[0] > cores / 2
+    return 1 if busy else cores  # a thread without a core of its own is one that the others wait for
+
+
+def set_threads(threads: int) -> str:
+    """Run the large CPU kernels on so many threads from now on, BLAS on one in each; says what was done.
+
+    OpenBLAS' own threads wait for each other without sleeping: where another program wants a core, a small step then
+    takes ten times as long. Ours sleep. A BLAS other than that of NumPy's wheels is left alone, with its own threads.
     """
+    global _threads, _pool
     library = _openblas()
     if library is None:
-        raise RuntimeError("this NumPy's BLAS takes its threads from OMP_NUM_THREADS, before the start")
-    library.scipy_openblas_set_num_threads64_(threads)
+        return "BLAS uses its own threads (OMP_NUM_THREADS sets them): this NumPy is not from a wheel"
+    library.scipy_openblas_set_num_threads64_(1)
+    if threads != _threads:
+        _threads, _pool = threads, ThreadPoolExecutor(threads - 1, "tensorlite") if threads > 1 else None
+    return f"{threads} threads for large ops, BLAS on one in each"
+
+
+def in_parts(function: Callable[[slice], object], n: int, nanoseconds: float) -> None:
+    """function(part) for parts of 0 .. n - 1, one a thread if all of it takes long enough to be worth it."""
+    if _pool is None or nanoseconds < WORTH_SPLITTING or n < _threads:
+        function(slice(0, n))
+        return
+    cuts = [n * i // _threads for i in range(_threads + 1)]
+    first, *others = [slice(a, b) for a, b in pairwise(cuts)]
+    waiting = [_pool.submit(function, part) for part in others]
+    function(first)
+    for each in waiting:
+        each.result()
 
 
 def _openblas() -> ctypes.CDLL | None:

@@ -1,0 +1,64 @@
+"""Large ops run in parts on several threads: same numbers, whatever the number of threads."""
+
+import numpy as np
+import pytest
+
+import tensorlite as tl
+from tensorlite import backend, fused
+
+
+@pytest.fixture
+def threads():
+    yield backend.set_threads
+    backend.set_threads(1)
+
+
+def results(rows: int) -> list[np.ndarray]:
+    """The value and all gradients of a layer that is large enough to be split."""
+    tl.manual_seed(1)
+    shapes = (rows, 512), (768, 512), (768,)
+    x, weight, bias = (tl.randn(*shape, dtype=tl.float64, requires_grad=True) for shape in shapes)
+    out = fused.gelu(fused.linear(x, weight, bias))
+    out.backward(tl.randn(rows, 768, dtype=tl.float64))
+    return [t.numpy() for t in (out, x.grad, weight.grad, bias.grad)]
+
+
+@pytest.mark.parametrize("rows", [1, 15, 257])
+@pytest.mark.parametrize("count", [2, 3])
+def test_threads_change_no_number(threads, rows, count, monkeypatch):
+    alone = results(rows)
+    assert "1 thread" in threads(1) or "own threads" in threads(1)
+    threads(count)
+    split = []
+    monkeypatch.setattr(backend, "WORTH_SPLITTING", 20_000)
+    work = backend._pool.submit
+    monkeypatch.setattr(backend._pool, "submit", lambda *args: split.append(args) or work(*args))
+    for got, expected in zip(results(rows), alone, strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-11, atol=1e-11)
+    assert split  # it did run in parts
+    assert all(np.array_equal(a, b) for a, b in zip(results(rows), results(rows), strict=True))  # the same bits again
+
+
+def test_a_failure_in_a_part_is_raised(threads, monkeypatch):
+    threads(2)
+    monkeypatch.setattr(backend, "WORTH_SPLITTING", 0)
+
+    def fail(part):
+        if part.start:
+            raise ValueError("in the second part")
+
+    with pytest.raises(ValueError, match="second part"):
+        backend.in_parts(fail, 10, 1.0)
+
+
+def test_the_users_own_setting_wins(monkeypatch):
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "7")
+    assert backend.default_threads() == 7
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS")
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    assert backend.default_threads() == 5
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr(backend.os, "getloadavg", lambda: (1000.0, 0, 0), raising=False)
+    assert backend.default_threads() == 1
+    monkeypatch.setattr(backend.os, "getloadavg", lambda: (0.0, 0, 0), raising=False)
+    assert backend.default_threads() >= 1
