@@ -164,10 +164,10 @@ def test_outer_and_the_transpose():
 def test_operators_are_ops_from_either_side():
     x, y, a, b = t(), t(np.abs(X) + 0.5), X, np.abs(X) + 0.5
     for got, expected in [
-        (x + y, a + b), (x - y, a - b), (x * y, a * b), (x / y, a / b), (y**x, b**a), (x @ y.T, a @ b.T), (-x, -a), (+x, a),
-        (abs(x), abs(a)), (2 + x, 2 + a), (2 - x, 2 - a), (2 * x, 2 * a), (2 / y, 2 / b), (2**x, 2**a), (x**2, a**2),
-        (a.T @ x, a.T @ a), (x == y, a == b), (x != y, a != b), (x < y, a < b), (x <= y, a <= b), (x > y, a > b),
-        (x >= y, a >= b), (x > 0.5, a > 0.5), (x[1], a[1]), (x[:, None, ::-1], a[:, None, ::-1]),
+        (x + y, a + b), (x - y, a - b), (x * y, a * b), (x / y, a / b), (y**x, b**a), (x @ y.T, a @ b.T), (-x, -a),
+        (+x, a), (abs(x), abs(a)), (2 + x, 2 + a), (2 - x, 2 - a), (2 * x, 2 * a), (2 / y, 2 / b), (2**x, 2**a),
+        (x**2, a**2), (a.T @ x, a.T @ a), (x == y, a == b), (x != y, a != b), (x < y, a < b), (x <= y, a <= b),
+        (x > y, a > b), (x >= y, a >= b), (x > 0.5, a > 0.5), (x[1], a[1]), (x[:, None, ::-1], a[:, None, ::-1]),
     ]:  # fmt: skip
         same(got, expected)
     p, q, u, v = tl.tensor(a > 0), tl.tensor(b > 1), a > 0, b > 1
