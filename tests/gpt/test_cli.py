@@ -55,7 +55,7 @@ def test_train_then_resume(call, tmp_path, run):
     assert "bits per byte" in output
     status, output, _ = call("train", "--resume", tmp_path / "run", "--steps", 32, f"--lr={1e-3}")
     assert status == 0
-    assert "changed    lr from 0.002 to 0.001, from step 30 on" in output
+    assert "changed    lr from 0.02 to 0.001, from step 30 on" in output
     assert checkpoint.newest(tmp_path / "run")[0].step == 32
     assert contents(tmp_path / "run").keys() >= {"loss.png", "config.json"}
 

@@ -250,7 +250,7 @@ def test_resuming_with_other_settings(tmp_path):
     settings = session.settings(run)
     longer = TrainConfig(**{**vars(settings), "steps": 12, "lr": 1e-4, "min_lr": 1e-4, "warmup": 0, "dropout": 0.0})
     screen = train(longer)
-    assert "changed    lr from 0.002 to 0.0001, from step 8 on" in screen
+    assert "changed    lr from 0.02 to 0.0001, from step 8 on" in screen
     assert [line["lr"] for line in metrics(run)[-4:-1]] == [1e-4, 1e-4, 1e-4]
     assert session.settings(run).lr == 1e-4
     assert checkpoint.load_model(run)[0].config.attention_dropout == 0
