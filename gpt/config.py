@@ -109,7 +109,7 @@ PRESETS: dict[str, GPTConfig] = {
     # The first two are trained from nothing, so their vocab_size is only where a tokenizer is not yet known. They are
     # the book's model made small: a narrow one learns faster with a head of its own, and with its init (nanoGPT's
     # recipe for CPUs ends at a validation loss of 1.86; tied and with GPT-2's init, at 1.91).
-    "nano": _book(4, 4, 128, vocab_size=1024, context_length=128),
+    "nano": _book(4, 4, 128, vocab_size=2048, context_length=128),
     "micro": _book(6, 6, 384, vocab_size=4096, context_length=256),
     "book-124m": _book(12, 12, 768).with_dropout(0.1),
     "gpt2": _gpt2(12, 12, 768),
@@ -128,7 +128,7 @@ class TrainConfig:
 
     text: tuple[Path, ...] = ()  # UTF-8 files to learn from, one after another; none: this Python's language reference
     tokenizer: Literal["bpe", "char", "word", "gpt2"] = "bpe"  # what a token is; bpe is trained on the text itself
-    vocab_size: int = 1024  # how many tokens bpe makes; the other tokenizers have their own number
+    vocab_size: int = 2048  # how many tokens bpe makes; the other tokenizers have their own number
     validation: float = 0.1  # the last part of the text, never trained on: it tells learning from memorising
 
     preset: str = "nano"  # the model's shape, see `gpt params`; the next five replace single fields of it
@@ -140,7 +140,7 @@ class TrainConfig:
 
     batch_size: int = 16  # sequences per pass: more is smoother and faster per token, until memory ends
     grad_accumulation: int = 1  # passes per step: a batch as large as you like in the memory of one pass
-    steps: int = 1000  # updates of the weights
+    steps: int = 600  # updates of the weights
     lr: float = 2e-3  # peak learning rate; small models bear more, 124M about 6e-4
     min_lr: float | None = None  # where the cosine ends; default: a tenth of lr
     warmup: int | None = None  # steps of linear rise to lr, while Adam's averages settle; default: a tenth, at most 100
@@ -151,10 +151,10 @@ class TrainConfig:
 
     eval_every: int = 100  # steps between evaluations; they use no random numbers, so training is the same without
     eval_batches: int = 20  # batches per evaluation, spread evenly over the validation text; the last one takes all
-    sample_every: int = 250  # steps between samples in samples.txt; 0: only at the end
+    sample_every: int = 200  # steps between samples in samples.txt; 0: only at the end
     sample_tokens: int = 200  # length of a sample
     prompt: str | None = None  # what samples begin with; default: a new line, where the tokenizer knows one
-    checkpoint_every: int = 250  # steps between checkpoints: what a crash may cost you
+    checkpoint_every: int = 200  # steps between checkpoints: what a crash may cost you
     keep: int = 2  # checkpoints kept; an older one is there in case the newest is damaged
 
     seed: int = 1337  # of weights, batches, dropout and samples: the same seed gives the same run, bit for bit

@@ -69,7 +69,7 @@ def train(config: TrainConfig, console: Console | None = None) -> Result:
                 if s.step % config.eval_every == 0 or s.step == config.steps:
                     line["validation_loss"] = watch(s, show, line["lr"])
                 append_metrics(s, line)
-                if config.sample_every and s.step % config.sample_every == 0:
+                if config.sample_every and s.step % config.sample_every == 0 and s.step < config.steps:
                     append_sample(s, show.say)
                 if s.step % config.checkpoint_every == 0:
                     save(s)
