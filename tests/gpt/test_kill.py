@@ -39,11 +39,14 @@ def test_killed_at_thirty_random_moments(unbroken, tmp_path):
     expected = contents(whole)
     while kills < 30:
         run, done, runs = tmp_path / str(runs) / "run", False, runs + 1
-        assert runs < 30, "the runs are over before they can be killed"
+        assert runs < 60, "the runs are over before they can be killed"
         while not done:
             again = ["train", "--resume", run] if checkpoint.is_run(run) else [*flags(whole.parent), "--out", run]
+            began = time.monotonic()
             done = survives(again, chance.uniform(0, 1.1 * seconds) if kills < 30 else 600)
             kills += not done
+            if done:  # this machine is faster now than it was for the undisturbed run
+                seconds = min(seconds, time.monotonic() - began)
         assert contents(run) == expected
 
 
