@@ -4,7 +4,7 @@
     RUN/metrics.jsonl  samples.txt  log.txt                                     grow line by line
     RUN/train.tokens  validation.tokens                                         the text, as token ids
     RUN/loss.png                                                                drawn when training ends
-    RUN/checkpoints/step_00000200/                                              whole checkpoints, manifest.json in each
+    RUN/checkpoints/step_00000300/                                              whole checkpoints, manifest.json in each
 
 One idea: **a checkpoint is there or it is not.** It is written to `step_N.tmp`, every file flushed to the disk, the
 manifest with their sizes and SHA-256 last; one rename makes it real; the files above are hard links to it; and only

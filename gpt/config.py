@@ -138,9 +138,9 @@ class TrainConfig:
     n_embd: int | None = None  # width
     dropout: float | None = None  # share of activations dropped in training: against memorising a small text
 
-    batch_size: int = 16  # sequences per pass: more is smoother and faster per token, until memory ends
+    batch_size: int = 8  # sequences per pass: more is smoother and faster per token, until memory ends
     grad_accumulation: int = 1  # passes per step: a batch as large as you like in the memory of one pass
-    steps: int = 600  # updates of the weights
+    steps: int = 1200  # updates of the weights
     lr: float = 2e-3  # peak learning rate; small models bear more, 124M about 6e-4
     min_lr: float | None = None  # where the cosine ends; default: a tenth of lr
     warmup: int | None = None  # steps of linear rise to lr, while Adam's averages settle; default: a tenth, at most 100
@@ -151,10 +151,10 @@ class TrainConfig:
 
     eval_every: int = 100  # steps between evaluations; they use no random numbers, so training is the same without
     eval_batches: int = 20  # batches per evaluation, spread evenly over the validation text; the last one takes all
-    sample_every: int = 200  # steps between samples in samples.txt; 0: only at the end
+    sample_every: int = 300  # steps between samples in samples.txt; 0: only at the end
     sample_tokens: int = 200  # length of a sample
     prompt: str | None = None  # what samples begin with; default: a new line, where the tokenizer knows one
-    checkpoint_every: int = 200  # steps between checkpoints: what a crash may cost you
+    checkpoint_every: int = 300  # steps between checkpoints: what a crash may cost you
     keep: int = 2  # checkpoints kept; an older one is there in case the newest is damaged
 
     seed: int = 1337  # of weights, batches, dropout and samples: the same seed gives the same run, bit for bit

@@ -208,7 +208,7 @@ def append_sample(s: Session, show) -> None:
     """Let the model write, as it stands; to samples.txt and to the screen."""
     prompt, seed = sample_prompt(s), (s.config.seed + s.step) % 2**32
     top_k = min(200, s.tokenizer.vocab_size)
-    (new,) = generate(s.model, [prompt], s.config.sample_tokens, temperature=0.8, top_k=top_k, seed=seed)
+    (new,) = generate(s.model, [prompt], s.config.sample_tokens, temperature=0.7, top_k=top_k, seed=seed)
     text = s.tokenizer.decode(prompt + new).strip("\n")
     with open(s.run / "samples.txt", "a", encoding="utf-8", newline="\n") as file:
         file.write(f"----- step {s.step}\n{text}\n\n")
