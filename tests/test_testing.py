@@ -82,6 +82,7 @@ def test_what_is_right_passes_at_every_order_on_anything_floating():
     check_gradients(lambda x, i, flag: x[i] if flag else x, X.astype(np.float32), np.array([0, 0]), True)
     check_gradients(lambda x: tl.exp(x), tl.tensor(X, requires_grad=True), order=2)
     check_gradients(tl.abs, np.zeros((0, 3)))
+    check_gradients(lambda x, places: x[places] * 2, [1.0, 2.0], [0, 0, 1])  # lists: of floats, of integers
     check_gradients(tl.sign, X, order=2)  # constant as far as the graph knows
     check_gradients(lambda x: (x * 1e8).sum(), X)  # large values: what rounding explains is allowed for
 

@@ -42,8 +42,8 @@ def check_gradients(
 ) -> None:
     """Compare the derivatives of `op` by each of its floating inputs with central differences; silent where they agree.
 
-    `op` takes Tensors and returns one Tensor of any shape. `inputs` are arrays or Tensors: floating ones are converted
-    to float64 and differentiated, all others are handed on as they are. With `order` 2 the derivative of the gradient
+    `op` takes Tensors and returns one Tensor of any shape. `inputs` are arrays, lists or Tensors: floating ones become
+    float64 and are differentiated, all others are handed on as they are. With `order` 2 the derivative of the gradient
     is checked too, by the inputs and by the incoming gradient, and so on. The incoming gradient, and the directions
     along which higher orders look, are random and depend on `seed` alone.
 
@@ -69,7 +69,7 @@ def check_gradients(
 
 def _float64(x: Any) -> Any:
     """A floating input as a float64 Tensor (a leaf that needs no gradient yet), everything else as it is."""
-    data = x.data if isinstance(x, Variable) else x
+    data = x.data if isinstance(x, Variable) else np.array(x) if isinstance(x, list) else x
     return tensor(data, dtype=np.float64) if is_array(data) and is_floating(data.dtype) else x
 
 
