@@ -57,7 +57,7 @@ def graphics() -> list[tuple[str, str, str]]:
     cupy = installed("cupy-cuda13x") or installed("cupy-cuda12x") or installed("cupy")
     if cupy is None:
         return [
-            ("CuPy", "missing", "with an NVIDIA GPU, training is many times faster: pip install 'tensorlite[cuda]'")
+            ("CuPy", "missing", "puts Tensors on an NVIDIA GPU (gpt trains on the CPU so far): pip install 'tensorlite[cuda]'")
         ]
     try:
         backend.library_of("cuda")
