@@ -56,9 +56,8 @@ def processor() -> list[tuple[str, str, str]]:
 def graphics() -> list[tuple[str, str, str]]:
     cupy = installed("cupy-cuda13x") or installed("cupy-cuda12x") or installed("cupy")
     if cupy is None:
-        return [
-            ("CuPy", "missing", "puts Tensors on an NVIDIA GPU (gpt trains on the CPU so far): pip install 'tensorlite[cuda]'")
-        ]
+        advice = "puts Tensors on an NVIDIA GPU (gpt trains on the CPU so far): pip install 'tensorlite[cuda]'"
+        return [("CuPy", "missing", advice)]
     try:
         backend.library_of("cuda")
     except RuntimeError as error:
