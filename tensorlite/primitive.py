@@ -98,10 +98,8 @@ class Primitive:
         raise TypeError(f"a derivative rule asks for {name!r}; it can have {', '.join(known)}")
 
     def __call__(self, *args, **meta):
-        if meta and not self.keywords.keys() >= meta.keys():
+        if (len(args) < len(self.arguments) and not self.variadic) or (meta and not self.keywords.keys() >= meta.keys()):
             args, meta = self._bind(args, meta)
-        if len(args) < len(self.arguments) and not self.variadic:
-            args = (*args, *self.defaults[len(args) :])
         mask, bit, variables, raw = 0, 1, False, []
         for a in args:
             if isinstance(a, Variable):

@@ -524,3 +524,8 @@ def test_errors_name_the_op_and_what_it_was_given():
         x @ x
     with pytest.raises(TypeError, match="sum: no argument 'dim' here; it takes x, axis=, keepdims="):
         ops.sum(x, dim=0)
+
+
+def test_a_missing_argument_is_named():
+    with pytest.raises(TypeError, match="mul: argument 'y' is missing; it takes x, y"):
+        tl.mul(leaf(1.0))
