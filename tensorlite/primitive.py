@@ -44,6 +44,7 @@ class Primitive:
         self.arguments = [p.name for p in values]
         self.defaults = [p.default for p in values]
         self.variadic = any(p.kind is p.VAR_POSITIONAL for p in values)
+        self.arity = 0 if self.variadic else len(values)
         self.keywords = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
         if "out" in self.keywords or (self.variadic and "index" in self.keywords):
             raise TypeError("a keyword named out (or index, beside *xs) would hide what rules call so: rename it")
@@ -98,7 +99,7 @@ class Primitive:
         raise TypeError(f"a derivative rule asks for {name!r}; it can have {', '.join(known)}")
 
     def __call__(self, *args, **meta):
-        if (len(args) < len(self.arguments) and not self.variadic) or (meta and not self.keywords.keys() >= meta.keys()):
+        if len(args) < self.arity or (meta and not self.keywords.keys() >= meta.keys()):
             args, meta = self._bind(args, meta)
         mask, bit, variables, raw = 0, 1, False, []
         for a in args:
