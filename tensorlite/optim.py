@@ -114,7 +114,7 @@ class Optimizer:
 
     def update(self, group: dict, step: int, p: Array, g: Array, work: Array, **kept: Array) -> None:
         """Update the block `p` (and `kept`) in place. `g`, its gradient, and `work` are scratch; step counts from 1."""
-        raise NotImplementedError(f"{type(self).__name__} has no update rule")
+        raise TypeError(f"{type(self).__name__} has no update rule: a subclass writes update()")
 
     @property
     def lr(self) -> float:
