@@ -256,6 +256,15 @@ def test_resuming_with_other_settings(tmp_path):
     assert checkpoint.load_model(run)[0].config.attention_dropout == 0
 
 
+def test_the_best_loss_is_remembered(finished, tmp_path):
+    train(tiny(tmp_path, steps=10, lr=1.0, min_lr=1.0, warmup=0))  # from bad to worse
+    s = session.resume(session.settings(tmp_path / "run"), tmp_path / "run", lambda line: None)
+    losses = [
+        (line["validation_loss"], line["step"]) for line in metrics(tmp_path / "run") if "validation_loss" in line
+    ]
+    assert s.best == min(losses) < losses[-1]
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
@@ -298,6 +307,25 @@ def test_training_in_another_thread_leaves_signals_alone(tmp_path):
     thread.start()
     thread.join()
     assert ended
+
+
+# ----- the text ---------------------------------------------------------------------------------------------------
+
+
+def test_byte_pairs_are_learned_from_the_training_text_alone(tmp_path):
+    config = tiny(tmp_path, tokenizer="bpe", vocab_size=262, validation=0.5, steps=1)
+    config.text[0].write_text("aaab " * 200 + "xyz " * 250, encoding="utf-8")
+    train(config)
+    _, tokenizer = checkpoint.load_model(tmp_path / "run")
+    assert len(tokenizer.encode("aaab")) == 1
+    assert len(tokenizer.encode("xyz")) == 3
+
+
+def test_a_text_may_name_its_special_token(tmp_path):
+    config = tiny(tmp_path, tokenizer="bpe", vocab_size=257, steps=1)
+    config.text[0].write_text("One story.<|endoftext|>Another one.<|endoftext|>" * 20, encoding="utf-8")
+    train(config)
+    assert (TokenFile(tmp_path / "run" / "train.tokens").tokens == 256).sum() == 36
 
 
 # ----- what is refused --------------------------------------------------------------------------------------------
