@@ -529,3 +529,10 @@ def test_errors_name_the_op_and_what_it_was_given():
 def test_a_missing_argument_is_named():
     with pytest.raises(TypeError, match="mul: argument 'y' is missing; it takes x, y"):
         tl.mul(leaf(1.0))
+
+
+def test_a_clone_has_memory_of_its_own_and_the_gradient_passes_through():
+    x = leaf([1.0, 2.0])
+    y = x.clone()
+    assert not np.shares_memory(x.data, y.data)
+    assert tl.grad((y * y).sum(), x).tolist() == [2, 4]
