@@ -41,7 +41,16 @@ RELATED = {  # whose rows look at a helper first; everything else comes after
     "dropped": "attention", "scale": "attention", "axis": "squeeze or sum", "root": "norm or std",
     "concat": "concatenate", "powern": "pow", "power": "pow", "unbroadcast": "add", "identity": "fused",
 }  # fmt: skip
-EQUIVALENT: dict[str, str] = {}  # "file:line: change" -> why no input can tell the difference
+EQUIVALENT: dict[str, str] = {  # key -> why no input can tell the difference
+    "ops.py: root: 1  ->  2": "the divisor where the result is 0, which `where` throws away",
+    "ops.py: maximum: x < y  ->  x <= y": "_share takes x == y first",
+    "ops.py: maximum: y < x  ->  y <= x": "_share takes x == y first",
+    "ops.py: minimum: x < y  ->  x <= y": "_share takes x == y first",
+    "ops.py: minimum: y < x  ->  y <= x": "_share takes x == y first",
+    "ops.py: pad: True  ->  False": "zip(strict=): both always have one entry per axis",
+    "ops.py: sigmoid: x >= 0  ->  x > 0": "at 0 both branches are 1 / 2",
+    "ops.py: logsumexp: 0  ->  1": "the shift of a row without a finite maximum: it cancels, or the sum is 0 or inf",
+}
 
 OPERATORS = {
     ast.Add: ast.Sub,
