@@ -23,6 +23,7 @@ import sys
 import tempfile
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -169,8 +170,12 @@ def changed(tree: ast.Module, parent: ast.AST, field: str, index: int | None, no
 
 
 def mutants(file: str) -> Iterator[Mutant]:
+    seen: Counter[tuple[str, str]] = Counter()
     for number, (op, node, new, _) in enumerate(variants(file)):
-        yield Mutant(file, node.lineno, op, f"{ast.unparse(node)}  ->  {ast.unparse(new)}", number)
+        change = f"{ast.unparse(node)}  ->  {ast.unparse(new)}"
+        seen[op, change] += 1
+        again = f" (place {seen[op, change]})" if seen[op, change] > 1 else ""
+        yield Mutant(file, node.lineno, op, change + again, number)
 
 
 def source(mutant: Mutant) -> str:
