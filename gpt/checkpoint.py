@@ -150,10 +150,9 @@ def _make_room(run: Path, size: int) -> None:
 
 def _tidy(run: Path, keep: int | None = None) -> None:
     """Delete what a kill left unfinished, and all checkpoints but the newest `keep`."""
-    for old in list(_folders(run))[keep:] if keep else ():
-        os.rename(old, old.with_suffix(".tmp"))  # in one step: no half deleted checkpoint is ever seen
-    for left in (run / "checkpoints").glob("*.tmp"):
-        shutil.rmtree(left)
+    old = list(_folders(run))[keep:] if keep else []
+    for folder in (*old, *(run / "checkpoints").glob("*.tmp")):
+        shutil.rmtree(folder)
 
 
 def _manifest(step: int, files: dict, logs: dict) -> dict[str, Any]:

@@ -228,6 +228,39 @@ def test_a_learning_rate_far_too_high_ends_in_one_sentence(tmp_path):
 # ----- going on ---------------------------------------------------------------------------------------------------
 
 
+class Crash(BaseException):
+    """The process ends here."""
+
+
+@pytest.mark.parametrize(
+    ("function", "call"),
+    [
+        ("update", 1),
+        ("update", 9),
+        ("watch", 3),
+        ("append_metrics", 8),
+        ("append_sample", 1),
+        ("save", 2),
+        ("finish", 1),
+    ],
+)
+def test_a_crash_anywhere_in_the_loop_changes_nothing(finished, tmp_path, monkeypatch, function, call):
+    real, calls = getattr(training, function), []
+
+    def crash(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == call:
+            raise Crash
+        return real(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, function, crash)
+        with pytest.raises(Crash):
+            train(tiny(finished[0], out=tmp_path / "run"))
+    train(session.settings(tmp_path / "run"))
+    assert contents(tmp_path / "run") == contents(finished[0] / "run")
+
+
 def test_resuming_falls_back_from_a_damaged_checkpoint_and_ends_in_the_same_bytes(finished, tmp_path):
     train(tiny(tmp_path))
     run = tmp_path / "run"
