@@ -71,7 +71,7 @@ def storage() -> list[tuple[str, str, str]]:
         or os.environ.get("DATA_GYM_CACHE_DIR")
         or Path(tempfile.gettempdir()) / "data-gym-cache"
     )
-    missing = [name for name, key in GPT2_FILES.items() if not (cache / key).exists()]
+    missing = [name for name, key in GPT2_FILES.items() if not ((cache / key).exists() or (cache / name).exists())]
     advice = f"--tokenizer gpt2 will download {', '.join(missing)}; other tokenizers need no file" if missing else ""
     here = shutil.disk_usage(Path.cwd())
     return [

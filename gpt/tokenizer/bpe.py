@@ -177,22 +177,20 @@ _GPT2_SHA256 = {
 def gpt2(folder: str | os.PathLike[str] | None = None) -> BPETokenizer:
     """GPT-2's tokenizer: 50,257 tokens, `<|endoftext|>` is 50256.
 
-    Looks in `folder` for OpenAI's two files, vocab.bpe and encoder.json; where it is not given or does not
-    hold both, tiktoken reads them from its cache or downloads them (1.5 MB). Raises OSError when neither
-    works, and ValueError for files that are not GPT-2's.
+    Looks in `folder`, or else in that which the environment variable TIKTOKEN_CACHE_DIR names, for OpenAI's two
+    files, vocab.bpe and encoder.json; where they are not both there, tiktoken reads them from its cache or
+    downloads them (1.5 MB). Raises OSError when neither works, and ValueError for files that are not GPT-2's.
     """
-    if folder is not None and all((Path(folder) / name).is_file() for name in _GPT2_SHA256):
+    folder = folder or os.environ.get("TIKTOKEN_CACHE_DIR")
+    if folder and all((Path(folder) / name).is_file() for name in _GPT2_SHA256):
         return BPETokenizer(_read_gpt2(Path(folder)))
     try:
         encoding = tiktoken.get_encoding("gpt2")
     except OSError as error:
-        keys = {name: hashlib.sha1((_GPT2_URL + name).encode()).hexdigest() for name in _GPT2_SHA256}
         raise OSError(
             f"GPT-2's tokenizer needs two files that could not be fetched ({type(error).__name__}): "
-            f"{' and '.join(_GPT2_URL + name for name in keys)}; download them where there is a network, and "
-            "put them into a folder, under their own names for gpt2(folder=...), or as "
-            f"{' and '.join(f'{key} ({name})' for name, key in keys.items())} with the environment variable "
-            "TIKTOKEN_CACHE_DIR naming the folder"
+            f"{' and '.join(_GPT2_URL + name for name in _GPT2_SHA256)}; download them where there is a network, put "
+            "them into a folder, and name it in gpt2(folder=...) or in the environment variable TIKTOKEN_CACHE_DIR"
         ) from error
     return BPETokenizer(encoding.decode_tokens_bytes(range(50256)))
 

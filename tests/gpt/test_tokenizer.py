@@ -570,13 +570,15 @@ def test_gpt2_from_tiktokens_cache(data_dir, gpt2_tokenizer, tmp_path, monkeypat
     put_into_cache(data_dir, tmp_path, monkeypatch)
     assert gpt2().tokens == gpt2_tokenizer.tokens
     assert gpt2(folder=tmp_path / "none").tokens == gpt2_tokenizer.tokens
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(data_dir))  # there they have their own names
+    assert gpt2().tokens == gpt2_tokenizer.tokens
 
 
 def test_gpt2_without_a_network_says_what_to_do(tmp_path, monkeypatch):
     put_into_cache(None, tmp_path, monkeypatch)
     with pytest.raises(OSError, match="could not be fetched") as caught:
         gpt2()
-    for word in (*HASHED, *HASHED.values(), "TIKTOKEN_CACHE_DIR", "gpt2(folder=...)", "https://"):
+    for word in (*HASHED, "TIKTOKEN_CACHE_DIR", "gpt2(folder=...)", "https://"):
         assert word in str(caught.value)
 
 
