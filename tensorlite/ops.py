@@ -1,4 +1,4 @@
-"""THE TABLE: every primitive with its derivative rules, and the ops that are compositions of them.
+"""THE TABLE: every primitive with its derivative rules. What is composed of them, without a rule, is in derived.py.
 
 Read a line as mathematics: `g` is the gradient of the loss by `out`; a rule returns the gradient by its argument.
 Inside a rule stand operators, methods that arrays and Tensors share, and the ops of this file, never `xp`: that makes
@@ -24,8 +24,8 @@ __all__ = [
     "log1p", "sin", "cos", "tanh", "sigmoid", "erf", "maximum", "minimum", "clip", "where", "sign", "floor", "ceil",
     "round", "equal", "not_equal", "less", "less_equal", "greater", "greater_equal", "logical_and", "logical_or",
     "logical_xor", "logical_not", "isnan", "isinf", "isfinite", "sum", "max", "min", "argmax", "argmin", "logsumexp",
-    "cumsum", "all", "any", "sort", "argsort", "take_along_axis", "reshape", "transpose", "swapaxes", "expand_dims", "broadcast_to",
-    "concatenate", "flip", "tril", "triu", "getitem", "scatter_add", "matmul", "astype", "detach", "clone", "to",
+    "cumsum", "all", "any", "sort", "argsort", "take_along_axis", "reshape", "transpose", "swapaxes", "expand_dims",
+    "broadcast_to", "concatenate", "flip", "tril", "triu", "getitem", "scatter_add", "matmul", "astype", "detach", "clone", "to",
 ]
 
 # ----- arithmetic ---------------------------------------------------------------------------------------------------
