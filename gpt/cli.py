@@ -149,7 +149,8 @@ def train(config: TrainConfig) -> int:
 
 
 def generate(command: Generate) -> int:
-    backend.set_threads(backend.default_threads())
+    if backend.default_threads() == 1:  # otherwise BLAS keeps its own: they are better at matrix times vector
+        backend.set_threads(1)
     model, tokenizer = checkpoint.load_model(command.run)
     prompts = [tokenizer.encode(prompt) for prompt in command.prompt] or [training.new_line(tokenizer)]
     for given, ids in zip(command.prompt, prompts, strict=False):

@@ -49,7 +49,7 @@ def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     if a.shape[0] >= 16:
         in_parts(lambda part: np.matmul(a[part], b, out=out[part]), a.shape[0], nanoseconds)
     else:  # bound by reading b
-        in_parts(lambda part: np.matmul(a, b[:, part], out=out[:, part]), b.shape[1], max(nanoseconds, b.size / 8))
+        in_parts(lambda part: np.matmul(a, b[:, part], out=out[:, part]), b.shape[1], max(nanoseconds, b.size / 6))
     return out
 
 
