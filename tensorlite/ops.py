@@ -40,7 +40,7 @@ square      = elementwise(lambda x: x * x)                          .vjp(lambda 
 sqrt        = elementwise(lambda x: xp(x).sqrt(x))                  .vjp(lambda g, out: g * 0.5 / out)
 rsqrt       = elementwise(lambda x: 1 / xp(x).sqrt(x))              .vjp(lambda g, out: g * -0.5 * out * out * out)
 reciprocal  = elementwise(lambda x: 1 / x)                          .vjp(lambda g, out: -g * out * out)
-_power      = elementwise(lambda x, y: x ** y)                      .vjp(lambda g, x, y: where(y == 0, 0, g * y * _power(x, where(y == 0, 1, y - 1))),
+_power      = elementwise(lambda x, y: x ** y)                      .vjp(lambda g, x, y: _power_by_x(g, x, y),
                                                                          lambda g, x, y, out: g * out * log(where((x == 0) & (y >= 0), 1, x)))
 _powern     = elementwise(lambda x, *, n: x ** n)                   .vjp(lambda g, x, n: g * n * pow(x, n - 1) if n else zeros_like(g))
 _root       = elementwise(lambda x: xp(x).sqrt(x))                  .vjp(lambda g, out: where(out == 0, 0, g * 0.5 / where(out == 0, 1, out)))
@@ -131,6 +131,12 @@ _to         = primitive(lambda x, *, device, source: to_device(x, device))      
 # ----- what the table calls ---------------------------------------------------------------------------------------
 
 
+def _power_by_x(g, x, y):
+    """y x**(y - 1), and for y = 0 always 0; but to see its slope 1/x in y, only 0 and nan are stepped around there."""
+    flat = (y == 0) & ((x == 0) | (x != x))
+    return where(flat, 0, g * y * _power(x, where(flat, 1, y - 1)))
+
+
 def _sigmoid(x):
     z = xp(x).exp(-xp(x).abs(x))  # never overflows, and keeps the digits of both tails
     return xp(x).where(x >= 0, 1, z) / (1 + z)
@@ -154,7 +160,7 @@ def _logsumexp(x, axis, keepdims):
     return total if keepdims else total.reshape(xp(x).sum(x, axis=axis).shape)
 
 
-def spread(x, shape: tuple[int, ...], axis, keepdims: bool = False):
+def spread(x, shape: tuple[int, ...], axis, keepdims: bool):
     """Repeat a reduction's result over the axes that it reduced: the transpose of `sum`."""
     if not keepdims and axis is not None and shape:  # (NumPy reduces a 0-d array over axis 0 too)
         reduced = {a % len(shape) for a in (axis if isinstance(axis, tuple) else (axis,))}
@@ -176,22 +182,21 @@ def _scatter_add(x, index, shape):
     return out
 
 
-def _has_arrays(index) -> bool:
+def _has_arrays(index: tuple) -> bool:
     """Whether `index` holds an integer array: only these can name a place twice."""
-    return builtins.any(is_array(i) and i.dtype.kind in "iu" for i in (index if isinstance(index, tuple) else (index,)))
+    return builtins.any(is_array(i) and i.dtype.kind in "iu" for i in index)
 
 
 def _piece(shapes, index: int, axis: int):
     """Where the argument `index` of a concatenation stands in its result."""
     start = builtins.sum(shape[axis] for shape in shapes[:index])
-    return (slice(None),) * (axis % len(shapes[0])) + (slice(start, start + shapes[index][axis]),)
+    return (slice(None),) * axis + (slice(start, start + shapes[index][axis]),)
 
 
 def _matmul_by_x(g, x_shape, y):
     g = _as_matrices(g, len(x_shape), y.ndim)
     y = y if y.ndim > 1 else expand_dims(y, 1)
-    shape = x_shape if len(x_shape) > 1 else (1, *x_shape)
-    return unbroadcast(matmul(g, y.swapaxes(-1, -2)), shape).reshape(x_shape)
+    return unbroadcast(matmul(g, y.swapaxes(-1, -2)), x_shape)
 
 
 def _matmul_by_y(g, x, y_shape):
@@ -309,11 +314,10 @@ def scatter_add(x, index, shape: tuple[int, ...]):
 
 
 def _raw_index(x, index):
-    """An index without Tensors and lists in it."""
+    """An index as a tuple, without Tensors and lists in it."""
     parts = index if isinstance(index, tuple) else (index,)
     lib = xp(_raw(x))  # an empty list names no places
-    parts = tuple([lib.asarray(i, dtype=None if i else int) if isinstance(i, list) else _raw(i) for i in parts])
-    return parts if isinstance(index, tuple) else parts[0]
+    return tuple([lib.asarray(i, dtype=None if i else int) if isinstance(i, list) else _raw(i) for i in parts])
 
 
 def astype(x, dtype):

@@ -31,7 +31,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 FILES = ("ops.py", "kernels/cpu.py", "functional.py", "derived.py", "primitive.py")
-SUITE = ("test_ops.py", "test_stability.py", "test_defaults.py", "test_bugs.py", "test_engine.py", "test_algebra.py")
+SUITE = (
+    "test_ops.py",
+    "test_stability.py",
+    "test_defaults.py",
+    "test_bugs.py",
+    "test_engine.py",
+    "test_algebra.py",
+    "test_strict.py",
+)
 QUIETLY = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
 SECONDS = 240  # a mutant that takes longer is stuck, and noticed
 RELATED = {  # whose rows look at a helper first; everything else comes after

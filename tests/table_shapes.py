@@ -128,7 +128,7 @@ def indices(draw, masks=True):
     elif kind == "places":
         index = draw(hnp.integer_array_indices(shape, result_shape=shapes(0, 2, 1)))
     elif kind == "list":
-        index = places(0, 2).tolist()
+        index = draw(st.sampled_from([places(0, 2).tolist(), [], [True] * shape[0], [False] * shape[0]]))
     elif kind == "rows":
         index = places(0)
     elif kind == "rows and columns":

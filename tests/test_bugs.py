@@ -94,7 +94,11 @@ def test_08_cumulating_an_empty_axis__pytorch_31782():
 
 def test_09_to_the_power_of_0_at_0__pytorch_8940():
     assert slope(lambda x: x**0, [0.0, 2.0]) == [0, 0]
-    assert slope(lambda x, y: x**y, [0.0, 2.0], [0.0, 0.0]) == [0, 0]
+    assert slope(lambda x, y: x**y, [0.0, 2.0, NAN, INF], [0.0, 0.0, 0.0, 0.0]) == [0, 0, 0, 0]
+    x, y = leaf([2.0]), leaf([0.0])
+    by_x, by_y = tl.grad(x**y, [x, y], np.ones(1), create_graph=True)
+    assert tl.grad(by_x, y, retain_graph=True, gradient=np.ones(1)).tolist() == [0.5]  # the Hessian is symmetric there:
+    assert tl.grad(by_y, x, gradient=np.ones(1)).tolist() == [0.5]  # 1 / x
 
 
 def test_10_zero_to_a_power__pytorch_27134_tinygrad_9075_tfjs_346():

@@ -459,6 +459,13 @@ def test_detach_shares_data_but_no_graph():
     assert gradient_of(x, (x * x.detach()).sum()) == [1, 2]
 
 
+def test_a_clone_has_memory_of_its_own_and_a_needless_cast_has_not():
+    x = leaf([1, 2])
+    assert not np.may_share_memory(x.data, x.clone().data)
+    assert x.astype(np.float64) is x
+    assert x.to("cpu") is x
+
+
 def test_integers_and_booleans_never_require_gradients():
     x = leaf([1.5, 2])
     for y in (x > 1, x.argmax(), x.astype(np.int64), tl.isnan(x)):
