@@ -14,7 +14,8 @@ TENSORLITE = [
 ]  # fmt: skip
 GPT = [
     "config", "tokenizer", "corpus", "attention", "model", "generate", "checkpoint", "progress", "plots", "session",
-    "train", "pretrained", "lora", "classify", "instruct", "doctor", "cli", "__main__", "bench",
+    "train", "pretrained", "download", "evaluate", "lora", "classify", "instruct", "judge", "doctor", "commands", "cli",
+    "__main__", "bench",
 ]  # fmt: skip
 
 

@@ -33,7 +33,8 @@ def there(x):
 
 def waits_in(parts):
     """What no library can do without a wait: a boolean index, whose result has a shape that the values decide."""
-    return any(isinstance(i, np.ndarray) and i.dtype == bool for i in (parts if isinstance(parts, tuple) else (parts,)))
+    parts = parts if isinstance(parts, tuple) else (parts,)
+    return any(isinstance(part, np.ndarray | list) and np.asarray(part).dtype == bool for part in parts)
 
 
 @pytest.mark.parametrize("row", [row for row in ROWS if row.name != "to"], ids=str)

@@ -10,6 +10,7 @@ from runs import ONE_THREAD, contents, flags, gpt, tiny, train
 
 from gpt import __version__ as version
 from gpt import checkpoint, cli
+from gpt.commands import Generate, Params
 from tensorlite import backend
 
 
@@ -172,7 +173,7 @@ def test_debug_shows_where(call):
 
 
 def test_what_was_not_foreseen_is_said_so(call, monkeypatch):
-    monkeypatch.setattr(cli, "params", lambda command: {}["x"])
+    monkeypatch.setattr(Params, "__call__", lambda command: {}["x"])
     status, _, errors = call("params")
     assert (status, errors) == (1, "gpt: KeyError: 'x'; this was not foreseen: --debug shows where it arose\n")
 
@@ -182,7 +183,7 @@ def test_interrupted_or_out_of_memory(call, monkeypatch, error, expected):
     def fail(_):
         raise error
 
-    monkeypatch.setattr(cli, "generate", fail)
+    monkeypatch.setattr(Generate, "__call__", fail)
     status, _, errors = call("generate", "x")
     assert status == expected
     assert "Traceback" not in errors

@@ -1,0 +1,18 @@
+"""The commands of `gpt`, a file each.
+
+One idea: a command is a dataclass. Its fields are its flags, the comment behind a field is the flag's help; calling it
+does it and returns the exit status. Where flags start from something else than the fields' defaults, the classmethod
+`default(args)` says so.
+"""
+
+from .doctor import Doctor
+from .generate import Generate
+from .params import Params
+from .train import Train
+
+COMMANDS: dict[str, type] = {
+    "train": Train,
+    "generate": Generate,
+    "params": Params,
+    "doctor": Doctor,
+}
