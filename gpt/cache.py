@@ -1,0 +1,21 @@
+"""Where downloaded files are kept: one folder for all of them.
+
+One idea: anybody may name another folder, empty this one or put files into it by hand; what is in it is verified
+before it is used.
+"""
+
+import os
+from pathlib import Path
+
+
+def folder() -> Path:
+    """The folder that the environment variable GPT_CACHE names, or `tensorlite` in the platform's cache.
+
+    That is $XDG_CACHE_HOME or ~/.cache on Linux, ~/Library/Caches on macOS, %LOCALAPPDATA% on Windows. It may not
+    exist yet.
+    """
+    if named := os.environ.get("GPT_CACHE"):
+        return Path(named).expanduser()
+    import pooch  # takes a tenth of a second
+
+    return Path(pooch.os_cache("tensorlite"))

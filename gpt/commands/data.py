@@ -1,0 +1,54 @@
+"""`gpt data`: what the book reads, fetched once."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from rich.console import Console
+from rich.table import Table
+from tyro.conf import Positional
+
+from .. import cache, download
+from ..config import check_choice
+from ..progress import bytes_text
+from ..sources import DATA, MODELS
+
+
+@dataclass(frozen=True)
+class Data:
+    """List what can be downloaded, or fetch some of it: `gpt data fetch the-verdict` prints where the file is."""
+
+    action: Positional[Literal["list", "fetch"]]  # list: what there is, and what of it is here; fetch: download it
+    names: Positional[tuple[str, ...]] = ()  # what to fetch, by its name in the list
+
+    def __post_init__(self) -> None:
+        if self.action == "list" and self.names:
+            raise ValueError("list takes no names: it shows all of them")
+        if self.action == "fetch" and not self.names:
+            raise ValueError(f"fetch needs at least one name of {', '.join((*DATA, *MODELS))}")
+        for name in self.names:
+            check_choice("name", name, (*DATA, *MODELS))
+
+    def __call__(self) -> int:
+        if self.action == "list":
+            Console().print(listing())
+            return 0
+        for name in self.names:
+            print(download.fetch(name, Console(stderr=True)), flush=True)
+        return 0
+
+
+def listing() -> Table:
+    """Everything that can be fetched, and how much of it is here."""
+    title, caption = f"in {cache.folder()}", "gpt data fetch NAME; GPT_CACHE names another folder"
+    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
+    for column in ("name", "what it is", "here", "origin", "licence"):
+        table.add_column(column, justify="right" if column == "here" else "left")
+    for sources in (DATA, MODELS):
+        for name, source in sources.items():
+            files = download.cached(name, source)
+            here = bytes_text(sum(file.stat().st_size for file in files)) if files else "no"
+            if 0 < len(files) < len(source.files):
+                here += f", {len(files)} of {len(source.files)} files"
+            table.add_row(name, source.about, here, source.origin, source.licence)
+        table.add_section()
+    return table

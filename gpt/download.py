@@ -1,0 +1,336 @@
+"""Files from the network, each fetched once: the book's data, GPT-2's tokenizer and GPT-2's weights (sources.py).
+
+One idea: **a file is known by its SHA-256, so it does not matter how its bytes come here**: from the official place or
+a mirror, in one piece or in ten, by this program or by hand. What arrives grows as NAME.part, from which an interrupted
+download goes on, from another place too; only bytes with the right SHA-256 get the file's name.
+
+pooch finds the cache, compares and verifies what is there, and names it. The transfer is done here, over requests:
+pooch's own begins anew each time, and knows one place for a file. What is refused: a file that cannot be verified, and
+to take from an archive anything but the bytes of the one member that is wanted.
+"""
+
+import hashlib
+import os
+import shutil
+import sys
+import time
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, Self
+from urllib.parse import urlsplit
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import Progress as Bar
+
+from . import __version__, cache
+from .config import check_choice
+from .progress import bytes_text
+from .sources import DATA, MODELS, File, Source
+
+ATTEMPTS = 3  # at one address, in a row, that brought nothing
+WAIT = 1.0  # seconds before the second attempt, twice as many before the third
+TIMEOUT = (10.0, 30.0)  # seconds until a connection stands, and between two pieces of an answer
+PIECE = 1 << 16  # bytes
+AGAIN = (408, 429, 500, 502, 503, 504)  # what a server answers that may know better soon
+
+
+class Wrong(ValueError):
+    """An address has not got the file, and will not have it at another attempt either."""
+
+
+class Broken(Exception):
+    """An exchange went wrong in a way that another attempt may mend."""
+
+
+# ----- by name ----------------------------------------------------------------------------------------------------
+
+
+def fetch(name: str, console: Console | None = None) -> Path:
+    """The file that a name of sources.DATA or sources.MODELS stands for, or the folder of its files if it has several.
+
+    Each is downloaded unless it is there, and verified by its SHA-256 also if it was. Where one cannot be had, an
+    OSError says in one sentence what each address answered, and where to put the file by hand.
+    """
+    check_choice("name", name, (*DATA, *MODELS))
+    files = (DATA | MODELS)[name].files
+    paths = [fetch_file(file, place(name), console or Console(stderr=True)) for file in files]
+    return paths[0] if len(paths) == 1 else place(name)
+
+
+def fetch_model(name: str, console: Console | None = None) -> Path:
+    """A folder with GPT-2's config.json, model.safetensors, vocab.json, merges.txt and tokenizer.json.
+
+    `name` is "gpt2", "gpt2-medium", "gpt2-large" or "gpt2-xl". Errors are those of `fetch`.
+    """
+    check_choice("model", name, tuple(MODELS))
+    return fetch(name, console)
+
+
+def place(name: str) -> Path:
+    """The folder that a name's files are kept in."""
+    return cache.folder() / name
+
+
+def cached(name: str, source: Source) -> list[Path]:
+    """Those of a name's files that are there; nothing is read or verified."""
+    return [path for file in source.files if (path := place(name) / file.name).is_file()]
+
+
+# ----- one file ---------------------------------------------------------------------------------------------------
+
+
+def fetch_file(file: File, folder: Path, console: Console) -> Path:
+    """The file, in `folder`; as `fetch` says. Two processes that want it take turns, so that one downloads it."""
+    import pooch  # takes a tenth of a second, and few commands need it
+
+    target = folder / file.name
+    if target.is_file() and (file.sha256 is None or pooch.file_hash(str(target)) == file.sha256):
+        return target
+    problems = [f"what lies at {target} has another SHA-256"] if target.is_file() else []
+    folder.mkdir(parents=True, exist_ok=True)
+    with alone(folder / f".{file.name}.lock", console), Transfer(file, folder, console) as transfer:
+        for url in file.urls:
+            try:
+                return transfer.fetch(url)
+            except Wrong as error:
+                problems.append(f"{urlsplit(url).hostname}: {error}")
+                transfer.say(problems[-1])
+    raise OSError(by_hand(file, target, problems))
+
+
+def by_hand(file: File, target: Path, problems: list[str]) -> str:
+    """What to do where no address had the file."""
+    unpack = f"unpack {file.member} from it " if file.member else ""
+    return (
+        f"{file.name} could not be downloaded ({'; '.join(problems)}): get {file.urls[0]} where there is a network, "
+        f"{unpack}and put it at {target}"
+    )
+
+
+@contextmanager
+def alone(path: Path, console: Console) -> Iterator[None]:
+    """Hold the lock file at `path`; wait where another process does. A process that ends, however, lets go."""
+    with open(path, "a") as file:
+        if not _lock(file, wait=False):
+            _print(console, f"another process is downloading {path.name[1:-5]}: waiting for it")
+            _lock(file, wait=True)
+        yield
+
+
+def _lock(file: IO[str], wait: bool) -> bool:
+    """Lock an open file until it is closed; False where it is locked and we do not wait."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        while True:
+            try:
+                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+                return True
+            except OSError:
+                if not wait:
+                    return False
+                time.sleep(0.2)
+    import fcntl
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    return True
+
+
+# ----- the transfer -----------------------------------------------------------------------------------------------
+
+
+class Transfer:
+    """What one file needs to come here: where its bytes gather, and a bar that shows how many there are."""
+
+    def __init__(self, file: File, folder: Path, console: Console):
+        self.file, self.folder, self.console = file, folder, console
+        self.part = folder / f"{file.name}.part"
+        columns = (TextColumn("{task.description}"), BarColumn(None), DownloadColumn(), TransferSpeedColumn())
+        self.bar = Bar(*columns, TimeRemainingColumn(), console=console, transient=True)
+        self.task = self.bar.add_task(file.name, total=None)
+        self.tag = ""  # what Hugging Face says that the file is
+
+    def __enter__(self) -> Self:
+        if self.console.is_terminal:
+            self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.console.is_terminal:
+            self.bar.stop()
+
+    def say(self, line: str) -> None:
+        _print(self.console, line)
+
+    def here(self) -> int:
+        """Bytes that have arrived."""
+        return self.part.stat().st_size if self.part.exists() else 0
+
+    def fetch(self, url: str) -> Path:
+        """The file from one address, in as many attempts as it takes while each brings something; else Wrong."""
+        import pooch
+        import requests
+
+        pooch.get_logger().setLevel("WARNING")  # what it does is shown here
+        known = self.file.sha256 and f"sha256:{self.file.sha256}"
+        self.say(f"fetching {self.file.name} from {urlsplit(url).hostname}")
+        failures = 0
+        while True:
+            before, pause = self.here(), WAIT * 2**failures
+            try:
+                return Path(pooch.retrieve(url, known, self.file.name, self.folder, downloader=self.download))
+            except Broken as error:
+                problem = str(error)
+            except requests.RequestException as error:
+                problem, answer = reason(error), error.response
+                if answer is not None and answer.status_code not in AGAIN:
+                    raise Wrong(problem) from error
+                if answer is not None:
+                    pause = max(pause, min(60, _number(answer.headers.get("Retry-After")) or 0))
+            except Wrong:
+                raise
+            except ValueError as error:  # pooch's: it is complete, and another SHA-256
+                if before == 0:  # and came in one piece: another attempt would bring the same
+                    raise Wrong("what it sends is not the file: it has another SHA-256") from error
+                problem = "what arrived in pieces has another SHA-256"
+            except OSError as error:
+                raise OSError(f"{self.part} cannot be written: {error.strerror or error}") from error
+            failures = 0 if self.here() > before else failures + 1
+            if failures == ATTEMPTS:
+                raise Wrong(problem)
+            time.sleep(pause)
+
+    def download(self, url: str, output_file: str, _pooch: object) -> None:
+        """One attempt, as pooch asks for it: the whole file at `output_file`, or an exception."""
+        if self.file.member or self.here() != self.file.size:
+            self.transfer(url)
+        if self.file.sha256 is None and self.tag != _tag_of(self.part, self.tag):
+            self.part.unlink()
+            raise ValueError("it is not what Hugging Face's X-Linked-Etag says")
+        if self.file.member:
+            self.unpack(Path(output_file))
+        else:
+            os.replace(self.part, output_file)
+
+    def transfer(self, url: str) -> None:
+        """Ask for the bytes that are not here yet, and append them."""
+        import requests
+
+        have = self.here()
+        headers = {"User-Agent": f"tensorlite/{__version__}", "Accept-Encoding": "identity"}
+        if have:
+            headers["Range"] = f"bytes={have}-"
+        with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
+            whole = answer.headers.get("Content-Range", "").rpartition("/")[2]
+            if answer.status_code == 416 and whole == str(have):
+                return  # all of it is here already
+            if answer.status_code == 416 or (answer.status_code == 206 and not _begins_at(answer, have)):
+                self.part.unlink()
+                raise Broken(f"its answer does not go on after {have:,} bytes")
+            answer.raise_for_status()
+            start = have if answer.status_code == 206 else 0
+            total = _number(whole if start else answer.headers.get("Content-Length"))
+            if "Content-Encoding" in answer.headers:
+                total = None  # it counts other bytes
+            self.check(answer, total)
+            self.append(answer, start, total)
+        if self.here() < (total or self.size() or 0):
+            raise Broken(f"it ended after {self.here():,} bytes")
+
+    def append(self, answer: Any, start: int, total: int | None) -> None:
+        """Write what comes behind the first `start` bytes of the part."""
+        free = shutil.disk_usage(self.folder).free
+        if total and total - start > free:
+            need, there = bytes_text(total - start), bytes_text(free)
+            raise OSError(f"{self.file.name} needs {need} more in {self.folder}, where {there} are free")
+        self.bar.update(self.task, completed=start, total=total or self.size())
+        with open(self.part, "r+b" if start else "wb") as out:
+            out.seek(start)
+            out.truncate()
+            for piece in answer.iter_content(PIECE):
+                out.write(piece)
+                self.bar.advance(self.task, len(piece))
+                if self.size() and out.tell() > self.size():
+                    raise Wrong(f"it sends more than the {self.size():,} bytes of the file")
+
+    def check(self, answer: Any, total: int | None) -> None:
+        """Refuse at once what cannot be the file, before gigabytes of it have come."""
+        if total and self.size() and total != self.size():
+            kind = answer.headers.get("Content-Type", "unknown type")
+            raise Wrong(f"it has {total:,} bytes of {kind} where the file has {self.size():,}")
+        first = (answer.history or [answer])[0]  # Hugging Face's own; the others are of who delivers for it
+        self.tag = first.headers.get("X-Linked-Etag", "").strip('"')
+        if self.file.sha256 is None and not self.tag:
+            raise Wrong("its answer has no X-Linked-Etag, by which the file could be verified")
+        if self.file.sha256 and len(self.tag) == 64 and self.tag != self.file.sha256:
+            raise Wrong(f"it has another file by this name, SHA-256 {self.tag[:12]}...")
+
+    def size(self) -> int | None:
+        """Of what an address sends, where that is known beforehand."""
+        return None if self.file.member else self.file.size
+
+    def unpack(self, target: Path) -> None:
+        """Write the one member of the archive that is wanted, and delete the archive.
+
+        Names in the archive decide nothing: the bytes go to `target`, and never more of them than the file has.
+        """
+        try:
+            with zipfile.ZipFile(self.part) as archive, archive.open(str(self.file.member)) as member:
+                target.write_bytes(member.read(self.file.size or -1))
+        except (zipfile.BadZipFile, zlib.error, KeyError, EOFError, RuntimeError) as error:
+            raise ValueError(f"it is no zip archive with {self.file.member}") from error
+        finally:
+            self.part.unlink()
+
+
+# ----- answers ----------------------------------------------------------------------------------------------------
+
+
+def reason(error: Exception) -> str:
+    """A few words for what went wrong in an exchange."""
+    import requests
+    import urllib3
+
+    if isinstance(error, requests.HTTPError):
+        return f"{error.response.status_code} {error.response.reason}"
+    if isinstance(error, requests.ConnectTimeout):
+        return f"no connection within {TIMEOUT[0]:g} s"
+    if isinstance(error, requests.Timeout) or isinstance(error.args[0], urllib3.exceptions.ReadTimeoutError):
+        return f"no answer for {TIMEOUT[1]:g} s"
+    if isinstance(error, requests.TooManyRedirects):
+        return "it redirects without end"
+    if isinstance(error, requests.exceptions.ChunkedEncodingError):
+        return "the connection broke"
+    if isinstance(error, requests.ConnectionError):
+        return "no connection"
+    return type(error).__name__
+
+
+def _begins_at(answer: Any, have: int) -> bool:
+    """Whether a part of the file is the part that was asked for."""
+    return answer.headers.get("Content-Range", "").startswith(f"bytes {have}-")
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text and text.isdigit() else None
+
+
+def _tag_of(path: Path, like: str) -> str:
+    """What X-Linked-Etag says of a file: its SHA-256, or, of a small one, the SHA-1 by which git knows it."""
+    data = path.read_bytes()
+    return (
+        hashlib.sha256(data).hexdigest()
+        if len(like) == 64
+        else hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+    )
+
+
+def _print(console: Console, line: str) -> None:
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
