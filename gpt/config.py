@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 # ----- checks, each one sentence: what was given, and what is allowed ---------------------------------------
 
@@ -123,20 +123,17 @@ PRESETS: dict[str, GPTConfig] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """Train a GPT on text. (Every field is a flag of `gpt train`, and its comment is the flag's help.)"""
+class Settings:
+    """What every training has, whatever is learnt. (Every field is a flag, and its comment is the flag's help.)
 
-    text: tuple[Path, ...] = ()  # UTF-8 files to learn from, one after another; none: this Python's language reference
-    tokenizer: Literal["bpe", "char", "word", "gpt2"] = "bpe"  # what a token is; bpe is trained on the text itself
-    vocab_size: int = 2048  # how many tokens bpe makes; the other tokenizers have their own number
-    validation: float = 0.1  # the last part of the text, never trained on: it tells learning from memorising
+    A task's own settings are a subclass: its `task` is what config.json calls the task, its `command` what goes on
+    with a run, its `fixed` the settings that a begun run keeps.
+    """
 
-    preset: str = "nano"  # the model's shape, see `gpt params`; the next five replace single fields of it
-    context_length: int | None = None  # tokens the model sees at once: longer remembers more and costs more
-    n_layer: int | None = None  # blocks
-    n_head: int | None = None  # attention heads per block; must divide n_embd
-    n_embd: int | None = None  # width
-    dropout: float | None = None  # share of activations dropped in training: against memorising a small text
+    task: ClassVar[str]
+    command: ClassVar[str]
+    fixed: ClassVar[tuple[str, ...]] = ("seed",)
+    lowest: ClassVar[float] = 0.1  # min_lr where none is given, as a share of lr
 
     batch_size: int = 8  # sequences per pass: more is smoother and faster per token, until memory ends
     grad_accumulation: int = 1  # passes per step: a batch as large as you like in the memory of one pass
@@ -150,32 +147,25 @@ class TrainConfig:
     clip: float = 1.0  # longest gradient that makes a step: one odd batch cannot throw the weights away; 0: no limit
 
     eval_every: int = 100  # steps between evaluations; they use no random numbers, so training is the same without
-    eval_batches: int = 20  # batches per evaluation, spread evenly over the validation text; the last one takes all
     sample_every: int = 300  # steps between samples in samples.txt; 0: only at the end
-    sample_tokens: int = 200  # length of a sample
-    prompt: str | None = None  # what samples begin with; default: a new line, where the tokenizer knows one
     checkpoint_every: int = 300  # steps between checkpoints: what a crash may cost you
     keep: int = 2  # checkpoints kept; an older one is there in case the newest is damaged
 
     seed: int = 1337  # of weights, batches, dropout and samples: the same seed gives the same run, bit for bit
     threads: int | None = None  # for large ops; default: all cores, or 1 where other programs keep them busy
-    out: Path | None = None  # the run's directory; default: runs/ and the name of the text
+    out: Path | None = None  # the run's directory; default: below runs/, named after what is learnt from
     resume: Path | None = None  # continue this run, with its own settings except for those that you give
     overwrite: bool = False  # delete the run that is in `out` first
 
     def __post_init__(self) -> None:
-        check_choice("tokenizer", self.tokenizer, ("bpe", "char", "word", "gpt2"))
-        check_choice("preset", self.preset, tuple(PRESETS))
-        for name in ("steps", "batch_size", "grad_accumulation", "eval_every", "eval_batches"):
+        for name in ("steps", "batch_size", "grad_accumulation", "eval_every", "checkpoint_every", "keep"):
             check_integer(name, getattr(self, name), low=1)
-        for name, low in (("checkpoint_every", 1), ("keep", 1), ("sample_every", 0), ("sample_tokens", 0), ("seed", 0)):
-            check_integer(name, getattr(self, name), low)
+        for name in ("sample_every", "seed"):
+            check_integer(name, getattr(self, name), low=0)
         for name in ("beta1", "beta2"):
             check_number(name, getattr(self, name), low=0, below=1)
         for name in ("lr", "weight_decay", "clip"):
             check_number(name, getattr(self, name), low=0)
-        if not 0 < self.validation < 1:
-            raise ValueError(f"validation must be between 0 and 1, say 0.1, got {self.validation!r}")
         if self.threads is not None:
             check_integer("threads", self.threads, low=1)
         if self.min_lr is not None and not 0 <= self.min_lr <= self.lr:
@@ -186,7 +176,75 @@ class TrainConfig:
             raise ValueError(f"seed must be below 2**32, got {self.seed}")
         if self.resume is not None and (self.out is not None or self.overwrite):
             raise ValueError("resume continues a run where it is: leave out and overwrite away")
+
+    def name(self) -> str:
+        """What a run is called that was given no directory."""
+        return self.task
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings ready for JSON, without where the run is and how it was started: those it does not depend on."""
+        values = {name: _plain(value) for name, value in asdict(self).items()}
+        return {name: value for name, value in values.items() if name not in ("out", "resume", "overwrite")}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The settings that `to_dict` described; a ValueError names every unknown and every missing field."""
+        check_names(cls, values)
+        return cls(**values)
+
+
+def _plain(value: Any) -> Any:
+    """Paths as text, also in a tuple."""
+    if isinstance(value, Path):
+        return str(value)
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextConfig:
+    """What a GPT learns from, and its shape: a part of TrainConfig, so that these flags come first."""
+
+    text: tuple[Path, ...] = ()  # UTF-8 files to learn from, one after another; none: this Python's language reference
+    tokenizer: Literal["bpe", "char", "word", "gpt2"] = "bpe"  # what a token is; bpe is trained on the text itself
+    vocab_size: int = 2048  # how many tokens bpe makes; the other tokenizers have their own number
+    validation: float = 0.1  # the last part of the text, never trained on: it tells learning from memorising
+
+    preset: str = "nano"  # the model's shape, see `gpt params`; the next five replace single fields of it
+    context_length: int | None = None  # tokens the model sees at once: longer remembers more and costs more
+    n_layer: int | None = None  # blocks
+    n_head: int | None = None  # attention heads per block; must divide n_embd
+    n_embd: int | None = None  # width
+    dropout: float | None = None  # share of activations dropped in training: against memorising a small text
+
+    eval_batches: int = 20  # batches per evaluation, spread evenly over the validation text; the last one takes all
+    sample_tokens: int = 200  # length of a sample
+    prompt: str | None = None  # what samples begin with; default: a new line, where the tokenizer knows one
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(Settings, TextConfig):
+    """Train a GPT on text. (Every field is a flag of `gpt train`, and its comment is the flag's help.)"""
+
+    task = "pretrain"
+    command = "gpt train"
+    fixed = (
+        "text", "tokenizer", "vocab_size", "validation", "seed", "preset", "context_length", "n_layer", "n_head",
+        "n_embd",
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("tokenizer", self.tokenizer, ("bpe", "char", "word", "gpt2"))
+        check_choice("preset", self.preset, tuple(PRESETS))
+        check_integer("eval_batches", self.eval_batches, low=1)
+        check_integer("sample_tokens", self.sample_tokens, low=0)
+        if not 0 < self.validation < 1:
+            raise ValueError(f"validation must be between 0 and 1, say 0.1, got {self.validation!r}")
         self.model(vocab_size=self.vocab_size)  # checks the model's fields, before a text is read for it
+
+    def name(self) -> str:
+        """That of the first text."""
+        return self.text[0].stem if self.text else "reference"
 
     def model(self, vocab_size: int) -> GPTConfig:
         """The preset's model for that many tokens, with the fields that are given here in place of its own."""
@@ -195,13 +253,7 @@ class TrainConfig:
         config = replace(PRESETS[self.preset], vocab_size=vocab_size, **changed)
         return config if self.dropout is None else config.with_dropout(self.dropout)
 
-    def to_dict(self) -> dict[str, Any]:
-        """The settings ready for JSON, without where the run is and how it was started: those it does not depend on."""
-        values = asdict(self) | {"text": [str(path) for path in self.text]}
-        return {name: value for name, value in values.items() if name not in ("out", "resume", "overwrite")}
-
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """The settings that `to_dict` described; a ValueError names every unknown and every missing field."""
-        check_names(cls, values)
-        return cls(**{**values, "text": tuple(map(Path, values.get("text", ())))})
+        return super().from_dict({**values, "text": tuple(map(Path, values.get("text", ())))})

@@ -18,9 +18,10 @@ from rich.table import Table
 
 from tensorlite import backend
 
+from . import cache
 from .progress import bytes_text
 
-PACKAGES = ("tensorlite", "numpy", "tiktoken", "safetensors", "matplotlib", "rich", "tyro")
+PACKAGES = ("tensorlite", "numpy", "tiktoken", "safetensors", "matplotlib", "rich", "tyro", "pooch")
 GPT2_FILES = {  # tiktoken names a downloaded file by the SHA-1 of its address
     "vocab.bpe": "6d1cbeee0f20b3d9449abfede4726ed8212e3aee",
     "encoder.json": "6c7ea1a7e38e3a7f062df639a5b80947f075ffe6",
@@ -66,16 +67,20 @@ def graphics() -> list[tuple[str, str, str]]:
 
 
 def storage() -> list[tuple[str, str, str]]:
-    cache = Path(
+    theirs = Path(
         os.environ.get("TIKTOKEN_CACHE_DIR")
         or os.environ.get("DATA_GYM_CACHE_DIR")
         or Path(tempfile.gettempdir()) / "data-gym-cache"
     )
-    missing = [name for name, key in GPT2_FILES.items() if not ((cache / key).exists() or (cache / name).exists())]
-    advice = f"--tokenizer gpt2 will download {', '.join(missing)}; other tokenizers need no file" if missing else ""
+    folders = [
+        folder
+        for folder in (theirs, cache.folder() / "gpt2-tokenizer")
+        if all((folder / key).exists() or (folder / name).exists() for name, key in GPT2_FILES.items())
+    ]
+    advice = "" if folders else "gpt data fetch gpt2-tokenizer downloads it; other tokenizers need no file"
     here = shutil.disk_usage(Path.cwd())
     return [
-        ("GPT-2's tokenizer", f"{'not ' if missing else ''}in {cache}", advice),
+        ("GPT-2's tokenizer", f"in {folders[0]}" if folders else f"not in {theirs}", advice),
         ("disk here", f"{bytes_text(here.free)} free of {bytes_text(here.total)}", ""),
     ]
 

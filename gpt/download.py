@@ -113,7 +113,7 @@ def by_hand(file: File, target: Path, problems: list[str]) -> str:
 
 @contextmanager
 def alone(path: Path, console: Console) -> Iterator[None]:
-    """Hold the lock file at `path`; wait where another process does. A process that ends, however, lets go."""
+    """Hold the lock file at `path`; wait while another process does. A process that ends in any way lets go of it."""
     with open(path, "a") as file:
         if not _lock(file, wait=False):
             _print(console, f"another process is downloading {path.name[1:-5]}: waiting for it")
@@ -246,19 +246,20 @@ class Transfer:
 
     def append(self, answer: Any, start: int, total: int | None) -> None:
         """Write what comes behind the first `start` bytes of the part."""
-        free = shutil.disk_usage(self.folder).free
+        free, size = shutil.disk_usage(self.folder).free, self.size()
         if total and total - start > free:
             need, there = bytes_text(total - start), bytes_text(free)
             raise OSError(f"{self.file.name} needs {need} more in {self.folder}, where {there} are free")
-        self.bar.update(self.task, completed=start, total=total or self.size())
+        self.bar.update(self.task, completed=start, total=total or size)
         with open(self.part, "r+b" if start else "wb") as out:
             out.seek(start)
             out.truncate()
             for piece in answer.iter_content(PIECE):
                 out.write(piece)
                 self.bar.advance(self.task, len(piece))
-                if self.size() and out.tell() > self.size():
-                    raise Wrong(f"it sends more than the {self.size():,} bytes of the file")
+                if size and out.tell() > size:
+                    self.part.unlink()
+                    raise Wrong(f"it sends more than the {size:,} bytes of the file")
 
     def check(self, answer: Any, total: int | None) -> None:
         """Refuse at once what cannot be the file, before gigabytes of it have come."""
@@ -293,16 +294,16 @@ class Transfer:
 # ----- answers ----------------------------------------------------------------------------------------------------
 
 
-def reason(error: Exception) -> str:
-    """A few words for what went wrong in an exchange."""
+def reason(error: Any) -> str:
+    """A few words for what went wrong in an exchange: a requests.RequestException."""
     import requests
     import urllib3
 
-    if isinstance(error, requests.HTTPError):
+    if error.response is not None:
         return f"{error.response.status_code} {error.response.reason}"
     if isinstance(error, requests.ConnectTimeout):
         return f"no connection within {TIMEOUT[0]:g} s"
-    if isinstance(error, requests.Timeout) or isinstance(error.args[0], urllib3.exceptions.ReadTimeoutError):
+    if any(isinstance(each, requests.Timeout | urllib3.exceptions.ReadTimeoutError) for each in (error, *error.args)):
         return f"no answer for {TIMEOUT[1]:g} s"
     if isinstance(error, requests.TooManyRedirects):
         return "it redirects without end"
@@ -325,11 +326,9 @@ def _number(text: str | None) -> int | None:
 def _tag_of(path: Path, like: str) -> str:
     """What X-Linked-Etag says of a file: its SHA-256, or, of a small one, the SHA-1 by which git knows it."""
     data = path.read_bytes()
-    return (
-        hashlib.sha256(data).hexdigest()
-        if len(like) == 64
-        else hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
-    )
+    if len(like) == 40:
+        return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+    return hashlib.sha256(data).hexdigest()
 
 
 def _print(console: Console, line: str) -> None:

@@ -59,7 +59,7 @@ class GPT(nn.Module):
 
     def logits(self, features: Tensor) -> Tensor:
         """(..., C) -> (..., V): generation asks for the last position alone, and saves the product for all others."""
-        return fused.linear(features, self.token_embedding.weight if self.head is None else self.head.weight)
+        return fused.linear(features, self.token_embedding.weight) if self.head is None else self.head(features)
 
     def positions(self, idx: Tensor, cache: list[KVCache] | None) -> Tensor:
         """The place of each token in its text: (T,), or (B, T) where a cache says that the rows differ."""

@@ -210,17 +210,14 @@ def set_threads(threads: int) -> str:
     return f"{threads} threads for large ops, BLAS on one in each"
 
 
-def in_parts(function: Callable[[slice], object], n: int, nanoseconds: float) -> None:
-    """function(part) for parts of 0 .. n - 1, one a thread if all of it takes long enough to be worth it."""
+def in_parts(function: Callable[[slice], Any], n: int, nanoseconds: float) -> list:
+    """[function(part)] for parts of 0 .. n - 1, one a thread if all of it takes long enough to be worth it."""
     if _pool is None or nanoseconds < WORTH_SPLITTING or n < _threads:
-        function(slice(0, n))
-        return
+        return [function(slice(0, n))]
     cuts = [n * i // _threads for i in range(_threads + 1)]
     first, *others = [slice(a, b) for a, b in pairwise(cuts)]
     waiting = [_pool.submit(function, part) for part in others]
-    function(first)
-    for each in waiting:
-        each.result()
+    return [function(first), *[each.result() for each in waiting]]
 
 
 def _openblas() -> ctypes.CDLL | None:

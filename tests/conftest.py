@@ -1,21 +1,37 @@
 """Fixtures and Hypothesis profiles for all tests.
 
-HYPOTHESIS_PROFILE chooses `dev` (default: quick), `ci` (the same examples on every run) or `nightly` (long, random).
+HYPOTHESIS_PROFILE chooses `dev` (default: quick), `ci` (the same examples on every run) or `nightly` (long,
+random, failures remembered).
 """
 
 import os
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, Phase, settings
 
 # The tests' matrices are small and pytest-xdist fills the cores: more BLAS threads would only wait for each other.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-settings.register_profile("dev", max_examples=50, deadline=None)
-settings.register_profile("ci", max_examples=200, derandomize=True, deadline=None, print_blob=True)
-settings.register_profile("nightly", max_examples=5000, deadline=None, print_blob=True)
+# No limit looks at the clock. The parent is Hypothesis' own default: where $CI is set another would be in force.
+DEFAULT = settings(
+    settings.get_profile("default"), deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+)
+# What the user has downloaded decides nothing here.
+os.environ["GPT_CACHE"] = str(Path(__file__).parent / "no cache")
+
+settings.register_profile("dev", DEFAULT, max_examples=50)
+settings.register_profile("ci", DEFAULT, max_examples=200, derandomize=True)
+settings.register_profile("nightly", DEFAULT, max_examples=5000)
+settings.register_profile(  # for tests/mutate.py: `ci`, where the first failure is enough
+    "mutants",
+    DEFAULT,
+    max_examples=200,
+    derandomize=True,
+    phases=[Phase.explicit, Phase.generate],
+    report_multiple_bugs=False,
+)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
 

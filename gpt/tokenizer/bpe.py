@@ -16,6 +16,7 @@ from typing import Any
 import regex
 import tiktoken
 
+from .. import cache
 from .base import check_allowed, check_fields, check_text, check_words, look_up, special_pattern, write_fields
 from .simple import END_OF_TEXT
 from .training import count_pieces, learn_merges
@@ -177,13 +178,14 @@ _GPT2_SHA256 = {
 def gpt2(folder: str | os.PathLike[str] | None = None) -> BPETokenizer:
     """GPT-2's tokenizer: 50,257 tokens, `<|endoftext|>` is 50256.
 
-    Looks in `folder`, or else in that which the environment variable TIKTOKEN_CACHE_DIR names, for OpenAI's two
-    files, vocab.bpe and encoder.json; where they are not both there, tiktoken reads them from its cache or
-    downloads them (1.5 MB). Raises OSError when neither works, and ValueError for files that are not GPT-2's.
+    Looks for OpenAI's two files, vocab.bpe and encoder.json, in `folder`, or else in that which the environment
+    variable TIKTOKEN_CACHE_DIR names, and then where `gpt data fetch gpt2-tokenizer` puts them. Where they are not
+    both there, tiktoken reads them from its cache or downloads them (1.5 MB). Raises OSError when that does not
+    work either, and ValueError for files that are not GPT-2's.
     """
-    folder = folder or os.environ.get("TIKTOKEN_CACHE_DIR")
-    if folder and all((Path(folder) / name).is_file() for name in _GPT2_SHA256):
-        return BPETokenizer(_read_gpt2(Path(folder)))
+    for place in (folder or os.environ.get("TIKTOKEN_CACHE_DIR"), cache.folder() / "gpt2-tokenizer"):
+        if place and all((Path(place) / name).is_file() for name in _GPT2_SHA256):
+            return BPETokenizer(_read_gpt2(Path(place)))
     try:
         encoding = tiktoken.get_encoding("gpt2")
     except OSError as error:
