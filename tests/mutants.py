@@ -1,0 +1,222 @@
+"""Mutants of the library: each is a source file with one expression or statement changed in a small way.
+
+One idea: the changes are the mistakes that people make in derivative rules. A sign, a factor, an operator, swapped
+operands or rules, a dropped term, factor, call, keyword or `g`, a transposition, another axis, `keepdims` the other
+way around, a missing eps, a mask off by one, a condition that always (or never) holds, an index that is ignored.
+"""
+
+import ast
+import hashlib
+import itertools
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+OPERATORS = {
+    ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.Pow: ast.Mult, ast.MatMult: ast.Mult,
+    ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd, ast.FloorDiv: ast.Mult, ast.Mod: ast.FloorDiv,
+}  # fmt: skip
+ORDERED = {ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt}
+COMPARISONS = {**ORDERED, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq}
+NAMES = {
+    "sin": "cos", "cos": "sin", "exp": "expm1", "log": "log1p", "tril": "triu", "triu": "tril", "maximum": "minimum",
+    "minimum": "maximum", "max": "min", "min": "max", "argmax": "argmin", "argmin": "argmax", "multiply": "divide",
+    "add": "subtract", "subtract": "add", "divide": "multiply", "isfinite": "isnan",
+}  # fmt: skip
+TRANSPOSING = {"swapaxes", "reshape", "copy", "astype"}
+SWAPPED = {"matmul", "subtract", "divide", "take_along_axis"}
+TRIANGLES = {"tril", "triu", "arange"}
+UNCHANGED = ("decorator_list", "returns", "annotation", "ctx")
+
+
+@dataclass(frozen=True)
+class Mutant:
+    file: str
+    op: str  # the op or function that it is in
+    unit: str  # which function of it: tests that never call that one need not run
+    change: str
+    line: int
+    hash: str  # of the source of the whole op
+    number: int  # among the file's variants
+
+    @property
+    def key(self) -> str:
+        return f"{self.file}: {self.op}: {self.change}"
+
+
+def changes(node: ast.AST) -> Iterator[ast.AST]:
+    """What could stand in an expression's (or statement's) place."""
+    match node:
+        case ast.BinOp(left=left, op=op, right=right):
+            yield left
+            yield right
+            if type(op) in OPERATORS:
+                yield ast.BinOp(left, OPERATORS[type(op)](), right)
+            if isinstance(op, ast.Sub | ast.Div | ast.MatMult | ast.Pow):
+                yield ast.BinOp(right, op, left)
+        case ast.UnaryOp(op=ast.USub() | ast.Not() | ast.Invert(), operand=operand):
+            yield operand
+        case ast.Constant(value=bool(value)):
+            yield ast.Constant(not value)
+        case ast.Constant(value=int() | float() as value):
+            yield ast.Constant(value + 1)
+            if value not in (0, 1):
+                yield ast.Constant(value / 2 if isinstance(value, float) else value - 1)
+        case ast.Compare(left=left, ops=[op], comparators=[right]) if type(op) in COMPARISONS:
+            yield ast.Compare(left, [COMPARISONS[type(op)]()], [right])
+            yield ast.Compare(left, [ast.Eq()], [left])
+            yield ast.Compare(left, [ast.NotEq()], [left])
+            if type(op) in ORDERED:
+                yield ast.Compare(right, [op], [left])
+        case ast.BoolOp(op=op, values=values):
+            yield ast.BoolOp(ast.Or() if isinstance(op, ast.And) else ast.And(), values)
+            for i in range(len(values)):
+                rest = values[:i] + values[i + 1 :]
+                yield ast.BoolOp(op, rest) if len(rest) > 1 else rest[0]
+        case ast.IfExp(test=_, body=body, orelse=orelse):
+            yield body
+            yield orelse
+        case ast.Name(id="g", ctx=ast.Load()):  # the incoming gradient is taken for ones
+            yield ast.parse("(0 * g + 1)", mode="eval").body
+        case ast.Name(id="axis", ctx=ast.Load()):
+            yield ast.Constant(0)
+        case ast.Name(id="keepdims", ctx=ast.Load()):
+            yield ast.UnaryOp(ast.Not(), node)
+        case ast.Attribute(value=value, attr="T"):
+            yield value
+        case ast.Call():
+            yield from changed_calls(node)
+        case ast.Lambda(args=args, body=body) if args.args and args.args[0].arg == "g":  # a rule: its sign, a factor
+            yield ast.Lambda(args, ast.UnaryOp(ast.USub(), body))
+            yield ast.Lambda(args, ast.BinOp(ast.Constant(2), ast.Mult(), body))
+        case ast.AugAssign(target=target, op=op, value=value):
+            yield ast.Pass()
+            if type(op) in OPERATORS:
+                yield ast.AugAssign(target, OPERATORS[type(op)](), value)
+        case ast.Expr(value=ast.Call()) | ast.Assign(targets=[ast.Subscript()]):
+            yield ast.Pass()
+        case ast.If(test=_, body=body, orelse=orelse):
+            yield ast.If(ast.Constant(True), body, orelse)
+            yield ast.If(ast.Constant(False), body, orelse)
+
+
+def changed_calls(call: ast.Call) -> Iterator[ast.AST]:
+    func, args, keywords = call.func, call.args, call.keywords
+    name = func.id if isinstance(func, ast.Name) else func.attr if isinstance(func, ast.Attribute) else ""
+    if isinstance(func, ast.Attribute) and name in TRANSPOSING:
+        yield func.value
+    if name == "where" and len(args) == 3:
+        yield ast.Call(func, [args[0], args[2], args[1]], keywords)
+        yield args[1]
+    if (name in SWAPPED and len(args) > 1) or (name == "vjp" and len(args) == 2):
+        yield ast.Call(func, [args[1], args[0], *args[2:]], keywords)
+    if name in TRIANGLES and args:
+        yield ast.Call(func, [*args[:-1], ast.BinOp(args[-1], ast.Add(), ast.Constant(1))], keywords)
+    if name in NAMES:
+        other = NAMES[name]
+        new = ast.Name(other, ast.Load()) if isinstance(func, ast.Name) else ast.Attribute(func.value, other)
+        yield ast.Call(new, args, keywords)
+    for i, keyword in enumerate(keywords):
+        if keyword.arg in ("axis", "keepdims", "k", "ddof", "dtype", "initial", "mask", "is_causal", "scale"):
+            yield ast.Call(func, args, keywords[:i] + keywords[i + 1 :])
+
+
+# ----- where ------------------------------------------------------------------------------------------------------
+
+
+def places(tree: ast.Module) -> Iterator[tuple[str, ast.AST]]:
+    """(name, what to change in) of a file: the table's statements, functions, methods, numbers with a name."""
+    for statement in tree.body:
+        match statement:
+            case ast.Assign(targets=[ast.Name(id=name)], value=ast.Call(func=ast.Attribute(attr="vjp"))):
+                yield name, statement  # the rules, and the forward lambda below them
+            case ast.Assign(value=ast.Tuple() | ast.BinOp() | ast.Constant(value=int() | float())):
+                yield ast.unparse(statement.targets[0]), statement
+            case ast.FunctionDef(name=name):
+                yield name, statement
+            case ast.ClassDef(name=name, body=body):
+                for method in body:
+                    if isinstance(method, ast.FunctionDef):
+                        yield f"{name}.{method.name}", method
+
+
+def units(name: str, place: ast.AST) -> Iterator[tuple[str, ast.FunctionDef | ast.Lambda]]:
+    """The outermost functions of a place: what is called or not called."""
+    if isinstance(place, ast.FunctionDef):
+        yield name, place
+        return
+    for i, node in enumerate(n for n in ast.walk(place) if isinstance(n, ast.Lambda)):
+        yield f"{name}#{i}", node
+
+
+def variants(source: str) -> Iterator[tuple]:
+    """(op, unit, hash of the op, expression, its replacement, a function that makes the source of the whole file)."""
+    tree = ast.parse(source)
+    for op, place in list(places(tree)):
+        digest = hashlib.sha256(ast.unparse(place).encode()).hexdigest()[:10]
+        owner = {id(n): unit for unit, function in units(op, place) for n in ast.walk(function)}
+        for parent in expressions(place):
+            for field, value in ast.iter_fields(parent):
+                for index, node in enumerate(value) if isinstance(value, list) else [(None, value)]:
+                    for new in changes(node) if isinstance(node, ast.AST) and field not in UNCHANGED else ():
+                        if ast.unparse(node) != ast.unparse(new):
+                            made = partial(changed, tree, (parent, field, index), node, new)
+                            yield op, owner.get(id(node), op), digest, node, new, made
+
+
+def expressions(node: ast.AST) -> Iterator[ast.AST]:
+    """Like ast.walk, without what decides nothing: annotations, decorators, the sentences of errors."""
+    if not isinstance(node, ast.JoinedStr | ast.Raise):
+        yield node
+        for field, value in ast.iter_fields(node):
+            for child in value if isinstance(value, list) else [value]:
+                if isinstance(child, ast.AST) and field not in UNCHANGED:
+                    yield from expressions(child)
+
+
+def changed(tree: ast.Module, at: tuple, node: ast.AST, new: ast.AST) -> str:
+    put(*at, new)
+    source = ast.unparse(ast.fix_missing_locations(tree))
+    put(*at, node)
+    return source
+
+
+def put(parent: ast.AST, field: str, index: int | None, node: ast.AST) -> None:
+    if index is None:
+        setattr(parent, field, node)
+    else:
+        getattr(parent, field)[index] = node
+
+
+def mutants(root: Path, file: str) -> Iterator[Mutant]:
+    seen: Counter[tuple[str, str]] = Counter()
+    for number, (op, unit, digest, node, new, _) in enumerate(variants((root / file).read_text(encoding="utf-8"))):
+        change = f"{shown(node)}  ->  {shown(new)}"
+        seen[op, change] += 1
+        again = f" (place {seen[op, change]})" if seen[op, change] > 1 else ""
+        yield Mutant(file, op, f"{file}: {unit}", change + again, node.lineno, digest, number)
+
+
+def shown(node: ast.AST) -> str:
+    """One line that names the change; of an `if` only its condition."""
+    return f"if {ast.unparse(node.test)}" if isinstance(node, ast.If) else " ".join(ast.unparse(node).split())
+
+
+def source_of(root: Path, mutant: Mutant) -> str:
+    return next(itertools.islice(variants((root / mutant.file).read_text(encoding="utf-8")), mutant.number, None))[-1]()
+
+
+def watched(root: Path, file: str) -> str:
+    """The source of a file in which each function says that it was called."""
+    tree = ast.parse((root / file).read_text(encoding="utf-8"))
+    for op, place in list(places(tree)):
+        for unit, function in list(units(op, place)):
+            call = ast.parse(f"__called__.add({f'{file}: {unit}'!r})").body[0]
+            if isinstance(function, ast.FunctionDef):
+                function.body.insert(bool(ast.get_docstring(function)), call)
+            else:
+                pair = ast.Tuple([call.value, function.body], ast.Load())
+                function.body = ast.Subscript(pair, ast.Constant(1), ast.Load())
+    return ast.unparse(ast.fix_missing_locations(tree))
