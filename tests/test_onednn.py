@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from tensorlite import backend
+import tensorlite as tl
+from tensorlite import backend, fused
 from tensorlite.kernels import onednn
 
 here = pytest.mark.skipif(bool(onednn.missing()), reason=onednn.missing())
@@ -166,3 +167,24 @@ def test_the_environment_is_left_as_it_was():
             [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
         )
         assert found.stdout.split() == [str(value), "1"]
+
+
+@here
+@pytest.mark.parametrize("rows", [48, 257])
+def test_a_layer(bfloat16, rows):
+    """Value and gradients of a linear layer are those of float64 with rounded operands; float64 layers are untouched."""
+    x, weight, bias, g = normal(rows, 320), normal(640, 320), normal(640), normal(rows, 640)
+    expected = (
+        exact(x) @ exact(weight).T + bias,
+        exact(g) @ exact(weight),
+        exact(g).T @ exact(x),
+        g.sum(axis=0, dtype=np.float64),
+    )
+    tensors = [tl.tensor(array, requires_grad=True) for array in (x, weight, bias)]
+    out = fused.linear(*tensors)
+    out.backward(g)
+    for got, right in zip((out, *(t.grad for t in tensors)), expected, strict=True):
+        np.testing.assert_allclose(got.numpy(), right, rtol=1e-5, atol=2e-4)
+    assert np.abs(out.numpy() - (x @ weight.T + bias)).max() > 1e-3  # it was rounded
+    double = fused.linear(*(t.detach().astype(tl.float64) for t in tensors)).numpy()
+    np.testing.assert_allclose(double, x.astype(float) @ weight.T.astype(float) + bias, rtol=1e-12, atol=1e-12)
