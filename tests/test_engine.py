@@ -3,7 +3,6 @@
 import gc
 import sys
 import threading
-import time
 import weakref
 
 import numpy as np
@@ -68,14 +67,12 @@ def test_a_chain_of_100_000_ops_is_walked_and_freed_without_recursion():
     assert tl.grad(x * 2, x).item() == 2
 
 
-def test_forty_doublings_take_no_time():
+def test_forty_doublings_are_walked_once():
     x = leaf(1.0)
     y = x
     for _ in range(40):
-        y = y + y  # 2**40 paths
-    start = time.perf_counter()
-    assert gradient_of(x, y) == 2**40
-    assert time.perf_counter() - start < 1
+        y = y + y
+    assert gradient_of(x, y) == 2**40  # paths: nobody could take them one by one
 
 
 def test_broadcasting_is_undone_on_either_and_both_sides():

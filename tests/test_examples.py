@@ -18,7 +18,7 @@ def run(name: str, *flags: str, out: Path | None = None) -> str:
     (file,) = (ROOT / "examples").glob(f"{name}*.py")
     environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8", "OPENBLAS_NUM_THREADS": "1"}
     command = [sys.executable, "-W", "error", str(file), *flags, *(["--out", str(out)] if out else [])]
-    done = subprocess.run(command, capture_output=True, encoding="utf-8", env=environment, timeout=120)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", env=environment, timeout=600)
     assert done.returncode == 0, done.stderr
     for path in re.findall(r"^picture: (\S+)", done.stdout, re.MULTILINE):
         assert Path(path).parent == out
