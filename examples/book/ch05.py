@@ -1,0 +1,404 @@
+# %% [markdown]
+# # Chapter 5: pretraining
+#
+# A model that knows nothing, a short story, and ninety updates. At the end the model can recite the story, which is
+# not what one wants of a language model, but it shows that every part works: loss, gradient, optimizer, sampling.
+#
+# The numbers on the page come from one seed, 123. Everything random draws from one stream: the weights, the order of
+# the batches, the dropout masks. Whoever draws in the same order gets the same run.
+#
+#     python examples/book/ch05.py               # the page's run: 124M parameters, 90 updates, 9 more in exercise 5.4
+#     python examples/book/ch05.py --steps 26    # only what the page's rows 0 to 25 need
+#     python examples/book/ch05.py --small       # every cell in seconds, at a size of which the page says nothing
+
+# %%
+import math
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import page
+from matplotlib.figure import Figure
+
+import tensorlite as tl
+from gpt import corpus
+from gpt.config import PRESETS
+from gpt.generate import generate, probabilities
+from gpt.model import GPT
+from tensorlite import backend, fused, io, optim
+from tensorlite.data import DataLoader, Windows
+
+
+@dataclass
+class Options:
+    """Chapter 5: pretraining."""
+
+    steps: int = 90  # updates of the weights; the page's run has 90, ten epochs of nine
+    small: bool = False  # a model of two narrow layers: nothing on the page is about it
+    threads: int = 2  # for large operations
+    gpt2: str | None = None  # GPT-2's weights: a folder that has them, or a name to download, gpt2 to gpt2-xl
+    out: Path = page.OUT  # where weights and pictures go
+
+
+options = page.options(Options)
+print(backend.set_threads(options.threads))
+
+
+def compare(name: str, ours, theirs: str) -> None:
+    """page.compare, where the model is the page's."""
+    if options.small:
+        print(f"   {name}: {ours}")
+    else:
+        page.compare(name, ours, theirs)
+
+
+# %% [markdown]
+# ## 5.1 How good is a text?
+#
+# The configuration is chapter 4's, with a context of 256 tokens instead of 1,024: attention and memory cost less, and
+# the story is short. `init="torch"` and `tie_head=False` are part of the preset: the page's model starts from torch's
+# default distributions and has a head of its own.
+
+# %%
+config = replace(PRESETS["book-124m"], context_length=256)
+if options.small:
+    config = replace(config, n_layer=2, n_head=2, n_embd=32)
+tokenizer = page.tokenizer()
+
+tl.manual_seed(123)
+model = GPT(config).eval()  # eval: no dropout until training starts
+print(f"{model.num_parameters():,} parameters")
+
+
+def write(start: str, tokens: int, **how) -> str:
+    """`start` and what the model goes on with."""
+    ids = tokenizer.encode(start)
+    (new,) = generate(model, [ids], tokens, **how)
+    return tokenizer.decode(ids + new)
+
+
+START = "Every effort moves you"
+compare("untrained, greedy", write(START, 10), "Every effort moves you rentingetic wasnم refres RexMeCHicular stren")
+
+# %% [markdown]
+# **The loss.** Two texts of three tokens, and for each position the token that should come next. The model gives every
+# token of the vocabulary a probability; all that counts is what it gives to the right one. An untrained model gives
+# about 1/50,257 to each.
+
+# %%
+inputs = tl.tensor([[16833, 3626, 6100], [40, 1107, 588]])  # "every effort moves", "I really like"
+targets = tl.tensor([[3626, 6100, 345], [1107, 588, 11311]])  # " effort moves you", " really like chocolate"
+
+with tl.no_grad():
+    logits, loss = model(inputs, targets)
+p = fused.softmax(logits)  # (2, 3, V)
+compare("most probable next tokens", p.argmax(axis=-1), "16657 339 42826 49906 29669 41751")
+
+right = p.take_along_axis(targets.expand_dims(-1)).squeeze(-1)  # (2, 3): what the right tokens get
+compare("text 1, p of the right tokens", right[0], "7.4541e-05 3.1061e-05 1.1563e-05")
+compare("text 2, p of the right tokens", right[1], "1.0337e-05 5.6776e-05 4.7559e-06")
+compare("their logarithms", right.log(), "-9.5042 -10.3796 -11.3677 -11.4798 -9.7764 -12.2561")
+
+# %% [markdown]
+# The loss is the mean of these logarithms with the sign turned around: cross-entropy. The model's `forward` computes
+# it in one pass without ever forming the logarithm of a tiny number; by hand it is the same. Its exponential, the
+# perplexity, says among how many equally likely tokens the model is undecided: nearly all of them.
+
+# %%
+compare("mean logarithm", right.log().mean(), "-10.7940")
+compare("cross-entropy", loss, "10.7940")
+compare("perplexity", loss.exp(), "48725.8203")
+
+# %% [markdown]
+# The book's repository later changed the second text's targets, so that its notebook shows another loss here than the
+# printed page: as "I really like" is to be followed by tokens that are shifted once more.
+
+# %%
+with tl.no_grad():
+    _, later = model(inputs, tl.tensor([[3626, 6100, 345], [588, 428, 11311]]))
+compare("cross-entropy, the notebook's targets", later, "10.7722")
+
+# %% [markdown]
+# **The data.** The first nine tenths of the characters are for training. Windows of 256 tokens do not overlap (the
+# stride is as long as the window), two make a batch: nine batches for training, one for validation.
+
+# %%
+text = corpus.read_text(page.data("the-verdict"))
+train_text, validation_text = corpus.split(text, 0.9)
+train_ids, validation_ids = tokenizer.encode(train_text), tokenizer.encode(validation_text)
+page.compare("characters", len(text), "20479")
+page.compare("tokens", len(tokenizer.encode(text)), "5145")
+
+T = config.context_length
+train_loader = DataLoader(Windows(train_ids, T, stride=T), batch_size=2, shuffle=True, drop_last=True)
+validation_loader = DataLoader(Windows(validation_ids, T, stride=T), batch_size=2)
+page.compare("batches", [len(train_loader), len(validation_loader)], "9 1")
+page.compare(
+    "tokens in them", [sum(x.size for x, _ in loader) for loader in (train_loader, validation_loader)], "4608 512"
+)  # fmt: skip
+
+
+# %%
+def mean_loss(loader: DataLoader, batches: int | None = None) -> float:
+    """The mean of the batches' losses, of the first so many batches or of all. Takes the loader's random numbers."""
+    wanted = len(loader) if batches is None else min(batches, len(loader))
+    total = 0.0
+    for i, (x, y) in enumerate(loader):
+        if i == wanted:
+            break
+        total += model(x, y)[1].item()
+    return total / wanted
+
+
+tl.manual_seed(123)
+with tl.no_grad():
+    compare("training loss before training", mean_loss(train_loader), "10.98758")
+    compare("validation loss before training", mean_loss(validation_loader), "10.98111")
+
+# %% [markdown]
+# ## 5.2 Training
+#
+# The loop. After every fifth update both losses are measured, over five batches each. This looking is not free of
+# consequences: to ask the training loader for batches is to shuffle it, and that takes two numbers from the same stream
+# from which the dropout masks are drawn. `gpt train` measures on fixed places instead, so that one may look as often
+# as one likes; here the order has to be the page's.
+#
+# The optimizer decays all parameters, biases and norms too (`decay_groups` would leave those alone).
+
+# %%
+LOG = {  # step: the training and validation loss that the page prints
+    0: "9.781 9.933", 5: "8.111 8.339", 10: "6.661 7.048", 15: "5.961 6.616", 20: "5.726 6.600", 25: "5.201 6.348",
+    30: "4.417 6.278", 35: "4.069 6.226", 40: "3.732 6.160", 45: "2.850 6.179", 50: "2.427 6.141", 55: "2.104 6.134",
+    60: "1.882 6.233", 65: "1.320 6.238", 70: "0.985 6.242", 75: "0.717 6.293", 80: "0.541 6.393", 85: "0.391 6.452",
+}  # fmt: skip
+SAMPLES = [  # after each epoch; line ends are shown as spaces
+    ",,,,,,,,,,,,." + 37 * " ",
+    ", and, and, and, and, and, and, and, and, and, and, and, and, and, and, and, and, and, and, and, and, and, and,, "
+    "and, and,",
+    ", and I had been." + 44 * " ",
+    " know the" + 26 * " " + '"I he had the donkey and I had the and I had the donkey and down the room, I had',
+    " know it was not that the picture--I had the fact by the last I had been--his, and in the" + 12 * " "
+    + '"Oh, and he said, and down the room, and in',
+    ' know," was one of the picture. The--I had a little of a little: "Yes, and in fact, and in the picture was, and I '
+    "had been at my elbow and as his pictures, and down the room, I had",
+    ' know," was one of the picture for nothing--I told Mrs.  "I was no--as! The women had been, in the moment--as '
+    "Jack himself, as once one had been the donkey, and were, and in his",
+    ' know," was one of the axioms he had been the tips of a self-confident moustache, I felt to see a smile behind '
+    'his close grayish beard--as if he had the donkey. "strongest," as his',
+    '?"  "Yes--quite insensible to the irony. She wanted him vindicated--and by me!"  He laughed again, and threw back '
+    'the window-curtains, I had the donkey. "There were days when I',
+    ' know," was one of the axioms he laid down across the Sevres and silver of an exquisitely appointed '
+    "luncheon-table, when, on a later day, I had again run over from Monte Carlo; and Mrs. Gis",
+]  # fmt: skip
+
+
+def evaluate(batches: int) -> list[float]:
+    """The mean loss on training and on validation batches, without dropout."""
+    model.eval()
+    with tl.no_grad():
+        losses = [mean_loss(loader, batches) for loader in (train_loader, validation_loader)]
+    model.train()
+    return losses
+
+
+def train(optimizer: optim.Optimizer, steps: int, log: dict[int, str], samples: list[str]) -> list[list[float]]:
+    """So many updates, epoch by epoch; every fifth one a row of the log, after every epoch a sample."""
+    history: list[list[float]] = []  # tokens seen, training loss, validation loss
+    step, seen = -1, 0
+    for epoch in range(math.ceil(steps / len(train_loader))):
+        model.train()
+        for x, y in train_loader:
+            optimizer.zero_grad()
+            _, loss = model(x, y)
+            loss.backward()
+            optimizer.step()
+            step, seen = step + 1, seen + x.size
+            if step % 5 == 0:
+                losses = evaluate(5)
+                history.append([seen, *losses])
+                compare(f"Ep {epoch + 1} (Step {step:06d}): Train loss, Val loss", losses, log[step])
+            if step == steps - 1:
+                break
+        if (step + 1) % len(train_loader) == 0:
+            compare(f"sample of epoch {epoch + 1}", write(START, 50).replace("\n", " "), START + samples[epoch])
+    return history
+
+
+# %% [markdown]
+# The page's run. The seed is set once more, so that neither the losses above nor anything else has used up its numbers;
+# from here on everything is drawn in the page's order. Each row is compared as it is printed. What may differ in the
+# end, and why, is in README.md beside this file.
+
+# %%
+tl.manual_seed(123)
+model = GPT(config)
+optimizer = optim.AdamW(model.parameters(), lr=4e-4, weight_decay=0.1)
+begun = time.perf_counter()
+history = train(optimizer, options.steps, LOG, SAMPLES)
+print(f"{options.steps} updates in {time.perf_counter() - begun:.0f} s")
+
+# %% [markdown]
+# The curves part early: the model learns the story by heart, which does not help with the tenth of it that it has never
+# seen. More text is the remedy; the chapters on fine-tuning start from weights that have seen a lot of it.
+
+
+# %%
+def draw(history: list[list[float]], path: Path) -> None:
+    seen, training, validation = zip(*history, strict=True)
+    epochs = [tokens / (len(train_loader) * 2 * T) for tokens in seen]
+    figure = Figure(figsize=(6, 3.6), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(epochs, training, "o-", color="#2f6fb5", markersize=3, label="training")
+    axes.plot(epochs, validation, "o--", color="#c2410c", markersize=3, label="validation")
+    axes.set(xlabel="epochs", ylabel="loss (nats per token)", ylim=(0, None))
+    axes.secondary_xaxis(
+        "top", functions=(lambda e: e * len(train_loader) * 2 * T, lambda n: n / (len(train_loader) * 2 * T))
+    ).set_xlabel("tokens seen")
+    axes.legend(frameon=False)
+    axes.grid(alpha=0.25)
+    page.picture(figure, "ch05-losses", path)
+
+
+if history:
+    draw(history, options.out)
+
+# %% [markdown]
+# ## 5.3 Sampling
+#
+# Always taking the most probable token makes a text that repeats itself. Instead one may draw: from the probabilities
+# as they are, or from sharper or flatter ones. Dividing the logits by a *temperature* below 1 sharpens, above 1
+# flattens. Nine words and their logits show it.
+
+# %%
+words = ["closer", "every", "effort", "forward", "inches", "moves", "pizza", "toward", "you"]
+next_logits = tl.tensor([4.51, 0.89, -1.90, 6.75, 1.63, -1.62, -1.89, 6.28, 1.79])
+temperatures = [1.0, 0.1, 5.0]
+scaled = [probabilities(next_logits, temperature) for temperature in temperatures]
+print("the most probable word:", words[int(next_logits.argmax().item())])
+
+
+def counts(p: tl.Tensor, draws: int = 1000) -> list[int]:
+    """How often each word comes up when one word is drawn so many times, from seed 123."""
+    tl.manual_seed(123)
+    drawn = [int(tl.multinomial(p).item()) for _ in range(draws)]
+    return [drawn.count(i) for i in range(len(words))]
+
+
+page.compare("drawn at temperature 1", counts(scaled[0]), "73 0 0 582 2 0 0 343 0")
+page.compare("drawn at temperature 0.1", counts(scaled[1]), "0 0 0 985 0 0 0 15 0")
+page.compare("drawn at temperature 5", counts(scaled[2]), "165 75 42 239 71 46 32 227 103")
+
+# %%
+figure = Figure(figsize=(6, 3.4), layout="constrained")
+axes = figure.subplots()
+for i, (temperature, p) in enumerate(zip(temperatures, scaled, strict=True)):
+    places = [place + 0.27 * (i - 1) for place in range(len(words))]
+    axes.bar(places, p.tolist(), 0.25, label=f"temperature {temperature:g}", color=["#2f6fb5", "#0f172a", "#f59e0b"][i])
+axes.set_xticks(range(len(words)), words, rotation=45)
+axes.set_ylabel("probability")
+axes.legend(frameon=False)
+axes.spines[["top", "right"]].set_visible(False)
+page.picture(figure, "ch05-temperature", options.out)
+
+# %% [markdown]
+# **Exercise 5.1.** How likely is pizza at temperature 5? A thousand draws said 3.2 %; no draw is needed, since the
+# probability itself is at hand.
+
+# %%
+page.compare("pizza, in a thousand draws", counts(scaled[2])[words.index("pizza")] / 1000, "0.032")
+page.compare("pizza, exactly", scaled[2][words.index("pizza")], "0.0430")
+
+# %% [markdown]
+# **Top-k.** Flat probabilities give every nonsense a chance. So keep the k largest logits only, and give what is left
+# over no chance at all.
+
+# %%
+top, places = next_logits.topk(3)
+page.compare("the three largest logits", top, "6.7500 6.2800 4.5100")
+page.compare("their places", places, "3 7 0")
+page.compare(
+    "probabilities of the top 3", probabilities(next_logits, top_k=3),
+    "0.0615 0.0000 0.0000 0.5775 0.0000 0.0000 0.0000 0.3610 0.0000",
+)  # fmt: skip
+
+# %% [markdown]
+# Both together, with the model. (This is the page's text only where training was the page's to the last digit: each
+# drawn token depends on 50,257 probabilities.)
+
+# %%
+tl.manual_seed(123)
+drawn = write(START, 15, top_k=25, temperature=1.4)
+if options.steps == 90:
+    theirs = " stand to work on surprise, a one of us had gone with random-"
+    compare("drawn, top 25, temperature 1.4", drawn, START + theirs)
+else:
+    print(drawn)
+
+# %% [markdown]
+# **Exercise 5.2.** Low temperature and small k where there is one right way to go on: code, facts, instructions. High
+# ones where variety is wanted. Here are three settings of each, with the same random numbers:
+
+# %%
+for temperature, k in [(0.2, 5), (1.0, 25), (2.0, None)]:
+    print(f"temperature {temperature}, top {k}: {write(START, 15, temperature=temperature, top_k=k, seed=123)!r}")
+
+# %% [markdown]
+# **Exercise 5.3.** Two settings leave nothing to chance: temperature 0, and the best one alone, k = 1.
+
+# %%
+greedy = write(START, 25)
+for seed in (1, 2):
+    assert greedy == write(START, 25, temperature=5.0, top_k=1, seed=seed)
+if options.steps == 90:
+    theirs = ' know," was one of the axioms he laid down across the Sevres and silver of an exquisitely appointed lun'
+    compare("greedy, 25 tokens", greedy, START + theirs)
+
+# %% [markdown]
+# ## 5.4 Saving and loading
+#
+# Weights go into a safetensors file, which holds numbers and nothing that could run. To go on training one needs what
+# AdamW remembers too: two averages for every weight, so that file is twice as large.
+
+# %%
+options.out.mkdir(parents=True, exist_ok=True)
+io.save(options.out / "model.safetensors", model.state_dict())
+memory = optimizer.state_dict()
+io.save(options.out / "optimizer.safetensors", memory["tensors"], {"steps": " ".join(map(str, memory["steps"]))})
+
+restored = GPT(config)
+restored.load_state_dict(io.load(options.out / "model.safetensors"))
+optimizer = optim.AdamW(restored.parameters(), lr=4e-4, weight_decay=0.1)
+steps = [int(n) for n in io.metadata(options.out / "optimizer.safetensors")["steps"].split()]
+optimizer.load_state_dict({"steps": steps, "tensors": io.load(options.out / "optimizer.safetensors")})
+model = restored
+assert write(START, 25) == greedy
+
+# %% [markdown]
+# **Exercise 5.4.** One more epoch from there, again from seed 123. (The saved optimizer is 1.3 GB for the page's model;
+# delete the folder when you have seen enough.)
+
+# %%
+if options.steps == 90:
+    more = (
+        '?"  "Yes--quite insensible to the irony. She wanted him vindicated--and by me!"  He laughed again, and threw '
+        'back his head to look up at the sketch of the donkey. "There were days when I'
+    )
+    tl.manual_seed(123)
+    train(optimizer, len(train_loader), {0: "0.271 6.545", 5: "0.244 6.614"}, [more])
+
+# %% [markdown]
+# ## 5.5 GPT-2's weights
+#
+# The same class holds OpenAI's weights: with biases on queries, keys and values, and a head tied to the token
+# embedding. They are 0.5 GB that this script does not fetch unasked; `--gpt2` names a folder that has them, or fetches them with
+# `--gpt2 gpt2`.
+#
+# **Exercises 5.5 and 5.6.** The loss of those weights on the story, which is about the same on both of its parts: this
+# model has not learned it by heart. A larger one, `--gpt2 gpt2-xl`, is better still.
+
+# %%
+if options.gpt2 is None:
+    print("without --gpt2 there is nothing to say about GPT-2's weights")
+
+# %%
+page.summary()
