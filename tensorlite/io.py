@@ -1,25 +1,32 @@
 """Tensors on disk: safetensors, and nothing that can run code.
 
-One idea: a file is believed only after it was checked, and is replaced only by a whole one. Reading goes through the
-safetensors library, which refuses nearly everything that is malformed; what it lets pass is refused here. Writing is
-done here: the library (0.8) writes wrong bytes for arrays that are not C-contiguous, orders the metadata anew in each
-run, replaces symlinks, makes files that only their owner can read, and does not fsync. Here the same Tensors give
-the same bytes.
+One idea: a file is believed only after it was checked, and is replaced only by a whole one. The safetensors library
+checks the header and refuses nearly everything that is malformed; what it lets pass is refused here. The values are
+read here, so that a model is in memory once: the library (0.8) maps the whole file beside the arrays. Writing is done
+here: the library writes wrong bytes for arrays that are not C-contiguous, orders the metadata anew in each run,
+replaces symlinks, makes files that only their owner can read, and does not fsync. Here the same Tensors give the same
+bytes.
+
+`save` and `load` are for models that fit; `entries` and `save_each` read and write a file Tensor by Tensor.
 
 What it refuses: pickles (.pt, .bin, .ckpt), whatever their name, and dtypes that a Tensor cannot have.
 Format: https://github.com/huggingface/safetensors#format
 """
 
 import json
+import math
 import os
 import struct
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from .backend import bfloat16, is_array, to_device, to_host
+from .backend import bfloat16, float32, is_array, to_device, to_host
 from .files import replacing
 from .tensor import Tensor
 
@@ -40,26 +47,38 @@ def save(path: str | os.PathLike, tensors: Mapping[str, Tensor], metadata: Mappi
     TypeError for what is no Tensor or has a dtype that the format lacks.
     """
     arrays = {name: _writable(name, x) for name, x in tensors.items()}
-    arrays = dict(
-        sorted(arrays.items(), key=lambda item: (-item[1].dtype.itemsize, item[0]))
-    )  # so that all are aligned
-    header: dict[str, Any] = {}
-    if metadata:
-        if wrong := [k for k, v in metadata.items() if not (isinstance(k, str) and isinstance(v, str))]:
-            raise TypeError(f"save: metadata maps strings to strings; {wrong[0]!r} maps to {metadata[wrong[0]]!r:.80}")
-        header["__metadata__"] = dict(metadata)
+    save_each(path, {name: (x.dtype, x.shape) for name, x in arrays.items()}, arrays.__getitem__, metadata)
+
+
+def save_each(
+    path: str | os.PathLike,
+    kinds: Mapping[str, tuple[np.dtype, tuple[int, ...]]],
+    make: Callable[[str], Tensor],
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """The same, in the memory of one Tensor: `kinds` says each one's dtype and shape, and `make(name)` makes it.
+
+    `make` is called once per name, when its bytes are due; what it returns is not kept. ValueError where that is not
+    what `kinds` said.
+    """
+    if metadata and (wrong := [k for k, v in metadata.items() if not (isinstance(k, str) and isinstance(v, str))]):
+        raise TypeError(f"save: metadata maps strings to strings; {wrong[0]!r} maps to {metadata[wrong[0]]!r:.80}")
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     end = 0
-    for name, x in arrays.items():
-        begin, end = end, end + x.nbytes
-        header[name] = {"dtype": DTYPES[x.dtype.name], "shape": list(x.shape), "data_offsets": [begin, end]}
+    for name in sorted(kinds, key=lambda name: (-kinds[name][0].itemsize, name)):  # so that all are aligned
+        dtype, shape = kinds[name]
+        begin, end = end, end + math.prod(shape) * dtype.itemsize
+        header[name] = {"dtype": DTYPES[dtype.name], "shape": list(shape), "data_offsets": [begin, end]}
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
     if len(text) > HEADER_LIMIT:
         raise ValueError(f"save: names and metadata take {len(text)} bytes; the format allows {HEADER_LIMIT}")
     with replacing(path) as file:
         file.write(struct.pack("<Q", len(text)) + text)
-        for x in arrays.values():
-            x = np.asarray(to_host(x), order="C")  # not ascontiguousarray, which gives a 0-d array an axis
+        for name in [name for name in header if name != "__metadata__"]:
+            x = np.asarray(to_host(_writable(name, make(name))), order="C")  # ascontiguousarray gives 0-d an axis
+            if (x.dtype, x.shape) != (kinds[name][0], tuple(kinds[name][1])):
+                raise ValueError(f"save: {name!r} was to be {kinds[name]}, and is {x.dtype} of shape {x.shape}")
             x = x.astype(x.dtype.newbyteorder("<")) if x.dtype.str[0] == ">" else x
             file.write(x.reshape(-1).view(np.uint8).data)
 
@@ -79,25 +98,67 @@ def _writable(name: str, x) -> Any:
 # ----- reading ----------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Entry:
+    """A Tensor in a file that was not read yet: C order, little-endian."""
+
+    path: Path  # of the file
+    name: str  # what errors call it
+    dtype: str  # "float32", or for what Tensors do not have the format's own word, "F8_E5M2"
+    shape: tuple[int, ...]
+    offset: int  # of its first byte in the file
+
+    def read(self, device: str | None = None) -> Tensor:
+        """The Tensor, in memory of its own. Errors as `load`, which reads all."""
+        with open(self.path, "rb") as file:
+            return Tensor(to_device(self._array(file), device))
+
+    def read_float32(self, device: str | None = None) -> Tensor:
+        """The same as float32, exactly: for float32, float16 and bfloat16, which here needs no ml_dtypes."""
+        with open(self.path, "rb") as file:
+            if self.dtype == "bfloat16":  # the upper half of a float32's bits
+                x = (replace(self, dtype="uint16")._array(file).astype(np.uint32) << 16).view(float32)
+            elif self.dtype in ("float16", "float32"):
+                x = self._array(file).astype(float32, copy=False)
+            else:
+                raise TypeError(f"{self.name!r} is {self.dtype}: it does not become float32 without a loss or a sense")
+        return Tensor(to_device(x, device))
+
+    def _array(self, file: BinaryIO) -> np.ndarray:
+        if self.dtype not in DTYPES:
+            raise _error(
+                self.path, f"{self.name!r} has dtype {self.dtype}, which Tensors do not have: convert it first"
+            )
+        dtype = bfloat16() if self.dtype == "bfloat16" else np.dtype(self.dtype)
+        stored = dtype if dtype.itemsize == 1 or sys.byteorder == "little" else dtype.newbyteorder("<")
+        file.seek(self.offset)
+        x = np.fromfile(file, stored, math.prod(self.shape))
+        if x.size < math.prod(self.shape):
+            raise _error(self.path, f"it ends inside {self.name!r}")
+        try:
+            return x.reshape(self.shape).astype(dtype, copy=False)
+        except (ValueError, OverflowError) as error:
+            shape = f"{list(self.shape)!r:.80}"
+            raise _error(self.path, f"{self.name!r} has a shape that NumPy cannot hold: {shape}") from error
+
+
 def load(path: str | os.PathLike, device: str | None = None) -> dict[str, Tensor]:
     """The Tensors of a safetensors file by name, in the order of their bytes, each in memory of its own.
 
     ValueError says in a sentence what is wrong with a file that is not exactly as the format asks, or that holds a
     dtype that Tensors do not have. bfloat16 needs the ml_dtypes package (ImportError).
     """
-    tensors = {}
-    with _opened(path) as (file, entries, _):
-        for name, entry in sorted(entries.items(), key=lambda item: item[1]["data_offsets"]):
-            if entry["dtype"] == "BF16":
-                bfloat16()  # makes the dtype known to NumPy, or says what to install
-            elif entry["dtype"] not in DTYPES.values():
-                raise _error(path, f"{name!r} has dtype {entry['dtype']}, which Tensors do not have: convert it first")
-            try:
-                array = file.get_tensor(name)
-            except (ValueError, OverflowError) as error:
-                raise _error(path, f"{name!r} has a shape that NumPy cannot hold: {entry['shape']!r:.80}") from error
-            tensors[name] = Tensor(to_device(array, device))
-    return tensors
+    with _opened(path) as (file, found, _):
+        return {name: Tensor(to_device(entry._array(file), device)) for name, entry in found.items()}
+
+
+def entries(path: str | os.PathLike) -> dict[str, Entry]:
+    """What is in a safetensors file, by name, in the order of its bytes; each Entry reads its own when it is asked.
+
+    The file is checked as `load` does it, but for what only reading shows.
+    """
+    with _opened(path) as (_, found, _):
+        return found
 
 
 def metadata(path: str | os.PathLike) -> dict[str, str]:
@@ -107,23 +168,35 @@ def metadata(path: str | os.PathLike) -> dict[str, str]:
 
 
 @contextmanager
-def _opened(path: str | os.PathLike) -> Iterator[tuple[Any, dict[str, dict], dict[str, str]]]:
-    """The file as the library opens it; {name: {"dtype", "shape", "data_offsets"}}; the metadata. All checked."""
+def _opened(path: str | os.PathLike) -> Iterator[tuple[BinaryIO, dict[str, Entry], dict[str, str]]]:
+    """The file, what is in it, and its metadata. All checked."""
     import safetensors  # here, so that `import tensorlite` does not wait for it
 
-    with open(path, "rb") as raw:  # the errors of a path that is missing, a folder or not readable come from here
-        start = raw.read(8)
+    with open(path, "rb") as file:  # the errors of a path that is missing, a folder or not readable come from here
+        start = file.read(8)
         try:
-            file = safetensors.safe_open(path, framework="np")
+            with safetensors.safe_open(path, framework="np"):
+                pass  # opening checks all of the header against the file's length
         except (safetensors.SafetensorError, OSError) as error:
-            raise _error(path, _pickle_advice(start) or str(error)) from error
-        text = raw.read(struct.unpack("<Q", start)[0])
-    if not text.startswith(b"{"):
-        raise _error(path, "its header does not start with '{'")
-    header = json.loads(text, object_pairs_hook=lambda pairs: _without_duplicates(path, pairs))
-    strings = header.pop("__metadata__", None) or {}
-    with file:
-        yield file, header, strings
+            raise _error(path, pickle_advice(start) or str(error)) from error
+        length = struct.unpack("<Q", start)[0]
+        text = file.read(length)
+        if not text.startswith(b"{"):
+            raise _error(path, "its header does not start with '{'")
+        header = json.loads(text, object_pairs_hook=lambda pairs: _without_duplicates(path, pairs))
+        strings = header.pop("__metadata__", None) or {}
+        words = {word: name for name, word in DTYPES.items()}
+        found = [
+            Entry(
+                Path(path),
+                name,
+                words.get(e["dtype"], e["dtype"]),
+                tuple(e["shape"]),
+                8 + length + e["data_offsets"][0],
+            )
+            for name, e in header.items()
+        ]
+        yield file, {entry.name: entry for entry in sorted(found, key=lambda entry: entry.offset)}, strings
 
 
 def _without_duplicates(path: str | os.PathLike, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -135,7 +208,7 @@ def _without_duplicates(path: str | os.PathLike, pairs: list[tuple[str, Any]]) -
     return dict(pairs)
 
 
-def _pickle_advice(start: bytes) -> str:
+def pickle_advice(start: bytes) -> str:
     """What to do with a file that starts like a pickle, bare or in torch's zip; '' for all others."""
     if not start.startswith((b"\x80", b"PK\x03\x04")):
         return ""
