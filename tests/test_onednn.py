@@ -172,7 +172,7 @@ def test_the_environment_is_left_as_it_was():
 @here
 @pytest.mark.parametrize("rows", [48, 257])
 def test_a_layer(bfloat16, rows):
-    """Value and gradients of a linear layer are those of float64 with rounded operands; float64 layers are untouched."""
+    """Value and gradients of a linear layer are those float64's with rounded operands; a float64 layer is untouched."""
     x, weight, bias, g = normal(rows, 320), normal(640, 320), normal(640), normal(rows, 640)
     expected = (
         exact(x) @ exact(weight).T + bias,
