@@ -85,8 +85,8 @@ def change(root: Path, file: str, source: str, **names) -> None:
 class Judge:
     """A pytest plugin: what was collected runs once a mutant, in forked processes, until a test fails."""
 
-    def __init__(self, root: Path, wanted: list[Mutant], jobs: int, said: Callable[[Mutant, str, float], None]):
-        self.root, self.wanted, self.jobs, self.said = root, wanted, jobs, said
+    def __init__(self, root: Path, wanted: list[Mutant], options: argparse.Namespace, said: Callable):
+        self.root, self.wanted, self.options, self.said = root, wanted, options, said
         self.failed = ""
 
     def pytest_collectreport(self, report):
@@ -99,13 +99,16 @@ class Judge:
 
     def pytest_runtestloop(self, session) -> bool:
         self.items = {item.nodeid: item for item in session.items}
-        ((_, record, _),) = self.forked([None], lambda _: self.record(), 1)
+        calls = self.options.calls
+        if calls and calls.exists():
+            record = json.loads(calls.read_text())
+        else:
+            ((_, record, _),) = self.forked([None], lambda _: self.record(), 1)
         if isinstance(record, str):
             pytest.exit(f"the suite fails on the library as it is ({record}): a mutant proves nothing then", 2)
-        seconds, callers = record
-        for mutant, killer, took in self.forked(
-            self.wanted, lambda m: self.verdict(m, seconds, callers[m.unit]), self.jobs
-        ):
+        if calls:
+            calls.write_text(json.dumps(record))
+        for mutant, killer, took in self.forked(self.wanted, lambda m: self.verdict(m, *record), self.options.jobs):
             self.said(mutant, killer, took)
         return True
 
@@ -144,13 +147,16 @@ class Judge:
             callers[unit] = list(self.items)
         return seconds, callers
 
-    def verdict(self, mutant: Mutant, seconds: dict[str, float], callers: list[str]) -> str:
+    def verdict(self, mutant: Mutant, seconds: dict[str, float], callers: dict[str, list[str]]) -> str:
         try:
             change(self.root, mutant.file, source_of(self.root, mutant))
         except Exception as error:
             return f"import: {type(error).__name__}"
         own = f"[{mutant.op.partition('.')[0].strip('_')}"
-        self.run(sorted(callers, key=lambda nodeid: (own not in nodeid, seconds[nodeid])))
+        calling = {nodeid for nodeid in self.items if nodeid not in seconds or mutant.unit not in callers}
+        calling.update(callers.get(mutant.unit, ()))
+        order = sorted(calling & self.items.keys(), key=lambda i: (own not in i, seconds.get(i, 0), i))
+        self.run(order)
         return self.failed
 
     def forked(self, tasks: Iterable, work: Callable, jobs: int) -> Iterator[tuple]:
@@ -188,9 +194,13 @@ def main() -> int:
     parser.add_argument("--only", default="", help="only mutants whose file, op or change contains this")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument("--results", type=Path, default=ROOT / "tests" / "mutants.jsonl", help="verdicts, old and new")
+    parser.add_argument(
+        "--calls", type=Path, help="who calls what, from an earlier run if there (newer tests always run)"
+    )
     parser.add_argument("--table", type=Path, help="write the score of each op there, in Markdown")
     options = parser.parse_args()
-    options.results, options.table = options.results.absolute(), options.table and options.table.absolute()
+    for name in ("results", "calls", "table"):
+        setattr(options, name, (path := getattr(options, name)) and path.absolute())
     os.environ["HYPOTHESIS_PROFILE"] = "mutants"
     with tempfile.TemporaryDirectory() as folder:  # what others change meanwhile changes nothing here
         for name in ("tensorlite", "gpt", "tests"):

@@ -1,0 +1,104 @@
+"""The kernels where they split their work: whatever the blocks, tiles and threads, the numbers of the specification."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import tensorlite as tl
+from tensorlite import backend, functional, fused
+from tensorlite.kernels import cpu
+
+few = settings(max_examples=max(5, settings().max_examples // 5))
+SIDE = st.integers(1, 5)
+MANY = st.sampled_from([0, 1, 2, 7, 15, 16, 17, 40])
+LEAD = st.lists(st.integers(1, 3), max_size=2).map(tuple)
+
+
+@st.composite
+def linears(draw):
+    lead, i, o = draw(LEAD), draw(SIDE), draw(SIDE)
+    return "linear", [(*lead, draw(MANY), i), (o, i), *[(o,)] * draw(st.booleans())], {}
+
+
+@st.composite
+def norms(draw):
+    C = draw(SIDE)
+    return "layer_norm", [(*draw(LEAD), draw(MANY), C), *[(C,)] * draw(st.integers(0, 2))], {"eps": 0.1}
+
+
+@st.composite
+def gelus(draw):
+    return "gelu", [(*draw(LEAD), draw(MANY), draw(SIDE))], {}
+
+
+@st.composite
+def losses(draw):
+    N, C = draw(MANY), draw(SIDE)
+    targets = np.random.default_rng(draw(st.integers(0, 99))).integers(-1, C, N)
+    meta = {"ignore_index": -1, "reduction": draw(st.sampled_from(["mean", "sum"]))}
+    return "cross_entropy", [(N, C)], meta | {"targets": targets}
+
+
+@st.composite
+def attentions(draw):
+    """Heads that share keys, more keys than positions and the other way around, masks of each kind."""
+    lead, few_keys = draw(LEAD), draw(st.booleans())
+    T, S = draw(st.integers(0, 9)), draw(st.integers(1, 9))
+    S, D = (S if few_keys else S + T), draw(SIDE)
+    shared = (*lead[:-1], 1) if lead and draw(st.booleans()) else lead
+    shapes = [(*lead, T, D), (*shared, S, D), (*shared, S, draw(SIDE))]
+    rng = np.random.default_rng(draw(st.integers(0, 99)))
+    meta = {"is_causal": draw(st.booleans()), "dropout_p": draw(st.sampled_from([0.0, 0.5]))}
+    kind = draw(st.sampled_from(["none", "boolean", "added", "added by row"]))
+    if kind == "boolean":
+        meta["mask"] = rng.random((T, S)) < 0.7
+    elif kind != "none":
+        shapes.append((T, S) if kind == "added" else (*lead, T, 1))
+    return "attention", shapes, meta
+
+
+def results(layers, name, xs, meta, seed):
+    """The value, and the gradient by each array, of one application under a random incoming gradient."""
+    tensors, meta = [tl.Tensor(x, requires_grad=True) for x in xs], dict(meta)
+    if name == "cross_entropy":
+        out = layers.cross_entropy(*tensors, meta.pop("targets"), **meta)
+    elif name == "attention":
+        q, k, v, *added = tensors
+        mask = added[0] if added else meta.pop("mask", None)
+        generator = tl.Generator(seed)
+        out = layers.scaled_dot_product_attention(q, k, v, mask=mask, generator=generator, **meta)
+    else:
+        out = getattr(layers, name)(*tensors, **meta)
+    g = np.random.default_rng(seed).standard_normal(out.shape).astype(out.dtype)
+    return [out, *tl.grad(out, tensors, g)]
+
+
+@pytest.fixture(params=[(1, 1), (1, 2), (40, 1), (40, 2), (40, 3), (1 << 17, 1)], ids=str)
+def split(request, monkeypatch):
+    """So many elements a block, so many threads; all work is worth splitting."""
+    block, threads = request.param
+    monkeypatch.setattr(cpu, "BLOCK", block)
+    monkeypatch.setattr(backend, "WORTH_SPLITTING", -1)
+    backend.set_threads(threads)
+    yield
+    backend.set_threads(1)
+
+
+@pytest.mark.parametrize("strategy", [linears, norms, gelus, losses, attentions])
+def test_blocks_tiles_and_threads_change_no_number(strategy, split):
+    @few
+    @given(layer=strategy(), seed=st.integers(0, 99), dtype=st.sampled_from([np.float64, np.float32]))
+    def check(layer, seed, dtype):
+        name, shapes, meta = layer
+        rng = np.random.default_rng(seed)
+        xs = [rng.standard_normal(shape).astype(dtype) for shape in shapes]
+        tolerance = 1e-9 if dtype is np.float64 else 1e-4
+        fast = results(fused, name, xs, meta, seed)
+        for got, expected in zip(fast, results(functional, name, xs, meta, seed), strict=True):
+            assert (got.shape, got.dtype) == (expected.shape, expected.dtype)
+            np.testing.assert_allclose(got.data, expected.data, rtol=tolerance, atol=tolerance)
+        for got, again in zip(fast, results(fused, name, xs, meta, seed), strict=True):
+            np.testing.assert_array_equal(got.data, again.data)
+
+    check()
