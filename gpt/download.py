@@ -34,7 +34,7 @@ from .sources import DATA, MODELS, File, Source
 ATTEMPTS = 3  # at one address, in a row, that brought nothing
 WAIT = 1.0  # seconds before the second attempt, twice as many before the third
 TIMEOUT = (10.0, 30.0)  # seconds until a connection stands, and between two pieces of an answer
-PIECE = 1 << 16  # bytes
+PIECE = 1 << 14  # bytes; what a broken connection has of the next one is lost
 AGAIN = (408, 429, 500, 502, 503, 504)  # what a server answers that may know better soon
 
 
@@ -299,14 +299,14 @@ def reason(error: Any) -> str:
     import requests
     import urllib3
 
+    if isinstance(error, requests.TooManyRedirects):
+        return "it redirects without end"
     if error.response is not None:
         return f"{error.response.status_code} {error.response.reason}"
     if isinstance(error, requests.ConnectTimeout):
         return f"no connection within {TIMEOUT[0]:g} s"
     if any(isinstance(each, requests.Timeout | urllib3.exceptions.ReadTimeoutError) for each in (error, *error.args)):
         return f"no answer for {TIMEOUT[1]:g} s"
-    if isinstance(error, requests.TooManyRedirects):
-        return "it redirects without end"
     if isinstance(error, requests.exceptions.ChunkedEncodingError):
         return "the connection broke"
     if isinstance(error, requests.ConnectionError):
