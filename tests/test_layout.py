@@ -14,7 +14,7 @@ TENSORLITE = [
 ]  # fmt: skip
 GPT = [
     "cache", "config", "tokenizer", "corpus", "attention", "model", "generate", "checkpoint", "progress", "plots",
-    "session", "train", "pretrained", "sources", "download", "evaluate", "lora", "classify", "instruct", "judge",
+    "task", "pretraining", "session", "train", "pretrained", "sources", "download", "evaluate", "lora", "classify", "instruct", "judge",
     "doctor", "commands", "cli", "__main__", "bench",
 ]  # fmt: skip
 

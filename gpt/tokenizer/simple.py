@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Sequence, Set
 from typing import Any
 
-from .base import check_allowed, check_fields, check_text, check_words, look_up, write_fields
+from .base import check_allowed, check_fields, check_text, check_words, look_up, special_pattern, write_fields
 
 END_OF_TEXT = "<|endoftext|>"
 UNKNOWN = "<|unk|>"
@@ -101,21 +101,27 @@ class WordTokenizer:
 
 
 class CharTokenizer:
-    """A character (a Unicode code point) is a token. decode(encode(text)) == text. No special tokens."""
+    """A character (a Unicode code point) is a token. decode(encode(text)) == text.
+
+    Special tokens have the last ids. There are none, unless asked for: fine-tuning adds the end of text.
+    """
 
     kind = "char"
 
-    def __init__(self, characters: str):
-        """`characters`: the vocabulary in the order of its ids, each character once."""
+    def __init__(self, characters: str, special_tokens: Sequence[str] = ()):
+        """`characters`: the vocabulary in the order of its ids, each character once; special tokens come behind."""
         check_text(characters)
         if not characters:
             raise ValueError("the vocabulary is empty: a character tokenizer needs at least one character")
         if len(set(characters)) < len(characters):
             twice = next(c for i, c in enumerate(characters) if c in characters[:i])
             raise ValueError(f"character {twice!r} (U+{ord(twice):04X}) is in the vocabulary twice")
+        check_words(special_tokens, "special token")
         self.characters = characters
-        self._characters = dict(enumerate(characters))
-        self._ids = {character: id for id, character in self._characters.items()}
+        self._characters = dict(enumerate([*characters, *special_tokens]))
+        self._ids = {character: id for id, character in enumerate(characters)}
+        self._special_tokens = {token: len(characters) + i for i, token in enumerate(special_tokens)}
+        self._find_special = special_pattern(special_tokens).finditer
 
     @classmethod
     def train(cls, text: str) -> CharTokenizer:
@@ -124,21 +130,33 @@ class CharTokenizer:
 
     @property
     def vocab_size(self) -> int:
-        return len(self.characters)
+        return len(self._characters)
 
     @property
     def special_tokens(self) -> dict[str, int]:
-        return {}
+        return dict(self._special_tokens)
 
     def encode(self, text: str, allowed_special: Set[str] = frozenset()) -> list[int]:
-        """One id a character; ValueError names the first unknown one and its position."""
+        """One id a character; ValueError names the first unknown one and its position.
+
+        A special token in `allowed_special` is one id; another one is characters like any others.
+        """
         check_allowed(allowed_special)
+        ids: list[int] = []
+        start = 0
+        for found in self._find_special(check_text(text)):
+            if found.group() in allowed_special:
+                ids += [*self._encode(text, start, found.start()), self._special_tokens[found.group()]]
+                start = found.end()
+        return ids + self._encode(text, start, len(text))
+
+    def _encode(self, text: str, start: int, end: int) -> list[int]:
         try:
-            return [self._ids[character] for character in check_text(text)]
+            return [self._ids[character] for character in text[start:end]]
         except KeyError as error:
             unknown = error.args[0]
             raise ValueError(
-                f"character {unknown!r} (U+{ord(unknown):04X}) at position {text.index(unknown)} is not in "
+                f"character {unknown!r} (U+{ord(unknown):04X}) at position {text.index(unknown, start)} is not in "
                 f"the vocabulary of {self.vocab_size}: train on text that has it, or use the bpe tokenizer"
             ) from None
 
@@ -152,13 +170,15 @@ class CharTokenizer:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the vocabulary as JSON."""
-        write_fields(path, {"type": self.kind, "characters": self.characters})
+        special = {"special_tokens": list(self._special_tokens)} if self._special_tokens else {}
+        write_fields(path, {"type": self.kind, "characters": self.characters, **special})
 
     @classmethod
     def from_fields(cls, fields: dict[str, Any]) -> CharTokenizer:
         """From the fields of a saved file; ValueError says what is wrong with them."""
-        check_fields(fields, characters=str)
-        return cls(fields["characters"])
+        special = {"special_tokens": list} if "special_tokens" in fields else {}
+        check_fields(fields, characters=str, **special)
+        return cls(fields["characters"], fields.get("special_tokens", ()))
 
     def __repr__(self) -> str:
         return f"CharTokenizer(vocab_size={self.vocab_size})"

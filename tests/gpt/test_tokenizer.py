@@ -46,6 +46,7 @@ def small_tokenizers() -> list[tokenizer.Tokenizer]:
         WordTokenizer.train(SAMPLE),
         WordTokenizer.train(SAMPLE, unknown=True),
         CharTokenizer.train(SAMPLE),
+        CharTokenizer(CharTokenizer.train(SAMPLE).characters, special_tokens=(END,)),
         BPETokenizer.train(SAMPLE, 320),
         BPETokenizer.train(SAMPLE, 300, special_tokens=("<|user|>", "<|end|>")),
         BPETokenizer.train(SAMPLE, 256, special_tokens=()),
@@ -120,6 +121,18 @@ def test_bpe_round_trip(bpe, gpt2_tokenizer, text):
         ids = tok.encode(text, allowed_special={END})
         assert tok.decode(ids) == text
         assert tok.decode_bytes(ids) == text.encode("utf-8")
+
+
+def test_char_takes_an_allowed_special_token_as_one_id_and_another_as_characters(tmp_path):
+    tok = CharTokenizer("<|acdefnotx>", special_tokens=(END,))
+    assert tok.special_tokens == {END: 12}
+    assert tok.encode(f"a{END}d{END}", {END}) == [2, 12, 4, 12]
+    assert tok.decode([2, 12, 4]) == f"a{END}d"
+    assert len(tok.encode(END)) == len(END)
+    with pytest.raises(ValueError, match="character 'é' .* at position 14 "):
+        tok.encode(f"a{END}é", {END})
+    tok.save(tmp_path / "tokenizer.json")
+    assert tokenizer.load(tmp_path / "tokenizer.json").encode(END, {END}) == [12]
 
 
 @given(text=st.text(min_size=1))
