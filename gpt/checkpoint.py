@@ -3,7 +3,9 @@
     RUN/config.json  tokenizer.json  model.safetensors  training.safetensors    the newest checkpoint's own files
     RUN/metrics.jsonl  samples.txt  log.txt                                     grow line by line
     RUN/train.tokens  validation.tokens                                         the text, as token ids
+    RUN/train.jsonl  validation.jsonl  test.jsonl                               or the entries, where a run has those
     RUN/loss.png                                                                drawn when training ends
+    RUN/report.json  report.png                                                 what fine-tuning came to
     RUN/checkpoints/step_00000300/                                              whole checkpoints, manifest.json in each
 
 One idea: **a checkpoint is there or it is not.** It is written to `step_N.tmp`, every file flushed to the disk, the
@@ -24,17 +26,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import tensorlite as tl
-from tensorlite import io
+from tensorlite import io, nn
 from tensorlite.optim import Optimizer
 
 from . import tokenizer as tokenizers
-from .config import GPTConfig
+from .config import GPTConfig, command_of
 from .model import GPT
 
 VERSION = 1
 FILES = ("config.json", "tokenizer.json", "model.safetensors", "training.safetensors")
 LOGS = ("metrics.jsonl", "samples.txt")  # a checkpoint knows how long they were, and what they said
 OTHERS = ("log.txt", "train.tokens", "validation.tokens", "loss.png", "lock", "checkpoints")
+ENTRIES = ("train.jsonl", "validation.jsonl", "test.jsonl", "report.json", "report.png")  # of fine-tuning
 
 
 class Checkpoint(NamedTuple):
@@ -65,7 +68,7 @@ def create(run: Path, overwrite: bool = False) -> None:
     if is_run(run) and not overwrite:
         raise FileExistsError(f"{run} has a run already: continue it with --resume {run}, or give --overwrite")
     names = {path.name for path in run.iterdir() if path.suffix != ".tmp"}
-    foreign = sorted(names - {*FILES, *LOGS, *OTHERS})
+    foreign = sorted(names - {*FILES, *LOGS, *OTHERS, *ENTRIES})
     if foreign:
         raise FileExistsError(f"{run} has files that are no run's, such as {foreign[0]}: name another directory")
 
@@ -73,7 +76,7 @@ def create(run: Path, overwrite: bool = False) -> None:
 def clear(run: Path) -> None:
     """Delete a run's files from its directory, and no others."""
     shutil.rmtree(run / "checkpoints", ignore_errors=not (run / "checkpoints").exists())
-    for name in (*FILES, *LOGS, *OTHERS):
+    for name in (*FILES, *LOGS, *OTHERS, *ENTRIES):
         if name not in ("lock", "checkpoints"):
             (run / name).unlink(missing_ok=True)
     for left in run.glob(".*.tmp"):  # tensorlite.files names so what it has not finished
@@ -101,7 +104,7 @@ def lock(run: Path) -> Iterator[None]:
 
 
 def save(
-    run: Path, step: int, *, config: dict, tokenizer, model: GPT, optimizer: Optimizer, state: dict, keep: int = 2
+    run: Path, step: int, *, config: dict, tokenizer, model: nn.Module, optimizer: Optimizer, state: dict, keep: int = 2
 ) -> None:
     """Write the checkpoint of `step`, show its files in `run`, then delete all but the newest `keep`.
 
@@ -112,16 +115,29 @@ def save(
     for name, tensor in weights.items():
         if not tl.isfinite(tensor).all().item():
             raise FloatingPointError(f"step {step}: {name} has values that are not finite; no checkpoint is written")
+    with writing(
+        run, step, sum(tensor.data.nbytes for tensor in (*weights.values(), *moments.values())), keep
+    ) as folder:
+        write_json(folder / "config.json", config)
+        tokenizer.save(folder / "tokenizer.json")
+        io.save(folder / "model.safetensors", weights)
+        training = json.dumps({"step": step, "optimizer_steps": steps, **state})
+        io.save(folder / "training.safetensors", moments, {"training": training})
+
+
+@contextmanager
+def writing(run: Path, step: int, size: int, keep: int = 2) -> Iterator[Path]:
+    """A folder to write FILES into, of about `size` bytes together: the checkpoint of `step` when the block has ended.
+
+    Whatever is raised in the block or after, there is no such checkpoint, and the older ones are as they were; an
+    OSError says so.
+    """
     folder = run / "checkpoints" / f"step_{step:08d}"
     temporary = folder.with_suffix(".tmp")
     try:
-        _make_room(run, sum(tensor.data.nbytes for tensor in (*weights.values(), *moments.values())))
+        _make_room(run, size)
         temporary.mkdir(parents=True)
-        write_json(temporary / "config.json", config)
-        tokenizer.save(temporary / "tokenizer.json")
-        io.save(temporary / "model.safetensors", weights)
-        training = json.dumps({"step": step, "optimizer_steps": steps, **state})
-        io.save(temporary / "training.safetensors", moments, {"training": training})
+        yield temporary
         for path in (*(temporary / name for name in FILES), *(run / name for name in LOGS if (run / name).exists())):
             sync(path)
         files, logs = (
@@ -133,8 +149,10 @@ def save(
         os.rename(temporary, folder)
         sync(folder.parent)
         publish(run, folder, keep)
-    except OSError as error:
+    except Exception as error:
         shutil.rmtree(temporary, ignore_errors=True)
+        if not isinstance(error, OSError):
+            raise
         kept = next((path.name for path in _folders(run)), "none")
         reason = error.strerror or error
         raise OSError(f"step {step} cannot be saved in {run}: {reason}; newest checkpoint there: {kept}") from error
@@ -252,7 +270,7 @@ def _verified(run: Path, folder: Path, logs: bool) -> Checkpoint:
     return Checkpoint(folder, manifest["step"], lengths)
 
 
-def restore(run: Path, checkpoint: Checkpoint, model: GPT, optimizer: Optimizer, keep: int = 2) -> dict[str, Any]:
+def restore(run: Path, checkpoint: Checkpoint, model: nn.Module, optimizer: Optimizer, keep: int = 2) -> dict[str, Any]:
     """Put a run back to where its newest whole checkpoint was made; what `save` got as `state` comes back.
 
     Weights and optimizer are loaded, the logs cut to their length of then, the files in `run` shown anew.
@@ -286,15 +304,32 @@ def read_config(path: Path) -> dict[str, Any]:
     return config
 
 
+def check_task(run: Path, description: Mapping[str, Any], *tasks: str) -> None:
+    """A ValueError where a run's config.json says that it learnt none of these tasks."""
+    found = description.get("task", "pretrain")
+    if found not in tasks:
+        raise ValueError(
+            f"{run} is a run of the task {found!r}, and one of {' or '.join(map(repr, tasks))} is needed here: "
+            f"{command_of(found)} --resume goes on with it"
+        )
+
+
+def files_of(run: Path) -> Path:
+    """Where a trained run's files are: its newest checkpoint that is whole, or, where it has none, the run itself."""
+    return newest(run)[0].folder if is_run(run) or not (run / "model.safetensors").exists() else run
+
+
 def load_model(run: Path, device: str | None = None) -> tuple[GPT, tokenizers.Tokenizer]:
     """The trained model of a run, ready to generate, and its tokenizer.
 
     From the newest checkpoint that is whole, or, where a directory has just config.json, tokenizer.json and
-    model.safetensors, from those.
+    model.safetensors, from those. ValueError for a run whose task is not to write.
     """
     run = Path(run)
-    folder = newest(run)[0].folder if is_run(run) or not (run / "model.safetensors").exists() else run
-    config = GPTConfig.from_dict(read_config(folder / "config.json")["model"])
+    folder = files_of(run)
+    description = read_config(folder / "config.json")
+    check_task(run, description, "pretrain", "instruct")
+    config = GPTConfig.from_dict(description["model"])
     tokenizer = tokenizers.load(folder / "tokenizer.json")
     if tokenizer.vocab_size != config.vocab_size:
         raise ValueError(f"{run}: the tokenizer has {tokenizer.vocab_size} tokens, the model {config.vocab_size}")

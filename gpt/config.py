@@ -126,12 +126,11 @@ PRESETS: dict[str, GPTConfig] = {
 class Settings:
     """What every training has, whatever is learnt. (Every field is a flag, and its comment is the flag's help.)
 
-    A task's own settings are a subclass: its `task` is what config.json calls the task, its `command` what goes on
-    with a run, its `fixed` the settings that a begun run keeps.
+    A task's own settings are a subclass: its `task` is what config.json calls the task, its `fixed` the settings that
+    a begun run keeps.
     """
 
     task: ClassVar[str]
-    command: ClassVar[str]
     fixed: ClassVar[tuple[str, ...]] = ("seed",)
     lowest: ClassVar[float] = 0.1  # min_lr where none is given, as a share of lr
 
@@ -193,6 +192,11 @@ class Settings:
         return cls(**values)
 
 
+def command_of(task: str) -> str:
+    """The command that trains it."""
+    return "gpt train" if task == "pretrain" else f"gpt finetune {task}"
+
+
 def _plain(value: Any) -> Any:
     """Paths as text, also in a tuple."""
     if isinstance(value, Path):
@@ -226,7 +230,6 @@ class TrainConfig(Settings, TextConfig):
     """Train a GPT on text. (Every field is a flag of `gpt train`, and its comment is the flag's help.)"""
 
     task = "pretrain"
-    command = "gpt train"
     fixed = (
         "text", "tokenizer", "vocab_size", "validation", "seed", "preset", "context_length", "n_layer", "n_head",
         "n_embd",

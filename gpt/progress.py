@@ -7,6 +7,7 @@ only the bar needs a terminal.
 import math
 import sys
 import time
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Self
@@ -22,8 +23,8 @@ REFRESH = 0.2  # seconds: a bar drawn after every step would cost a small model'
 class Progress:
     """Lines, bar and clock of a training run from step `start` to `total`; `with` puts the terminal right again."""
 
-    def __init__(self, start: int, total: int, tokens_per_step: int, console: Console, log: Path):
-        self.console, self.log, self.total, self.tokens_per_step = console, log, total, tokens_per_step
+    def __init__(self, start: int, total: int, per_step: int, unit: str, console: Console, log: Path):
+        self.console, self.log, self.total, self.per_step, self.unit = console, log, total, per_step, unit
         columns = (TextColumn("step {task.completed:,}/{task.total:,}"), BarColumn(None), TaskProgressColumn())
         # No refreshing thread: it would take its turns from the computation.
         self.bar = Bar(*columns, TextColumn("{task.description}"), console=console, auto_refresh=False, transient=True)
@@ -53,21 +54,26 @@ class Progress:
         self.losses.append(loss)
         if self.console.is_terminal and time.monotonic() - self.drawn > REFRESH:
             self.drawn = time.monotonic()
-            text = f"loss {loss:.3f}{self.validation}  {self.tokens_per_second():,.0f} tokens/s  {self.time_left(step)}"
+            text = f"loss {loss:.3f}{self.validation}  {self.pace()}  {self.time_left(step)}"
             self.bar.update(self.task, completed=step, description=text, refresh=True)
 
-    def evaluated(self, step: int, validation_loss: float, lr: float) -> None:
-        """A line with the validation loss, and the training loss averaged since the line before."""
-        self.validation = f"  validation {validation_loss:.3f}"
+    def evaluated(self, step: int, figures: Mapping[str, float], lr: float) -> None:
+        """A line with the figures of an evaluation, and the training loss averaged since the line before."""
+        self.validation = f"  validation {figures['validation_loss']:.3f}"
         mean = f"  loss {sum(self.losses) / len(self.losses):.4f}" if self.losses else ""
         self.losses = []
-        rate = f"  lr {lr:.1e}  {self.tokens_per_second():,.0f} tokens/s  {self.time_left(step)}" if self.done else ""
+        rate = f"  lr {lr:.1e}  {self.pace()}  {self.time_left(step)}" if self.done else ""
         width = len(f"{self.total:,}")
-        self.say(f"step {step:>{width},}/{self.total:,}{mean}  validation {validation_loss:.4f}{rate}")
+        names = {name: name.removeprefix("validation_").replace("loss", "validation") for name in figures}
+        shown = "".join(f"  {names[name]} {value:.4f}" for name, value in figures.items())
+        self.say(f"step {step:>{width},}/{self.total:,}{mean}{shown}{rate}")
 
-    def tokens_per_second(self) -> float:
-        """Tokens trained on per second of training: evaluations, samples and checkpoints are not counted."""
-        return self.done * self.tokens_per_step / self.training_time if self.training_time else 0.0
+    def per_second(self) -> float:
+        """Tokens (or texts) trained on per second of training: evaluations, samples and checkpoints are not counted."""
+        return self.done * self.per_step / self.training_time if self.training_time else 0.0
+
+    def pace(self) -> str:
+        return f"{self.per_second():,.0f} {self.unit}/s"
 
     def time_left(self, step: int) -> str:
         """Until the last step at the pace so far, everything counted."""

@@ -1,7 +1,8 @@
-"""Pretraining: text in, a trained GPT in a directory out. One loop, read from top to bottom.
+"""The training loop: one for all tasks, read from top to bottom.
 
-One idea: looking changes nothing. Evaluation reads fixed places of the validation text, and a sample has a seed of its
-own; so how often one looks never decides what is trained, and what is trained depends on the Session alone.
+One idea: looking changes nothing. Evaluations and samples use no random numbers of training's; so how often one looks
+never decides what is trained, and what is trained depends on the Session alone. What a batch is, its loss and how one
+looks at it is the Task's affair (task.py shows one).
 """
 
 import json
@@ -19,16 +20,14 @@ from typing import Any, NamedTuple
 from rich.console import Console
 
 import tensorlite as tl
-from tensorlite import Tensor, backend, optim
-from tensorlite.data import TokenFile, default_collate
+from tensorlite import backend, nn, optim
 
 from . import checkpoint
-from .config import TrainConfig
-from .generate import generate
-from .model import GPT
+from .config import Settings, command_of
+from .pretraining import Pretraining
 from .progress import Progress, peak_memory, result_table, say
 from .session import Session, begin, directory, resume, save
-from .tokenizer import Tokenizer
+from .task import Task
 
 PATIENCE = 3  # steps in a row that may be skipped because loss or gradient are not finite
 
@@ -40,10 +39,10 @@ class Result(NamedTuple):
     stopped_by: int | None
 
 
-def train(config: TrainConfig, console: Console | None = None) -> Result:
-    """Train as `config` says. The first SIGINT or SIGTERM finishes the step and saves; a second one leaves at once.
+def train(config: Settings, console: Console | None = None, task: type[Task] = Pretraining) -> Result:
+    """Train `task` as `config` says. The first SIGINT or SIGTERM finishes the step and saves; a second leaves at once.
 
-    ValueError or OSError, in one sentence, for settings, texts and directories that do not do; FloatingPointError where
+    ValueError or OSError, in one sentence, for settings, data and directories that do not do; FloatingPointError where
     loss or gradient stay nan or infinite; RuntimeError where another process trains there.
     """
     console, run = console or Console(), directory(config)
@@ -55,28 +54,27 @@ def train(config: TrainConfig, console: Console | None = None) -> Result:
         checkpoint.newest(run)  # says what is missing
     with checkpoint.lock(run):
         tell = partial(say, console, run / "log.txt")
-        s = begin(config, run, tell) if config.resume is None else resume(config, run, tell)
+        s = (begin if config.resume is None else resume)(task, config, run, tell)
         tell(f"threads    {about_threads}")
-        tokens_per_step = config.batch_size * config.grad_accumulation * s.model.config.context_length
-        show = Progress(s.step, config.steps, tokens_per_step, console, run / "log.txt")
+        show = Progress(s.step, s.task.steps, s.task.per_step, s.task.unit, console, run / "log.txt")
         with show, stopping() as signals:
             if s.saved < 0:  # a new run
-                sample_prompt(s)  # one that the tokenizer does not know is refused now and not after the first steps
-                append_metrics(s, {"step": 0, "validation_loss": watch(s, show, lr=0.0)})
+                append_metrics(s, {"step": 0, **watch(s, show, lr=0.0)})
                 save(s)
-            while s.step < config.steps and not signals:
+            while s.step < s.task.steps and not signals:
                 line = update(s, show)
-                if s.step % config.eval_every == 0 or s.step == config.steps:
-                    line["validation_loss"] = watch(s, show, line["lr"])
+                if s.step % config.eval_every == 0 or s.step == s.task.steps:
+                    line |= watch(s, show, line["lr"])
                 append_metrics(s, line)
-                if config.sample_every and s.step % config.sample_every == 0 and s.step < config.steps:
+                if config.sample_every and s.step % config.sample_every == 0 and s.step < s.task.steps:
                     append_sample(s, show.say)
                 if s.step % config.checkpoint_every == 0:
                     save(s)
             if s.saved != s.step:
                 save(s)
         if signals:
-            tell(f"stopped after step {s.step}, saved step {s.saved}: go on with gpt train --resume {run}")
+            again = f"{command_of(config.task)} --resume {run}"
+            tell(f"stopped after step {s.step}, saved step {s.saved}: go on with {again}")
         else:
             finish(s, show)
         from . import plots  # here and not above: matplotlib takes longer to load than all the rest
@@ -91,10 +89,10 @@ def train(config: TrainConfig, console: Console | None = None) -> Result:
 def update(s: Session, show: Progress) -> dict[str, Any]:
     """One step: the gradient of the next batches, clipped, moves the weights. Returns its line for metrics.jsonl."""
     config, began = s.config, time.monotonic()
-    lr = learning_rate(config, s.step)
-    batches = [draw(s) for _ in range(config.grad_accumulation)]
+    lr = learning_rate(config, s.step, s.task.steps)
+    batches = [s.task.draw() for _ in range(config.grad_accumulation)]
     s.optimizer.zero_grad()
-    loss = accumulate(s.model, batches)
+    loss = accumulate(s.task, s.model, batches)
     norm = optim.grad_norm(s.model.parameters())
     s.step += 1
     if math.isfinite(loss) and math.isfinite(norm):
@@ -114,36 +112,30 @@ def update(s: Session, show: Progress) -> dict[str, Any]:
     return {"step": s.step, "loss": None, "norm": None, "lr": lr}
 
 
-def draw(s: Session) -> tuple[Tensor, Tensor]:
-    """A batch of windows from random places of the training text: inputs and targets, (B, T) each."""
-    windows = s.tokens["train"].windows(s.model.config.context_length, stride=1)
-    return default_collate([windows[start] for start in s.batches.randint(0, len(windows), s.config.batch_size)])
-
-
-def accumulate(model: GPT, batches: Sequence[tuple[Tensor, Tensor]]) -> float:
+def accumulate(task: Task, model: nn.Module, batches: Sequence[Any]) -> float:
     """Add to `.grad` the gradient of the mean loss over all targets of all batches, and return that loss.
 
-    Each batch counts by its number of targets (those of -100 are none), so that several batches are the same as one
-    large one, also where they differ in how many they have.
+    Each batch counts by its number of targets, so that several batches are the same as one large one, also where they
+    differ in how many they have.
     """
-    counts = [(y != -100).sum().item() for _, y in batches]
+    counts = [task.targets(batch) for batch in batches]
     mean = 0.0
-    for (x, y), count in zip(batches, counts, strict=True):
+    for batch, count in zip(batches, counts, strict=True):
         if count:
-            loss = model(x, y)[1] * (count / sum(counts))
+            loss = task.loss(model, batch) * (count / sum(counts))
             loss.backward()
             mean += loss.item()
     return mean
 
 
-def learning_rate(config: TrainConfig, step: int) -> float:
-    """Of the step that follows `step` steps: a linear rise, then a cosine to min_lr at the last step."""
-    warmup = min(100, config.steps // 10) if config.warmup is None else config.warmup
-    min_lr = config.lr / 10 if config.min_lr is None else config.min_lr
-    return optim.warmup_cosine(step, lr=config.lr, min_lr=min_lr, warmup=warmup, total=config.steps)
+def learning_rate(config: Settings, step: int, steps: int) -> float:
+    """Of the step that follows `step` of `steps`: a linear rise, then a cosine to min_lr at the last step."""
+    warmup = min(100, steps // 10) if config.warmup is None else config.warmup
+    min_lr = config.lr * config.lowest if config.min_lr is None else config.min_lr
+    return optim.warmup_cosine(step, lr=config.lr, min_lr=min_lr, warmup=warmup, total=steps)
 
 
-def first_bad(model: GPT) -> str:
+def first_bad(model: nn.Module) -> str:
     """The first parameter that is not finite itself, or whose gradient is not."""
     for name, p in model.named_parameters():
         for what, tensor in (("the weight", p), ("the gradient of", p.grad)):
@@ -177,60 +169,20 @@ def stopping() -> Iterator[list[int]]:
 # ----- looking at it ----------------------------------------------------------------------------------------------
 
 
-def watch(s: Session, show: Progress, lr: float) -> float:
-    """The validation loss, shown, and remembered if it is the best."""
-    loss = evaluate(s.model, s.tokens["validation"], s.config.batch_size, s.config.eval_batches)
-    s.best = min(s.best, (loss, s.step))
-    show.evaluated(s.step, loss, lr)
-    return loss
-
-
-def evaluate(model: GPT, tokens: TokenFile, batch_size: int, batches: int | None = None) -> float:
-    """Mean cross-entropy in nats over the windows that cover the text, or over `batches` of them, evenly spread.
-
-    The windows do not overlap: each token is predicted once (of the last ones, fewer than a window may be left out). No
-    random numbers; dropout is off.
-    """
-    windows = tokens.windows(model.config.context_length, model.config.context_length)
-    count = len(windows) if batches is None else min(len(windows), batches * batch_size)
-    chosen = [i * len(windows) // count for i in range(count)]
-    total, training = 0.0, model.training
-    model.eval()
-    with tl.no_grad():
-        for i in range(0, count, batch_size):
-            x, y = default_collate([windows[index] for index in chosen[i : i + batch_size]])  # (B, T)
-            total += model(x, y)[1].item() * len(x)
-    model.train(training)
-    return total / count
+def watch(s: Session, show: Progress, lr: float) -> dict[str, float]:
+    """The figures of an evaluation, shown; the validation loss is remembered if it is the best."""
+    figures = s.task.evaluate(s.model)
+    s.best = min(s.best, (figures["validation_loss"], s.step))
+    show.evaluated(s.step, figures, lr)
+    return figures
 
 
 def append_sample(s: Session, show) -> None:
-    """Let the model write, as it stands; to samples.txt and to the screen."""
-    prompt, seed = sample_prompt(s), (s.config.seed + s.step) % 2**32
-    top_k = min(200, s.tokenizer.vocab_size)
-    (new,) = generate(s.model, [prompt], s.config.sample_tokens, temperature=0.7, top_k=top_k, seed=seed)
-    text = s.tokenizer.decode(prompt + new).strip("\n")
+    """What the model can do as it stands; to samples.txt and to the screen."""
+    text = s.task.sample(s.model, s.step)
     with open(s.run / "samples.txt", "a", encoding="utf-8", newline="\n") as file:
         file.write(f"----- step {s.step}\n{text}\n\n")
     show(f"----- a sample at step {s.step}\n{text}\n-----")
-
-
-def sample_prompt(s: Session) -> list[int]:
-    """What samples begin with: the prompt, or a new line, or, where no token is one, the validation text's start."""
-    if s.config.prompt is None:
-        return new_line(s.tokenizer) or s.tokens["validation"][:1].tolist()
-    ids = s.tokenizer.encode(s.config.prompt)
-    if not ids:
-        raise ValueError(f"the prompt {s.config.prompt!r} has no token in it: give some text")
-    return ids
-
-
-def new_line(tokenizer: Tokenizer) -> list[int]:
-    """A new line, after which a text may begin; [] for a tokenizer that does not know it."""
-    try:
-        return tokenizer.encode("\n")
-    except ValueError:  # characters, of a text of one line
-        return []
 
 
 def append_metrics(s: Session, line: dict[str, Any]) -> None:
@@ -239,20 +191,18 @@ def append_metrics(s: Session, line: dict[str, Any]) -> None:
 
 
 def finish(s: Session, show: Progress) -> None:
-    """The whole validation text, a last sample, and the table."""
-    loss = evaluate(s.model, s.tokens["validation"], s.config.batch_size)
-    data = s.description["data"]["validation"]
-    bits = loss / math.log(2) * data["tokens"] / data["text_bytes"]
-    append_metrics(s, {"step": s.step, "whole_validation_loss": loss, "bits_per_byte": bits})
+    """The task's last figures, a last sample, and the table."""
+    figures, found = s.task.finish(s.model)
+    append_metrics(s, {"step": s.step, **figures})
     append_sample(s, show.say)
+    trained = sum(p.size for p in s.model.parameters() if p.requires_grad)
     rows = {
         "parameters": f"{s.model.num_parameters():,}",
-        "tokens trained on": f"{s.step * show.tokens_per_step:,}",
-        "tokens per second": f"{show.tokens_per_second():,.0f}" if show.done else "trained before",
-        "validation loss, whole text": f"{loss:.4f}",
-        "lowest on the way": f"{s.best[0]:.4f} at step {s.best[1]:,}",
-        "perplexity": f"{math.exp(min(loss, 700)):,.2f}",
-        "bits per byte": f"{bits:.3f}",
+        **({"trained of them": f"{trained:,}"} if trained < s.model.num_parameters() else {}),
+        f"{show.unit} trained on": f"{s.step * show.per_step:,}",
+        f"{show.unit} per second": f"{show.per_second():,.0f}" if show.done else "trained before",
+        **found,
+        "lowest validation loss on the way": f"{s.best[0]:.4f} at step {s.best[1]:,}",
         "peak memory": f"{peak_memory() / 2**20:,.0f} MiB",
     }
     show.console.print(result_table(f"{s.run}", rows))

@@ -10,8 +10,8 @@ from tensorlite import backend
 
 from .. import checkpoint
 from ..generate import stream
+from ..pretraining import new_line
 from ..tokenizer import END_OF_TEXT, StreamDecoder, Tokenizer
-from ..train import new_line
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from runs import contents, tiny, train
 from gpt import checkpoint, plots, session
 from gpt import train as training
 from gpt.config import TrainConfig
+from gpt.pretraining import Pretraining
 
 
 def metrics(run) -> list[dict]:
@@ -83,7 +84,7 @@ def test_resuming_with_other_settings(tmp_path):
 
 def test_the_best_loss_is_remembered(finished, tmp_path):
     train(tiny(tmp_path, steps=10, lr=1.0, min_lr=1.0, warmup=0))  # from bad to worse
-    s = session.resume(session.settings(tmp_path / "run"), tmp_path / "run", lambda line: None)
+    s = session.resume(Pretraining, session.settings(tmp_path / "run"), tmp_path / "run", lambda line: None)
     losses = [
         (line["validation_loss"], line["step"]) for line in metrics(tmp_path / "run") if "validation_loss" in line
     ]

@@ -14,6 +14,7 @@ from gpt import checkpoint, plots, session
 from gpt import train as training
 from gpt.config import PRESETS, TrainConfig
 from gpt.model import GPT
+from gpt.pretraining import Pretraining, evaluate
 from tensorlite import optim
 from tensorlite.data import TokenFile, write_tokens
 
@@ -72,10 +73,10 @@ def test_evaluation_is_the_mean_over_windows(tmp_path):
 
     tokens = TokenFile(tmp_path / "t")
     starts = range(0, 36, 4)  # 9 windows; three tokens are left over
-    assert training.evaluate(model, tokens, 2) == pytest.approx(sum(map(loss, starts)) / 9, rel=1e-5)
+    assert evaluate(model, tokens, 2) == pytest.approx(sum(map(loss, starts)) / 9, rel=1e-5)
     few = sum(map(loss, [0, 12, 24])) / 3
     model.train()  # dropout would show
-    assert training.evaluate(model, tokens, 3, 1) == pytest.approx(few, rel=1e-5)
+    assert evaluate(model, tokens, 3, 1) == pytest.approx(few, rel=1e-5)
     assert model.training
 
 
@@ -109,14 +110,16 @@ def test_accumulation_equals_one_large_batch_also_with_unequal_targets():
     x, y = tl.randint(0, 11, (8, 6)), tl.randint(0, 11, (8, 6))
     ignored = tl.tensor([[t < 6 - row % 6 for t in range(6)] for row in range(8)])
     y = tl.where(ignored, y, -100)
-    whole = training.accumulate(model, [(x, y)])
+    whole = training.accumulate(Pretraining, model, [(x, y)])
     expected = gradients(model)
     model.zero_grad()
-    parts = training.accumulate(model, [(x[:1], y[:1]), (x[1:3], y[1:3]), (x[3:4], y[3:4] * 0 - 100), (x[3:], y[3:])])
+    parts = training.accumulate(
+        Pretraining, model, [(x[:1], y[:1]), (x[1:3], y[1:3]), (x[3:4], y[3:4] * 0 - 100), (x[3:], y[3:])]
+    )
     assert parts == pytest.approx(whole, rel=1e-12)
     for mine, theirs in zip(gradients(model), expected, strict=True):
         assert (mine - theirs).abs().max().item() < 1e-14
-    assert training.accumulate(model, [(x, y * 0 - 100)]) == 0.0  # nothing to learn, and nothing breaks
+    assert training.accumulate(Pretraining, model, [(x, y * 0 - 100)]) == 0.0  # nothing to learn, and nothing breaks
 
 
 def test_a_step_may_be_split_into_passes(tmp_path):
@@ -130,7 +133,7 @@ def test_a_step_may_be_split_into_passes(tmp_path):
 
 def test_the_learning_rate_rises_and_falls():
     config = TrainConfig(steps=1000, lr=1e-2)
-    rates = [training.learning_rate(config, step) for step in range(1001)]
+    rates = [training.learning_rate(config, step, config.steps) for step in range(1001)]
     assert rates[100] == max(rates) == pytest.approx(1e-2)
     assert rates[:101] == sorted(rates[:101])
     assert rates[100:] == sorted(rates[100:], reverse=True)
@@ -149,7 +152,7 @@ def test_clipping_and_decay_as_asked(tmp_path, monkeypatch):
     assert scales == pytest.approx([0.01 / norm for norm in norms], rel=1e-3)
     train(tiny(tmp_path, clip=0.0, steps=3, overwrite=True))
     assert scales[3:] == [1.0, 1.0, 1.0]
-    s = session.begin(tiny(tmp_path, weight_decay=0.3), tmp_path / "run", lambda line: None)
+    s = session.begin(Pretraining, tiny(tmp_path, weight_decay=0.3), tmp_path / "run", lambda line: None)
     decays = {p.ndim: group["weight_decay"] for group in s.optimizer.groups for p in group["params"]}
     assert decays == {2: 0.3, 1: 0.0}
 
@@ -161,8 +164,8 @@ def poison(monkeypatch, steps, what: str):
     """At those steps the loss is nan, or a gradient infinite."""
     real, calls = training.accumulate, []
 
-    def poisoned(model, batches):
-        loss = real(model, batches)
+    def poisoned(task, model, batches):
+        loss = real(task, model, batches)
         calls.append(loss)
         if len(calls) not in steps:
             return loss

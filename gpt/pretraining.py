@@ -1,0 +1,194 @@
+"""Pretraining: the next token of a text, at every place of random windows.
+
+One idea: the text is all there is. Its first part is trained on, its last part tells learning from memorising; both are
+files of token ids in the run.
+"""
+
+import math
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from tensorlite import Tensor
+from tensorlite.data import TokenFile, default_collate, write_tokens
+
+from . import checkpoint, corpus
+from . import tokenizer as tokenizers
+from .config import GPTConfig, TrainConfig
+from .generate import generate
+from .model import GPT
+from .task import Beginning, Say, looking, second_stream
+from .tokenizer import Tokenizer
+
+PARTS = ("train", "validation")  # of the text
+
+
+class Pretraining:
+    """The task of `gpt train`. A batch is inputs and targets, (B, T) each."""
+
+    files: ClassVar = tuple(f"{part}.tokens" for part in PARTS)
+    unit = "tokens"
+
+    @classmethod
+    def begin(cls, config: TrainConfig, run: Path, say: Say) -> Beginning:
+        """Text to tokens, and random weights."""
+        tokenizer, data = prepare(config, run, say)
+        model_config = config.model(tokenizer.vocab_size)
+        check_memory(model_config, config.batch_size)
+        open_tokens(run, model_config.context_length)  # what is too short is refused before the model is made
+        model = GPT(model_config)
+        c = model_config
+        shape = f"{c.n_layer} layers, {c.n_head} heads, {c.n_embd} wide, context {c.context_length}"
+        say(f"model      {config.preset}: {shape}: {model.num_parameters():,} parameters")
+        return Beginning(tokenizer, model, {"data": data})
+
+    @classmethod
+    def rebuild(cls, config: TrainConfig, description: Mapping[str, Any]) -> GPT:
+        return GPT(config.model(description["model"]["vocab_size"]))
+
+    def __init__(self, config: TrainConfig, run: Path, tokenizer: Tokenizer, description: Mapping[str, Any]):
+        self.config, self.tokenizer, self.data = config, tokenizer, description["data"]
+        length = description["model"]["context_length"]
+        self.tokens = open_tokens(run, length)
+        self.windows = self.tokens["train"].windows(length, stride=1)
+        self.batches = second_stream(config)  # draws where in the text the windows of a batch begin
+        self.prompt = self.sample_prompt()  # one that the tokenizer does not know is refused before the first step
+        self.steps, self.per_step = config.steps, config.batch_size * config.grad_accumulation * length
+
+    def draw(self) -> tuple[Tensor, Tensor]:
+        """A batch of windows from random places of the training text."""
+        starts = self.batches.randint(0, len(self.windows), self.config.batch_size)
+        return default_collate([self.windows[start] for start in starts])
+
+    @staticmethod
+    def targets(batch: tuple[Tensor, Tensor]) -> int:
+        """Those of -100 are none."""
+        return int((batch[1] != -100).sum().item())
+
+    @staticmethod
+    def loss(model: GPT, batch: tuple[Tensor, Tensor]) -> Tensor:
+        """Mean cross-entropy in nats."""
+        loss = model(*batch)[1]
+        assert loss is not None  # there were targets
+        return loss
+
+    def evaluate(self, model: GPT) -> dict[str, float]:
+        """Over `eval_batches` batches of the validation text."""
+        c = self.config
+        return {"validation_loss": evaluate(model, self.tokens["validation"], c.batch_size, c.eval_batches)}
+
+    def sample(self, model: GPT, step: int) -> str:
+        """The prompt, and what the model continues it with."""
+        seed, top_k = (self.config.seed + step) % 2**32, min(200, self.tokenizer.vocab_size)
+        length = self.config.sample_tokens
+        (new,) = generate(model, [self.prompt], length, temperature=0.7, top_k=top_k, seed=seed)
+        return self.tokenizer.decode(self.prompt + new).strip("\n")
+
+    def sample_prompt(self) -> list[int]:
+        """What samples begin with: the prompt, a new line, or where no token is one the validation text's first."""
+        if self.config.prompt is None:
+            return new_line(self.tokenizer) or self.tokens["validation"][:1].tolist()
+        ids = self.tokenizer.encode(self.config.prompt)
+        if not ids:
+            raise ValueError(f"the prompt {self.config.prompt!r} has no token in it: give some text")
+        return ids
+
+    def finish(self, model: GPT) -> tuple[dict[str, Any], dict[str, str]]:
+        """Over the whole validation text."""
+        loss = evaluate(model, self.tokens["validation"], self.config.batch_size)
+        data = self.data["validation"]
+        bits = loss / math.log(2) * data["tokens"] / data["text_bytes"]
+        return {"whole_validation_loss": loss, "bits_per_byte": bits}, {
+            "validation loss, whole text": f"{loss:.4f}",
+            "perplexity": f"{math.exp(min(loss, 700)):,.2f}",
+            "bits per byte": f"{bits:.3f}",
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"batches": self.batches.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.batches.load_state_dict(state["batches"])
+
+
+# ----- the text ---------------------------------------------------------------------------------------------------
+
+
+def prepare(config: TrainConfig, run: Path, say: Say) -> tuple[Tokenizer, dict[str, Any]]:
+    """Read the text, make the tokenizer, write train.tokens and validation.tokens; what came of it, for config.json."""
+    began = time.monotonic()
+    text = corpus.read_text(config.text) if config.text else corpus.builtin()
+    name = ", ".join(map(str, config.text)) or "this Python's language reference"
+    say(f"text       {name}: {len(text):,} characters")
+    parts = dict(zip(PARTS, corpus.split(text, 1 - config.validation), strict=True))
+    # Only byte-pair encoding can encode what it was not made for, so only it is kept from seeing the validation text.
+    seen = parts["train"] if config.tokenizer == "bpe" else text
+    tokenizer = tokenizers.create(config.tokenizer, seen, config.vocab_size)
+    data = {}
+    for part, piece in parts.items():
+        path = run / f"{part}.tokens"
+        ids = corpus.encode(tokenizer, piece, allowed_special=set(tokenizer.special_tokens))
+        count = write_tokens(path, ids, tokenizer.vocab_size)
+        data[part] = {"tokens": count, "text_bytes": len(piece.encode()), **checkpoint.fingerprint(path)}
+    counts = " + ".join(f"{data[part]['tokens']:,} {part}" for part in PARTS)
+    say(f"tokens     {config.tokenizer} of {tokenizer.vocab_size:,}: {counts}; {time.monotonic() - began:.1f} s")
+    return tokenizer, data
+
+
+def open_tokens(run: Path, context_length: int) -> dict[str, TokenFile]:
+    """The token files of a run; a ValueError where one is too short to learn from or to be tested on."""
+    tokens = {part: TokenFile(run / f"{part}.tokens") for part in PARTS}
+    for part, file in tokens.items():
+        if len(file) <= context_length:
+            raise ValueError(
+                f"the {part} text has {len(file)} tokens, and context_length {context_length} needs more than as many: "
+                "give more text, a smaller context_length, or another share with validation"
+            )
+    return tokens
+
+
+def check_memory(config: GPTConfig, batch_size: int) -> None:
+    """A ValueError where training would certainly need more memory than the machine has."""
+    # Weights, gradients, two averages; per layer at least 16 activations of the width and the attention weights; and
+    # the logits with their gradient. All of it in float32.
+    weights = config.n_layer * 12 * config.n_embd**2 + (config.vocab_size + config.context_length) * config.n_embd
+    per_token = config.n_layer * (16 * config.n_embd + config.n_head * config.context_length) + 2 * config.vocab_size
+    needed = 4 * (4 * weights + per_token * batch_size * config.context_length)
+    if not hasattr(os, "sysconf"):
+        return
+    present = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > present:
+        raise ValueError(
+            f"training this takes at least {needed / 2**30:,.1f} GiB of memory and this machine has "
+            f"{present / 2**30:,.1f}: a smaller batch_size (with grad_accumulation), context or preset needs less"
+        )
+
+
+# ----- looking at it ----------------------------------------------------------------------------------------------
+
+
+def evaluate(model: GPT, tokens: TokenFile, batch_size: int, batches: int | None = None) -> float:
+    """Mean cross-entropy in nats over the windows that cover the text, or over `batches` of them, evenly spread.
+
+    The windows do not overlap: each token is predicted once (of the last ones, fewer than a window may be left out). No
+    random numbers; dropout is off.
+    """
+    windows = tokens.windows(model.config.context_length, model.config.context_length)
+    count = len(windows) if batches is None else min(len(windows), batches * batch_size)
+    chosen = [i * len(windows) // count for i in range(count)]
+    total = 0.0
+    with looking(model):
+        for i in range(0, count, batch_size):
+            x, y = default_collate([windows[index] for index in chosen[i : i + batch_size]])  # (B, T)
+            total += model(x, y)[1].item() * len(x)
+    return total / count
+
+
+def new_line(tokenizer: Tokenizer) -> list[int]:
+    """A new line, after which a text may begin; [] for a tokenizer that does not know it."""
+    try:
+        return tokenizer.encode("\n")
+    except ValueError:  # characters, of a text of one line
+        return []
