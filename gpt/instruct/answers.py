@@ -1,0 +1,43 @@
+"""Answers: a prompt without its answer in, what the model goes on with out."""
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..generate import stream
+from ..model import GPT
+from ..tokenizer import END_OF_TEXT, Tokenizer
+from .entries import STYLES, Entry
+
+
+def answers(
+    model: GPT,
+    tokenizer: Tokenizer,
+    entries: Sequence[Entry],
+    style: str = "alpaca",
+    max_new_tokens: int = 256,
+    batch_size: int = 16,
+    **sampling: Any,
+) -> Iterator[str]:
+    """What the model answers to each entry, in order: to the end of text, or `max_new_tokens`; no surrounding space.
+
+    Greedy, unless `sampling` (temperature, top_k, top_p, seed) says otherwise. Several at once are faster and give
+    each the answer that it gets alone.
+    """
+    end = tokenizer.special_tokens[END_OF_TEXT]
+    for start in range(0, len(entries), batch_size):
+        prompts = [tokenizer.encode(STYLES[style].prompt(entry)) for entry in entries[start : start + batch_size]]
+        texts: list[list[int]] = [[] for _ in prompts]
+        for step in stream(model, prompts, max_new_tokens, stop_token=end, **sampling):
+            for text, token in zip(texts, step, strict=True):
+                if token is not None:
+                    text.append(token)
+        yield from (tokenizer.decode(text).strip() for text in texts)
+
+
+def save_responses(path: str | os.PathLike, entries: Iterable[Entry], responses: Iterable[str]) -> None:
+    """Write the entries, each with its "model_response", as a JSON list (the book's form)."""
+    rows = [{**entry, "model_response": text} for entry, text in zip(entries, responses, strict=True)]
+    Path(path).write_text(json.dumps(rows, indent=4, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")

@@ -1,0 +1,106 @@
+"""Entries to token ids, and to batches of inputs and targets.
+
+What is refused: an entry that does not fit the context, and a tokenizer that has no way to end an answer.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import tensorlite as tl
+from tensorlite import Tensor
+
+from ..model import GPT
+from ..tokenizer import END_OF_TEXT, CharTokenizer, Tokenizer
+from .entries import STYLES, Entry
+
+
+class Encoded(NamedTuple):
+    """An entry as token ids, without an end: what collate makes batches of."""
+
+    prompt: int  # how many of the ids are the prompt, the answer's header included
+    ids: list[int]
+
+
+def encode(entry: Entry, tokenizer: Tokenizer, style: str = "alpaca") -> Encoded:
+    """The whole text of an entry, answer included. ValueError for text that the tokenizer does not know."""
+    prompt = STYLES[style].prompt(entry)
+    ids = tokenizer.encode(prompt + entry["output"])
+    return Encoded(_shared(tokenizer.encode(prompt), ids), ids)
+
+
+def _shared(prompt: list[int], ids: list[int]) -> int:
+    """How many ids both begin with: a pair of bytes may span the place where the answer begins."""
+    return next((i for i, (a, b) in enumerate(zip(prompt, ids, strict=False)) if a != b), min(len(prompt), len(ids)))
+
+
+def encode_all(
+    entries: Iterable[Entry], tokenizer: Tokenizer, style: str = "alpaca", context_length: int | None = None
+) -> list[Encoded]:
+    """Each entry encoded; ValueError for one that, with its end of text, is longer than the context."""
+    texts = []
+    for number, entry in enumerate(entries, 1):
+        try:
+            text = encode(entry, tokenizer, style)
+        except ValueError as error:
+            raise ValueError(f"entry {number}: {error}") from None
+        if context_length is not None and len(text.ids) > context_length:
+            raise ValueError(
+                f"entry {number} ({entry['instruction']:.40}) takes {len(text.ids)} tokens and the context has "
+                f"{context_length}: shorten or remove it, cut with max_length, or use a model with a longer context"
+            )
+        texts.append(text)
+    return texts
+
+
+def collate(
+    batch: Sequence[Sequence[int] | Encoded],
+    pad: int = 50256,
+    ignore_index: int = -100,
+    allowed_max_length: int | None = None,
+    mask_instruction: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Texts of token ids -> inputs (B, T) and targets (B, T), int64; T the longest text's length.
+
+    Each text is padded by one `pad` and then to the longest; inputs are all but the last id, targets all but the first.
+    The first pad in a row's targets stays, so that the model learns to end; those behind it become `ignore_index`. With
+    `mask_instruction` so do all targets that are part of the prompt: that asks for Encoded, which know where it ends.
+    At last both are cut to `allowed_max_length`.
+    """
+    rows = [item.ids if isinstance(item, Encoded) else list(item) for item in batch]
+    if not rows:
+        raise ValueError("an empty batch: give at least one text")
+    if mask_instruction and not all(isinstance(item, Encoded) for item in batch):
+        raise TypeError("mask_instruction: bare ids do not say where the prompt ends: give Encoded(prompt, ids)")
+    width = max(map(len, rows))
+    inputs, targets = [], []
+    for item, ids in zip(batch, rows, strict=True):
+        ids = [*ids, pad]
+        wanted = ids[1:] + [ignore_index] * (width + 1 - len(ids))
+        if mask_instruction and isinstance(item, Encoded):
+            hidden = max(item.prompt - 1, 0)
+            wanted = [ignore_index] * hidden + wanted[hidden:]
+        inputs.append((ids + [pad] * width)[:width][:allowed_max_length])
+        targets.append(wanted[:allowed_max_length])
+    return tl.tensor(inputs, tl.int64), tl.tensor(targets, tl.int64)
+
+
+# ----- the end of a text ------------------------------------------------------------------------------------------
+
+
+def with_end_of_text(model: GPT, tokenizer: Tokenizer) -> tuple[GPT, Tokenizer]:
+    """Model and tokenizer that know the end of text: the same where they do, else with one token more.
+
+    Characters have no such token. It becomes the last id, and its row of the embedding (and of the head) is drawn as
+    those of a new model; all other weights are the same. ValueError for another tokenizer without an end.
+    """
+    if END_OF_TEXT in tokenizer.special_tokens:
+        return model, tokenizer
+    if not isinstance(tokenizer, CharTokenizer):
+        raise ValueError(f"{tokenizer} has no {END_OF_TEXT} token, and so no way to end an answer: use bpe or char")
+    wider = CharTokenizer(tokenizer.characters, special_tokens=(END_OF_TEXT,))
+    grown = GPT(replace(model.config, vocab_size=wider.vocab_size))
+    for (_, p), (_, old) in zip(grown.named_parameters(), model.named_parameters(), strict=True):
+        p.data[: len(old)] = old.data
+        p.changed()
+    return grown, wider
