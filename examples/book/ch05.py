@@ -250,7 +250,7 @@ def draw(history: list[list[float]], path: Path) -> None:
     axes = figure.subplots()
     axes.plot(epochs, training, "o-", color="#2f6fb5", markersize=3, label="training")
     axes.plot(epochs, validation, "o--", color="#c2410c", markersize=3, label="validation")
-    axes.set(xlabel="epochs", ylabel="loss (nats per token)", ylim=(0, None))
+    axes.set(xlabel="epochs", ylabel="loss (nats per token)", ylim=(0, 1.05 * max(*training, *validation)))
     axes.secondary_xaxis(
         "top", functions=(lambda e: e * len(train_loader) * 2 * T, lambda n: n / (len(train_loader) * 2 * T))
     ).set_xlabel("tokens seen")
@@ -390,8 +390,8 @@ if options.steps == 90:
 # ## 5.5 GPT-2's weights
 #
 # The same class holds OpenAI's weights: with biases on queries, keys and values, and a head tied to the token
-# embedding. They are 0.5 GB that this script does not fetch unasked; `--gpt2` names a folder that has them, or fetches them with
-# `--gpt2 gpt2`.
+# embedding. They are 0.5 GB that this script does not fetch unasked: `--gpt2` names a folder that has them, or
+# fetches them, as in `--gpt2 gpt2`.
 #
 # **Exercises 5.5 and 5.6.** The loss of those weights on the story, which is about the same on both of its parts: this
 # model has not learned it by heart. A larger one, `--gpt2 gpt2-xl`, is better still.

@@ -1,0 +1,225 @@
+# %% [markdown]
+# # Chapter 2: text
+#
+# A model computes with vectors, so text has to become numbers: words or pieces of words become ids, and each id selects
+# a row of a matrix. This chapter builds the way from a file of characters to batches of vectors.
+#
+#     python examples/book/ch02.py
+
+# %%
+import re
+from dataclasses import dataclass
+
+import page
+from page import compare
+
+import tensorlite as tl
+from gpt import corpus
+from gpt.tokenizer import END_OF_TEXT, WordTokenizer
+from tensorlite import nn
+from tensorlite.data import DataLoader, Windows
+
+
+@dataclass
+class Options:
+    """Chapter 2: text."""
+
+
+page.options(Options)
+
+# %% [markdown]
+# ## 2.2 Words
+#
+# The text is a short story by Edith Wharton. Split wherever there is white space or punctuation, keep the punctuation
+# as words of its own, and drop the white space. The parentheses around the pattern are what keeps the separators.
+
+# %%
+text = corpus.read_text(page.data("the-verdict"))
+compare("characters", len(text), "20479")
+
+pieces = re.split(r"([,.:;?_!\"()']|--|\s)", text)
+words = [word for piece in pieces if (word := piece.strip())]
+print(words[:10])
+compare("words", len(words), "4690")
+
+# %% [markdown]
+# ## 2.3 Ids
+#
+# Each different word gets a number: its place in the sorted list of all of them. Capitals sort before small letters,
+# and punctuation before both.
+
+# %%
+vocabulary = {word: id for id, word in enumerate(sorted(set(words)))}
+compare("different words", len(vocabulary), "1130")
+compare("ids of ! \" ' ( ) , -- . : ; ?", [vocabulary[mark] for mark in "! \" ' ( ) , -- . : ; ?".split()],
+        "0 1 2 3 4 5 6 7 8 9 10")  # fmt: skip
+compare("id of Hermia", vocabulary["Hermia"], "50")
+
+# %% [markdown]
+# A tokenizer is this dictionary and its reverse. `WordTokenizer` splits in the same way; decoding joins with spaces and
+# takes back those before punctuation, so the words come back but not quite the spacing.
+
+# %%
+tokenizer = WordTokenizer.train(text)
+ids = tokenizer.encode('"It\'s the last he painted, you know," \n Mrs. Gisburn said with pardonable pride.')
+compare("a sentence's ids", ids, "1 56 2 850 988 602 533 746 5 1126 596 5 1 67 7 38 851 1108 754 793 7")
+compare("and back", tokenizer.decode(ids),
+        "\" It' s the last he painted, you know,\" Mrs. Gisburn said with pardonable pride.")  # fmt: skip
+
+# %% [markdown]
+# A word that the story does not have has no id. The error says which one, and what can be done:
+
+# %%
+try:
+    tokenizer.encode("Hello, do you like tea?")
+except ValueError as error:
+    print(error)
+
+# %% [markdown]
+# ## 2.4 Special tokens
+#
+# Two more words at the end of the vocabulary: one for everything unknown, and one that says where a text ends, so that
+# many texts can be put into one row.
+
+# %%
+tokenizer = WordTokenizer.train(text, unknown=True)
+compare("different words, with the special ones", tokenizer.vocab_size, "1132")
+compare("ids of the special ones", list(tokenizer.special_tokens.values()), "1130 1131")
+
+two = f"Hello, do you like tea? {END_OF_TEXT} In the sunlit terraces of the palace."
+ids = tokenizer.encode(two)
+compare("two texts in one", ids, "1131 5 355 1126 628 975 10 1130 55 988 956 984 722 988 1131 7")
+compare("and back", tokenizer.decode(ids),
+        "<|unk|>, do you like tea? <|endoftext|> In the sunlit terraces of the <|unk|>.")  # fmt: skip
+
+# %% [markdown]
+# ## 2.5 Pairs of bytes
+#
+# GPT-2's tokenizer has no unknown words. It starts from bytes, of which every text is made, and joins pairs that were
+# often neighbours in the text it was made from, until there are 50,257 tokens: frequent words are one token, rare ones
+# several. A text may hold what looks like a special token without being meant so; one has to say that it is allowed.
+
+# %%
+gpt2 = page.tokenizer()
+compare("tokens of GPT-2", gpt2.vocab_size, "50257")
+
+two = f"Hello, do you like tea? {END_OF_TEXT} In the sunlit terracesof someunknownPlace."
+ids = gpt2.encode(two, allowed_special={END_OF_TEXT})
+compare(
+    "two texts in pairs of bytes", ids,
+    "15496 11 466 345 588 8887 30 220 50256 554 262 4252 18250 8812 2114 1659 617 34680 27271 13",
+)  # fmt: skip
+compare("and back", gpt2.decode(ids), two)
+try:
+    gpt2.encode(two)
+except ValueError as error:
+    print(error)
+
+# %% [markdown]
+# **Exercise 2.1.** Words that nobody has ever seen fall into known pieces, and come back from them:
+
+# %%
+ids = gpt2.encode("Akwirw ier")
+compare("unknown words", ids, "33901 86 343 86 220 959")
+print([gpt2.decode([id]) for id in ids])
+compare("and back", gpt2.decode(ids), "Akwirw ier")
+
+# %% [markdown]
+# ## 2.6 What comes next
+#
+# A language model learns to say the next token, so the text is its own answer: the targets are the inputs, moved by
+# one place.
+
+# %%
+ids = gpt2.encode(text)
+compare("tokens of the story", len(ids), "5145")
+print(len(set(ids)), "of them different")
+compare("inputs", ids[50:54], "290 4920 2241 287")
+compare("targets", ids[51:55], "4920 2241 287 257")
+for end in range(51, 55):
+    print(f"{gpt2.decode(ids[50:end])!r} -> {gpt2.decode(ids[end : end + 1])!r}")
+
+# %% [markdown]
+# `Windows` cuts the row of tokens into examples of `length` tokens, beginning every `stride` tokens, and a DataLoader
+# makes batches of them. With stride 1 the second example is the first one, moved by one.
+
+# %%
+batches = list(DataLoader(Windows(ids, length=4, stride=1), batch_size=1))
+compare("first inputs, stride 1", batches[0][0], "40 367 2885 1464")
+compare("first targets", batches[0][1], "367 2885 1464 1807")
+compare("second inputs", batches[1][0], "367 2885 1464 1807")
+compare("second targets", batches[1][1], "2885 1464 1807 3619")
+print("examples of the story:", {(length, stride): len(Windows(ids, length, stride))
+                                 for length, stride in [(256, 256), (256, 128), (4, 1)]})  # fmt: skip
+
+# %% [markdown]
+# **Exercise 2.2.** Other lengths and strides. With a stride as long as the window no token is seen twice in an epoch;
+# with a shorter one the examples overlap.
+
+# %%
+x, _ = next(iter(DataLoader(Windows(ids, length=2, stride=2), batch_size=4)))
+compare("length 2, stride 2", x, "40 367  2885 1464  1807 3619  402 271")
+x, _ = next(iter(DataLoader(Windows(ids, length=8, stride=2), batch_size=4)))
+compare(
+    "length 8, stride 2", x,
+    "40 367 2885 1464 1807 3619 402 271  2885 1464 1807 3619 402 271 10899 2138  "
+    "1807 3619 402 271 10899 2138 257 7026  402 271 10899 2138 257 7026 15632 438",
+)  # fmt: skip
+
+# %%
+x, y = next(iter(DataLoader(Windows(ids, length=4, stride=4), batch_size=8)))
+compare(
+    "a batch of eight, inputs", x,
+    "40 367 2885 1464  1807 3619 402 271  10899 2138 257 7026  15632 438 2016 257  "
+    "922 5891 1576 438  568 340 373 645  1049 5975 284 502  284 3285 326 11",
+)  # fmt: skip
+compare(
+    "a batch of eight, targets", y,
+    "367 2885 1464 1807  3619 402 271 10899  2138 257 7026 15632  438 2016 257 922  "
+    "5891 1576 438 568  340 373 645 1049  5975 284 502 284  3285 326 11 287",
+)  # fmt: skip
+
+# %% [markdown]
+# A text that is shorter than one window cannot make an example. That is an error here and not an empty loader, whose
+# mean loss would be nan:
+
+# %%
+try:
+    Windows(ids[:100], length=256, stride=256)
+except ValueError as error:
+    print(error)
+
+# %% [markdown]
+# ## 2.7 Vectors
+#
+# An embedding is a matrix with a row for each id, random at first and learned like everything else. To look ids up is
+# to take those rows. The seed makes the page's random numbers.
+
+# %%
+tl.manual_seed(123)
+embedding = nn.Embedding(6, 3)
+compare(
+    "a matrix for six ids", embedding.weight,
+    "0.3374 -0.1778 -0.1690  0.9178 1.5810 1.3010  1.2753 -0.2010 -0.1606  "
+    "-0.4015 0.9666 -1.1481  -1.1589 0.3255 -0.6315  -2.8400 -0.7849 -1.4096",
+)  # fmt: skip
+compare("id 3", embedding(tl.tensor([3])), "-0.4015 0.9666 -1.1481")
+compare(
+    "ids 2, 3, 5, 1", embedding(tl.tensor([2, 3, 5, 1])),
+    "1.2753 -0.2010 -0.1606  -0.4015 0.9666 -1.1481  -2.8400 -0.7849 -1.4096  0.9178 1.5810 1.3010",
+)  # fmt: skip
+
+# %% [markdown]
+# ## 2.8 Places
+#
+# The same token at another place would have the same vector, and attention, which comes next, does not see places by
+# itself. So each place has a vector of its own, learned too, and the two are added: (B, T, D) + (T, D).
+
+# %%
+token_embedding = nn.Embedding(50257, 256)
+place_embedding = nn.Embedding(4, 256)
+vectors = token_embedding(x) + place_embedding(tl.arange(4))
+compare("shape of a batch of vectors", list(vectors.shape), "8 4 256")
+
+# %%
+page.summary()

@@ -1,0 +1,287 @@
+# %% [markdown]
+# # Chapter 3: attention
+#
+# Each token's vector is to take in what matters from the others. How much each of the others matters is a number, its
+# weight; the weights are positive and add up to one; the result is an average. Everything below is a way to come to
+# these weights.
+#
+#     python examples/book/ch03.py
+
+# %%
+import math
+from dataclasses import dataclass
+
+import page
+from page import compare
+
+import tensorlite as tl
+from gpt.attention import CausalAttention, ConcatenatedHeads, MultiHeadAttention, SelfAttention
+from tensorlite import fused, nn
+
+
+@dataclass
+class Options:
+    """Chapter 3: attention."""
+
+
+page.options(Options)
+
+# %% [markdown]
+# ## 3.3 Without anything to learn
+#
+# Six tokens of three numbers each. How much do two tokens have to do with each other? Here: as much as their inner
+# product says. For the second token:
+
+# %%
+inputs = tl.tensor([
+    [0.43, 0.15, 0.89],  # Your
+    [0.55, 0.87, 0.66],  # journey
+    [0.57, 0.85, 0.64],  # starts
+    [0.22, 0.58, 0.33],  # with
+    [0.77, 0.25, 0.10],  # one
+    [0.05, 0.80, 0.55],  # step
+])  # fmt: skip
+scores = inputs @ inputs[1]
+compare("scores of token 2", scores, "0.9544 1.4950 1.4754 0.8434 0.7070 1.0865")
+
+# %% [markdown]
+# Dividing by the sum would make them add up to one, but not be positive. Softmax does both: exponentials first. Written
+# out it overflows where a score is large; `fused.softmax` takes the largest score off all of them before.
+
+# %%
+compare("divided by their sum", scores / scores.sum(), "0.1455 0.2278 0.2249 0.1285 0.1077 0.1656")
+compare("softmax, written out", scores.exp() / scores.exp().sum(), "0.1385 0.2379 0.2333 0.1240 0.1082 0.1581")
+weights = fused.softmax(scores)
+compare("softmax", weights, "0.1385 0.2379 0.2333 0.1240 0.1082 0.1581")
+print("scores of 1000:", fused.softmax(tl.tensor([1000.0, 1000.0])), "written out: inf / inf")
+
+# %%
+compare("what token 2 takes in", weights @ inputs, "0.4419 0.6515 0.5683")
+
+# %% [markdown]
+# All six at once are two products of matrices.
+
+# %%
+scores = inputs @ inputs.T
+compare(
+    "all scores", scores,
+    "0.9995 0.9544 0.9422 0.4753 0.4576 0.6310  0.9544 1.4950 1.4754 0.8434 0.7070 1.0865  "
+    "0.9422 1.4754 1.4570 0.8296 0.7154 1.0605  0.4753 0.8434 0.8296 0.4937 0.3474 0.6565  "
+    "0.4576 0.7070 0.7154 0.3474 0.6654 0.2935  0.6310 1.0865 1.0605 0.6565 0.2935 0.9450",
+)  # fmt: skip
+weights = fused.softmax(scores)
+compare(
+    "all weights", weights,
+    "0.2098 0.2006 0.1981 0.1242 0.1220 0.1452  0.1385 0.2379 0.2333 0.1240 0.1082 0.1581  "
+    "0.1390 0.2369 0.2326 0.1242 0.1108 0.1565  0.1435 0.2074 0.2046 0.1462 0.1263 0.1720  "
+    "0.1526 0.1958 0.1975 0.1367 0.1879 0.1295  0.1385 0.2184 0.2128 0.1420 0.0988 0.1896",
+)  # fmt: skip
+compare("each row's sum", weights.sum(axis=-1), "1.0000 1.0000 1.0000 1.0000 1.0000 1.0000")
+compare(
+    "all results", weights @ inputs,
+    "0.4421 0.5931 0.5790  0.4419 0.6515 0.5683  0.4431 0.6496 0.5671  "
+    "0.4304 0.6298 0.5510  0.4671 0.5910 0.5266  0.4177 0.6503 0.5645",
+)  # fmt: skip
+
+# %% [markdown]
+# ## 3.4 With weights to learn
+#
+# What a token asks for, how it answers others and what it has to say need not be the same vector. Three matrices make
+# three of it: the query, the key and the value. The scores, queries times keys, grow with the number of entries they
+# sum over; divided by its square root they stay of a size for which softmax has a gradient.
+
+# %%
+d_in, d_out = 3, 2
+tl.manual_seed(123)
+W_query, W_key, W_value = (tl.rand(d_in, d_out) for _ in range(3))
+query = inputs[1] @ W_query
+keys, values = inputs @ W_key, inputs @ W_value
+compare("query of token 2", query, "0.4306 1.4551")
+compare("its score with itself", query @ keys[1], "1.8524")
+scores = keys @ query
+compare("its scores", scores, "1.2705 1.8524 1.8111 1.0795 0.5577 1.5440")
+weights = fused.softmax(scores / math.sqrt(d_out))
+compare("its weights", weights, "0.1500 0.2264 0.2199 0.1311 0.0906 0.1820")
+compare("what it takes in", weights @ values, "0.3061 0.8210")
+
+
+# %% [markdown]
+# The same as a module. Its attributes are its parameters; there is nothing to register.
+
+
+# %%
+class RawSelfAttention(nn.Module):
+    """softmax(q k^T / sqrt(d_out)) v with three bare matrices."""
+
+    def __init__(self, d_in: int, d_out: int):
+        self.W_query = nn.Parameter(tl.rand(d_in, d_out))
+        self.W_key = nn.Parameter(tl.rand(d_in, d_out))
+        self.W_value = nn.Parameter(tl.rand(d_in, d_out))
+
+    def forward(self, x: tl.Tensor) -> tl.Tensor:
+        q, k, v = x @ self.W_query, x @ self.W_key, x @ self.W_value  # (T, d_out)
+        return fused.softmax(q @ k.T / math.sqrt(k.shape[-1])) @ v
+
+
+tl.manual_seed(123)
+raw = RawSelfAttention(d_in, d_out)
+compare(
+    "self-attention, bare matrices", raw(inputs),
+    "0.2996 0.8053  0.3061 0.8210  0.3058 0.8203  0.2948 0.7939  0.2927 0.7891  0.2990 0.8040",
+)  # fmt: skip
+
+# %% [markdown]
+# `nn.Linear` holds such a matrix too, transposed, and starts it from smaller numbers around zero: training goes better
+# from there. `SelfAttention` is made of three of them.
+
+# %%
+tl.manual_seed(789)
+attention = SelfAttention(d_in, d_out)
+compare(
+    "self-attention, Linear", attention(inputs),
+    "-0.0739 0.0713  -0.0748 0.0703  -0.0749 0.0702  -0.0760 0.0685  -0.0763 0.0679  -0.0754 0.0693",
+)  # fmt: skip
+
+# %% [markdown]
+# **Exercise 3.1.** The two differ in nothing but their numbers: given those of the Linear layers, turned around, the
+# bare matrices give the same result.
+
+# %%
+raw.load_state_dict({
+    name: getattr(attention, name).weight.T.detach().clone() for name in ("W_query", "W_key", "W_value")
+})  # fmt: skip
+compare(
+    "bare matrices with the other's numbers", raw(inputs),
+    "-0.0739 0.0713  -0.0748 0.0703  -0.0749 0.0702  -0.0760 0.0685  -0.0763 0.0679  -0.0754 0.0693",
+)  # fmt: skip
+
+# %% [markdown]
+# ## 3.5 Only what came before
+#
+# A model that is to say the next token must not see it. Above the diagonal the weights have to be zero. One can set
+# them to zero and divide each row by what is left:
+
+# %%
+scores = attention.W_query(inputs) @ attention.W_key(inputs).T
+weights = fused.softmax(scores / math.sqrt(d_out))
+compare(
+    "weights, nothing hidden", weights,
+    "0.1921 0.1646 0.1652 0.1550 0.1721 0.1510  0.2041 0.1659 0.1662 0.1496 0.1665 0.1477  "
+    "0.2036 0.1659 0.1662 0.1498 0.1664 0.1480  0.1869 0.1667 0.1668 0.1571 0.1661 0.1564  "
+    "0.1830 0.1669 0.1670 0.1588 0.1658 0.1585  0.1935 0.1663 0.1666 0.1542 0.1666 0.1529",
+)  # fmt: skip
+HIDDEN = (
+    "1.0000 0.0000 0.0000 0.0000 0.0000 0.0000  0.5517 0.4483 0.0000 0.0000 0.0000 0.0000  "
+    "0.3800 0.3097 0.3103 0.0000 0.0000 0.0000  0.2758 0.2460 0.2462 0.2319 0.0000 0.0000  "
+    "0.2175 0.1983 0.1984 0.1888 0.1971 0.0000  0.1935 0.1663 0.1666 0.1542 0.1666 0.1529"
+)
+lower = weights.tril()
+compare("zeros, then divided by the sums", lower / lower.sum(axis=-1, keepdims=True), HIDDEN)
+
+# %% [markdown]
+# Or, in one step less: a score of minus infinity becomes a weight of exactly zero, and softmax shares out the rest.
+
+# %%
+later = tl.ones((6, 6)).triu(1).astype(tl.bool_)
+masked = scores.masked_fill(later, -math.inf)
+compare(
+    "scores that remain", [row[: i + 1] for i, row in enumerate(masked.tolist())],
+    "0.2899  0.4656 0.1723  0.4594 0.1703 0.1731  0.2642 0.1024 0.1036 0.0186  "
+    "0.2183 0.0874 0.0882 0.0177 0.0786  0.3408 0.1270 0.1290 0.0198 0.1290 0.0078",
+)  # fmt: skip
+weights = fused.softmax(masked / math.sqrt(d_out))
+compare("minus infinity, then softmax", weights, HIDDEN)
+
+# %% [markdown]
+# **Dropout.** In training some weights are set to zero at random, so that no token can rely on a single other one; the
+# others are made larger by the share that went missing, here twice as large. Which ones is drawn from the same stream
+# as everything else. (The page warns that this may look different on other systems; here it does not depend on any.)
+
+# %%
+tl.manual_seed(123)
+dropout = nn.Dropout(0.5)
+compare(
+    "half of 36 ones", dropout(tl.ones((6, 6))),
+    "2. 2. 0. 2. 2. 0.  0. 0. 0. 2. 0. 2.  2. 2. 2. 2. 0. 2.  0. 2. 2. 0. 0. 2.  0. 2. 0. 2. 0. 2.  0. 2. 2. 2. 2. 0.",
+)  # fmt: skip
+tl.manual_seed(123)
+compare(
+    "half of the weights", dropout(weights),
+    "2.0000 0.0000 0.0000 0.0000 0.0000 0.0000  0.0000 0.0000 0.0000 0.0000 0.0000 0.0000  "
+    "0.7599 0.6194 0.6206 0.0000 0.0000 0.0000  0.0000 0.4921 0.4925 0.0000 0.0000 0.0000  "
+    "0.0000 0.3966 0.0000 0.3775 0.0000 0.0000  0.0000 0.3327 0.3331 0.3084 0.3331 0.0000",
+)  # fmt: skip
+
+# %% [markdown]
+# `CausalAttention` is all of this, for batches of texts. Two copies of the six tokens are a batch:
+
+# %%
+batch = tl.stack([inputs, inputs])  # (2, 6, 3)
+tl.manual_seed(123)
+causal = CausalAttention(d_in, d_out, context_length=6, dropout=0.0)
+CAUSAL = "-0.4519 0.2216  -0.5874 0.0058  -0.6300 -0.0632  -0.5675 -0.0843  -0.5526 -0.0981  -0.5299 -0.1081"
+compare("causal attention, first text", causal(batch)[0], CAUSAL)
+compare("second text", causal(batch)[1], CAUSAL)
+
+# %% [markdown]
+# ## 3.6 Heads
+#
+# One set of weights is one way to look around. Several heads look in several ways; what they find is put side by side,
+# so two heads of two numbers make four.
+
+# %%
+tl.manual_seed(123)
+heads = ConcatenatedHeads(d_in, d_out, context_length=6, dropout=0.0, num_heads=2)
+compare("shape of two heads", list(heads(batch).shape), "2 6 4")
+compare(
+    "two heads side by side", heads(batch)[0],
+    "-0.4519 0.2216 0.4772 0.1063  -0.5874 0.0058 0.5891 0.3257  -0.6300 -0.0632 0.6202 0.3860  "
+    "-0.5675 -0.0843 0.5478 0.3589  -0.5526 -0.0981 0.5321 0.3428  -0.5299 -0.1081 0.5077 0.3493",
+)  # fmt: skip
+
+# %% [markdown]
+# **Exercise 3.2.** For two numbers per token instead of four, each head gives one:
+
+# %%
+tl.manual_seed(123)
+heads = ConcatenatedHeads(d_in, 1, context_length=6, dropout=0.0, num_heads=2)
+compare("shape of two heads of one number", list(heads(batch).shape), "2 6 2")
+
+# %% [markdown]
+# All heads in one product: a matrix for all queries, whose result is cut into heads by reshaping, and the same for keys
+# and values. A product of four-dimensional tensors is a product of matrices for each text and each head:
+
+# %%
+a = tl.tensor([[
+    [[0.2745, 0.6584, 0.2775, 0.8573], [0.8993, 0.0390, 0.9268, 0.7388], [0.7179, 0.7058, 0.9156, 0.4340]],
+    [[0.0772, 0.3565, 0.1479, 0.5331], [0.4066, 0.2318, 0.4545, 0.9737], [0.4606, 0.5159, 0.4220, 0.5786]],
+]])  # fmt: skip  # (1, 2, 3, 4): B texts, H heads, T positions, D channels
+compare(
+    "products of all heads", a @ a.swapaxes(2, 3),
+    "1.3208 1.1631 1.2879  1.1631 2.2150 1.8424  1.2879 1.8424 2.0402  "
+    "0.4391 0.7003 0.5903  0.7003 1.3737 1.0620  0.5903 1.0620 0.9912",
+)  # fmt: skip
+compare(
+    "the second head alone", a[0, 1] @ a[0, 1].T,
+    "0.4391 0.7003 0.5903  0.7003 1.3737 1.0620  0.5903 1.0620 0.9912",
+)  # fmt: skip
+
+# %% [markdown]
+# `MultiHeadAttention` does so, and mixes the heads by one more Linear at the end.
+
+# %%
+tl.manual_seed(123)
+attention = MultiHeadAttention(d_in, d_out, context_length=6, dropout=0.0, num_heads=2)
+HEADS = "0.3190 0.4858  0.2943 0.3897  0.2856 0.3593  0.2693 0.3873  0.2639 0.3928  0.2575 0.4028"
+compare("multi-head attention, first text", attention(batch)[0], HEADS)
+compare("second text", attention(batch)[1], HEADS)
+
+# %% [markdown]
+# **Exercise 3.3.** As large as in the smallest GPT-2: 768 numbers, 12 heads, 1,024 tokens.
+
+# %%
+attention = MultiHeadAttention(768, 768, context_length=1024, dropout=0.0, num_heads=12)
+print(f"{attention.num_parameters():,} parameters, heads of {768 // attention.num_heads} numbers")
+
+# %%
+page.summary()
