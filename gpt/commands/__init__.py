@@ -7,14 +7,20 @@ does it and returns the exit status. Where flags start from something else than 
 
 from .data import Data
 from .doctor import Doctor
+from .evaluate import Evaluate
+from .export import Export
 from .generate import Generate
+from .import_ import Import
 from .params import Params
 from .train import Train
 
 COMMANDS: dict[str, type] = {
     "train": Train,
     "generate": Generate,
+    "evaluate": Evaluate,
     "params": Params,
     "data": Data,
+    "import": Import,
+    "export": Export,
     "doctor": Doctor,
 }

@@ -1,0 +1,23 @@
+"""`gpt export`: a run becomes a folder that transformers loads."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from tyro.conf import Positional
+
+from .. import pretrained
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write a run as transformers loads it: AutoModelForCausalLM and AutoTokenizer, from_pretrained(FOLDER)."""
+
+    run: Positional[Path]  # directory of the run
+    folder: Positional[Path]  # the new folder
+
+    def __call__(self) -> int:
+        pretrained.export_run(self.run, self.folder)
+        names = ", ".join(sorted(path.name for path in self.folder.iterdir()))
+        Console().print(f"{self.folder}: {names}", markup=False, highlight=False, soft_wrap=True)
+        return 0

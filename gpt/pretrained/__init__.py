@@ -1,0 +1,19 @@
+"""GPT-2's weights, in from files that others wrote and out into files that others read.
+
+    model = pretrained.load("gpt2-folder")                      # a GPT; model.config says its shape
+    tokenizer = pretrained.load_tokenizer("gpt2-folder", model.config.vocab_size)
+    pretrained.import_folder("gpt2-folder", "runs/gpt2")        # the same as a run, for `gpt generate` and the rest
+    pretrained.export_run("runs/gpt2", "folder")                # what transformers' from_pretrained loads
+
+Two formats are read, told apart by what lies in the folder: Hugging Face's (config.json, model.safetensors, or shards
+and their index) and OpenAI's own release of 2019 (hparams.json and a TensorFlow checkpoint; TensorFlow is not needed).
+One is written, Hugging Face's.
+
+One idea: all of it is checked before any of it is used, and then it goes through memory one Tensor at a time. What it
+refuses: pickles, and every model that is not exactly ours; the error lists all that does not fit, not just the first.
+"""
+
+from .reading import load, load_tokenizer
+from .runs import export_run, import_folder
+
+__all__ = ["export_run", "import_folder", "load", "load_tokenizer"]

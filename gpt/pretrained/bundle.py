@@ -1,0 +1,161 @@
+"""TensorFlow's checkpoints (its "tensor bundle"), read without TensorFlow.
+
+One idea: nothing is believed before its checksum was compared. A bundle is an index and one or more data files. The
+index is a table as LevelDB has it: blocks of sorted keys and values, a block that finds them, and a footer that finds
+that. A value is a protocol buffer and says of one Tensor its dtype, shape, data file, place and checksum. The data are
+the values themselves, little-endian, in C order. Every checksum is a masked CRC-32C.
+
+What it refuses: compressed blocks, Tensors cut into slices, and bundles of big-endian machines.
+Formats: https://github.com/google/leveldb/blob/main/doc/table_format.md, tensorflow/core/util/tensor_bundle and
+tensorflow/core/protobuf/tensor_bundle.proto, https://protobuf.dev/programming-guides/encoding.
+"""
+
+import math
+import struct
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+
+from tensorlite.io import Entry
+
+MAGIC = 0xDB4775248B80FB57
+FOOTER = 48  # bytes: two places of blocks, filled up with zeros, and the magic number
+DTYPES = {
+    1: ("float32", 4),
+    2: ("float64", 8),
+    3: ("int32", 4),
+    9: ("int64", 8),
+    14: ("bfloat16", 2),
+    19: ("float16", 2),
+}
+PIECE = 1 << 20  # bytes of data in memory while checksums are computed
+
+
+def entries(prefix: Path) -> dict[str, Entry]:
+    """The Tensors of the bundle PREFIX.index, PREFIX.data-00000-of-00001, ...: all checksums were compared.
+
+    ValueError says in a sentence which file is damaged or is not one that can be read; FileNotFoundError which is
+    missing.
+    """
+    index = prefix.with_name(prefix.name + ".index")
+    data = index.read_bytes()
+    try:
+        found = dict(_table(data))
+        header = _fields(found.pop(b""))
+        shards = _one(header, 1, 0)
+        if _one(header, 2, 0):
+            raise ValueError("it was written on a big-endian machine")
+        files = [prefix.with_name(f"{prefix.name}.data-{i:05d}-of-{shards:05d}") for i in range(min(shards, 1000))]
+        named = {key.decode(): _fields(value) for key, value in found.items()}
+        return {name: _entry(name, message, files) for name, message in named.items()}
+    except (LookupError, struct.error, TypeError, UnicodeDecodeError):
+        raise ValueError(f"{index} is not the index of a TensorFlow checkpoint, or it is damaged") from None
+    except ValueError as error:
+        raise ValueError(f"{index} cannot be used: {error}") from None
+
+
+def _entry(name: str, message: dict[int, list[Any]], files: list[Path]) -> Entry:
+    """The Tensor that a BundleEntryProto describes, its data compared with their checksum."""
+    if message[7]:
+        raise ValueError(f"{name} is cut into slices (a partitioned variable): save it whole")
+    dtype, itemsize = DTYPES.get(_one(message, 1, 0), (f"number {_one(message, 1, 0)} of TensorFlow", 0))
+    dims = _fields(_one(message, 2, b""))[2]
+    shape = tuple(_one(_fields(dim), 1, 0) for dim in dims)
+    file, offset, size = files[_one(message, 3, 0)], _one(message, 4, 0), _one(message, 5, 0)
+    if itemsize and math.prod(shape) * itemsize != size:
+        raise ValueError(f"{name} has {size} bytes, which are not {shape} of {dtype}")
+    if file.stat().st_size < offset + size:
+        raise ValueError(f"{file} is cut off: {name} ends at byte {offset + size:,} of {file.stat().st_size:,}")
+    crc = 0
+    with open(file, "rb") as opened:
+        opened.seek(offset)
+        for start in range(0, size, PIECE):
+            crc = google_crc32c.extend(crc, opened.read(min(PIECE, size - start)))
+    if _masked(crc) != _one(message, 6, 0):
+        raise ValueError(f"{name} has another checksum in {file}, which is damaged: fetch it again")
+    return Entry(file, name, dtype, shape, offset)
+
+
+def _masked(crc: int) -> int:
+    """LevelDB's mask: a checksum of data that hold checksums would be weak."""
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+# ----- LevelDB's table --------------------------------------------------------------------------------------------
+
+
+def _table(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Keys and values in the order of the keys."""
+    if len(data) < FOOTER or struct.unpack("<Q", data[-8:])[0] != MAGIC:
+        raise ValueError("it is not a table of LevelDB's kind, or it is cut off")
+    footer = data[-FOOTER:-8]
+    _, _, at = _handle(footer, 0)  # of a block that describes filters: TensorFlow has none
+    begin, size, _ = _handle(footer, at)
+    for _, handle in _block(data, begin, size):
+        begin, size, _ = _handle(handle, 0)
+        yield from _block(data, begin, size)
+
+
+def _block(data: bytes, begin: int, size: int) -> Iterator[tuple[bytes, bytes]]:
+    """Keys and values of a block. A key is written as what it does not share with the key before."""
+    contents, kind, checksum = data[begin : begin + size], data[begin + size], data[begin + size + 1 : begin + size + 5]
+    if _masked(google_crc32c.value(data[begin : begin + size + 1])) != struct.unpack("<I", checksum)[0]:
+        raise ValueError("the checksum of a block does not agree with it: it is damaged, fetch it again")
+    if kind != 0:
+        raise ValueError(f"it has a compressed block (kind {kind}): save the checkpoint without compression")
+    restarts = struct.unpack("<I", contents[-4:])[0]
+    at, end, key = 0, len(contents) - 4 * (restarts + 1), b""
+    while at < end:
+        shared, at = _varint(contents, at)
+        own, at = _varint(contents, at)
+        length, at = _varint(contents, at)
+        key = key[:shared] + contents[at : at + own]
+        yield key, contents[at + own : at + own + length]
+        at += own + length
+
+
+def _handle(data: bytes, at: int) -> tuple[int, int, int]:
+    """Where a block begins, its size, and where in `data` that was said to the end."""
+    begin, at = _varint(data, at)
+    size, at = _varint(data, at)
+    return begin, size, at
+
+
+# ----- protocol buffers -------------------------------------------------------------------------------------------
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    """The number that begins at `at`, seven bits a byte, and where it ends."""
+    value = shift = 0
+    while True:
+        byte = data[at]
+        value |= (byte & 127) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 128:
+            return value, at
+
+
+def _fields(message: bytes) -> dict[int, list[Any]]:
+    """The values of a message by the numbers of its fields, each as often as it is there; [] for others."""
+    found: dict[int, list[Any]] = defaultdict(list)
+    at = 0
+    while at < len(message):
+        tag, at = _varint(message, at)
+        kind, size = tag & 7, {1: 8, 5: 4}.get(tag & 7, 0)
+        if kind == 0:
+            value, at = _varint(message, at)
+            found[tag >> 3].append(value)
+            continue
+        if kind == 2:
+            size, at = _varint(message, at)
+        raw, at = message[at : at + size], at + size
+        found[tag >> 3].append(raw if kind == 2 else struct.unpack({8: "<Q", 4: "<I"}[size], raw)[0])
+    return found
+
+
+def _one(message: dict[int, list[Any]], field: int, absent: Any) -> Any:
+    """The value of a field that is there at most once; of several the last counts."""
+    return message[field][-1] if message[field] else absent

@@ -1,0 +1,108 @@
+"""Where our Parameters stand in GPT-2's files.
+
+One idea: one table serves both directions. GPT-2 keeps a Linear's matrix as (in, out), we as (out, in); and it keeps
+query, key and value side by side in `c_attn`. All else is the same under other names, which are here those of Hugging
+Face's files without their prefix `transformer.`.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import tensorlite as tl
+from tensorlite import Tensor
+from tensorlite.io import Entry
+
+from ..config import GPTConfig
+
+FLOATS = ("float32", "float16", "bfloat16")  # each becomes float32 exactly
+
+Shape = tuple[int, ...]
+
+
+class Place(NamedTuple):
+    """Where one of our Parameters stands in their files."""
+
+    name: str  # of their Tensor
+    part: int | None = None  # of three side by side: query, key, value
+    transposed: bool = False
+
+
+def places(config: GPTConfig) -> dict[str, Place]:
+    """Our name -> its place, for every Parameter of a GPT of that config."""
+    table = {
+        "token_embedding.weight": Place("wte.weight"),
+        "position_embedding.weight": Place("wpe.weight"),
+        "final_norm.weight": Place("ln_f.weight"),
+        "final_norm.bias": Place("ln_f.bias"),
+    }
+    if not config.tie_head:
+        table["head.weight"] = Place("lm_head.weight")
+    for i in range(config.n_layer):
+        for kind in ("weight", "bias"):
+            matrix = kind == "weight"
+            for norm, theirs in (("norm1", "ln_1"), ("norm2", "ln_2")):
+                table[f"blocks.{i}.{norm}.{kind}"] = Place(f"h.{i}.{theirs}.{kind}")
+            for linear, theirs in (
+                ("attention.out_proj", "attn.c_proj"),
+                ("feed_forward.expand", "mlp.c_fc"),
+                ("feed_forward.contract", "mlp.c_proj"),
+            ):
+                table[f"blocks.{i}.{linear}.{kind}"] = Place(f"h.{i}.{theirs}.{kind}", transposed=matrix)
+            for part, linear in enumerate(("W_query", "W_key", "W_value") if matrix or config.qkv_bias else ()):
+                table[f"blocks.{i}.attention.{linear}.{kind}"] = Place(f"h.{i}.attn.c_attn.{kind}", part, matrix)
+    return table
+
+
+def their_shapes(config: GPTConfig) -> dict[str, Shape]:
+    """The Tensors of their files, by name; c_attn's bias is among them also where we have none."""
+    C, V = config.n_embd, config.vocab_size
+    shapes: dict[str, Shape] = {"wte.weight": (V, C), "wpe.weight": (config.context_length, C)}
+    for i in range(config.n_layer):
+        for norm in ("ln_1", "ln_2"):
+            shapes |= {f"h.{i}.{norm}.weight": (C,), f"h.{i}.{norm}.bias": (C,)}
+        for linear, n_in, n_out in (
+            ("attn.c_attn", C, 3 * C), ("attn.c_proj", C, C), ("mlp.c_fc", C, 4 * C), ("mlp.c_proj", 4 * C, C),
+        ):  # fmt: skip
+            shapes |= {f"h.{i}.{linear}.weight": (n_in, n_out), f"h.{i}.{linear}.bias": (n_out,)}
+    shapes |= {"ln_f.weight": (C,), "ln_f.bias": (C,)}
+    return shapes if config.tie_head else shapes | {"lm_head.weight": (V, C)}
+
+
+def our_shapes(config: GPTConfig) -> dict[str, Shape]:
+    """The Parameters of a GPT of that config, by name."""
+    theirs, found = their_shapes(config), {}
+    for name, place in places(config).items():
+        *rows, columns = theirs[place.name]
+        shape = (*rows, columns if place.part is None else columns // 3)
+        found[name] = shape[::-1] if place.transposed else shape
+    return found
+
+
+def misfits(entries: Mapping[str, Entry], shapes: Mapping[str, Shape]) -> list[str]:
+    """All that keeps the Tensors of a file from being those of `shapes`, a phrase each; [] where they are."""
+    missing = [name for name in shapes if name not in entries]
+    unexpected = [name for name in entries if name not in shapes]
+    lists = (("missing", missing), ("unexpected", unexpected))
+    problems = [f"{kind} {', '.join(names)}" for kind, names in lists if names]
+    for name, shape in shapes.items():
+        if name in entries:
+            entry = entries[name]
+            if entry.shape != shape:
+                problems.append(f"{name} has shape {entry.shape} and not {shape}")
+            if entry.dtype not in FLOATS:
+                problems.append(f"{name} has dtype {entry.dtype} and not one of {', '.join(FLOATS)}")
+    return problems
+
+
+def to_ours(x: Tensor, place: Place) -> Tensor:
+    """Our Parameter, a view of their Tensor."""
+    if place.part is not None:
+        n = x.shape[-1] // 3
+        x = x[..., place.part * n : (place.part + 1) * n]  # (C, 3 C) -> (C, C), or (3 C,) -> (C,)
+    return x.T if place.transposed else x
+
+
+def to_theirs(parts: list[Tensor], place: Place) -> Tensor:
+    """Their Tensor, from the one or the three of ours that stand in it."""
+    parts = [x.T if place.transposed else x for x in parts]
+    return parts[0] if len(parts) == 1 else tl.concatenate(parts, axis=-1)

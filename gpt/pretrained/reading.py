@@ -1,0 +1,249 @@
+"""A folder with GPT-2's weights, as others lay it out: what it holds, checked, and read when it is asked for.
+
+One idea: both formats become the same Source, a GPTConfig and a place in a file for each Tensor under Hugging Face's
+names. So all that follows knows one format.
+"""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tensorlite import Tensor, io
+from tensorlite.io import Entry
+
+from ..config import GPTConfig
+from ..model import GPT
+from ..tokenizer import Tokenizer
+from . import bundle
+from .layout import misfits, places, their_shapes, to_ours
+from .vocabulary import read_tokenizer
+
+BUFFERS = re.compile(r"h\.\d+\.attn\.(masked_)?bias")  # constants that older files hold: the causal mask
+OPENAI_NAME = re.compile(r"model/(?:h(\d+)/)?((?:[a-z]+/)?[a-z0-9_]+?)(?:/([wbg]))?")
+EXPECTED: dict[str, tuple[Any, str]] = {  # in config.json: what is computed here, and what another value would change
+    "model_type": ("gpt2", "the model would be another one"),
+    "activation_function": ("gelu_new", "the feed-forward network would compute something else"),
+    "layer_norm_epsilon": (1e-5, "LayerNorm would compute something else"),
+    "scale_attn_weights": (True, "attention would not be divided by the square root of the heads' width"),
+    "scale_attn_by_inverse_layer_idx": (False, "attention would be scaled differently in each block"),
+    "add_cross_attention": (False, "there would be a second attention in each block"),
+    "pruned_heads": ({}, "blocks would have different numbers of heads"),
+    "quantization_config": (None, "the weights would be stored as codes"),
+}
+
+
+class Source(NamedTuple):
+    """A folder that can be used."""
+
+    folder: Path
+    format: str  # for people
+    config: GPTConfig
+    entries: dict[str, Entry]  # by Hugging Face's names, without the prefix
+
+    def read(self, name: str) -> Tensor:
+        """The Parameter of that name, ours, in float32; a view where theirs lies otherwise."""
+        place = places(self.config)[name]
+        return to_ours(self.entries[place.name].read_float32(), place)
+
+
+def load(folder: str | Path) -> GPT:
+    """The model in a folder of GPT-2's weights, ready to generate; `.config` says its shape.
+
+    In memory are the model and one Tensor. Errors as `find`.
+    """
+    source = find(Path(folder))
+    model = GPT(source.config)
+    for name, parameter in model.named_parameters():
+        parameter.data[...] = source.read(name).data
+        parameter.changed()
+    return model.eval()
+
+
+def load_tokenizer(folder: str | Path, vocab_size: int = 50257) -> Tokenizer:
+    """The tokenizer beside the weights, or GPT-2's where none is there (see vocabulary.read_tokenizer)."""
+    return read_tokenizer(Path(folder), vocab_size)
+
+
+def find(folder: Path) -> Source:
+    """What the folder holds, all of it checked but the weights' values.
+
+    FileNotFoundError or NotADirectoryError where there is no such folder or it lacks a file; ValueError, which lists
+    everything that is wrong, where what it holds is damaged or no model of ours.
+    """
+    if folder.is_file():
+        refuse_pickle(folder, folder.parent)
+        raise NotADirectoryError(f"{folder} is a file: name the folder with config.json and model.safetensors")
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no folder {folder}")
+    if (folder / "config.json").exists():
+        kind, config = "Hugging Face's", _config(folder / "config.json")
+        entries = _without_prefix(folder, _shards(folder))
+    elif (folder / "hparams.json").exists():
+        kind, config = "OpenAI's", _hparams(folder / "hparams.json")
+        entries = dict(_renamed(entry) for entry in bundle.entries(folder / "model.ckpt").values())
+    else:
+        for path in sorted(folder.iterdir()):
+            refuse_pickle(path, folder)
+        raise FileNotFoundError(
+            f"{folder} has neither config.json, as Hugging Face's folders, nor hparams.json, as OpenAI's release"
+        )
+    source = Source(folder, kind, config, entries)
+    _drop_tied_head(source)
+    if problems := misfits(entries, their_shapes(config)):
+        raise ValueError(f"the weights in {folder} are not those of its config: {'; '.join(problems)}")
+    return source
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object; a ValueError says where it is none."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} holds no JSON object but {type(value).__name__}")
+    return value
+
+
+def refuse_pickle(path: Path, folder: Path) -> None:
+    """A ValueError with the way to convert it, if that file is a pickle: its first bytes tell, not its name."""
+    if path.suffix not in (".bin", ".pt", ".pth", ".ckpt", ".pkl") or not path.is_file():
+        return
+    with open(path, "rb") as file:
+        if io.pickle_advice(file.read(8)):
+            raise ValueError(
+                f"{path} is a pickle, which can run any code when it is loaded; if you trust it, convert it where "
+                'transformers is installed: python -c "from transformers import GPT2LMHeadModel as M; '
+                f"M.from_pretrained('{folder}').save_pretrained('{folder}-safetensors')\""
+            )
+
+
+# ----- configs ----------------------------------------------------------------------------------------------------
+
+
+def _config(path: Path) -> GPTConfig:
+    """Hugging Face's config.json as ours."""
+    values = read_json(path)
+    problems = [
+        f"{name} is {values[name]!r} and must be {expected!r}: otherwise {otherwise}"
+        for name, (expected, otherwise) in EXPECTED.items()
+        if name in values and values[name] != expected and (values[name] or expected)
+    ]
+    n_embd, n_inner = values.get("n_embd"), values.get("n_inner")
+    if n_inner is not None and isinstance(n_embd, int) and n_inner != 4 * n_embd:
+        problems.append(
+            f"n_inner is {n_inner!r} and must be 4 * n_embd: the feed-forward network is four times as wide"
+        )
+    fields = {
+        "vocab_size": "vocab_size",
+        "context_length": "n_positions",
+        "n_layer": "n_layer",
+        "n_head": "n_head",
+        "n_embd": "n_embd",
+    }
+    rest = {
+        "embedding_dropout": values.get("embd_pdrop", 0.1),
+        "attention_dropout": values.get("attn_pdrop", 0.1),
+        "residual_dropout": values.get("resid_pdrop", 0.1),
+        "tie_head": values.get("tie_word_embeddings", True),
+    }
+    return _ours(path, values, fields, rest, problems)
+
+
+def _hparams(path: Path) -> GPTConfig:
+    """OpenAI's hparams.json as ours. Dropout is what GPT-2 was trained with."""
+    fields = {
+        "vocab_size": "n_vocab",
+        "context_length": "n_ctx",
+        "n_layer": "n_layer",
+        "n_head": "n_head",
+        "n_embd": "n_embd",
+    }
+    rest = {f"{name}_dropout": 0.1 for name in ("embedding", "attention", "residual")}
+    values = read_json(path)
+    unknown = [f"{name} is not known" for name in values if name not in fields.values()]
+    return _ours(path, values, fields, rest, unknown)
+
+
+def _ours(
+    path: Path, values: dict[str, Any], fields: dict[str, str], rest: dict[str, Any], problems: list[str]
+) -> GPTConfig:
+    """The config with `fields`, our name -> theirs, from `values`; a ValueError lists these and all other problems."""
+    problems = problems + [f"{name} is missing" for name in fields.values() if name not in values]
+    if not any(name not in values for name in fields.values()):
+        try:
+            config = GPTConfig(**{ours: values[name] for ours, name in fields.items()}, **rest, qkv_bias=True)
+        except ValueError as error:
+            problems.append(str(error))
+    if problems:
+        raise ValueError(f"{path} does not describe a model of ours: {'; '.join(problems)}")
+    return config
+
+
+# ----- weights ----------------------------------------------------------------------------------------------------
+
+
+def _shards(folder: Path) -> dict[str, Entry]:
+    """The Tensors of model.safetensors, or of the files that model.safetensors.index.json names."""
+    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if whole.exists():
+        return io.entries(whole)
+    if not index.exists():
+        for path in sorted(folder.iterdir()):
+            refuse_pickle(path, folder)
+        raise FileNotFoundError(f"{folder} has no model.safetensors, and no model.safetensors.index.json of its parts")
+    where = read_json(index).get("weight_map")
+    if not isinstance(where, dict) or not all(isinstance(file, str) for file in where.values()):
+        raise ValueError(f"{index} has no weight_map from names to files")
+    files = sorted(set(where.values()))
+    if strange := [file for file in files if Path(file).name != file]:
+        raise ValueError(f"{index} names files that are not beside it: {', '.join(strange)}")
+    if missing := [file for file in files if not (folder / file).is_file()]:
+        raise FileNotFoundError(f"{folder} lacks {', '.join(missing)}, which {index.name} names")
+    found = {file: io.entries(folder / file) for file in files}
+    astray = [f"{name} is not in {file}" for name, file in where.items() if name not in found[file]]
+    astray += [f"{file} has {name} too" for file in files for name in found[file] if where.get(name) != file]
+    if astray:
+        raise ValueError(f"{index} does not agree with its files: {'; '.join(astray)}")
+    return {name: found[file][name] for name, file in where.items()}
+
+
+def _without_prefix(folder: Path, entries: dict[str, Entry]) -> dict[str, Entry]:
+    """The same under names without `transformer.`, and without the buffers that are no weights."""
+    found: dict[str, Entry] = {}
+    for name, entry in entries.items():
+        short = name.removeprefix("transformer.")
+        if short in found:
+            raise ValueError(f"the weights in {folder} have {short} twice, with and without the prefix transformer.")
+        if not BUFFERS.fullmatch(short):
+            found[short] = entry
+    return found
+
+
+def _renamed(entry: Entry) -> tuple[str, Entry]:
+    """OpenAI's model/h0/attn/c_attn/w, of shape (1, in, out), is h.0.attn.c_attn.weight, of shape (in, out)."""
+    match = OPENAI_NAME.fullmatch(entry.name)
+    if match is None:
+        return entry.name, entry
+    block, layer, kind = match.groups()
+    name = f"{layer.replace('/', '.')}.{'bias' if kind == 'b' else 'weight'}"
+    name = name if block is None else f"h.{block}.{name}"
+    matrix = kind == "w" and len(entry.shape) == 3 and entry.shape[0] == 1
+    return name, replace(entry, shape=entry.shape[1:] if matrix else entry.shape)
+
+
+def _drop_tied_head(source: Source) -> None:
+    """Forget a head that is there although it is the token embedding; a ValueError where it is another matrix."""
+    head, embedding = (source.entries.get(name) for name in ("lm_head.weight", "wte.weight"))
+    if head is None or embedding is None or not source.config.tie_head:
+        return
+    if (head.shape, head.dtype) != (embedding.shape, embedding.dtype) or misfits({"": head}, {"": head.shape}):
+        return  # it is listed as unexpected
+    if not (head.read_float32() == embedding.read_float32()).all().item():
+        raise ValueError(
+            f"the weights in {source.folder} have an lm_head.weight that differs from wte.weight, and its config says "
+            'that they are one: write "tie_word_embeddings": false into config.json if they are not'
+        )
+    del source.entries["lm_head.weight"]

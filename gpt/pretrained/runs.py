@@ -1,0 +1,170 @@
+"""A folder of GPT-2's weights into a run, and a run into such a folder.
+
+One idea: the new one is complete or it is not there. Weights are read, converted and written Tensor by Tensor: in
+memory is never more than one of them, and what it is made from.
+"""
+
+import contextlib
+import json
+import math
+import os
+import secrets
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import tensorlite as tl
+from tensorlite import Tensor, io
+from tensorlite.io import Entry
+
+from .. import checkpoint
+from .. import tokenizer as tokenizers
+from ..config import GPTConfig
+from ..tokenizer import END_OF_TEXT, Tokenizer
+from .layout import Place, misfits, our_shapes, places, their_shapes, to_theirs
+from .reading import find
+from .vocabulary import read_tokenizer, tokenizer_files
+
+
+class Imported(NamedTuple):
+    """What was read."""
+
+    format: str  # whose files they were
+    config: GPTConfig
+    tokenizer: Tokenizer
+
+
+# ----- in ---------------------------------------------------------------------------------------------------------
+
+
+def import_folder(folder: str | Path, run: str | Path, overwrite: bool = False) -> Imported:
+    """Make a run of a folder of GPT-2's weights: `checkpoint.load_model` and all that builds on it take it.
+
+    What is wrong with the folder is said before the run's directory is touched, but for weights that are not finite
+    (FloatingPointError). Errors of the folder as `reading.find` and `vocabulary.read_tokenizer`, of the directory as
+    `checkpoint.create`, RuntimeError where another process is using it, OSError where it cannot be written.
+    """
+    source, run = find(Path(folder)), Path(run)
+    config = source.config
+    tokenizer = read_tokenizer(source.folder, config.vocab_size)
+
+    def read(name: str) -> Tensor:
+        tensor = source.read(name)
+        if not tl.isfinite(tensor).all().item():
+            raise FloatingPointError(f"{name} in {folder} has values that are not finite: nothing was imported")
+        return tensor
+
+    kinds = {name: (tl.float32, shape) for name, shape in our_shapes(config).items()}
+    description = {
+        "format": "gpt.run",
+        "version": checkpoint.VERSION,
+        "model": config.to_dict(),
+        "imported": {"from": str(folder), "format": source.format},
+    }
+    checkpoint.create(run, overwrite)
+    with checkpoint.lock(run):
+        checkpoint.clear(run)
+        with checkpoint.writing(run, 0, 4 * sum(map(math.prod, our_shapes(config).values()))) as target:
+            checkpoint.write_json(target / "config.json", description)
+            tokenizer.save(target / "tokenizer.json")
+            io.save_each(target / "model.safetensors", kinds, read)
+            io.save(target / "training.safetensors", {}, {"training": json.dumps({"step": 0})})  # nothing was trained
+    return Imported(source.format, config, tokenizer)
+
+
+# ----- out --------------------------------------------------------------------------------------------------------
+
+
+def export_run(run: str | Path, folder: str | Path) -> GPTConfig:
+    """Write a run's newest checkpoint as transformers' `from_pretrained(folder)` loads it, tokenizer included.
+
+    The folder is there whole, or not at all. ValueError for a model or tokenizer that GPT-2's format cannot hold;
+    FileExistsError where `folder` has files; OSError where it cannot be written; errors of the run as
+    `checkpoint.load_model`.
+    """
+    run, folder = Path(run), Path(folder)
+    files = checkpoint.files_of(run)
+    description = checkpoint.read_config(files / "config.json")
+    checkpoint.check_task(run, description, "pretrain", "instruct")
+    config = GPTConfig.from_dict(description["model"])
+    tokenizer = tokenizers.load(files / "tokenizer.json")
+    if tokenizer.vocab_size != config.vocab_size:
+        raise ValueError(f"{run}: the tokenizer has {tokenizer.vocab_size} tokens, the model {config.vocab_size}")
+    entries = io.entries(files / "model.safetensors")
+    if problems := misfits(entries, our_shapes(config)):
+        raise ValueError(f"GPT-2's format cannot hold the model of {run}: {'; '.join(problems)}")
+    texts = tokenizer_files(tokenizer, config.context_length)
+    texts["config.json"] = json.dumps(hugging_face_config(config, tokenizer), indent=2) + "\n"
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FileExistsError(f"{folder} is there already: name a folder that is not, or an empty one")
+    _write_folder(folder, texts, config, entries)
+    return config
+
+
+def hugging_face_config(config: GPTConfig, tokenizer: Tokenizer) -> dict[str, Any]:
+    """config.json of transformers' GPT2LMHeadModel."""
+    end = tokenizer.special_tokens.get(END_OF_TEXT)
+    return {
+        "architectures": ["GPT2LMHeadModel"],
+        "model_type": "gpt2",
+        "vocab_size": config.vocab_size,
+        "n_positions": config.context_length,
+        "n_embd": config.n_embd,
+        "n_layer": config.n_layer,
+        "n_head": config.n_head,
+        "n_inner": None,
+        "activation_function": "gelu_new",
+        "layer_norm_epsilon": 1e-5,
+        "embd_pdrop": config.embedding_dropout,
+        "attn_pdrop": config.attention_dropout,
+        "resid_pdrop": config.residual_dropout,
+        "scale_attn_weights": True,
+        "tie_word_embeddings": config.tie_head,
+        "bos_token_id": end,
+        "eos_token_id": end,
+        "torch_dtype": "float32",
+    }
+
+
+def _write_folder(folder: Path, texts: dict[str, str], config: GPTConfig, entries: dict[str, Entry]) -> None:
+    """Write all files beside `folder`, then give them its name in one step."""
+    kinds = {_prefixed(name): (tl.float32, shape) for name, shape in their_shapes(config).items()}
+    temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        temporary.mkdir(parents=True)
+        for name, text in texts.items():
+            (temporary / name).write_text(text, encoding="utf-8", newline="\n")
+            checkpoint.sync(temporary / name)
+        io.save_each(temporary / "model.safetensors", kinds, _their_tensors(config, entries), {"format": "pt"})
+        checkpoint.sync(temporary)
+        with contextlib.suppress(FileNotFoundError):
+            folder.rmdir()  # an empty one; Windows renames onto none
+        os.rename(temporary, folder)
+        checkpoint.sync(folder.parent)
+    except BaseException as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise OSError(f"{folder} cannot be written: {error.strerror or error}; nothing is left of it") from error
+        raise
+
+
+def _their_tensors(config: GPTConfig, entries: dict[str, Entry]) -> Callable[[str], Tensor]:
+    """What makes each of their Tensors from ours."""
+    parts: dict[str, list[tuple[str, Place]]] = {}
+    for name, place in places(config).items():
+        parts.setdefault(_prefixed(place.name), []).append((name, place))
+    shapes = {_prefixed(name): shape for name, shape in their_shapes(config).items()}
+
+    def make(theirs: str) -> Tensor:
+        if theirs not in parts:  # c_attn's bias, where we have none: zeros are the same function
+            return tl.zeros(shapes[theirs])
+        ours = parts[theirs]
+        return to_theirs([entries[name].read_float32() for name, _ in ours], ours[0][1])
+
+    return make
+
+
+def _prefixed(name: str) -> str:
+    """As in a GPT2LMHeadModel, where all but the head is called transformer."""
+    return name if name == "lm_head.weight" else f"transformer.{name}"

@@ -1,0 +1,231 @@
+"""Byte-level BPE in the files of others: vocab.json and merges.txt, encoder.json and vocab.bpe, tokenizer.json.
+
+One idea: a tokenizer goes in or out only if it encodes every text alike here and there. Theirs is a vocabulary and a
+list of the pairs that may be merged, in order; ours is the tokens alone, each of them merged from two earlier ones.
+The two agree if each pair of the list is what the earlier merges make of its token, and that is checked for each: in
+any text, the bytes of a token that nothing outside has merged with are merged as they are alone, down to the same two.
+
+Bytes are spelt as in OpenAI's files: a visible one is its Latin-1 character, the others are U+0100, U+0101, ...
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .. import tokenizer as tokenizers
+from ..tokenizer import END_OF_TEXT, BPETokenizer, CharTokenizer, Tokenizer
+
+_VISIBLE = [byte for byte in range(256) if chr(byte).isprintable() and byte != 0x20]
+_HIDDEN = [byte for byte in range(256) if byte not in _VISIBLE]
+BYTE_OF = {chr(byte): byte for byte in _VISIBLE} | {chr(256 + i): byte for i, byte in enumerate(_HIDDEN)}
+CHARACTER_OF = {byte: character for character, byte in BYTE_OF.items()}
+
+PAIRS_OF_FILES = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))
+
+
+# ----- in ---------------------------------------------------------------------------------------------------------
+
+
+def read_tokenizer(folder: Path, vocab_size: int) -> Tokenizer:
+    """The tokenizer of a folder; GPT-2's own where it has none and `vocab_size` is GPT-2's.
+
+    One with fewer tokens than `vocab_size`, as of models whose vocabulary was rounded up, gets special tokens
+    <|unused...|> for the rest. ValueError where it is not one that would encode the same here, and FileNotFoundError
+    where there is none.
+    """
+    file = folder / "tokenizer.json"
+    if file.exists():
+        read = _from_tokenizer_json
+    elif pair := next((pair for pair in PAIRS_OF_FILES if all((folder / name).exists() for name in pair)), None):
+        file, read = folder / pair[0], _from_two_files
+    elif vocab_size == 50257:
+        return tokenizers.gpt2()
+    else:
+        raise FileNotFoundError(
+            f"{folder} has no tokenizer: put its tokenizer.json there, or vocab.json and merges.txt; "
+            f"without them the model must have GPT-2's 50257 tokens, and it has {vocab_size}"
+        )
+    try:
+        return read(folder, vocab_size)
+    except ValueError as error:
+        raise ValueError(f"{file} is not a tokenizer that can be used: {error}") from None
+
+
+def _from_two_files(folder: Path, vocab_size: int) -> Tokenizer:
+    vocabulary, merges = next(pair for pair in PAIRS_OF_FILES if all((folder / name).exists() for name in pair))
+    lines = (folder / merges).read_text(encoding="utf-8").splitlines()
+    pairs = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#version")]
+    return _bpe(json.loads((folder / vocabulary).read_text(encoding="utf-8")), pairs, {}, vocab_size)
+
+
+def _from_tokenizer_json(folder: Path, vocab_size: int) -> Tokenizer:
+    fields = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    model = fields.get("model") if isinstance(fields, dict) else None
+    if not isinstance(model, dict) or not isinstance(model.get("vocab"), dict):
+        raise ValueError("it has no model with a vocabulary from tokens to ids")
+    if model.get("type") == "WordLevel":
+        return _characters(fields, vocab_size)
+    if model.get("type", "BPE") != "BPE":
+        raise ValueError(f"its model is {model.get('type')!r}; byte-level BPE as GPT-2's is what can be read")
+    steps = {name: fields.get(name) or {} for name in ("normalizer", "pre_tokenizer", "post_processor")}
+    before = steps["pre_tokenizer"]
+    wrong = [
+        *(f"its {name} is {steps[name].get('type')}" for name in ("normalizer",) if steps[name]),
+        *(["its pre_tokenizer is not ByteLevel"] if before.get("type") != "ByteLevel" else []),
+        *(["it puts a space before the text"] if before.get("add_prefix_space") else []),
+        *(["it does not cut text as GPT-2 does"] if not before.get("use_regex", True) else []),
+        *(["it adds tokens to the text"] if steps["post_processor"].get("type", "ByteLevel") != "ByteLevel" else []),
+        *(
+            f"its {name} is {model[name]!r}"
+            for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "ignore_merges")
+            if model.get(name)
+        ),
+    ]
+    if wrong:
+        raise ValueError("; ".join(wrong))
+    pairs = [tuple(pair.split(" ")) if isinstance(pair, str) else tuple(pair) for pair in model.get("merges", ())]
+    added = fields.get("added_tokens") or []
+    if trims := [
+        token["content"] for token in added if any(token.get(at) for at in ("lstrip", "rstrip", "single_word"))
+    ]:
+        raise ValueError(f"its special token {trims[0]!r} takes the space beside it, or stands only alone")
+    return _bpe(model["vocab"], pairs, {token["content"]: token["id"] for token in added}, vocab_size)
+
+
+def _bpe(
+    vocabulary: Mapping[str, int], merges: Sequence[tuple[str, ...]], added: Mapping[str, int], vocab_size: int
+) -> BPETokenizer:
+    """Ours, from a vocabulary, its merges and its special tokens; a ValueError where it would not encode the same."""
+    ids = dict(vocabulary)
+    for token, id in added.items():
+        if ids.setdefault(token, id) != id:
+            raise ValueError(f"its special token {token!r} has two ids, {ids[token]} and {id}")
+    spelt = sorted(ids, key=ids.__getitem__)
+    if [ids[token] for token in spelt] != list(range(len(spelt))):
+        raise ValueError(f"its ids are not 0 to {len(spelt) - 1}, each once")
+    if len(spelt) > vocab_size:
+        raise ValueError(f"it has {len(spelt)} tokens, and the model {vocab_size}")
+    count = 256 + len(merges)
+    if early := [token for token in added if ids[token] < count]:
+        raise ValueError(f"its special token {early[0]!r} has id {ids[early[0]]}: here they come after all others")
+    try:
+        tokens = [bytes(BYTE_OF[character] for character in token) for token in spelt[:count]]
+    except KeyError as error:
+        raise ValueError(f"one of its tokens has {error.args[0]!r}, which spells no byte") from None
+    _check_merges(tokens, [tuple(map(_spelt, pair)) for pair in halves(tokens)], merges)
+    specials = spelt[count:] + [f"<|unused{id}|>" for id in range(len(spelt), vocab_size)]
+    return BPETokenizer(tokens, specials)
+
+
+def _check_merges(tokens: list[bytes], ours: list[tuple[str, ...]], theirs: Sequence[tuple[str, ...]]) -> None:
+    """A ValueError where a pair is not the one that its token is merged from here."""
+    for id, (mine, other) in enumerate(zip(ours, theirs, strict=True), 256):
+        if mine != other:
+            raise ValueError(
+                f"its merge {id - 255} is {' '.join(other)!r}, and token {id}, {_spelt(tokens[id])!r}, is here merged "
+                f"from {' '.join(mine)!r}: texts would be encoded differently"
+            )
+
+
+def halves(tokens: Sequence[bytes]) -> list[list[bytes]]:
+    """For each token after the 256 bytes, what the merges before it make of its bytes: two, or more parts."""
+    ranks = {token: id for id, token in enumerate(tokens)}
+    found = []
+    for id, token in enumerate(tokens[256:], 256):
+        parts = [token[i : i + 1] for i in range(len(token))]
+        while len(parts) > 2:
+            rank, at = min((ranks.get(parts[i] + parts[i + 1], id), i) for i in range(len(parts) - 1))
+            if rank >= id:
+                break
+            parts[at : at + 2] = [parts[at] + parts[at + 1]]
+        found.append(parts)
+    return found
+
+
+def _spelt(token: bytes) -> str:
+    return "".join(CHARACTER_OF[byte] for byte in token)
+
+
+def _characters(fields: dict[str, Any], vocab_size: int) -> CharTokenizer:
+    """The tokenizer that `_character_fields` wrote."""
+    vocabulary = fields["model"]["vocab"]
+    characters = "".join(sorted(vocabulary, key=vocabulary.__getitem__))
+    specials = {token["content"]: token["id"] for token in fields.get("added_tokens") or []}
+    tokenizer = CharTokenizer(characters, list(specials))
+    if fields != _character_fields(characters, tokenizer.special_tokens):
+        raise ValueError("its model is 'WordLevel', but not as `gpt export` writes a tokenizer of characters")
+    if tokenizer.vocab_size != vocab_size:
+        raise ValueError(f"it has {tokenizer.vocab_size} tokens, and the model {vocab_size}")
+    return tokenizer
+
+
+# ----- out --------------------------------------------------------------------------------------------------------
+
+
+def tokenizer_files(tokenizer: Tokenizer, context_length: int) -> dict[str, str]:
+    """The files, by name, from which transformers makes a tokenizer that encodes and decodes as this one.
+
+    One difference stays: transformers always takes the text of a special token for that token, and here that is asked
+    for. ValueError where no tokenizer of transformers' does the same.
+    """
+    about: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": context_length}
+    about["clean_up_tokenization_spaces"] = False
+    if END_OF_TEXT in tokenizer.special_tokens:
+        about |= {"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT}
+    if isinstance(tokenizer, CharTokenizer):
+        fields = _character_fields(tokenizer.characters, tokenizer.special_tokens)
+        return {"tokenizer.json": _json(fields), "tokenizer_config.json": _json(about)}
+    if not isinstance(tokenizer, BPETokenizer):
+        raise ValueError(
+            f"a {type(tokenizer).__name__} cannot be exported: it drops the spaces between words, and what it decodes "
+            "is more than its tokens joined, which no tokenizer of transformers' does; train with --tokenizer bpe"
+        )
+    pairs = halves(tokenizer.tokens)
+    if odd := [token for token, pair in zip(tokenizer.tokens[256:], pairs, strict=True) if len(pair) != 2]:
+        raise ValueError(f"the token {odd[0]!r} is never reached by merging pairs, so GPT-2's format cannot hold it")
+    merges = [" ".join(map(_spelt, pair)) for pair in pairs]
+    vocabulary = {_spelt(token): id for id, token in enumerate(tokenizer.tokens)} | tokenizer.special_tokens
+    return {
+        "vocab.json": _json(vocabulary, indent=None),
+        "merges.txt": "\n".join(["#version: 0.2", *merges, ""]),
+        "tokenizer.json": _json(_bpe_fields(vocabulary, merges, tokenizer.special_tokens)),
+        "tokenizer_config.json": _json(about),
+    }
+
+
+def _json(value: Any, indent: int | None = 2) -> str:
+    return json.dumps(value, indent=indent, ensure_ascii=False) + "\n"
+
+
+def _bpe_fields(vocabulary: Mapping[str, int], merges: list[str], specials: Mapping[str, int]) -> dict[str, Any]:
+    """tokenizer.json of a byte-level BPE tokenizer."""
+    levels = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    model = {
+        "type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": "", "end_of_word_suffix": "",
+        "fuse_unk": False, "byte_fallback": False, "ignore_merges": False, "vocab": dict(vocabulary), "merges": merges,
+    }  # fmt: skip
+    return _fields(specials, levels, {**levels, "trim_offsets": False}, levels, model)
+
+
+def _character_fields(characters: str, specials: Mapping[str, int]) -> dict[str, Any]:
+    """tokenizer.json of a tokenizer of characters: a word is one character, and an unknown one is an error."""
+    split = {"type": "Split", "pattern": {"Regex": "[\\s\\S]"}, "behavior": "Isolated", "invert": False}
+    # "<unk>" is no character, so it is in no vocabulary, and the library raises where it would need it.
+    model = {"type": "WordLevel", "vocab": {c: id for id, c in enumerate(characters)}, "unk_token": "<unk>"}
+    return _fields(specials, split, None, {"type": "Fuse"}, model)
+
+
+def _fields(specials: Mapping[str, int], cut: dict, after: dict | None, decoder: dict, model: dict) -> dict[str, Any]:
+    plain = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [{"id": id, "content": token, **plain, "special": True} for token, id in specials.items()],
+        "normalizer": None,
+        "pre_tokenizer": cut,
+        "post_processor": after,
+        "decoder": decoder,
+        "model": model,
+    }
