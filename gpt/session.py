@@ -134,6 +134,8 @@ def settings(run: Path, kind: type[Config] = TrainConfig) -> Config:  # type: ig
     found, _ = checkpoint.newest(run, logs=True)
     description = checkpoint.read_config(found.folder / "config.json")
     checkpoint.check_task(run, description, kind.task)
+    if "training" not in description:
+        raise ValueError(f"{run} was imported, so no training of it can be resumed: begin one from it, gpt finetune")
     return replace(kind.from_dict(description["training"]), resume=run)
 
 

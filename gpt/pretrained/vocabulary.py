@@ -50,6 +50,8 @@ def read_tokenizer(folder: Path, vocab_size: int) -> Tokenizer:
         return read(folder, vocab_size)
     except ValueError as error:
         raise ValueError(f"{file} is not a tokenizer that can be used: {error}") from None
+    except (LookupError, TypeError, AttributeError):
+        raise ValueError(f"{file} is not a tokenizer that can be used: it is not laid out as such a file is") from None
 
 
 def _from_two_files(folder: Path, vocab_size: int) -> Tokenizer:
@@ -68,29 +70,33 @@ def _from_tokenizer_json(folder: Path, vocab_size: int) -> Tokenizer:
         return _characters(fields, vocab_size)
     if model.get("type", "BPE") != "BPE":
         raise ValueError(f"its model is {model.get('type')!r}; byte-level BPE as GPT-2's is what can be read")
-    steps = {name: fields.get(name) or {} for name in ("normalizer", "pre_tokenizer", "post_processor")}
-    before = steps["pre_tokenizer"]
-    wrong = [
-        *(f"its {name} is {steps[name].get('type')}" for name in ("normalizer",) if steps[name]),
-        *(["its pre_tokenizer is not ByteLevel"] if before.get("type") != "ByteLevel" else []),
-        *(["it puts a space before the text"] if before.get("add_prefix_space") else []),
-        *(["it does not cut text as GPT-2 does"] if not before.get("use_regex", True) else []),
-        *(["it adds tokens to the text"] if steps["post_processor"].get("type", "ByteLevel") != "ByteLevel" else []),
-        *(
-            f"its {name} is {model[name]!r}"
-            for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "ignore_merges")
-            if model.get(name)
-        ),
-    ]
-    if wrong:
-        raise ValueError("; ".join(wrong))
-    pairs = [tuple(pair.split(" ")) if isinstance(pair, str) else tuple(pair) for pair in model.get("merges", ())]
+    before = fields.get("pre_tokenizer") or {}
+    refused = {
+        "it has a normalizer": fields.get("normalizer"),
+        "its pre_tokenizer is not ByteLevel": before.get("type") != "ByteLevel",
+        "it puts a space before the text": before.get("add_prefix_space"),
+        "it does not cut text as GPT-2 does": not before.get("use_regex", True),
+        "it adds tokens to the text": not _adds_nothing(fields.get("post_processor")),
+    }
+    options = ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "ignore_merges")
+    refused |= {f"its {name} is {model.get(name)!r}": model.get(name) for name in options}
     added = fields.get("added_tokens") or []
-    if trims := [
-        token["content"] for token in added if any(token.get(at) for at in ("lstrip", "rstrip", "single_word"))
-    ]:
-        raise ValueError(f"its special token {trims[0]!r} takes the space beside it, or stands only alone")
+    for token in added:
+        refused[f"its special token {token['content']!r} takes the space beside it, or stands only alone"] = any(
+            token.get(name) for name in ("lstrip", "rstrip", "single_word")
+        )
+    if reasons := [reason for reason, there in refused.items() if there]:
+        raise ValueError("; ".join(reasons))
+    pairs = [tuple(pair.split(" ")) if isinstance(pair, str) else tuple(pair) for pair in model.get("merges", ())]
     return _bpe(model["vocab"], pairs, {token["content"]: token["id"] for token in added}, vocab_size)
+
+
+def _adds_nothing(step: dict[str, Any] | None) -> bool:
+    """True for a post_processor that leaves the ids of one text as they are."""
+    if step is None or step.get("type") == "ByteLevel":
+        return True
+    alone = [{"Sequence": {"id": "A", "type_id": 0}}]  # transformers writes this where there is nothing to do
+    return step.get("type") == "TemplateProcessing" and step.get("single") == alone
 
 
 def _bpe(
@@ -153,7 +159,8 @@ def _characters(fields: dict[str, Any], vocab_size: int) -> CharTokenizer:
     characters = "".join(sorted(vocabulary, key=vocabulary.__getitem__))
     specials = {token["content"]: token["id"] for token in fields.get("added_tokens") or []}
     tokenizer = CharTokenizer(characters, list(specials))
-    if fields != _character_fields(characters, tokenizer.special_tokens):
+    after = None if _adds_nothing(fields.get("post_processor")) else "something"
+    if {**fields, "post_processor": after} != _character_fields(characters, tokenizer.special_tokens):
         raise ValueError("its model is 'WordLevel', but not as `gpt export` writes a tokenizer of characters")
     if tokenizer.vocab_size != vocab_size:
         raise ValueError(f"it has {tokenizer.vocab_size} tokens, and the model {vocab_size}")
