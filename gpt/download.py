@@ -251,9 +251,7 @@ class Transfer:
             need, there = bytes_text(total - start), bytes_text(free)
             raise OSError(f"{self.file.name} needs {need} more in {self.folder}, where {there} are free")
         self.bar.update(self.task, completed=start, total=total or size)
-        with open(self.part, "r+b" if start else "wb") as out:
-            out.seek(start)
-            out.truncate()
+        with open(self.part, "ab" if start else "wb") as out:
             for piece in answer.iter_content(PIECE):
                 out.write(piece)
                 self.bar.advance(self.task, len(piece))

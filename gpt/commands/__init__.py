@@ -5,10 +5,12 @@ does it and returns the exit status. Where flags start from something else than 
 `default(args)` says so.
 """
 
+from .classify import Classify
 from .data import Data
 from .doctor import Doctor
 from .evaluate import Evaluate
 from .export import Export
+from .finetune import Finetune
 from .generate import Generate
 from .import_ import Import
 from .params import Params
@@ -17,6 +19,8 @@ from .train import Train
 COMMANDS: dict[str, type] = {
     "train": Train,
     "generate": Generate,
+    "finetune": Finetune,
+    "classify": Classify,
     "evaluate": Evaluate,
     "params": Params,
     "data": Data,
