@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import tensorlite as tl
 from tensorlite import Tensor, fused, nn
+from tensorlite.recompute import checkpoint
 
 from .attention import KVCache, MultiHeadAttention, check_length
 from .config import GPTConfig
@@ -32,6 +33,7 @@ class GPT(nn.Module):
         self.blocks = nn.ModuleList([Block(config) for _ in range(config.n_layer)])
         self.final_norm = nn.LayerNorm(config.n_embd)
         self.head = None if config.tie_head else nn.Linear(config.n_embd, config.vocab_size, bias=False)
+        self.checkpoint_blocks = False  # in training: keep no activations of the blocks, compute them again
         if config.init == "gpt2":
             self.draw_as_gpt2()
 
@@ -54,7 +56,7 @@ class GPT(nn.Module):
         x = self.token_embedding(idx) + self.position_embedding(self.positions(idx, cache))
         x = self.dropout(x)  # (B, T, C)
         for i, block in enumerate(self.blocks):
-            x = block(x, None if cache is None else cache[i])
+            x = checkpoint(block, x) if self.checkpoint_blocks and cache is None else block(x, cache and cache[i])
         return self.final_norm(x)
 
     def logits(self, features: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 TENSORLITE = [
     "backend", "files", "special", "random", "autograd", "primitive", "ops", "derived", "functional", "kernels",
-    "fused", "tensor", "nn", "optim", "data", "io", "inspect", "testing",
+    "fused", "tensor", "nn", "recompute", "optim", "data", "io", "inspect", "testing",
 ]  # fmt: skip
 GPT = [
     "cache", "config", "tokenizer", "corpus", "attention", "model", "generate", "checkpoint", "progress", "plots",

@@ -1,0 +1,20 @@
+"""How fast tensorlite trains and writes, beside PyTorch and transformers: `python -m gpt.bench`.
+
+One idea: duels. Absolute times say something about a machine; two programs that take turns on it say something about
+each other. So each contestant lives in a process of its own with the same threads, weights and tokens, must have the
+same loss and gradients (or the same tokens) before anything is timed, and then takes turns with its opponent. Shown are
+medians over the turns. Peak memory is that of a process that does nothing but some steps.
+
+    python -m gpt.bench --configs tiny,char,gpt2 --peers torch --json FILE     training, all of torch's variants
+    python -m gpt.bench --tasks decode --configs gpt2 --json FILE              batch 1 and 8, against transformers
+    python -m gpt.bench --time-to 1.88 --text tinyshakespeare.txt --json FILE  nanoGPT's recipe for CPUs, side by side
+    python -m gpt.bench --tasks overhead --json FILE                           small ops, forward and backward
+    python -m gpt.bench --configs char --peers torch-bf16,torch-bf16-malloc --again --json FILE    some duels anew
+
+With --json each duel is written as soon as it ends, to FILE and as a table to FILE with .md; what FILE has already is
+not run again, unless --again. A duel that fails (no C++ compiler for torch-compile) is a row that says why.
+
+Variants: torch-fp32 or torch-bf16 (autocast) with -compile, -malloc (glibc told to keep freed memory, as gpt does for
+itself) or both; `torch` is all of them. They meet tensorlite in float32 or, where they are -bf16, with its products in
+bfloat16. Needed are the extras `peers`, and `bf16` for bfloat16.
+"""

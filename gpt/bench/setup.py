@@ -1,0 +1,103 @@
+"""What is timed: the configurations, the contestants, and the job that a contestant's process gets.
+
+One idea: a contestant is its name. "torch-bf16-compile" says the library and its options, so a table, a file of results
+and a command line all mean the same by it.
+"""
+
+import json
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Self
+
+from ..config import GPTConfig
+
+CONFIGS = {  # name: the model, and the batch size
+    "recipe": (GPTConfig(vocab_size=65, context_length=64, n_layer=4, n_head=4, n_embd=128), 12),  # nanoGPT's for CPUs
+    "tiny": (GPTConfig(vocab_size=256, context_length=64, n_layer=4, n_head=4, n_embd=128), 16),
+    "char": (GPTConfig(vocab_size=65, context_length=256, n_layer=6, n_head=6, n_embd=384), 8),
+    "gpt2": (GPTConfig(vocab_size=50257, context_length=256, n_layer=12, n_head=12, n_embd=768, qkv_bias=True), 4),
+}
+LR, BETAS, EPS, WEIGHT_DECAY, CLIP = 1e-3, (0.9, 0.99), 1e-8, 0.1, 1.0
+SCHEDULE: dict[str, Any] = {"lr": LR, "min_lr": 1e-4, "warmup": 100, "total": 2000}  # nanoGPT's recipe for CPUs
+PROMPTS = 8  # prompts that are drawn for decoding: the largest batch
+
+TORCH = tuple(
+    f"torch{dtype}{how}" for dtype in ("-fp32", "-bf16") for how in ("", "-malloc", "-compile", "-compile-malloc")
+)
+PEERS: dict[str, dict[str, tuple[str, ...]]] = {  # task: what a library's name stands for
+    "train": {"torch": TORCH},
+    "recipe": {"torch": ("torch-fp32", "torch-fp32-malloc")},
+    "overhead": {"torch": ("torch-fp32",)},
+    "decode": {"torch": ("transformers-fp32", "transformers-bf16")},
+}
+SMALL_OPS = ("x * y", "x + y", "tanh(x)", "sum(x)")  # on 4 float32
+OPTIONS = {"torch": {"fp32", "bf16", "compile", "malloc"}, "transformers": {"fp32", "bf16", "malloc"}}
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a contestant's process is to do: goes to it as JSON."""
+
+    task: str  # train, decode, recipe or overhead
+    who: str  # the contestant
+    config: str  # a name of CONFIGS, or a small op
+    threads: int
+    folder: str  # where start.safetensors is
+    batch: int = 1  # prompts at once, when decoding
+    seed: int = 0  # of the recipe's weights and batches
+    vocab_size: int = 0  # of the recipe's text
+
+    @property
+    def library(self) -> str:
+        return self.who.split("-")[0]
+
+    @property
+    def options(self) -> set[str]:
+        return set(self.who.split("-")[1:])
+
+    @property
+    def model(self) -> GPTConfig:
+        return CONFIGS[self.config][0]
+
+    def ours(self) -> Self:
+        """Whom of ours this contestant meets: products in the same dtype, but for decoding, which we do in float32."""
+        half = "bf16" in self.options and self.task != "decode"
+        return replace(self, who="tensorlite-bf16" if half else "tensorlite")
+
+    def at(self, folder: str) -> Self:
+        """The same, with its files there."""
+        return replace(self, folder=folder)
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+
+def contestants(task: str, names: str) -> list[str]:
+    """Every variant that a comma-separated list of names stands for; a ValueError for one that is unknown."""
+    found: list[str] = []
+    for name in names.split(","):
+        library, *options = name.split("-")
+        if name not in PEERS[task] and (not options or not OPTIONS.get(library, set()).issuperset(options)):
+            raise ValueError(
+                f"there is no peer {name!r}: give torch for all of its variants, or some of them, such as {TORCH[-1]}"
+            )
+        if name in PEERS[task] or (library == "transformers") == (task == "decode"):
+            found += [each for each in PEERS[task].get(name, (name,)) if each not in found]
+    return found
+
+
+def products(config: GPTConfig, batch: int) -> list[tuple[int, int, int, int]]:
+    """(how often, N, I, O) of the products (N, I) @ (I, O) in a forward pass, but for those of positions in attention.
+
+    Backward there are two more of each: dx = g W and dW = g^T x.
+    """
+    n, C = batch * config.context_length, config.n_embd
+    return [
+        (4 * config.n_layer, n, C, C),  # query, key, value, out_proj
+        (config.n_layer, n, C, 4 * C),
+        (config.n_layer, n, 4 * C, C),
+        (1, n, C, config.vocab_size),
+    ]
+
+
+def product_flops(config: GPTConfig, batch: int) -> float:
+    return 3 * sum(2.0 * count * n * i * o for count, n, i, o in products(config, batch))

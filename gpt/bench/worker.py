@@ -1,0 +1,54 @@
+"""A contestant's process: it gets its Job as an argument and commands on standard input, one a line.
+
+One idea: an answer is a line of its own kind, JSON behind a mark; whatever libraries print is not one.
+"""
+
+import importlib
+import json
+import sys
+import traceback
+from pathlib import Path
+
+from tensorlite import io
+
+from ..progress import peak_memory
+from .setup import Job
+
+MARK = "gpt.bench: "
+
+
+def main() -> None:
+    job = Job(**json.loads(sys.argv[1]))
+    try:
+        module = importlib.import_module(f"{__package__}.{'ours' if job.library == 'tensorlite' else 'theirs'}")
+        contestant = module.TASKS[job.task](job)
+        answer("ready")
+        for line in sys.stdin:
+            answer(obey(contestant, job, *line.split()))
+    except Exception as error:
+        traceback.print_exc()
+        lines = str(error).strip().splitlines()
+        answer({"failed": f"{type(error).__name__}: {lines[0] if lines else ''}"[:300]})
+
+
+def obey(contestant, job: Job, command: str, *arguments: str):
+    if command == "peak":
+        return peak_memory()
+    if command == "answers":
+        path = Path(job.folder) / f"{job.who}.answers"
+        if job.library == "tensorlite":
+            io.save(path, contestant.answers())
+        else:
+            from safetensors.torch import save_file
+
+            save_file(contestant.answers(), path)
+        return str(path)
+    return getattr(contestant, command)(*map(int, arguments))
+
+
+def answer(value) -> None:
+    print(MARK + json.dumps(value), flush=True)
+
+
+if __name__ == "__main__":
+    main()
