@@ -5,7 +5,7 @@
     RUN/train.tokens  validation.tokens                                         the text, as token ids
     RUN/train.jsonl  validation.jsonl  test.jsonl                               or the entries, where a run has those
     RUN/loss.png                                                                drawn when training ends
-    RUN/report.json  report.png                                                 what fine-tuning came to
+    RUN/report.json  report.png  responses.json  adapter.safetensors            what fine-tuning came to
     RUN/checkpoints/step_00000300/                                              whole checkpoints, manifest.json in each
 
 One idea: **a checkpoint is there or it is not.** It is written to `step_N.tmp`, every file flushed to the disk, the
@@ -29,6 +29,7 @@ import tensorlite as tl
 from tensorlite import io, nn
 from tensorlite.optim import Optimizer
 
+from . import lora
 from . import tokenizer as tokenizers
 from .config import GPTConfig, command_of
 from .model import GPT
@@ -37,7 +38,10 @@ VERSION = 1
 FILES = ("config.json", "tokenizer.json", "model.safetensors", "training.safetensors")
 LOGS = ("metrics.jsonl", "samples.txt")  # a checkpoint knows how long they were, and what they said
 OTHERS = ("log.txt", "train.tokens", "validation.tokens", "loss.png", "lock", "checkpoints")
-ENTRIES = ("train.jsonl", "validation.jsonl", "test.jsonl", "report.json", "report.png")  # of fine-tuning
+ENTRIES = (  # of fine-tuning
+    "train.jsonl", "validation.jsonl", "test.jsonl", "report.json", "report.png", "responses.json",
+    "adapter.safetensors",
+)  # fmt: skip
 
 
 class Checkpoint(NamedTuple):
@@ -323,7 +327,7 @@ def load_model(run: Path, device: str | None = None) -> tuple[GPT, tokenizers.To
     """The trained model of a run, ready to generate, and its tokenizer.
 
     From the newest checkpoint that is whole, or, where a directory has just config.json, tokenizer.json and
-    model.safetensors, from those. ValueError for a run whose task is not to write.
+    model.safetensors, from those. LoRA adapters are merged. ValueError for a run whose task is not to write.
     """
     run = Path(run)
     folder = files_of(run)
@@ -334,5 +338,11 @@ def load_model(run: Path, device: str | None = None) -> tuple[GPT, tokenizers.To
     if tokenizer.vocab_size != config.vocab_size:
         raise ValueError(f"{run}: the tokenizer has {tokenizer.vocab_size} tokens, the model {config.vocab_size}")
     model = GPT(config)
+    if adapters := description.get("lora"):
+        lora.apply(model, **adapters)
     model.load_state_dict(io.load(folder / "model.safetensors", device))
+    if adapters:
+        lora.merge(model)
+        for p in model.parameters():
+            p.requires_grad = True  # it is a plain model now, and may learn
     return model.eval(), tokenizer

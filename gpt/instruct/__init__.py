@@ -5,21 +5,25 @@ form's last header is the answer. Training is next-token prediction on such text
 answer and let the model go on until it writes the end of text.
 
 Semantics: Raschka, "Build a Large Language Model (From Scratch)", chapter 7. The parts, from the bottom: entries,
-batches, answers, generated (a set that small models can learn).
+batches, answers, task (what the training loop asks for), generated (a set that small models can learn).
 """
 
 from .answers import answers, save_responses
-from .batches import Encoded, collate, encode, encode_all, with_end_of_text
+from .batches import Encoded, collate, conversations, encode, encode_all, with_end_of_text
 from .entries import STYLES, Entry, Split, Style, format_alpaca, format_phi3, read_entries, split
+from .task import Instruct, InstructConfig
 
 __all__ = [
     "STYLES",
     "Encoded",
     "Entry",
+    "Instruct",
+    "InstructConfig",
     "Split",
     "Style",
     "answers",
     "collate",
+    "conversations",
     "encode",
     "encode_all",
     "format_alpaca",

@@ -5,6 +5,7 @@ What is refused: an entry that does not fit the context, and a tokenizer that ha
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from random import Random
 from typing import NamedTuple
 
 import tensorlite as tl
@@ -51,6 +52,23 @@ def encode_all(
             )
         texts.append(text)
     return texts
+
+
+def conversations(texts: Sequence[Encoded], end: int, turns: int, context_length: int, seed: int = 0) -> list[Encoded]:
+    """Each text behind up to `turns` - 1 others, as a chat shows them: whole, an `end` behind each, as far as they fit.
+
+    All that comes before the text's own answer is its prompt then. How many and which is drawn from `seed`.
+    """
+    random = Random(seed)
+    chained = []
+    for text in texts:
+        past: list[int] = []
+        for _ in range(random.randrange(turns)):
+            earlier = [*random.choice(texts).ids, end]
+            if len(past) + len(earlier) + len(text.ids) <= context_length:
+                past += earlier
+        chained.append(Encoded(len(past) + text.prompt, past + text.ids))
+    return chained
 
 
 def collate(

@@ -1,0 +1,244 @@
+"""What `gpt finetune instruct` learns: answers. A Task for the one training loop (gpt/train.py).
+
+One idea: fine-tuning is pretraining on other texts, from weights that already know the language. The run starts from
+another run's model; its entries lie in it as train.jsonl, validation.jsonl and test.jsonl, and config.json says in
+which style it asks, so that `gpt chat` asks in the same.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from tensorlite import Tensor
+
+from .. import checkpoint, lora
+from ..config import GPTConfig, Settings, check_choice, check_integer, check_number
+from ..model import GPT
+from ..task import Beginning, Epochs, Say, looking, second_stream
+from ..tokenizer import END_OF_TEXT, Tokenizer
+from .answers import answers, save_responses
+from .batches import Encoded, collate, conversations, encode_all, with_end_of_text
+from .entries import STYLES, Entry, read_entries, split
+
+PARTS = ("train", "validation", "test")
+SAMPLES = 3  # entries of a sample
+
+
+@dataclass(frozen=True, kw_only=True)
+class InstructConfig(Settings):
+    """Teach a trained model to follow instructions. (Every field is a flag, and its comment is the flag's help.)"""
+
+    task = "instruct"
+    fixed = ("seed", "base", "data", "style", "turns", "max_length", "mask_instruction", "rank", "alpha", "targets")
+
+    base: Path | None = None  # the run whose model is taught
+    data: Path | None = (
+        None  # entries {instruction, input, output} as JSON or JSON lines: 85 % train, 10 % test, the rest
+    )
+    style: Literal["alpaca", "phi3"] = "alpaca"  # how an entry becomes a text; phi3 is shorter
+    mask_instruction: bool = False  # learn from the answers alone and not from the questions
+    turns: int = 1  # longest conversation: up to this many entries in a row, so that chat may look back at earlier ones
+    max_length: int | None = (
+        None  # cut longer texts at this many tokens; default: what the context cannot hold is refused
+    )
+    epochs: float | None = None  # passes over the training entries, in place of steps
+    rank: int | None = None  # train LoRA adapters of this rank instead of all weights
+    alpha: float | None = None  # strength of the adapters; default: the rank
+    targets: tuple[str, ...] = ("*",)  # Linears that get adapters, such as attention, feed_forward, W_query, head
+    dropout: float | None = None  # share of activations dropped in training; default: as the model's run had it
+    eval_batches: int = 20  # batches per evaluation, spread evenly over the validation entries
+    responses: int | None = None  # test entries that are answered at the end; default: all
+    max_new_tokens: int = 256  # longest answer
+
+    # The book's, for GPT-2: a small model wants 1e-3.
+    lr: float = 5e-5
+    steps: int = 230  # two passes over the book's 935 entries
+    beta2: float = 0.999
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.base is None or self.data is None:
+            missing = "the run to start from" if self.base is None else "--data, the file of entries"
+            raise ValueError(f"{missing} is missing: gpt finetune instruct RUN --data FILE")
+        check_choice("style", self.style, tuple(STYLES))
+        for name in ("turns", "eval_batches", "max_new_tokens"):
+            check_integer(name, getattr(self, name), low=1)
+        for name, low in (("max_length", 2), ("rank", 1), ("responses", 0)):
+            if getattr(self, name) is not None:
+                check_integer(name, getattr(self, name), low=low)
+        if self.rank is None and self.alpha is not None:
+            raise ValueError("alpha is the strength of LoRA adapters: give rank too")
+        for name, below in (("alpha", float("inf")), ("dropout", 1)):
+            if getattr(self, name) is not None:
+                check_number(name, getattr(self, name), low=0, below=below)
+        if self.epochs is not None and not 0 < self.epochs < float("inf"):
+            raise ValueError(f"epochs must be above 0, got {self.epochs!r}")
+
+    def name(self) -> str:
+        """The model's run and the data."""
+        assert self.base is not None
+        assert self.data is not None
+        return f"{self.base.name}-{self.data.stem}"
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "InstructConfig":
+        """The settings that `to_dict` described; a ValueError names every unknown and every missing field."""
+        paths = {name: Path(values[name]) for name in ("base", "data") if values.get(name) is not None}
+        return super().from_dict({**values, **paths, "targets": tuple(values.get("targets", ()))})
+
+
+class Instruct:
+    """The task of `gpt finetune instruct`. A batch is inputs and targets, (B, T) each, of `collate`."""
+
+    files: ClassVar = tuple(f"{part}.jsonl" for part in PARTS)
+    unit = "texts"
+
+    @classmethod
+    def begin(cls, config: InstructConfig, run: Path, say: Say) -> Beginning:
+        """Another run's model and tokenizer, with an end of text; the entries, checked and split."""
+        assert config.base is not None
+        assert config.data is not None
+        model, tokenizer = with_end_of_text(*checkpoint.load_model(config.base))
+        if config.dropout is not None:
+            model = with_dropout(model, config.dropout)
+        entries = read_entries(config.data)
+        length = model.config.context_length
+        texts = encode_all(entries, tokenizer, config.style, None if config.max_length else length)
+        parts = split(entries)
+        data = {}
+        for part in PARTS:
+            path = run / f"{part}.jsonl"
+            rows = [json.dumps(entry, ensure_ascii=False) for entry in getattr(parts, part)]
+            path.write_text("\n".join(rows) + "\n", encoding="utf-8", newline="\n")
+            data[part] = {"entries": len(rows), **checkpoint.fingerprint(path)}
+        counts = ", ".join(f"{data[part]['entries']:,} {part}" for part in PARTS)
+        say(f"entries    {config.data}: {counts}; at most {max(len(text.ids) for text in texts):,} tokens")
+        say(f"model      {config.base}: {model.num_parameters():,} parameters")
+        adapters = adapter_settings(config)
+        if adapters:
+            names = lora.apply(model, **adapters)
+            learning = sum(p.size for p in lora.trainable(model))
+            say(f"LoRA       {len(names)} Linears with rank {config.rank}: {learning:,} parameters learn")
+        return Beginning(tokenizer, model, {"data": data, "style": config.style, "lora": adapters})
+
+    @classmethod
+    def rebuild(cls, config: InstructConfig, description: Mapping[str, Any]) -> GPT:
+        model = GPT(GPTConfig.from_dict(description["model"]))
+        if description["lora"]:
+            lora.apply(model, **description["lora"])
+        return model
+
+    def __init__(self, config: InstructConfig, run: Path, tokenizer: Tokenizer, description: Mapping[str, Any]):
+        self.config, self.run, self.tokenizer = config, run, tokenizer
+        self.end = tokenizer.special_tokens[END_OF_TEXT]
+        context = description["model"]["context_length"]
+        self.context = min(context, config.max_length or context)
+        self.entries: dict[str, list[Entry]] = {part: [*read_entries(run / f"{part}.jsonl")] for part in PARTS}
+        self.texts = {
+            part: conversations(
+                encode_all(entries, tokenizer, config.style), self.end, config.turns, context, config.seed
+            )
+            for part, entries in self.entries.items()
+        }
+        self.collate = partial(
+            collate, pad=self.end, allowed_max_length=self.context, mask_instruction=config.mask_instruction
+        )
+        self.epochs = Epochs(self.texts["train"], config.batch_size, self.collate, second_stream(config))
+        self.per_step = config.batch_size * config.grad_accumulation
+        passes = len(self.texts["train"]) / self.per_step
+        self.steps = config.steps if config.epochs is None else max(1, int(config.epochs * passes))
+
+    def draw(self) -> tuple[Tensor, Tensor]:
+        """The next batch of shuffled entries."""
+        return next(self.epochs)
+
+    @staticmethod
+    def targets(batch: tuple[Tensor, Tensor]) -> int:
+        """Those of -100 are none."""
+        return int((batch[1] != -100).sum().item())
+
+    @staticmethod
+    def loss(model: GPT, batch: tuple[Tensor, Tensor]) -> Tensor:
+        """Mean cross-entropy in nats."""
+        loss = model(*batch)[1]
+        assert loss is not None  # there were targets
+        return loss
+
+    # ----- looking at it -----
+
+    def evaluate(self, model: GPT) -> dict[str, float]:
+        """Over `eval_batches` batches of validation entries."""
+        return {"validation_loss": self.mean_loss(model, self.spread("validation", self.config.eval_batches))}
+
+    def spread(self, part: str, batches: int) -> list[Encoded]:
+        """That many batches of a part's texts, from evenly spread places."""
+        texts = self.texts[part]
+        count = min(len(texts), batches * self.config.batch_size)
+        return [texts[i * len(texts) // count] for i in range(count)]
+
+    def mean_loss(self, model: GPT, texts: Sequence[Encoded]) -> float:
+        """Per target: a long answer counts for more than a short one."""
+        total = count = 0.0
+        with looking(model):
+            for start in range(0, len(texts), self.config.batch_size):
+                batch = self.collate(texts[start : start + self.config.batch_size])
+                if targets := self.targets(batch):
+                    total += self.loss(model, batch).item() * targets
+                    count += targets
+        return total / count if count else float("nan")
+
+    def answers(self, model: GPT, entries: Sequence[Entry]) -> list[str]:
+        return list(answers(model, self.tokenizer, entries, self.config.style, self.config.max_new_tokens))
+
+    def sample(self, model: GPT, step: int) -> str:
+        """Some validation entries, others each time: the question, the expected answer, the model's."""
+        entries = self.entries["validation"]
+        first = step // (self.config.sample_every or 1) * SAMPLES
+        chosen = [entries[(first + i) % len(entries)] for i in range(min(SAMPLES, len(entries)))]
+        texts = []
+        for entry, answer in zip(chosen, self.answers(model, chosen), strict=True):
+            question = entry["instruction"] + (f"\n{entry['input']}" if entry["input"] else "")
+            texts.append(f"{question}\nexpected: {entry['output']}\nanswered: {answer}")
+        return "\n\n".join(texts)
+
+    def finish(self, model: GPT) -> tuple[dict[str, Any], dict[str, str]]:
+        """Over the test entries: the loss, and their answers, saved as responses.json; adapters saved alone."""
+        loss = self.mean_loss(model, self.texts["test"])
+        figures, rows = {"test_loss": loss}, {"test loss": f"{loss:.4f}"}
+        asked = self.entries["test"][: self.config.responses]
+        if asked:
+            found = self.answers(model, asked)
+            save_responses(self.run / "responses.json", asked, found)
+            right = sum(a == entry["output"].strip() for entry, a in zip(asked, found, strict=True))
+            figures["exact_match"] = right / len(asked)
+            rows["answered exactly as expected"] = f"{right:,} of {len(asked):,} test entries"
+        if lora.adapters(model):
+            lora.save(model, self.run / "adapter.safetensors")
+            rows["adapter alone"] = f"{(self.run / 'adapter.safetensors').stat().st_size:,} bytes"
+        return figures, rows
+
+    # ----- where it stands -----
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"batches": self.epochs.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.epochs.load_state_dict(state["batches"])
+
+
+def adapter_settings(config: InstructConfig) -> dict[str, Any] | None:
+    """What lora.apply is given, ready for JSON; None where all weights learn."""
+    if config.rank is None:
+        return None
+    alpha = config.rank if config.alpha is None else config.alpha
+    return {"rank": config.rank, "alpha": float(alpha), "targets": list(config.targets)}
+
+
+def with_dropout(model: GPT, p: float) -> GPT:
+    """The same weights in a model that drops a share `p` of its activations while it learns."""
+    changed = GPT(model.config.with_dropout(p))
+    changed.load_state_dict(model.state_dict())
+    return changed
