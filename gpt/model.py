@@ -59,6 +59,14 @@ class GPT(nn.Module):
             x = checkpoint(block, x) if self.checkpoint_blocks and cache is None else block(x, cache and cache[i])
         return self.final_norm(x)
 
+    def loss(self, idx: Tensor, targets: Tensor) -> Tensor:
+        """The loss that `forward` gives, without its logits: a training step never holds them whole."""
+        features = self.features(idx)
+        head = self.token_embedding if self.head is None else self.head
+        if not isinstance(head, nn.Embedding | nn.Linear):  # one with an adapter is more than a matrix
+            return fused.cross_entropy(self.logits(features), targets)
+        return fused.linear_cross_entropy(features, head.weight, targets)
+
     def logits(self, features: Tensor) -> Tensor:
         """(..., C) -> (..., V): generation asks for the last position alone, and saves the product for all others."""
         return fused.linear(features, self.token_embedding.weight) if self.head is None else self.head(features)
@@ -106,6 +114,7 @@ class Block(nn.Module):
             config.attention_dropout,
             config.n_head,
             config.qkv_bias,
+            config.causal,
         )
         self.norm2 = nn.LayerNorm(config.n_embd)
         self.feed_forward = FeedForward(config.n_embd)

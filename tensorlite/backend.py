@@ -9,8 +9,10 @@ so that a CPU user never pays for it.
 import contextvars
 import ctypes
 import importlib
+import math
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -218,6 +220,22 @@ def in_parts(function: Callable[[slice], Any], n: int, nanoseconds: float) -> li
     first, *others = [slice(a, b) for a, b in pairwise(cuts)]
     waiting = [_pool.submit(function, part) for part in others]
     return [function(first), *[each.result() for each in waiting]]
+
+
+_kept = threading.local()
+
+
+def scratch(slot: int, shape: tuple[int, ...], dtype: np.dtype, library: ModuleType = np) -> Array:
+    """This thread's array number `slot`, with anything in it: kept, because fresh memory costs a fault a page.
+
+    Whoever asks for the same slot next gets the same memory: take a number for each array that is in use at once, and
+    let none of them outlive the function.
+    """
+    key, size = (library.__name__, slot, dtype), math.prod(shape)
+    memory = _kept.__dict__.get(key)
+    if memory is None or memory.size < size:
+        memory = _kept.__dict__[key] = library.empty(size, dtype)
+    return memory[:size].reshape(shape)
 
 
 def _openblas() -> ctypes.CDLL | None:

@@ -164,7 +164,7 @@ def cross_entropy(
     scales each class; the mean over indices then divides by the weights of the targets. `reduction`: mean, sum, none.
     """
     C = logits.shape[-1]
-    check_cross_entropy(logits, targets, ignore_index, reduction, label_smoothing, weight)
+    check_cross_entropy(logits.shape, targets, ignore_index, reduction, label_smoothing, weight)
     log_p = log_softmax(logits)
     if is_floating(targets.dtype):
         smooth = targets * (1 - label_smoothing) + label_smoothing / C if label_smoothing else targets
@@ -184,6 +184,11 @@ def cross_entropy(
     if reduction == "mean":
         return losses.sum() / scale.sum()
     return _reduce(losses, reduction)
+
+
+def linear_cross_entropy(x, weight, targets, *, ignore_index: int = -100, reduction: str = "mean"):
+    """The cross-entropy of the logits x W^T, a model's head and its loss in one: x (..., C), weight (V, C)."""
+    return cross_entropy(linear(x, weight), targets, ignore_index=ignore_index, reduction=reduction)
 
 
 def _reduce(losses, reduction: str):
@@ -222,20 +227,16 @@ def check_indices(name: str, idx, size: int, ignore_index: int | None = None) ->
         raise IndexError(f"{name}: index {first} is out of range: there are {size} classes, 0 to {size - 1}{allowed}")
 
 
-def check_cross_entropy(logits, targets, ignore_index, reduction, label_smoothing, weight) -> None:
+def check_cross_entropy(shape, targets, ignore_index, reduction, label_smoothing=0.0, weight=None) -> None:
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f"cross_entropy: reduction must be 'mean', 'sum' or 'none', not {reduction!r}")
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"cross_entropy: label_smoothing must be between 0 and 1, not {label_smoothing}")
-    if weight is not None and weight.shape != logits.shape[-1:]:
-        raise ValueError(
-            f"cross_entropy: weight must have one value per class, {logits.shape[-1:]}, not {weight.shape}"
-        )
-    expected = logits.shape if is_floating(targets.dtype) else logits.shape[:-1]
+    if weight is not None and weight.shape != shape[-1:]:
+        raise ValueError(f"cross_entropy: weight must have one value per class, {shape[-1:]}, not {weight.shape}")
+    expected = shape if is_floating(targets.dtype) else shape[:-1]
     if targets.shape != expected:
         kind = "probabilities" if is_floating(targets.dtype) else "class indices"
-        raise ValueError(
-            f"cross_entropy: {kind} for logits {logits.shape} must have shape {expected}, not {targets.shape}"
-        )
+        raise ValueError(f"cross_entropy: {kind} for logits {shape} must have shape {expected}, not {targets.shape}")
     if not is_floating(targets.dtype):
-        check_indices("cross_entropy", targets, logits.shape[-1], ignore_index)
+        check_indices("cross_entropy", targets, shape[-1], ignore_index)

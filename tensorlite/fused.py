@@ -11,7 +11,7 @@ from .kernels import cpu
 from .primitive import fused, publish
 
 __all__ = [
-    "cross_entropy", "dropout", "embedding", "gelu", "layer_norm", "linear", "log_softmax", "mse_loss", "relu",
+    "cross_entropy", "dropout", "embedding", "gelu", "layer_norm", "linear", "linear_cross_entropy", "log_softmax", "mse_loss", "relu",
     "rms_norm", "scaled_dot_product_attention", "silu", "softmax",
 ]  # fmt: skip
 
@@ -22,6 +22,7 @@ layer_norm    = fused(cpu.layer_norm,    spec.layer_norm,    serves=cpu.serves, 
 gelu          = fused(cpu.gelu,          spec.gelu,          serves=cpu.serves_gelu,          keeps=("slope",))                                     .vjp(cpu.gelu_vjp)
 attention     = fused(cpu.attention,     spec.attention,     serves=cpu.serves,               keeps=("weights",))                                   .vjp(cpu.attention_vjp)
 cross_entropy = fused(cpu.cross_entropy, spec.cross_entropy, serves=cpu.serves_cross_entropy, keeps=("p", "scale", "rows", "classes"))              .vjp(cpu.cross_entropy_vjp)
+linear_cross_entropy = fused(cpu.linear_cross_entropy, spec.linear_cross_entropy, serves=cpu.serves_linear_cross_entropy, keeps=("exps", "shares", "valid", "scale")).vjp(cpu.linear_cross_entropy_vjp)
 # fmt: on
 
 

@@ -11,10 +11,11 @@ What it refuses: a parameter given twice, one that does not require a gradient, 
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from numbers import Real
 from typing import Any
 
-from .backend import Array, to_device, to_host, xp
+from .backend import Array, in_parts, scratch, to_device, to_host, xp
 from .nn import misfit
 from .tensor import Tensor
 
@@ -31,12 +32,11 @@ class _Flat:
 
     def __init__(self, group: dict, params: list[Tensor], keeps: Iterable[str]):
         like = params[0].data
-        self.group, self.params = group, params
+        self.group, self.params, self.device = group, params, params[0].device
         self.offsets = list(itertools.accumulate((p.size for p in params), initial=0))
         size, library = self.offsets[-1], xp(like)
         self.data = library.empty(size, like.dtype)
         self.kept = {name: library.zeros(size, like.dtype) for name in keeps}
-        self.scratch = [library.empty(min(size, BLOCK), like.dtype) for _ in range(2)]
         self.steps = [0] * len(params)  # of each, as torch counts: one without a gradient is not stepped
         self.views = [self.part(self.data, i) for i in range(len(params))]
         for p, view in zip(params, self.views, strict=True):
@@ -63,19 +63,20 @@ class _Flat:
         groups = [(key, list(members)) for key, members in itertools.groupby(range(len(state)), state.__getitem__)]
         return [(members[0], members[-1] + 1) for key, members in groups if key is not None]
 
-    def blocks(self, first: int, last: int, scale: float) -> Iterator[tuple[slice, Array]]:
-        """Blocks of the flat arrays that cover parameters first .. last - 1, each with its gradient times `scale`."""
-        grads = [p.grad.data.reshape(-1) for p in self.params[first:last] if p.grad is not None]
-        multiply, end, i = xp(self.data).multiply, self.offsets[last], first
-        for start in range(self.offsets[first], end, BLOCK):
-            stop = min(start + BLOCK, end)
-            g = self.scratch[0][: stop - start]
+    def blocks(self, first: int, part: slice, scale: float) -> Iterator[tuple[slice, Array]]:
+        """Blocks of the flat arrays that cover `part` of them, from parameter `first` on, each with its gradient times
+        `scale`, in memory that the next block takes again."""
+        multiply, i = xp(self.data).multiply, first
+        for start in range(part.start, part.stop, BLOCK):
+            stop = min(start + BLOCK, part.stop)
+            g = scratch(0, (stop - start,), self.data.dtype, xp(self.data))
             at = start
             while at < stop:  # the pieces of parameters that lie in this block
                 while self.offsets[i + 1] <= at:
                     i += 1
                 begin, until = self.offsets[i], min(self.offsets[i + 1], stop)
-                multiply(grads[i - first][at - begin : until - begin], scale, out=g[at - start : until - start])
+                gradient = self.params[i].grad.data.reshape(-1)
+                multiply(gradient[at - begin : until - begin], scale, out=g[at - start : until - start])
                 at = until
             yield slice(start, stop), g
 
@@ -137,13 +138,19 @@ class Optimizer:
             flat.check()
         for flat in self._flats:
             for first, last in flat.runs():
-                step = flat.steps[first] + 1
-                for block, g in flat.blocks(first, last, float(grad_scale)):
-                    kept = {name: array[block] for name, array in flat.kept.items()}
-                    self.update(flat.group, step, flat.data[block], g, flat.scratch[1][: len(g)], **kept)
+                step, begin, size = flat.steps[first] + 1, flat.offsets[first], flat.offsets[last] - flat.offsets[first]
+                update = partial(self._update, flat, first, begin, step, float(grad_scale))
+                update(slice(0, size)) if flat.device != "cpu" else in_parts(update, size, size)
                 flat.steps[first:last] = [step] * (last - first)
                 for p in flat.params[first:last]:
                     p.changed()
+
+    def _update(self, flat: _Flat, first: int, begin: int, step: int, scale: float, part: slice) -> None:
+        """Update `part` of what begins with parameter `first`, at `begin`, block by block."""
+        for block, g in flat.blocks(first, slice(begin + part.start, begin + part.stop), scale):
+            kept = {name: array[block] for name, array in flat.kept.items()}
+            work = scratch(1, g.shape, g.dtype, xp(g))
+            self.update(flat.group, step, flat.data[block], g, work, **kept)
 
     def zero_grad(self) -> None:
         """Forget all gradients (`.grad` is None again)."""

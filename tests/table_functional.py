@@ -252,6 +252,27 @@ def cross_entropy_gradient(g, logits, targets, reduction, **meta):
     return (np.where(targets[..., None] == meta["ignore_index"], 0, by_row),)
 
 
+@st.composite
+def heads(draw):
+    """Features (..., D), a head (C, D), and the targets as metadata."""
+    ((*shape, C),), meta = draw(classes())
+    D = draw(st.integers(1, 3))
+    return ((*shape, D), (C, D)), {name: meta[name] for name in ("targets", "ignore_index", "reduction")}
+
+
+def linear_cross_entropy(x, weight, targets, **meta):
+    return F.linear_cross_entropy(x, weight, targets, **meta)
+
+
+def head_loss(x, weight, **meta):
+    return cross_entropy_value(x @ weight.T, label_smoothing=0.0, weight=None, **meta)
+
+
+def head_gradient(g, x, weight, **meta):
+    (by_logits,) = cross_entropy_gradient(g, x @ weight.T, label_smoothing=0.0, weight=None, **meta)
+    return linear_gradient(by_logits, x, weight)
+
+
 def soft_value(logits, targets, label_smoothing, weight, reduction):
     q = targets * (1 - label_smoothing) + label_smoothing / logits.shape[-1]
     return reduced(-(q * (1 if weight is None else weight) * log_softmax(logits)).sum(-1), reduction)
@@ -275,8 +296,8 @@ FUNCTIONAL = [
     Row("silu",               F.silu,                                           lambda x: x * logistic(x),               local(silu_slope),        arrays(1), ANY, covers=("sigmoid",)),
     Row("softmax",            F.softmax,                                        softmax,                                 softmax_gradient,         AXIS, ANY, covers=("exp",)),
     Row("log_softmax",        F.log_softmax,                                    lambda x, axis: np.log(softmax(x, axis)), log_softmax_gradient,    AXIS, ANY, covers=("logsumexp",)),
-    Row("linear",             F.linear,                                         linear_value,                            linear_gradient,          linears(bias=True)),
-    Row("linear, no bias",    F.linear,                                         linear_value,                            linear_gradient,          linears(bias=False), covers=("linear",)),
+    Row("linear",             F.linear,                                         linear_value,                            linear_gradient,          linears(bias=True), step=1.0),
+    Row("linear, no bias",    F.linear,                                         linear_value,                            linear_gradient,          linears(bias=False), covers=("linear",), step=1.0),
     move("embedding",         F.embedding,                                      lambda weight, idx: weight[idx],         lookups()),
     Row("layer_norm",         F.layer_norm,                                     layer_norm_value,                        layer_norm_gradient,      rows_and_vectors(2, eps=EPS)),
     Row("layer_norm, weight", F.layer_norm,                                     layer_norm_value,                        layer_norm_gradient,      rows_and_vectors(1, eps=EPS), covers=("layer_norm",)),
@@ -290,6 +311,7 @@ FUNCTIONAL = [
     Row("scaled_dot_product_attention, added mask",   attention,                attention_value,                         attention_gradient,       attentions("floating"), ANY, covers=("attention",)),
     Row("cross_entropy",                cross_entropy,                          cross_entropy_value,                     cross_entropy_gradient,   classes(), ANY),
     Row("cross_entropy, probabilities", cross_entropy,                          soft_value,                              soft_gradient,            classes(probabilities=True), POSITIVE, covers=("logsumexp",)),
-    Row("mse_loss",           F.mse_loss,                                       lambda x, y, reduction: reduced((x - y) ** 2, reduction), mse_gradient, pairs(), covers=("square",)),
+    Row("linear_cross_entropy",         linear_cross_entropy,                   head_loss,                               head_gradient,            heads()),
+    Row("mse_loss",           F.mse_loss,                                       lambda x, y, reduction: reduced((x - y) ** 2, reduction), mse_gradient, pairs(), covers=("square",), step=1.0),
 ]
 # fmt: on

@@ -2,9 +2,16 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from table import ROWS
 
 import tensorlite as tl
 from tensorlite import backend, fused
+from tensorlite.kernels import cpu
+from tensorlite.testing import smooth
+
+FUSED = [row for row in ROWS if row.function in ("scaled_dot_product_attention", *fused.__all__) and row.gradient]
 
 
 @pytest.fixture
@@ -37,6 +44,32 @@ def test_threads_change_no_number(threads, rows, count, monkeypatch):
         np.testing.assert_allclose(got, expected, rtol=1e-11, atol=1e-11)
     assert split  # it did run in parts
     assert all(np.array_equal(a, b) for a, b in zip(results(rows), results(rows), strict=True))  # the same bits again
+
+
+@pytest.fixture(scope="module")
+def small_pieces():
+    """Every block, tile and part as small as it can be, and two threads for them: what large inputs meet."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module, name, value in (
+            (cpu, "BLOCK", 2), (cpu, "POSITIONS", 1), (cpu, "CLASSES", 1), (backend, "WORTH_SPLITTING", -1)
+        ):  # fmt: skip
+            patch.setattr(module, name, value)
+        backend.set_threads(2)
+        yield
+        backend.set_threads(1)
+
+
+@pytest.mark.parametrize("row", FUSED, ids=str)
+@given(data=st.data())
+def test_the_size_of_blocks_changes_no_number(row, data, small_pieces):
+    shapes, meta = data.draw(row.inputs)
+    xs = data.draw(smooth(*shapes, **row.domain))
+    tensors = [tl.Tensor(x, requires_grad=True) for x in xs]
+    out = row.op(*tensors, **meta)
+    np.testing.assert_allclose(out.data, row.value(*xs, **meta), rtol=1e-9, atol=1e-9)
+    g = np.random.default_rng(out.size).normal(size=out.shape)
+    for gradient, expected in zip(tl.grad(out, tensors, g), row.gradient(g, *xs, **meta), strict=True):
+        np.testing.assert_allclose(gradient.data, expected, rtol=1e-9, atol=1e-9)
 
 
 def test_a_failure_in_a_part_is_raised(threads, monkeypatch):
