@@ -151,6 +151,8 @@ class Settings:
     keep: int = 2  # checkpoints kept; an older one is there in case the newest is damaged
 
     seed: int = 1337  # of weights, batches, dropout and samples: the same seed gives the same run, bit for bit
+    dtype: Literal["float32", "bfloat16"] = "float32"  # of what is multiplied; bfloat16: faster where the CPU has it
+    checkpoint_blocks: bool = False  # compute blocks again in the backward pass: less memory, a third more work
     threads: int | None = None  # for large ops; default: all cores, or 1 where other programs keep them busy
     out: Path | None = None  # the run's directory; default: below runs/, named after what is learnt from
     resume: Path | None = None  # continue this run, with its own settings except for those that you give
@@ -165,6 +167,8 @@ class Settings:
             check_number(name, getattr(self, name), low=0, below=1)
         for name in ("lr", "weight_decay", "clip"):
             check_number(name, getattr(self, name), low=0)
+        check_choice("dtype", self.dtype, ("float32", "bfloat16"))
+        check_choice("checkpoint_blocks", self.checkpoint_blocks, (True, False))
         if self.threads is not None:
             check_integer("threads", self.threads, low=1)
         if self.min_lr is not None and not 0 <= self.min_lr <= self.lr:

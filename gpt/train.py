@@ -10,7 +10,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -21,9 +21,11 @@ from rich.console import Console
 
 import tensorlite as tl
 from tensorlite import backend, nn, optim
+from tensorlite.kernels import onednn
 
 from . import checkpoint
 from .config import Settings, command_of
+from .model import GPT
 from .pretraining import Pretraining
 from .progress import Progress, peak_memory, result_table, say
 from .session import Session, begin, directory, resume, save
@@ -56,6 +58,7 @@ def train(config: Settings, console: Console | None = None, task: type[Task] = P
         tell = partial(say, console, run / "log.txt")
         s = (begin if config.resume is None else resume)(task, config, run, tell)
         tell(f"threads    {about_threads}")
+        compute_as(config, s.model, tell)
         show = Progress(s.step, s.task.steps, s.task.per_step, s.task.unit, console, run / "log.txt")
         with show, stopping() as signals:
             if s.saved < 0:  # a new run
@@ -81,6 +84,16 @@ def train(config: Settings, console: Console | None = None, task: type[Task] = P
 
         plots.draw_run(run)
     return Result(run, signals[0] if signals else None)
+
+
+def compute_as(config: Settings, model: nn.Module, tell: Callable[[str], None]) -> None:
+    """The settings that say how a step is computed, and not what is learnt."""
+    about = onednn.set_matmul_dtype(config.dtype)
+    if config.dtype != "float32":
+        tell(f"dtype      {about}")
+    for part in model.modules():
+        if isinstance(part, GPT):
+            part.checkpoint_blocks = config.checkpoint_blocks
 
 
 # ----- a step -----------------------------------------------------------------------------------------------------
