@@ -78,7 +78,7 @@ class MultiHeadAttention(nn.Module):
     """The same with all heads in one product, and a projection that mixes them: x (B, T, d_in) -> (B, T, d_out).
 
     `d_out` is the width of all heads together; `num_heads` must divide it. With a `cache`, x continues the texts
-    that the cache remembers: it is what follows them, and it sees them.
+    that the cache remembers: it is what follows them, and it sees them. Not `causal`, every position sees all of x.
     """
 
     def __init__(
@@ -89,6 +89,7 @@ class MultiHeadAttention(nn.Module):
         dropout: float,
         num_heads: int,
         qkv_bias: bool = False,
+        causal: bool = True,
     ):
         if d_out % num_heads:
             raise ValueError(f"num_heads must divide d_out: got num_heads {num_heads} and d_out {d_out}")
@@ -97,6 +98,7 @@ class MultiHeadAttention(nn.Module):
         self.W_value = nn.Linear(d_in, d_out, bias=qkv_bias)
         self.out_proj = nn.Linear(d_out, d_out)
         self.context_length, self.num_heads, self.dropout = context_length, num_heads, dropout
+        self.causal = causal
 
     def forward(self, x: Tensor, cache: "KVCache | None" = None) -> Tensor:
         B, T, _ = x.shape
@@ -106,7 +108,7 @@ class MultiHeadAttention(nn.Module):
         if cache is not None:
             k, v, mask = cache.extend(k, v)  # (B, H, S, D): the past too
         context = fused.scaled_dot_product_attention(
-            q, k, v, mask=mask, is_causal=mask is None, dropout_p=self.dropout if self.training else 0.0
+            q, k, v, mask=mask, is_causal=self.causal and mask is None, dropout_p=self.dropout if self.training else 0.0
         )  # (B, H, T, D)
         return self.out_proj(context.swapaxes(1, 2).reshape(B, T, -1))  # (B, H, T, D) -> (B, T, H * D)
 

@@ -54,6 +54,8 @@ def run(args: list[str]) -> int:
 
 def parse(args: list[str]) -> Any:
     """The command that the arguments name; tyro shows help and wrong usage, and exits with 0 and 2."""
+    if " ".join(args[:2]) in COMMANDS:
+        args = [" ".join(args[:2]), *args[2:]]
     choices = []
     for name, command in COMMANDS.items():
         start = {"default": command.default(args)} if args[:1] == [name] and hasattr(command, "default") else {}

@@ -61,6 +61,7 @@ class GPTConfig:
     residual_dropout: float = 0.0  # on what attention and feed-forward add to the residual stream
     qkv_bias: bool = False  # OpenAI's GPT-2 has these biases; the book's, as most models since, has not
     tie_head: bool = True  # logits from the token embedding's matrix: vocab_size * n_embd fewer parameters
+    causal: bool = True  # no position sees a later one: to write; only a classifier may do without
     init: Literal["torch", "gpt2"] = "gpt2"  # torch's defaults (the book's), or N(0, 0.02) as OpenAI's GPT-2
 
     def __post_init__(self) -> None:
@@ -68,7 +69,7 @@ class GPTConfig:
             check_integer(name, getattr(self, name), low=1)
         for name in ("embedding_dropout", "attention_dropout", "residual_dropout"):
             check_number(name, getattr(self, name), low=0, below=1)
-        for name in ("qkv_bias", "tie_head"):
+        for name in ("qkv_bias", "tie_head", "causal"):
             check_choice(name, getattr(self, name), (True, False))
         check_choice("init", self.init, ("torch", "gpt2"))
         if self.n_embd % self.n_head:
@@ -133,6 +134,7 @@ class Settings:
     task: ClassVar[str]
     fixed: ClassVar[tuple[str, ...]] = ("seed",)
     lowest: ClassVar[float] = 0.1  # min_lr where none is given, as a share of lr
+    fewest: ClassVar[int] = 1  # steps
 
     batch_size: int = 8  # sequences per pass: more is smoother and faster per token, until memory ends
     grad_accumulation: int = 1  # passes per step: a batch as large as you like in the memory of one pass
@@ -159,10 +161,10 @@ class Settings:
     overwrite: bool = False  # delete the run that is in `out` first
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "grad_accumulation", "eval_every", "checkpoint_every", "keep"):
+        for name in ("batch_size", "grad_accumulation", "eval_every", "checkpoint_every", "keep"):
             check_integer(name, getattr(self, name), low=1)
-        for name in ("sample_every", "seed"):
-            check_integer(name, getattr(self, name), low=0)
+        for name, low in (("steps", self.fewest), ("sample_every", 0), ("seed", 0)):
+            check_integer(name, getattr(self, name), low)
         for name in ("beta1", "beta2"):
             check_number(name, getattr(self, name), low=0, below=1)
         for name in ("lr", "weight_decay", "clip"):
@@ -173,7 +175,7 @@ class Settings:
             check_integer("threads", self.threads, low=1)
         if self.min_lr is not None and not 0 <= self.min_lr <= self.lr:
             raise ValueError(f"min_lr must be from 0 to lr, which is {self.lr}, got {self.min_lr!r}")
-        if self.warmup is not None and not 0 <= self.warmup <= self.steps:
+        if self.warmup is not None and not 0 <= self.warmup <= (self.steps or self.warmup):
             raise ValueError(f"warmup must be from 0 to steps, which is {self.steps}, got {self.warmup!r}")
         if self.seed >= 2**32:
             raise ValueError(f"seed must be below 2**32, got {self.seed}")
@@ -264,3 +266,80 @@ class TrainConfig(Settings, TextConfig):
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """The settings that `to_dict` described; a ValueError names every unknown and every missing field."""
         return super().from_dict({**values, "text": tuple(map(Path, values.get("text", ())))})
+
+
+# ----- fine-tuning ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class FineTuneConfig(Settings):
+    """What every fine-tuning has: a run to start from, entries to learn from, and gentler defaults."""
+
+    fixed: ClassVar[tuple[str, ...]] = ("base", "data", "seed", "batch_size")
+    lowest = 1.0  # of lr: it stays as it is
+    fewest = 0
+
+    base: Path | None = None  # the run to start from; it is only read
+    data: Path | None = None  # the entries to learn from
+    epochs: int = 5  # passes over the training entries
+    steps: int = 0  # updates of the weights, in place of epochs; 0: as many as epochs make
+    lr: float = 5e-5  # peak learning rate: for GPT-2's weights; a small model of your own wants 1e-4 to 1e-3
+    min_lr: float | None = None  # where a cosine ends; default: lr, which then stays as it is
+    warmup: int | None = 0  # steps of linear rise to lr
+    beta2: float = 0.999  # Adam's memory of the gradient's square
+    eval_every: int = 50  # steps between evaluations; they use no random numbers, so training is the same without
+    sample_every: int = 0  # steps between samples in samples.txt; 0: only at the end
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_integer("epochs", self.epochs, low=1)
+
+    def name(self) -> str:
+        """That of the run it starts from, and the task."""
+        return f"{self.base.resolve().name}-{self.task}" if self.base else self.task
+
+    def total_steps(self, batches: int) -> int:
+        """How many steps there are, where an epoch has that many batches."""
+        return self.steps or max(1, self.epochs * batches // self.grad_accumulation)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The settings that `to_dict` described; a ValueError names every unknown and every missing field."""
+        return super().from_dict({n: Path(v) if n in ("base", "data") and v else v for n, v in values.items()})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifyConfig(FineTuneConfig):
+    """Learn to label texts. (Every field is a flag of `gpt finetune classify`, and its comment is the flag's help.)"""
+
+    task = "classify"
+    fixed = (
+        *FineTuneConfig.fixed, "label_column", "text_column", "balance", "split_seed", "max_length", "layers",
+        "position", "causal", "rank", "alpha",
+    )  # fmt: skip
+
+    label_column: str | None = None  # what the column of labels is called; default: found
+    text_column: str | None = None  # what the column of texts is called; default: found
+    balance: bool = True  # leave out entries, so that every label has as many as the rarest
+    split_seed: int = 123  # of which entries are left out, and which are for training, validation and test
+    max_length: int | None = None  # tokens of a text that are read; default: those of the longest training text
+    layers: Literal["head", "last-block", "last-2", "all", "lora"] = "last-block"  # what learns; the rest is frozen
+    position: Literal["last", "last-real", "first", "mean"] = "last"  # where the label is read; last: also of padding
+    causal: bool = True  # no position sees a later one, as in pretraining
+    rank: int = 16  # of LoRA's matrices, where layers is lora
+    alpha: float = 16.0  # LoRA's correction counts alpha / rank
+    dropout: float | None = None  # share of activations dropped in training; default: as the run has it
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("layers", self.layers, ("head", "last-block", "last-2", "all", "lora"))
+        check_choice("position", self.position, ("last", "last-real", "first", "mean"))
+        for name in ("balance", "causal"):
+            check_choice(name, getattr(self, name), (True, False))
+        check_integer("split_seed", self.split_seed, low=0)
+        check_integer("rank", self.rank, low=1)
+        check_number("alpha", self.alpha, low=0)
+        if self.max_length is not None:
+            check_integer("max_length", self.max_length, low=1)
+        if self.dropout is not None:
+            check_number("dropout", self.dropout, low=0, below=1)

@@ -23,14 +23,29 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def draw_run(run: Path) -> Path:
-    """Draw RUN/loss.png from RUN/metrics.jsonl: the loss of every step and on validation; below, the learning rate."""
+    """Draw RUN/loss.png from RUN/metrics.jsonl: the loss of every step and on validation; below, the learning rate.
+
+    Where accuracies were measured, they have a panel between the two.
+    """
     lines = read_metrics(run / "metrics.jsonl")
     losses = [(line["step"], line["loss"]) for line in lines if line.get("loss") is not None]
     validation = [(line["step"], line["validation_loss"]) for line in lines if "validation_loss" in line]
     rates = [(line["step"], line["lr"]) for line in lines if "lr" in line]
-    figure = Figure(figsize=(8, 5), dpi=120, layout="constrained")
+    accuracies = {
+        name: [(line["step"], line[f"{name}_accuracy"]) for line in lines if f"{name}_accuracy" in line]
+        for name in ("training", "validation")
+    }
+    classified = bool(accuracies["validation"])
+    figure = Figure(figsize=(8, 7 if classified else 5), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
-    axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(5, 1))
+    axes, *middle, below = figure.subplots(
+        3 if classified else 2, 1, sharex=True, height_ratios=(5, 3, 1) if classified else (5, 1)
+    )
+    for panel in middle:
+        for name, points in accuracies.items():
+            color = TRAINING if name == "training" else VALIDATION
+            panel.plot(*zip(*points, strict=True), color=color, linewidth=1.6, marker="o", markersize=3)
+        panel.set(ylabel="accuracy")
     if losses:
         axes.plot(*zip(*losses, strict=True), color=TRAINING, linewidth=0.8, label="training, each batch")
         below.plot(*zip(*rates, strict=True), color=FAINT, linewidth=1)
@@ -39,12 +54,34 @@ def draw_run(run: Path) -> Path:
     axes.annotate(
         f"{values[-1]:.3f}", (steps[-1], values[-1]), xytext=(4, 6), textcoords="offset points", color=VALIDATION
     )
-    axes.set(ylabel="loss (nats per token)", title=run.name)
+    axes.set(ylabel="loss (nats)" if classified else "loss (nats per token)", title=run.name)
     axes.legend(frameon=False)
     below.set(xlabel="step", ylabel="lr")
-    for each in (axes, below):
+    for each in (axes, *middle, below):
         each.grid(alpha=0.25)
         each.spines[["top", "right"]].set_visible(False)
     path = run / "loss.png"
     figure.savefig(path, metadata={"Software": None})  # the same picture from the same numbers, whatever draws it
+    return path
+
+
+def draw_report(run: Path) -> Path:
+    """Draw RUN/report.png from RUN/report.json: the confusion matrix of a classifier on its test part."""
+    report = json.loads((run / "report.json").read_text(encoding="utf-8"))
+    labels, confusion = report["labels"], report["confusion"]
+    side = max(3.6, 1.6 + 0.62 * len(labels))
+    figure = Figure(figsize=(side + 0.6, side), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    shares = [[count / max(1, sum(row)) for count in row] for row in confusion]
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for i, row in enumerate(confusion):
+        for j, count in enumerate(row):
+            color = "white" if shares[i][j] > 0.5 else "black"
+            axes.text(j, i, f"{count}", ha="center", va="center", color=color, fontsize=12 if len(labels) < 8 else 8)
+    axes.set_xticks(range(len(labels)), labels, rotation=45 if len(labels) > 4 else 0)
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set(xlabel="said", ylabel="is", title=f"{run.name}: {report['accuracy']:.1%} of the test texts")
+    path = run / "report.png"
+    figure.savefig(path, metadata={"Software": None})
     return path

@@ -64,8 +64,8 @@ class Progress:
         self.losses = []
         rate = f"  lr {lr:.1e}  {self.pace()}  {self.time_left(step)}" if self.done else ""
         width = len(f"{self.total:,}")
-        names = {name: name.removeprefix("validation_").replace("loss", "validation") for name in figures}
-        shown = "".join(f"  {names[name]} {value:.4f}" for name, value in figures.items())
+        names = (name.removeprefix("validation_").replace("loss", "validation").replace("_", " ") for name in figures)
+        shown = "".join(f"  {name} {value:.4f}" for name, value in zip(names, figures.values(), strict=True))
         self.say(f"step {step:>{width},}/{self.total:,}{mean}{shown}{rate}")
 
     def per_second(self) -> float:

@@ -280,6 +280,17 @@ def _shape(shape: Shape) -> tuple[int, ...]:
     return tuple(_integer("each length in a shape", length, 0, 2**63 - 1) for length in lengths)
 
 
+def sample_rows(n: int, k: int, seed: int) -> np.ndarray:
+    """k of the numbers 0 to n - 1 in random order, none twice: int64 (k,), as NumPy's legacy RandomState(seed) chooses.
+
+    So they are the rows that pandas takes in `DataFrame.sample(k, random_state=seed)`, from a stream of their own.
+    """
+    n = _integer("sample_rows: n", n, 0, 2**31 - 1)
+    k = _integer("sample_rows: k", k, 0, n)
+    twister = np.random.RandomState(_integer("sample_rows: seed", seed, 0, 2**32 - 1))
+    return twister.permutation(n)[:k].astype(np.int64)  # which is what choice(n, k, replace=False) does
+
+
 default_generator = Generator()
 
 

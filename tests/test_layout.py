@@ -14,8 +14,8 @@ TENSORLITE = [
 ]  # fmt: skip
 GPT = [
     "cache", "config", "tokenizer", "corpus", "attention", "model", "generate", "checkpoint", "progress", "plots",
-    "task", "pretraining", "session", "train", "pretrained", "sources", "download", "evaluate", "lora", "classify",
-    "instruct", "judge", "doctor", "commands", "cli", "__main__", "bench",
+    "task", "pretraining", "session", "train", "pretrained", "sources", "download", "evaluate", "lora", "labelled",
+    "classify", "instruct", "judge", "doctor", "commands", "cli", "__main__", "bench",
 ]  # fmt: skip
 
 

@@ -1,0 +1,341 @@
+"""Classification: the first fine-tuning task. A text in, a label out.
+
+One idea: a GPT's feature vector at one position says what it has understood, and a small Linear reads the label from
+it. What else of the GPT learns is chosen; the rest is frozen, and costs neither gradient nor optimizer. Semantics:
+Raschka, "Build a Large Language Model (From Scratch)", chapter 6.
+
+What it refuses: to write into the run that it starts from. The new run has the data, the tokenizer and all weights.
+"""
+
+import json
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import tensorlite as tl
+from tensorlite import Tensor, fused, io, nn
+
+from . import checkpoint, labelled, lora
+from . import tokenizer as tokenizers
+from .config import ClassifyConfig, GPTConfig
+from .model import GPT
+from .task import Beginning, Epochs, Say, looking, second_stream
+from .tokenizer import END_OF_TEXT, Tokenizer
+
+PARTS = ("train", "validation", "test")
+
+
+# ----- the model --------------------------------------------------------------------------------------------------
+
+
+class Classifier(nn.Module):
+    """A GPT without its own head, and a Linear that reads a label at one position of its features.
+
+    `position`: "last" of the padded text (the book's), "last-real" the text's own last token, "first", or "mean" over
+    the text's own tokens. With a causal mask the first position has seen nothing but itself.
+    """
+
+    def __init__(self, config: GPTConfig, labels: int, position: str):
+        self.config, self.position = replace(config, tie_head=True), position
+        self.body = GPT(self.config)  # a tied head has no weights of its own, and this one is never asked
+        self.head = nn.Linear(config.n_embd, labels)
+
+    def forward(self, idx: Tensor, lengths: Sequence[int]) -> Tensor:
+        """Token ids (B, T), padded on the right, and the length of each text -> logits (B, labels)."""
+        return self.head(self.read(self.body.features(idx), lengths))
+
+    def read(self, features: Tensor, lengths: Sequence[int]) -> Tensor:
+        """(B, T, C) -> (B, C)"""
+        T = features.shape[1]
+        if self.position == "mean":
+            shares = [[1 / n if t < n else 0.0 for t in range(T)] for n in lengths]
+            return (tl.tensor(shares, features.dtype).expand_dims(1) @ features).squeeze(1)  # (B, 1, T) @ (B, T, C)
+        place = {"first": [0] * len(lengths), "last": [T - 1] * len(lengths), "last-real": [n - 1 for n in lengths]}
+        return features[list(range(len(lengths))), place[self.position]]
+
+
+def choose_layers(model: Classifier, config: ClassifyConfig) -> None:
+    """Freeze what does not learn. With LoRA that is all that there was: small matrices beside it learn instead."""
+    if config.layers == "lora":
+        lora.apply(model, config.rank, config.alpha)
+        return
+    blocks = {"head": 0, "last-block": 1, "last-2": 2, "all": 0}[config.layers]
+    for p in model.parameters():
+        p.requires_grad = config.layers == "all"
+    learning = [*list(model.body.blocks)[len(model.body.blocks) - blocks :], model.head]
+    for module in (*learning, *([model.body.final_norm] if blocks else [])):
+        for p in module.parameters():
+            p.requires_grad = True
+
+
+def build(config: ClassifyConfig, shape: GPTConfig, labels: int) -> Classifier:
+    """A classifier with random weights, nothing frozen yet."""
+    shape = replace(shape, causal=config.causal)
+    shape = shape if config.dropout is None else shape.with_dropout(config.dropout)
+    return Classifier(shape, labels, config.position)
+
+
+# ----- texts as rows ----------------------------------------------------------------------------------------------
+
+
+class Row(NamedTuple):
+    """A text for the model."""
+
+    ids: list[int]  # cut to the longest that is read, not padded
+    label: int
+
+
+class Padding(NamedTuple):
+    """How rows become a batch: padded with `id` to `length`, or, where nothing looks at padding, to the longest."""
+
+    id: int
+    length: int
+    matters: bool
+
+    def batch(self, rows: Sequence[Row]) -> tuple[Tensor, list[int], Tensor]:
+        """Token ids (B, T), the texts' lengths, labels (B)."""
+        lengths = [len(row.ids) for row in rows]
+        T = self.length if self.matters else max(lengths)
+        idx = tl.tensor([row.ids + [self.id] * (T - len(row.ids)) for row in rows])
+        return idx, lengths, tl.tensor([row.label for row in rows])
+
+
+def padding_token(tokenizer: Tokenizer) -> int:
+    """The end of text; a ValueError for a tokenizer that has none."""
+    id = tokenizer.special_tokens.get(END_OF_TEXT)
+    if id is None:
+        raise ValueError(
+            f"the run's tokenizer has no {END_OF_TEXT} to pad texts with: start from a run with a bpe, word or gpt2 "
+            "tokenizer"
+        )
+    return id
+
+
+def encode(tokenizer: Tokenizer, text: str, length: int) -> list[int]:
+    """At most `length` ids, and at least one."""
+    ids = tokenizer.encode(text)[:length]
+    if not ids:
+        raise ValueError(f"the text {text!r} has no token in it: give some text")
+    return ids
+
+
+# ----- the task ---------------------------------------------------------------------------------------------------
+
+
+class Classification:
+    """The task of `gpt finetune classify`. A batch is what Padding makes of rows."""
+
+    files: ClassVar = tuple(f"{part}.jsonl" for part in PARTS)
+    unit = "texts"
+
+    @classmethod
+    def begin(cls, config: ClassifyConfig, run: Path, say: Say) -> Beginning:
+        """Entries balanced and split into the run; the base run's weights under a new head."""
+        if config.base is None or config.data is None:
+            raise ValueError("what is learnt, and from where? gpt finetune classify RUN --data FILE")
+        base, tokenizer = checkpoint.load_model(config.base)
+        data, description = prepare(config, run, tokenizer, base.config, say)
+        model = build(config, base.config, len(description["labels"]))
+        weights = {name: p for name, p in base.state_dict().items() if name != "head.weight"}
+        model.body.load_state_dict(weights)
+        tl.manual_seed(config.seed)  # again: so the head does not depend on how large the body is
+        model.head = nn.Linear(base.config.n_embd, len(description["labels"]))
+        choose_layers(model, config)
+        learning = sum(p.size for p in model.parameters() if p.requires_grad)
+        say(f"model      {config.base}: {model.num_parameters():,} parameters, {learning:,} of them learn")
+        return Beginning(tokenizer, model, {"data": data, **description})
+
+    @classmethod
+    def rebuild(cls, config: ClassifyConfig, description: Mapping[str, Any]) -> Classifier:
+        model = build(config, GPTConfig.from_dict(description["model"]), len(description["labels"]))
+        choose_layers(model, config)
+        return model
+
+    def __init__(self, config: ClassifyConfig, run: Path, tokenizer: Tokenizer, description: Mapping[str, Any]):
+        self.config, self.run, self.labels = config, run, description["labels"]
+        self.padding = padding_of(description)
+        self.entries = {part: labelled.read(run / f"{part}.jsonl", "label", "text") for part in PARTS}
+        numbers = {label: number for number, label in enumerate(self.labels)}
+        self.rows = {
+            part: [Row(encode(tokenizer, e.text, self.padding.length), numbers[e.label]) for e in entries]
+            for part, entries in self.entries.items()
+        }
+        self.epochs = Epochs(self.rows["train"], config.batch_size, self.padding.batch, second_stream(config))
+        self.steps = config.total_steps(len(self.epochs))
+        self.per_step = config.batch_size * config.grad_accumulation
+
+    def draw(self) -> tuple[Tensor, list[int], Tensor]:
+        return next(self.epochs)
+
+    @staticmethod
+    def targets(batch: tuple[Tensor, list[int], Tensor]) -> int:
+        return len(batch[1])
+
+    @staticmethod
+    def loss(model: Classifier, batch: tuple[Tensor, list[int], Tensor]) -> Tensor:
+        """Mean cross-entropy in nats."""
+        idx, lengths, labels = batch
+        return fused.cross_entropy(model(idx, lengths), labels)
+
+    def evaluate(self, model: Classifier) -> dict[str, float]:
+        """Over the validation part, and over as many training entries: so one sees what was memorised."""
+        loss, confusion = self.judge(model, self.rows["validation"])
+        _, seen = self.judge(model, self.rows["train"][: len(self.rows["validation"])])
+        return {
+            "validation_loss": loss,
+            "validation_accuracy": accuracy(confusion),
+            "training_accuracy": accuracy(seen),
+        }
+
+    def judge(self, model: Classifier, rows: Sequence[Row]) -> tuple[float, list[list[int]]]:
+        """Mean loss, and how many of each label (rows) were taken for each label (columns)."""
+        confusion = [[0] * len(self.labels) for _ in self.labels]
+        total = 0.0
+        with looking(model):
+            for i in range(0, len(rows), self.config.batch_size):
+                idx, lengths, labels = self.padding.batch(rows[i : i + self.config.batch_size])
+                logits = model(idx, lengths)  # (B, labels)
+                total += fused.cross_entropy(logits, labels, reduction="sum").item()
+                for label, found in zip(labels.tolist(), logits.argmax(axis=-1).tolist(), strict=True):
+                    confusion[label][found] += 1
+        return total / len(rows), confusion
+
+    def sample(self, model: Classifier, step: int) -> str:
+        """The first five validation texts: what the model says, how sure it is, and what is right."""
+        lines = []
+        for row, entry in list(zip(self.rows["validation"], self.entries["validation"], strict=True))[:5]:
+            (p,) = probabilities(model, self.padding, [row])
+            best = max(range(len(p)), key=p.__getitem__)
+            lines.append(f"{self.labels[best]} {p[best]:.3f} (is {entry.label})  {' '.join(entry.text.split()):.80}")
+        return "\n".join(lines)
+
+    def finish(self, model: Classifier) -> tuple[dict[str, Any], dict[str, str]]:
+        """The test part; report.json and report.png."""
+        loss, confusion = self.judge(model, self.rows["test"])
+        report = {"labels": self.labels, "test_loss": loss, **figures(self.labels, confusion)}
+        checkpoint.write_json(self.run / "report.json", report)
+        from . import plots  # here and not above: matplotlib takes longer to load than all the rest
+
+        plots.draw_report(self.run)
+        rows = {"test loss": f"{loss:.4f}", "test accuracy": f"{report['accuracy']:.2%}"}
+        for label in self.labels[:10]:
+            each = report["by_label"][label]
+            rows[f"precision, recall of {label}"] = f"{each['precision']:.1%}, {each['recall']:.1%}"
+        return {"test_loss": loss, "test_accuracy": report["accuracy"]}, rows
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"epochs": self.epochs.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.epochs.load_state_dict(state["epochs"])
+
+
+def prepare(
+    config: ClassifyConfig, run: Path, tokenizer: Tokenizer, shape: GPTConfig, say: Say
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Write the parts of the data into the run; "data" and the rest of what config.json says about them."""
+    assert config.data is not None
+    began, pad = time.monotonic(), padding_token(tokenizer)
+    entries = labelled.read(config.data, config.label_column, config.text_column)
+    labels = labelled.labels_of(config.data, entries)
+    chosen = labelled.balanced(entries, config.split_seed) if config.balance else entries
+    parts = labelled.split(chosen, config.split_seed)
+    if missing := sorted(set(labels) - {e.label for e in parts["train"]}):
+        raise ValueError(f"{config.data}: none of the training entries has the label {missing[0]!r}: give more data")
+    data = {}
+    for part, members in parts.items():
+        path = run / f"{part}.jsonl"
+        labelled.write(path, members)
+        counts = {label: sum(e.label == label for e in members) for label in labels}
+        data[part] = {"entries": len(members), "labels": counts, **checkpoint.fingerprint(path)}
+    longest = max(len(tokenizer.encode(e.text)) for e in parts["train"])
+    length = config.max_length or longest
+    if length > shape.context_length:
+        what = "max_length is" if config.max_length else "the longest training text has"
+        raise ValueError(
+            f"{what} {length} tokens, and {config.base} has a context_length of {shape.context_length}: "
+            f"--max-length {shape.context_length} cuts what is longer"
+        )
+    say(f"data       {config.data}: {len(entries):,} entries, {len(chosen):,} of them used; labels {', '.join(labels)}")
+    counts_text = " + ".join(f"{len(members):,} {part}" for part, members in parts.items())
+    say(f"texts      {counts_text}; read to {length} of {longest} tokens; {time.monotonic() - began:.1f} s")
+    return data, {"labels": labels, "length": length, "padding": pad}
+
+
+def padding_of(description: Mapping[str, Any]) -> Padding:
+    """Padding matters where the label is read from it, or where positions see what comes after them."""
+    settings = description["training"]
+    matters = settings["position"] == "last" or not settings["causal"]
+    return Padding(description["padding"], description["length"], matters)
+
+
+# ----- figures ----------------------------------------------------------------------------------------------------
+
+
+def accuracy(confusion: Sequence[Sequence[int]]) -> float:
+    """The share that was told rightly."""
+    return sum(row[i] for i, row in enumerate(confusion)) / sum(map(sum, confusion))
+
+
+def figures(labels: Sequence[str], confusion: Sequence[Sequence[int]]) -> dict[str, Any]:
+    """Accuracy; for each label precision tp / (tp + fp), recall tp / (tp + fn), F1, 0 where undefined; confusion."""
+    by_label = {}
+    for i, label in enumerate(labels):
+        right, said, present = confusion[i][i], sum(row[i] for row in confusion), sum(confusion[i])
+        by_label[label] = {
+            "precision": right / said if said else 0.0,
+            "recall": right / present if present else 0.0,
+            "f1": 2 * right / (said + present) if said + present else 0.0,
+            "entries": present,
+        }
+    return {"accuracy": accuracy(confusion), "by_label": by_label, "confusion": [list(row) for row in confusion]}
+
+
+# ----- using it ---------------------------------------------------------------------------------------------------
+
+
+class Trained(NamedTuple):
+    """What `gpt classify` needs of a run."""
+
+    model: Classifier
+    tokenizer: Tokenizer
+    labels: list[str]
+    padding: Padding
+
+
+def load(run: Path) -> Trained:
+    """A run's classifier, from its newest checkpoint that is whole."""
+    run = Path(run)
+    folder = checkpoint.files_of(run)
+    description = checkpoint.read_config(folder / "config.json")
+    checkpoint.check_task(run, description, "classify")
+    model = Classification.rebuild(ClassifyConfig.from_dict(description["training"]), description)
+    model.load_state_dict(io.load(folder / "model.safetensors"))
+    tokenizer = tokenizers.load(folder / "tokenizer.json")
+    return Trained(model.eval(), tokenizer, description["labels"], padding_of(description))
+
+
+def classify(trained: Trained, texts: Iterable[str], batch_size: int = 16) -> list[dict[str, float]]:
+    """For each text the probability of each label. A text longer than training's longest is cut, as there."""
+    rows = [Row(encode(trained.tokenizer, text, trained.padding.length), 0) for text in texts]
+    found = []
+    for i in range(0, len(rows), batch_size):
+        found += probabilities(trained.model, trained.padding, rows[i : i + batch_size])
+    return [dict(zip(trained.labels, p, strict=True)) for p in found]
+
+
+def probabilities(model: Classifier, padding: Padding, rows: Sequence[Row]) -> list[list[float]]:
+    """(B, labels)"""
+    idx, lengths, _ = padding.batch(rows)
+    with looking(model):
+        return fused.softmax(model(idx, lengths)).tolist()
+
+
+def answer(text: str, p: Mapping[str, float], as_json: bool) -> str:
+    """One text's answer: label, probability and text between tabs, or all probabilities as JSON."""
+    if as_json:
+        return json.dumps({"text": text, "label": max(p, key=p.__getitem__), "probabilities": p}, ensure_ascii=False)
+    best = max(p, key=p.__getitem__)
+    return f"{best}\t{p[best]:.4f}\t{' '.join(text.split())}"

@@ -1,0 +1,34 @@
+"""`gpt classify`: a fine-tuned classifier labels texts."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from .. import classify, corpus
+
+
+@dataclass(frozen=True)
+class Classify:
+    """Label texts with a run of `gpt finetune classify`: a line each, label, probability and text between tabs."""
+
+    run: Positional[Path]  # directory of the run
+    texts: Positional[tuple[str, ...]] = ()  # what to label; default: each line of standard input
+    file: Path | None = None  # label each line of this file
+    json: bool = False  # a JSON object a line, with the probabilities of all labels
+
+    def __call__(self) -> int:
+        trained = classify.load(self.run)
+        for text in self.lines():
+            (p,) = classify.classify(trained, [text])
+            sys.stdout.write(classify.answer(text, p, self.json) + "\n")
+            sys.stdout.flush()
+        return 0
+
+    def lines(self):
+        """The texts: given, of the file, or as they come in; lines without a visible character are passed over."""
+        if self.texts and self.file:
+            raise ValueError("give texts or --file, not both")
+        source = self.texts or (corpus.read_text(self.file).split("\n") if self.file else sys.stdin)
+        return (line.strip("\n") for line in source if self.texts or line.strip())
