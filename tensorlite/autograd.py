@@ -72,13 +72,15 @@ class Variable:
 class Node:
     """One recorded application of an op: where its inputs came from, and what its rules asked to keep."""
 
-    __slots__ = ("dtype", "op", "order", "parents", "saved", "shape", "versions")
+    __slots__ = ("dtype", "op", "order", "parents", "saved", "shape", "versions", "wanted")
 
-    def __init__(self, op, parents: Sequence, saved: list, versions: list, out: Array):
+    def __init__(self, op, parents: Sequence, wanted: Sequence[int], saved: list, versions: list, out: Array):
         self.op = op
         self.order = next(_creation_order)  # parents always come before children
-        self.shape, self.dtype = out.shape, out.dtype
+        self.shape = out.shape
+        self.dtype = out.dtype
         self.parents = parents  # an argument's Node, the argument itself where it is a leaf, None where nothing flows
+        self.wanted = wanted  # the positions of those that are not None
         self.saved: Any = saved  # a value per slot of the op, None where no rule that will run asks for it
         self.versions = versions  # (position or "out", cell, what it said) for each Variable among them
 
@@ -123,11 +125,10 @@ def grad(output: Variable, inputs, gradient=None, create_graph: bool = False, re
             raise RuntimeError(f"grad: input {i} does not require a gradient: create it with requires_grad=True")
     g = _incoming(output, gradient)
     keep = create_graph if retain_graph is None else retain_graph
-    targets = {id(x.node or x): x.node or x for x in inputs}
     with setting(recording, create_graph):
-        walked = _walk(output, g if create_graph else g.data, targets, keep, create_graph)
-    found = {id(node): piece if create_graph else _own(piece, owned) for node, piece, owned in walked}
-    results = [found.get(id(x.node or x)) for x in inputs]
+        walked = _walk(output, g if create_graph else g.data, {x.node or x for x in inputs}, keep, create_graph)
+    found = {node: piece if create_graph else _own(piece, owned) for node, piece, owned in walked}
+    results = [found.get(x.node or x) for x in inputs]
     results = [
         Variable.result(xp(x.data).zeros_like(x.data)) if r is None else r for x, r in zip(inputs, results, strict=True)
     ]
@@ -139,65 +140,67 @@ def _own(piece: Array, owned: bool) -> Variable:
     return Variable.result(piece if owned and is_array(piece) else xp(piece).array(piece))
 
 
-def _walk(output: Variable, g, targets: dict | None, keep: bool, record: bool) -> list[tuple]:
+def _walk(output: Variable, g, targets: set | None, keep: bool, record: bool) -> list[tuple]:
     """Pull `g` back through the graph, newest node first; return (target, gradient, owned) of every target reached.
 
-    Targets are the nodes given by id (then only paths that lead to one are walked), or else all leaves. A
-    gradient that arrives first is borrowed, unless its rule just made it; a sum is owned, and later ones add in place.
+    Without `targets` they are all leaves; with them, only paths that lead to one are walked. A gradient that arrives
+    first is borrowed, unless a leaf gets what its rule just made; a sum is owned, and later ones add in place.
     """
     root = output.node or output
-    orders = [node.order if isinstance(node, Node) else -1 for node in (targets or {}).values()]
-    oldest = min(orders, default=-1)  # below the oldest target nothing is looked for
+    oldest = min([node.order if isinstance(node, Node) else -1 for node in targets or ()], default=-1)
     useful = None if targets is None else _leading_to(targets, root, oldest)
-    grads, owned, reached = {id(root): g}, set[int](), []
-    heap: list[tuple[int, Node]] = []
-
-    def arrive(node):
-        if isinstance(node, Node) and node.order > oldest:
-            heappush(heap, (-node.order, node))
-        if node_is_target(node):
-            reached.append(node)
-
-    def node_is_target(node):
-        return id(node) in targets if targets is not None else not isinstance(node, Node)
-
-    arrive(root)
+    grads, owned = {root: g}, set()
+    heap = [(-root.order, root)] if isinstance(root, Node) and root.order > oldest else []
     while heap:
         node = heappop(heap)[1]
-        g = grads[id(node)] if node_is_target(node) else grads.pop(id(node))
-        wanted = [i for i, p in enumerate(node.parents) if p is not None and (useful is None or id(p) in useful)]
-        if not wanted and node.saved is not None:  # a freed node has no parents, and raises in pull
-            continue
-        for i, piece, fresh in node.op.pull(node, g, wanted, record):
-            parent = node.parents[i]
-            key = id(parent)
-            if key not in grads:
-                grads[key] = piece
-                arrive(parent)
-            elif key in owned:
-                grads[key] += piece
+        g = grads.pop(node) if targets is None or node not in targets else grads[node]
+        wanted = node.wanted
+        if useful is not None and node.saved is not None:  # a freed node raises in pull
+            wanted = [i for i in wanted if node.parents[i] in useful]
+            if not wanted:
+                continue
+        pieces = node.op.pull(node, g, wanted, record)
+        for parent, piece in pieces:
+            if parent not in grads:
+                grads[parent] = piece
+                if isinstance(parent, Node):
+                    if parent.order > oldest:
+                        heappush(heap, (-parent.order, parent))
+                elif not record and _fresh(piece, g, node.saved, pieces):
+                    owned.add(parent)
+            elif parent in owned:
+                grads[parent] += piece
             else:
-                grads[key], fresh = grads[key] + piece, not record
-            if fresh:
-                owned.add(key)
+                grads[parent] = grads[parent] + piece
+                if not record:
+                    owned.add(parent)
         if not keep:
             node.saved, node.parents = None, ()
-    return [(node, grads[id(node)], id(node) in owned) for node in reached]
+    return [(node, piece, node in owned) for node, piece in grads.items() if targets is None or node in targets]
 
 
-def _leading_to(targets: dict, root, oldest: int) -> set[int]:
-    """The ids of the nodes under `root` from which a target is reached, the targets included."""
-    nodes: dict[int, Node] = {}
-    stack = [root]
+def _fresh(piece: Array, g: Array, saved: Sequence, pieces: Sequence) -> bool:
+    """Whether a rule made this array just now and nobody else looks at it: then the walk may add to it in place."""
+    if piece is g or piece.base is not None:
+        return False
+    for value in saved:
+        if value is piece:
+            return False
+    return len([None for _, other in pieces if other is piece or other.base is piece]) == 1
+
+
+def _leading_to(targets: set, root, oldest: int) -> set:
+    """The nodes under `root` from which a target is reached, the targets included."""
+    nodes, stack = set(), [root]
     while stack:
         node = stack.pop()
-        if isinstance(node, Node) and node.order > oldest and id(node) not in nodes:
-            nodes[id(node)] = node
+        if isinstance(node, Node) and node.order > oldest and node not in nodes:
+            nodes.add(node)
             stack.extend(node.parents)
     useful = set(targets)
-    for node in sorted(nodes.values(), key=lambda node: node.order):
-        if node.saved is None or any(id(parent) in useful for parent in node.parents):  # freed: it may have led there
-            useful.add(id(node))
+    for node in sorted(nodes, key=lambda node: node.order):
+        if node.saved is None or not useful.isdisjoint(node.parents):  # freed: it may have led there
+            useful.add(node)
     return useful
 
 

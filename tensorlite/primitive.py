@@ -12,7 +12,8 @@ computes a gradient (on arrays) and records how it was computed (on Variables): 
 
 import contextvars
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import Any
 
 from .autograd import Node, Variable, grad, recording, setting
@@ -56,6 +57,7 @@ class Primitive:
             raise TypeError(f"{len(rules)} rules for the {len(self.arguments)} arguments {self.arguments}")
         self.rules: Sequence[Any] = rules
         self._plan([rule and list(inspect.signature(rule).parameters)[1:] for rule in rules])
+        self.pulls = [rule and _asking(rule, places) for rule, places in zip(rules, self.asks, strict=True)]
         return self
 
     def _plan(self, asked: Sequence[list[str] | None]) -> None:
@@ -68,13 +70,24 @@ class Primitive:
             users.pop("index", None)  # known without keeping anything
         position = self.position = {name: k for k, name in enumerate(users)}
         self.slots = [(self._reader(name), mask) for name, mask in users.items()]
-        self.asks: list[Any] = [names and [position.get(name, name) for name in names] for names in asked]
+        self.asks = [[position.get(name, -1) for name in names or ()] for names in asked]  # index: stands at the end
         self.differentiable = -1 if self.variadic else sum(1 << i for i, names in enumerate(asked) if names is not None)
-        self.kept = [(i, users[name]) for i, name in enumerate(self.arguments) if name in users]
+        self.kept = [users.get(name, 0) for name in self.arguments]
         self.keeps_out = users.get("out", 0)
         self.argument_slots = [
             (position[name], None if self.variadic else i) for i, name in enumerate(self.arguments) if name in position
         ]
+        self._needs: dict[int, tuple] = {}
+
+    def _needed(self, mask: int, count: int) -> tuple:
+        """For gradients to the arguments of `mask`: their positions, readers of what to keep, arguments among that."""
+        wanted = tuple([i for i in range(count) if mask >> i & 1])
+        readers = [read if users & mask else None for read, users in self.slots]
+        kept = self.kept * count if self.variadic else self.kept
+        needed = wanted, readers, tuple([i for i, users in enumerate(kept) if users & mask])
+        if not self.variadic:  # of these there are few masks
+            self._needs[mask] = needed
+        return needed
 
     def _reader(self, name: str) -> Callable:
         """How to find what a rule calls `name` among raw arguments, output, metadata and residuals."""
@@ -111,7 +124,7 @@ class Primitive:
             raw.append(a)
             bit += bit
         try:
-            out = self.forward(*raw, **meta)
+            out = self.forward(*raw, **meta) if meta else self.forward(*raw)
         except (ValueError, TypeError, IndexError) as error:
             raise self._explain(error, raw) from error
         kept = meta
@@ -121,11 +134,7 @@ class Primitive:
             return out
         if isinstance(out, Scalar):  # NumPy's reductions return scalars
             out = xp(out).asarray(out)
-        version, first, owner = [0], args[0], out.base
-        if isinstance(first, Variable) and (
-            out is first.data or (owner is not None and (owner is first.data or owner is first.data.base))
-        ):
-            version = first._version  # a view has the version of the memory that it looks at
+        version = [0] if out.base is None and out is not raw[0] else _version_of(out, args[0])
         mask &= self.differentiable
         if not mask or not recording.get() or not is_floating(out.dtype):
             return Variable.result(out, False, None, version)
@@ -133,26 +142,31 @@ class Primitive:
 
     def _record(self, args: Sequence, raw: Sequence, out, version: list, meta: dict, kept: dict, mask: int) -> Node:
         """The node of an application in which the arguments of `mask` need a gradient."""
-        parents = [(a.node or a) if mask >> i & 1 else None for i, a in enumerate(args)]
-        saved = [read(raw, out, meta, kept) if users & mask else None for read, users in self.slots]
-        kept_args = [(i, -1) for i in range(len(args))] if self.variadic and self.kept else self.kept
-        versions: list[tuple] = [
-            (i, args[i]._version, args[i]._version[0])
-            for i, users in kept_args
-            if users & mask and isinstance(args[i], Variable)
-        ]
+        wanted, readers, kept_arguments = self._needs.get(mask) or self._needed(mask, len(args))
+        parents: list[Any] = [None] * len(args)
+        for i in wanted:
+            parents[i] = args[i].node or args[i]
+        saved, versions = [], []  # filled by loops: before Python 3.12 a comprehension costs a call
+        for read in readers:
+            saved.append(read(raw, out, meta, kept) if read else None)
+        for i in kept_arguments:
+            a = args[i]
+            if isinstance(a, Variable):
+                versions.append((i, a._version, a._version[0]))
         if self.keeps_out & mask:
             versions.append(("out", version, version[0]))
-        return Node(self, parents, saved, versions, out)
+        return Node(self, parents, wanted, saved, versions, out)
 
-    def pull(self, node: Node, g, wanted: list[int], record: bool) -> Iterator[tuple]:
-        """Yield (i, gradient by argument i, whether the rule made that array) for each wanted argument."""
+    def pull(self, node: Node, g, wanted: Sequence[int], record: bool) -> list:
+        """(parent, the gradient by it) for each wanted argument."""
         self._check(node)
         saved = node.variables() if record else node.saved
+        pieces = []
         for i in wanted:
-            k = 0 if self.variadic else i
-            piece = self.rules[k](g, *[i if ask == "index" else saved[ask] for ask in self.asks[k]])
-            yield i, self._fit(piece, g, node.parents[i], i), not record and _fresh(piece, g, saved)
+            piece = self.pulls[0](g, [*saved, i]) if self.variadic else self.pulls[i](g, saved)
+            parent = node.parents[i]
+            pieces.append((parent, self._fit(piece, g, parent, i)))
+        return pieces
 
     def _check(self, node: Node) -> None:
         if node.saved is None:
@@ -236,9 +250,7 @@ class Fused(Primitive):
     def vjp(self, *rules: Callable | None) -> "Fused":
         (self.rule,) = rules
         names = list(inspect.signature(self.rule).parameters)[2:]
-        kept = list(
-            dict.fromkeys([*names, *self.arguments, *self.keywords])
-        )  # the specification may need all arguments
+        kept = list(dict.fromkeys([*names, *self.arguments, *self.keywords]))  # the specification may need all of them
         self._plan([kept] * len(self.arguments))
         self.asked = [self.position[name] for name in names]
         return self
@@ -250,25 +262,20 @@ class Fused(Primitive):
             return self.spec(*args, **meta)
         return super().__call__(*args, **meta)
 
-    def pull(self, node: Node, g, wanted: list[int], record: bool) -> Iterator[tuple]:
+    def pull(self, node: Node, g, wanted: Sequence[int], record: bool) -> list:
         self._check(node)
         if record:
-            for i, piece in zip(wanted, self._through_specification(node, g, wanted), strict=True):
-                yield i, self._fit(piece, g, node.parents[i], i), False
-            return
-        needs = [i in wanted for i in range(len(node.parents))]
-        pieces = self.rule(g, needs, *[node.saved[k] for k in self.asked])
-        for i in wanted:
-            others = [p for j, p in enumerate(pieces) if j != i and p is not None]  # may look at the same memory
-            fresh = _fresh(pieces[i], g, [*node.saved, *others, *[p.base for p in others]])
-            yield i, self._fit(pieces[i], g, node.parents[i], i), fresh
+            pieces = self._through_specification(node, g, wanted)
+        else:
+            needs = [i in wanted for i in range(len(node.parents))]
+            given = self.rule(g, needs, *[node.saved[k] for k in self.asked])
+            pieces = [given[i] for i in wanted]
+        return [(node.parents[i], self._fit(p, g, node.parents[i], i)) for p, i in zip(pieces, wanted, strict=True)]
 
-    def _through_specification(self, node: Node, g, wanted: list[int]) -> list:
+    def _through_specification(self, node: Node, g, wanted: Sequence[int]) -> list:
         values = node.variables()
         args = [values[k] for k, _ in self.argument_slots]
-        for (
-            i
-        ) in wanted:  # partial derivatives: an argument may be computed from another, so each becomes a node of its own
+        for i in wanted:  # partial derivatives: as an argument may be computed from another, each gets its own node
             args[i] = identity(args[i])
         meta = {name: values[self.position[name]] for name in self.keywords}
         return grad(self.spec(*args, **meta), [args[i] for i in wanted], g, create_graph=True)
@@ -287,9 +294,24 @@ def _shapes(raw, out, meta, kept) -> tuple:
     return tuple([x.shape for x in raw])
 
 
-def _fresh(piece, g, saved) -> bool:
-    """Whether a rule made this array just now, so that the walk may add to it in place."""
-    return piece is not g and piece.base is None and id(piece) not in map(id, saved)
+def _asking(rule: Callable, places: Sequence[int]) -> Callable:
+    """`rule` as a function of g and all that was saved, where at `places` stands what it asks for."""
+    if not places:
+        return lambda g, saved: rule(g)
+    if len(places) == 1:
+        (place,) = places
+        return lambda g, saved: rule(g, saved[place])
+    asked = itemgetter(*places)
+    return lambda g, saved: rule(g, *asked(saved))
+
+
+def _version_of(out, x) -> list:
+    """The version of a result: that of the argument `x` whose memory it looks at, or a new one."""
+    if isinstance(x, Variable):
+        memory = x.data
+        if out is memory or (out.base is not None and (out.base is memory or out.base is memory.base)):
+            return x._version
+    return [0]
 
 
 def publish(namespace: dict[str, Any]) -> None:

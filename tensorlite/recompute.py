@@ -6,7 +6,7 @@ GPT holds one vector a position and block, and within one block at a time the re
 a fraction of the memory, and the same bits. Chen et al., "Training deep nets with sublinear memory cost", 2016.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -34,21 +34,21 @@ class Checkpoint(Primitive):
         if not isinstance(module, Module):
             raise TypeError(f"checkpoint: a Module is needed, whose Parameters are known, not {type(module).__name__}")
         arguments = [*inputs, *module.parameters()]
-        wanted = [isinstance(x, Variable) and x.requires_grad for x in arguments]
-        if not recording.get() or not any(wanted):
+        wanted = [i for i, x in enumerate(arguments) if isinstance(x, Variable) and x.requires_grad]
+        if not recording.get() or not wanted:
             return module(*inputs)
         then = _conditions(module)
         with no_grad():
             out = module(*inputs)
         if not isinstance(out, Tensor):
             raise TypeError(f"checkpoint: {type(module).__name__} must give one Tensor, not {type(out).__name__}")
-        parents = [(x.node or x) if need else None for x, need in zip(arguments, wanted, strict=True)]
+        parents = [(x.node or x) if i in wanted else None for i, x in enumerate(arguments)]
         versions = [(i, x._version, x._version[0]) for i, x in enumerate(arguments) if isinstance(x, Variable)]
-        node = Node(self, parents, [module, inputs, then], versions, out.data)
+        node = Node(self, parents, wanted, [module, inputs, then], versions, out.data)
         return Tensor.result(out.data, True, node, out._version)  # type: ignore[return-value]
 
-    def pull(self, node: Node, g: Any, wanted: list[int], record: bool) -> Iterator[tuple]:
-        """Run again, with recording, and yield (i, gradient by argument i, whether it is nobody else's)."""
+    def pull(self, node: Node, g: Any, wanted: Sequence[int], record: bool) -> list[tuple]:
+        """Run again, with recording: (parent, the gradient by it) for each wanted argument."""
         self._check(node)
         module, inputs, then = node.saved
         if record:
@@ -57,20 +57,21 @@ class Checkpoint(Primitive):
                 out = module(*again)
             arguments = [*again, *module.parameters()]
             pieces = grad(out, [arguments[i] for i in wanted], g, create_graph=True)
-            yield from ((i, piece, False) for i, piece in zip(wanted, pieces, strict=True))
-            return
+            return [(node.parents[i], piece) for i, piece in zip(wanted, pieces, strict=True)]
         again = [_leaf(x) if isinstance(x, Variable) else x for x in inputs]
         with setting(recording, True), _as_before(module, then):
             out = module(*again)
         places = {id(x): i for i, x in enumerate([*again, *module.parameters()])}
+        pulled = []
         for leaf, piece, owned in _walk(out, g, None, keep=False, record=False):
             if id(leaf) not in places:
                 raise RuntimeError(
                     f"checkpoint: {type(module).__name__} uses a Tensor of shape {leaf.shape} that requires a gradient "
                     "and is neither an input nor a Parameter of it: make it one"
                 )
-            if places[id(leaf)] in wanted:
-                yield places[id(leaf)], piece, owned
+            if (i := places[id(leaf)]) in wanted:
+                pulled.append((node.parents[i], piece if owned else piece.copy()))
+        return pulled
 
 
 def _leaf(x: Variable) -> Variable:

@@ -71,9 +71,8 @@ def steps(output: Variable, gradient=None, names: Mapping[str, Variable] | None 
 def _pulled(node, g) -> Iterator[tuple]:
     """(parent, argument, what its rule asked for, the gradient by it) for each argument that needs one."""
     if isinstance(node, Node):  # a leaf passes nothing on
-        wanted = [i for i, parent in enumerate(node.parents) if parent is not None]
-        for i, piece, _ in node.op.pull(node, g, wanted, False):
-            yield node.parents[i], argument_name(node.op, i), _asked(node.op, i), piece
+        for i, (parent, piece) in zip(node.wanted, node.op.pull(node, g, node.wanted, False), strict=True):
+            yield parent, argument_name(node.op, i), _asked(node.op, i), piece
 
 
 def _asked(op: Primitive, i: int) -> tuple[str, ...]:
