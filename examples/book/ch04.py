@@ -8,6 +8,7 @@
 
 # %%
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import page
@@ -141,7 +142,7 @@ class Deep(nn.Module):
     """Five Linear layers with GELU, with or without shortcuts: (..., 3) -> (..., 1)."""
 
     def __init__(self, sizes: list[int], shortcut: bool):
-        self.layers = nn.ModuleList([nn.Linear(a, b) for a, b in zip(sizes, sizes[1:], strict=False)])
+        self.layers = nn.ModuleList([nn.Linear(a, b) for a, b in pairwise(sizes)])
         self.shortcut = shortcut
 
     def forward(self, x: tl.Tensor) -> tl.Tensor:

@@ -1,0 +1,193 @@
+# %% [markdown]
+# # Appendix D: a better training loop
+#
+# Three things that long runs have and chapter 5 has not: a learning rate that rises first and falls later, and
+# gradients of limited length. On a short story they matter little; what matters here is that each is a few lines.
+#
+#     python examples/book/appendix_d.py               # the page's run: 124M parameters, 135 updates
+#     python examples/book/appendix_d.py --steps 16    # the rows that the page shows of its beginning
+#     python examples/book/appendix_d.py --small       # every cell in seconds
+
+# %%
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import page
+from matplotlib.figure import Figure
+
+import tensorlite as tl
+from gpt import corpus
+from gpt.config import PRESETS
+from gpt.generate import generate
+from gpt.model import GPT
+from tensorlite import backend, optim
+from tensorlite.data import DataLoader, Windows
+
+
+@dataclass
+class Options:
+    """Appendix D: a better training loop."""
+
+    steps: int = 135  # updates of the weights; the page's run has 135, fifteen epochs of nine
+    small: bool = False  # a model of two narrow layers: nothing on the page is about it
+    threads: int = 2  # for large operations
+    out: Path = page.OUT  # where pictures go
+
+
+options = page.options(Options)
+print(backend.set_threads(options.threads))
+
+
+def compare(name: str, ours, theirs: str) -> None:
+    """page.compare, where the model is the page's."""
+    if options.small:
+        print(f"   {name}: {ours}")
+    else:
+        page.compare(name, ours, theirs)
+
+
+# %% [markdown]
+# Model and data are chapter 5's. (The page makes the model before the loaders, and seeds again in between; the order of
+# the batches below depends on that second seed alone.)
+
+# %%
+config = replace(PRESETS["book-124m"], context_length=256)
+if options.small:
+    config = replace(config, n_layer=2, n_head=2, n_embd=32)
+tokenizer = page.tokenizer()
+T = config.context_length
+parts = [tokenizer.encode(part) for part in corpus.split(corpus.read_text(page.data("the-verdict")), 0.9)]
+tl.manual_seed(123)
+train_loader = DataLoader(Windows(parts[0], T, stride=T), batch_size=2, shuffle=True, drop_last=True)
+validation_loader = DataLoader(Windows(parts[1], T, stride=T), batch_size=2)
+
+# %% [markdown]
+# ## D.1 Warm-up
+#
+# AdamW divides by an average of past gradients, which after the first few steps is an average of very little. Small
+# steps until it is settled: the rate rises in a straight line, here for a fifth of the run.
+
+# %%
+EPOCHS, INITIAL, PEAK = 15, 0.0001, 0.01
+total = EPOCHS * len(train_loader)
+warmup = int(0.2 * total)
+page.compare("steps of warm-up", warmup, "27")
+rising = [min(INITIAL + step * (PEAK - INITIAL) / warmup, PEAK) for step in range(total)]
+
+# %% [markdown]
+# ## D.2 Cosine decay
+#
+# Later steps are to settle and not to jump: from the peak the rate goes down along half a cosine, slowly at both ends.
+# `optim.warmup_cosine` is both, a function of the step and nothing else; its formula is
+# min + (peak - min) (1 + cos(pi progress)) / 2.
+
+# %%
+LOWEST = 0.1 * INITIAL
+rates = [
+    optim.warmup_cosine(step, lr=PEAK, min_lr=LOWEST, warmup=warmup, total=total, initial=INITIAL)
+    for step in range(total)
+]
+assert max(abs(a - b) for a, b in zip(rates[: warmup + 1], rising, strict=False)) < 1e-12
+progress = (80 - warmup) / (total - warmup)
+print("step 80:", rates[80], "by hand", LOWEST + (PEAK - LOWEST) * (1 + math.cos(math.pi * progress)) / 2)
+
+figure = Figure(figsize=(8, 3), layout="constrained")
+for axes, values, title in zip(figure.subplots(1, 2), (rising, rates), ("warm-up", "warm-up and cosine"), strict=True):
+    axes.plot(values, color="#2f6fb5")
+    axes.set(title=title, xlabel="step", ylabel="learning rate", ylim=(0, 1.05 * PEAK))
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+page.picture(figure, "appendix-d-rates", options.out)
+
+# %% [markdown]
+# ## D.3 Clipping
+#
+# One odd batch can have a gradient a hundred times as long as the others. If the gradient of all parameters together
+# is longer than 1, it is shortened to 1, its direction kept. First the length of a vector that is easy:
+
+# %%
+g = tl.tensor([[1.0, 2.0], [2.0, 4.0]])
+page.compare("length of (1, 2, 2, 4)", g.norm(), "5")
+page.compare("shortened to 1", g * optim.clip_scale(5.0, 1.0), "0.2 0.4 0.4 0.8")
+
+# %% [markdown]
+# And of the model's. The page takes the batch that its two loops over fifteen epochs, one for each of the pictures
+# above, end with; so we go through as many. Here the gradients themselves are left alone: the factor goes to `step`.
+
+# %%
+for _ in range(2 * EPOCHS):
+    for x, y in train_loader:  # noqa: B007
+        pass
+tl.manual_seed(123)
+model = GPT(config)
+model(x, y)[1].backward()
+largest = max(p.grad.max().item() for p in model.parameters())
+compare("largest entry of the gradient", largest, "0.0411")
+factor = optim.clip_scale(optim.grad_norm(model.parameters()), 1.0)
+compare("after clipping", largest * factor, "0.0185")
+
+# %% [markdown]
+# ## D.4 All of it
+#
+# Chapter 5's loop with three lines more. Clipping begins behind the warm-up, as on the page. (Each evaluation looks at
+# one batch here, and the peak is lower.)
+
+# %%
+LOG = {0: "10.934 10.939", 5: "9.151 9.461", 10: "7.949 8.184", 15: "6.362 6.876", 130: "0.041 6.915"}
+START = "Every effort moves you"
+SAMPLES = {
+    1: 50 * ",",
+    15: '?"  "Yes--quite insensible to the irony. She wanted him vindicated--and by me!"  He laughed again, and threw '
+    'back his head to look up at the sketch of the donkey. "There were days when I',
+}
+
+
+def first_losses() -> list[float]:
+    """The loss of the first batch of each loader, without dropout."""
+    model.eval()
+    with tl.no_grad():
+        losses = [model(*next(iter(loader)))[1].item() for loader in (train_loader, validation_loader)]
+    model.train()
+    return losses
+
+
+def train(optimizer: optim.Optimizer, steps: int, peak: float, initial: float, lowest: float) -> None:
+    step = -1
+    for epoch in range(1, math.ceil(steps / len(train_loader)) + 1):
+        model.train()
+        for x, y in train_loader:
+            step += 1
+            optimizer.zero_grad()
+            optimizer.lr = optim.warmup_cosine(
+                step, lr=peak, min_lr=lowest, warmup=warmup, total=total, initial=initial
+            )
+            model(x, y)[1].backward()
+            clip = step > warmup
+            scale = optim.clip_scale(optim.grad_norm(model.parameters()), 1.0) if clip else 1.0
+            optimizer.step(grad_scale=scale)
+            if step % 5 == 0:
+                name, losses = f"Ep {epoch} (Iter {step:06d}): Train loss, Val loss", first_losses()
+                if step in LOG:
+                    compare(name, losses, LOG[step])
+                else:
+                    print(f"   {name}: {losses[0]:.3f} {losses[1]:.3f}")
+            if step == steps - 1:
+                break
+        if (step + 1) % len(train_loader) == 0:
+            ids = tokenizer.encode(START)
+            (new,) = generate(model, [ids], 50)
+            written = tokenizer.decode(ids + new).replace("\n", " ")
+            if epoch in SAMPLES:
+                compare(f"sample of epoch {epoch}", written, START + SAMPLES[epoch])
+            else:
+                print(f"   {written}")
+
+
+tl.manual_seed(123)
+model = GPT(config)
+optimizer = optim.AdamW(model.parameters(), weight_decay=0.1)
+train(optimizer, options.steps, peak=0.001, initial=1e-5, lowest=1e-5)
+
+# %%
+page.summary()
