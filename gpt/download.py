@@ -228,14 +228,14 @@ class Transfer:
         if have:
             headers["Range"] = f"bytes={have}-"
         with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
-            whole = answer.headers.get("Content-Range", "").rpartition("/")[2]
-            if answer.status_code == 416 and whole == str(have):
-                return  # all of it is here already
-            if answer.status_code == 416 or (answer.status_code == 206 and not _begins_at(answer, have)):
-                self.part.unlink()
+            if have and answer.status_code == 416:
+                return  # nothing follows what is here; whether that is all of it, its SHA-256 will say
+            if answer.status_code == 206 and not _begins_at(answer, have):
+                self.part.unlink(missing_ok=True)
                 raise Broken(f"its answer does not go on after {have:,} bytes")
             answer.raise_for_status()
             start = have if answer.status_code == 206 else 0
+            whole = answer.headers.get("Content-Range", "").rpartition("/")[2]
             total = _number(whole if start else answer.headers.get("Content-Length"))
             if "Content-Encoding" in answer.headers:
                 total = None  # it counts other bytes

@@ -51,11 +51,12 @@ STYLES = {
 # ----- entries ----------------------------------------------------------------------------------------------------
 
 
-def read_entries(path: str | os.PathLike) -> list[dict[str, str]]:
+def read_entries(path: str | os.PathLike, also: Sequence[str] = ()) -> list[dict[str, str]]:
     """The entries of a JSON file (one list) or of JSON lines (one entry a line), as {instruction, input, output}.
 
-    `input` may be left out; other fields are dropped. A ValueError says in one sentence what is wrong where: the line
-    and column of what is no JSON, the number of an entry (from 1) that is not one.
+    `input` may be left out; other fields are dropped, but for those that `also` names, where there are any. A ValueError
+    says in one sentence what is wrong where: the line and column of what is no JSON, the number of an entry (from 1)
+    that is not one.
     """
     path = Path(path)
     try:
@@ -67,7 +68,7 @@ def read_entries(path: str | os.PathLike) -> list[dict[str, str]]:
     values = _parse(path, text)
     if not values:
         raise ValueError(f"{path} has no entries: there is nothing to learn from it")
-    return [_checked(path, number, value) for number, value in enumerate(values, 1)]
+    return [_checked(path, number, value, also) for number, value in enumerate(values, 1)]
 
 
 def _parse(path: Path, text: str) -> list[Any]:
@@ -88,19 +89,19 @@ def _json(path: Path, text: str, lines_before: int) -> Any:
         raise ValueError(f"{path} is not JSON that can be read: it nests too deeply") from None
 
 
-def _checked(path: Path, number: int, value: Any) -> dict[str, str]:
-    """An entry with its three fields, or a ValueError that says what it lacks."""
+def _checked(path: Path, number: int, value: Any, also: Sequence[str]) -> dict[str, str]:
+    """An entry with its fields, or a ValueError that says what it lacks."""
     where = f"{path}: entry {number}"
     if not isinstance(value, dict):
         raise ValueError(f"{where} is no object with the fields {', '.join(FIELDS)} but {json.dumps(value):.60}")
     for name in ("instruction", "output"):
         if name not in value:
             raise ValueError(f"{where} has no field {name!r}; its fields are {', '.join(value) or 'none'}")
-    entry = {name: value.get(name, "") for name in FIELDS}
+    entry = {name: value.get(name, "") for name in FIELDS} | {name: value[name] for name in also if name in value}
     for name, content in entry.items():
         if not isinstance(content, str):
             raise ValueError(f"{where}: {name} must be a string, not {json.dumps(content):.60}")
-        if name != "input" and not content.strip():
+        if name in ("instruction", "output") and not content.strip():
             raise ValueError(f"{where}: {name} is empty")
         try:
             check_text(content)

@@ -85,6 +85,14 @@ def test_it_arrives_whatever_the_server_does(get, server, answers, asked, known_
     assert [server.ranges(f"/{i}") for i in range(len(answers))] == asked
 
 
+def test_an_answer_that_goes_on_elsewhere_is_not_appended(get, server, tmp_path):
+    """A part of the file, but not the one that was asked for: then all of it, from the beginning."""
+    (tmp_path / "file.part").write_bytes(CONTENT[:HALF])
+    elsewhere = status(206, Content_Range=f"bytes 0-4/{len(CONTENT)}")
+    get(in_turn(elsewhere, file(CONTENT)))
+    assert server.ranges("/0") == [f"bytes={HALF}-", None]
+
+
 def test_redirects_are_followed_and_resumed(get, server):
     there = server.url("/there", file(CONTENT, stop=HALF))
     get(redirect(server.url("/next", redirect(there))))
