@@ -27,6 +27,7 @@ class Row:
     domain: dict[str, Any] = field(default_factory=dict)  # of smooth draws: low, high, avoid
     exact: bool = False  # on multiples of 1/16 every bit is as in the formula
     differences: bool = True  # compare with finite differences too
+    step: float = 1e-3  # of these; 1.0 where the op is a polynomial of degree 4 at most in each element: then exact
     covers: tuple[str, ...] | None = None  # the primitives that it proves, where that is not the one of its own name
     dtype: Any = None  # of the output for float64 inputs, where it is not float64
 
@@ -80,7 +81,7 @@ def moves(value: Callable) -> Callable:
 
 
 def move(name: str, op: Callable, value: Callable, inputs: st.SearchStrategy, **options) -> Row:
-    return Row(name, op, value, moves(value), inputs, exact=True, **options)
+    return Row(name, op, value, moves(value), inputs, exact=True, step=1.0, **options)
 
 
 def expand(g, x, axis, keepdims):

@@ -37,13 +37,13 @@ def tie(x, y):  # half of it goes to the other; (beside nan, whatever is not wor
 
 # fmt: off
 ELEMENTWISE = [
-    Row("add",        tl.add,        lambda x, y: x + y,             local(one, one),                                                   arrays(2), exact=True),
-    Row("sub",        tl.sub,        lambda x, y: x - y,             local(one, lambda x, y: -1),                                       arrays(2), exact=True),
-    Row("mul",        tl.mul,        lambda x, y: x * y,             local(lambda x, y: y, lambda x, y: x),                             arrays(2), exact=True),
+    Row("add",        tl.add,        lambda x, y: x + y,             local(one, one),                                                   arrays(2), exact=True, step=1.0),
+    Row("sub",        tl.sub,        lambda x, y: x - y,             local(one, lambda x, y: -1),                                       arrays(2), exact=True, step=1.0),
+    Row("mul",        tl.mul,        lambda x, y: x * y,             local(lambda x, y: y, lambda x, y: x),                             arrays(2), exact=True, step=1.0),
     Row("div",        tl.div,        lambda x, y: x / y,             local(lambda x, y: 1 / y, lambda x, y: -(x / y) / y),                arrays(2), AWAY_FROM_0),
-    Row("neg",        tl.neg,        lambda x: -x,                   local(lambda x: -1),                                               arrays(1), exact=True),
+    Row("neg",        tl.neg,        lambda x: -x,                   local(lambda x: -1),                                               arrays(1), exact=True, step=1.0),
     Row("abs",        tl.abs,        np.abs,                         local(np.sign),                                                    arrays(1), exact=True),
-    Row("square",     tl.square,     lambda x: x**2,                 local(lambda x: 2 * x),                                            arrays(1), exact=True),
+    Row("square",     tl.square,     lambda x: x**2,                 local(lambda x: 2 * x),                                            arrays(1), exact=True, step=1.0),
     Row("sqrt",       tl.sqrt,       np.sqrt,                        local(lambda x: 1 / (2 * np.sqrt(x))),                             arrays(1), POSITIVE),
     Row("rsqrt",      tl.rsqrt,      lambda x: 1 / np.sqrt(x),       local(lambda x: -1 / (2 * np.sqrt(x) ** 3)),                       arrays(1), POSITIVE),
     Row("reciprocal", tl.reciprocal, lambda x: 1 / x,                local(lambda x: -1 / x**2),                                        arrays(1), AWAY_FROM_0),
@@ -67,7 +67,7 @@ ELEMENTWISE = [
         arrays(1, limits=st.sampled_from([(-1, 1), (None, 0.5), (-0.5, None), (None, None), (0, 0)])), {"avoid": (-1, -0.5, 0, 0.5, 1)}, exact=True),
     Row("where",      lambda x, y, condition: tl.where(condition, x, y), lambda x, y, condition: np.where(condition, x, y),
         local(lambda x, y, condition: condition, lambda x, y, condition: ~condition), conditions(), ANY, exact=True),
-    Row("identity",   identity,      np.positive,                    local(one),                                                        arrays(1), ANY, exact=True),
+    Row("identity",   identity,      np.positive,                    local(one),                                                        arrays(1), ANY, exact=True, step=1.0),
     Row("sign",       tl.sign,       np.sign,                        local(zero),                                                       arrays(1), exact=True),
     Row("floor",      tl.floor,      np.floor,                       local(zero),                                                       arrays(1), INTEGERS, exact=True),
     Row("ceil",       tl.ceil,       np.ceil,                        local(zero),                                                       arrays(1), INTEGERS, exact=True),
@@ -194,8 +194,8 @@ ONE_AXIS = reductions(tuples=False, keepdims=False, none=False, min_dims=1)
 FULL = reductions(empty=False)
 # fmt: off
 REDUCTIONS = [
-    Row("sum",       tl.sum,       np.sum,          sum_gradient,                reductions(), exact=True),
-    Row("mean",      tl.mean,      np.mean,         mean_gradient,               reductions(), covers=("sum", "div")),
+    Row("sum",       tl.sum,       np.sum,          sum_gradient,                reductions(), exact=True, step=1.0),
+    Row("mean",      tl.mean,      np.mean,         mean_gradient,               reductions(), covers=("sum", "div"), step=1.0),
     Row("var",       tl.var,       np.var,          var_gradient,                deviations(), covers=("sum", "square")),
     Row("std",       tl.std,       np.std,          std_gradient,                deviations(), covers=("root",)),
     Row("norm",      tl.norm,      norm_value,      norm_gradient,               reductions(), covers=("root",)),
@@ -203,7 +203,7 @@ REDUCTIONS = [
     Row("max",       tl.max,       np.max,          extreme_gradient(np.max),    FULL),
     Row("min",       tl.min,       np.min,          extreme_gradient(np.min),    FULL),
     Row("logsumexp", tl.logsumexp, logsumexp_value, logsumexp_gradient,          FULL, {"avoid": ()}),
-    Row("cumsum",    tl.cumsum,    np.cumsum,       cumsum_gradient,             CUMULATIVE, exact=True),
+    Row("cumsum",    tl.cumsum,    np.cumsum,       cumsum_gradient,             CUMULATIVE, exact=True, step=1.0),
     Row("cumprod",   tl.cumprod,   np.cumprod,      cumprod_gradient,            CUMULATIVE, covers=("mul", "concat")),
     Row("argmax",    tl.argmax,    np.argmax,       None,                        reductions(empty=False, tuples=False)),
     Row("argmin",    tl.argmin,    np.argmin,       None,                        reductions(empty=False, tuples=False)),

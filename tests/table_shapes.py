@@ -39,9 +39,8 @@ def transposes(draw):
 def with_axes(draw, *names, min_dims=1, extra=0, none=False, **meta):
     """An array and axes of it (negative too), by name."""
     shape = draw(shapes(min_dims))
-    found = {name: some_axis(draw, len(shape) + extra) for name in names}
-    if none and draw(st.booleans()):
-        found = dict.fromkeys(names)
+    whole = none and (not shape or draw(st.booleans()))
+    found = {name: None if whole else some_axis(draw, len(shape) + extra) for name in names}
     return (shape,), found | {name: draw(strategy) for name, strategy in meta.items()}
 
 
@@ -149,11 +148,11 @@ def scatters(draw):
 
 @st.composite
 def takes(draw):
-    shape = draw(shapes(1, min_side=1))
+    shape = draw(shapes(1))
     axis = some_axis(draw, len(shape))
     wanted = list(shape)
-    wanted[axis] = draw(st.integers(0, 3))
-    return (shape,), {"indices": draw(integers(wanted, -shape[axis], shape[axis])), "axis": axis}
+    wanted[axis] = draw(st.integers(0, 3)) if shape[axis] else 0
+    return (shape,), {"indices": draw(integers(wanted, -shape[axis], max(1, shape[axis]))), "axis": axis}
 
 
 @st.composite
@@ -243,25 +242,25 @@ MOVES = [
     move("concatenate",     lambda *xs, axis: tl.concatenate(xs, axis), lambda *xs, axis: np.concatenate(xs, axis), joins(), covers=("concat",)),
     move("stack",           lambda *xs, axis: tl.stack(xs, axis), lambda *xs, axis: np.stack(xs, axis),          joins(stack=True), covers=("concat",)),
     move("split",           lambda x, cut, axis, piece: tl.split(x, cut, axis)[piece], lambda x, cut, axis, piece: np.split(x, cut, axis)[piece], cuts(), covers=("getitem",)),
-    move("repeat",          tl.repeat,          np.repeat,                                                       with_axes("axis", none=True, repeats=st.integers(0, 3)), covers=("broadcast",)),
+    move("repeat",          tl.repeat,          np.repeat,                                                       with_axes("axis", none=True, min_dims=0, repeats=st.integers(0, 3)), covers=("broadcast",)),
     move("tile",            tl.tile,            np.tile,                                                         tiles(), covers=("broadcast",)),
     move("flip",            tl.flip,            np.flip,                                                         flips(), covers=("getitem",)),
-    move("roll",            tl.roll,            np.roll,                                                         with_axes("axis", none=True, shift=SHIFT), covers=("concat",)),
+    move("roll",            tl.roll,            np.roll,                                                         with_axes("axis", none=True, min_dims=0, shift=SHIFT), covers=("concat",)),
     move("pad",             tl.pad,             lambda x, widths, value: np.pad(x, widths, constant_values=value), pads()),
     move("getitem",         tl.getitem,         lambda x, index: x[index],                                       indices()),
     move("take_along_axis", tl.take_along_axis, np.take_along_axis,                                              takes(), covers=("getitem",)),
     move("masked_fill",     tl.masked_fill,     lambda x, mask, value: np.where(mask, value, x),                 fills(), covers=("where",)),
     move("diagonal",        tl.diagonal,        np.diagonal,                                                     diagonals(), covers=("getitem",)),
     move("clone",           tl.clone,           np.copy,                                                         arrays(1)),
-    Row("scatter_add",      tl.scatter_add,     scatter_value,  lambda g, x, index, shape: (g[index],),          scatters(), exact=True, covers=("scatter",)),
-    Row("tril",             tl.tril,            np.tril,        triangle(np.tril),                               with_axes(min_dims=2, k=K), exact=True),
-    Row("triu",             tl.triu,            np.triu,        triangle(np.triu),                               with_axes(min_dims=2, k=K), exact=True),
-    Row("matmul",           tl.matmul,          np.matmul,      matmul_gradient,                                 st.tuples(matmul_shapes(), st.just({}))),
-    Row("outer",            tl.outer,           np.outer,       lambda g, x, y: ((g * y).sum(1), (g * x[:, None]).sum(0)), VECTORS, exact=True, covers=("mul",)),
-    Row("einsum",           lambda *xs, equation: tl.einsum(equation, *xs), lambda *xs, equation: np.einsum(equation, *xs), einsum_gradient, equations()),
+    Row("scatter_add",      tl.scatter_add,     scatter_value,  lambda g, x, index, shape: (g[index],),          scatters(), exact=True, covers=("scatter",), step=1.0),
+    Row("tril",             tl.tril,            np.tril,        triangle(np.tril),                               with_axes(min_dims=2, k=K), exact=True, step=1.0),
+    Row("triu",             tl.triu,            np.triu,        triangle(np.triu),                               with_axes(min_dims=2, k=K), exact=True, step=1.0),
+    Row("matmul",           tl.matmul,          np.matmul,      matmul_gradient,                                 st.tuples(matmul_shapes(), st.just({})), step=1.0),
+    Row("outer",            tl.outer,           np.outer,       lambda g, x, y: ((g * y).sum(1), (g * x[:, None]).sum(0)), VECTORS, exact=True, covers=("mul",), step=1.0),
+    Row("einsum",           lambda *xs, equation: tl.einsum(equation, *xs), lambda *xs, equation: np.einsum(equation, *xs), einsum_gradient, equations(), step=1.0),
     Row("astype",           lambda x: tl.astype(x, np.float32), lambda x: x.astype(np.float32), lambda g, x: (g.astype(np.float64),), arrays(1), {"avoid": ()}, differences=False, dtype=np.float32),
     Row("astype, integers", lambda x: tl.astype(x, np.int64), lambda x: x.astype(np.int64), None,               arrays(1)),
     Row("detach",           tl.detach,          np.positive,    None,                                            arrays(1), covers=()),
-    Row("to",               lambda x: ops._to(x, device="cpu", source="cpu"), np.positive, local(lambda x: 1),  arrays(1), exact=True),
+    Row("to",               lambda x: ops._to(x, device="cpu", source="cpu"), np.positive, local(lambda x: 1),  arrays(1), exact=True, step=1.0),
 ]
 # fmt: on
