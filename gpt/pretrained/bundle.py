@@ -92,8 +92,10 @@ def _table(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     if len(data) < FOOTER or struct.unpack("<Q", data[-8:])[0] != MAGIC:
         raise ValueError("it is not a table of LevelDB's kind, or it is cut off")
     footer = data[-FOOTER:-8]
-    _, _, at = _handle(footer, 0)  # of a block that describes filters: TensorFlow has none
-    begin, size, _ = _handle(footer, at)
+    unused, unused_size, at = _handle(footer, 0)  # a block that would describe filters: looked at for its checksum
+    begin, size, at = _handle(footer, at)
+    if footer[at:].strip(b"\0") or any(True for _ in _block(data, unused, unused_size)):
+        raise ValueError("its footer is not as TensorFlow writes it: it is damaged, fetch it again")
     for _, handle in _block(data, begin, size):
         begin, size, _ = _handle(handle, 0)
         yield from _block(data, begin, size)
