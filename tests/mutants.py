@@ -7,10 +7,9 @@ way around, a missing eps, a mask off by one, a condition that always (or never)
 
 import ast
 import hashlib
-import itertools
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -18,8 +17,9 @@ OPERATORS = {
     ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.Pow: ast.Mult, ast.MatMult: ast.Mult,
     ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd, ast.FloorDiv: ast.Mult, ast.Mod: ast.FloorDiv,
 }  # fmt: skip
-ORDERED = {ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt}
-COMPARISONS = {**ORDERED, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq}
+COMPARISONS = {
+    ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq
+}  # fmt: skip
 NAMES = {
     "sin": "cos", "cos": "sin", "exp": "expm1", "log": "log1p", "tril": "triu", "triu": "tril", "maximum": "minimum",
     "minimum": "maximum", "max": "min", "min": "max", "argmax": "argmin", "argmin": "argmax", "multiply": "divide",
@@ -39,7 +39,7 @@ class Mutant:
     change: str
     line: int
     hash: str  # of the source of the whole op
-    number: int  # among the file's variants
+    source: Callable[[], str] = field(compare=False, repr=False)  # of the whole file, changed
 
     @property
     def key(self) -> str:
@@ -68,8 +68,6 @@ def changes(node: ast.AST) -> Iterator[ast.AST]:
             yield ast.Compare(left, [COMPARISONS[type(op)]()], [right])
             yield ast.Compare(left, [ast.Eq()], [left])
             yield ast.Compare(left, [ast.NotEq()], [left])
-            if type(op) in ORDERED:
-                yield ast.Compare(right, [op], [left])
         case ast.BoolOp(op=op, values=values):
             yield ast.BoolOp(ast.Or() if isinstance(op, ast.And) else ast.And(), values)
             for i in range(len(values)):
@@ -158,22 +156,31 @@ def variants(source: str) -> Iterator[tuple]:
         digest = hashlib.sha256(ast.unparse(place).encode()).hexdigest()[:10]
         owner = {id(n): unit for unit, function in units(op, place) for n in ast.walk(function)}
         for parent in expressions(place):
-            for field, value in ast.iter_fields(parent):
+            for name, value in ast.iter_fields(parent):
                 for index, node in enumerate(value) if isinstance(value, list) else [(None, value)]:
-                    for new in changes(node) if isinstance(node, ast.AST) and field not in UNCHANGED else ():
+                    for new in () if name in UNCHANGED or decides_nothing(node) else changes(node):
                         if ast.unparse(node) != ast.unparse(new):
-                            made = partial(changed, tree, (parent, field, index), node, new)
+                            made = partial(changed, tree, (parent, name, index), node, new)
                             yield op, owner.get(id(node), op), digest, node, new, made
 
 
 def expressions(node: ast.AST) -> Iterator[ast.AST]:
-    """Like ast.walk, without what decides nothing: annotations, decorators, the sentences of errors."""
-    if not isinstance(node, ast.JoinedStr | ast.Raise):
+    """Like ast.walk, without what is no mathematics: annotations, decorators, what only raises; and 0 whatever `g`."""
+    if not decides_nothing(node):
         yield node
-        for field, value in ast.iter_fields(node):
+        for name, value in ast.iter_fields(node):
             for child in value if isinstance(value, list) else [value]:
-                if isinstance(child, ast.AST) and field not in UNCHANGED:
+                if isinstance(child, ast.AST) and name not in UNCHANGED:
                     yield from expressions(child)
+
+
+def decides_nothing(node: ast.AST) -> bool:
+    match node:
+        case ast.JoinedStr() | ast.Raise() | ast.If(body=[ast.Raise()], orelse=[]):
+            return True
+        case ast.Call(func=ast.Name(id="zeros_like")) | ast.Lambda(body=ast.Call(func=ast.Name(id="zeros_like"))):
+            return True
+    return False
 
 
 def changed(tree: ast.Module, at: tuple, node: ast.AST, new: ast.AST) -> str:
@@ -183,29 +190,25 @@ def changed(tree: ast.Module, at: tuple, node: ast.AST, new: ast.AST) -> str:
     return source
 
 
-def put(parent: ast.AST, field: str, index: int | None, node: ast.AST) -> None:
+def put(parent: ast.AST, name: str, index: int | None, node: ast.AST) -> None:
     if index is None:
-        setattr(parent, field, node)
+        setattr(parent, name, node)
     else:
-        getattr(parent, field)[index] = node
+        getattr(parent, name)[index] = node
 
 
 def mutants(root: Path, file: str) -> Iterator[Mutant]:
     seen: Counter[tuple[str, str]] = Counter()
-    for number, (op, unit, digest, node, new, _) in enumerate(variants((root / file).read_text(encoding="utf-8"))):
+    for op, unit, digest, node, new, source in variants((root / file).read_text(encoding="utf-8")):
         change = f"{shown(node)}  ->  {shown(new)}"
         seen[op, change] += 1
         again = f" (place {seen[op, change]})" if seen[op, change] > 1 else ""
-        yield Mutant(file, op, f"{file}: {unit}", change + again, node.lineno, digest, number)
+        yield Mutant(file, op, f"{file}: {unit}", change + again, node.lineno, digest, source)
 
 
 def shown(node: ast.AST) -> str:
     """One line that names the change; of an `if` only its condition."""
     return f"if {ast.unparse(node.test)}" if isinstance(node, ast.If) else " ".join(ast.unparse(node).split())
-
-
-def source_of(root: Path, mutant: Mutant) -> str:
-    return next(itertools.islice(variants((root / mutant.file).read_text(encoding="utf-8")), mutant.number, None))[-1]()
 
 
 def watched(root: Path, file: str) -> str:

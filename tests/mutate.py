@@ -4,9 +4,9 @@
 
 One idea: a test is worth what it catches. mutants.py says what is changed; each mutant is judged in a process of its
 own, forked when the tests are collected, and the first failing test kills it. The tests run in their ci profile, which
-draws the same examples each time: so a test that never calls the changed function cannot notice, and is not run (a
-first run of the whole suite sees who calls what). What survives is a hole in the properties, unless it computes the
-same function: those are listed in equivalent.py with the proof.
+draws the same examples each time. One that never calls the changed function cannot notice and is not run; who calls
+what is seen in a first run of the suite with fewer examples. What survives is a hole in the properties, unless it
+computes the same function: those are listed in equivalent.py with the proof.
 
 Every verdict is appended to --results at once. A later run takes from there what is settled and unchanged since.
 """
@@ -29,14 +29,16 @@ from pathlib import Path
 from types import FunctionType
 
 import pytest
+from hypothesis import settings
 
 from .equivalent import EQUIVALENT
-from .mutants import Mutant, mutants, source_of, watched
+from .mutants import Mutant, mutants, watched
 
 ROOT = Path(__file__).parents[1]
 FILES = ("ops.py", "derived.py", "functional.py", "fused.py", "kernels/cpu.py", "primitive.py")
-SUITE = ("ops", "stability", "defaults", "bugs", "algebra", "strict", "engine", "testing", "threads")
+SUITE = ("ops", "kernels", "stability", "defaults", "bugs", "algebra", "strict", "engine", "testing", "threads")
 QUIETLY = ["-p", "no:terminal", "-p", "no:cacheprovider", "-p", "no:xdist", "-o", "addopts=", "--capture=no"]
+SETTINGS = "_hypothesis_internal_use_settings"
 SECONDS = 60  # of the processor's time: a test that takes longer is stuck
 
 
@@ -100,14 +102,16 @@ class Judge:
     def pytest_runtestloop(self, session) -> bool:
         self.items = {item.nodeid: item for item in session.items}
         calls = self.options.calls
-        if calls and calls.exists():
-            record = json.loads(calls.read_text())
-        else:
-            ((_, record, _),) = self.forked([None], lambda _: self.record(), 1)
-        if isinstance(record, str):
-            pytest.exit(f"the suite fails on the library as it is ({record}): a mutant proves nothing then", 2)
+        seconds, callers = json.loads(calls.read_text()) if calls and calls.exists() else ({}, {})
+        if new := [nodeid for nodeid in self.items if nodeid not in seconds]:
+            ((_, record, _),) = self.forked([None], lambda _: self.record(new), 1)
+            if isinstance(record, str):
+                pytest.exit(f"the suite fails on the library as it is ({record}): a mutant proves nothing then", 2)
+            seconds |= record[0]
+            callers = {unit: [*callers.get(unit, []), *record[1].get(unit, [])] for unit in callers | record[1]}
         if calls:
-            calls.write_text(json.dumps(record))
+            calls.write_text(json.dumps([seconds, callers]))
+        record = seconds, callers
         for mutant, killer, took in self.forked(self.wanted, lambda m: self.verdict(m, *record), self.options.jobs):
             self.said(mutant, killer, took)
         return True
@@ -120,7 +124,7 @@ class Judge:
             if self.failed:
                 return
 
-    def record(self):
+    def record(self, nodeids: list[str]):
         """(seconds of each test, the tests that call each function), or the name of a test that fails."""
         called: set[str] = set()
         for file in FILES:
@@ -132,7 +136,10 @@ class Judge:
         modules = [module for name, module in sys.modules.items() if name.startswith("tensorlite")]
         caches = [v for m in modules for v in vars(m).values() if isinstance(v, functools._lru_cache_wrapper)]
         seconds, callers = {}, defaultdict(list)
-        for nodeid in self.items:
+        for nodeid in nodeids:
+            test = self.items[nodeid].obj
+            if usual := getattr(test, SETTINGS, None):
+                setattr(test, SETTINGS, settings(usual, max_examples=min(25, usual.max_examples)))
             called.clear()
             for cache in caches:
                 cache.cache_clear()
@@ -144,19 +151,17 @@ class Judge:
             for unit in called - everywhere:
                 callers[unit].append(nodeid)
         for unit in everywhere:
-            callers[unit] = list(self.items)
+            callers[unit] = nodeids
         return seconds, callers
 
     def verdict(self, mutant: Mutant, seconds: dict[str, float], callers: dict[str, list[str]]) -> str:
         try:
-            change(self.root, mutant.file, source_of(self.root, mutant))
+            change(self.root, mutant.file, mutant.source())
         except Exception as error:
             return f"import: {type(error).__name__}"
         own = f"[{mutant.op.partition('.')[0].strip('_')}"
-        calling = {nodeid for nodeid in self.items if nodeid not in seconds or mutant.unit not in callers}
-        calling.update(callers.get(mutant.unit, ()))
-        order = sorted(calling & self.items.keys(), key=lambda i: (own not in i, seconds.get(i, 0), i))
-        self.run(order)
+        calling = self.items.keys() & callers.get(mutant.unit, self.items)
+        self.run(sorted(calling, key=lambda nodeid: (own not in nodeid, seconds[nodeid], nodeid)))
         return self.failed
 
     def forked(self, tasks: Iterable, work: Callable, jobs: int) -> Iterator[tuple]:
@@ -194,9 +199,7 @@ def main() -> int:
     parser.add_argument("--only", default="", help="only mutants whose file, op or change contains this")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument("--results", type=Path, default=ROOT / "tests" / "mutants.jsonl", help="verdicts, old and new")
-    parser.add_argument(
-        "--calls", type=Path, help="who calls what, from an earlier run if there (newer tests always run)"
-    )
+    parser.add_argument("--calls", type=Path, help="who calls what: kept there for later runs")
     parser.add_argument("--table", type=Path, help="write the score of each op there, in Markdown")
     options = parser.parse_args()
     for name in ("results", "calls", "table"):
