@@ -1,0 +1,227 @@
+"""Judges: how good are the answers that a model gave to instructions?
+
+One idea: a judge gives each entry a number or says why it has none, and **what has no number is counted, not hidden**.
+Three need no server: whether the answer is exactly the expected one, how many words both share (F1), and how probable
+the model itself finds the expected answer. The fourth is a larger model, asked over the chat API of Ollama, as in
+chapter 7 of Raschka's "Build a Large Language Model (From Scratch)": with its prompt and its options.
+
+An entry is {instruction, input, output, model_response}. What is refused: to read a number out of a sentence.
+"""
+
+import http.client
+import json
+import re
+import time
+import urllib.error
+import urllib.request
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import tensorlite as tl
+from tensorlite import fused
+
+from .instruct import Entry, encode, format_alpaca
+from .model import GPT
+from .tokenizer import END_OF_TEXT, Tokenizer
+
+ATTEMPTS = 3  # at one question
+WAIT = 1.0  # seconds before the second attempt, twice as many before the third
+PATIENCE = 3  # questions in a row without an answer: then no further one is asked
+OPTIONS = {"seed": 123, "temperature": 0, "num_ctx": 2048}  # the book's: the same question gets the same score
+
+
+# ----- by counting ------------------------------------------------------------------------------------------------
+
+
+def exact_match(expected: str, response: str) -> bool:
+    """Letter by letter the same, but for white space around it."""
+    return expected.strip() == response.strip()
+
+
+def f1(expected: str, response: str) -> float:
+    """Harmonic mean of precision and recall of the response's words, from 0 to 1; 1 where neither has any.
+
+    As SQuAD counts (Rajpurkar et al., 2016, section 6.1): without case, punctuation and articles, and each word as
+    often as it comes in both.
+    """
+    ours, theirs = words(response), words(expected)
+    if not ours or not theirs:
+        return float(ours == theirs)
+    shared = (Counter(ours) & Counter(theirs)).total()
+    return 2 * shared / (len(ours) + len(theirs))
+
+
+def words(text: str) -> list[str]:
+    """Lower case, without ASCII punctuation and the articles a, an, the."""
+    bare = re.sub(r"[!-/:-@\[-`{-~]", "", text.lower())
+    return [word for word in bare.split() if word not in ("a", "an", "the")]
+
+
+# ----- by the model itself ----------------------------------------------------------------------------------------
+
+
+def log_likelihood(model: GPT, tokenizer: Tokenizer, entry: Entry, style: str = "alpaca") -> float | None:
+    """Mean ln of the probability of each token of the expected answer and of the end after it, given the prompt.
+
+    exp of it is the (geometric) mean probability. None where the entry is longer than the model's context.
+    """
+    prompt, ids = encode(entry, tokenizer, style)
+    ids = [*ids, *(id for name, id in tokenizer.special_tokens.items() if name == END_OF_TEXT)]
+    if len(ids) - 1 > model.config.context_length:
+        return None
+    with tl.no_grad():
+        features = model.features(tl.tensor([ids[:-1]]))[0, prompt - 1 :]  # (1, T, C) -> (N, C)
+        return -fused.cross_entropy(model.logits(features), tl.tensor(ids[prompt:])).item()
+
+
+# ----- by another model -------------------------------------------------------------------------------------------
+
+
+class NoAnswer(Exception):
+    """An attempt at a question failed; another one may do better."""
+
+
+@dataclass
+class Api:
+    """A model behind Ollama's chat API, and how long to wait for it."""
+
+    url: str  # http://localhost:11434
+    model: str = "llama3"
+    timeout: float = 60.0  # seconds for one answer, all of it
+    silent: int = 0  # questions in a row that got no answer
+
+    def __post_init__(self) -> None:
+        check_address(self.url)
+        self.url = self.url.rstrip("/").removesuffix("/api/chat") + "/api/chat"
+
+    def score(self, entry: Entry) -> tuple[int | None, str]:
+        """(0 to 100, what it said), or (None, why there is no score). An empty response has 0, and nobody is asked."""
+        if not entry["model_response"].strip():
+            return 0, "empty response"
+        if self.silent == PATIENCE:
+            return None, "not asked"
+        try:
+            said = self.ask(question(entry))
+        except NoAnswer as error:
+            self.silent += 1
+            return None, f"no answer: {error}"
+        self.silent = 0
+        number = int(said) if re.fullmatch(r"\s*[0-9]{1,3}\s*", said) else None
+        return (number, said) if number is not None and number <= 100 else (None, f"not a number from 0 to 100: {said}")
+
+    def ask(self, prompt: str) -> str:
+        """The model's answer, in up to ATTEMPTS attempts; NoAnswer, or a ValueError where the question is refused."""
+        for attempt in range(ATTEMPTS - 1):
+            try:
+                return self.exchange(prompt)
+            except NoAnswer:
+                time.sleep(WAIT * 2**attempt)
+        return self.exchange(prompt)
+
+    def exchange(self, prompt: str) -> str:
+        """One question, one answer: a JSON object, or several, a line each, whose contents follow each other."""
+        body = {"model": self.model, "messages": [{"role": "user", "content": prompt}], "options": OPTIONS}
+        request = urllib.request.Request(
+            self.url, json.dumps(body).encode(), {"Content-Type": "application/json"}, method="POST"
+        )
+        end, said = time.monotonic() + self.timeout, []
+        try:
+            with urllib.request.urlopen(request, timeout=self.timeout) as answer:
+                for line in filter(bytes.strip, answer):
+                    part = json.loads(line)
+                    said.append(part["message"]["content"])
+                    if part.get("done", True):
+                        return "".join(said)
+                    if time.monotonic() > end:
+                        raise TimeoutError
+        except urllib.error.HTTPError as error:
+            if error.code < 500 and error.code != 429:
+                raise ValueError(f"{self.url} refuses ({error.code}): {_detail(error)}") from error
+            raise NoAnswer(f"{error.code} {error.reason}") from error
+        except TimeoutError as error:
+            raise NoAnswer(f"none within {self.timeout:g} s") from error
+        except urllib.error.URLError as error:
+            raise NoAnswer(f"{error.reason}") from error
+        except (OSError, http.client.HTTPException) as error:
+            raise NoAnswer("the connection broke") from error
+        except (ValueError, LookupError, TypeError) as error:
+            raise NoAnswer("it is not a chat answer in JSON") from error
+        raise NoAnswer("it ended in the middle")
+
+
+def check_address(url: str) -> None:
+    """ValueError for what is no address of an HTTP server."""
+    try:
+        parts = urlsplit(url)
+        wrong = parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0
+    except ValueError:  # a port that is no number
+        wrong = True
+    if wrong:
+        raise ValueError(f"api must be an address such as http://localhost:11434, got {url!r}")
+
+
+def question(entry: Entry) -> str:
+    """What a judge is asked: the book's prompt, word for word, since the scores depend on it."""
+    return (
+        f"Given the input `{format_alpaca(entry)}` and correct output `{entry['output']}`, score the model response "
+        f"`{entry['model_response']}` on a scale from 0 to 100, where 100 is the best score. Respond with the integer "
+        "number only."
+    )
+
+
+def _detail(error: urllib.error.HTTPError) -> str:
+    """What an error's body says: Ollama's are {"error": "..."}."""
+    text = error.read(1000).decode("utf-8", "replace")
+    try:
+        return str(json.loads(text)["error"])
+    except (ValueError, LookupError, TypeError):
+        return " ".join(text.split()) or str(error.reason)
+
+
+# ----- all of them ------------------------------------------------------------------------------------------------
+
+
+def judge(
+    entries: Iterable[Entry], model: GPT | None = None, tokenizer: Tokenizer | None = None, style: str = "alpaca",
+    api: Api | None = None,
+) -> Iterator[dict[str, Any]]:  # fmt: skip
+    """Each entry with its "exact_match" and "f1"; with a model its "log_likelihood"; with an api "score" and "judge".
+
+    None stands for a number that there is not; "judge" is what the api's model said, or why there is no score.
+    """
+    for entry in entries:
+        expected, response = entry["output"], entry["model_response"]
+        row = {**entry, "exact_match": exact_match(expected, response), "f1": f1(expected, response)}
+        if model is not None and tokenizer is not None:
+            row["log_likelihood"] = log_likelihood(model, tokenizer, entry, style)
+        if api is not None:
+            row["score"], row["judge"] = api.score(entry)
+        yield row
+
+
+def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Means over those that have a number, each with how many these are; ready for JSON. A mean of none is None."""
+    found: dict[str, Any] = {
+        "entries": len(rows),
+        "exact_matches": sum(row["exact_match"] for row in rows),
+        "exact_match": _mean([row["exact_match"] for row in rows]),
+        "f1": _mean([row["f1"] for row in rows]),
+    }
+    for name, count in (("log_likelihood", "judged_by_likelihood"), ("score", "scored")):
+        if any(name in row for row in rows):
+            numbers = [row[name] for row in rows if row[name] is not None]
+            found |= {name: _mean(numbers), count: len(numbers)}
+    if "scored" in found:
+        for name, says in (
+            ("empty_responses", "empty response"), ("no_number", "not a number"), ("no_answer", "no answer"),
+            ("not_asked", "not asked"),
+        ):  # fmt: skip
+            found[name] = sum(row["judge"].startswith(says) and row["score"] in (None, 0) for row in rows)
+    return found
+
+
+def _mean(numbers: Sequence[float]) -> float | None:
+    return sum(numbers) / len(numbers) if numbers else None
