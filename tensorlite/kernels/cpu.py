@@ -20,7 +20,7 @@ from ..functional import check_cross_entropy, check_indices, check_last_axis
 from ..primitive import unbroadcast
 from . import onednn
 
-BLOCK = 1 << 17  # elements: a few arrays of it fit a core's cache, and a NumPy call on it outlasts a change of threads
+BLOCK = 1 << 18  # elements: small enough for a cache, large enough that a change of threads costs little beside it
 POSITIONS = 128  # of a tile of causal attention: fewer save more scores that nobody may see, and waste more of BLAS
 CLASSES = 64  # at least so many at once in linear_cross_entropy: narrower products waste BLAS
 
