@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -39,10 +40,9 @@ class Bench:
 def main(args: list[str] | None = None) -> None:
     flags = tyro.cli(Bench, args=args, prog="python -m gpt.bench", description=bench.__doc__)
     try:
-        jobs = list(plan(flags))
+        jobs, rows = list(plan(flags)), report.read(flags.json)
     except ValueError as error:
         raise SystemExit(f"gpt.bench: {error}") from None
-    rows = report.read(flags.json)
     for head, work in jobs:
         known = [row for row in rows if report.key(row) == report.key(head)]
         if known and not flags.again and "failed" not in known[0]:
@@ -107,4 +107,7 @@ def against_the_clock(job: Job, flags: Bench) -> Callable[[], Row]:
 
 
 if __name__ == "__main__":
+    clean = {name: value for name, value in os.environ.items() if name not in setup.UNWANTED}
+    if len(clean) < len(os.environ):
+        os.execve(sys.executable, [sys.executable, "-m", "gpt.bench", *sys.argv[1:]], clean)
     main()

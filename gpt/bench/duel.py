@@ -5,6 +5,7 @@ that fails makes a row that says why, so that the others go on.
 """
 
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -40,15 +41,13 @@ class Player:
 
     def __init__(self, job: Job):
         self.who = job.who
-        unwanted = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")  # a test machine's, which make NumPy slower
-        environment = {name: value for name, value in os.environ.items() if name not in unwanted}
+        environment = {name: value for name, value in os.environ.items() if name not in setup.UNWANTED}
         environment |= {f"{library}_NUM_THREADS": str(job.threads) for library in ("OMP", "OPENBLAS", "MKL")}
         self.errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115  # `playing` closes it
         self.process = subprocess.Popen(
             [sys.executable, "-m", f"{__package__}.worker", job.to_json()],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True, env=environment,
         )  # fmt: skip
-        self._answer()
 
     def ask(self, *words: object) -> Any:
         """Give a command, wait for what comes of it."""
@@ -58,9 +57,9 @@ class Player:
             self.process.stdin.flush()
         except BrokenPipeError:
             raise Failed(f"{self.who} ended before it was asked {words[0]!r}") from None
-        return self._answer()
+        return self.answer()
 
-    def _answer(self) -> Any:
+    def answer(self) -> Any:
         assert self.process.stdout
         for line in self.process.stdout:
             if line.startswith(MARK):
@@ -80,6 +79,8 @@ def playing(*jobs: Job) -> Iterator[list[Player]]:
     try:
         for job in jobs:
             players.append(Player(job))
+        for player in players:
+            player.answer()  # that it is ready
         yield players
     finally:
         for player in players:
@@ -100,15 +101,20 @@ def prepare(folder: Path, config: str) -> None:
 
 
 def agree(ours: str, theirs: str, tolerance: float) -> float:
-    """The largest difference between answers, relative to the length of ours; Failed where it exceeds the tolerance."""
-    worst = 0.0
-    peers = io.load(theirs)
-    for name, x in io.load(ours).items():
+    """The largest difference between answers, relative to the length of ours; Failed where it exceeds the tolerance.
+
+    The length of a gradient counts as at least a thousandth of that of all together: some, such as that of the keys'
+    bias, are rounding errors alone, around a zero.
+    """
+    worst, mine, peers = 0.0, io.load(ours), io.load(theirs)
+    whole = math.hypot(*(x.norm().item() for name, x in mine.items() if name not in ("loss", "tokens")))
+    for name, x in mine.items():
         if x.dtype.kind in "iu":
             if x.tolist() != peers[name].tolist():
                 raise Failed(f"its {name} are others than tensorlite's: nothing was timed")
             continue
-        error = ((x - peers[name]).norm() / (x.norm() + 1e-12)).item()
+        length = abs(x.item()) if name == "loss" else max(x.norm().item(), whole / 1000)
+        error = (x - peers[name]).norm().item() / length
         if not error <= tolerance:
             raise Failed(f"it differs in {name} by {error:.1e}, more than {tolerance:.0e}: nothing was timed")
         worst = max(worst, error)

@@ -54,7 +54,7 @@ class Train(Contestant):
 
     def backward(self, x: Tensor, y: Tensor) -> Tensor:
         self.optimizer.zero_grad()
-        loss = self.network(x, y)[1]
+        loss = self.network.loss(x, y)
         loss.backward()
         return loss
 
@@ -116,7 +116,7 @@ class Decode(Contestant):
 
     def bandwidth(self) -> float:
         """GB/s at which this machine reads: half a gigabyte of weights, times a vector, in the best of ten tries."""
-        weight, x = tl.ones(1 << 17, 1 << 10).data, tl.ones(1, 1 << 10).data
+        weight, x = tl.ones((1 << 17, 1 << 10)).data, tl.ones((1, 1 << 10)).data
         best = math.inf
         for _ in range(10):
             began = time.perf_counter()
@@ -172,7 +172,7 @@ class Recipe(Train):
         with tl.no_grad():
             for start in range(0, len(windows), 64):
                 x, y = default_collate([windows[i] for i in range(start, min(start + 64, len(windows)))])
-                total += self.network(x, y)[1].item() * len(x)
+                total += self.network.loss(x, y).item() * len(x)
         return total / len(windows)
 
 

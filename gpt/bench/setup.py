@@ -18,6 +18,7 @@ CONFIGS = {  # name: the model, and the batch size
 }
 LR, BETAS, EPS, WEIGHT_DECAY, CLIP = 1e-3, (0.9, 0.99), 1e-8, 0.1, 1.0
 SCHEDULE: dict[str, Any] = {"lr": LR, "min_lr": 1e-4, "warmup": 100, "total": 2000}  # nanoGPT's recipe for CPUs
+UNWANTED = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")  # some test machines set them, and NumPy is slower for it
 PROMPTS = 8  # prompts that are drawn for decoding: the largest batch
 
 TORCH = tuple(
