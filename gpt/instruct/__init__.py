@@ -5,20 +5,22 @@ form's last header is the answer. Training is next-token prediction on such text
 answer and let the model go on until it writes the end of text.
 
 Semantics: Raschka, "Build a Large Language Model (From Scratch)", chapter 7. The parts, from the bottom: entries,
-batches, answers, task (what the training loop asks for), generated (a set that small models can learn).
+batches, answers, chat, task (what the training loop asks for), generated (a set that small models can learn).
 """
 
 from .answers import answers, save_responses
 from .batches import Encoded, collate, conversations, encode, encode_all, with_end_of_text
+from .chat import Conversation
 from .entries import STYLES, Entry, Split, Style, format_alpaca, format_phi3, read_entries, split
-from .task import Instruct, InstructConfig
+from .task import InstructConfig, Instructions
 
 __all__ = [
     "STYLES",
+    "Conversation",
     "Encoded",
     "Entry",
-    "Instruct",
     "InstructConfig",
+    "Instructions",
     "Split",
     "Style",
     "answers",

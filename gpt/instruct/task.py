@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from tensorlite import Tensor
 
 from .. import checkpoint, lora
-from ..config import GPTConfig, Settings, check_choice, check_integer, check_number
+from ..config import FineTuneConfig, GPTConfig, check_choice, check_integer, check_number
 from ..model import GPT
 from ..task import Beginning, Epochs, Say, looking, second_stream
 from ..tokenizer import END_OF_TEXT, Tokenizer
@@ -28,69 +28,52 @@ SAMPLES = 3  # entries of a sample
 
 
 @dataclass(frozen=True, kw_only=True)
-class InstructConfig(Settings):
-    """Teach a trained model to follow instructions. (Every field is a flag, and its comment is the flag's help.)"""
+class InstructConfig(FineTuneConfig):
+    """Learn to follow instructions. (Every field is a flag of `gpt finetune instruct`, and its comment is its help.)"""
 
     task = "instruct"
-    fixed = ("seed", "base", "data", "style", "turns", "max_length", "mask_instruction", "rank", "alpha", "targets")
+    fixed = (
+        *FineTuneConfig.fixed, "style", "mask_instruction", "turns", "max_length", "lora", "rank", "alpha", "targets",
+    )  # fmt: skip
 
-    base: Path | None = None  # the run whose model is taught
-    data: Path | None = (
-        None  # entries {instruction, input, output} as JSON or JSON lines: 85 % train, 10 % test, the rest
-    )
+    epochs: int = 2  # passes over the training entries
     style: Literal["alpaca", "phi3"] = "alpaca"  # how an entry becomes a text; phi3 is shorter
     mask_instruction: bool = False  # learn from the answers alone and not from the questions
     turns: int = 1  # longest conversation: up to this many entries in a row, so that chat may look back at earlier ones
     max_length: int | None = (
         None  # cut longer texts at this many tokens; default: what the context cannot hold is refused
     )
-    epochs: float | None = None  # passes over the training entries, in place of steps
-    rank: int | None = None  # train LoRA adapters of this rank instead of all weights
-    alpha: float | None = None  # strength of the adapters; default: the rank
-    targets: tuple[str, ...] = ("*",)  # Linears that get adapters, such as attention, feed_forward, W_query, head
-    dropout: float | None = None  # share of activations dropped in training; default: as the model's run had it
+    lora: bool = False  # train small matrices beside the Linears, all else is frozen
+    rank: int = 16  # of LoRA's matrices
+    alpha: float = 16.0  # LoRA's correction counts alpha / rank
+    targets: tuple[str, ...] = ("*",)  # the Linears that LoRA adapts: attention, feed_forward, W_query, head; *: all
+    dropout: float | None = None  # share of activations dropped in training; default: as the run has it
     eval_batches: int = 20  # batches per evaluation, spread evenly over the validation entries
+    sample_every: int = 100  # steps between samples in samples.txt; 0: only at the end
     responses: int | None = None  # test entries that are answered at the end; default: all
     max_new_tokens: int = 256  # longest answer
 
-    # The book's, for GPT-2: a small model wants 1e-3.
-    lr: float = 5e-5
-    steps: int = 230  # two passes over the book's 935 entries
-    beta2: float = 0.999
-
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.base is None or self.data is None:
-            missing = "the run to start from" if self.base is None else "--data, the file of entries"
-            raise ValueError(f"{missing} is missing: gpt finetune instruct RUN --data FILE")
         check_choice("style", self.style, tuple(STYLES))
-        for name in ("turns", "eval_batches", "max_new_tokens"):
+        for name in ("mask_instruction", "lora"):
+            check_choice(name, getattr(self, name), (True, False))
+        for name in ("turns", "eval_batches", "max_new_tokens", "rank"):
             check_integer(name, getattr(self, name), low=1)
-        for name, low in (("max_length", 2), ("rank", 1), ("responses", 0)):
+        check_number("alpha", self.alpha, low=0)
+        for name, low in (("max_length", 2), ("responses", 0)):
             if getattr(self, name) is not None:
                 check_integer(name, getattr(self, name), low=low)
-        if self.rank is None and self.alpha is not None:
-            raise ValueError("alpha is the strength of LoRA adapters: give rank too")
-        for name, below in (("alpha", float("inf")), ("dropout", 1)):
-            if getattr(self, name) is not None:
-                check_number(name, getattr(self, name), low=0, below=below)
-        if self.epochs is not None and not 0 < self.epochs < float("inf"):
-            raise ValueError(f"epochs must be above 0, got {self.epochs!r}")
-
-    def name(self) -> str:
-        """The model's run and the data."""
-        assert self.base is not None
-        assert self.data is not None
-        return f"{self.base.name}-{self.data.stem}"
+        if self.dropout is not None:
+            check_number("dropout", self.dropout, low=0, below=1)
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "InstructConfig":
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """The settings that `to_dict` described; a ValueError names every unknown and every missing field."""
-        paths = {name: Path(values[name]) for name in ("base", "data") if values.get(name) is not None}
-        return super().from_dict({**values, **paths, "targets": tuple(values.get("targets", ()))})
+        return super().from_dict({**values, "targets": tuple(values.get("targets", ("*",)))})
 
 
-class Instruct:
+class Instructions:
     """The task of `gpt finetune instruct`. A batch is inputs and targets, (B, T) each, of `collate`."""
 
     files: ClassVar = tuple(f"{part}.jsonl" for part in PARTS)
@@ -99,8 +82,9 @@ class Instruct:
     @classmethod
     def begin(cls, config: InstructConfig, run: Path, say: Say) -> Beginning:
         """Another run's model and tokenizer, with an end of text; the entries, checked and split."""
-        assert config.base is not None
-        assert config.data is not None
+        if config.base is None or config.data is None:
+            missing = "the run to start from" if config.base is None else "the file of entries"
+            raise ValueError(f"{missing} is missing: gpt finetune instruct RUN --data FILE")
         model, tokenizer = with_end_of_text(*checkpoint.load_model(config.base))
         if config.dropout is not None:
             model = with_dropout(model, config.dropout)
@@ -117,8 +101,9 @@ class Instruct:
         counts = ", ".join(f"{data[part]['entries']:,} {part}" for part in PARTS)
         say(f"entries    {config.data}: {counts}; at most {max(len(text.ids) for text in texts):,} tokens")
         say(f"model      {config.base}: {model.num_parameters():,} parameters")
-        adapters = adapter_settings(config)
-        if adapters:
+        adapters: dict[str, Any] | None = None
+        if config.lora:
+            adapters = {"rank": config.rank, "alpha": config.alpha, "targets": list(config.targets)}
             names = lora.apply(model, **adapters)
             learning = sum(p.size for p in lora.trainable(model))
             say(f"LoRA       {len(names)} Linears with rank {config.rank}: {learning:,} parameters learn")
@@ -148,8 +133,7 @@ class Instruct:
         )
         self.epochs = Epochs(self.texts["train"], config.batch_size, self.collate, second_stream(config))
         self.per_step = config.batch_size * config.grad_accumulation
-        passes = len(self.texts["train"]) / self.per_step
-        self.steps = config.steps if config.epochs is None else max(1, int(config.epochs * passes))
+        self.steps = config.total_steps(len(self.epochs))
 
     def draw(self) -> tuple[Tensor, Tensor]:
         """The next batch of shuffled entries."""
@@ -227,14 +211,6 @@ class Instruct:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.epochs.load_state_dict(state["batches"])
-
-
-def adapter_settings(config: InstructConfig) -> dict[str, Any] | None:
-    """What lora.apply is given, ready for JSON; None where all weights learn."""
-    if config.rank is None:
-        return None
-    alpha = config.rank if config.alpha is None else config.alpha
-    return {"rank": config.rank, "alpha": float(alpha), "targets": list(config.targets)}
 
 
 def with_dropout(model: GPT, p: float) -> GPT:

@@ -1,0 +1,141 @@
+"""`gpt chat`: ask a model that was taught to follow instructions."""
+
+import contextlib
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from tyro.conf import Positional
+
+from tensorlite import backend
+
+from .. import checkpoint
+from ..config import check_integer
+from ..generate import check_sampling
+from ..instruct import STYLES, Conversation
+from .generate import show, stop_token
+
+HELP = "/input TEXT goes along with the next question, /reset forgets what was said, /quit or Ctrl-D leaves"
+
+
+@dataclass(frozen=True)
+class Chat:
+    """Talk to a model that was taught to follow instructions."""
+
+    run: Positional[Path]  # directory of the run
+    once: str | None = None  # answer this and leave
+    input: str = ""  # what the question of --once is about, where it comes as a text of its own
+    max_new_tokens: int = 256  # longest answer
+    temperature: float = 0.0  # 0: always the most probable token; 1: as the model says; above: bolder
+    top_k: int | None = None  # draw only from the k most probable tokens
+    top_p: float | None = None  # draw only from the most probable tokens that have this much probability together
+    seed: int = 1337  # the same seed, the same answers
+    stop: str | None = None  # end an answer before this token; default: <|endoftext|>
+    history: int | None = None  # earlier turns that the model sees; default: as many as it was taught with
+
+    def __call__(self) -> int:
+        check_integer("max_new_tokens", self.max_new_tokens, low=1)
+        if self.history is not None:
+            check_integer("history", self.history, low=0)
+        if backend.default_threads() == 1:  # otherwise BLAS keeps its own: they are better at matrix times vector
+            backend.set_threads(1)
+        talk, taught = self.conversation()
+        if self.once is not None:
+            answer(talk, self.once, self.input)
+        elif sys.stdin.isatty() and sys.stdout.isatty():
+            self.greet(talk, taught)
+            converse(talk, "> ")
+        else:
+            converse(talk, "")
+        return 0
+
+    def conversation(self) -> tuple[Conversation, int]:
+        """The run's model, ready to be asked in the style that it was taught in, and with how many turns it was."""
+        description = checkpoint.read_config(checkpoint.files_of(self.run) / "config.json")
+        if description.get("task", "pretrain") == "pretrain":
+            raise ValueError(
+                f"{self.run} was not taught to answer: gpt finetune instruct {self.run} --data FILE does that, and "
+                "gpt generate lets it write as it is"
+            )
+        checkpoint.check_task(self.run, description, "instruct")
+        model, tokenizer = checkpoint.load_model(self.run)
+        check_sampling(model.config.vocab_size, self.temperature, self.top_k, self.top_p)
+        stop, taught = stop_token(self.stop, tokenizer), description["training"]["turns"]
+        assert stop is not None  # fine-tuning sees to it
+        talk = Conversation(
+            model, tokenizer, STYLES[description["style"]], stop,
+            history=taught - 1 if self.history is None else self.history, max_new_tokens=self.max_new_tokens,
+            temperature=self.temperature, top_k=self.top_k, top_p=self.top_p, seed=self.seed,
+        )  # fmt: skip
+        return talk, taught
+
+    def greet(self, talk: Conversation, taught: int) -> None:
+        size, context = talk.model.num_parameters(), talk.model.config.context_length
+        sees = "each question by itself" if talk.history == 0 else f"up to {talk.history} earlier turns"
+        why = f" (it was taught with {taught} in a row)" if self.history is None else ""
+        console = Console()
+        console.print(f"[bold]{self.run}[/]: {size:,} parameters, a context of {context:,} tokens", highlight=False)
+        console.print(f"[dim]It sees {sees}{why}. {HELP}; Ctrl-C stops an answer.[/]", highlight=False)
+
+
+def converse(talk: Conversation, prompt: str) -> None:
+    """Answer line by line, to the end of the input; a `prompt` where a person is typing."""
+    with contextlib.suppress(ImportError):  # not on Windows
+        import readline  # noqa: F401  arrows and earlier lines, for input()
+    about = ""
+    while True:
+        try:
+            line = input(prompt).strip()
+        except EOFError:
+            show("\n" if prompt else "")
+            return
+        except KeyboardInterrupt:
+            if not prompt:
+                raise
+            show("\n")
+            note("Ctrl-D or /quit leaves")
+            continue
+        command, _, rest = line.partition(" ")
+        if command == "/quit":
+            return
+        if command == "/reset":
+            talk.reset()
+            about = ""
+        elif command == "/input":
+            about = rest.strip()
+        elif command.startswith("/"):
+            note(f"there is no {command}: {HELP}")
+        elif line:
+            try:
+                answer(talk, line, about)
+                about = ""
+            except KeyboardInterrupt:
+                if not prompt:
+                    raise
+                show("\n")
+            except ValueError as error:
+                if not prompt:
+                    raise
+                note(str(error))
+
+
+def answer(talk: Conversation, instruction: str, about: str = "") -> None:
+    """Ask, and show the answer as it comes; what could not be seen or said is noted."""
+    pieces = talk.ask({"instruction": instruction, "input": about})
+    if talk.forgotten:
+        turns = "turn" if talk.forgotten == 1 else f"{talk.forgotten} turns"
+        note(f"the context is full: the oldest {turns} forgotten")
+    try:
+        for piece in pieces:
+            show(piece)
+    finally:
+        pieces.close()  # type: ignore[attr-defined]  # so that what was said by a Ctrl-C is remembered
+    show("\n")
+    if talk.cut:
+        note("the answer ends here because the context does")
+
+
+def note(text: str) -> None:
+    """A remark of the program's own, apart from what the model says."""
+    Console(stderr=True).print(f"({text})", style="dim", markup=False, highlight=False, soft_wrap=True)
