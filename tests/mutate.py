@@ -35,9 +35,21 @@ from .equivalent import EQUIVALENT
 from .mutants import Mutant, mutants, watched
 
 ROOT = Path(__file__).parents[1]
-FILES = ("ops.py", "derived.py", "functional.py", "fused.py", "kernels/cpu.py", "primitive.py")
+FILES = ("ops.py", "derived.py", "functional.py", "fused.py", *(f"kernels/cpu/{name}.py" for name in ("blocks", "layers", "scores", "losses")), "primitive.py")
 SUITE = ("ops", "kernels", "stability", "defaults", "bugs", "algebra", "strict", "engine", "testing", "threads")
-QUIETLY = ["-p", "no:terminal", "-p", "no:cacheprovider", "-p", "no:xdist", "-o", "addopts=", "--capture=no"]
+QUIETLY = [
+    "-W",
+    "ignore::pytest.PytestAssertRewriteWarning",
+    "-p",
+    "no:terminal",
+    "-p",
+    "no:cacheprovider",
+    "-p",
+    "no:xdist",
+    "-o",
+    "addopts=",
+    "--capture=no",
+]
 SETTINGS = "_hypothesis_internal_use_settings"
 SECONDS = 60  # of the processor's time: a test that takes longer is stuck
 
@@ -225,9 +237,7 @@ def main() -> int:
             print(f"{mutant.key}\n    {state(mutant, killer)} ({seconds:.1f} s)", flush=True)
 
         if wanted:
-            pytest.main(
-                [*QUIETLY, *[f"tests/test_{name}.py" for name in SUITE]], [Judge(root, wanted, options.jobs, said)]
-            )
+            pytest.main([*QUIETLY, *[f"tests/test_{name}.py" for name in SUITE]], [Judge(root, wanted, options, said)])
     found = [(m, verdicts[m.key, m.hash]["killer"]) for m in everything if (m.key, m.hash) in verdicts]
     if not options.only and len(found) == len(everything):  # one line a mutant, in the order of the code
         options.results.write_text("".join(json.dumps(verdicts[m.key, m.hash]) + "\n" for m in everything))

@@ -45,6 +45,7 @@ ELEMENTWISE = [
     Row("abs",        tl.abs,        np.abs,                         local(np.sign),                                                    arrays(1), exact=True),
     Row("square",     tl.square,     lambda x: x**2,                 local(lambda x: 2 * x),                                            arrays(1), exact=True, step=1.0),
     Row("sqrt",       tl.sqrt,       np.sqrt,                        local(lambda x: 1 / (2 * np.sqrt(x))),                             arrays(1), POSITIVE),
+    Row("root",       ops._root,     np.sqrt,                        local(lambda x: np.where(x == 0, 0, 1 / (2 * np.sqrt(x)))),        arrays(1), POSITIVE),
     Row("rsqrt",      tl.rsqrt,      lambda x: 1 / np.sqrt(x),       local(lambda x: -1 / (2 * np.sqrt(x) ** 3)),                       arrays(1), POSITIVE),
     Row("reciprocal", tl.reciprocal, lambda x: 1 / x,                local(lambda x: -1 / x**2),                                        arrays(1), AWAY_FROM_0),
     Row("pow",        tl.pow,        np.power,                       local(lambda x, y: np.where(y == 0, 0, y * x ** (y - 1)),
