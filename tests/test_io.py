@@ -245,6 +245,80 @@ def test_missing_file_and_folder_are_named(tmp_path):
         io.metadata(tmp_path)
 
 
+# ----- one Tensor at a time ---------------------------------------------------------------------------------------
+
+
+@given(
+    arrays=st.dictionaries(
+        st.text(st.characters(exclude_categories=["Cs"]), max_size=5),
+        hnp.arrays(
+            st.sampled_from([np.dtype(name) for name in io.DTYPES if name != "bfloat16"]),
+            hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3),
+        ),
+        max_size=4,
+    )
+)
+def test_entries_and_save_each_are_load_and_save_in_pieces(tmp_path_factory, arrays):
+    folder = tmp_path_factory.mktemp("io")
+    arrays.pop("__metadata__", None)
+    io.save(folder / "whole", {name: tl.Tensor(x) for name, x in arrays.items()}, {"a": "b"})
+    kinds = {name: (x.dtype, x.shape) for name, x in arrays.items()}
+    asked = []
+    io.save_each(folder / "each", kinds, lambda name: asked.append(name) or tl.Tensor(arrays[name]), {"a": "b"})
+    assert (folder / "each").read_bytes() == (folder / "whole").read_bytes()
+    assert sorted(asked) == sorted(arrays)
+    found = io.entries(folder / "each")
+    assert list(found) == asked == list(io.load(folder / "each"))  # in the order of their bytes
+    for name, entry in found.items():
+        assert (np.dtype(entry.dtype), entry.shape) == kinds[name]
+        np.testing.assert_array_equal(entry.read().data, arrays[name], strict=True)
+
+
+def test_what_save_each_gets_must_be_what_it_was_told(tmp_path):
+    kinds = {"x": (np.dtype("f4"), (2,))}
+    for wrong in (tl.ones(3), tl.ones((2, 1)), tl.ones(2, dtype=tl.float64)):
+        with pytest.raises(ValueError, match=r"save: 'x' was to be .*float32.*\(2,\).*, and is float"):
+            io.save_each(tmp_path / "x", kinds, lambda name, wrong=wrong: wrong)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("dtype", [np.float16, bfloat16, np.float32])
+def test_every_half_becomes_the_same_float32(tmp_path, dtype):
+    """All 65,536 patterns of bits: ml_dtypes and NumPy say what each one is."""
+    patterns = np.arange(2**16, dtype=np.uint16)
+    x = patterns.view(dtype) if dtype != np.float32 else patterns.astype(dtype)
+    io.save(tmp_path / "x", {"x": tl.Tensor(x)})
+    found = io.entries(tmp_path / "x")["x"].read_float32()
+    np.testing.assert_array_equal(found.data, x.astype(np.float32), strict=True)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "int8", "bool"])
+def test_what_does_not_become_float32_is_refused(tmp_path, dtype):
+    io.save(tmp_path / "x", {"x": tl.Tensor(np.ones(2, dtype))})
+    with pytest.raises(TypeError, match=f"'x' is {dtype}: it does not become float32 without a loss or a sense"):
+        io.entries(tmp_path / "x")["x"].read_float32()
+
+
+def test_a_file_that_shrinks_after_it_was_looked_at_is_refused(tmp_path):
+    io.save(tmp_path / "x", {"x": tl.ones(4)})
+    entry = io.entries(tmp_path / "x")["x"]
+    os.truncate(tmp_path / "x", (tmp_path / "x").stat().st_size - 1)
+    with pytest.raises(ValueError, match="it ends inside 'x'"):
+        entry.read()
+
+
+def test_a_loaded_file_is_in_memory_once(tmp_path):
+    path = tmp_path / "x"
+    io.save(path, {str(i): tl.ones(2_000_000) for i in range(8)})
+    code = (
+        "import resource, sys, numpy; from tensorlite import io; most = lambda: "
+        "resource.getrusage(resource.RUSAGE_SELF).ru_maxrss; "
+        "import safetensors; before = most(); x = io.load(sys.argv[1]); print(most() - before)"
+    )
+    result = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+    assert int(result.stdout) * (1 if sys.platform == "darwin" else 1024) < 1.3 * path.stat().st_size
+
+
 # ----- replacing a file -------------------------------------------------------------------------------------------
 
 
