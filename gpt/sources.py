@@ -22,6 +22,7 @@ class Source(NamedTuple):
     """What a name stands for."""
 
     about: str
+    size: str  # of all files together
     origin: str
     licence: str
     files: tuple[File, ...]
@@ -47,7 +48,7 @@ _MERGES = "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5", 45
 _OPENAI = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/"
 
 
-def _model(name: str, parameters: str, revision: str, config: File, weights: File) -> Source:
+def _model(name: str, parameters: str, size: str, revision: str, config: File, weights: File) -> Source:
     """GPT-2 of one size; the tokenizer is the same for all."""
     tokenizer = (
         File("vocab.json", _hub("gpt2", _GPT2, "vocab.json"), *_VOCAB),
@@ -58,19 +59,19 @@ def _model(name: str, parameters: str, revision: str, config: File, weights: Fil
         ),
     )  # fmt: skip
     own = (file._replace(urls=_hub(name, revision, file.name)) for file in (config, weights))
-    return Source(f"GPT-2, {parameters}", "OpenAI, 2019; Hugging Face", "modified MIT", (*own, *tokenizer))
+    return Source(f"{parameters} parameters", size, "OpenAI; Hugging Face", "modified MIT", (*own, *tokenizer))
 
 
 DATA: dict[str, Source] = {
     "the-verdict": Source(
-        "the book's short story, 20,479 characters", "Edith Wharton, 1908", "public domain",
+        "short story", "20 kB", "Edith Wharton, 1908", "public domain",
         (File(
             "the-verdict.txt", _book("ch02/01_main-chapter-code/the-verdict.txt"),
             "b41e41a68f0398a3154ae69e2e4c0e2694e17fe0d66730536837f1b01935b31f", 20_479,
         ),),
     ),
     "shakespeare": Source(
-        "tiny Shakespeare, 1,115,394 characters", "Shakespeare; Karpathy's char-rnn", "public domain",
+        "tiny Shakespeare", "1.1 MB", "Karpathy's char-rnn", "public domain",
         (File(
             "tinyshakespeare.txt",
             ("https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt",
@@ -79,7 +80,7 @@ DATA: dict[str, Source] = {
         ),),
     ),
     "spam": Source(
-        "SMS Spam Collection, 5,574 messages", "Almeida, Gómez Hidalgo; UCI", "CC BY 4.0",
+        "SMS, spam or ham", "478 kB", "Almeida et al.; UCI", "CC BY 4.0",
         (File(
             "SMSSpamCollection",
             ("https://archive.ics.uci.edu/static/public/228/sms+spam+collection.zip",
@@ -88,14 +89,14 @@ DATA: dict[str, Source] = {
         ),),
     ),
     "instructions": Source(
-        "the book's 1,100 instructions", "Raschka, LLMs-from-scratch", "Apache-2.0",
+        "1,100 instructions", "204 kB", "the book's repository", "Apache-2.0",
         (File(
             "instruction-data.json", _book("ch07/01_main-chapter-code/instruction-data.json"),
             "7e09a9af353722ca15c18bc580f093f9c39d3178335a75177319cb1e1d163944", 203_524,
         ),),
     ),
     "gpt2-tokenizer": Source(
-        "GPT-2's merges and vocabulary", "OpenAI, 2019", "modified MIT",
+        "merges, vocabulary", "1.5 MB", "OpenAI", "modified MIT",
         (File("vocab.bpe", (_OPENAI + "vocab.bpe", *_hub("gpt2", _GPT2, "merges.txt")), *_MERGES),
          File("encoder.json", (_OPENAI + "encoder.json", *_hub("gpt2", _GPT2, "vocab.json")), *_VOCAB)),
     ),
@@ -103,7 +104,7 @@ DATA: dict[str, Source] = {
 
 MODELS: dict[str, Source] = {
     "gpt2": _model(
-        "gpt2", "124M parameters, 548 MB", _GPT2,
+        "gpt2", "124M", "551 MB", _GPT2,
         File("config.json", (), "0daed7749b4f02b8f76240d5444551d7b08712dab4d0adb8239c56ba823bb7b4", 665),
         File(
             "model.safetensors", (),
@@ -111,7 +112,7 @@ MODELS: dict[str, Source] = {
         ),
     ),
     "gpt2-medium": _model(
-        "gpt2-medium", "355M parameters, 1.52 GB", "6dcaa7a952f72f9298047fd5137cd6e4f05f41da",
+        "gpt2-medium", "355M", "1.52 GB", "6dcaa7a952f72f9298047fd5137cd6e4f05f41da",
         File("config.json", (), "ef1a44d889ad1a0acc7731c78134f1b87d2d222f110e97dd10fd4117331caf22", 718),
         File(
             "model.safetensors", (),
@@ -119,12 +120,12 @@ MODELS: dict[str, Source] = {
         ),
     ),
     "gpt2-large": _model(
-        "gpt2-large", "774M parameters, 3.25 GB", "32b71b12589c2f8d625668d2335a01cac3249519",
+        "gpt2-large", "774M", "3.25 GB", "32b71b12589c2f8d625668d2335a01cac3249519",
         File("config.json", (), None),
         File("model.safetensors", (), "5f47f3e12f91cd33b662ce7e433b6150ad5512b5884a2cee961b50e9c3bbebce"),
     ),
     "gpt2-xl": _model(
-        "gpt2-xl", "1.56B parameters, 6.43 GB", "15ea56dee5df4983c59b2538573817e1667135e2",
+        "gpt2-xl", "1.56B", "6.43 GB", "15ea56dee5df4983c59b2538573817e1667135e2",
         File("config.json", (), "be48115d52314bc27327e160bf10197760db02ea689d10adb24db4102edf7a8a"),
         File("model.safetensors", (), "0f8b28eb05a8075f48b61b6f35332978c74fc7763fa9fb4051a1c30511736a6a"),
     ),

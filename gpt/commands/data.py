@@ -9,7 +9,6 @@ from tyro.conf import Positional
 
 from .. import cache, download
 from ..config import check_choice
-from ..progress import bytes_text
 from ..sources import DATA, MODELS
 
 
@@ -41,14 +40,12 @@ def listing() -> Table:
     """Everything that can be fetched, and how much of it is here."""
     title, caption = f"in {cache.folder()}", "gpt data fetch NAME; GPT_CACHE names another folder"
     table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
-    for column in ("name", "what it is", "here", "origin", "licence"):
-        table.add_column(column, justify="right" if column == "here" else "left")
+    for column in ("name", "what it is", "size", "here", "origin", "licence"):
+        table.add_column(column, justify="right" if column == "size" else "left", no_wrap=column in ("name", "size"))
     for sources in (DATA, MODELS):
         for name, source in sources.items():
-            files = download.cached(name, source)
-            here = bytes_text(sum(file.stat().st_size for file in files)) if files else "no"
-            if 0 < len(files) < len(source.files):
-                here += f", {len(files)} of {len(source.files)} files"
-            table.add_row(name, source.about, here, source.origin, source.licence)
+            found, all_of_it = len(download.cached(name, source)), len(source.files)
+            here = "yes" if found == all_of_it else f"{found} of {all_of_it} files" if found else "no"
+            table.add_row(name, source.about, source.size, here, source.origin, source.licence)
         table.add_section()
     return table

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import json
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import time
 import zipfile
 from pathlib import Path
 
+import folders
 import loopback
 import pytest
 from loopback import file, hang, in_turn, redirect, serving, status
@@ -387,10 +389,24 @@ def own(server, monkeypatch, tmp_path):
     return server
 
 
+@pytest.fixture
+def call(capsys, monkeypatch):
+    """`gpt ...` in this process: exit status, output, errors."""
+    monkeypatch.setattr("tensorlite.backend.keep_freed_memory", lambda: "not asked for in a test")
+    monkeypatch.setenv("COLUMNS", "160")
+
+    def call(*args):
+        with pytest.raises(SystemExit) as left:
+            cli.main(list(args))
+        return left.value.code or 0, *capsys.readouterr()
+
+    return call
+
+
 def test_the_tables_are_whole():
     assert list(DATA) == ["the-verdict", "shakespeare", "spam", "instructions", "gpt2-tokenizer"]
     for name, source in (DATA | MODELS).items():
-        assert all((source.about, source.origin, source.licence)), name
+        assert all((source.about, source.size, source.origin, source.licence)), name
         for each in source.files:
             assert len(each.urls) >= 2
             assert all(url.startswith("https://") for url in each.urls)
@@ -427,16 +443,21 @@ def test_gpt2s_tokenizer_is_found_where_it_was_put(own, data_dir, monkeypatch):
     assert gpt2().vocab_size == 50257
 
 
-def test_a_model_is_a_folder_of_five_files(own, monkeypatch):
-    """Small files under a model's names; the addresses are Hugging Face's, of one revision."""
-    contents = {each.name: each.name.encode() * 100 for each in MODELS["gpt2-medium"].files}
-    pinned = tuple(
-        each._replace(sha256=hashlib.sha256(contents[each.name]).hexdigest(), size=None)
-        for each in MODELS["gpt2-medium"].files
+def offer(own, monkeypatch, name: str, contents: dict[str, bytes], **how) -> None:
+    """Small files under a model's name, at the addresses of its real ones."""
+    model = MODELS[name]
+    files = tuple(
+        each._replace(sha256=hashlib.sha256(contents[each.name]).hexdigest(), size=None) for each in model.files
     )
-    monkeypatch.setitem(MODELS, "gpt2-medium", MODELS["gpt2-medium"]._replace(files=pinned))
-    for each in pinned:
-        own.answers["/" + each.urls[0].split("/", 3)[3]] = file(contents[each.name])
+    monkeypatch.setitem(MODELS, name, model._replace(files=files))
+    for each in files:
+        own.answers["/" + each.urls[0].split("/", 3)[3]] = file(contents[each.name], **how)
+
+
+def test_a_model_is_a_folder_of_five_files(own, monkeypatch):
+    """The addresses are Hugging Face's, of one revision."""
+    contents = {each.name: each.name.encode() * 100 for each in MODELS["gpt2-medium"].files}
+    offer(own, monkeypatch, "gpt2-medium", contents)
     folder = download.fetch_model("gpt2-medium", Console(file=io.StringIO()))
     assert {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix != ".lock"} == contents
     revision = "/openai-community/gpt2-medium/resolve/6dcaa7a952f72f9298047fd5137cd6e4f05f41da/"
@@ -446,46 +467,51 @@ def test_a_model_is_a_folder_of_five_files(own, monkeypatch):
             download.fetch_model(wrong)
 
 
+def test_gpt_import_by_name_over_a_bad_connection(own, monkeypatch, call, tmp_path):
+    """A small model in place of GPT-2's weights: it arrives in pieces, and can write."""
+    theirs = folders.write(tmp_path / "theirs", {**folders.CONFIG, "n_embd": 16})
+    tokenizer = {  # laid out as GPT-2's
+        "model": {"vocab": folders.vocabulary(), "merges": ["a b", "ab ab", "ab c"]},
+        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False},
+        "added_tokens": [{"id": 259, "content": "<|endoftext|>"}],
+    }
+    (theirs / "tokenizer.json").write_text(json.dumps(tokenizer))
+    contents = {each.name: (theirs / each.name).read_bytes() for each in MODELS["gpt2"].files}
+    assert len(contents["model.safetensors"]) > 2 * P
+    offer(own, monkeypatch, "gpt2", contents, stop=P)
+    status, output, errors = call("import", "--model", "gpt2", str(tmp_path / "run"))
+    assert (status, errors) == (0, "")
+    assert "2 layers, 2 heads, 16 wide" in output
+    assert [asked for path, asked, _ in own.asked if path.endswith("model.safetensors")][:2] == [None, f"bytes={P}-"]
+    assert call("generate", str(tmp_path / "run"), "--prompt", "ab", "--max-new-tokens", "3")[0] == 0
+
+
 # ----- the command ------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def call(capsys, monkeypatch):
-    """`gpt data ...` in this process: exit status, output, errors."""
-    monkeypatch.setattr("tensorlite.backend.keep_freed_memory", lambda: "not asked for in a test")
-    monkeypatch.setenv("COLUMNS", "160")
-
-    def call(*args):
-        with pytest.raises(SystemExit) as left:
-            cli.main(["data", *args])
-        return left.value.code or 0, *capsys.readouterr()
-
-    return call
 
 
 def test_fetch_prints_the_path_alone_and_list_shows_it(own, call, data_dir):
     own.answers["/rasbt/LLMs-from-scratch/main/ch02/01_main-chapter-code/the-verdict.txt"] = file(
         (data_dir / "the-verdict.txt").read_bytes()
     )
-    status, output, errors = call("fetch", "the-verdict")
+    status, output, errors = call("data", "fetch", "the-verdict")
     assert (status, output) == (0, f"{cache.folder() / 'the-verdict' / 'the-verdict.txt'}\n")
     assert errors == "fetching the-verdict.txt from 127.0.0.1\n"
-    assert call("fetch", "the-verdict") == (0, output, "")
+    assert call("data", "fetch", "the-verdict") == (0, output, "")
     (cache.folder() / "gpt2").mkdir()
     (cache.folder() / "gpt2" / "config.json").write_bytes(bytes(700))
-    status, output, _ = call("list")
+    status, output, _ = call("data", "list")
     assert status == 0
     rows = {line.split("│")[1].strip(): line for line in output.splitlines() if "│" in line}
     assert list(rows) == [*DATA, *MODELS]
-    assert "20 KiB" in rows["the-verdict"]
-    assert "700 bytes, 1 of 5 files" in rows["gpt2"]
-    assert " no " in rows["spam"]
+    assert "20 kB │ yes" in rows["the-verdict"]
+    assert "551 MB │ 1 of 5 files" in rows["gpt2"]
+    assert "478 kB │ no" in rows["spam"]
     assert "CC BY 4.0" in rows["spam"]
     assert f"in {cache.folder()}" in output
 
 
 def test_what_goes_wrong_is_one_sentence(own, call):
-    status, output, errors = call("fetch", "the-verdict", "spam")
+    status, output, errors = call("data", "fetch", "the-verdict", "spam")
     assert (status, output) == (1, "")
     assert errors.splitlines()[-1].startswith("gpt: the-verdict.txt could not be downloaded (127.0.0.1: 404 Not Found;")
 
@@ -501,6 +527,6 @@ def test_what_goes_wrong_is_one_sentence(own, call):
     ],
 )
 def test_wrong_usage_is_2(call, args, says):
-    status, output, errors = call(*args)
+    status, output, errors = call("data", *args)
     assert status == 2
     assert says in " ".join((output + errors).replace("│", " ").split())
