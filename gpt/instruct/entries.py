@@ -54,9 +54,8 @@ STYLES = {
 def read_entries(path: str | os.PathLike, also: Sequence[str] = ()) -> list[dict[str, str]]:
     """The entries of a JSON file (one list) or of JSON lines (one entry a line), as {instruction, input, output}.
 
-    `input` may be left out; other fields are dropped, but for those that `also` names, where there are any. A ValueError
-    says in one sentence what is wrong where: the line and column of what is no JSON, the number of an entry (from 1)
-    that is not one.
+    `input` may be left out; other fields are dropped, but for those that `also` names. A ValueError says in one
+    sentence what is wrong where: the line and column of what is no JSON, the number of an entry (from 1) that is none.
     """
     path = Path(path)
     try:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import NamedTuple
 
-from .entries import Entry, Split
+from .entries import Entry, Split, Style
 
 OPPOSITES = (
     "hot cold, big small, tall short, fast slow, up down, left right, day night, light dark, open shut, old new, "
@@ -57,7 +57,7 @@ KINDS = {
 
 
 def make(count: int = 20_000, seed: int = 0) -> Split:
-    """`count` entries {instruction, input, output, kind}: 85 % for training, 10 % for testing, 5 % for validation.
+    """`count` entries {instruction, input, output, kind, asked}: 85 % to train, 10 % to test, 5 % to validate.
 
     The kinds are equally frequent. What is asked about in one part is in no other, as the module says. The same seed,
     the same entries.
@@ -85,7 +85,7 @@ def _cut(items: Sequence) -> tuple[Sequence, Sequence, Sequence]:
 
 
 def _words(random: Random, count: int, seen: set[str]) -> list[str]:
-    """Different words of 3 to 8 letters that are not in `seen`: half of them syllables, half any letters."""
+    """Different words of 3 to 8 letters, not in `seen` from either end: half of them syllables, half any letters."""
     words: dict[str, None] = {}
     while len(words) < count:
         length = random.randint(3, 8)
@@ -93,7 +93,7 @@ def _words(random: Random, count: int, seen: set[str]) -> list[str]:
             word = "".join(random.choices("abcdefghijklmnopqrstuvwxyz", k=length))
         else:
             word = "".join(random.choice("bcdfghklmnprstvwz") + random.choice("aeiou") for _ in range(4))[:length]
-        if word not in seen:
+        if word not in seen and word[::-1] not in seen:  # a word read backwards is another word's answer
             words[word] = None
     return list(words)
 
@@ -111,4 +111,24 @@ def _entry(random: Random, i: int, words: list[str], sums: Sequence, asked: Sequ
         "input": "" if "{x}" in phrasing else x,
         "output": kind.answer(x),
         "kind": name,
+        "asked": x,
     }
+
+
+def drill(entries: Sequence[Entry], style: Style, seed: int = 0, entire: float = 0.05) -> str:
+    """A text to pretrain on: what the entries ask about, a line each, in random order.
+
+    A word stands with all that can be asked about it ("cat CAT tac 3"), a sum and an opposite with its answer. A plain
+    line shows a skill in fewer tokens than a question with its headers. A share `entire` of the entries stands in full,
+    so that a tokenizer made of the text knows all their characters.
+    """
+    random = Random(seed)
+    lines = []
+    for entry in entries:
+        x, answer = entry["asked"], entry["output"]
+        plain = {"sums": f"{x} = {answer}", "opposites": f"{x} not {answer}"}
+        lines.append(plain.get(entry["kind"], f"{x} {x.upper()} {x[::-1]} {len(x)}"))
+        if random.random() < entire:
+            lines.append(style.prompt(entry) + answer)
+    random.shuffle(lines)
+    return "\n".join(lines) + "\n"

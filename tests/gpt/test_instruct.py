@@ -278,6 +278,20 @@ def _tokens(entry) -> list[str]:
     return "".join(c if c.isalnum() else " " for c in text).split()
 
 
+def test_a_drill_has_the_skills_of_the_entries_and_all_their_characters(made):
+    style = instruct.STYLES["phi3"]
+    text = generated.drill(made.train, style)
+    assert {c for part in made for e in part for c in style.prompt(e) + e["output"]} <= set(text)
+    lines = text.split("\n")
+    words = {e["asked"] for e in made.train if e["kind"] in WORDY}
+    assert {f"{w} {w.upper()} {w[::-1]} {len(w)}" for w in words} <= set(lines)
+    assert {f"{e['asked']} = {e['output']}" for e in made.train if e["kind"] == "sums"} <= set(lines)
+    assert text.count("<|assistant|>:\n") == pytest.approx(0.05 * len(made.train), rel=0.3)
+    unseen = {e["asked"] for e in [*made.test, *made.validation] if e["kind"] != "opposites"}
+    said = {piece for line in lines for piece in (*line.split(" "), line.split(" = ")[0])}
+    assert unseen & said <= {w for kind in generated.KINDS.values() for p in kind.phrasings for w in p.split()}
+
+
 def test_the_same_seed_the_same_entries(made):
     assert generated.make(4000, seed=3) == made
     assert generated.make(4000, seed=4) != made
