@@ -21,8 +21,9 @@ import page
 from matplotlib.figure import Figure
 
 import tensorlite as tl
-from gpt import corpus
+from gpt import corpus, pretrained
 from gpt.config import PRESETS
+from gpt.download import fetch_model
 from gpt.generate import generate, probabilities
 from gpt.model import GPT
 from tensorlite import backend, fused, io, optim
@@ -399,6 +400,26 @@ if options.steps == 90:
 # %%
 if options.gpt2 is None:
     print("without --gpt2 there is nothing to say about GPT-2's weights")
+else:
+    folder = Path(options.gpt2)
+    model = pretrained.load(folder if folder.is_dir() else fetch_model(options.gpt2)).eval()
+    print(f"{options.gpt2}: {model.num_parameters():,} parameters")
+    theirs = {  # by the number of layers: a drawn text, and the losses on the story
+        12: (" toward finding an ideal new way to practice something!\n\nWhat makes us want to be on top of that?\n\n",
+             "3.75475 3.55962"),
+        48: (" toward finding an ideal life. You don't have to accept your current one at once, because if you do "
+             "you'll never", "3.30463 3.11951"),
+    }.get(model.config.n_layer)  # fmt: skip
+    tl.manual_seed(123)
+    drawn = write(START, 25, top_k=50, temperature=1.5)
+    tl.manual_seed(123)
+    with tl.no_grad():
+        losses = [mean_loss(loader) for loader in (train_loader, validation_loader)]
+    if theirs:
+        page.compare("drawn, top 50, temperature 1.5", drawn, START + theirs[0])
+        page.compare("losses on the story", losses, theirs[1])
+    else:
+        print(drawn, losses, sep="\n")
 
 # %%
 page.summary()

@@ -1,0 +1,118 @@
+"""The book's chapters run as scripts, and every number that they print beside the page's is the page's."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BOOK = Path(__file__).parents[1] / "examples" / "book"
+CHAPTERS = {  # flags that make it short, and how many numbers it compares then
+    "ch02": ("", 31),
+    "ch03": ("", 32),
+    "ch04": ("--out {out}", 27),
+    "ch05": ("--small --steps 10 --out {out}", 12),
+    "ch06": ("--steps 2 --out {out}", 8),
+    "ch07": ("--steps 2 --answers 2 --out {out}", 13),
+    "appendix_a": ("--out {out}", 20),
+    "appendix_d": ("--small --steps 10 --out {out}", 3),
+    "appendix_e": ("--steps 2 --out {out}", 3),
+}
+
+
+def run(chapter: str, flags: str, data: Path, out: Path) -> str:
+    """What a chapter prints. It gets one BLAS thread: with more of them, tests that run side by side wait in turns."""
+    environment = os.environ | {
+        "PYTHONPATH": str(BOOK.parents[1]), "PYTHONIOENCODING": "utf-8", "OPENBLAS_NUM_THREADS": "1",
+        "TENSORLITE_DATA": str(data),
+    }  # fmt: skip
+    threads = [] if chapter in ("ch02", "ch03", "ch04", "appendix_a") else ["--threads", "1"]
+    command = [sys.executable, "-W", "error", str(BOOK / f"{chapter}.py"), *flags.format(out=out).split(), *threads]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", env=environment, timeout=600)
+    assert done.returncode == 0, done.stderr
+    for path in re.findall(r"^picture: (\S+)", done.stdout, re.MULTILINE):
+        assert Path(path).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    return done.stdout
+
+
+def rows(text: str, sign: str) -> list[str]:
+    return [line for line in text.splitlines() if line.startswith(f"{sign} ")]
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_every_number_is_the_page_s(chapter, data_dir, tmp_path):
+    flags, compared = CHAPTERS[chapter]
+    text = run(chapter, flags, data_dir, tmp_path)
+    assert rows(text, "!=") == []
+    assert len(rows(text, "==")) + len(rows(text, "~=")) == compared
+    assert f"{compared} comparisons:" in text.splitlines()[-1]
+    assert text.splitlines()[-1].endswith(" 0 !=")
+
+
+@pytest.mark.slow
+def test_the_first_rows_of_the_training_log(data_dir, tmp_path):
+    text = run("ch05", "--steps 6 --out {out}", data_dir, tmp_path)
+    assert rows(text, "!=") == []
+    for row in (
+        "Ep 1 (Step 000000): Train loss, Val loss: 9.781 9.933 ",
+        "(Step 000005): Train loss, Val loss: 8.111 8.339 ",
+    ):
+        assert any(row in line for line in rows(text, "=="))
+
+
+def test_every_chapter_is_in_cells_and_says_its_command():
+    assert sorted(path.stem for path in BOOK.glob("*.py")) == sorted([*CHAPTERS, "page"])
+    for chapter in CHAPTERS:
+        source = (BOOK / f"{chapter}.py").read_text(encoding="utf-8")
+        assert source.startswith("# %% [markdown]\n# # ")
+        assert f"python examples/book/{chapter}.py" in source
+        assert source.endswith("# %%\npage.summary()\n")
+
+
+# ----- the comparison itself --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def page(monkeypatch):
+    monkeypatch.syspath_prepend(str(BOOK))
+    import page
+
+    monkeypatch.setattr(page, "rows", [])
+    return page
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "sign"),
+    [
+        (0.12344, "0.1234", "=="),
+        (0.12346, "0.1234", "!="),
+        (0.12345001, "0.1234", "~="),  # the next float32 would be 0.1234
+        ([1, [2.0, 3.25]], "1 2.00 3.25", "=="),
+        ([1, 2], "1 3", "!="),
+        (124412160, "124,412,160", "=="),
+        (124412161, "124,412,160", "!="),  # a count is never on the edge
+        (7.45405e-5, "7.4541e-05", "~="),
+        (7.4539e-5, "7.4541e-05", "!="),
+        (-0.00001, "0.0000", "=="),
+        (9.7814, "9.781", "=="),
+        (9.7824, "9.781", "!="),
+        (float("nan"), "1.0", "!="),
+        ("the same", "the same", "=="),
+        ("the same", "the same ", "!="),
+    ],
+)
+def test_compare(page, capsys, ours, theirs, sign):
+    assert page.compare("it", ours, theirs) == (sign != "!=")
+    assert capsys.readouterr().out.startswith(f"{sign} it: ")
+    page.summary()
+    assert (
+        f"1 comparisons: {int(sign == '==')} ==, {int(sign == '~=')} ~=, {int(sign == '!=')} !="
+        in capsys.readouterr().out
+    )
+
+
+def test_compare_wants_a_number_for_each(page):
+    with pytest.raises(ValueError, match="'it': 2 numbers were computed, 1 are on the page"):
+        page.compare("it", [1.0, 2.0], "1.0")
