@@ -23,7 +23,7 @@ from .config import check_integer
 from .model import GPT
 from .tokenizer import Tokenizer
 
-LOGITS = 1 << 26  # numbers held at a time: the head is applied to so many positions as give these
+LOGITS = 1 << 24  # numbers held at a time (64 MiB): the head goes over as many positions as give these
 
 
 @dataclass(frozen=True)

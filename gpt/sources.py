@@ -59,19 +59,19 @@ def _model(name: str, parameters: str, size: str, revision: str, config: File, w
         ),
     )  # fmt: skip
     own = (file._replace(urls=_hub(name, revision, file.name)) for file in (config, weights))
-    return Source(f"{parameters} parameters", size, "OpenAI; Hugging Face", "modified MIT", (*own, *tokenizer))
+    return Source(f"{parameters} parameters", size, "Hugging Face", "modified MIT", (*own, *tokenizer))
 
 
 DATA: dict[str, Source] = {
     "the-verdict": Source(
-        "short story", "20 kB", "Edith Wharton, 1908", "public domain",
+        "a short story", "20 kB", "Wharton, 1908", "public domain",
         (File(
             "the-verdict.txt", _book("ch02/01_main-chapter-code/the-verdict.txt"),
             "b41e41a68f0398a3154ae69e2e4c0e2694e17fe0d66730536837f1b01935b31f", 20_479,
         ),),
     ),
     "shakespeare": Source(
-        "tiny Shakespeare", "1.1 MB", "Karpathy's char-rnn", "public domain",
+        "1.1M characters", "1.1 MB", "char-rnn", "public domain",
         (File(
             "tinyshakespeare.txt",
             ("https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt",
@@ -79,8 +79,9 @@ DATA: dict[str, Source] = {
             "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed", 1_115_394,
         ),),
     ),
+    # Tiago A. Almeida, José María Gómez Hidalgo: SMS Spam Collection v.1, doi 10.24432/C5CC84
     "spam": Source(
-        "SMS, spam or ham", "478 kB", "Almeida et al.; UCI", "CC BY 4.0",
+        "5,574 messages", "478 kB", "UCI", "CC BY 4.0",
         (File(
             "SMSSpamCollection",
             ("https://archive.ics.uci.edu/static/public/228/sms+spam+collection.zip",
@@ -89,14 +90,14 @@ DATA: dict[str, Source] = {
         ),),
     ),
     "instructions": Source(
-        "1,100 instructions", "204 kB", "the book's repository", "Apache-2.0",
+        "1,100 entries", "204 kB", "the book", "Apache-2.0",
         (File(
             "instruction-data.json", _book("ch07/01_main-chapter-code/instruction-data.json"),
             "7e09a9af353722ca15c18bc580f093f9c39d3178335a75177319cb1e1d163944", 203_524,
         ),),
     ),
     "gpt2-tokenizer": Source(
-        "merges, vocabulary", "1.5 MB", "OpenAI", "modified MIT",
+        "50,257 tokens", "1.5 MB", "OpenAI", "modified MIT",
         (File("vocab.bpe", (_OPENAI + "vocab.bpe", *_hub("gpt2", _GPT2, "merges.txt")), *_MERGES),
          File("encoder.json", (_OPENAI + "encoder.json", *_hub("gpt2", _GPT2, "vocab.json")), *_VOCAB)),
     ),

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from tyro.conf import Positional
@@ -38,14 +39,16 @@ class Data:
 
 def listing() -> Table:
     """Everything that can be fetched, and how much of it is here."""
-    title, caption = f"in {cache.folder()}", "gpt data fetch NAME; GPT_CACHE names another folder"
-    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
+    table = Table(
+        title=f"in {cache.folder()} (GPT_CACHE names another folder)", title_justify="left", box=box.SIMPLE_HEAD,
+        show_edge=False, pad_edge=False, padding=(0, 1, 0, 0),
+    )  # fmt: skip
     for column in ("name", "what it is", "size", "here", "origin", "licence"):
-        table.add_column(column, justify="right" if column == "size" else "left", no_wrap=column in ("name", "size"))
+        table.add_column(column, justify="right" if column == "size" else "left", no_wrap=True)
     for sources in (DATA, MODELS):
         for name, source in sources.items():
             found, all_of_it = len(download.cached(name, source)), len(source.files)
-            here = "yes" if found == all_of_it else f"{found} of {all_of_it} files" if found else "no"
+            here = "yes" if found == all_of_it else f"{found} of {all_of_it}" if found else "no"
             table.add_row(name, source.about, source.size, here, source.origin, source.licence)
         table.add_section()
     return table

@@ -393,7 +393,7 @@ def own(server, monkeypatch, tmp_path):
 def call(capsys, monkeypatch):
     """`gpt ...` in this process: exit status, output, errors."""
     monkeypatch.setattr("tensorlite.backend.keep_freed_memory", lambda: "not asked for in a test")
-    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setenv("COLUMNS", "80")
 
     def call(*args):
         with pytest.raises(SystemExit) as left:
@@ -501,11 +501,11 @@ def test_fetch_prints_the_path_alone_and_list_shows_it(own, call, data_dir):
     (cache.folder() / "gpt2" / "config.json").write_bytes(bytes(700))
     status, output, _ = call("data", "list")
     assert status == 0
-    rows = {line.split("│")[1].strip(): line for line in output.splitlines() if "│" in line}
+    rows = {line.split()[0]: " ".join(line.split()) for line in output.splitlines() if "B " in line}
     assert list(rows) == [*DATA, *MODELS]
-    assert "20 kB │ yes" in rows["the-verdict"]
-    assert "551 MB │ 1 of 5 files" in rows["gpt2"]
-    assert "478 kB │ no" in rows["spam"]
+    assert "20 kB yes Wharton, 1908" in rows["the-verdict"]
+    assert "551 MB 1 of 5 Hugging Face" in rows["gpt2"]
+    assert "478 kB no UCI" in rows["spam"]
     assert "CC BY 4.0" in rows["spam"]
     assert f"in {cache.folder()}" in output
 
