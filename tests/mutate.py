@@ -35,7 +35,14 @@ from .equivalent import EQUIVALENT
 from .mutants import Mutant, mutants, watched
 
 ROOT = Path(__file__).parents[1]
-FILES = ("ops.py", "derived.py", "functional.py", "fused.py", *(f"kernels/cpu/{name}.py" for name in ("blocks", "layers", "scores", "losses")), "primitive.py")
+FILES = (
+    "ops.py",
+    "derived.py",
+    "functional.py",
+    "fused.py",
+    *(f"kernels/cpu/{name}.py" for name in ("blocks", "layers", "scores", "losses")),
+    "primitive.py",
+)
 SUITE = ("ops", "kernels", "stability", "defaults", "bugs", "algebra", "strict", "engine", "testing", "threads")
 QUIETLY = [
     "-W",
@@ -59,7 +66,8 @@ SECONDS = 60  # of the processor's time: a test that takes longer is stuck
 
 def load(file: str, source: str, **names) -> None:
     """The module as if it had been imported from `source`: whoever holds its functions and ops has the new ones."""
-    module = importlib.import_module("tensorlite." + file.removesuffix(".py").replace("/", "."))
+    name = file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+    module = importlib.import_module(f"tensorlite.{name}")
     registry = importlib.import_module("tensorlite.primitive").PRIMITIVES
     ops, old = dict(registry), dict(vars(module))
     vars(module).update(names)

@@ -1,17 +1,19 @@
 """tensorlite.testing, tested: check_gradients finds wrong rules and says where; strategies draw what they promise."""
 
+import os
 import subprocess
 import sys
 
 import numpy as np
 import pytest
-from hypothesis import find, given, settings
+from hypothesis import HealthCheck, find, given, settings
 from hypothesis import strategies as st
 
 import tensorlite as tl
 from tensorlite.primitive import elementwise, fused, primitive
 from tensorlite.testing import broadcastable, check_gradients, kinky, layouts, matmul_shapes, shapes, smooth, tensors
 
+PROFILE = "HYPOTHESIS_PROFILE"
 X = np.array([[0.5, -1.0, 2.0], [1.5, 0.25, -0.75]])
 Y = np.array([1.0, -2.0, 0.5])
 
@@ -171,3 +173,12 @@ def test_hypothesis_is_needed_for_strategies_alone():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout == "checked\n"
     assert "ImportError: the strategies of tensorlite.testing need Hypothesis: pip install hypothesis" in done.stderr
+
+
+def test_the_profile_asked_for_is_in_force():
+    """In each process of pytest-xdist too; and no test has a deadline, which a busy machine would not keep."""
+    examples = {"dev": 50, "ci": 200, "nightly": 5000, "mutants": 200}[profile := os.environ.get(PROFILE, "dev")]
+    now = settings()
+    assert (now.max_examples, now.deadline, HealthCheck.too_slow in now.suppress_health_check) == (examples, None, True)
+    assert now.derandomize == (profile in ("ci", "mutants"))
+    assert (now.database is None) == now.derandomize
