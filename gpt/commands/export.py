@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from rich.console import Console
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from .. import pretrained
 
@@ -13,8 +14,8 @@ from .. import pretrained
 class Export:
     """Write a run as transformers loads it: AutoModelForCausalLM and AutoTokenizer, from_pretrained(FOLDER)."""
 
-    run: Positional[Path]  # directory of the run
-    folder: Positional[Path]  # the new folder
+    run: Annotated[Positional[Path], arg(metavar="RUN")]  # directory of the run
+    folder: Annotated[Positional[Path], arg(metavar="FOLDER")]  # the new folder
 
     def __call__(self) -> int:
         pretrained.export_run(self.run, self.folder)

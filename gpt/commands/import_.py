@@ -16,9 +16,15 @@ from ..model import parameter_table
 class Import:
     """Make a run of GPT-2's weights: a folder of Hugging Face's or of OpenAI's release, or a model by its name."""
 
-    paths: Positional[
-        Annotated[tuple[Path, ...], arg(metavar="[SOURCE] RUN")]
-    ]  # the folder, and the new run's directory
+    # One or two, so not two fields: with --model the only one is RUN.
+    paths: Annotated[
+        Positional[tuple[Path, ...]],
+        arg(
+            metavar="[SOURCE] RUN",
+            help="the folder with the weights, and the new run's directory",
+            help_behavior_hint="",
+        ),
+    ] = ()
     model: Literal["gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"] | None = None  # download it; then give RUN alone
     overwrite: bool = False  # delete the run that is there first
 
