@@ -70,9 +70,7 @@ class Pretraining:
     @staticmethod
     def loss(model: GPT, batch: tuple[Tensor, Tensor]) -> Tensor:
         """Mean cross-entropy in nats."""
-        loss = model(*batch)[1]
-        assert loss is not None  # there were targets
-        return loss
+        return model.loss(*batch)
 
     def evaluate(self, model: GPT) -> dict[str, float]:
         """Over `eval_batches` batches of the validation text."""

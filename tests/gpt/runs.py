@@ -9,7 +9,8 @@ from pathlib import Path
 from rich.console import Console
 
 from gpt import train as training
-from gpt.config import TrainConfig
+from gpt.config import Settings, TrainConfig
+from gpt.pretraining import Pretraining
 
 TEXT = "".join(
     f"{n} bottles stand on the wall; take one down, and {n - 1} stand on the wall.\n" for n in range(60, 0, -1)
@@ -33,10 +34,10 @@ def tiny(folder: Path, **changes) -> TrainConfig:
     return TrainConfig(**{"text": (write_text(folder),), "out": folder / "run", **TINY, **changes})
 
 
-def train(config: TrainConfig) -> str:
+def train(config: Settings, task=Pretraining) -> str:
     """Train in this process; what was printed."""
     screen = io.StringIO()
-    training.train(config, Console(file=screen, width=120))
+    training.train(config, Console(file=screen, width=120), task)
     return screen.getvalue()
 
 
