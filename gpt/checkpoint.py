@@ -15,7 +15,6 @@ training writes the same bytes: times are in log.txt alone. What it refuses: pic
 """
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -29,10 +28,11 @@ import tensorlite as tl
 from tensorlite import io, nn
 from tensorlite.optim import Optimizer
 
-from . import lora
+from . import lora, system
 from . import tokenizer as tokenizers
 from .config import GPTConfig, command_of
 from .model import GPT
+from .system import sync
 
 VERSION = 1
 FILES = ("config.json", "tokenizer.json", "model.safetensors", "training.safetensors")
@@ -91,13 +91,11 @@ def clear(run: Path) -> None:
 def lock(run: Path) -> Iterator[None]:
     """Keep every other process from training in `run`; a RuntimeError says which one does. A kill unlocks."""
     with open(run / "lock", "a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not system.lock(file):
             file.seek(0)
             raise RuntimeError(
                 f"process {file.read().strip() or '?'} is training in {run}: wait for it, or name another directory"
-            ) from None
+            )
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
@@ -200,7 +198,7 @@ def publish(run: Path, folder: Path, keep: int) -> None:
         try:
             os.link(folder / name, new)
         except OSError as error:
-            if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK):
+            if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.EINVAL):
                 raise
             shutil.copyfile(folder / name, new)  # a file system without hard links
         os.replace(new, run / name)
@@ -215,15 +213,6 @@ def write_json(path: Path, value: Any) -> None:
 
 def _canonical(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-
-
-def sync(path: Path) -> None:
-    """Wait until a file, or the names in a directory, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 # ----- reading ----------------------------------------------------------------------------------------------------

@@ -12,14 +12,13 @@ to take from an archive anything but the bytes of the one member that is wanted.
 import hashlib
 import os
 import shutil
-import sys
 import time
 import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 from rich.console import Console
@@ -30,6 +29,7 @@ from . import __version__, cache
 from .config import check_choice
 from .progress import bytes_text
 from .sources import DATA, MODELS, File, Source
+from .system import lock
 
 ATTEMPTS = 3  # at one address, in a row, that brought nothing
 WAIT = 1.0  # seconds before the second attempt, twice as many before the third
@@ -115,32 +115,10 @@ def by_hand(file: File, target: Path, problems: list[str]) -> str:
 def alone(path: Path, console: Console) -> Iterator[None]:
     """Hold the lock file at `path`; wait while another process does. A process that ends in any way lets go of it."""
     with open(path, "a") as file:
-        if not _lock(file, wait=False):
+        if not lock(file):
             _print(console, f"another process is downloading {path.name[1:-5]}: waiting for it")
-            _lock(file, wait=True)
+            lock(file, wait=True)
         yield
-
-
-def _lock(file: IO[str], wait: bool) -> bool:
-    """Lock an open file until it is closed; False where it is locked and we do not wait."""
-    if sys.platform == "win32":
-        import msvcrt
-
-        while True:
-            try:
-                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-                return True
-            except OSError:
-                if not wait:
-                    return False
-                time.sleep(0.2)
-    import fcntl
-
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        return False
-    return True
 
 
 # ----- the transfer -----------------------------------------------------------------------------------------------

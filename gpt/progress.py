@@ -5,7 +5,6 @@ only the bar needs a terminal.
 """
 
 import math
-import sys
 import time
 from collections.abc import Mapping
 from datetime import datetime
@@ -98,14 +97,6 @@ def result_table(title: str, rows: dict[str, str]) -> Table:
     for name, value in rows.items():
         table.add_row(name, value)
     return table
-
-
-def peak_memory() -> int:
-    """The most memory that this process has held so far, in bytes."""
-    import resource  # not on Windows
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def bytes_text(n: int) -> str:

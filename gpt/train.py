@@ -27,8 +27,9 @@ from . import checkpoint
 from .config import Settings, command_of
 from .model import GPT
 from .pretraining import Pretraining
-from .progress import Progress, peak_memory, result_table, say
+from .progress import Progress, result_table, say
 from .session import Session, begin, directory, resume, save
+from .system import peak_memory
 from .task import Task
 
 PATIENCE = 3  # steps in a row that may be skipped because loss or gradient are not finite

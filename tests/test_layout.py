@@ -13,9 +13,9 @@ TENSORLITE = [
     "fused", "tensor", "nn", "recompute", "optim", "data", "io", "inspect", "testing",
 ]  # fmt: skip
 GPT = [
-    "cache", "config", "tokenizer", "corpus", "attention", "model", "generate", "checkpoint", "progress", "plots",
-    "task", "pretraining", "session", "train", "pretrained", "sources", "download", "evaluate", "lora", "labelled",
-    "classify", "instruct", "judge", "doctor", "commands", "cli", "__main__", "bench",
+    "system", "cache", "config", "tokenizer", "corpus", "attention", "model", "generate", "lora", "checkpoint",
+    "progress", "plots", "task", "pretraining", "session", "train", "pretrained", "sources", "download", "evaluate",
+    "labelled", "classify", "instruct", "judge", "doctor", "commands", "cli", "__main__", "bench",
 ]  # fmt: skip
 
 

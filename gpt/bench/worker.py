@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tensorlite import io
 
-from ..progress import peak_memory
+from ..system import peak_memory
 from .setup import Job
 
 MARK = "gpt.bench: "

@@ -1,0 +1,91 @@
+"""What Linux, macOS and Windows each do in their own way, so that nothing else has to ask where it runs.
+
+One idea: the difference is here, the behaviour is the same: a lock that its process lets go of however it ends, bytes
+that are on the disk when a function returns, the most memory that was held.
+"""
+
+import ctypes
+import os
+import sys
+import time
+from pathlib import Path
+from typing import IO, Any
+
+LOCKED = 1 << 30  # the byte that is locked on Windows, which lets nobody read a locked one: far behind what a file says
+
+
+def lock(file: IO[Any], wait: bool = False) -> bool:
+    """Lock an open file for this process until it is closed; False where another has it and we do not `wait`."""
+    if sys.platform == "win32":
+        return _lock_on_windows(file.fileno(), wait)
+    import fcntl
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _lock_on_windows(descriptor: int, wait: bool) -> bool:
+    import msvcrt
+
+    here = os.lseek(descriptor, 0, os.SEEK_CUR)
+    try:
+        while True:
+            os.lseek(descriptor, LOCKED, os.SEEK_SET)
+            try:
+                msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
+                return True
+            except OSError:
+                if not wait:
+                    return False
+            time.sleep(0.2)
+    finally:
+        os.lseek(descriptor, here, os.SEEK_SET)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a directory, are on the disk.
+
+    Windows opens no directory and syncs only what is open for writing; there a rename is left to the file system.
+    """
+    windows = sys.platform == "win32"
+    if windows and path.is_dir():
+        return
+    descriptor = os.open(path, os.O_RDWR if windows else os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def peak_memory() -> int:
+    """The most memory that this process has held so far, in bytes."""
+    if sys.platform == "win32":
+        return _peak_on_windows()
+    status = Path("/proc/self/status")
+    if status.exists():  # Linux: its getrusage also counts the process that started this one
+        fields = dict(line.split(":", 1) for line in status.read_text(encoding="utf-8").splitlines())
+        return 1024 * int(fields["VmHWM"].split()[0])
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # macOS, in bytes
+
+
+class _Counters(ctypes.Structure):  # PROCESS_MEMORY_COUNTERS of Windows
+    _fields_ = (
+        ("size", ctypes.c_uint32),
+        ("faults", ctypes.c_uint32),
+        *((name, ctypes.c_size_t) for name in ("peak", "held", "a", "b", "c", "d", "pages", "most_pages")),
+    )
+
+
+def _peak_on_windows() -> int:
+    kernel = ctypes.windll.kernel32  # type: ignore[attr-defined,unused-ignore]
+    kernel.GetCurrentProcess.restype = ctypes.c_void_p
+    kernel.K32GetProcessMemoryInfo.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint32]
+    counters = _Counters(size=ctypes.sizeof(_Counters))
+    if not kernel.K32GetProcessMemoryInfo(kernel.GetCurrentProcess(), ctypes.byref(counters), counters.size):
+        raise OSError("Windows does not say how much memory this process has held")
+    return counters.peak
