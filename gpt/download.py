@@ -99,6 +99,8 @@ def fetch_file(file: File, folder: Path, console: Console) -> Path:
             except Wrong as error:
                 problems.append(f"{urlsplit(url).hostname}: {error}")
                 transfer.say(problems[-1])
+        if transfer.here():
+            problems.append(f"the {bytes_text(transfer.here())} that arrived are kept for the next try")
     raise OSError(by_hand(file, target, problems))
 
 

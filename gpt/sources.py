@@ -58,7 +58,8 @@ def _model(name: str, parameters: str, size: str, revision: str, config: File, w
             "8414cab924d8b9b33013f0d221c5862f365ee9be39c5c2bfae8a5a9e970478a6", 1_355_256,
         ),
     )  # fmt: skip
-    own = (file._replace(urls=_hub(name, revision, file.name)) for file in (config, weights))
+    # What only the server vouches for comes from Hugging Face itself, and from no mirror.
+    own = (file._replace(urls=_hub(name, revision, file.name)[: 2 if file.sha256 else 1]) for file in (config, weights))
     return Source(f"{parameters} parameters", size, "Hugging Face", "modified MIT", (*own, *tokenizer))
 
 
