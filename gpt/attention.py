@@ -99,11 +99,18 @@ class MultiHeadAttention(nn.Module):
         self.out_proj = nn.Linear(d_out, d_out)
         self.context_length, self.num_heads, self.dropout = context_length, num_heads, dropout
         self.causal = causal
+        put_together(self.W_query.weight, self.W_key.weight, self.W_value.weight)
+        if qkv_bias:
+            put_together(self.W_query.bias, self.W_key.bias, self.W_value.bias)
 
     def forward(self, x: Tensor, cache: "KVCache | None" = None) -> Tensor:
         B, T, _ = x.shape
         check_length(T, self.context_length)
-        q, k, v = (self.heads(project(x)) for project in (self.W_query, self.W_key, self.W_value))
+        if cache is not None and cache.projection:
+            y = fused.linear(x, *cache.projection).reshape(B, T, 3, self.num_heads, -1)  # (B, T, 3, H, D)
+            q, k, v = y.transpose(2, 0, 3, 1, 4)  # three of (B, H, T, D)
+        else:
+            q, k, v = (self.heads(project(x)) for project in (self.W_query, self.W_key, self.W_value))
         mask = None
         if cache is not None:
             k, v, mask = cache.extend(k, v)  # (B, H, S, D): the past too
@@ -115,6 +122,14 @@ class MultiHeadAttention(nn.Module):
     def heads(self, x: Tensor) -> Tensor:
         """(B, T, H * D) -> (B, H, T, D)"""
         return x.reshape(*x.shape[:2], self.num_heads, -1).swapaxes(1, 2)
+
+    def projection(self) -> "tuple[Tensor, Tensor | None] | None":
+        """Weight (3 * d_out, d_in) and bias (3 * d_out) of the three projections in one, if they lie in memory so."""
+        parts = self.W_query, self.W_key, self.W_value
+        if not all(type(part) is nn.Linear for part in parts):  # LoRA's, for one, have more to say
+            return None
+        weight, bias = together([p.weight for p in parts]), together([p.bias for p in parts if p.bias is not None])
+        return None if weight is None or (bias is None and self.W_query.bias is not None) else (weight, bias)
 
 
 def check_length(T: int, context_length: int) -> int:
@@ -129,6 +144,34 @@ def check_length(T: int, context_length: int) -> int:
 # ----- memory -----------------------------------------------------------------------------------------------
 
 
+def put_together(*parameters: nn.Parameter) -> None:
+    """Let Parameters lie one behind the other in memory, so that one product can read them all."""
+    joined, start = tl.concatenate([p.data for p in parameters]), 0
+    for p in parameters:
+        p.data = joined[start : start + len(p)]
+        start += len(p)
+
+
+def together(parameters: list[nn.Parameter]) -> Tensor | None:
+    """Parameters as one, joined along the first axis and without a copy; None where they do not lie so (any more)."""
+    arrays = [p.data for p in parameters]
+    if not arrays or parameters[0].device != "cpu":
+        return None
+    base, starts = arrays[0].base, [address(x) for x in arrays]
+    if not all(x.base is base and x.flags.c_contiguous for x in arrays) or not isinstance(base, type(arrays[0])):
+        return None
+    if any(at + x.nbytes != behind for at, x, behind in zip(starts, arrays, starts[1:], strict=False)):
+        return None
+    begin = (starts[0] - address(base)) // base.itemsize
+    joined = base.reshape(-1)[begin : begin + sum(x.size for x in arrays)].reshape(-1, *arrays[0].shape[1:])
+    return Tensor(joined, requires_grad=any(p.requires_grad for p in parameters))
+
+
+def address(x) -> int:
+    """Where an array's memory begins."""
+    return x.__array_interface__["data"][0]
+
+
 class KVCache:
     """The keys and values of one attention layer for the positions that were read, so that none is computed twice.
 
@@ -138,11 +181,15 @@ class KVCache:
     set `lengths` to the real ones. Set it lower to forget. It is for generation: no gradient flows through it.
     """
 
-    def __init__(self, batch_size: int, num_heads: int, positions: int, head_size: int, dtype=tl.float32, device=None):
+    def __init__(
+        self, batch_size: int, num_heads: int, positions: int, head_size: int, dtype=tl.float32, device=None,
+        projection: tuple[Tensor, Tensor | None] | None = None,
+    ):  # fmt: skip
         shape = (batch_size, num_heads, positions, head_size)
         self.keys = tl.zeros(shape, dtype, device)  # not empty(): a weight of 0 times a stray nan would be nan
         self.values = tl.zeros(shape, dtype, device)
         self.lengths = [0] * batch_size
+        self.projection = projection  # of queries, keys and values, where one product can make them all
 
     def extend(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Put k and v (B, H, T, D) behind what each row holds; all keys and values (B, H, S, D), views, and a mask.
@@ -156,11 +203,14 @@ class KVCache:
             raise ValueError(f"KVCache: no room for position {S - 1}: it was made for {room} positions")
         if k.requires_grad or v.requires_grad:
             raise RuntimeError("KVCache: no gradient flows through a cache: use it inside tl.no_grad()")
-        for row, start in enumerate(self.lengths):
-            self.keys.data[row, :, start : start + T] = k.data[row]
-            self.values.data[row, :, start : start + T] = v.data[row]
         mask = None
-        if min(self.lengths) < max(self.lengths):
+        if min(self.lengths) == max(self.lengths):
+            self.keys.data[:, :, S - T : S] = k.data
+            self.values.data[:, :, S - T : S] = v.data
+        else:
+            for row, start in enumerate(self.lengths):
+                self.keys.data[row, :, start : start + T] = k.data[row]
+                self.values.data[row, :, start : start + T] = v.data[row]
             last = tl.tensor(self.lengths, device=k.device).reshape(-1, 1, 1, 1) + tl.arange(
                 T, device=k.device
             ).reshape(-1, 1)  # (B, 1, T, 1): the position of each query

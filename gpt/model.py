@@ -85,7 +85,7 @@ class GPT(nn.Module):
         c, weight = self.config, self.token_embedding.weight
         positions = c.context_length if positions is None else positions
         size = (batch_size, c.n_head, positions, c.n_embd // c.n_head)
-        return [KVCache(*size, dtype=weight.dtype, device=weight.device) for _ in self.blocks]
+        return [KVCache(*size, weight.dtype, weight.device, block.attention.projection()) for block in self.blocks]
 
     def draw_as_gpt2(self) -> None:
         """Weights from N(0, 0.02), biases 0; what is added to the residual stream smaller by sqrt(2 n_layer).

@@ -12,6 +12,7 @@ from gpt.attention import (
     SelfAttention,
     simple_attention,
 )
+from tensorlite import optim
 
 # The six words of BOOK.md chapter 3.
 WORDS = [
@@ -193,3 +194,38 @@ def test_a_cache_refuses_what_it_has_no_room_for_and_gradients():
     learned = tl.ones((1, 1, 1, 4), requires_grad=True)
     with pytest.raises(RuntimeError, match="no gradient flows through a cache"):
         cache.extend(learned, learned)
+
+
+# ----- queries, keys and values in one product --------------------------------------------------------------------
+
+
+def test_the_three_projections_are_read_as_one_where_they_lie_together():
+    def sees_all():
+        weight, bias = attention.projection()
+        for joined, kind in ((weight, "weight"), (bias, "bias")):
+            parts = [getattr(part, kind) for part in (attention.W_query, attention.W_key, attention.W_value)]
+            assert joined.tolist() == [row for part in parts for row in part.tolist()]
+            assert all(np.shares_memory(joined.data, part.data) for part in parts)  # no copy: never out of date
+        return True
+
+    tl.manual_seed(3)
+    attention = MultiHeadAttention(8, 8, 6, 0.0, 2, qkv_bias=True)
+    assert sees_all()
+    attention.W_key.weight.data[...] = 5
+    assert sees_all()
+    optim.AdamW(optim.decay_groups(attention.parameters(), 0.1))  # moves the weights, next to each other again
+    assert sees_all()
+    optim.AdamW(attention.parameters())  # each bias behind its weight
+    assert attention.projection() is None
+    assert MultiHeadAttention(8, 8, 6, 0.0, 2).to(tl.float64).projection() is None
+
+
+def test_a_cache_gives_the_same_with_and_without_the_joined_projection():
+    tl.manual_seed(4)
+    attention, x = MultiHeadAttention(8, 8, 6, 0.0, 2, qkv_bias=True), tl.randn(3, 6, 8)
+    with tl.no_grad():
+        whole = attention(x)
+        for projection in (attention.projection(), None):
+            cache = KVCache(3, 2, 6, 4, projection=projection)
+            steps = [attention(x[:, at : at + n], cache) for at, n in ((0, 3), (3, 1), (4, 2))]
+            np.testing.assert_allclose(tl.concatenate(steps, axis=1).data, whole.data, rtol=1e-5, atol=1e-6)
