@@ -45,7 +45,7 @@ class Chat:
             answer(talk, self.once, self.input)
         elif sys.stdin.isatty() and sys.stdout.isatty():
             self.greet(talk, taught)
-            converse(talk, "> ")
+            converse(talk, "\n> ")
         else:
             converse(talk, "")
         return 0
@@ -104,6 +104,8 @@ def converse(talk: Conversation, prompt: str) -> None:
             about = ""
         elif command == "/input":
             about = rest.strip()
+        elif command == "/help":
+            note(HELP)
         elif command.startswith("/"):
             note(f"there is no {command}: {HELP}")
         elif line:
@@ -124,7 +126,7 @@ def answer(talk: Conversation, instruction: str, about: str = "") -> None:
     """Ask, and show the answer as it comes; what could not be seen or said is noted."""
     pieces = talk.ask({"instruction": instruction, "input": about})
     if talk.forgotten:
-        turns = "turn" if talk.forgotten == 1 else f"{talk.forgotten} turns"
+        turns = "turn is" if talk.forgotten == 1 else f"{talk.forgotten} turns are"
         note(f"the context is full: the oldest {turns} forgotten")
     try:
         for piece in pieces:
