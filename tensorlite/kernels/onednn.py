@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..backend import in_parts
+from ..backend import in_parts, scratch
 
 DTYPES = ("float32", "bfloat16")
 CPU_INFO = Path("/proc/cpuinfo")  # Linux alone has it, and so has the wheel
@@ -83,7 +83,8 @@ def pays(a: np.ndarray, b: np.ndarray) -> bool:
 
 def operands(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Two float32 matrices, rounded, in memory that this thread keeps for them: good until the next call."""
-    return rounded(a, _kept("a", a.size)), rounded(b, _kept("b", b.size))
+    bits = np.dtype(np.uint16)
+    return rounded(a, scratch(0, a.shape, bits)), rounded(b, scratch(1, b.shape, bits))
 
 
 def rounded(x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
@@ -138,17 +139,6 @@ def _layout(x: np.ndarray) -> tuple[np.ndarray, bytes, int]:
     if down == 1 and right >= max(M, 1):
         return x, b"T", right
     return x.copy(), b"N", max(N, 1)
-
-
-_buffers = threading.local()
-
-
-def _kept(name: str, size: int) -> np.ndarray:
-    """`size` numbers of this thread's memory of that name: kept, because fresh memory costs a fault a page."""
-    if (room := getattr(_buffers, name, None)) is None or room.size < size:
-        room = np.empty(size, np.uint16)
-        setattr(_buffers, name, room)
-    return room[:size]
 
 
 # ----- the library ------------------------------------------------------------------------------------------------
