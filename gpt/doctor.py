@@ -7,6 +7,7 @@ It changes nothing and downloads nothing.
 import os
 import platform
 import shutil
+import subprocess
 import sys
 import tempfile
 from importlib.metadata import PackageNotFoundError, version
@@ -17,6 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from tensorlite import backend
+from tensorlite.kernels import onednn
 
 from . import cache
 from .progress import bytes_text
@@ -45,13 +47,46 @@ def software() -> list[tuple[str, str, str]]:
 def processor() -> list[tuple[str, str, str]]:
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     blas = backend.blas()
-    kernels = f", kernels for {blas['kernels']}, {blas['threads']} threads" if "kernels" in blas else ""
-    allocator = backend.keep_freed_memory()
+    kernels = f", kernels for {blas['kernels']}" if "kernels" in blas else ""
+    threads, allocator, why_not = backend.default_threads(), backend.keep_freed_memory(), onednn.missing()
     return [
         ("CPU", f"{cpu_name()}, {usable} cores usable", ""),
-        ("BLAS", f"{blas['name']} {blas['version']}{kernels}", "\n".join(backend.blas_environment())),
+        (
+            "BLAS",
+            f"{blas['name']} {blas['version']}{kernels}",
+            "\n".join([*slower_kernels(), *backend.blas_environment()]),
+        ),
+        ("threads", *about_threads(threads, usable)),
+        ("bfloat16", "off" if why_not else "on request: gpt train --dtype bfloat16", why_not),
         ("allocator", allocator, "" if "keeps" in allocator else "training takes fresh memory in every step: slower"),
     ]
+
+
+def slower_kernels() -> list[str]:
+    """A sentence where the environment keeps BLAS from the kernels that it would choose for this CPU itself."""
+    unwanted = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
+    if not os.environ.get("OPENBLAS_CORETYPE") or "kernels" not in (blas := backend.blas()):
+        return []
+    environment = {name: value for name, value in os.environ.items() if name not in unwanted}
+    ask = "from tensorlite import backend; print(backend.blas()['kernels'])"
+    alone = subprocess.run([sys.executable, "-c", ask], env=environment, capture_output=True, text=True, check=True)
+    own = alone.stdout.strip()
+    if own == blas["kernels"]:
+        return []
+    return [
+        f"this CPU's own kernels are {own}, and the environment keeps BLAS at {blas['kernels']}: products are slower"
+    ]
+
+
+def about_threads(threads: int, usable: int | None) -> tuple[str, str]:
+    """How many threads training takes, and why they are not all."""
+    if backend.blas().get("kernels") is None:
+        return "BLAS's own", "this BLAS is not the OpenBLAS of NumPy's wheels: its threads are its own"
+    given = [name for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS") if os.environ.get(name, "").isdigit()]
+    if given:
+        return f"{threads}, as {given[0]} says", ""
+    busy = "other programs keep the cores busy: --threads N takes N all the same" if threads != usable else ""
+    return f"{threads}", busy
 
 
 def graphics() -> list[tuple[str, str, str]]:

@@ -1,6 +1,7 @@
 """What differs between systems: tried here as it is, and as far as can be as Windows would have it."""
 
 import os
+import platform
 import subprocess
 import sys
 import textwrap
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 from runs import ONE_THREAD, write_text
 
-from gpt import checkpoint, system
+from gpt import checkpoint, doctor, system
 
 
 class Msvcrt(types.ModuleType):
@@ -125,6 +126,29 @@ def test_peak_memory_on_windows(windows, monkeypatch):
     Kernel.K32GetProcessMemoryInfo.argtypes = None
     with pytest.raises(OSError, match="does not say"):
         system.peak_memory()
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="its kernels have other names")
+def test_doctor_says_what_the_environment_does_to_blas():
+    """Started with the kernels of a CPU of 2008, it names those and the CPU's own; started clean, none."""
+    own = dict(os.environ)
+    for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+        own.pop(name, None)
+    ask = "from gpt import doctor; print(*doctor.slower_kernels(), sep='|'); print(*doctor.processor()[2])"
+    run = {"args": [sys.executable, "-c", ask], "capture_output": True, "text": True, "check": True}
+    first, threads, _ = subprocess.run(
+        **run, env={**own, "OPENBLAS_CORETYPE": "Nehalem", "OMP_NUM_THREADS": "3"}
+    ).stdout.split("\n")
+    assert "the environment keeps BLAS at Nehalem" in first
+    assert threads.strip() == "threads 3, as OMP_NUM_THREADS says"
+    assert subprocess.run(**run, env=own).stdout.startswith("\n")
+
+
+def test_doctor_says_whether_there_is_bfloat16(monkeypatch):
+    monkeypatch.setattr(doctor.onednn, "missing", lambda: "pip install it")
+    assert ("bfloat16", "off", "pip install it") in doctor.processor()
+    monkeypatch.setattr(doctor.onednn, "missing", lambda: "")
+    assert ("bfloat16", "on request: gpt train --dtype bfloat16", "") in doctor.processor()
 
 
 ELSEWHERE = """
