@@ -1,5 +1,7 @@
 """The same weights in transformers' GPT2LMHeadModel: logits, loss, every gradient (float64), and the greedy text."""
 
+import copy
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ import tensorlite as tl
 from gpt.config import GPTConfig
 from gpt.generate import generate
 from gpt.model import GPT
+from tensorlite import optim
 
 torch = pytest.importorskip("torch", reason="the peer of this test: pip install -e '.[peers]'")
 transformers = pytest.importorskip("transformers", reason="the peer of this test: pip install -e '.[peers]'")
@@ -95,3 +98,32 @@ def test_greedy_text(pair):
     prompt = [5, 17, 80, 2]
     expected = theirs.generate(torch.tensor([prompt]), max_new_tokens=20, do_sample=False, pad_token_id=0)
     assert generate(ours, [prompt], 20) == [expected[0, len(prompt) :].tolist()]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_ten_steps_of_adamw(pair):
+    """Losses, gradient norms and all weights, with clipping and decay, in float64."""
+    ours, theirs = (copy.deepcopy(model) for model in pair)
+    ours.zero_grad()
+    theirs.zero_grad()
+    options = {"lr": 1e-2, "betas": (0.9, 0.95), "eps": 1e-6, "weight_decay": 0.1}
+    optimizer, reference = optim.AdamW(ours.parameters(), **options), torch.optim.AdamW(theirs.parameters(), **options)
+    rng = np.random.default_rng(2)
+    for _ in range(10):
+        ids = rng.integers(0, 97, (4, 17))
+        _, loss = ours(tl.tensor(ids[:, :-1]), tl.tensor(ids[:, 1:]))
+        loss.backward()
+        norm = optim.grad_norm(ours.parameters())
+        optimizer.step(grad_scale=optim.clip_scale(norm, 1.0))
+        optimizer.zero_grad()
+        logits = theirs(torch.tensor(ids[:, :-1])).logits
+        expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), torch.tensor(ids[:, 1:]).flatten())
+        expected.backward()
+        expected_norm = torch.nn.utils.clip_grad_norm_(theirs.parameters(), 1.0)
+        reference.step()
+        reference.zero_grad()
+        assert loss.item() == pytest.approx(expected.item(), rel=1e-9)
+        assert float(norm) == pytest.approx(expected_norm.item(), rel=1e-6)
+    weights = ours_from(lambda name: theirs.get_parameter(name).detach())
+    for name, parameter in ours.named_parameters():
+        np.testing.assert_allclose(parameter.numpy(), weights[name], rtol=1e-6, atol=1e-6, err_msg=name)
