@@ -13,6 +13,7 @@ Every verdict is appended to --results at once. A later run takes from there wha
 
 import argparse
 import functools
+import gc
 import importlib
 import json
 import os
@@ -132,6 +133,7 @@ class Judge:
         if calls:
             calls.write_text(json.dumps([seconds, callers]))
         record = seconds, callers
+        gc.freeze()  # or each copy's garbage collector would copy all memory
         for mutant, killer, took in self.forked(self.wanted, lambda m: self.verdict(m, *record), self.options.jobs):
             self.said(mutant, killer, took)
         return True
