@@ -172,7 +172,9 @@ class Instructions:
                 if targets := self.targets(batch):
                     total += self.loss(model, batch).item() * targets
                     count += targets
-        return total / count if count else float("nan")
+        if not count:
+            raise ValueError(f"max_length {self.context} cuts away every answer: give a larger one")
+        return total / count
 
     def answers(self, model: GPT, entries: Sequence[Entry]) -> list[str]:
         return list(answers(model, self.tokenizer, entries, self.config.style, self.config.max_new_tokens))

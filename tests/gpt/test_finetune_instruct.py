@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import pty
 import re
 import select
 import signal
@@ -282,7 +281,7 @@ def interrupted_at(piece):
 
 def test_in_a_terminal(folder):
     """A pseudo-terminal: a prompt, an answer, Ctrl-C at the prompt, Ctrl-D leaves with 0."""
-    child, terminal = pty.fork()
+    child, terminal = pytest.importorskip("pty").fork()
     if child == 0:
         os.environ.update(ONE_THREAD, TERM="dumb", COLUMNS="200")
         os.execv(sys.executable, [sys.executable, "-m", "gpt", "chat", str(folder / "taught")])
@@ -329,6 +328,10 @@ TEACH, ON = ["finetune", "instruct", "{f}/base"], ["--style", "phi3", "--data", 
         ([*TEACH, *ON[:-1], "{f}/long.json"], "entry 31 (Say yes.) takes 97 tokens and the context has 80"),
         ([*TEACH, "--data", "{f}/data.json"], "entry 1: character 'B' (U+0042) at position 0 is not in the vocabulary"),
         ([*TEACH, *ON, "--batch-size", "26"], "25 training entries make no batch of 26"),
+        (
+            [*TEACH, *ON, "--max-length", "9", "--mask-instruction"],
+            "max_length 9 cuts away every answer: give a larger",
+        ),
         ([*TEACH, *ON, "--lora", "--targets", "x"], "no Linear of this model is called 'x'"),
         (["finetune", "instruct", "--resume", "{f}/base"], "is a run of the task 'pretrain'"),
         (["finetune", "instruct", "--resume", "{f}/taught", "--style", "alpaca"], "begun with style 'phi3' and cannot"),
