@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from rich.console import Console
 from tyro.conf import Positional, arg
 
-from .. import pretrained
+from .. import checkpoint, pretrained
 from ..download import fetch_model
 from ..model import parameter_table
 
@@ -36,6 +36,8 @@ class Import:
     def __call__(self) -> int:
         console = Console()
         run = self.paths[-1]
+        if self.model is not None:
+            checkpoint.create(run, self.overwrite)  # refuses before much is fetched for nothing
         source = self.paths[0] if self.model is None else fetch_model(self.model, console)
         found = pretrained.import_folder(source, run, self.overwrite)
         c = found.config

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 
 import tensorlite as tl
 from tensorlite import Tensor, io
-from tensorlite.io import Entry
 
 from .. import checkpoint
 from .. import tokenizer as tokenizers
@@ -25,6 +24,8 @@ from ..tokenizer import END_OF_TEXT, Tokenizer
 from .layout import Place, misfits, our_shapes, places, their_shapes, to_theirs
 from .reading import find
 from .vocabulary import read_tokenizer, tokenizer_files
+
+Reader = Callable[[str], Tensor]  # a Tensor by its name
 
 
 class Imported(NamedTuple):
@@ -81,25 +82,34 @@ def export_run(run: str | Path, folder: str | Path) -> GPTConfig:
 
     The folder is there whole, or not at all. ValueError for a model or tokenizer that GPT-2's format cannot hold;
     FileExistsError where `folder` has files; OSError where it cannot be written; errors of the run as
-    `checkpoint.load_model`.
+    `checkpoint.load_model`. LoRA adapters are merged.
     """
     run, folder = Path(run), Path(folder)
     files = checkpoint.files_of(run)
     description = checkpoint.read_config(files / "config.json")
-    checkpoint.check_task(run, description, "pretrain", "instruct")
+    if (task := description.get("task", "pretrain")) not in ("pretrain", "instruct"):
+        raise ValueError(f"GPT-2's format cannot hold the model of {run}: its task is {task!r}, so it writes no text")
     config = GPTConfig.from_dict(description["model"])
     tokenizer = tokenizers.load(files / "tokenizer.json")
     if tokenizer.vocab_size != config.vocab_size:
         raise ValueError(f"{run}: the tokenizer has {tokenizer.vocab_size} tokens, the model {config.vocab_size}")
-    entries = io.entries(files / "model.safetensors")
-    if problems := misfits(entries, our_shapes(config)):
-        raise ValueError(f"GPT-2's format cannot hold the model of {run}: {'; '.join(problems)}")
+    read = _reader(run, files, config, merged=bool(description.get("lora")))
     texts = tokenizer_files(tokenizer, config.context_length)
     texts["config.json"] = json.dumps(hugging_face_config(config, tokenizer), indent=2) + "\n"
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FileExistsError(f"{folder} is there already: name a folder that is not, or an empty one")
-    _write_folder(folder, texts, config, entries)
+    _write_folder(folder, texts, config, read)
     return config
+
+
+def _reader(run: Path, files: Path, config: GPTConfig, merged: bool) -> Reader:
+    """What reads our Parameters by name; with `merged`, adapters were added to them, in memory."""
+    if merged:
+        return checkpoint.load_model(run)[0].state_dict().__getitem__
+    entries = io.entries(files / "model.safetensors")
+    if problems := misfits(entries, our_shapes(config)):
+        raise ValueError(f"GPT-2's format cannot hold the model of {run}: {'; '.join(problems)}")
+    return lambda name: entries[name].read_float32()
 
 
 def hugging_face_config(config: GPTConfig, tokenizer: Tokenizer) -> dict[str, Any]:
@@ -127,7 +137,7 @@ def hugging_face_config(config: GPTConfig, tokenizer: Tokenizer) -> dict[str, An
     }
 
 
-def _write_folder(folder: Path, texts: dict[str, str], config: GPTConfig, entries: dict[str, Entry]) -> None:
+def _write_folder(folder: Path, texts: dict[str, str], config: GPTConfig, read: Reader) -> None:
     """Write all files beside `folder`, then give them its name in one step."""
     kinds = {_prefixed(name): (tl.float32, shape) for name, shape in their_shapes(config).items()}
     temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
@@ -136,7 +146,7 @@ def _write_folder(folder: Path, texts: dict[str, str], config: GPTConfig, entrie
         for name, text in texts.items():
             (temporary / name).write_text(text, encoding="utf-8", newline="\n")
             checkpoint.sync(temporary / name)
-        io.save_each(temporary / "model.safetensors", kinds, _their_tensors(config, entries), {"format": "pt"})
+        io.save_each(temporary / "model.safetensors", kinds, _their_tensors(config, read), {"format": "pt"})
         checkpoint.sync(temporary)
         with contextlib.suppress(FileNotFoundError):
             folder.rmdir()  # an empty one; Windows renames onto none
@@ -149,7 +159,7 @@ def _write_folder(folder: Path, texts: dict[str, str], config: GPTConfig, entrie
         raise
 
 
-def _their_tensors(config: GPTConfig, entries: dict[str, Entry]) -> Callable[[str], Tensor]:
+def _their_tensors(config: GPTConfig, read: Reader) -> Reader:
     """What makes each of their Tensors from ours."""
     parts: dict[str, list[tuple[str, Place]]] = {}
     for name, place in places(config).items():
@@ -160,7 +170,7 @@ def _their_tensors(config: GPTConfig, entries: dict[str, Entry]) -> Callable[[st
         if theirs not in parts:  # c_attn's bias, where we have none: zeros are the same function
             return tl.zeros(shapes[theirs])
         ours = parts[theirs]
-        return to_theirs([entries[name].read_float32() for name, _ in ours], ours[0][1])
+        return to_theirs([read(name) for name, _ in ours], ours[0][1])
 
     return make
 

@@ -16,7 +16,7 @@ import safetensors.numpy
 from runs import ONE_THREAD, contents, flags, tiny, train
 
 import tensorlite as tl
-from gpt import checkpoint, cli, pretrained
+from gpt import checkpoint, cli, lora, pretrained
 from gpt.config import GPTConfig
 from gpt.model import GPT
 from gpt.pretrained import layout
@@ -394,9 +394,12 @@ def test_a_model_by_name_is_downloaded_first(call, tmp_path, monkeypatch):
         return folders.write(tmp_path / "cache")
 
     monkeypatch.setattr("gpt.commands.import_.fetch_model", fetch)
-    assert call("import", "--model", "gpt2-medium", tmp_path / "run")[0] == 0
-    assert asked == ["gpt2-medium"]
+    for _ in range(2):
+        status, _, errors = call("import", "--model", "gpt2-medium", tmp_path / "run")
+        assert asked == ["gpt2-medium"]  # not again for a run that is there already
+    assert "has a run already" in errors
     assert checkpoint.is_run(tmp_path / "run")
+    assert status == 1
 
 
 # ----- out --------------------------------------------------------------------------------------------------------
@@ -454,6 +457,20 @@ def test_a_trained_run_goes_out(call, tmp_path):
     assert found.characters == tokenizer.characters
 
 
+def test_adapters_are_merged(tmp_path):
+    run, model = run_of(tmp_path / "run", SMALL, folders.TOKENIZER)
+    description = checkpoint.read_config(run / "config.json")
+    checkpoint.write_json(run / "config.json", description | {"task": "instruct", "lora": {"rank": 2, "alpha": 4}})
+    lora.apply(model, rank=2, alpha=4)
+    for p in lora.trainable(model):
+        p.data[...] = tl.randn(*p.shape).data
+    io.save(run / "model.safetensors", model.state_dict())
+    pretrained.export_run(run, tmp_path / "out")
+    idx = tl.tensor([[5, 17, 80, 2]])
+    again = pretrained.load(tmp_path / "out")
+    np.testing.assert_allclose(again(idx)[0].numpy(), model.eval()(idx)[0].numpy(), rtol=1e-4, atol=1e-5)
+
+
 SMALL = GPTConfig(vocab_size=260, context_length=6, n_layer=1, n_head=1, n_embd=4)
 
 
@@ -472,7 +489,7 @@ def test_what_gpt2s_format_cannot_hold(call, tmp_path):
     for source, says in (
         (run, "a WordTokenizer cannot be exported: it drops the spaces between words"),
         (adapted, f"GPT-2's format cannot hold the model of {adapted}: unexpected head.lora_A"),
-        (spam, "is a run of the task 'classify'"),
+        (spam, f"cannot hold the model of {spam}: its task is 'classify', so it writes no text"),
         (odd, "the token b'xbcy' is never reached by merging pairs"),  # bc comes first, and xbc is none
         (tmp_path / "nowhere", f"there is no run {tmp_path}/nowhere"),
     ):
