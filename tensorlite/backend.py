@@ -205,7 +205,9 @@ def set_threads(threads: int) -> str:
     global _threads, _pool
     library = _openblas()
     if library is None:
-        return "BLAS uses its own threads (OMP_NUM_THREADS sets them): this NumPy is not from a wheel"
+        name = blas()["name"]  # Accelerate, in NumPy's wheels for macOS, or another one's own
+        variable = "VECLIB_MAXIMUM_THREADS" if "accelerate" in name.lower() else "OMP_NUM_THREADS"
+        return f"BLAS ({name}) keeps its own threads, which only the environment sets: {variable}"
     library.scipy_openblas_set_num_threads64_(1)
     if threads != _threads:
         _threads, _pool = threads, ThreadPoolExecutor(threads - 1, "tensorlite") if threads > 1 else None

@@ -95,3 +95,16 @@ def test_the_users_own_setting_wins(monkeypatch):
     assert backend.default_threads() == 1
     monkeypatch.setattr(backend.os, "getloadavg", lambda: (0.0, 0, 0), raising=False)
     assert backend.default_threads() >= 1
+
+
+@pytest.mark.parametrize(
+    ("name", "variable"), [("accelerate", "VECLIB_MAXIMUM_THREADS"), ("mkl-sdl", "OMP_NUM_THREADS")]
+)
+def test_a_blas_that_takes_no_number_of_threads_is_named(monkeypatch, name, variable):
+    """As on macOS, whose wheels have Accelerate: it is left alone, and the sentence says who sets its threads."""
+    monkeypatch.setattr(backend, "_openblas", lambda: None)
+    monkeypatch.setattr(backend, "blas", lambda: {"name": name, "version": "1"})
+    said = backend.set_threads(2)
+    assert name in said
+    assert said.endswith(variable)
+    assert backend._pool is None
