@@ -144,7 +144,7 @@ class Api:
         except TimeoutError as error:
             raise NoAnswer(f"none within {self.timeout:g} s") from error
         except urllib.error.URLError as error:
-            raise NoAnswer(f"{error.reason}") from error
+            raise NoAnswer(str(getattr(error.reason, "strerror", None) or error.reason)) from error
         except (OSError, http.client.HTTPException) as error:
             raise NoAnswer("the connection broke") from error
         except (ValueError, LookupError, TypeError) as error:

@@ -98,8 +98,8 @@ class Judge:
         if n != found.get("judged_by_likelihood", n):
             lines["too long for the context"] = f"{n - found['judged_by_likelihood']:,}"
         if "scored" in found:
-            mean = f"{found['score']:.2f} of 100, mean" if found["scored"] else "none"
-            lines[f"score by {self.model}"] = f"{mean} of {found['scored']:,}"
+            mean = f"{found['score']:.2f} of 100, mean of {found['scored']:,}" if found["scored"] else "none"
+            lines[f"score by {self.model}"] = mean
             for name in ("empty_responses", "no_number", "no_answer", "not_asked"):
                 if found[name]:
                     lines[COUNTS[name]] = f"{found[name]:,}{first(name, rows)}"
