@@ -13,6 +13,7 @@ import ctypes
 import functools
 import os
 import threading
+from collections.abc import Callable
 from ctypes import byref, c_char, c_float, c_int, c_int64, c_size_t, c_void_p
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
@@ -87,15 +88,25 @@ def operands(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return rounded(a, scratch(0, a.shape, bits)), rounded(b, scratch(1, b.shape, bits))
 
 
-def rounded(x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+def arithmetic(a: np.ndarray, b: np.ndarray) -> tuple[Callable, Callable]:
+    """(matmul, operand) for the pieces of a product a @ b that a kernel computes in its own threads.
+
+    Where bfloat16 pays for the whole: this module's matmul, and `rounded`, on one thread, which every operand must go
+    through, once. Otherwise np.matmul and nothing.
+    """
+    return (matmul, functools.partial(rounded, split=False)) if pays(a, b) else (np.matmul, lambda x: x)
+
+
+def rounded(x: np.ndarray, out: np.ndarray | None = None, split: bool = True) -> np.ndarray:
     """The bits of a float32 matrix in bfloat16: to nearest, ties to even, nan stays nan, subnormals become 0.
 
-    (M, N) float32 -> (M, N) uint16, its columns contiguous where those of `x` are, otherwise its rows; over threads.
+    (M, N) float32 -> (M, N) uint16, its columns contiguous where those of `x` are, otherwise its rows; over threads
+    where `split` (not from within one of them: it would wait for itself).
     With `out`, contiguous uint16 of M * N elements, the result is a view of it.
     """
     x, side, step = _layout(x)
     if side == b"T":
-        return rounded(x.T, out).T
+        return rounded(x.T, out, split).T
     out = np.empty(x.shape, np.uint16) if out is None else out.reshape(x.shape)  # (M * N) -> (M, N)
     at_x, at_out, columns = x.ctypes.data, out.ctypes.data, x.shape[1]
 
@@ -103,7 +114,7 @@ def rounded(x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         _round(at_x + 4 * rows.start * step, at_out + 2 * rows.start * columns, rows.stop - rows.start, columns, step)
 
     if x.size:
-        in_parts(part, len(x), x.size / 8)
+        in_parts(part, len(x), x.size / 8 if split else 0)
     return out
 
 
