@@ -10,6 +10,7 @@ import pytest
 import tensorlite as tl
 from gpt import lora
 from gpt.config import PRESETS, GPTConfig
+from gpt.generate import generate
 from gpt.model import GPT
 from tensorlite import io, nn, optim
 
@@ -181,6 +182,18 @@ def test_frozen_weights_get_no_gradient_memory():
     assert asked_for(adapted) < weights / 2
 
 
+def test_no_short_cut_goes_past_the_adapters():
+    """Neither the loss without logits nor the cache's one product of three projections."""
+    model = gpt()
+    lora.apply(model, 2, 2)
+    trained(model, steps=20)
+    with tl.no_grad():
+        assert model.loss(IDS, IDS).item() == pytest.approx(model(IDS, IDS)[1].item(), rel=1e-6)
+        assert model.loss(IDS, IDS).item() < gpt().loss(IDS, IDS).item() - 0.5
+    cached, read_again = (generate(model, [[1, 2]], 5, use_cache=use) for use in (True, False))
+    assert cached == read_again != generate(gpt(), [[1, 2]], 5)
+
+
 # ----- merging ----------------------------------------------------------------------------------------------------
 
 
@@ -192,6 +205,7 @@ def test_merged_is_a_plain_model_that_says_the_same_and_unmerged_the_original_bi
     before, logits = bits(model), model(IDS)[0].numpy()
     taken = lora.merge(model)
     assert list(model.state_dict()) == names
+    assert not any(p.requires_grad for p in model.parameters())
     assert np.abs(model(IDS)[0].numpy() - logits).max() < 1e-5
     assert np.abs(gpt()(IDS)[0].numpy() - logits).max() > 0.1  # the adapters do matter
     gpt().load_state_dict(model.state_dict())
