@@ -272,16 +272,22 @@ class TrainConfig(Settings, TextConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FineTuneConfig(Settings):
+class Source:
+    """What fine-tuning starts from: a part of FineTuneConfig, so that these flags come first."""
+
+    base: Path | None = None  # the run to start from; it is only read
+    data: Path | None = None  # the entries to learn from
+    epochs: int = 5  # passes over the training entries
+
+
+@dataclass(frozen=True, kw_only=True)
+class FineTuneConfig(Settings, Source):
     """What every fine-tuning has: a run to start from, entries to learn from, and gentler defaults."""
 
     fixed: ClassVar[tuple[str, ...]] = ("base", "data", "seed", "batch_size")
     lowest = 1.0  # of lr: it stays as it is
     fewest = 0
 
-    base: Path | None = None  # the run to start from; it is only read
-    data: Path | None = None  # the entries to learn from
-    epochs: int = 5  # passes over the training entries
     steps: int = 0  # updates of the weights, in place of epochs; 0: as many as epochs make
     lr: float = 5e-5  # peak learning rate: for GPT-2's weights; a small model of your own wants 1e-4 to 1e-3
     min_lr: float | None = None  # where a cosine ends; default: lr, which then stays as it is
