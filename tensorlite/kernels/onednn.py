@@ -113,8 +113,10 @@ def rounded(x: np.ndarray, out: np.ndarray | None = None, split: bool = True) ->
     def part(rows: slice) -> None:
         _round(at_x + 4 * rows.start * step, at_out + 2 * rows.start * columns, rows.stop - rows.start, columns, step)
 
-    if x.size:
-        in_parts(part, len(x), x.size / 8 if split else 0)
+    if x.size and split:
+        in_parts(part, len(x), x.size / 8)
+    elif x.size:
+        part(slice(0, len(x)))
     return out
 
 
