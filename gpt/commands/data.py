@@ -5,6 +5,7 @@ from typing import Literal
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from tyro.conf import Positional
 
@@ -39,10 +40,10 @@ class Data:
 
 def listing() -> Table:
     """Everything that can be fetched, and how much of it is here."""
+    title = f"in {escape(str(cache.folder()))} (GPT_CACHE names another folder)"
     table = Table(
-        title=f"in {cache.folder()} (GPT_CACHE names another folder)", title_justify="left", box=box.SIMPLE_HEAD,
-        show_edge=False, pad_edge=False, padding=(0, 1, 0, 0),
-    )  # fmt: skip
+        title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0)
+    )
     for column in ("name", "what it is", "size", "here", "origin", "licence"):
         table.add_column(column, justify="right" if column == "size" else "left", no_wrap=True)
     for sources in (DATA, MODELS):

@@ -5,6 +5,7 @@ from json import dumps
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 from tyro.conf import Positional
 
@@ -50,7 +51,7 @@ class Evaluate:
             print(dumps({**about, **numbers(score), "context": context, "stride": stride}))
         else:
             title = f"{self.run.name} on {', '.join(path.name for path in self.text)}"
-            Console().print(result_table(title, rows(score, context, stride)))
+            Console().print(result_table(escape(title), rows(score, context, stride)))
         return 0
 
 

@@ -1,13 +1,14 @@
 """`gpt judge`: how good the answers to instructions are."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from json import dumps
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 from tyro.conf import Positional
@@ -62,17 +63,21 @@ class Judge:
         style = self.style or taught(self.run)
         if missing and model is not None and tokenizer is not None:
             self.answer(missing, model, tokenizer, style)
+            self.save(entries)  # a judge that fails later does not cost them
         api = None if self.api is None else Api(self.api, self.model, self.timeout)
         rows = list(shown("judging", judge(entries, model, tokenizer, style, api), len(entries)))
-        if self.out is not None:
-            with replacing(self.out) as file:
-                file.write((dumps(rows, indent=4, ensure_ascii=False) + "\n").encode())
+        self.save(rows)
         found = summary(rows)
         if self.json:
             print(dumps(found))
         else:
             Console().print(self.table(found, rows))
         return 1 if found.get("scored") == 0 else 0
+
+    def save(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        if self.out is not None:
+            with replacing(self.out) as file:
+                file.write((dumps(rows, indent=4, ensure_ascii=False) + "\n").encode())
 
     def answer(self, entries: list[dict[str, str]], model: GPT, tokenizer: Tokenizer, style: str) -> None:
         """Put the run's own answers where there are none."""
@@ -99,11 +104,11 @@ class Judge:
             lines["too long for the context"] = f"{n - found['judged_by_likelihood']:,}"
         if "scored" in found:
             mean = f"{found['score']:.2f} of 100, mean of {found['scored']:,}" if found["scored"] else "none"
-            lines[f"score by {self.model}"] = mean
+            lines[f"score by {escape(self.model)}"] = mean
             for name in ("empty_responses", "no_number", "no_answer", "not_asked"):
                 if found[name]:
-                    lines[COUNTS[name]] = f"{found[name]:,}{first(name, rows)}"
-        return result_table(f"{self.data.name}, {n:,} entries", lines)
+                    lines[COUNTS[name]] = f"{found[name]:,}{escape(first(name, rows))}"
+        return result_table(f"{escape(self.data.name)}, {n:,} entries", lines)
 
 
 COUNTS = {

@@ -187,10 +187,11 @@ def call(capsys, monkeypatch, run):
 
 
 def test_as_a_table_and_as_json(call, run):
-    text = run.parent / "bottles.txt"
+    text = run.parent / "[b]ottles.txt"
+    text.write_bytes((run.parent / "bottles.txt").read_bytes())
     status, output, errors = call(run, "--text", text, "--stride", 3)
     assert (status, errors) == (0, "")
-    for word in ("run on bottles.txt", "perplexity", "bits per byte", "window, stride", "8, 3 tokens"):
+    for word in ("run on [b]ottles.txt", "perplexity", "bits per byte", "window, stride", "8, 3 tokens"):
         assert word in output
     status, again, _ = call(run, "--text", text, "--stride", 3, "--batch-size", 50, "--json")
     found = json.loads(again)

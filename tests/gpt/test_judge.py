@@ -368,14 +368,25 @@ def test_a_run_answers_what_has_no_answer(call, run, tmp_path):
 
 
 def test_through_a_server(call, server, tmp_path):
-    data = save(tmp_path / "answers.json", *[ENTRY] * 3, {**ENTRY, "model_response": ""})
-    server.answers["/api/chat"] = in_turn(says("80"), says("I would say 70."), says("60"))
-    code, output, _ = call("--data", data, "--api", server.url(""), "--model", "judge:8b")
+    data = save(tmp_path / "[/i]answers.json", *[ENTRY] * 3, {**ENTRY, "model_response": ""})
+    server.answers["/api/chat"] = in_turn(says("80"), says("[/b] 70."), says("60"))
+    code, output, _ = call("--data", data, "--api", server.url(""), "--model", "judge[/x]:8b")
     assert code == 0
-    assert re.search(r"score by judge:8b +│ +46.67 of 100, mean of 3", output)
+    assert re.search(r"score by judge\[/x\]:8b +│ +46.67 of 100, mean of 3", output)
     assert re.search(r"empty responses, scored 0 +│ +1", output)
-    assert re.search(r"without a score: no number +│ +1, such as 'I would say 70.'", output)
-    assert {json.loads(body)["model"] for _, _, body in server.asked} == {"judge:8b"}
+    assert re.search(r"without a score: no number +│ +1, such as '\[/b\] 70.'", output)
+    assert {json.loads(body)["model"] for _, _, body in server.asked} == {"judge[/x]:8b"}
+
+
+def test_answers_are_kept_where_the_judge_then_fails(call, run, server, tmp_path):
+    server.answers["/api/chat"] = status(404)
+    short = {"instruction": "Go", "input": "", "output": "gone"}
+    data, out = save(tmp_path / "data.json", short), tmp_path / "out.json"
+    flags = ["--style", "phi3", "--max-new-tokens", 4, "--out", out, "--api", server.url("")]
+    code, _, errors = call(run, "--data", data, *flags)
+    assert code == 1
+    assert errors.endswith("/api/chat refuses (404): sorry\n")
+    assert "model_response" in json.loads(out.read_text(encoding="utf-8"))[0]
 
 
 def test_a_server_without_an_answer_is_exit_status_1(call, server, tmp_path):
