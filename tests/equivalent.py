@@ -1,4 +1,41 @@
 """Mutants that compute the same function, each with the reason why no input can tell the difference (see mutate.py)."""
 
-PROOFS: dict[str, list[str]] = {}
+PROOFS: dict[str, list[str]] = {
+    "a value that `where` throws away": [
+        "ops.py: _root: 1  ->  2",
+        "ops.py: _power_by_x: 1  ->  2",
+    ],
+    "_share takes x == y first": [
+        "ops.py: maximum: x < y  ->  x <= y",
+        "ops.py: maximum: y < x  ->  y <= x",
+        "ops.py: minimum: x < y  ->  x <= y",
+        "ops.py: minimum: y < x  ->  y <= x",
+    ],
+    "zip(strict=): both always have one entry per axis": ["ops.py: _pad: True  ->  False"],
+    "only the order in which einsum multiplies: the same sum": [
+        "ops.py: _einsum: len(xs) > 1  ->  len(xs) >= 1",
+        "ops.py: _einsum: len(xs) > 1  ->  len(xs) == len(xs)",
+        "ops.py: _einsum: len(xs) > 1  ->  len(xs) != len(xs)",
+        "ops.py: _einsum: 1  ->  2",
+    ],
+    "at 0 both branches are 1 / 2": ["ops.py: _sigmoid: x >= 0  ->  x > 0"],
+    "the shift of a row without a finite maximum: it cancels, or the sum is 0 or inf": ["ops.py: _logsumexp: 0  ->  1"],
+    "a reshape to the shape that it has": [
+        "ops.py: spread: not keepdims and axis is not None and shape  ->  axis is not None and shape",
+        "ops.py: _matmul_by_y: len(y_shape) == 2 and x.ndim > 2  ->  len(y_shape) == 2",
+        "ops.py: _matmul_by_y: x.ndim > 2  ->  x.ndim >= 2",
+        "ops.py: _matmul_by_y: x.ndim > 2  ->  x.ndim == x.ndim",
+        "ops.py: _matmul_by_y: 2  ->  1 (place 2)",
+    ],
+    "many small products added up are the one large product": [
+        "ops.py: _matmul_by_y: if len(y_shape) == 2 and x.ndim > 2  ->  if False",
+        "ops.py: _matmul_by_y: len(y_shape) == 2  ->  len(y_shape) != len(y_shape)",
+        "ops.py: _matmul_by_y: x.ndim > 2  ->  x.ndim != x.ndim",
+        "ops.py: _matmul_by_y: 2  ->  3 (place 2)",
+    ],
+    "to add to zeros is to set, where no place comes twice": [
+        "ops.py: _scatter_add: if _has_arrays(index)  ->  if True",
+        "ops.py: _has_arrays: is_array(i) and i.dtype.kind in 'iu'  ->  is_array(i)",
+    ],
+}
 EQUIVALENT = {key: proof for proof, keys in PROOFS.items() for key in keys}
