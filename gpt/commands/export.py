@@ -18,7 +18,9 @@ class Export:
     folder: Annotated[Positional[Path], arg(metavar="FOLDER")]  # the new folder
 
     def __call__(self) -> int:
-        pretrained.export_run(self.run, self.folder)
+        console = Console()
+        with console.status(f"exporting {self.run}"):
+            pretrained.export_run(self.run, self.folder)
         names = ", ".join(sorted(path.name for path in self.folder.iterdir()))
-        Console().print(f"{self.folder}: {names}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"{self.folder}: {names}", markup=False, highlight=False, soft_wrap=True)
         return 0

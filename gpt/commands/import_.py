@@ -39,7 +39,8 @@ class Import:
         if self.model is not None:
             checkpoint.create(run, self.overwrite)  # refuses before much is fetched for nothing
         source = self.paths[0] if self.model is None else fetch_model(self.model, console)
-        found = pretrained.import_folder(source, run, self.overwrite)
+        with console.status(f"importing {source}"):
+            found = pretrained.import_folder(source, run, self.overwrite)
         c = found.config
         shape = f"{c.n_layer} layers, {c.n_head} heads, {c.n_embd} wide, context {c.context_length:,}"
         for line in (

@@ -91,6 +91,9 @@ def find(folder: Path) -> Source:
             f"{folder} has neither config.json, as Hugging Face's folders, nor hparams.json, as OpenAI's release"
         )
     source = Source(folder, kind, config, entries)
+    if config.n_layer > len(entries):  # before a name is made for each of what may be billions
+        few = f"n_layer is {config.n_layer}, and there are {len(entries)} Tensors in all"
+        raise ValueError(f"the weights in {folder} are not those of its config: {few}")
     _drop_tied_head(source)
     if problems := misfits(entries, their_shapes(config)):
         raise ValueError(f"the weights in {folder} are not those of its config: {'; '.join(problems)}")

@@ -133,7 +133,6 @@ def hugging_face_config(config: GPTConfig, tokenizer: Tokenizer) -> dict[str, An
         "tie_word_embeddings": config.tie_head,
         "bos_token_id": end,
         "eos_token_id": end,
-        "torch_dtype": "float32",
     }
 
 

@@ -13,13 +13,15 @@ import folders
 import numpy as np
 import pytest
 import safetensors.numpy
+from hypothesis import given
+from hypothesis import strategies as st
 from runs import ONE_THREAD, contents, flags, tiny, train
 
 import tensorlite as tl
 from gpt import checkpoint, cli, lora, pretrained
 from gpt.config import GPTConfig
 from gpt.model import GPT
-from gpt.pretrained import layout
+from gpt.pretrained import layout, vocabulary
 from gpt.tokenizer import BPETokenizer, CharTokenizer, WordTokenizer
 from tensorlite import backend, io
 
@@ -367,6 +369,49 @@ def test_a_bad_folder_is_refused_in_one_sentence_and_no_run_begins(call, tmp_pat
     assert status == 1
     assert re.fullmatch(rf"gpt: .*{SENTENCES[what].format(folder=re.escape(str(folder)))}\n", errors), errors
     assert not (tmp_path / "run").exists()
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=4,
+)
+FILES = ("config.json", "model.safetensors.index.json", "tokenizer.json")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A folder with each of FILES."""
+    folder = folders.write(tmp_path_factory.mktemp("whole") / "hf", tokenizer=False)
+    shard(folder)
+    for name, text in vocabulary.tokenizer_files(folders.TOKENIZER, 6).items():
+        (folder / name).write_text(text, encoding="utf-8")
+    return folder
+
+
+@given(data=st.data())
+def test_any_value_anywhere_in_the_json_is_refused_or_read(whole, data):
+    """One value of a file changed, at any depth: a ValueError or OSError in one line, or a model."""
+    path = whole / data.draw(st.sampled_from(FILES))
+    text = path.read_text(encoding="utf-8")
+    place = fields = json.loads(text)
+    while True:
+        keys = sorted(place) if isinstance(place, dict) else range(len(place))
+        key = data.draw(st.sampled_from(keys))
+        if not isinstance(place[key], dict | list) or not place[key] or data.draw(st.booleans()):
+            break
+        place = place[key]
+    place[key] = data.draw(VALUES)
+    said = ""
+    try:
+        path.write_text(json.dumps(fields), encoding="utf-8")
+        pretrained.load(whole)
+        pretrained.load_tokenizer(whole, 260)
+    except (ValueError, OSError) as error:
+        said = str(error)
+    finally:
+        path.write_text(text, encoding="utf-8")
+    assert "\n" not in said
 
 
 @pytest.mark.parametrize(
