@@ -368,10 +368,11 @@ def test_a_run_answers_what_has_no_answer(call, run, tmp_path):
 
 
 def test_through_a_server(call, server, tmp_path):
-    data = save(tmp_path / "[/i]answers.json", *[ENTRY] * 3, {**ENTRY, "model_response": ""})
+    data = save(tmp_path / "[i]answers.json", *[ENTRY] * 3, {**ENTRY, "model_response": ""})
     server.answers["/api/chat"] = in_turn(says("80"), says("[/b] 70."), says("60"))
     code, output, _ = call("--data", data, "--api", server.url(""), "--model", "judge[/x]:8b")
     assert code == 0
+    assert "[i]answers.json, 4 entries" in output
     assert re.search(r"score by judge\[/x\]:8b +│ +46.67 of 100, mean of 3", output)
     assert re.search(r"empty responses, scored 0 +│ +1", output)
     assert re.search(r"without a score: no number +│ +1, such as '\[/b\] 70.'", output)
