@@ -40,18 +40,18 @@ class Chat:
             check_integer("history", self.history, low=0)
         if backend.default_threads() == 1:  # otherwise BLAS keeps its own: they are better at matrix times vector
             backend.set_threads(1)
-        talk, taught = self.conversation()
+        talk = self.conversation()
         if self.once is not None:
             answer(talk, self.once, self.input)
         elif sys.stdin.isatty() and sys.stdout.isatty():
-            self.greet(talk, taught)
+            self.greet(talk)
             converse(talk, "\n> ")
         else:
             converse(talk, "")
         return 0
 
-    def conversation(self) -> tuple[Conversation, int]:
-        """The run's model, ready to be asked in the style that it was taught in, and with how many turns it was."""
+    def conversation(self) -> Conversation:
+        """The run's model, ready to be asked in the style that it was taught in."""
         description = checkpoint.read_config(checkpoint.files_of(self.run) / "config.json")
         if description.get("task", "pretrain") == "pretrain":
             raise ValueError(
@@ -63,20 +63,19 @@ class Chat:
         check_sampling(model.config.vocab_size, self.temperature, self.top_k, self.top_p)
         stop, taught = stop_token(self.stop, tokenizer), description["training"]["turns"]
         assert stop is not None  # fine-tuning sees to it
-        talk = Conversation(
+        return Conversation(
             model, tokenizer, STYLES[description["style"]], stop,
             history=taught - 1 if self.history is None else self.history, max_new_tokens=self.max_new_tokens,
             temperature=self.temperature, top_k=self.top_k, top_p=self.top_p, seed=self.seed,
         )  # fmt: skip
-        return talk, taught
 
-    def greet(self, talk: Conversation, taught: int) -> None:
+    def greet(self, talk: Conversation) -> None:
         size, context = talk.model.num_parameters(), talk.model.config.context_length
         sees = "each question by itself" if talk.history == 0 else f"up to {talk.history} earlier turns"
-        why = f" (it was taught with {taught} in a row)" if self.history is None else ""
-        console = Console()
-        console.print(f"[bold]{self.run}[/]: {size:,} parameters, a context of {context:,} tokens", highlight=False)
-        console.print(f"[dim]It sees {sees}{why}. {HELP}; Ctrl-C stops an answer.[/]", highlight=False)
+        why = ", as it was taught (--history N shows it N earlier turns)" if self.history is None else ""
+        console = Console(highlight=False)
+        console.print(f"{self.run}: {size:,} parameters, a context of {context:,} tokens", style="bold", markup=False)
+        console.print(f"It sees {sees}{why}. {HELP}; Ctrl-C stops an answer.", style="dim", markup=False)
 
 
 def converse(talk: Conversation, prompt: str) -> None:

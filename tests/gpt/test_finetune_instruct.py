@@ -287,7 +287,7 @@ def test_in_a_terminal(folder):
         os.execv(sys.executable, [sys.executable, "-m", "gpt", "chat", str(folder / "taught")])
     screen = read_until(terminal, "> ")
     assert "parameters, a context of 80 tokens" in screen
-    assert "It sees each question by itself (it was taught with 1 in a row)." in screen
+    assert "It sees each question by itself, as it was taught (--history N shows it N earlier turns)." in screen
     os.write(terminal, b"Say yes.\n")
     assert "yes\r\n\r\n> " in read_until(terminal, "\n> ")
     os.write(terminal, b"\x03")
