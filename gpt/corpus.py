@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Set
+from codecs import getincrementaldecoder
+from collections.abc import Callable, Iterable, Iterator, Set
+from io import IncrementalNewlineDecoder
 from pathlib import Path
 
 from .tokenizer.base import Tokenizer, chunks
 
 AnyPath = str | os.PathLike[str]
+BLOCK = 1 << 20  # bytes of a file that are read at once
 
 _ASCII = str.maketrans({"‘": "'", "’": "'", "“": '"', "”": '"', "–": "-", "—": "--", "…": "..."})
 _RULE_OR_TABLE = re.compile(r"\s*([*=~^-])\1{2,}\s*|\s*[|+].*[|+]\s*")  # below a title; a row of a drawn table
@@ -68,33 +71,64 @@ def read_text(paths: AnyPath | Iterable[AnyPath]) -> str:
     OSError (FileNotFoundError, IsADirectoryError, PermissionError, ...) for a file that cannot be read, and
     ValueError for one that is empty or not UTF-8, with the offset of the first wrong byte, and for no file.
     """
-    texts = [_read_file(Path(path)) for path in ([paths] if isinstance(paths, (str, os.PathLike)) else paths)]
-    if not texts:
+    return "".join(blocks(paths))
+
+
+def blocks(paths: AnyPath | Iterable[AnyPath]) -> Iterator[str]:
+    """The text of `read_text` in blocks of at most a million characters, for one that is too long to hold."""
+    files = [Path(path) for path in ([paths] if isinstance(paths, (str, os.PathLike)) else paths)]
+    if not files:
         raise ValueError("no text files are given: name at least one")
-    ended = [text if text.endswith("\n") else text + "\n" for text in texts[:-1]]
-    return "".join([*ended, texts[-1]])
+    for path in files:
+        end = ""
+        for block in _blocks(path):
+            yield block
+            end = block[-1:] or end
+        if path is not files[-1] and end != "\n":
+            yield "\n"
 
 
-def _read_file(path: Path) -> str:
+def _blocks(path: Path) -> Iterator[str]:
     if path.is_dir():
         raise IsADirectoryError(f"{str(path)!r} is a directory: name the text files in it")
     try:
-        data = path.read_bytes()
+        file = path.open("rb")
     except OSError as error:
         raise type(error)(f"the text file {str(path)!r} cannot be read: {error.strerror}") from None
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        hint = "it looks like UTF-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "it may be Latin-1 or no text"
-        # The codec counts from after the byte order mark; the offset in the file is what an editor can find.
-        offset = error.start + len(data) - len(error.object)
-        raise ValueError(
-            f"the text file {str(path)!r} is not UTF-8: byte 0x{data[offset]:02x} at offset {offset} "
-            f"({hint}); convert it to UTF-8"
-        ) from None
-    if not text or text.isspace():
+    with file:
+        data, read, blank = file.read(BLOCK), 0, True
+        begin = data[:2]
+        utf8, lines = getincrementaldecoder("utf-8-sig")(), IncrementalNewlineDecoder(None, translate=True)
+        while True:
+            read += len(data)
+            try:
+                text = lines.decode(utf8.decode(data, final=not data), final=not data)
+            except UnicodeDecodeError as error:
+                hint = "it looks like UTF-16" if begin in (b"\xff\xfe", b"\xfe\xff") else "it may be Latin-1 or no text"
+                raise ValueError(
+                    f"the text file {str(path)!r} is not UTF-8: byte 0x{error.object[error.start]:02x} at offset "
+                    f"{read - len(error.object) + error.start} ({hint}); convert it to UTF-8"
+                ) from None
+            blank = blank and (not text or text.isspace())
+            yield text
+            if not data:
+                break
+            data = file.read(BLOCK)
+    if blank:
         raise ValueError(f"the text file {str(path)!r} is empty: there is nothing to learn from it")
-    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
+
+
+def reader(paths: Iterable[AnyPath]) -> Callable[[], Iterable[str]]:
+    """A function that gives the blocks of the text from its beginning, as often as it is called.
+
+    Files are read again each time, so that a long text is never held whole; without any it is the built-in corpus. What
+    can be read only once, such as a pipe, is held.
+    """
+    paths = list(paths)
+    if paths and all(os.path.isfile(path) for path in paths):
+        return lambda: blocks(paths)
+    text = [read_text(paths) if paths else builtin()]
+    return lambda: text
 
 
 # ----- to the model ------------------------------------------------------------------------------------
@@ -105,21 +139,35 @@ def split(text: str, fraction: float = 0.9) -> tuple[str, str]:
 
     Raises ValueError where `fraction` is not between 0 and 1, or a part would be empty.
     """
+    place = cut(len(text), fraction)
+    return text[:place], text[place:]
+
+
+def cut(length: int, fraction: float) -> int:
+    """Where `split` cuts a text of so many characters."""
     if not 0 < fraction < 1:
         raise ValueError(f"fraction is {fraction!r}, but has to be between 0 and 1, say 0.9")
-    cut = int(fraction * len(text))
-    if not 0 < cut < len(text):
-        raise ValueError(
-            f"a text of {len(text)} characters is too short to split at {fraction}: one part would be empty"
-        )
-    return text[:cut], text[cut:]
+    place = int(fraction * length)
+    if not 0 < place < length:
+        raise ValueError(f"a text of {length} characters is too short to split at {fraction}: one part would be empty")
+    return place
 
 
-def encode(tokenizer: Tokenizer, text: str, allowed_special: Set[str] = frozenset()) -> Iterator[int]:
+def between(blocks: Iterable[str], start: int, stop: int) -> Iterator[str]:
+    """The characters start .. stop - 1 of a text in blocks."""
+    at = 0
+    for block in blocks:
+        yield block[max(0, start - at) : max(0, stop - at)]
+        at += len(block)
+        if at >= stop:
+            return
+
+
+def encode(tokenizer: Tokenizer, text: str | Iterable[str], allowed_special: Set[str] = frozenset()) -> Iterator[int]:
     """The ids of tokenizer.encode(text, allowed_special) one by one, for text too long to hold them all.
 
-    A Python list takes about 40 bytes a token; a token file, which this feeds, takes 2 or 4. Positions in
-    error messages count from the start of a part of about a million characters.
+    The text may come in blocks, cut anywhere. A Python list takes about 40 bytes a token; a token file, which this
+    feeds, takes 2 or 4. Positions in error messages count from the start of a part of about a million characters.
     """
     for chunk in chunks(text):
         yield from tokenizer.encode(chunk, allowed_special)

@@ -115,21 +115,25 @@ class Pretraining:
 
 
 def prepare(config: TrainConfig, run: Path, say: Say) -> tuple[Tokenizer, dict[str, Any]]:
-    """Read the text, make the tokenizer, write train.tokens and validation.tokens; what came of it, for config.json."""
+    """Text to tokenizer, train.tokens and validation.tokens, never held whole; what came of it, for config.json."""
     began = time.monotonic()
-    text = corpus.read_text(config.text) if config.text else corpus.builtin()
+    read = corpus.reader(config.text)
+    length = sum(map(len, read()))
     name = ", ".join(map(str, config.text)) or "this Python's language reference"
-    say(f"text       {name}: {len(text):,} characters")
-    parts = dict(zip(PARTS, corpus.split(text, 1 - config.validation), strict=True))
+    say(f"text       {name}: {length:,} characters")
+    cut = corpus.cut(length, 1 - config.validation)
+    parts = dict(zip(PARTS, ((0, cut), (cut, length)), strict=True))
     # Only byte-pair encoding can encode what it was not made for, so only it is kept from seeing the validation text.
-    seen = parts["train"] if config.tokenizer == "bpe" else text
+    seen = corpus.between(read(), *parts["train"]) if config.tokenizer == "bpe" else read()
     tokenizer = tokenizers.create(config.tokenizer, seen, config.vocab_size)
     data = {}
-    for part, piece in parts.items():
+    for part, places in parts.items():
         path = run / f"{part}.tokens"
-        ids = corpus.encode(tokenizer, piece, allowed_special=set(tokenizer.special_tokens))
+        text = corpus.between(read(), *places)
+        ids = corpus.encode(tokenizer, text, allowed_special=set(tokenizer.special_tokens))
         count = write_tokens(path, ids, tokenizer.vocab_size)
-        data[part] = {"tokens": count, "text_bytes": len(piece.encode()), **checkpoint.fingerprint(path)}
+        size = sum(len(block.encode()) for block in corpus.between(read(), *places))
+        data[part] = {"tokens": count, "text_bytes": size, **checkpoint.fingerprint(path)}
     counts = " + ".join(f"{data[part]['tokens']:,} {part}" for part in PARTS)
     say(f"tokens     {config.tokenizer} of {tokenizer.vocab_size:,}: {counts}; {time.monotonic() - began:.1f} s")
     return tokenizer, data

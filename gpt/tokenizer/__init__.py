@@ -14,8 +14,9 @@ Whoever holds a tokenizer relies on `Tokenizer` and needs to know nothing else a
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 
-from .base import StreamDecoder, Tokenizer, read_fields
+from .base import StreamDecoder, Tokenizer, chunks, read_fields
 from .bpe import END_OF_TEXT, GPT2_PATTERN, BPETokenizer, gpt2
 from .simple import CharTokenizer, WordTokenizer
 
@@ -36,8 +37,8 @@ NAMES = ("word", "char", "bpe", "gpt2")
 _CLASSES = {cls.kind: cls for cls in (WordTokenizer, CharTokenizer, BPETokenizer)}
 
 
-def create(name: str, text: str, vocab_size: int = 4096) -> Tokenizer:
-    """A new tokenizer of the given kind, made for `text`.
+def create(name: str, text: str | Iterable[str], vocab_size: int = 4096) -> Tokenizer:
+    """A new tokenizer of the given kind, made for `text`, which may come in pieces, cut anywhere.
 
     `name` is one of "word", "char", "bpe", "gpt2". `vocab_size` is the size that "bpe" trains to; the others
     take theirs from the text, and "gpt2" looks at neither. "word" has `<|unk|>`; "char" can encode only
@@ -48,7 +49,7 @@ def create(name: str, text: str, vocab_size: int = 4096) -> Tokenizer:
     if name == "char":
         return CharTokenizer.train(text)
     if name == "bpe":
-        return BPETokenizer.train(text, vocab_size)
+        return BPETokenizer.train(chunks(text), vocab_size)
     if name == "gpt2":
         return gpt2()
     raise ValueError(f"no tokenizer is called {name!r}: choose one of {', '.join(NAMES)}")

@@ -96,17 +96,21 @@ def look_up(table: Mapping[int, Piece], ids: Iterable[int]) -> list[Piece]:
 _CUT = re.compile(r"(?<=\S)(?=[ \n])")
 
 
-def chunks(text: str, size: int = 1 << 20) -> Iterator[str]:
+def chunks(text: str | Iterable[str], size: int = 1 << 20) -> Iterator[str]:
     """`text` in parts of about `size` characters whose tokens, one after another, are exactly its tokens.
 
-    Each cut is before a space or newline that follows a visible character. No token of any tokenizer here
-    spans such a place: words and GPT-2's pieces begin there, and special tokens hold no white space.
+    A text may come in pieces, cut anywhere: then it is never held whole. Each cut of the parts is before a space or
+    newline that follows a visible character. No token of any tokenizer here spans such a place: words and GPT-2's
+    pieces begin there, and special tokens hold no white space.
     """
-    start = 0
-    while len(text) - start > size and (cut := _CUT.search(text, start + size)):
-        yield text[start : cut.start()]
-        start = cut.start()
-    yield text[start:]
+    rest = ""
+    for piece in [text] if isinstance(text, str) else text:
+        rest, start = rest + piece, 0
+        while len(rest) - start > size and (cut := _CUT.search(rest, start + size)):
+            yield rest[start : cut.start()]
+            start = cut.start()
+        rest = rest[start:]
+    yield rest
 
 
 # ----- streaming --------------------------------------------------------------------------------------------

@@ -7,7 +7,16 @@ import re
 from collections.abc import Iterable, Sequence, Set
 from typing import Any
 
-from .base import check_allowed, check_fields, check_text, check_words, look_up, special_pattern, write_fields
+from .base import (
+    check_allowed,
+    check_fields,
+    check_text,
+    check_words,
+    chunks,
+    look_up,
+    special_pattern,
+    write_fields,
+)
 
 END_OF_TEXT = "<|endoftext|>"
 UNKNOWN = "<|unk|>"
@@ -42,10 +51,10 @@ class WordTokenizer:
         self._ids = {word: id for id, word in self._words.items()}
 
     @classmethod
-    def train(cls, text: str, unknown: bool = False) -> WordTokenizer:
+    def train(cls, text: str | Iterable[str], unknown: bool = False) -> WordTokenizer:
         """The sorted set of the words of `text`; `unknown=True` appends `<|endoftext|>` and `<|unk|>`."""
-        words = set(cls.words(check_text(text))) - ({END_OF_TEXT, UNKNOWN} if unknown else set())
-        return cls(sorted(words), unknown)
+        words = {word for part in chunks(text) for word in cls.words(check_text(part))}
+        return cls(sorted(words - ({END_OF_TEXT, UNKNOWN} if unknown else set())), unknown)
 
     @classmethod
     def words(cls, text: str) -> list[str]:
@@ -124,9 +133,9 @@ class CharTokenizer:
         self._find_special = special_pattern(special_tokens).finditer
 
     @classmethod
-    def train(cls, text: str) -> CharTokenizer:
+    def train(cls, text: str | Iterable[str]) -> CharTokenizer:
         """The sorted set of the characters of `text`."""
-        return cls("".join(sorted(set(check_text(text)))))
+        return cls("".join(sorted(set().union(*[set(check_text(part)) for part in chunks(text)]))))
 
     @property
     def vocab_size(self) -> int:

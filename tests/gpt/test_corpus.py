@@ -1,7 +1,9 @@
 """The built-in corpus, reading text files, splitting, and encoding text that is long."""
 
+import os
 import re
 import sys
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 
 from gpt import corpus
 from gpt.tokenizer import BPETokenizer, CharTokenizer, gpt2
+from gpt.tokenizer.base import chunks
 
 # ----- the built-in corpus ----------------------------------------------------------------------------------
 
@@ -109,10 +112,10 @@ def test_a_file_that_cannot_be_read_is_an_os_error_with_its_name(tmp_path, monke
     with pytest.raises(ValueError, match="no text files are given"):
         corpus.read_text([])
 
-    def refuse(self):
+    def refuse(self, mode):
         raise PermissionError(13, "Permission denied", str(self))
 
-    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(PermissionError, match=r"the text file '.*secret' cannot be read: Permission denied"):
         corpus.read_text(tmp_path / "secret")
 
@@ -167,3 +170,32 @@ def test_a_hundred_megabytes_are_read_and_split_in_seconds(tmp_path, data_dir):
     parts = corpus.split(text)
     assert time.process_time() - start < 10  # measured: 0.4 s
     assert len(text) == sum(map(len, parts)) == 90 * 1_115_394
+
+
+@given(text=st.text(st.sampled_from("ab \n\r漢"), min_size=1), size=st.integers(1, 5))
+def test_blocks_are_the_text_however_small_they_are(tmp_path_factory, text, size):
+    path = tmp_path_factory.mktemp("blocks") / "text"
+    path.write_bytes(("x" + text).encode())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(corpus, "BLOCK", size)  # bytes: cuts characters and line ends in two
+        read = corpus.reader([path, path])
+        assert "".join(read()) == "".join(read()) == corpus.read_text([path, path])
+        whole = ("x" + text).replace("\r\n", "\n").replace("\r", "\n")
+        whole = (whole if whole.endswith("\n") else whole + "\n") + whole
+        assert "".join(read()) == whole
+        assert max(map(len, read())) <= size + 1  # a held back "\r", and the character behind it
+        for start in (0, 1, len(whole) // 2):
+            assert "".join(corpus.between(read(), start, len(whole) - 1)) == whole[start:-1]
+        parts = list(chunks(read(), 3))
+    assert parts == list(chunks(whole, 3))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no named pipes in directories")
+def test_what_can_be_read_once_is_read_once(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=lambda: (tmp_path / "pipe").write_text("a text"))
+    writer.start()
+    read = corpus.reader([tmp_path / "pipe"])
+    writer.join()
+    assert [*read()] == [*read()] == ["a text"]
+    assert "".join(corpus.reader([])()) == corpus.builtin()
