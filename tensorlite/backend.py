@@ -224,7 +224,14 @@ def in_parts(function: Callable[[slice], Any], n: int, nanoseconds: float) -> li
     return [function(first), *[each.result() for each in waiting]]
 
 
-_kept = threading.local()
+class _Kept(threading.local):
+    """What each thread keeps for itself."""
+
+    def __init__(self) -> None:
+        self.arrays: dict[tuple, Array] = {}
+
+
+_kept = _Kept()
 
 
 def scratch(slot: int, shape: tuple[int, ...], dtype: np.dtype, library: ModuleType = np) -> Array:
@@ -234,9 +241,9 @@ def scratch(slot: int, shape: tuple[int, ...], dtype: np.dtype, library: ModuleT
     let none of them outlive the function.
     """
     key, size = (library.__name__, slot, dtype), math.prod(shape)
-    memory = _kept.__dict__.get(key)
+    memory = _kept.arrays.get(key)
     if memory is None or memory.size < size:
-        memory = _kept.__dict__[key] = library.empty(size, dtype)
+        memory = _kept.arrays[key] = library.empty(size, dtype)
     return memory[:size].reshape(shape)
 
 

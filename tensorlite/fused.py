@@ -7,7 +7,8 @@ nobody can tell the difference but by the clock.
 
 from . import functional as spec
 from .functional import dropout, keep_mask, log_softmax, mse_loss, relu, rms_norm, silu, softmax  # not hot
-from .kernels import cpu
+from .kernels.cpu import layers, losses, scores
+from .kernels.cpu.blocks import serves
 from .primitive import fused, publish
 
 __all__ = [
@@ -16,13 +17,13 @@ __all__ = [
 ]  # fmt: skip
 
 # fmt: off
-linear        = fused(cpu.linear,        spec.linear,        serves=cpu.serves_linear)                                                              .vjp(cpu.linear_vjp)
-embedding     = fused(cpu.embedding,     spec.embedding,     serves=cpu.serves)                                                                     .vjp(cpu.embedding_vjp)
-layer_norm    = fused(cpu.layer_norm,    spec.layer_norm,    serves=cpu.serves,               keeps=("mean", "rstd"))                               .vjp(cpu.layer_norm_vjp)
-gelu          = fused(cpu.gelu,          spec.gelu,          serves=cpu.serves_gelu,          keeps=("slope",))                                     .vjp(cpu.gelu_vjp)
-attention     = fused(cpu.attention,     spec.attention,     serves=cpu.serves,               keeps=("weights",))                                   .vjp(cpu.attention_vjp)
-cross_entropy = fused(cpu.cross_entropy, spec.cross_entropy, serves=cpu.serves_cross_entropy, keeps=("p", "scale", "rows", "classes"))              .vjp(cpu.cross_entropy_vjp)
-linear_cross_entropy = fused(cpu.linear_cross_entropy, spec.linear_cross_entropy, serves=cpu.serves_linear_cross_entropy, keeps=("exps", "shares", "valid", "scale")).vjp(cpu.linear_cross_entropy_vjp)
+linear               = fused(layers.linear,               spec.linear,               serves=layers.serves_linear)                                            .vjp(layers.linear_vjp)
+embedding            = fused(layers.embedding,            spec.embedding,            serves=serves)                                                          .vjp(layers.embedding_vjp)
+layer_norm           = fused(layers.layer_norm,           spec.layer_norm,           serves=serves,                             keeps=("mean", "rstd"))      .vjp(layers.layer_norm_vjp)
+gelu                 = fused(layers.gelu,                 spec.gelu,                 serves=layers.serves_gelu,                 keeps=("slope",))            .vjp(layers.gelu_vjp)
+attention            = fused(scores.attention,            spec.attention,            serves=serves,                             keeps=("weights",))          .vjp(scores.attention_vjp)
+cross_entropy        = fused(losses.cross_entropy,        spec.cross_entropy,        serves=losses.serves_cross_entropy,        keeps=("p", "scale", "rows", "classes")).vjp(losses.cross_entropy_vjp)
+linear_cross_entropy = fused(losses.linear_cross_entropy, spec.linear_cross_entropy, serves=losses.serves_linear_cross_entropy, keeps=("exps", "shares", "valid", "scale")).vjp(losses.linear_cross_entropy_vjp)
 # fmt: on
 
 

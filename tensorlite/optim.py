@@ -75,7 +75,9 @@ class _Flat:
                 while self.offsets[i + 1] <= at:
                     i += 1
                 begin, until = self.offsets[i], min(self.offsets[i + 1], stop)
-                gradient = self.params[i].grad.data.reshape(-1)
+                grad = self.params[i].grad
+                assert grad is not None  # runs() leaves out those that have none
+                gradient = grad.data.reshape(-1)
                 multiply(gradient[at - begin : until - begin], scale, out=g[at - start : until - start])
                 at = until
             yield slice(start, stop), g

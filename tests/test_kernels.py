@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 import tensorlite as tl
 from tensorlite import backend, functional, fused
-from tensorlite.kernels import cpu
+from tensorlite.kernels.cpu import blocks
 
 few = settings(max_examples=max(5, settings().max_examples // 5))
 SIDE = st.integers(1, 5)
@@ -78,7 +78,7 @@ def results(layers, name, xs, meta, seed):
 def split(request, monkeypatch):
     """So many elements a block, so many threads; all work is worth splitting."""
     block, threads = request.param
-    monkeypatch.setattr(cpu, "BLOCK", block)
+    monkeypatch.setattr(blocks, "BLOCK", block)
     monkeypatch.setattr(backend, "WORTH_SPLITTING", -1)
     backend.set_threads(threads)
     yield

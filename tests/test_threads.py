@@ -8,7 +8,7 @@ from table import ROWS
 
 import tensorlite as tl
 from tensorlite import backend, fused
-from tensorlite.kernels import cpu
+from tensorlite.kernels.cpu import blocks, losses, scores
 from tensorlite.testing import smooth
 
 FUSED = [row for row in ROWS if row.function in ("scaled_dot_product_attention", *fused.__all__) and row.gradient]
@@ -51,7 +51,7 @@ def small_pieces():
     """Every block, tile and part as small as it can be, and two threads for them: what large inputs meet."""
     with pytest.MonkeyPatch.context() as patch:
         for module, name, value in (
-            (cpu, "BLOCK", 2), (cpu, "POSITIONS", 1), (cpu, "CLASSES", 1), (backend, "WORTH_SPLITTING", -1)
+            (blocks, "BLOCK", 2), (scores, "POSITIONS", 1), (losses, "CLASSES", 1), (backend, "WORTH_SPLITTING", -1)
         ):  # fmt: skip
             patch.setattr(module, name, value)
         backend.set_threads(2)

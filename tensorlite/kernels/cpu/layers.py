@@ -1,0 +1,152 @@
+"""linear, embedding, layer_norm and gelu: what is done to every position by itself."""
+
+import functools
+import math
+
+import numpy as np
+
+from ...backend import scratch
+from ...functional import check_indices, check_last_axis
+from .blocks import as_rows, by_rows, product, products, serves, sum_columns, sum_rows
+
+# ----- linear -----------------------------------------------------------------------------------------------------
+
+
+def serves_linear(x, weight, bias=None) -> bool:
+    return serves(x, weight, bias) and weight.ndim == 2
+
+
+def linear(x, weight, bias=None):
+    y = product(as_rows(x), weight.T, bias)
+    return y.reshape((*x.shape[:-1], weight.shape[0]))  # (N, O) -> (..., O)
+
+
+def linear_vjp(g, needs, x, weight):
+    """y = x W^T + b: dx = g W, dW = g^T x, db = sum of the rows of g."""
+    g, rows = as_rows(g), as_rows(x)
+    wanted = iter(products(*[pair for pair, need in zip(((g, weight), (g.T, rows)), needs, strict=False) if need]))
+    dx = next(wanted).reshape(x.shape) if needs[0] else None  # (N, I) -> (..., I)
+    dweight = next(wanted) if needs[1] else None
+    return dx, dweight, sum_rows(g) if len(needs) > 2 and needs[2] else None
+
+
+# ----- embedding --------------------------------------------------------------------------------------------------
+
+
+def embedding(weight, idx):
+    check_indices("embedding", idx, weight.shape[0])
+    return weight.take(idx, axis=0)
+
+
+def embedding_vjp(g, needs, weight_shape, idx):
+    """Add the rows of `g` that have the same index: sorted first, so that each sum is one run, in a fixed order."""
+    out = np.zeros(weight_shape, g.dtype)
+    order = np.argsort(idx, axis=None, kind="stable")
+    if order.size:
+        ids = idx.reshape(-1)[order]
+        starts = np.flatnonzero(np.concatenate([[True], ids[1:] != ids[:-1]]))
+        out[ids[starts]] = np.add.reduceat(as_rows(g)[order], starts, axis=0)
+    return out, None
+
+
+# ----- layer_norm -------------------------------------------------------------------------------------------------
+
+
+def layer_norm(x, weight=None, bias=None, *, eps=1e-5):
+    check_last_axis("layer_norm", x, weight, bias)
+    n, rows = x.shape[-1], as_rows(x)
+    out, (mean, rstd) = np.empty(rows.shape, x.dtype), np.empty((2, len(rows), 1), x.dtype)
+
+    def normalize(part: slice) -> None:
+        y, m, r = out[part], mean[part], rstd[part]
+        np.divide(sum_columns(rows[part]), n, out=m)
+        np.subtract(rows[part], m, out=y)
+        np.divide(np.vecdot(y, y)[:, None], n, out=r)  # of the centered values: no cancellation
+        r += eps
+        np.sqrt(r, out=r)
+        np.divide(1, r, out=r)
+        y *= r
+        if weight is not None:
+            y *= weight
+        if bias is not None:
+            y += bias
+
+    by_rows(normalize, rows, cost=0.8)
+    return out.reshape(x.shape), {"mean": mean, "rstd": rstd}  # (N, C) -> (..., C)
+
+
+def layer_norm_vjp(g, needs, x, weight, mean, rstd):
+    """With z = (x - mean) rstd, h = g weight: dx = rstd (h - mean(h) - z mean(h z)), dweight = sum g z."""
+    n, rows, g = x.shape[-1], as_rows(x), as_rows(g)
+    dx = np.empty(rows.shape, x.dtype) if needs[0] else None
+
+    def backward(part: slice) -> tuple:
+        g_part = g[part]
+        z, work = (scratch(slot, g_part.shape, g.dtype) for slot in (0, 1))
+        np.subtract(rows[part], mean[part], out=z)
+        z *= rstd[part]
+        dweight = sum_rows(np.multiply(g_part, z, out=work)) if needs[1] else None
+        dbias = sum_rows(g_part) if needs[2] else None
+        if dx is not None:
+            h = dx[part]
+            np.multiply(g_part, 1 if weight is None else weight, out=h)
+            z *= np.vecdot(h, z)[:, None] / n
+            h -= sum_columns(h) / n
+            h -= z
+            h *= rstd[part]
+        return dweight, dbias
+
+    sums = by_rows(backward, rows, cost=1.5)
+    dweight, dbias = (total([each[i] for each in sums], g) if needs[i + 1] else None for i in (0, 1))
+    return None if dx is None else dx.reshape(x.shape), dweight, dbias  # (N, C) -> (..., C)
+
+
+def total(parts: list[np.ndarray], like: np.ndarray) -> np.ndarray:
+    """The sum of partial sums (C), in their order; zeros where there is none."""
+    return functools.reduce(np.add, parts) if parts else np.zeros(like.shape[-1:], like.dtype)
+
+
+# ----- gelu -------------------------------------------------------------------------------------------------------
+
+_A, _C = math.sqrt(2 / math.pi), 0.044715
+
+
+def serves_gelu(x, *, approximate="tanh") -> bool:
+    return serves(x) and approximate == "tanh"
+
+
+def gelu(x, *, approximate="tanh"):
+    """0.5 x (1 + t), t = tanh(a (x + c x^3)); kept is its derivative (1 + t)/2 (1 + a x (1 + 3 c x^2) (1 - t))."""
+    flat = x.reshape((-1, 1))  # (..., C) -> (N, 1)
+    out, slope = np.empty((2, flat.size, 1), x.dtype)
+
+    def block(part: slice) -> None:
+        _gelu(flat[part, 0], out[part, 0], slope[part, 0], scratch(0, (part.stop - part.start,), x.dtype))
+
+    by_rows(block, flat, cost=1.5)
+    return out.reshape(x.shape), {"slope": slope.reshape(x.shape)}  # (N, 1) -> (..., C)
+
+
+def _gelu(x, out, slope, t):
+    np.multiply(x, x, out=slope)
+    np.multiply(slope, _A * _C, out=t)
+    t += _A
+    t *= x
+    np.tanh(t, out=t)
+    np.subtract(1, t, out=out)
+    slope *= 3 * _A * _C
+    slope += _A
+    slope *= x
+    slope *= out
+    slope += 1
+    t += 1
+    t *= 0.5
+    slope *= t
+    np.multiply(x, t, out=out)
+
+
+def gelu_vjp(g, needs, slope):
+    out, rows = np.empty(g.shape, g.dtype), as_rows(g)
+    into, slopes = as_rows(out), as_rows(slope)
+    by_rows(lambda part: np.multiply(rows[part], slopes[part], out=into[part]), rows, cost=0.3)
+    return (out,)
