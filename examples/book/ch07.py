@@ -50,8 +50,8 @@ print(backend.set_threads(options.threads))
 
 
 def compare(name: str, ours, theirs: str) -> None:
-    """page.compare, where the model is the page's."""
-    if options.gpt2:
+    """page.compare, where the model is the page's: GPT-2 medium."""
+    if options.gpt2 and model.config.n_layer == 24:
         page.compare(name, ours, theirs)
     else:
         print(f"   {name}: {' '.join(f'{value:.3f}' for value in page.flatten(ours))}")
