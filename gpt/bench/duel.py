@@ -125,40 +125,55 @@ def agree(ours: str, theirs: str, tolerance: float) -> float:
 
 
 def train_or_decode(job: Job, turns: int, seconds: float) -> Row:
-    """Ours against job.who: agreement, then turns of about `seconds` each; a row."""
-    half = "bf16" in job.options
+    """Ours against job.who: agreement, then turns of about `seconds` each, then the memory of each alone; a row."""
     jobs = (job.ours(), job)
-    row: Row = {}
-    if job.task == "train" or not half:  # in bfloat16 a token may be another, and from there on all are
-        with playing(replace(job, who="tensorlite")) as (reference,):
-            expected = reference.ask("answers")
-            Path(expected).rename(expected := f"{expected}.float32")
-        with playing(*(jobs if half else jobs[1:])) as players:
-            errors = [agree(expected, player.ask("answers"), 0.1 if half else 1e-4) for player in players]
-        row["largest_difference"] = errors[-1]
+    row: Row = {"largest_difference": largest_difference(job)}
     with playing(*jobs) as players:
-        steps = [max(1, round(seconds / player.ask("run", 1))) for player in players]  # after the first, slow step
-        steps = [max(1, round(seconds / player.ask("run", 1))) for player in players] if max(steps) > 1 else steps
-        times: list[list[float]] = [[], []]
-        for turn in range(turns):
-            for i in (0, 1) if turn % 2 == 0 else (1, 0):
-                times[i].append(players[i].ask("run", steps[i]) / steps[i])
-        if job.task == "train":
-            row |= products_of(job, players, times, seconds)
-        else:
-            weights = 4 * sum(
-                p.size for name, p in io.load(Path(job.folder) / "start.safetensors").items() if name != "tokens"
-            )
-            row |= {"our_GBs": weights / statistics.median(times[0]) / 1e9, "machine_GBs": players[0].ask("bandwidth")}
-    for side, found in zip(("our", "their"), times, strict=True):
+        times = take_turns(players, turns, seconds)
+        row |= (
+            products_of(job, players, times, seconds) if job.task == "train" else bytes_read(job, players[0], times[0])
+        )
+    for side, each, found in zip(("our", "their"), jobs, times, strict=True):
         row[f"{side}_ms"] = 1e3 * statistics.median(found)
         row[f"{side}_ms_all"] = [round(1e3 * t, 4) for t in found]
-    row["times_as_fast"] = statistics.median(b / a for a, b in zip(*times, strict=True))
-    for side, each in zip(("our", "their"), jobs, strict=True):
         with playing(each) as (player,):
             player.ask("run", 3 if job.task == "train" else 1)
             row[f"{side}_peak_MiB"] = player.ask("peak") / 2**20
-    return row
+    return row | {"times_as_fast": statistics.median(b / a for a, b in zip(*times, strict=True))}
+
+
+def largest_difference(job: Job) -> float | None:
+    """Between the answers of tensorlite in float32 and the peer's, which are refused if they are others.
+
+    In bfloat16 ours are looked at too, and gradients may differ by a tenth; texts are not compared: where one token is
+    another, all that follow are.
+    """
+    half = "bf16" in job.options
+    if half and job.task == "decode":
+        return None
+    with playing(replace(job, who="tensorlite")) as (reference,):
+        expected = Path(reference.ask("answers")).rename(Path(job.folder) / "expected")
+    with playing(*((job.ours(), job) if half else (job,))) as players:
+        return [agree(str(expected), player.ask("answers"), 0.1 if half else 1e-4) for player in players][-1]
+
+
+def take_turns(players: list[Player], turns: int, seconds: float) -> list[list[float]]:
+    """Seconds a step of each player in each turn; who begins changes from turn to turn."""
+    for player in players:
+        player.ask("run", 1)  # compiles, fills caches
+    steps = [max(1, round(seconds / player.ask("run", 1))) for player in players]
+    times: list[list[float]] = [[] for _ in players]
+    for turn in range(turns):
+        for i in range(len(players))[:: 1 if turn % 2 == 0 else -1]:
+            times[i].append(players[i].ask("run", steps[i]) / steps[i])
+    return times
+
+
+def bytes_read(job: Job, player: Player, times: list[float]) -> Row:
+    """How fast decoding reads the weights, and how fast this machine reads."""
+    start = io.load(Path(job.folder) / "start.safetensors")
+    weights = 4 * sum(p.size for name, p in start.items() if name != "tokens")
+    return {"our_GBs": weights / statistics.median(times) / 1e9, "machine_GBs": player.ask("bandwidth")}
 
 
 def products_of(job: Job, players: list[Player], times: list[list[float]], seconds: float) -> Row:
@@ -176,12 +191,10 @@ def products_of(job: Job, players: list[Player], times: list[list[float]], secon
 def small_op(job: Job, turns: int, seconds: float) -> Row:
     """Forward and backward of one small op, over and over; a row."""
     with playing(job.ours(), job) as players:
-        for player in players:
-            player.ask("run", 2000)
-        steps = [max(1, round(1000 * seconds / player.ask("run", 1000))) for player in players]
-        times = [[player.ask("run", n) / n for player, n in zip(players, steps, strict=True)] for _ in range(turns)]
-    ours, theirs = (statistics.median(found) for found in zip(*times, strict=True))
-    return {"our_us": 1e6 * ours, "their_us": 1e6 * theirs, "times_as_fast": statistics.median(b / a for a, b in times)}
+        times = take_turns(players, turns, seconds)
+    ours, theirs = (1e6 * statistics.median(found) for found in times)
+    ratio = statistics.median(b / a for a, b in zip(*times, strict=True))
+    return {"our_us": ours, "their_us": theirs, "times_as_fast": ratio}
 
 
 def recipe(job: Job, text: Path, target: float, every: int) -> Row:
