@@ -139,6 +139,7 @@ def hugging_face_config(config: GPTConfig, tokenizer: Tokenizer) -> dict[str, An
 def _write_folder(folder: Path, texts: dict[str, str], config: GPTConfig, read: Reader) -> None:
     """Write all files beside `folder`, then give them its name in one step."""
     kinds = {_prefixed(name): (tl.float32, shape) for name, shape in their_shapes(config).items()}
+    folder = folder.resolve()  # "." has no name to put another beside
     temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
     try:
         temporary.mkdir(parents=True)

@@ -3,6 +3,22 @@
 import pytest
 from runs import tiny, train
 
+from gpt import cli
+from tensorlite import backend
+
+
+@pytest.fixture
+def call(capsys, monkeypatch):
+    """`gpt ...` in this process: exit status, output, errors."""
+    monkeypatch.setattr(backend, "keep_freed_memory", lambda: "not asked for in a test")
+
+    def call(*args):
+        with pytest.raises(SystemExit) as left:
+            cli.main([str(arg) for arg in args])
+        return left.value.code or 0, *capsys.readouterr()
+
+    return call
+
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import safetensors.numpy
 
+from gpt.model import GPT
 from gpt.tokenizer import BPETokenizer
 
 CONFIG = {"model_type": "gpt2", "vocab_size": 260, "n_positions": 6, "n_embd": 8, "n_layer": 2, "n_head": 2}
@@ -71,3 +72,11 @@ def vocabulary() -> dict[str, int]:
     visible = [*range(33, 127), *range(161, 173), *range(174, 256)]
     spelt = [chr(byte) if byte in visible else chr(next(hidden)) for byte in range(256)]
     return {token: id for id, token in enumerate([*spelt, "ab", "abab", "abc", "<|endoftext|>"])}
+
+
+def same_bits(model: GPT, expected: dict[str, np.ndarray]) -> None:
+    """The model has exactly these Parameters."""
+    found = {name: p.numpy() for name, p in model.named_parameters()}
+    assert found.keys() == expected.keys()
+    for name, x in found.items():
+        np.testing.assert_array_equal(x, expected[name], err_msg=name, strict=True)

@@ -4,7 +4,6 @@ import json
 import pickle
 import re
 import resource
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,39 +14,16 @@ import pytest
 import safetensors.numpy
 from hypothesis import given
 from hypothesis import strategies as st
-from runs import ONE_THREAD, contents, flags, tiny, train
+from runs import ONE_THREAD, contents, flags
 
-import tensorlite as tl
-from gpt import checkpoint, cli, lora, pretrained
+from gpt import checkpoint, pretrained
 from gpt.config import GPTConfig
 from gpt.model import GPT
 from gpt.pretrained import layout, vocabulary
-from gpt.tokenizer import BPETokenizer, CharTokenizer, WordTokenizer
-from tensorlite import backend, io
 
 ml_dtypes = pytest.importorskip("ml_dtypes", reason="ml_dtypes has the dtype bfloat16")
 
 UNTIED = {**folders.CONFIG, "tie_word_embeddings": False}
-
-
-@pytest.fixture
-def call(capsys, monkeypatch):
-    """`gpt ...` in this process: exit status, output, errors."""
-    monkeypatch.setattr(backend, "keep_freed_memory", lambda: "not asked for in a test")
-
-    def call(*args):
-        with pytest.raises(SystemExit) as left:
-            cli.main([str(arg) for arg in args])
-        return left.value.code or 0, *capsys.readouterr()
-
-    return call
-
-
-def same_bits(model: GPT, expected: dict[str, np.ndarray]) -> None:
-    found = {name: p.numpy() for name, p in model.named_parameters()}
-    assert found.keys() == expected.keys()
-    for name, x in found.items():
-        np.testing.assert_array_equal(x, expected[name], err_msg=name, strict=True)
 
 
 # ----- what goes in arrives ---------------------------------------------------------------------------------------
@@ -77,7 +53,7 @@ def test_the_weights_of_a_folder(tmp_path, dtype, variant):
     config, change = VARIANTS[variant]
     theirs = {name: x.astype(dtype) for name, x in folders.weights(config).items()}
     model = pretrained.load(folders.write(tmp_path / "hf", config, change(theirs)))
-    same_bits(model, folders.ours({name: x.astype("f4") for name, x in theirs.items()}))
+    folders.same_bits(model, folders.ours({name: x.astype("f4") for name, x in theirs.items()}))
     assert not model.training
     assert model.config == GPTConfig(
         vocab_size=260, context_length=6, n_layer=2, n_head=2, n_embd=8, qkv_bias=True, tie_head=config is not UNTIED
@@ -88,7 +64,7 @@ def test_bfloat16_needs_no_ml_dtypes(tmp_path, monkeypatch):
     theirs = {name: x.astype(ml_dtypes.bfloat16) for name, x in folders.weights(folders.CONFIG).items()}
     folder = folders.write(tmp_path / "hf", tensors=theirs)
     monkeypatch.setitem(sys.modules, "ml_dtypes", None)
-    same_bits(pretrained.load(folder), folders.ours({name: x.astype("f4") for name, x in theirs.items()}))
+    folders.same_bits(pretrained.load(folder), folders.ours({name: x.astype("f4") for name, x in theirs.items()}))
 
 
 def shard(folder: Path) -> dict[str, str]:
@@ -109,14 +85,14 @@ def index(folder: Path, where: dict[str, str]) -> None:
 def test_shards(tmp_path):
     folder = folders.write(tmp_path / "hf")
     shard(folder)
-    same_bits(pretrained.load(folder), folders.ours(folders.weights(folders.CONFIG)))
+    folders.same_bits(pretrained.load(folder), folders.ours(folders.weights(folders.CONFIG)))
 
 
 @pytest.mark.parametrize("n", [1, 3])
 def test_any_size(tmp_path, n):
     config = {"vocab_size": 257 + n, "n_positions": n, "n_embd": 2 * n, "n_layer": n, "n_head": n}
     model = pretrained.load(folders.write(tmp_path / "hf", config))
-    same_bits(model, folders.ours(folders.weights(config)))
+    folders.same_bits(model, folders.ours(folders.weights(config)))
     assert (model.config.n_layer, model.config.n_head, model.config.context_length) == (n, n, n)
 
 
@@ -138,7 +114,7 @@ def test_import_makes_a_run_that_writes(call, tmp_path):
     assert (status, errors) == (0, "")
     assert "2 layers, 2 heads, 8 wide, context 6" in output
     model, tokenizer = checkpoint.load_model(run)
-    same_bits(model, folders.ours(folders.weights(folders.CONFIG)))
+    folders.same_bits(model, folders.ours(folders.weights(folders.CONFIG)))
     assert (tokenizer.tokens, tokenizer.special_tokens) == (folders.TOKENIZER.tokens, {"<|endoftext|>": 259})
     status, output, _ = call("generate", run, "--prompt", "abc", "--max-new-tokens", 9, "--temperature", 0)
     assert (status, output[:3]) == (0, "abc")
@@ -158,7 +134,7 @@ def test_an_imported_run_is_not_overwritten_unasked(call, tmp_path):
         assert "has a run already" in errors
     folders.write(folder, tensors=folders.weights(folders.CONFIG, seed=1))
     assert call("import", folder, run, "--overwrite")[0] == 0
-    same_bits(checkpoint.load_model(run)[0], folders.ours(folders.weights(folders.CONFIG, seed=1)))
+    folders.same_bits(checkpoint.load_model(run)[0], folders.ours(folders.weights(folders.CONFIG, seed=1)))
 
 
 def test_an_imported_run_cannot_be_resumed(call, tmp_path):
@@ -445,134 +421,3 @@ def test_a_model_by_name_is_downloaded_first(call, tmp_path, monkeypatch):
     assert "has a run already" in errors
     assert checkpoint.is_run(tmp_path / "run")
     assert status == 1
-
-
-# ----- out --------------------------------------------------------------------------------------------------------
-
-
-def run_of(folder: Path, config: GPTConfig, tokenizer) -> tuple[Path, GPT]:
-    """A run with random weights, as three files; its model."""
-    folder.mkdir()
-    tl.manual_seed(3)
-    model = GPT(config)
-    for p in model.parameters():
-        p.data[...] += tl.rand(*p.shape).data
-    checkpoint.write_json(folder / "config.json", {"format": "gpt.run", "version": 1, "model": config.to_dict()})
-    tokenizer.save(folder / "tokenizer.json")
-    io.save(folder / "model.safetensors", model.state_dict())
-    return folder, model
-
-
-@pytest.mark.parametrize("tie_head", [True, False])
-@pytest.mark.parametrize("qkv_bias", [True, False])
-def test_out_and_in_again_is_the_same_model(call, tmp_path, tie_head, qkv_bias):
-    config = GPTConfig(
-        vocab_size=260, context_length=6, n_layer=2, n_head=2, n_embd=8, qkv_bias=qkv_bias, tie_head=tie_head,
-        embedding_dropout=0.1, attention_dropout=0.2, residual_dropout=0.3,
-    )  # fmt: skip
-    run, model = run_of(tmp_path / "run", config, folders.TOKENIZER)
-    status, output, errors = call("export", run, tmp_path / "out")
-    assert (status, errors) == (0, "")
-    assert "config.json, merges.txt, model.safetensors, tokenizer.json, tokenizer_config.json, vocab.json" in output
-    again = pretrained.load(tmp_path / "out")
-    assert {**vars(again.config), "qkv_bias": qkv_bias} == vars(config)
-    weights = {name: p.numpy() for name, p in model.named_parameters()}
-    zeros = {} if qkv_bias else {
-        f"blocks.{i}.attention.W_{name}.bias": np.zeros(8, "f4") for i in (0, 1) for name in ("query", "key", "value")
-    }  # fmt: skip
-    same_bits(again, weights | zeros)
-    idx = tl.tensor([[5, 17, 80, 2]])
-    np.testing.assert_array_equal(again(idx)[0].numpy(), model.eval()(idx)[0].numpy())
-    found = pretrained.load_tokenizer(tmp_path / "out", 260)
-    assert (found.tokens, found.special_tokens) == (folders.TOKENIZER.tokens, {"<|endoftext|>": 259})
-    with safetensors.safe_open(tmp_path / "out" / "model.safetensors", framework="np") as file:
-        assert file.metadata() == {"format": "pt"}
-        assert ("lm_head.weight" in file.keys()) is not tie_head  # noqa: SIM118
-
-
-def test_a_trained_run_goes_out(call, tmp_path):
-    train(tiny(tmp_path))
-    assert call("export", tmp_path / "run", tmp_path / "out")[0] == 0
-    model, tokenizer = checkpoint.load_model(tmp_path / "run")
-    again = pretrained.load(tmp_path / "out")
-    idx = tl.tensor([tokenizer.encode("bottles")])
-    np.testing.assert_array_equal(again(idx)[0].numpy(), model(idx)[0].numpy())
-    found = pretrained.load_tokenizer(tmp_path / "out", tokenizer.vocab_size)
-    assert isinstance(found, CharTokenizer)
-    assert found.characters == tokenizer.characters
-
-
-def test_adapters_are_merged(tmp_path):
-    run, model = run_of(tmp_path / "run", SMALL, folders.TOKENIZER)
-    description = checkpoint.read_config(run / "config.json")
-    checkpoint.write_json(run / "config.json", description | {"task": "instruct", "lora": {"rank": 2, "alpha": 4}})
-    lora.apply(model, rank=2, alpha=4)
-    for p in lora.trainable(model):
-        p.data[...] = tl.randn(*p.shape).data
-    io.save(run / "model.safetensors", model.state_dict())
-    pretrained.export_run(run, tmp_path / "out")
-    idx = tl.tensor([[5, 17, 80, 2]])
-    again = pretrained.load(tmp_path / "out")
-    np.testing.assert_allclose(again(idx)[0].numpy(), model.eval()(idx)[0].numpy(), rtol=1e-4, atol=1e-5)
-
-
-SMALL = GPTConfig(vocab_size=260, context_length=6, n_layer=1, n_head=1, n_embd=4)
-
-
-def test_what_gpt2s_format_cannot_hold(call, tmp_path):
-    words = WordTokenizer([f"w{i}" for i in range(260)])
-    run, _ = run_of(tmp_path / "words", SMALL, words)
-    adapted, _ = run_of(tmp_path / "adapted", SMALL, folders.TOKENIZER)
-    state = io.load(adapted / "model.safetensors")
-    io.save(adapted / "model.safetensors", state | {"head.lora_A": tl.ones(2)})
-    spam, _ = run_of(tmp_path / "spam", SMALL, folders.TOKENIZER)
-    description = checkpoint.read_config(spam / "config.json")
-    checkpoint.write_json(spam / "config.json", description | {"task": "classify"})
-    odd, _ = run_of(
-        tmp_path / "odd", SMALL, BPETokenizer([bytes([i]) for i in range(256)] + [b"bc", b"xb", b"cy", b"xbcy"], [])
-    )
-    for source, says in (
-        (run, "a WordTokenizer cannot be exported: it drops the spaces between words"),
-        (adapted, f"GPT-2's format cannot hold the model of {adapted}: unexpected head.lora_A"),
-        (spam, f"cannot hold the model of {spam}: its task is 'classify', so it writes no text"),
-        (odd, "the token b'xbcy' is never reached by merging pairs"),  # bc comes first, and xbc is none
-        (tmp_path / "nowhere", f"there is no run {tmp_path}/nowhere"),
-    ):
-        status, _, errors = call("export", source, tmp_path / "out")
-        assert status == 1, source
-        assert says in errors
-        assert errors.count("\n") == 1
-        assert not (tmp_path / "out").exists()
-
-
-def test_a_folder_that_is_there_is_not_touched(call, tmp_path):
-    run, _ = run_of(tmp_path / "run", SMALL, folders.TOKENIZER)
-    out = tmp_path / "out"
-    out.mkdir()
-    assert call("export", run, out)[0] == 0  # an empty one will do
-    before = contents(out)
-    for target in (out, run, out / "config.json"):
-        status, _, errors = call("export", run, target)
-        assert status == 1
-        assert errors == f"gpt: {target} is there already: name a folder that is not, or an empty one\n"
-    assert contents(out) == before
-
-
-@pytest.mark.parametrize("function", ["rename", "fsync"])
-def test_an_export_that_fails_leaves_nothing(tmp_path, monkeypatch, function):
-    run, _ = run_of(tmp_path / "run", SMALL, folders.TOKENIZER)
-
-    def fail(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(f"os.{function}", fail)
-    with pytest.raises(KeyboardInterrupt):
-        pretrained.export_run(run, tmp_path / "out")
-    assert [path.name for path in tmp_path.iterdir()] == ["run"]
-
-
-def test_nothing_is_left_beside(tmp_path):
-    run, _ = run_of(tmp_path / "run", SMALL, folders.TOKENIZER)
-    pretrained.export_run(run, tmp_path / "deep" / "out")
-    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["out"]
-    shutil.rmtree(tmp_path / "deep")
