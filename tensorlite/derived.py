@@ -214,7 +214,7 @@ def pad(x, widths, value: float = 0.0):
         widths = [widths] * x.ndim
     if len(widths) != x.ndim or builtins.any(len(pair) != 2 or builtins.min(pair) < 0 for pair in widths):
         raise ValueError(f"pad: widths must be {x.ndim} pairs of non-negative ints, not {widths}")
-    return _pad(x, widths=tuple([tuple(pair) for pair in widths]), value=value)
+    return _pad(x, widths=tuple([tuple(pair) for pair in widths]), value=value) if widths else x  # 0-d: no borders
 
 
 # ----- products ------------------------------------------------------------------------------------------------------

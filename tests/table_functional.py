@@ -137,7 +137,7 @@ def attentions(draw, mask):
     stacks = draw(broadcastable(3, 2, 1, 2)) if draw(st.booleans()) else [draw(shapes(0, 2, 0, 2))] * 3
     q, k, v = [(*stack, *sides) for stack, sides in zip(stacks, [(T, D), (S, D), (S, E)], strict=True)]
     meta = {"is_causal": draw(st.booleans()), "scale": draw(st.sampled_from([None, 0.5]))}
-    meta |= {"dropout_p": draw(st.sampled_from([0.0, 0.0, 0.5])), "seed": draw(SEED)}
+    meta |= {"dropout_p": draw(st.sampled_from([0.0, 0.0, 0.5, 1.0])), "seed": draw(SEED)}
     stack = np.broadcast_shapes(stacks[0], stacks[1])
     mask_shape = draw(st.sampled_from([(T, S), (*stack, T, S), (*stack, 1, S), (1, S)]))
     if mask == "boolean":

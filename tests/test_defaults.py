@@ -98,6 +98,66 @@ def test_the_defaults_of_layers_and_losses(layers):
     same(layers.dropout(t(np.ones(1000)), 0.5, True, tl.default_generator), dropped.data)
 
 
+@pytest.mark.parametrize("layers", BOTH, ids=["fused", "specification"])
+def test_more_defaults_of_losses_and_random_layers(layers):
+    w, targets = np.array([[1.0, 0.5, -1.0], [0.0, 2.0, 1.0]]), np.array([1, -100])
+    logits = (X @ w.T)[0]
+    same(layers.linear_cross_entropy(t(), t(w), targets), np.log(np.exp(logits).sum()) - logits[1])
+    for p, training in ((0.0, True), (0.5, False)):  # nothing is dropped: nothing is drawn
+        generator = tl.Generator(3)
+        same(layers.dropout(t(), p, training, generator), X)
+        assert generator.state_dict() == tl.Generator(3).state_dict()
+    generator = tl.Generator(3)
+    layers.scaled_dot_product_attention(t(), t(), t(), generator=generator)
+    assert generator.state_dict() == tl.Generator(3).state_dict()
+    assert not layers.scaled_dot_product_attention(t(), t(), t(), dropout_p=1.0).data.any()
+
+
+@pytest.mark.parametrize("layers", BOTH, ids=["fused", "specification"])
+@pytest.mark.parametrize(
+    ("call", "error", "sentence"),
+    [
+        (lambda F: F.embedding(t(), np.array([0, 2])), IndexError, "embedding: index 2 .*: there are 2 classes, 0 to 1$"),
+        (lambda F: F.embedding(t(), np.array([0.0])), TypeError, "embedding: indices must be integers, not float64"),
+        (lambda F: F.cross_entropy(t(), np.array([0, 3])), IndexError, r"index 3 .* 0 to 2 \(or ignore_index -100\)"),
+        (lambda F: F.cross_entropy(t(), np.array([-1, 0])), IndexError, "cross_entropy: index -1 is out of range"),
+        (lambda F: F.cross_entropy(t(), np.array([0])), ValueError, r"class indices for .* have shape \(2,\), not \(1,\)"),
+        (lambda F: F.cross_entropy(t(), X[:1]), ValueError, r"probabilities for .* have shape \(2, 3\), not \(1, 3\)"),
+        (lambda F: F.layer_norm(t(), t(np.ones(1))), ValueError, r"layer_norm: weight and bias must have shape \(3,\)"),
+        (lambda F: F.layer_norm(t(), t(np.ones(3)), t(np.ones(1))), ValueError, "layer_norm: weight and bias"),
+        (lambda F: F.rms_norm(t(), t(np.ones(1))), ValueError, "rms_norm: weight and bias"),
+    ],
+)  # fmt: skip
+def test_what_a_layer_refuses(layers, call, error, sentence):
+    with pytest.raises(error, match=sentence):
+        call(layers)
+
+
+def test_what_a_composition_refuses():
+    for f, name in ((tl.mean, "mean"), (tl.var, "var"), (tl.std, "var")):
+        with pytest.raises(TypeError, match=f"{name}: int64 has no mean: cast it first"):
+            f(tl.tensor([1, 2]))
+    for join in (tl.stack, tl.concatenate):
+        with pytest.raises(ValueError, match="concatenate: give at least one Tensor"):
+            join([])
+    for equation, shapes, sentence in [
+        ("ii", [(2, 3)], "label 'i' of 'ii' is both 3 and 2 long"),
+        ("ij,jk->ik", [(2, 3), (4, 5)], "label 'j' of 'ij,jk->ik' is both 3 and 4 long"),
+        ("ii,i->i", [(1, 3), (3,)], "label 'i' of 'ii,i->i' is both 3 and 1 long"),
+        ("i,ii->i", [(3,), (1, 3)], "label 'i' of 'i,ii->i' is both 3 and 1 long"),
+        ("ij->", [(3,)], r"term 'ij' of 'ij->' does not fit an argument of shape \(3,\)"),
+    ]:
+        with pytest.raises(ValueError, match=sentence):
+            tl.einsum(equation, *[t(np.ones(shape)) for shape in shapes])
+
+
+def test_a_composition_at_its_edges():
+    for cuts in (1, 2, 3):
+        assert [part.shape for part in tl.split(tl.zeros((0, 2)), cuts)] == [(0, 2)] * cuts
+    assert [part.shape for part in tl.split(tl.zeros(6), 3)] == [(2,)] * 3
+    assert tl.pad(tl.tensor(2.0), 1).item() == tl.pad(tl.tensor(2.0), []).item() == 2
+
+
 # ----- methods ----------------------------------------------------------------------------------------------------
 
 ARGUMENTS = {  # of methods that take some, in their order: the method's arguments, the function's keywords

@@ -98,6 +98,27 @@ def test_softmax_of_large_and_infinite_values(layers):
 
 
 @both
+def test_rows_far_from_each_other_keep_their_digits(layers):
+    """Each row is shifted by its own maximum: by that of another one it would vanish, or overflow."""
+    x, p = [[800, 801], [-801, -800]], 1 / (1 + math.e)
+    np.testing.assert_allclose(slopes(layers.softmax, x)[0], [[p, 1 - p]] * 2)
+    np.testing.assert_allclose(slopes(layers.log_softmax, x)[0], np.log([[p, 1 - p]] * 2))
+    np.testing.assert_allclose(
+        slopes(lambda x: tl.logsumexp(x, axis=1), x)[0], [801 - math.log(1 - p), -800 - math.log(1 - p)]
+    )
+    value, (slope,) = slopes(lambda x: layers.cross_entropy(x, np.array([0, 0])), x)
+    np.testing.assert_allclose(value, -math.log(p))
+    np.testing.assert_allclose(slope, [[(p - 1) / 2, (1 - p) / 2]] * 2)
+    q, k, v = leaf([[800.0], [-800.0]]), leaf([[2.0], [3.0]]), leaf([[3.0], [5.0]])
+    assert layers.scaled_dot_product_attention(q, k, v).tolist() == [[5], [3]]
+    added = np.array(x) - np.array([[0.0], [1600.0]])
+    weights = layers.scaled_dot_product_attention(
+        leaf(np.zeros((2, 1))), leaf(np.zeros((2, 1))), leaf(np.eye(2)), mask=leaf(added)
+    )
+    np.testing.assert_allclose(weights.data, [[p, 1 - p]] * 2)
+
+
+@both
 @pytest.mark.parametrize("is_causal", [False, True])
 def test_attention_rows_that_see_nothing_are_zero_and_change_nothing_else(layers, is_causal):
     rng = np.random.default_rng(0)
@@ -146,6 +167,9 @@ def test_cross_entropy_of_large_and_infinite_logits(layers):
     value, slope = run([[0, 0, -INF]], [[0.5, 0.5, 0.0]])  # probabilities: 0 of an impossible class costs nothing
     np.testing.assert_allclose(value, math.log(2))
     np.testing.assert_allclose(slope, [[0, 0, 0]], atol=1e-15)
+    value, (_, by_target) = slopes(layers.cross_entropy, [[0, 0, -INF]], [[0.5, 0.5, 0.0]])
+    np.testing.assert_allclose(by_target, [[math.log(2), math.log(2), 0]])
+    assert run([[0, 0, -INF]], [[0.5, 0.25, 0.25]])[0] == INF  # but any more of it is infinitely wrong
     value, slope = run([[1, 2], [3, 4]], [0, -100])  # an ignored row has no gradient, whatever stands in it
     assert slope[1].tolist() == [0, 0]
 
