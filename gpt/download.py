@@ -5,7 +5,7 @@ a mirror, in one piece or in ten, by this program or by hand. What arrives grows
 download goes on, from another place too; only bytes with the right SHA-256 get the file's name.
 
 pooch finds the cache, compares and verifies what is there, and names it. The transfer is done here, over requests:
-pooch's own begins anew each time, and knows one place for a file. What is refused: a file that cannot be verified, and
+pooch's own begins anew each time, and knows one place for a file. What is refused: to keep what cannot be verified, and
 to take from an archive anything but the bytes of the one member that is wanted.
 """
 
@@ -85,14 +85,14 @@ def cached(name: str, source: Source) -> list[Path]:
 
 def fetch_file(file: File, folder: Path, console: Console) -> Path:
     """The file, in `folder`; as `fetch` says. Two processes that want it take turns, so that one downloads it."""
-    import pooch  # takes a tenth of a second, and few commands need it
-
     target = folder / file.name
-    if target.is_file() and (file.sha256 is None or pooch.file_hash(str(target)) == file.sha256):
+    if is_there(target, file):
         return target
     problems = [f"what lies at {target} has another SHA-256"] if target.is_file() else []
     folder.mkdir(parents=True, exist_ok=True)
     with alone(folder / f".{file.name}.lock", console), Transfer(file, folder, console) as transfer:
+        if is_there(target, file):  # another process has brought it
+            return target
         for url in file.urls:
             try:
                 return transfer.fetch(url)
@@ -102,6 +102,13 @@ def fetch_file(file: File, folder: Path, console: Console) -> Path:
         if transfer.here():
             problems.append(f"the {bytes_text(transfer.here())} that arrived are kept for the next try")
     raise OSError(by_hand(file, target, problems))
+
+
+def is_there(target: Path, file: File) -> bool:
+    """Whether `target` is the file; one without a known SHA-256 was verified when it came, or put there by hand."""
+    import pooch  # takes a tenth of a second, and few commands need it
+
+    return target.is_file() and (file.sha256 is None or pooch.file_hash(str(target)) == file.sha256)
 
 
 def by_hand(file: File, target: Path, problems: list[str]) -> str:

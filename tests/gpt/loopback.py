@@ -93,7 +93,12 @@ def file(data: bytes, ranges: bool = True, stop: int | None = None, **headers: s
 
 def in_turn(*answers: Answer) -> Answer:
     """The first answer to the first request, ...; the last to all that follow."""
-    return lambda handler: answers[min(len(handler.server.ranges(handler.path)), len(answers)) - 1](handler)
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        answers[min(len(handler.server.ranges(handler.path)), len(answers)) - 1](handler)
+
+    answer.hangs = any(map(hangs, answers))
+    return answer
 
 
 def redirect(to: str, **headers: str) -> Answer:
@@ -109,4 +114,10 @@ def hang(first: bytes = b"", length: int = 100) -> Answer:
             handler.wfile.flush()
         handler.server.ended.wait(30)
 
+    answer.hangs = True
     return answer
+
+
+def hangs(answer: Answer) -> bool:
+    """Whether a client needs a short timeout; with any other answer it may wait as long as a busy machine takes."""
+    return getattr(answer, "hangs", False)

@@ -1,5 +1,6 @@
 """Downloads: what arrives is the file, whatever the server does; what does not is one sentence."""
 
+import contextlib
 import hashlib
 import io
 import json
@@ -13,7 +14,7 @@ from pathlib import Path
 import folders
 import loopback
 import pytest
-from loopback import file, hang, in_turn, redirect, serving, status
+from loopback import file, hang, hangs, in_turn, redirect, serving, status
 from rich.console import Console
 
 from gpt import cache, cli, download
@@ -31,17 +32,17 @@ CORRUPT = CONTENT[:1000] + b"\0" + CONTENT[1001:]
 def server(monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr(download, "WAIT", 0.001)
-    monkeypatch.setattr(download, "TIMEOUT", (5, 0.3))
     with serving() as server:
         yield server
 
 
 @pytest.fixture
-def get(server, tmp_path):
+def get(server, tmp_path, monkeypatch):
     """Fetch a file from answers, one an address; what was said. The file must be in the folder then."""
 
     def get(*answers, folder=tmp_path, **fields):
         urls = tuple(server.url(f"/{i}", answer) for i, answer in enumerate(answers))
+        monkeypatch.setattr(download, "TIMEOUT", (600, 0.3 if any(map(hangs, answers)) else 600))
         screen = io.StringIO()
         wanted = File(**{"name": "file", "urls": urls, "sha256": SHA256, "size": len(CONTENT), **fields})
         path = download.fetch_file(wanted, folder, Console(file=screen, width=200))
@@ -93,6 +94,35 @@ def test_an_answer_that_goes_on_elsewhere_is_not_appended(get, server, tmp_path)
     elsewhere = status(206, Content_Range=f"bytes 0-4/{len(CONTENT)}")
     get(in_turn(elsewhere, file(CONTENT)))
     assert server.ranges("/0") == [f"bytes={HALF}-", None]
+
+
+@pytest.mark.parametrize(
+    ("answers", "pauses"),
+    [
+        ([status(500), status(500)], [1, 2]),
+        ([file(CONTENT, stop=HALF)], [1]),
+        ([status(503, Retry_After="7")], [7]),
+        ([status(429, Retry_After="86400")], [60]),
+        ([status(429, Retry_After="Fri, 31 Dec 1999 23:59:59 GMT"), status(429, Retry_After="1")], [1, 2]),
+    ],
+)
+def test_it_waits_before_it_asks_again(get, monkeypatch, answers, pauses):
+    slept = []
+    monkeypatch.setattr(download, "WAIT", 1)
+    monkeypatch.setattr(download.time, "sleep", slept.append)
+    get(in_turn(*answers, file(CONTENT)))
+    assert slept == pauses
+
+
+@pytest.mark.parametrize("answer", [file(CONTENT), file(CONTENT, stop=HALF), status(404)])
+def test_a_bar_on_a_terminal_that_is_gone_in_the_end(server, tmp_path, answer):
+    screen = io.StringIO()
+    wanted = File("file", (server.url("/0", answer),), SHA256, len(CONTENT))
+    with contextlib.suppress(OSError):
+        download.fetch_file(wanted, tmp_path, Console(file=screen, force_terminal=True, width=100))
+    assert "fetching file from 127.0.0.1" in screen.getvalue()
+    assert "━" in screen.getvalue()
+    assert screen.getvalue().rindex("\x1b[?25h") > screen.getvalue().rindex("\x1b[?25l"), "the cursor is back"
 
 
 def test_redirects_are_followed_and_resumed(get, server):
@@ -365,8 +395,8 @@ def test_two_processes_download_once_and_a_killed_one_is_continued(get, server, 
     line = third.stdout.readline()
     go_on.set()
     assert "another process is downloading file: waiting for it" in line
-    for process in (second, third):
-        assert process.communicate(timeout=60)[0].endswith(f"{tmp_path / 'file'}\n")
+    for process, said in ((second, "fetching file from 127.0.0.1\n"), (third, "")):
+        assert process.communicate(timeout=60)[0] == f"{said}{tmp_path / 'file'}\n"
         assert process.returncode == 0
     assert (tmp_path / "file").read_bytes() == CONTENT
     assert server.ranges("/shared") == [None, f"bytes={had}-"]

@@ -207,6 +207,14 @@ def test_as_a_table_and_as_json(call, run):
     assert json.loads(twice)["stride"] == 8
 
 
+def test_a_bar_on_a_terminal(call, run, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes the streams for a terminal then
+    status, output, errors = call(run, "--text", run.parent / "bottles.txt", "--json")
+    assert status == 0
+    assert "predicting" in errors
+    json.loads(output)
+
+
 @pytest.mark.parametrize(
     ("text", "args", "status", "says"),
     [

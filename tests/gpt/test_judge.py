@@ -9,7 +9,7 @@ from collections import Counter
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from loopback import hang, in_turn, send, serving, status
+from loopback import hang, hangs, in_turn, send, serving, status
 from runs import tiny, train
 
 import tensorlite as tl
@@ -142,7 +142,7 @@ def raw(body: bytes, **headers: str):
 WHOLE = json.dumps({"message": {"role": "assistant", "content": "85"}, "done": True}).encode()
 
 
-def ask(server, *answers, timeout=5.0, entry=ENTRY):
+def ask(server, *answers, timeout=600.0, entry=ENTRY):
     server.answers["/api/chat"] = in_turn(*answers)
     return Api(server.url(""), timeout=timeout).score(entry)
 
@@ -218,7 +218,7 @@ def test_what_is_no_integer_from_0_to_100_is_no_score(server, said):
     ],
 )
 def test_no_answer_is_said_after_three_attempts(server, answer, why):
-    score, said = ask(server, answer, timeout=0.2)
+    score, said = ask(server, answer, timeout=0.2 if hangs(answer) else 600)
     assert score is None
     assert said.startswith("no answer: ")
     assert why in said
@@ -337,7 +337,7 @@ def save(path, *entries):
     return path
 
 
-def test_without_a_server_and_without_a_run(call, tmp_path):
+def test_without_a_server_and_without_a_run(call, tmp_path, monkeypatch):
     data = save(tmp_path / "answers.json", ENTRY, {**ENTRY, "model_response": ENTRY["output"]})
     code, output, errors = call("--data", data)
     assert (code, errors) == (0, "")
@@ -346,6 +346,8 @@ def test_without_a_server_and_without_a_run(call, tmp_path):
     assert re.search(r"F1 of words +│ +0.917, mean of 2", output)
     assert "likelihood" not in output
     assert json.loads(call("--data", data, "--json", "--limit", 1)[1])["entries"] == 1
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes the streams for a terminal then
+    assert "judging" in call("--data", data)[2]
 
 
 def test_a_run_answers_what_has_no_answer(call, run, tmp_path):
