@@ -99,9 +99,10 @@ class MultiHeadAttention(nn.Module):
         self.out_proj = nn.Linear(d_out, d_out)
         self.context_length, self.num_heads, self.dropout = context_length, num_heads, dropout
         self.causal = causal
-        put_together(self.W_query.weight, self.W_key.weight, self.W_value.weight)
+        parts = self.W_query, self.W_key, self.W_value
+        put_together([part.weight for part in parts])
         if qkv_bias:
-            put_together(self.W_query.bias, self.W_key.bias, self.W_value.bias)
+            put_together([part.bias for part in parts if part.bias is not None])
 
     def forward(self, x: Tensor, cache: "KVCache | None" = None) -> Tensor:
         B, T, _ = x.shape
@@ -144,7 +145,7 @@ def check_length(T: int, context_length: int) -> int:
 # ----- memory -----------------------------------------------------------------------------------------------
 
 
-def put_together(*parameters: nn.Parameter) -> None:
+def put_together(parameters: list[nn.Parameter]) -> None:
     """Let Parameters lie one behind the other in memory, so that one product can read them all."""
     joined, start = tl.concatenate([p.data for p in parameters]), 0
     for p in parameters:

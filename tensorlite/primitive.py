@@ -57,7 +57,7 @@ class Primitive:
             raise TypeError(f"{len(rules)} rules for the {len(self.arguments)} arguments {self.arguments}")
         self.rules: Sequence[Any] = rules
         self._plan([rule and list(inspect.signature(rule).parameters)[1:] for rule in rules])
-        self.pulls = [rule and _asking(rule, places) for rule, places in zip(rules, self.asks, strict=True)]
+        self.pulls: list[Any] = [rule and _asking(rule, at) for rule, at in zip(rules, self.asks, strict=True)]
         return self
 
     def _plan(self, asked: Sequence[list[str] | None]) -> None:
