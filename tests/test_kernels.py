@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 import tensorlite as tl
 from tensorlite import backend, functional, fused
-from tensorlite.kernels.cpu import blocks
+from tensorlite.kernels.cpu import blocks, scores
 
 few = settings(max_examples=max(5, settings().max_examples // 5))
 SIDE = st.integers(1, 5)
@@ -79,6 +79,8 @@ def split(request, monkeypatch):
     """So many elements a block, so many threads; all work is worth splitting."""
     block, threads = request.param
     monkeypatch.setattr(blocks, "BLOCK", block)
+    monkeypatch.setattr(scores, "SCORES", block)
+    monkeypatch.setattr(scores, "POSITIONS", max(1, block // 8))
     monkeypatch.setattr(backend, "WORTH_SPLITTING", -1)
     backend.set_threads(threads)
     yield

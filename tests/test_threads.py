@@ -51,7 +51,8 @@ def small_pieces():
     """Every block, tile and part as small as it can be, and two threads for them: what large inputs meet."""
     with pytest.MonkeyPatch.context() as patch:
         for module, name, value in (
-            (blocks, "BLOCK", 2), (scores, "POSITIONS", 1), (losses, "CLASSES", 1), (backend, "WORTH_SPLITTING", -1)
+            (blocks, "BLOCK", 2), (scores, "SCORES", 2), (scores, "POSITIONS", 1), (losses, "CLASSES", 1),
+            (backend, "WORTH_SPLITTING", -1),
         ):  # fmt: skip
             patch.setattr(module, name, value)
         backend.set_threads(2)

@@ -91,4 +91,4 @@ def by_rows(function: Callable[[slice], object], x: np.ndarray, cost: float) -> 
     def blocks(part: slice) -> list:
         return [function(slice(i, min(i + step, part.stop))) for i in range(part.start, part.stop, step)]
 
-    return blocks(slice(0, n)) if n <= step else list(itertools.chain(*in_parts(blocks, n, cost * x.size)))
+    return list(itertools.chain(*in_parts(blocks, n, cost * x.size)))

@@ -10,9 +10,9 @@ import numpy as np
 
 from ...backend import in_parts, scratch
 from ...primitive import unbroadcast
-from . import blocks
 from .blocks import sum_columns
 
+SCORES = 1 << 17  # of a tile, about: they stay in a core's cache
 POSITIONS = 64  # of a tile of causal attention: fewer save more scores that nobody may see, and waste more of BLAS
 
 
@@ -37,10 +37,10 @@ def _tiles(B: int, H: int, T: int, S: int, is_causal: bool) -> list[list[_Tile]]
 
     Positions that may not see the later keys have no scores for them, which saves up to half of all work.
     """
-    rows = max(1, min(T, POSITIONS if is_causal else blocks.BLOCK // max(1, S)))
-    groups = max(1, round(H * rows * S / (2 * blocks.BLOCK)))
+    rows = max(1, min(T, POSITIONS if is_causal else SCORES // max(1, S)))
+    groups = max(1, round(H * rows * S / SCORES))
     heads = max(1, -(-H // groups))
-    texts = max(1, blocks.BLOCK // max(1, H * rows * S))
+    texts = max(1, SCORES // max(1, H * rows * S))
     pieces, at = [], 0
     for b, h in itertools.product(range(0, B, texts), range(0, H, heads)):
         of = slice(b, min(b + texts, B)), slice(h, min(h + heads, H))
@@ -82,7 +82,7 @@ def _beside(x: np.ndarray, lead: tuple[int, ...], T: int, D: int) -> np.ndarray:
 
 def attention(q, k, v, keep=None, mask=None, *, is_causal=False, dropout_p=0.0, scale=None):
     T, S, scale = q.shape[-2], k.shape[-2], _scale(scale, q)
-    few = T == 1 and 0 < math.prod(k.shape[-3:-1]) <= blocks.BLOCK and q.shape[:-2] == k.shape[:-2] == v.shape[:-2]
+    few = T == 1 and 0 < math.prod(k.shape[-3:-1]) <= SCORES and q.shape[:-2] == k.shape[:-2] == v.shape[:-2]
     if few and keep is None and mask is None:
         return _of_one(q, k, v, scale)
     lead = np.broadcast_shapes(*[x.shape[:-2] for x in (q, k, v, keep, mask) if x is not None])
