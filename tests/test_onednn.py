@@ -132,6 +132,22 @@ def test_the_switch(bfloat16):
 
 
 @here
+def test_the_head_and_its_loss(bfloat16):
+    """Loss and gradients are within a bfloat16's rounding of float64's: here is the largest share of a GPT's products."""
+    x, weight = normal(96, 128), normal(2000, 128) / 8
+    targets = np.random.default_rng(0).integers(0, 2000, 96)
+    found = {}
+    for dtype in (np.float32, np.float64):
+        tensors = [tl.tensor(a.astype(dtype), requires_grad=True) for a in (x, weight)]
+        loss = fused.linear_cross_entropy(*tensors, tl.tensor(targets))
+        loss.backward()
+        found[dtype] = [t.numpy() for t in (loss, *(t.grad for t in tensors))]
+    for got, right in zip(found[np.float32], found[np.float64], strict=True):
+        error = np.linalg.norm(got - right) / np.linalg.norm(right)
+        assert 1e-6 < error < 0.01
+
+
+@here
 def test_the_arithmetic_of_a_kernel_that_has_threads_of_its_own(bfloat16, monkeypatch):
     """Pieces are rounded on the thread that asks, whatever their size; small products and float64 are left to NumPy."""
     x, y = normal(256, 256), normal(256, 300)

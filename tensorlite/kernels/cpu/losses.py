@@ -6,6 +6,7 @@ import numpy as np
 
 from ...backend import in_parts, scratch
 from ...functional import check_cross_entropy
+from .. import onednn
 from . import blocks
 from .blocks import as_rows, serves, sum_columns
 
@@ -74,13 +75,15 @@ def linear_cross_entropy(x, weight, targets, *, ignore_index=-100, reduction="me
         rows, targets = rows[valid], targets[valid]
     N, V = len(targets), len(weight)
     parts = _some_classes(N, V)
+    matmul, operand = onednn.arithmetic(rows, weight.T)
+    features = operand(rows)
     exps, picked = np.empty(N * V, x.dtype), np.empty(N, x.dtype)
     tops, sums = np.empty((2, len(parts), N, 1), x.dtype)  # of each part
 
     def forward(which: slice) -> None:
         for part, top, total in zip(parts[which], tops[which], sums[which], strict=True):
             e = exps[N * part.start : N * part.stop].reshape((N, part.stop - part.start))  # (N * P) -> (N, P)
-            np.matmul(rows, weight[part].T, out=e)
+            matmul(features, operand(weight[part]).T, out=e)
             mine = np.flatnonzero((targets >= part.start) & (targets < part.stop))
             picked[mine] = e[mine, targets[mine] - part.start]
             e.max(axis=1, keepdims=True, out=top)
@@ -104,6 +107,8 @@ def linear_cross_entropy_vjp(g, needs, x, weight, targets, exps, shares, valid, 
         rows, targets = rows[valid], targets[valid]
     N, scale = len(rows), scale * g
     parts = _some_classes(N, len(weight))
+    matmul, operand = onednn.arithmetic(rows, weight.T)
+    features = operand(rows)
     dweight = np.empty(weight.shape, x.dtype) if needs[1] else None
 
     def backward(which: slice) -> np.ndarray | None:
@@ -113,10 +118,11 @@ def linear_cross_entropy_vjp(g, needs, x, weight, targets, exps, shares, valid, 
             d = np.multiply(e, share * scale, out=scratch(0, e.shape, x.dtype))
             mine = np.flatnonzero((targets >= part.start) & (targets < part.stop))
             d[mine, targets[mine] - part.start] -= scale
+            d = operand(d)
             if dweight is not None:
-                np.matmul(d.T, rows, out=dweight[part])
+                matmul(d.T, features, out=dweight[part])
             if dx is not None:
-                dx += np.matmul(d, weight[part], out=scratch(1, rows.shape, x.dtype))
+                dx += matmul(d, operand(weight[part]), out=scratch(1, rows.shape, x.dtype))
         return dx
 
     dxs = in_parts(backward, len(parts), N * len(weight) * (1 + x.shape[-1] / 50))
