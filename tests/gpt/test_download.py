@@ -365,7 +365,7 @@ def start(url: str, folder: Path) -> subprocess.Popen:
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "NO_PROXY": "127.0.0.1"})
 
 
-def wait_until(true, seconds: float = 60) -> None:
+def wait_until(true, seconds: float = 600) -> None:
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end
@@ -385,7 +385,7 @@ def test_two_processes_download_once_and_a_killed_one_is_continued(get, server, 
     go_on = loopback.threading.Event()
 
     def slowly(handler):
-        go_on.wait(60)
+        go_on.wait(600)
         file(CONTENT)(handler)
 
     server.answers["/shared"] = slowly
@@ -396,7 +396,7 @@ def test_two_processes_download_once_and_a_killed_one_is_continued(get, server, 
     go_on.set()
     assert "another process is downloading file: waiting for it" in line
     for process, said in ((second, "fetching file from 127.0.0.1\n"), (third, "")):
-        assert process.communicate(timeout=60)[0] == f"{said}{tmp_path / 'file'}\n"
+        assert process.communicate(timeout=600)[0] == f"{said}{tmp_path / 'file'}\n"
         assert process.returncode == 0
     assert (tmp_path / "file").read_bytes() == CONTENT
     assert server.ranges("/shared") == [None, f"bytes={had}-"]
