@@ -3,7 +3,6 @@
 That transformers makes the same of it is tested in tests/peers.
 """
 
-import shutil
 from pathlib import Path
 
 import folders
@@ -145,7 +144,9 @@ def test_nothing_is_left_beside(tmp_path):
     run, _ = run_of(tmp_path / "run", SMALL, folders.TOKENIZER)
     pretrained.export_run(run, tmp_path / "deep" / "out")
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["out"]
-    shutil.rmtree(tmp_path / "deep")
+    (tmp_path / "new").touch()
+    for path in (tmp_path / "deep" / "out").iterdir():
+        assert path.stat().st_mode == (tmp_path / "new").stat().st_mode, path  # as the umask says
 
 
 def test_the_folder_one_stands_in(call, tmp_path, monkeypatch):
