@@ -133,7 +133,7 @@ def test_the_switch(bfloat16):
 
 @here
 def test_the_head_and_its_loss(bfloat16):
-    """Loss and gradients are within a bfloat16's rounding of float64's: here is the largest share of a GPT's products."""
+    """Loss and gradients are within bfloat16's rounding of float64's: here is the largest share of a GPT's products."""
     x, weight = normal(96, 128), normal(2000, 128) / 8
     targets = np.random.default_rng(0).integers(0, 2000, 96)
     found = {}
