@@ -112,7 +112,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def refuse_pickle(path: Path, folder: Path) -> None:
-    """A ValueError with the way to convert it, if that file is a pickle: its first bytes tell, not its name."""
+    """A ValueError with the way to convert it, if a file of such a name begins as a pickle does."""
     if path.suffix not in (".bin", ".pt", ".pth", ".ckpt", ".pkl") or not path.is_file():
         return
     with open(path, "rb") as file:
