@@ -62,6 +62,14 @@ def test_the_first_rows_of_the_training_log(data_dir, tmp_path):
         assert any(row in line for line in rows(text, "=="))
 
 
+def test_the_committed_log_is_a_whole_run_of_the_page_s_numbers():
+    text = (BOOK / "ch05.log").read_text(encoding="utf-8")
+    losses = re.findall(r"^(..) Ep (\d+) \(Step (\d{6})\)", text, re.MULTILINE)
+    assert [int(step) for _, _, step in losses[:18]] == list(range(0, 90, 5))
+    assert {sign for sign, *_ in losses[:6]} == {"=="}  # steps 0 to 25
+    assert len(re.findall(r"^.. sample of epoch", text, re.MULTILINE)) == 11  # ten, and one of exercise 5.4
+
+
 def test_every_chapter_is_in_cells_and_says_its_command():
     assert sorted(path.stem for path in BOOK.glob("*.py")) == sorted([*CHAPTERS, "page"])
     for chapter in CHAPTERS:

@@ -366,12 +366,12 @@ io.save(options.out / "model.safetensors", model.state_dict())
 memory = optimizer.state_dict()
 io.save(options.out / "optimizer.safetensors", memory["tensors"], {"steps": " ".join(map(str, memory["steps"]))})
 
-restored = GPT(config)
-restored.load_state_dict(io.load(options.out / "model.safetensors"))
-optimizer = optim.AdamW(restored.parameters(), lr=4e-4, weight_decay=0.1)
+del model, optimizer, memory  # as in a new session, and 2.6 GB less
+model = GPT(config)
+model.load_state_dict(io.load(options.out / "model.safetensors"))
+optimizer = optim.AdamW(model.parameters(), lr=4e-4, weight_decay=0.1)
 steps = [int(n) for n in io.metadata(options.out / "optimizer.safetensors")["steps"].split()]
 optimizer.load_state_dict({"steps": steps, "tensors": io.load(options.out / "optimizer.safetensors")})
-model = restored
 assert write(START, 25) == greedy
 
 # %% [markdown]
