@@ -87,12 +87,6 @@ def test_it_agrees_with_the_validation_loss_of_training(model, tmp_path):
     assert total_loss(model, ids) / 60 == pytest.approx(validation, rel=1e-6)
 
 
-def test_overlap_lets_a_model_that_looks_back_do_better(model):
-    """A text that repeats itself: who sees more of it knows more."""
-    losses = [one_by_one(model.eval(), draw(30), 12, stride) for stride in (12, 1)]
-    assert losses[0] != losses[1]
-
-
 @pytest.mark.parametrize(
     ("numbers", "says"),
     [
