@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 import tensorlite as tl
 from tensorlite import backend, functional, fused
+from tensorlite.kernels import cpu
 from tensorlite.kernels.cpu import blocks, scores
 
 few = settings(max_examples=max(5, settings().max_examples // 5))
@@ -41,6 +42,14 @@ def losses(draw):
 
 
 @st.composite
+def heads(draw):
+    lead, N, V, D = draw(LEAD), draw(MANY), draw(st.integers(1, 9)), draw(SIDE)
+    targets = np.random.default_rng(draw(st.integers(0, 99))).integers(-1 if draw(st.booleans()) else 0, V, (*lead, N))
+    meta = {"ignore_index": -1, "reduction": draw(st.sampled_from(["mean", "sum"]))}
+    return "linear_cross_entropy", [(*lead, N, D), (V, D)], meta | {"targets": targets}
+
+
+@st.composite
 def attentions(draw):
     """Heads that share keys, more keys than positions and the other way around, masks of each kind."""
     lead, few_keys = draw(LEAD), draw(st.booleans())
@@ -61,8 +70,8 @@ def attentions(draw):
 def results(layers, name, xs, meta, seed):
     """The value, and the gradient by each array, of one application under a random incoming gradient."""
     tensors, meta = [tl.Tensor(x, requires_grad=True) for x in xs], dict(meta)
-    if name == "cross_entropy":
-        out = layers.cross_entropy(*tensors, meta.pop("targets"), **meta)
+    if "targets" in meta:
+        out = getattr(layers, name)(*tensors, meta.pop("targets"), **meta)
     elif name == "attention":
         q, k, v, *added = tensors
         mask = added[0] if added else meta.pop("mask", None)
@@ -79,6 +88,7 @@ def split(request, monkeypatch):
     """So many elements a block, so many threads; all work is worth splitting."""
     block, threads = request.param
     monkeypatch.setattr(blocks, "BLOCK", block)
+    monkeypatch.setattr(cpu.losses, "CLASSES", max(1, block // 16))
     monkeypatch.setattr(scores, "SCORES", block)
     monkeypatch.setattr(scores, "POSITIONS", max(1, block // 8))
     monkeypatch.setattr(backend, "WORTH_SPLITTING", -1)
@@ -87,7 +97,7 @@ def split(request, monkeypatch):
     backend.set_threads(1)
 
 
-@pytest.mark.parametrize("strategy", [linears, norms, gelus, losses, attentions])
+@pytest.mark.parametrize("strategy", [linears, norms, gelus, losses, heads, attentions])
 def test_blocks_tiles_and_threads_change_no_number(strategy, split):
     @few
     @given(layer=strategy(), seed=st.integers(0, 99), dtype=st.sampled_from([np.float64, np.float32]))
