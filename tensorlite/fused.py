@@ -12,15 +12,15 @@ from .kernels.cpu.blocks import serves
 from .primitive import fused, publish
 
 __all__ = [
-    "cross_entropy", "dropout", "embedding", "gelu", "layer_norm", "linear", "linear_cross_entropy", "log_softmax", "mse_loss", "relu",
-    "rms_norm", "scaled_dot_product_attention", "silu", "softmax",
+    "cross_entropy", "dropout", "embedding", "gelu", "layer_norm", "linear", "linear_cross_entropy", "log_softmax",
+    "mse_loss", "relu", "rms_norm", "scaled_dot_product_attention", "silu", "softmax",
 ]  # fmt: skip
 
 # fmt: off
 linear               = fused(layers.linear,               spec.linear,               serves=layers.serves_linear)                                            .vjp(layers.linear_vjp)
 embedding            = fused(layers.embedding,            spec.embedding,            serves=serves)                                                          .vjp(layers.embedding_vjp)
 layer_norm           = fused(layers.layer_norm,           spec.layer_norm,           serves=serves,                             keeps=("mean", "rstd"))      .vjp(layers.layer_norm_vjp)
-gelu                 = fused(layers.gelu,                 spec.gelu,                 serves=layers.serves_gelu,                 keeps=("slope",))            .vjp(layers.gelu_vjp)
+gelu                 = fused(layers.gelu,                 spec.gelu,                 serves=layers.serves_gelu)                                              .vjp(layers.gelu_vjp)
 attention            = fused(scores.attention,            spec.attention,            serves=serves,                             keeps=("weights",))          .vjp(scores.attention_vjp)
 cross_entropy        = fused(losses.cross_entropy,        spec.cross_entropy,        serves=losses.serves_cross_entropy,        keeps=("p", "scale", "rows", "classes")).vjp(losses.cross_entropy_vjp)
 linear_cross_entropy = fused(losses.linear_cross_entropy, spec.linear_cross_entropy, serves=losses.serves_linear_cross_entropy, keeps=("exps", "shares", "valid", "scale")).vjp(losses.linear_cross_entropy_vjp)

@@ -116,37 +116,43 @@ def serves_gelu(x, *, approximate="tanh") -> bool:
 
 
 def gelu(x, *, approximate="tanh"):
-    """0.5 x (1 + t), t = tanh(a (x + c x^3)); kept is its derivative (1 + t)/2 (1 + a x (1 + 3 c x^2) (1 - t))."""
+    """x s, with s = (1 + tanh(a x (1 + c x^2))) / 2."""
     flat = x.reshape((-1, 1))  # (..., C) -> (N, 1)
-    out, slope = np.empty((2, flat.size, 1), x.dtype)
+    out = np.empty(flat.shape, x.dtype)
 
-    def block(part: slice) -> None:
-        _gelu(flat[part, 0], out[part, 0], slope[part, 0], scratch(0, (part.stop - part.start,), x.dtype))
+    def forward(part: slice) -> None:
+        xs, s = flat[part], out[part]
+        np.multiply(xs, xs, out=s)
+        s *= _A * _C
+        s += _A
+        s *= xs
+        np.tanh(s, out=s)
+        s += 1
+        s *= 0.5
+        s *= xs
 
-    by_rows(block, flat, cost=1.5)
-    return out.reshape(x.shape), {"slope": slope.reshape(x.shape)}  # (N, 1) -> (..., C)
-
-
-def _gelu(x, out, slope, t):
-    np.multiply(x, x, out=slope)
-    np.multiply(slope, _A * _C, out=t)
-    t += _A
-    t *= x
-    np.tanh(t, out=t)
-    np.subtract(1, t, out=out)
-    slope *= 3 * _A * _C
-    slope += _A
-    slope *= x
-    slope *= out
-    slope += 1
-    t += 1
-    t *= 0.5
-    slope *= t
-    np.multiply(x, t, out=out)
+    by_rows(forward, flat, cost=1.0)
+    return out.reshape(x.shape)  # (N, 1) -> (..., C)
 
 
-def gelu_vjp(g, needs, slope):
-    out, rows = np.empty(g.shape, g.dtype), as_rows(g)
-    into, slopes = as_rows(out), as_rows(slope)
-    by_rows(lambda part: np.multiply(rows[part], slopes[part], out=into[part]), rows, cost=0.3)
-    return (out,)
+def gelu_vjp(g, needs, x, out):
+    """g (s + k - k s), with s = out / x and k = 2 a out (1 + 3 c x^2): the layer that follows keeps `out` anyway."""
+    shape = x.shape
+    g, x, out = (array.reshape((-1, 1)) for array in (g, x, out))  # (..., C) -> (N, 1)
+    dx = np.empty(x.shape, x.dtype)
+
+    def backward(part: slice) -> None:
+        xs, y, k = x[part], out[part], dx[part]
+        s = scratch(0, xs.shape, x.dtype)
+        np.divide(y, xs, out=s)
+        np.copyto(s, 0.5, where=xs == 0)
+        np.multiply(xs, xs, out=k)
+        k *= 6 * _A * _C
+        k += 2 * _A
+        k *= y
+        k *= np.subtract(1, s, out=scratch(1, xs.shape, x.dtype))
+        k += s
+        k *= g[part]
+
+    by_rows(backward, x, cost=1.0)
+    return (dx.reshape(shape),)  # (N, 1) -> (..., C)
