@@ -33,6 +33,7 @@ PROOFS: dict[str, list[str]] = {
         "ops.py: _matmul_by_y: x.ndim > 2  ->  x.ndim != x.ndim",
         "ops.py: _matmul_by_y: 2  ->  3 (place 2)",
     ],
+    "only its dtype is asked for": ["ops.py: _share_among: g  ->  0 * g + 1"],
     "to add to zeros is to set, where no place comes twice": [
         "ops.py: _scatter_add: if _has_arrays(index)  ->  if True",
         "ops.py: _has_arrays: is_array(i) and i.dtype.kind in 'iu'  ->  is_array(i)",

@@ -58,6 +58,11 @@ QUIETLY = [
     "addopts=",
     "--capture=no",
 ]
+TABLE = """# Mutants of the derivative rules, and what became of them
+
+`python -m tests.mutate --table tests/mutants.md`; which test killed which mutant is in `mutants.jsonl`, why some cannot
+be killed in `equivalent.py`. Named in the last column: the three tests that killed most.
+"""
 SETTINGS = "_hypothesis_internal_use_settings"
 SECONDS = 20  # of the processor's time: a test that takes longer is stuck
 
@@ -221,7 +226,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.mutate", description=__doc__.partition("\n")[0])
     parser.add_argument("--only", default="", help="only mutants whose file, op or change contains this")
     parser.add_argument("--tests", default="", help="only tests that match (pytest's -k): who survives is not yet free")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count())
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="how many at once; 0: only the table")
     parser.add_argument("--results", type=Path, default=ROOT / "tests" / "mutants.jsonl", help="verdicts, old and new")
     parser.add_argument("--calls", type=Path, help="who calls what: kept there for later runs")
     parser.add_argument("--table", type=Path, help="write the score of each op there, in Markdown")
@@ -246,51 +251,51 @@ def main() -> int:
             verdicts[mutant.key, mutant.hash] = {"key": mutant.key, "hash": mutant.hash, "killer": killer}
             with options.results.open("a") as file:
                 file.write(json.dumps(verdicts[mutant.key, mutant.hash]) + "\n")
-            print(f"{mutant.key}\n    {state(mutant, killer)} ({seconds:.1f} s)", flush=True)
+            print(f"{mutant.key}\n    {state(mutant, verdicts[mutant.key, mutant.hash])} ({seconds:.1f} s)", flush=True)
 
-        if wanted:
+        if wanted and options.jobs:
             files = [f"tests/test_{name}.py" for name in SUITE]
             pytest.main([*QUIETLY, "-k", options.tests, *files], [Judge(root, wanted, options, said)])
-    for m in everything:
-        if m.key in EQUIVALENT:
-            verdicts[m.key, m.hash] = {"key": m.key, "hash": m.hash, "killer": ""}
-    found = [(m, verdicts[m.key, m.hash]["killer"]) for m in everything if (m.key, m.hash) in verdicts]
-    if not options.only and len(found) == len(everything):  # one line a mutant, in the order of the code
-        options.results.write_text("".join(json.dumps(verdicts[m.key, m.hash]) + "\n" for m in everything))
-    survivors = [mutant for mutant, killer in found if state(mutant, killer) == "SURVIVED"]
-    for mutant in survivors:
-        print(f"SURVIVED {mutant.key}  (line {mutant.line})")
-    table = score(found)
-    print(table)
+    found = [(m, state(m, verdicts.get((m.key, m.hash)))) for m in everything]
+    if not options.only:  # one line a mutant, in the order of the code
+        kept = [verdicts[m.key, m.hash] for m in everything if (m.key, m.hash) in verdicts]
+        options.results.write_text("".join(json.dumps(verdict) + "\n" for verdict in kept))
+    print(*[f"{is_} {mutant.key}  (line {mutant.line})" for mutant, is_ in found if is_ == "SURVIVED"], sep="\n")
+    print(table := score(found))
     if options.table:
-        options.table.write_text(table)
-    return bool(survivors) or len(found) < len(everything)
+        options.table.write_text(f"{TABLE}\n{table}")
+    return int(any(is_ in ("SURVIVED", "not judged") for _, is_ in found))
 
 
 def lines(file: Path) -> list[dict]:
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
-def state(mutant: Mutant, killer: str) -> str:
-    if killer:
-        return f"killed by {killer}"
-    return f"equivalent: {EQUIVALENT[mutant.key]}" if mutant.key in EQUIVALENT else "SURVIVED"
+def state(mutant: Mutant, verdict: dict | None) -> str:
+    if verdict and verdict["killer"]:
+        return f"killed by {verdict['killer']}"
+    if mutant.key in EQUIVALENT:
+        return f"equivalent: {EQUIVALENT[mutant.key]}"
+    return "SURVIVED" if verdict else "not judged"
 
 
 def score(found: list[tuple[Mutant, str]]) -> str:
-    """The table: for each op how many mutants were killed, and by which tests."""
-    rows = ["| file | op | mutants | killed | equivalent | survived | killed by |", "|---|---|--:|--:|--:|--:|---|"]
+    """The table: what became of the mutants of each op, and the tests that killed most of them."""
+    rows = [
+        "| file | op | mutants | killed | equivalent | survived | not judged | killed by |",
+        "|---|---" + "|--:" * 5 + "|---|",
+    ]
     groups: dict[tuple, list] = {}
-    for mutant, killer in found:
-        groups.setdefault(("**all**", ""), []).append((mutant, killer))
-        groups.setdefault((mutant.file, ""), []).append((mutant, killer))
-        groups.setdefault((mutant.file, mutant.op), []).append((mutant, killer))
-    for (file, op), group in groups.items():
-        states = Counter(state(mutant, killer).partition(" ")[0].strip(":") for mutant, killer in group)
-        tests = Counter(killer.partition("::")[2].partition("[")[0] or killer for _, killer in group if killer)
-        by = ", ".join(f"{test} {n}" for test, n in tests.most_common(3)) if op else ""
-        counts = [len(group), states["killed"], states["equivalent"], states["SURVIVED"]]
-        rows.append(" | ".join(["| " + file, op, *map(str, counts), by + " |"]))
+    for mutant, is_ in found:
+        for group in (("**all**", ""), (mutant.file, ""), (mutant.file, mutant.op)):
+            groups.setdefault(group, []).append(is_)
+    for (file, op), states in groups.items():
+        counts = [sum(is_.startswith(word) for is_ in states) for word in ("killed", "equivalent", "SURVIVED", "not")]
+        killers = Counter(
+            is_.removeprefix("killed by ").rpartition("::")[2].partition("[")[0] for is_ in states if "killed" in is_
+        )
+        by = ", ".join(f"{test} {n}" for test, n in killers.most_common(3)) if op else ""
+        rows.append(f"| {file} | {op} | {len(states)} | {' | '.join(map(str, counts))} | {by} |")
     return "\n".join(rows) + "\n"
 
 
