@@ -12,7 +12,8 @@ from ...backend import in_parts, scratch
 from ...primitive import unbroadcast
 from .blocks import sum_columns
 
-SCORES = 1 << 17  # of a tile, about: they stay in a core's cache
+SCORES = 1 << 18  # of a tile, about: they stay in a core's cache
+PIECES = 2  # at least, where there are as many texts and heads: work for that many threads
 POSITIONS = 64  # of a tile of causal attention: fewer save more scores that nobody may see, and waste more of BLAS
 
 
@@ -38,9 +39,9 @@ def _tiles(B: int, H: int, T: int, S: int, is_causal: bool) -> list[list[_Tile]]
     Positions that may not see the later keys have no scores for them, which saves up to half of all work.
     """
     rows = max(1, min(T, POSITIONS if is_causal else SCORES // max(1, S)))
-    groups = max(1, round(H * rows * S / SCORES))
+    groups = max(1, round(H * rows * S / SCORES), PIECES // max(1, B))
     heads = max(1, -(-H // groups))
-    texts = max(1, SCORES // max(1, H * rows * S))
+    texts = max(1, min(SCORES // max(1, H * rows * S), B // PIECES))
     pieces, at = [], 0
     for b, h in itertools.product(range(0, B, texts), range(0, H, heads)):
         of = slice(b, min(b + texts, B)), slice(h, min(h + heads, H))
