@@ -260,7 +260,7 @@ model.load_state_dict(io.load(options.out / "spam.safetensors"))
 assert classify("You are the winner of a free holiday") == before
 
 # %% [markdown]
-# **Exercises 6.1, 6.2 and 6.3.** Other choices, each trained as long: padded to a longer row (the last position then
+# **Exercises 6.1, 6.2 and 6.3.** Other choices, each trained for two epochs: padded to a longer row (the last position then
 # sees mostly padding), all layers instead of the last block, the first position instead of the last. The first position
 # has seen one token when the mask is causal, so from it little can be told.
 
@@ -271,7 +271,7 @@ def variant(name: str, position: str = "last", layers: str | None = None, length
     model = make_model(position, layers, length)
     variants = make_loaders(length)
     tl.manual_seed(123)
-    train(variants, options.steps, RATE, quiet=True)
+    train(variants, min(options.steps, 260), RATE, quiet=True)
     print(f"   {name:<28} test accuracy {judge(variants['test'])[1]:.2%}")
 
 
