@@ -294,6 +294,35 @@ def test_frozen_weights_do_not_change_and_get_no_gradient(tmp_path, base, layers
     )
 
 
+def recorded(model: Classifier) -> tuple[int, int]:
+    """How many ops a loss remembers, and how many bytes of arrays they keep that are no weights."""
+    idx, labels = tl.randint(0, 20, (4, 6)), tl.tensor([0, 1, 0, 1])
+    loss = Classification.loss(model, (idx, [6] * 4, labels))
+    own, kept, seen, stack = {id(p.data) for p in model.parameters()}, {}, set(), [loss.node]
+    while stack:
+        node = stack.pop()
+        if id(node) in seen or not hasattr(node, "saved"):  # a leaf is no op
+            continue
+        seen.add(id(node))
+        stack += [parent for parent in node.parents if parent is not None]
+        kept |= {id(x): x.nbytes for x in node.saved if isinstance(x, np.ndarray) and id(x) not in own}
+    return len(seen), sum(kept.values())
+
+
+@pytest.mark.parametrize("layers", ["head", "last-block", "last-2", "all"])
+def test_nothing_is_kept_for_what_lies_below_all_that_learns(layers):
+    """Four blocks more below do not add an op or a byte, unless they learn."""
+    sizes = []
+    for blocks in (3, 7):
+        tl.manual_seed(0)
+        model = Classifier(replace(SHAPE, n_layer=blocks), 2, "last")
+        classify.choose_layers(model, ClassifyConfig(layers=layers))
+        sizes.append(recorded(model))
+    assert (sizes[0] == sizes[1]) == (layers != "all")
+    if layers == "head":
+        assert sizes[0][1] < 4 * 6 * 8 * 4  # less than the features of all positions: those of one, and indices
+
+
 # ----- a run ------------------------------------------------------------------------------------------------------
 
 
