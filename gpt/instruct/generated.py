@@ -1,7 +1,8 @@
 """Instructions that small models can learn: made by rule, as many as you like, with answers that are right or wrong.
 
-One idea: exact match means something only on what was never seen. Words are strings of random letters or syllables,
-so a test word is in no training entry; the pairs of numbers in test sums are in no training sum. Opposites are a finite
+One idea: exact match means something only on what was never seen. Words are strings of random letters or syllables: a
+word that is asked about in testing is asked about nowhere in training, forwards or backwards (it may happen to be an
+English word of the list of opposites). The pairs of numbers in test sums are in no training sum. Opposites are a finite
 list: of them only the combination of word and phrasing is unseen, and every word was trained on in others.
 
 What it refuses is to be a measure of language: there are five kinds, and a few ways to ask for each.
@@ -22,7 +23,7 @@ OPPOSITES = (
 )
 PAIRS = dict(pair.split(" ") for pair in OPPOSITES.split(", "))
 ANTONYMS = PAIRS | {b: a for a, b in PAIRS.items()}
-LARGEST = 99  # in sums
+LARGEST = 99, 9  # numbers of a sum
 
 
 class Kind(NamedTuple):
@@ -65,7 +66,7 @@ def make(count: int = 20_000, seed: int = 0) -> Split:
     random = Random(seed)
     sizes = int(count * 0.85), int(count * 0.1)
     cuts = (*sizes, count - sum(sizes))
-    sums = [f"{a} + {b}" for a in range(LARGEST + 1) for b in range(LARGEST + 1)]
+    sums = [f"{a} + {b}" for a in range(LARGEST[0] + 1) for b in range(LARGEST[1] + 1)]
     asked = [(x, phrasing) for x in ANTONYMS for phrasing in KINDS["opposites"].phrasings]
     random.shuffle(sums)
     random.shuffle(asked)
@@ -85,10 +86,10 @@ def _cut(items: Sequence) -> tuple[Sequence, Sequence, Sequence]:
 
 
 def _words(random: Random, count: int, seen: set[str]) -> list[str]:
-    """Different words of 3 to 8 letters, not in `seen` from either end: half of them syllables, half any letters."""
+    """Different words of 3 to 7 letters, not in `seen` from either end: half of them syllables, half any letters."""
     words: dict[str, None] = {}
     while len(words) < count:
-        length = random.randint(3, 8)
+        length = random.randint(3, 7)
         if random.random() < 0.5:
             word = "".join(random.choices("abcdefghijklmnopqrstuvwxyz", k=length))
         else:
