@@ -260,9 +260,9 @@ model.load_state_dict(io.load(options.out / "spam.safetensors"))
 assert classify("You are the winner of a free holiday") == before
 
 # %% [markdown]
-# **Exercises 6.1, 6.2 and 6.3.** Other choices, each trained for two epochs: padded to a longer row (the last position then
-# sees mostly padding), all layers instead of the last block, the first position instead of the last. The first position
-# has seen one token when the mask is causal, so from it little can be told.
+# **Exercises 6.1, 6.2 and 6.3.** Other choices, each trained for two epochs: padded to a longer row (the last position
+# then sees mostly padding), all layers instead of the last block, the first position instead of the last. The first
+# position has seen one token when the mask is causal, so from it little can be told.
 
 
 # %%

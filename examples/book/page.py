@@ -23,7 +23,7 @@ OUT = Path(tempfile.gettempdir(), "tensorlite-book")
 NUMBER = re.compile(r"[-+]?(?:\d[\d,]*\.?\d*|\.\d+)(?:e[-+]?\d+)?")
 IN_NOTEBOOK = "ipykernel" in sys.modules
 
-NOISE = 1e-6  # relative: what the order of a float32 sum may change; it can tip a digit on the edge of rounding
+NOISE = 2e-6  # of the largest number: what the order of float32 sums may change; it can tip a digit on the edge
 
 rows: list[tuple[str, str]] = []  # (sign, name) of every comparison so far
 
@@ -33,7 +33,7 @@ def compare(name: str, ours, page: str) -> bool:
 
     `ours` is a text, a number, or any nesting of numbers (lists, Tensors); `page` is a text, in which numbers stand
     apart by spaces: "0.3190 0.4858", "7.45e-05", "163,009,536". On the edge is what lies within half of the page's last
-    digit and one millionth of the number, which is as much as float32 can promise.
+    digit and two millionths of the row's largest number, which is as much as float32 can promise.
     """
     if isinstance(ours, str):
         sign, shown, theirs, note = "==" if ours == page else "!=", repr(ours), repr(page), ""
@@ -46,7 +46,7 @@ def compare(name: str, ours, page: str) -> bool:
         pairs = list(zip(texts, printed, apart, strict=True))
         if all(number(text) == number(other) for text, other, _ in pairs):
             sign = "=="
-        elif all(distance <= edge(other) for _, other, distance in pairs):
+        elif all(distance <= edge(other, max(abs(number(text)) for text in printed)) for _, other, distance in pairs):
             sign = "~="
         else:
             sign = "!="
@@ -87,12 +87,12 @@ def number(text: str) -> float:
     return float(text.replace(",", ""))
 
 
-def edge(printed: str) -> float:
+def edge(printed: str, largest: float) -> float:
     """How far from the `printed` number one may be and still have computed it."""
     if decimals(printed) == 0 and "e" not in printed:
         return 0.0  # a count
     power = int(printed.partition("e")[2] or 0) - decimals(printed)
-    return 0.5 * 10**power + NOISE * abs(number(printed))
+    return 0.5 * 10**power + NOISE * largest
 
 
 def summary() -> None:
@@ -120,7 +120,7 @@ def data(name: str) -> Path:
 
 def tokenizer() -> BPETokenizer:
     """GPT-2's."""
-    return gpt2(data("gpt2-tokenizer").parent if os.environ.get("TENSORLITE_DATA") else fetch("gpt2-tokenizer"))
+    return gpt2(os.environ.get("TENSORLITE_DATA") or fetch("gpt2-tokenizer"))
 
 
 def picture(figure: Figure, name: str, out: Path) -> None:
