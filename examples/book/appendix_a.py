@@ -6,6 +6,7 @@
 #     python examples/book/appendix_a.py
 
 # %%
+import timeit
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -174,6 +175,16 @@ compare("accuracy, training and test", [accuracy(train_loader), accuracy(test_lo
 
 # %%
 compare("parameters", model.num_parameters(), "752")
+
+# %% [markdown]
+# **Exercises A.1, A.2 and A.4.** What is installed, and is there a GPU? `gpt doctor` says so in a table. How long does a
+# product of two matrices take? On a GPU the small one would mostly wait for its start.
+
+# %%
+for sizes in ((100, 200, 300), (1000, 2000, 300)):
+    a, b = tl.rand(*sizes[:2]), tl.rand(*sizes[1:])
+    fastest = min(timeit.repeat(lambda a=a, b=b: a @ b, number=5, repeat=5)) / 5
+    print(f"   {a.shape} times {b.shape}: {1e6 * fastest:,.0f} microseconds")
 
 # %% [markdown]
 # ## A.8 Saving and loading
