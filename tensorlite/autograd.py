@@ -144,7 +144,8 @@ def _walk(output: Variable, g, targets: set | None, keep: bool, record: bool) ->
     """Pull `g` back through the graph, newest node first; return (target, gradient, owned) of every target reached.
 
     Without `targets` they are all leaves; with them, only paths that lead to one are walked. A gradient that arrives
-    first is borrowed, unless a leaf gets what its rule just made; a sum is owned, and later ones add in place.
+    first is borrowed, unless a leaf gets what its rule just made; a sum is owned, and later ones add in place. The
+    second is added to what its rule made, where that is nobody else's.
     """
     root = output.node or output
     oldest = min([node.order if isinstance(node, Node) else -1 for node in targets or ()], default=-1)
@@ -170,6 +171,10 @@ def _walk(output: Variable, g, targets: set | None, keep: bool, record: bool) ->
                     owned.add(parent)
             elif parent in owned:
                 grads[parent] += piece
+            elif not record and _fresh(piece, g, node.saved, pieces):
+                piece += grads[parent]
+                grads[parent] = piece
+                owned.add(parent)
             else:
                 grads[parent] = grads[parent] + piece
                 if not record:
