@@ -126,6 +126,7 @@ def test_more_defaults_of_losses_and_random_layers(layers):
         (lambda F: F.layer_norm(t(), t(np.ones(1))), ValueError, r"layer_norm: weight and bias must have shape \(3,\)"),
         (lambda F: F.layer_norm(t(), t(np.ones(3)), t(np.ones(1))), ValueError, "layer_norm: weight and bias"),
         (lambda F: F.rms_norm(t(), t(np.ones(1))), ValueError, "rms_norm: weight and bias"),
+        (lambda F: F.linear(t(), t(np.ones(3))), IndexError, "axis 1 is out of range for 1 dimensions"),
     ],
 )  # fmt: skip
 def test_what_a_layer_refuses(layers, call, error, sentence):
