@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -126,3 +127,15 @@ def test_compare(page, capsys, ours, theirs, sign):
 def test_compare_wants_a_number_for_each(page):
     with pytest.raises(ValueError, match="'it': 2 numbers were computed, 1 are on the page"):
         page.compare("it", [1.0, 2.0], "1.0")
+
+
+def test_in_a_notebook_the_options_are_their_defaults(page, monkeypatch):
+    @dataclass
+    class Options:
+        steps: int = 3
+
+    monkeypatch.setattr(sys, "argv", ["kernel", "--steps", "5"])
+    assert page.options(Options).steps == 5
+    monkeypatch.setattr(page, "IN_NOTEBOOK", True)
+    monkeypatch.setattr(sys, "argv", ["kernel", "-f", "/some/kernel.json"])
+    assert page.options(Options).steps == 3

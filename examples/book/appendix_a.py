@@ -177,8 +177,8 @@ compare("accuracy, training and test", [accuracy(train_loader), accuracy(test_lo
 compare("parameters", model.num_parameters(), "752")
 
 # %% [markdown]
-# **Exercises A.1, A.2 and A.4.** What is installed, and is there a GPU? `gpt doctor` says so in a table. How long does a
-# product of two matrices take? On a GPU the small one would mostly wait for its start.
+# **Exercises A.1, A.2 and A.4.** What is installed, and is there a GPU? `gpt doctor` says so in a table. How long does
+# a product of two matrices take? On a GPU the small one would mostly wait for its start.
 
 # %%
 for sizes in ((100, 200, 300), (1000, 2000, 300)):
