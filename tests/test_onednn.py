@@ -110,8 +110,10 @@ def test_threads_share_nothing(monkeypatch):
         return onednn.matmul(*onednn.operands(*pair), np.empty((len(pair[0]), pair[1].shape[1]), np.float32))
 
     alone = [multiply(pair) for pair in pairs]
+    wide = normal(50, 90)[:, 7:71]
     try:
         backend.set_threads(3)
+        np.testing.assert_array_equal(onednn.rounded(wide), onednn.rounded(wide, split=False))
         with ThreadPoolExecutor(4) as pool:
             together = list(pool.map(multiply, pairs * 5))
     finally:

@@ -84,6 +84,14 @@ def test_waiting_on_windows(tmp_path, windows, monkeypatch):
         assert second.read() == "123"
 
 
+def test_a_lock_moves_nobodys_place_in_the_file(tmp_path, windows):
+    (tmp_path / "lock").write_bytes(b"ab")
+    with open(tmp_path / "lock", "rb+", buffering=0) as file:
+        assert file.read(1) == b"a"
+        assert system.lock(file)
+        assert file.read(1) == b"b"
+
+
 def test_what_is_synced(tmp_path, windows, monkeypatch):
     """Windows opens no directory, and syncs a file only where it may write to it."""
     opened, real = [], os.open
