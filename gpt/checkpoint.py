@@ -326,12 +326,12 @@ def load_model(run: Path, device: str | None = None) -> tuple[GPT, tokenizers.To
     tokenizer = tokenizers.load(folder / "tokenizer.json")
     if tokenizer.vocab_size != config.vocab_size:
         raise ValueError(f"{run}: the tokenizer has {tokenizer.vocab_size} tokens, the model {config.vocab_size}")
-    model = GPT(config)
+    model = GPT.blank(config)
     if adapters := description.get("lora"):
         lora.apply(model, **adapters)
-    model.load_state_dict(io.load(folder / "model.safetensors", device))
+    model.load_state_dict(io.entries(folder / "model.safetensors"))
     if adapters:
         lora.merge(model)
         for p in model.parameters():
             p.requires_grad = True  # it is a plain model now, and may learn
-    return model.eval(), tokenizer
+    return (model if device is None else model.to(device)).eval(), tokenizer

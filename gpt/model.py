@@ -9,7 +9,8 @@ One class is the book's GPT and OpenAI's GPT-2 (Radford et al., "Language models
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import tensorlite as tl
 from tensorlite import Tensor, fused, nn
@@ -36,6 +37,14 @@ class GPT(nn.Module):
         self.checkpoint_blocks = False  # in training: keep no activations of the blocks, compute them again
         if config.init == "gpt2":
             self.draw_as_gpt2()
+
+    @classmethod
+    def blank(cls, config: GPTConfig) -> Self:
+        """One whose weights are loaded next: nothing is drawn, which takes longer than loading."""
+        with nn.undrawn():
+            model = cls(replace(config, init="torch"))
+        model.config = config
+        return model
 
     def forward(self, idx: Tensor, targets: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Token ids (B, T) -> logits (B, T, V) and, where targets (B, T) are given, the mean cross-entropy, else None.

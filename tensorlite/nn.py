@@ -10,6 +10,7 @@ a module has), Modules hidden in a list, a Tensor in a Parameter's place, and a 
 shape and dtype.
 """
 
+import contextvars
 import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -19,7 +20,8 @@ import numpy as np
 
 from . import fused as F
 from . import ops
-from .backend import DEVICES, device_of, is_array, is_floating, to_device
+from .autograd import setting
+from .backend import DEVICES, device_of, float32, is_array, is_floating, to_device
 from .random import Generator, default_generator
 from .tensor import Tensor, ones, tensor, zeros
 
@@ -153,12 +155,13 @@ class Module:
         """The Parameters by name, detached. They share memory with the module: clone what shall stay as it is."""
         return {name: p.detach() for name, p in self.named_parameters()}
 
-    def load_state_dict(self, state: Mapping[str, Tensor], strict: bool = True) -> tuple[list[str], list[str]]:
+    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> tuple[list[str], list[str]]:
         """Copy `state` into the Parameters, in place: they stay the same objects, tied ones stay tied.
 
         Everything is looked at before anything is copied. A wrong shape or dtype anywhere, and with `strict` a
         missing or an unexpected name, raises one ValueError that lists them all. Returns the missing and the
-        unexpected names (both empty when strict). From another device, values are moved.
+        unexpected names (both empty when strict). From another device, values are moved. `state` may have entries of
+        files (io.entries) for Tensors: they are read one at a time.
         """
         own = dict(self.named_parameters())
         values = {name: x.data if isinstance(x, Tensor) else x for name, x in state.items()}
@@ -173,7 +176,8 @@ class Module:
             raise ValueError(f"this state does not fit {type(self).__name__}:\n  " + "\n  ".join(problems))
         for name, p in own.items():
             if name in values:
-                p.data[...] = to_device(values[name], p.device)
+                value = values[name].read().data if hasattr(values[name], "read") else values[name]
+                p.data[...] = to_device(value, p.device)
                 p.changed()
         return missing, unexpected
 
@@ -233,9 +237,17 @@ def misfit(value, place: Tensor) -> str:
 # ----- layers -----------------------------------------------------------------------------------------------------
 
 
-def _born(values: np.ndarray) -> Parameter:
+_undrawn = contextvars.ContextVar("undrawn", default=False)
+
+
+def undrawn():
+    """`with undrawn():` layers start with zeros and draw no numbers: for a model whose weights are loaded next."""
+    return setting(_undrawn, True)
+
+
+def _born(draw: Callable[[tuple[int, ...]], np.ndarray], shape: tuple[int, ...]) -> Parameter:
     """A Parameter of freshly drawn values, on the default device."""
-    return Parameter(to_device(values, None))
+    return Parameter(to_device(np.zeros(shape, float32) if _undrawn.get() else draw(shape), None))
 
 
 def _check_sizes(layer: Module, **sizes: int) -> None:
@@ -253,9 +265,10 @@ class Linear(Module):
     def __init__(self, in_features: int, out_features: int, bias: bool = True, generator: Generator | None = None):
         _check_sizes(self, in_features=in_features, out_features=out_features)
         self.in_features, self.out_features = in_features, out_features
-        draw, bound = (generator or default_generator).uniform, 1 / math.sqrt(in_features)
-        self.weight = _born(draw(-bound, bound, (out_features, in_features)))
-        self.bias = _born(draw(-bound, bound, out_features)) if bias else None
+        bound = 1 / math.sqrt(in_features)
+        draw = functools.partial((generator or default_generator).uniform, -bound, bound)
+        self.weight = _born(draw, (out_features, in_features))
+        self.bias = _born(draw, (out_features,)) if bias else None
 
     def forward(self, x):
         return F.linear(x, self.weight, self.bias)
@@ -270,7 +283,7 @@ class Embedding(Module):
     def __init__(self, num_embeddings: int, embedding_dim: int, generator: Generator | None = None):
         _check_sizes(self, num_embeddings=num_embeddings, embedding_dim=embedding_dim)
         self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim
-        self.weight = _born((generator or default_generator).randn((num_embeddings, embedding_dim)))
+        self.weight = _born((generator or default_generator).randn, (num_embeddings, embedding_dim))
 
     def forward(self, idx):
         return F.embedding(self.weight, idx)

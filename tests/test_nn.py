@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import tensorlite as tl
-from tensorlite import nn
+from tensorlite import io, nn
 
 
 def values(*shape: int) -> np.ndarray:
@@ -309,3 +309,21 @@ def test_modules_hidden_in_a_list_are_found(hide):
 def test_bad_input_is_named(make, message):
     with pytest.raises((ValueError, TypeError, AttributeError), match=message):
         make()
+
+
+def test_undrawn_layers_take_no_random_numbers_and_load_from_a_file_entry_by_entry(tmp_path):
+    tl.manual_seed(3)
+    drawn = nn.Sequential(nn.Linear(3, 4), nn.Embedding(5, 2), nn.LayerNorm(4))
+    io.save(tmp_path / "weights.safetensors", drawn.state_dict())
+    before = tl.default_generator.state_dict()
+    with nn.undrawn():
+        empty = nn.Sequential(nn.Linear(3, 4), nn.Embedding(5, 2), nn.LayerNorm(4))
+    assert tl.default_generator.state_dict() == before
+    assert not empty.state_dict()["0.weight"].numpy().any()
+    empty.load_state_dict(io.entries(tmp_path / "weights.safetensors"))
+    for name, p in drawn.state_dict().items():
+        np.testing.assert_array_equal(empty.state_dict()[name].numpy(), p.numpy())
+    with pytest.raises(ValueError, match=r"0\.weight: shape \(4, 2\) is needed, not \(4, 3\)"):
+        nn.Sequential(nn.Linear(2, 4), nn.Embedding(5, 2), nn.LayerNorm(4)).load_state_dict(
+            io.entries(tmp_path / "weights.safetensors")
+        )

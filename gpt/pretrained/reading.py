@@ -54,8 +54,7 @@ def load(folder: str | Path) -> GPT:
     In memory are the model and one Tensor. Errors as `find`.
     """
     source = find(Path(folder))
-    model = GPT(replace(source.config, init="torch"))  # GPT-2's own first values would need room for their drawing
-    model.config = source.config
+    model = GPT.blank(source.config)
     for name, parameter in model.named_parameters():
         parameter.data[...] = source.read(name).data
         parameter.changed()
