@@ -38,5 +38,25 @@ PROOFS: dict[str, list[str]] = {
         "ops.py: _scatter_add: if _has_arrays(index)  ->  if True",
         "ops.py: _has_arrays: is_array(i) and i.dtype.kind in 'iu'  ->  is_array(i)",
     ],
+    "a gradient that nobody needs is computed, and thrown away": [
+        "kernels/cpu/layers.py: linear_vjp: len(needs) > 2 and needs[2]  ->  len(needs) > 2",
+        "kernels/cpu/layers.py: layer_norm_vjp: np.empty(rows.shape, x.dtype) if needs[0] else None"
+        "  ->  np.empty(rows.shape, x.dtype)",
+        "kernels/cpu/layers.py: layer_norm_vjp: sum_rows(np.multiply(g_part, z, out=work)) if needs[1] else None"
+        "  ->  sum_rows(np.multiply(g_part, z, out=work))",
+        "kernels/cpu/layers.py: layer_norm_vjp: sum_rows(g_part) if needs[2] else None  ->  sum_rows(g_part)",
+    ],
+    "an estimate of time: it decides how work is split, which changes no number (test_kernels.py)": [
+        "kernels/cpu/layers.py: layer_norm: 0.8  ->  1.8",
+        "kernels/cpu/layers.py: layer_norm: 0.8  ->  0.4",
+        "kernels/cpu/layers.py: layer_norm_vjp: 1.5  ->  2.5",
+        "kernels/cpu/layers.py: layer_norm_vjp: 1.5  ->  0.75",
+        "kernels/cpu/layers.py: gelu: 1.0  ->  2.0",
+        "kernels/cpu/layers.py: gelu_vjp: 1.0  ->  2.0",
+    ],
+    "scratch memory under another number, which nothing else uses there": [
+        "kernels/cpu/layers.py: layer_norm_vjp: 1  ->  2 (place 2)",
+        "kernels/cpu/layers.py: gelu_vjp: 1  ->  2 (place 4)",
+    ],
 }
 EQUIVALENT = {key: proof for proof, keys in PROOFS.items() for key in keys}

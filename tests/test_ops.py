@@ -154,6 +154,26 @@ def test_a_gradient_is_linear_in_the_incoming_one(row, data, seed):
         assert_equals(by_both.data, 2 * by_g.data - 3 * by_h.data)
 
 
+@pytest.mark.parametrize("row", DIFFERENTIABLE, ids=str)
+@few
+@given(data=st.data(), seed=SEEDS)
+def test_a_gradient_is_the_same_whoever_else_needs_one(row, data, seed):
+    shapes, meta = data.draw(row.inputs)
+    xs = data.draw(smooth(*shapes, **row.domain))
+    needs = data.draw(st.lists(st.booleans(), min_size=len(xs), max_size=len(xs)).filter(any))
+
+    def gradients(needs):
+        tensors = [tl.Tensor(x, requires_grad=need) for x, need in zip(xs, needs, strict=True)]
+        out = row.op(*tensors, **meta)
+        out.backward(incoming(out.shape, seed, out.dtype))
+        assert [x.grad is not None for x in tensors] == list(needs)
+        return [x.grad for x in tensors]
+
+    for some, every in zip(gradients(needs), gradients([True] * len(xs)), strict=True):
+        if some is not None:
+            assert_equals(some.data, every.data)
+
+
 # ----- nothing is left out ----------------------------------------------------------------------------------------
 
 
