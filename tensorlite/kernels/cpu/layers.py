@@ -55,6 +55,8 @@ def embedding_vjp(g, needs, weight_shape, idx):
 def layer_norm(x, weight=None, bias=None, *, eps=1e-5):
     check_last_axis("layer_norm", x, weight, bias)
     n, rows = x.shape[-1], as_rows(x)
+    if len(rows) == 1:
+        return _norm_of_one(x, weight, bias, eps)
     out, (mean, rstd) = np.empty(rows.shape, x.dtype), np.empty((2, len(rows), 1), x.dtype)
 
     def normalize(part: slice) -> None:
@@ -73,6 +75,21 @@ def layer_norm(x, weight=None, bias=None, *, eps=1e-5):
 
     by_rows(normalize, rows, cost=0.8)
     return out.reshape(x.shape), {"mean": mean, "rstd": rstd}  # (N, C) -> (..., C)
+
+
+def _norm_of_one(x, weight, bias, eps):
+    """The same for one row: mean and deviation are numbers. It is what generation asks for, token by token."""
+    mean = np.add.reduce(x, axis=None) / x.size
+    out = x - mean
+    flat = out.reshape(-1)
+    rstd = 1 / np.sqrt(flat @ flat / x.size + eps)
+    out *= rstd
+    if weight is not None:
+        out *= weight
+    if bias is not None:
+        out += bias
+    kept = np.array([[mean], [rstd]], x.dtype)
+    return out, {"mean": kept[:1], "rstd": kept[1:]}
 
 
 def layer_norm_vjp(g, needs, x, weight, mean, rstd):
