@@ -152,6 +152,11 @@ def units(name: str, place: ast.AST) -> Iterator[tuple[str, ast.FunctionDef | as
 def variants(source: str) -> Iterator[tuple]:
     """(op, unit, hash of the op, expression, its replacement, a function that makes the source of the whole file)."""
     tree = ast.parse(source)
+    for node in ast.walk(tree):  # of time: they decide how work is split, which changes no number (test_kernels.py)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "in_parts":
+            node.args[-1].estimate = True
+        elif isinstance(node, ast.keyword) and node.arg == "cost":
+            node.value.estimate = True
     for op, place in list(places(tree)):
         digest = hashlib.sha256(ast.unparse(place).encode()).hexdigest()[:10]
         owner = {id(n): unit for unit, function in units(op, place) for n in ast.walk(function)}
@@ -175,6 +180,8 @@ def expressions(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def decides_nothing(node: ast.AST) -> bool:
+    if getattr(node, "estimate", False):
+        return True
     match node:
         case ast.JoinedStr() | ast.Raise() | ast.If(body=[ast.Raise()], orelse=[]):
             return True
