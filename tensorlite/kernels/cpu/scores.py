@@ -122,13 +122,15 @@ def attention(q, k, v, keep=None, mask=None, *, is_causal=False, dropout_p=0.0, 
 def _of_one(q, k, v, scale):
     """The same for one position of each text, which sees all keys: what generation asks for, token by token."""
     w = np.matmul(k, (q * scale).swapaxes(-1, -2)).swapaxes(-1, -2)  # (..., 1, S)
-    top = w.max(axis=-1, keepdims=True)
-    if not np.isfinite(top).all():
+    top = np.maximum.reduce(w, axis=-1, keepdims=True)
+    finite = math.isfinite(np.add.reduce(top, axis=None))
+    if not finite:
         top[top == -np.inf] = 0
     w -= top
     np.exp(w, out=w)
     sums = sum_columns(w)
-    sums[sums == 0] = 1
+    if not finite:
+        sums[sums == 0] = 1
     w /= sums
     return w @ v, {"weights": w.reshape(-1)}
 
