@@ -112,3 +112,20 @@ def test_a_duel_from_end_to_end(monkeypatch, tmp_path):
     assert row["our_us"] > 0
     assert row["their_us"] > 0
     assert row["machine"]["torch"] == torch.__version__
+
+
+def test_the_recipe_from_end_to_end(monkeypatch, tmp_path):
+    """A turn of it: a target that everybody meets is met at the first look."""
+    monkeypatch.setitem(setup.SCHEDULE, "total", 50)
+    text, path = tmp_path / "text.txt", tmp_path / "found.json"
+    text.write_text("to be or not to be, that is the question\n" * 60)
+    program.main(
+        ["--time-to", "2.9", "--text", str(text), "--peers", "torch-fp32", "--threads", "1", "--json", str(path)]
+    )
+    (row,) = json.loads(path.read_text())["rows"]
+    for side in ("our", "their"):
+        ((step, seconds, loss),) = row[f"{side}_curve"]
+        assert step == 50
+        assert loss == row[f"{side}_loss_at_last"] < 2.9
+        assert seconds == row[f"{side}_seconds"] == row[f"{side}_seconds_in_all"]
+    assert row["times_as_fast"] == row["their_seconds"] / row["our_seconds"]
