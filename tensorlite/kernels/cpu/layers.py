@@ -27,7 +27,7 @@ def linear_vjp(g, needs, x, weight):
     wanted = iter(products(*[pair for pair, need in zip(((g, weight), (g.T, rows)), needs, strict=False) if need]))
     dx = next(wanted).reshape(x.shape) if needs[0] else None  # (N, I) -> (..., I)
     dweight = next(wanted) if needs[1] else None
-    return dx, dweight, sum_rows(g) if len(needs) > 2 and needs[2] else None
+    return dx, dweight, sum_rows(g) if needs[2] else None
 
 
 # ----- embedding --------------------------------------------------------------------------------------------------
