@@ -39,24 +39,44 @@ PROOFS: dict[str, list[str]] = {
         "ops.py: _has_arrays: is_array(i) and i.dtype.kind in 'iu'  ->  is_array(i)",
     ],
     "a gradient that nobody needs is computed, and thrown away": [
-        "kernels/cpu/layers.py: linear_vjp: len(needs) > 2 and needs[2]  ->  len(needs) > 2",
+        "kernels/cpu/layers.py: linear_vjp: sum_rows(g) if needs[2] else None  ->  sum_rows(g)",
+        "kernels/cpu/losses.py: linear_cross_entropy_vjp: np.empty(weight.shape, x.dtype) if needs[1] else None"
+        "  ->  np.empty(weight.shape, x.dtype)",
+        "kernels/cpu/losses.py: linear_cross_entropy_vjp: np.zeros(rows.shape, x.dtype) if needs[0] else None"
+        "  ->  np.zeros(rows.shape, x.dtype)",
+        "kernels/cpu/losses.py: linear_cross_entropy_vjp: if not needs[0]  ->  if False",
         "kernels/cpu/layers.py: layer_norm_vjp: np.empty(rows.shape, x.dtype) if needs[0] else None"
         "  ->  np.empty(rows.shape, x.dtype)",
         "kernels/cpu/layers.py: layer_norm_vjp: sum_rows(np.multiply(g_part, z, out=work)) if needs[1] else None"
         "  ->  sum_rows(np.multiply(g_part, z, out=work))",
         "kernels/cpu/layers.py: layer_norm_vjp: sum_rows(g_part) if needs[2] else None  ->  sum_rows(g_part)",
     ],
-    "an estimate of time: it decides how work is split, which changes no number (test_kernels.py)": [
-        "kernels/cpu/layers.py: layer_norm: 0.8  ->  1.8",
-        "kernels/cpu/layers.py: layer_norm: 0.8  ->  0.4",
-        "kernels/cpu/layers.py: layer_norm_vjp: 1.5  ->  2.5",
-        "kernels/cpu/layers.py: layer_norm_vjp: 1.5  ->  0.75",
-        "kernels/cpu/layers.py: gelu: 1.0  ->  2.0",
-        "kernels/cpu/layers.py: gelu_vjp: 1.0  ->  2.0",
-    ],
     "scratch memory under another number, which nothing else uses there": [
         "kernels/cpu/layers.py: layer_norm_vjp: 1  ->  2 (place 2)",
         "kernels/cpu/layers.py: gelu_vjp: 1  ->  2 (place 4)",
+        "kernels/cpu/losses.py: linear_cross_entropy_vjp: 1  ->  2 (place 3)",
+    ],
+    "how many classes at once changes no number (test_kernels.py draws other sizes)": [
+        "kernels/cpu/losses.py: CLASSES: 64  ->  65",
+        "kernels/cpu/losses.py: CLASSES: 64  ->  63",
+        *[
+            f"kernels/cpu/losses.py: _some_classes: {change}"
+            for change in (
+                "max(CLASSES, 2 * blocks.BLOCK // max(1, N))  ->  min(CLASSES, 2 * blocks.BLOCK // max(1, N))",
+                "2 * blocks.BLOCK // max(1, N)  ->  2 * blocks.BLOCK",
+                "2 * blocks.BLOCK // max(1, N)  ->  max(1, N)",
+                "2 * blocks.BLOCK // max(1, N)  ->  2 * blocks.BLOCK * max(1, N)",
+                "2 * blocks.BLOCK  ->  2",
+                "2 * blocks.BLOCK  ->  blocks.BLOCK",
+                "2  ->  3",
+                "2  ->  1",
+            )
+        ],
+    ],
+    "the same rows, taken out one by one": [
+        "kernels/cpu/losses.py: linear_cross_entropy: if not valid.all()  ->  if True",
+        "kernels/cpu/losses.py: linear_cross_entropy_vjp: if not every  ->  if True",
+        "kernels/cpu/losses.py: linear_cross_entropy_vjp: if not every  ->  if True (place 2)",
     ],
 }
 EQUIVALENT = {key: proof for proof, keys in PROOFS.items() for key in keys}
