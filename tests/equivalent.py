@@ -33,7 +33,15 @@ PROOFS: dict[str, list[str]] = {
         "ops.py: _matmul_by_y: x.ndim > 2  ->  x.ndim != x.ndim",
         "ops.py: _matmul_by_y: 2  ->  3 (place 2)",
     ],
-    "only its dtype is asked for": ["ops.py: _share_among: g  ->  0 * g + 1"],
+    "only its dtype is asked for": [
+        "ops.py: _share_among: g  ->  0 * g + 1",
+        "kernels/cpu/layers.py: embedding_vjp: g  ->  0 * g + 1",
+    ],
+    "NumPy takes any negative length for the one to work out": ["kernels/cpu/layers.py: embedding_vjp: 1  ->  2"],
+    "NumPy's default": [
+        "kernels/cpu/layers.py: embedding_vjp: np.add.reduceat(as_rows(g)[order], starts, axis=0)"
+        "  ->  np.add.reduceat(as_rows(g)[order], starts)",
+    ],
     "to add to zeros is to set, where no place comes twice": [
         "ops.py: _scatter_add: if _has_arrays(index)  ->  if True",
         "ops.py: _has_arrays: is_array(i) and i.dtype.kind in 'iu'  ->  is_array(i)",
@@ -44,7 +52,6 @@ PROOFS: dict[str, list[str]] = {
         "  ->  np.empty(weight.shape, x.dtype)",
         "kernels/cpu/losses.py: linear_cross_entropy_vjp: np.zeros(rows.shape, x.dtype) if needs[0] else None"
         "  ->  np.zeros(rows.shape, x.dtype)",
-        "kernels/cpu/losses.py: linear_cross_entropy_vjp: if not needs[0]  ->  if False",
         "kernels/cpu/layers.py: layer_norm_vjp: np.empty(rows.shape, x.dtype) if needs[0] else None"
         "  ->  np.empty(rows.shape, x.dtype)",
         "kernels/cpu/layers.py: layer_norm_vjp: sum_rows(np.multiply(g_part, z, out=work)) if needs[1] else None"
@@ -62,7 +69,6 @@ PROOFS: dict[str, list[str]] = {
         *[
             f"kernels/cpu/losses.py: _some_classes: {change}"
             for change in (
-                "max(CLASSES, 2 * blocks.BLOCK // max(1, N))  ->  min(CLASSES, 2 * blocks.BLOCK // max(1, N))",
                 "2 * blocks.BLOCK // max(1, N)  ->  2 * blocks.BLOCK",
                 "2 * blocks.BLOCK // max(1, N)  ->  max(1, N)",
                 "2 * blocks.BLOCK // max(1, N)  ->  2 * blocks.BLOCK * max(1, N)",
