@@ -108,8 +108,9 @@ class MultiHeadAttention(nn.Module):
         B, T, _ = x.shape
         check_length(T, self.context_length)
         if cache is not None and cache.projection:
-            y = fused.linear(x, *cache.projection).reshape(B, T, 3, self.num_heads, -1)  # (B, T, 3, H, D)
-            q, k, v = y.transpose(2, 0, 3, 1, 4)  # three of (B, H, T, D)
+            y = fused.linear(x, *cache.projection)
+            parts = y.data.reshape(B, T, 3, self.num_heads, -1).transpose(2, 0, 3, 1, 4)  # (3, B, H, T, D)
+            q, k, v = (Tensor(part, y.requires_grad) for part in parts)
         else:
             q, k, v = (self.heads(project(x)) for project in (self.W_query, self.W_key, self.W_value))
         mask = None
@@ -217,4 +218,4 @@ class KVCache:
             ).reshape(-1, 1)  # (B, 1, T, 1): the position of each query
             mask = tl.arange(S, device=k.device) <= last  # (B, 1, T, S)
         self.lengths = [n + T for n in self.lengths]
-        return self.keys[:, :, :S], self.values[:, :, :S], mask
+        return Tensor(self.keys.data[:, :, :S]), Tensor(self.values.data[:, :, :S]), mask

@@ -229,3 +229,5 @@ def test_a_cache_gives_the_same_with_and_without_the_joined_projection():
             cache = KVCache(3, 2, 6, 4, projection=projection)
             steps = [attention(x[:, at : at + n], cache) for at, n in ((0, 3), (3, 1), (4, 2))]
             np.testing.assert_allclose(tl.concatenate(steps, axis=1).data, whole.data, rtol=1e-5, atol=1e-6)
+    with pytest.raises(RuntimeError, match="no gradient flows through a cache"):
+        attention(x, KVCache(3, 2, 6, 4, projection=attention.projection()))
