@@ -31,7 +31,7 @@ class Measure:
 
     data: Positional[Path]  # instruction-data.json
     steps: int = 1000  # of pretraining
-    epochs: int = 4  # of fine-tuning
+    epochs: int = 12  # of fine-tuning
     out: Path = Path(__file__).parent  # where entries.json, .md and .png go
     runs: Path = Path(tempfile.gettempdir()) / "little-assistant"  # where the runs go
 
@@ -98,16 +98,12 @@ Every eleventh test entry:
 | instruction | input | expected | answered |
 |---|---|---|---|
 {table(r["answers"])}
-
-Those answered word for word:
-
-| instruction | input | expected | answered |
-|---|---|---|---|
-{table(r["exact"])}
 """
 
 
-CAN_AND_CANNOT = ""
+CAN_AND_CANNOT = """What a small model can and cannot: it takes on the manner (a question about an opposite is answered
+"The opposite of ... is ...", and the answer ends), and hardly ever the matter, because words and facts that it never
+read are nowhere in its weights; more passes only teach it the training entries by heart, as the two curves show."""
 
 
 def table(rows: list[dict[str, str]]) -> str:

@@ -40,9 +40,9 @@ class Measure:
     """Train a little assistant, ask it, and write down what it answered."""
 
     entries: int = 60_000  # how many are generated: 85 % to train on, 10 % to test, 5 % to validate
-    asked: int = 1000  # test entries that `gpt chat` is asked, the kinds in turn
+    asked: int = 800  # test entries that `gpt chat` is asked, the kinds in turn, half of them sums
     steps: int = 1200  # of pretraining
-    tuning_steps: int = 700  # of fine-tuning
+    tuning_steps: int = 600  # of fine-tuning
     only: str = "all"  # all, or chat
     out: Path = Path(__file__).parent  # where generated.json, .md and .png go
     runs: Path = Path(tempfile.gettempdir()) / "little-assistant"  # where the runs and the data go
