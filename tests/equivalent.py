@@ -37,7 +37,10 @@ PROOFS: dict[str, list[str]] = {
         "ops.py: _share_among: g  ->  0 * g + 1",
         "kernels/cpu/layers.py: embedding_vjp: g  ->  0 * g + 1",
     ],
-    "NumPy takes any negative length for the one to work out": ["kernels/cpu/layers.py: embedding_vjp: 1  ->  2"],
+    "NumPy takes any negative length for the one to work out": [
+        "kernels/cpu/layers.py: embedding_vjp: 1  ->  2",
+        "kernels/cpu/losses.py: cross_entropy: 1  ->  2",
+    ],
     "NumPy's default": [
         "kernels/cpu/layers.py: embedding_vjp: np.add.reduceat(as_rows(g)[order], starts, axis=0)"
         "  ->  np.add.reduceat(as_rows(g)[order], starts)",
@@ -83,6 +86,14 @@ PROOFS: dict[str, list[str]] = {
         "kernels/cpu/losses.py: linear_cross_entropy: if not valid.all()  ->  if True",
         "kernels/cpu/losses.py: linear_cross_entropy_vjp: if not every  ->  if True",
         "kernels/cpu/losses.py: linear_cross_entropy_vjp: if not every  ->  if True (place 2)",
+    ],
+    "a row of -inf alone gives nan with any shift": [
+        "kernels/cpu/losses.py: cross_entropy: top[top == -np.inf] = 0  ->  pass",
+        "kernels/cpu/losses.py: cross_entropy: top == -np.inf  ->  top != top",
+        "kernels/cpu/losses.py: cross_entropy: 0  ->  1 (place 2)",
+    ],
+    "a loss with label_smoothing is not served: the argument is only checked": [
+        "kernels/cpu/losses.py: cross_entropy: 0.0  ->  1.0",
     ],
 }
 EQUIVALENT = {key: proof for proof, keys in PROOFS.items() for key in keys}
