@@ -51,7 +51,7 @@ def compare(name: str, ours, theirs: str) -> None:
         page.compare(name, ours, theirs)
     else:
         values = list(page.flatten(ours))
-        print(f"   {name}: {' '.join(f'{value:.4g}' for value in values)}")
+        print(f"   {name}: {' '.join(f'{value:.3f}' for value in values)}")
 
 
 # %% [markdown]
@@ -262,7 +262,8 @@ assert classify("You are the winner of a free holiday") == before
 # %% [markdown]
 # **Exercises 6.1, 6.2 and 6.3.** Other choices, each trained for two epochs: padded to a longer row (the last position
 # then sees mostly padding), all layers instead of the last block, the first position instead of the last. The first
-# position has seen one token when the mask is causal, so from it little can be told.
+# position has seen one token when the mask is causal, and from a message's first token one cannot tell as much. (The
+# test set has 300 messages: one or two percent of difference say nothing.)
 
 
 # %%
