@@ -28,7 +28,6 @@ def cross_entropy(logits, targets, *, ignore_index=-100, reduction="mean", label
     t = np.where(valid, t, 0)
     rows = np.arange(len(t))
     top = x.max(axis=-1, keepdims=True)
-    top[top == -np.inf] = 0
     p = x - top
     picked = p[rows, t]
     np.exp(p, out=p)
