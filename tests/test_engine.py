@@ -200,6 +200,15 @@ def test_one_array_as_the_gradient_of_two_arguments_is_not_added_to(alias, swapp
     early = a * 5, b * 7  # older than `twice`: their gradients arrive after its own
     (twice(a, b) + early[0] + early[1]).sum().backward()
     assert (x.grad.tolist(), y.grad.tolist()) == ([7, 7], [9, 9])
+    x, y = leaf([1, 2]), leaf([3, 4])
+    early = x * 5, y * 7  # leaves hold what their rules made, and get more
+    (twice(x, y) + early[0] + early[1]).sum().backward()
+    assert (x.grad.tolist(), y.grad.tolist()) == ([7, 7], [9, 9])
+    x, y = leaf([1, 2]), leaf([3, 4])
+    a, b = x * 1, y * 1
+    late = twice(a, b)  # pulled second: what it made is added to
+    (late + (a * 5 + b * 7)).sum().backward()
+    assert (x.grad.tolist(), y.grad.tolist()) == ([7, 7], [9, 9])
 
 
 def test_gradients_that_were_handed_out_do_not_change():
