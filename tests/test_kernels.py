@@ -121,3 +121,10 @@ def test_blocks_tiles_and_threads_change_no_number(strategy, split):
             np.testing.assert_array_equal(got.data, again.data)
 
     check()
+
+
+def test_gelu_at_0_is_no_reason_for_a_warning(recwarn):
+    x = tl.tensor([0.0, -0.0, 1.0], requires_grad=True)
+    fused.gelu(x).sum().backward()
+    np.testing.assert_allclose(x.grad.data[:2], 0.5)
+    assert not recwarn.list
