@@ -31,7 +31,7 @@ def run(chapter: str, flags: str, data: Path, out: Path) -> str:
     }  # fmt: skip
     threads = [] if chapter in ("ch02", "ch03", "ch04", "appendix_a") else ["--threads", "1"]
     command = [sys.executable, "-W", "error", str(BOOK / f"{chapter}.py"), *flags.format(out=out).split(), *threads]
-    done = subprocess.run(command, capture_output=True, encoding="utf-8", env=environment, timeout=600)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", env=environment, timeout=1800)
     assert done.returncode == 0, done.stderr
     for path in re.findall(r"^picture: (\S+)", done.stdout, re.MULTILINE):
         assert Path(path).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
