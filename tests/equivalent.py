@@ -37,10 +37,13 @@ PROOFS: dict[str, list[str]] = {
         "ops.py: _share_among: g  ->  0 * g + 1",
         "kernels/cpu/layers.py: embedding_vjp: g  ->  0 * g + 1",
         "kernels/cpu/layers.py: layer_norm_vjp: g  ->  0 * g + 1 (place 3)",
+        "kernels/cpu/layers.py: layer_norm_vjp: g  ->  0 * g + 1 (place 4)",
     ],
     "NumPy takes any negative length for the one to work out": [
         "kernels/cpu/layers.py: embedding_vjp: 1  ->  2",
         "kernels/cpu/losses.py: cross_entropy: 1  ->  2",
+        "kernels/cpu/layers.py: gelu: 1  ->  2 (place 2)",
+        "kernels/cpu/layers.py: gelu_vjp: 1  ->  2 (place 2)",
     ],
     "NumPy's default": [
         "kernels/cpu/layers.py: embedding_vjp: np.add.reduceat(as_rows(g)[order], starts, axis=0)"
@@ -91,5 +94,6 @@ PROOFS: dict[str, list[str]] = {
     "a loss with label_smoothing is not served: the argument is only checked": [
         "kernels/cpu/losses.py: cross_entropy: 0.0  ->  1.0",
     ],
+    "of two axes, the last is axis 1": ["kernels/cpu/layers.py: total: -1  ->  1"],
 }
 EQUIVALENT = {key: proof for proof, keys in PROOFS.items() for key in keys}
