@@ -161,7 +161,7 @@ def report(results: dict[str, dict[str, Any]]) -> str:
     rows += [("all, no causal mask", "pretrained, all, {}, no mask"), ("all, from random weights", "random, all, {}")]
     for title, name in rows:
         cells = [results.get(name.format(position)) for position in POSITIONS]
-        shown = [f"{cell['test_accuracy']:.1%}" if cell else "" for cell in cells]
+        shown = [f"{cell['test_accuracy']:.1%}" if cell else "not measured" for cell in cells]
         lines.append(f"| {title} | {' | '.join(shown)} |")
     return "\n".join(lines) + "\n"
 
