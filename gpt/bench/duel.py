@@ -11,6 +11,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -161,7 +162,11 @@ def take_turns(players: list[Player], turns: int, seconds: float) -> list[list[f
     """Seconds a step of each player in each turn; who begins changes from turn to turn."""
     for player in players:
         player.ask("run", 1)  # compiles, fills caches
-    steps = [max(1, round(seconds / player.ask("run", 1))) for player in players]
+    steps = []
+    for player in players:
+        began = time.perf_counter()  # a step of decoding is a text, and its answer the seconds of a token
+        player.ask("run", 1)
+        steps.append(max(1, round(seconds / (time.perf_counter() - began))))
     times: list[list[float]] = [[] for _ in players]
     for turn in range(turns):
         for i in range(len(players))[:: 1 if turn % 2 == 0 else -1]:
