@@ -117,11 +117,11 @@ def test_more_defaults_of_losses_and_random_layers(layers):
 @pytest.mark.parametrize(
     ("call", "error", "sentence"),
     [
-        (lambda F: F.embedding(t(), np.array([0, 2])), IndexError, "embedding: index 2 .*: there are 2 classes, 0 to 1$"),
+        (lambda F: F.embedding(t(), np.array([0, 2])), IndexError, "embedding: index 2 .* 2 classes, 0 to 1$"),
         (lambda F: F.embedding(t(), np.array([0.0])), TypeError, "embedding: indices must be integers, not float64"),
         (lambda F: F.cross_entropy(t(), np.array([0, 3])), IndexError, r"index 3 .* 0 to 2 \(or ignore_index -100\)"),
         (lambda F: F.cross_entropy(t(), np.array([-1, 0])), IndexError, "cross_entropy: index -1 is out of range"),
-        (lambda F: F.cross_entropy(t(), np.array([0])), ValueError, r"class indices for .* have shape \(2,\), not \(1,\)"),
+        (lambda F: F.cross_entropy(t(), np.array([0])), ValueError, r"class indices for .* shape \(2,\), not \(1,\)"),
         (lambda F: F.cross_entropy(t(), X[:1]), ValueError, r"probabilities for .* have shape \(2, 3\), not \(1, 3\)"),
         (lambda F: F.layer_norm(t(), t(np.ones(1))), ValueError, r"layer_norm: weight and bias must have shape \(3,\)"),
         (lambda F: F.layer_norm(t(), t(np.ones(3)), t(np.ones(1))), ValueError, "layer_norm: weight and bias"),

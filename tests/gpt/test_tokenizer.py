@@ -129,7 +129,7 @@ def test_char_takes_an_allowed_special_token_as_one_id_and_another_as_characters
     assert tok.encode(f"a{END}d{END}", {END}) == [2, 12, 4, 12]
     assert tok.decode([2, 12, 4]) == f"a{END}d"
     assert len(tok.encode(END)) == len(END)
-    with pytest.raises(ValueError, match="character 'é' .* at position 14 "):
+    with pytest.raises(ValueError, match=r"character 'é' .* at position 14 "):
         tok.encode(f"a{END}é", {END})
     tok.save(tmp_path / "tokenizer.json")
     assert tokenizer.load(tmp_path / "tokenizer.json").encode(END, {END}) == [12]
