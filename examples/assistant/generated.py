@@ -42,7 +42,7 @@ class Measure:
     entries: int = 60_000  # how many are generated: 85 % to train on, 10 % to test, 5 % to validate
     asked: int = 800  # test entries that `gpt chat` is asked, the kinds in turn, half of them sums
     steps: int = 1200  # of pretraining
-    tuning_steps: int = 600  # of fine-tuning
+    tuning_steps: int = 1800  # of fine-tuning
     only: str = "all"  # all, or chat
     out: Path = Path(__file__).parent  # where generated.json, .md and .png go
     runs: Path = Path(tempfile.gettempdir()) / "little-assistant"  # where the runs and the data go
