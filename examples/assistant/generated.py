@@ -168,7 +168,7 @@ def draw(runs: Path, results: dict[str, Any], path: Path) -> None:
     bars = right.barh(kinds[::-1], [100 * results["exact_match"][kind] for kind in kinds[::-1]], color="#8fb3d9")
     right.bar_label(bars, fmt="%.1f", padding=-30)
     right.axvline(90, color="#6b7280", linewidth=1, linestyle="--")
-    right.set(title="unseen entries answered exactly (%)", xlim=(0, 100))
+    right.set(title="unseen, exactly right (%)", xlim=(0, 100))
     for axes in (left, middle, right):
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, metadata={"Software": None})
