@@ -284,6 +284,7 @@ def test_in_a_terminal(folder):
     child, terminal = pytest.importorskip("pty").fork()
     if child == 0:
         os.environ.update(ONE_THREAD, TERM="dumb", COLUMNS="200")
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are born without
         os.execv(sys.executable, [sys.executable, "-m", "gpt", "chat", str(folder / "taught")])
     screen = read_until(terminal, "> ")
     assert "parameters, a context of 80 tokens" in screen

@@ -168,9 +168,11 @@ PEERS = {name: getattr(torch, name) for name in SAME.split()} | {
     "scaled_dot_product_attention, added mask": attention,
     "cross_entropy": cross_entropy,
     "cross_entropy, probabilities": cross_entropy,
+    "linear_cross_entropy": lambda x, weight, **meta: cross_entropy(x @ weight.T, **meta),
     "mse_loss": lambda x, y, reduction: nn.mse_loss(x, y, reduction=reduction),
 }  # fmt: skip
-ABSENT = {"identity", "to", "dropout", "dropout, evaluating"}  # torch has its own generator: test_torch_random.py
+# Dropout draws from torch's own generator: test_torch_random.py. A root's derivative at 0 is ours, as in std and norm.
+ABSENT = {"identity", "to", "root", "dropout", "dropout, evaluating"}
 ROWS = {row.name: row for row in DIFFERENTIABLE}
 
 
