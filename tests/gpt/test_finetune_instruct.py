@@ -291,17 +291,19 @@ def test_in_a_terminal(folder):
     assert "It sees each question by itself, as it was taught (--history N shows it N earlier turns)." in screen
     os.write(terminal, b"Say yes.\n")
     assert "yes\r\n\r\n> " in read_until(terminal, "\n> ")
-    os.write(terminal, b"\x03")
-    assert "(Ctrl-D or /quit leaves)" in read_until(terminal, "leaves)\r\n\r\n> ")
+    assert "(Ctrl-D or /quit leaves)" in read_until(terminal, "leaves)\r\n\r\n> ", press=b"\x03")
     os.write(terminal, b"\x04")
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     os.close(terminal)
 
 
-def read_until(terminal: int, text: str) -> str:
+def read_until(terminal: int, text: str, press: bytes = b"") -> str:
+    """What is shown until `text` is. `press`: as a person does, and again if nothing happens: readline can miss it."""
     screen, patience = "", time.monotonic() + 300  # far more than it takes: only a hang ends here
     while text not in screen:
         assert time.monotonic() < patience, screen
+        if press and not screen:
+            os.write(terminal, press)
         if select.select([terminal], [], [], 1)[0]:
             screen += os.read(terminal, 4096).decode()
     return screen
