@@ -11,12 +11,11 @@ import pytest
 from runs import contents, gpt, start, train
 
 import tensorlite as tl
-from gpt import checkpoint, classify, cli, labelled, plots, session
+from gpt import checkpoint, classify, labelled, plots, session
 from gpt import train as training
 from gpt.classify import Classification, Classifier
 from gpt.config import PRESETS, ClassifyConfig, GPTConfig, TrainConfig
 from gpt.tokenizer import gpt2
-from tensorlite import backend
 from tensorlite.random import sample_rows
 
 LABELS = ("drink", "fruit")
@@ -79,19 +78,6 @@ def tuned(tmp_path_factory, base):
     folder = tmp_path_factory.mktemp("tuned")
     write_tsv(folder / "data.tsv")
     return folder, learn(tune(folder, base))
-
-
-@pytest.fixture
-def call(capsys, monkeypatch):
-    """`gpt ...` in this process: exit status, output, errors."""
-    monkeypatch.setattr(backend, "keep_freed_memory", lambda: "not asked for in a test")
-
-    def call(*args):
-        with pytest.raises(SystemExit) as left:
-            cli.main([str(arg) for arg in args])
-        return left.value.code or 0, *capsys.readouterr()
-
-    return call
 
 
 # ----- the book's numbers -----------------------------------------------------------------------------------------

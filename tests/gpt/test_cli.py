@@ -9,9 +9,8 @@ import pytest
 from runs import ONE_THREAD, contents, flags, gpt, tiny, train
 
 from gpt import __version__ as version
-from gpt import checkpoint, cli
+from gpt import checkpoint
 from gpt.commands import Generate, Params
-from tensorlite import backend
 
 
 @pytest.fixture(scope="module")
@@ -20,19 +19,6 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cli")
     train(tiny(folder))
     return folder / "run"
-
-
-@pytest.fixture
-def call(capsys, monkeypatch):
-    """`gpt ...` in this process: exit status, output, errors."""
-    monkeypatch.setattr(backend, "keep_freed_memory", lambda: "not asked for in a test")
-
-    def call(*args):
-        with pytest.raises(SystemExit) as left:
-            cli.main([str(arg) for arg in args])
-        return left.value.code or 0, *capsys.readouterr()
-
-    return call
 
 
 # ----- the commands -----------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 import pytest
 
-torch = pytest.importorskip("torch")
+torch = pytest.importorskip("torch", reason="the peer of this test: pip install -e '.[peers]'")
 
 import tensorlite as tl  # noqa: E402
 from gpt.config import GPTConfig  # noqa: E402

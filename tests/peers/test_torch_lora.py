@@ -7,7 +7,7 @@ import tensorlite as tl
 from gpt import lora
 from tensorlite import nn, optim
 
-torch = pytest.importorskip("torch")
+torch = pytest.importorskip("torch", reason="the peer of this test: pip install -e '.[peers]'")
 
 
 @pytest.mark.parametrize("rank", [1, 3, 8, 16])
