@@ -273,6 +273,13 @@ def head_gradient(g, x, weight, **meta):
     return linear_gradient(by_logits, x, weight)
 
 
+@st.composite
+def soft_heads(draw):
+    """The same with the probabilities (..., C) as a third array."""
+    shape, C, D = draw(shapes(0, 2)), draw(st.integers(1, 4)), draw(st.integers(1, 3))
+    return ((*shape, D), (C, D), (*shape, C)), {"reduction": draw(REDUCTION)}
+
+
 def soft_value(logits, targets, label_smoothing, weight, reduction):
     q = targets * (1 - label_smoothing) + label_smoothing / logits.shape[-1]
     return reduced(-(q * (1 if weight is None else weight) * log_softmax(logits)).sum(-1), reduction)
@@ -284,6 +291,15 @@ def soft_gradient(g, logits, targets, label_smoothing, weight, reduction):
     g = g[..., None] if reduction == "none" else g / (math.prod(logits.shape[:-1]) if reduction == "mean" else 1)
     by_logits = g * (softmax(logits) * q.sum(-1, keepdims=True) - q)
     return by_logits, -g * (1 - label_smoothing) * weight * log_softmax(logits)
+
+
+def soft_head_loss(x, weight, targets, reduction):
+    return soft_value(x @ weight.T, targets, 0.0, None, reduction)
+
+
+def soft_head_gradient(g, x, weight, targets, reduction):
+    by_logits, by_targets = soft_gradient(g, x @ weight.T, targets, 0.0, None, reduction)
+    return (*linear_gradient(by_logits, x, weight), by_targets)
 
 
 EPS = st.sampled_from([0.1, 1.0])  # large, so that differences see a smooth function
@@ -312,6 +328,7 @@ FUNCTIONAL = [
     Row("cross_entropy",                cross_entropy,                          cross_entropy_value,                     cross_entropy_gradient,   classes(), ANY),
     Row("cross_entropy, probabilities", cross_entropy,                          soft_value,                              soft_gradient,            classes(probabilities=True), POSITIVE, covers=("logsumexp",)),
     Row("linear_cross_entropy",         linear_cross_entropy,                   head_loss,                               head_gradient,            heads()),
+    Row("linear_cross_entropy, probabilities", F.linear_cross_entropy,          soft_head_loss,                          soft_head_gradient,       soft_heads(), POSITIVE, covers=("logsumexp",)),
     Row("mse_loss",           F.mse_loss,                                       lambda x, y, reduction: reduced((x - y) ** 2, reduction), mse_gradient, pairs(), covers=("square",), step=1.0),
 ]
 # fmt: on

@@ -127,6 +127,7 @@ def test_more_defaults_of_losses_and_random_layers(layers):
         (lambda F: F.layer_norm(t(), t(np.ones(3)), t(np.ones(1))), ValueError, "layer_norm: weight and bias"),
         (lambda F: F.rms_norm(t(), t(np.ones(1))), ValueError, "rms_norm: weight and bias"),
         (lambda F: F.linear(t(), t(np.ones(3))), IndexError, "axis 1 is out of range for 1 dimensions"),
+        (lambda F: F.linear_cross_entropy(t(), t(np.ones(3)), np.array([0, 1])), IndexError, "axis 1 is out of range"),
     ],
 )  # fmt: skip
 def test_what_a_layer_refuses(layers, call, error, sentence):

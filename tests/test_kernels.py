@@ -128,3 +128,66 @@ def test_gelu_at_0_is_no_reason_for_a_warning(recwarn):
     fused.gelu(x).sum().backward()
     np.testing.assert_allclose(x.grad.data[:2], 0.5)
     assert not recwarn.list
+
+
+# ----- who computes -----------------------------------------------------------------------------------------------
+
+X, W, ROW = np.ones((2, 3)), np.ones((4, 3)), np.ones(3)
+X32, W32, HALF, NO_AXIS = X.astype(np.float32), W.astype(np.float32), X.astype(np.float16), np.float64(1)
+IDS, BYTES = np.array([1, 0]), np.array([1, 0], np.uint8)
+P3, P4 = np.full((2, 3), 1 / 3), np.full((2, 4), 0.25)
+GENERATOR = {"dropout_p": 0.5, "generator": tl.Generator(0)}
+CALLS = {  # (whether the kernel serves it, the arguments that need a gradient, the others, options)
+    "linear": [
+        (True, [X, W], []), (True, [X, W, np.ones(4)], []), (True, [X32, W32], []), (True, [ROW, W], []),
+        (False, [X32, W], []), (False, [X, W32], []), (False, [X, W, np.ones(4, np.float32)], []),
+        (False, [HALF, HALF], []),
+    ],
+    "embedding": [(True, [W], [IDS]), (True, [W32], [BYTES]), (False, [HALF], [IDS])],
+    "layer_norm": [
+        (True, [X], []), (True, [X32, ROW.astype(np.float32)], []), (True, [X, ROW, ROW], []),
+        (True, [X], [], {"eps": 1.0}),
+        (False, [X32, ROW], []), (False, [X, ROW, ROW.astype(np.float32)], []), (False, [HALF], []),
+    ],
+    "gelu": [
+        (True, [X], []), (True, [X32], []), (True, [X], [], {"approximate": "tanh"}),
+        (False, [X], [], {"approximate": "none"}),
+        (False, [HALF], []), (False, [NO_AXIS], []),
+    ],
+    "attention": [
+        (True, [X, X, X], []), (True, [X32, X32, X32], []), (True, [X, X, X], [], {"is_causal": True}),
+        (True, [X, X, X], [], {"mask": np.ones((2, 2), bool)}), (True, [X, X, X], [], {"mask": np.ones((2, 2))}),
+        (True, [X, X, X], [], GENERATOR),
+        (False, [X, X, X32], []), (False, [X, X, X], [], {"mask": np.ones((2, 2), np.float32)}),
+        (False, [HALF, HALF, HALF], []),
+    ],
+    "cross_entropy": [
+        (True, [X], [IDS]), (True, [X32], [BYTES]), (True, [X], [IDS], {"reduction": "sum", "ignore_index": 0}),
+        (True, [X], [IDS], {"label_smoothing": 0.0, "weight": None}),
+        (False, [X], [IDS], {"reduction": "none"}), (False, [X], [IDS], {"label_smoothing": 0.1}),
+        (False, [X], [IDS], {"weight": ROW}), (False, [X], [P3]), (False, [HALF], [IDS]),
+    ],
+    "linear_cross_entropy": [
+        (True, [X, W], [IDS]), (True, [X32, W32], [BYTES]),
+        (True, [X, W], [IDS], {"reduction": "sum", "ignore_index": 0}),
+        (False, [X, W], [IDS], {"reduction": "none"}), (False, [X, W], [P4]), (False, [X, W32], [IDS]),
+        (False, [HALF, HALF], [IDS]),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_who_computes(name):
+    """The kernel, wherever it can: in main memory, in one dtype of float32 and float64; otherwise the specification."""
+    op, function = getattr(fused, name), "scaled_dot_product_attention" if name == "attention" else name
+    for served, leaves, rest, *options in CALLS[name]:
+        tensors = [tl.Tensor(x, requires_grad=True) for x in leaves]
+
+        def call(layers, tensors=tensors, rest=rest, options=options):
+            return getattr(layers, function)(*tensors, *rest, **(options[0] if options else {}))
+
+        assert (call(fused).node.op is op) == served, (leaves, rest, options)
+        with tl.unfused():
+            assert call(fused).node.op is not op
+        if not options or "generator" not in options[0]:
+            np.testing.assert_allclose(call(fused).data, call(functional).data, rtol=1e-5)
