@@ -1,5 +1,7 @@
 """The kernels where they split their work: whatever the blocks, tiles and threads, the numbers of the specification."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -128,6 +130,65 @@ def test_gelu_at_0_is_no_reason_for_a_warning(recwarn):
     fused.gelu(x).sum().backward()
     np.testing.assert_allclose(x.grad.data[:2], 0.5)
     assert not recwarn.list
+
+
+# ----- how work is cut ----------------------------------------------------------------------------------------------
+
+FEW = st.integers(0, 7)
+LIMIT = st.sampled_from([1, 2, 7, 40, 1 << 18])
+
+
+@settings(max_examples=5 * settings().max_examples)  # each takes milliseconds
+@given(
+    B=st.sampled_from([0, 1, 2, 5, 12]), H=FEW, T=FEW, S=FEW, is_causal=st.booleans(), limit=LIMIT,
+    positions=st.sampled_from([1, 2, 9]),
+)  # fmt: skip
+def test_tiles_hold_each_score_that_may_be_seen_once_and_fit_a_cache(B, H, T, S, is_causal, limit, positions):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scores, "SCORES", limit)
+        patch.setattr(scores, "POSITIONS", positions)
+        pieces = scores._tiles(B, H, T, S, is_causal)
+    times, end = np.zeros((B, H, T, S), int), 0
+    for piece in pieces:
+        for tile in piece:
+            start, end = end, end + math.prod(tile.shape)
+            assert tile.at == slice(start, end)  # no gap between them
+            there = times[tile.queries][..., tile.keys[2]]
+            assert (there.shape, tile.keys[:2]) == (tile.shape, piece[0].queries[:2])
+            assert tile.first == (tile is piece[0])
+            assert tile.keys[2] == slice(0, tile.shape[3])
+            assert tile.shape[3] == (max(0, S - T + tile.queries[2].stop) if is_causal else S)
+            there += 1
+    assert (times <= 1).all()
+    assert (times[..., np.tri(T, S, S - T, dtype=bool) if is_causal else np.ones((T, S), bool)] == 1).all()
+    if not end:
+        return
+    b, h, t, _ = pieces[0][0].shape  # the largest: only what is left over is smaller
+    assert all(tile.shape[2] == t for piece in pieces for tile in piece[:-1])
+    assert t == 1 or (t <= positions if is_causal else t * S <= limit)
+    assert t == T or (t == positions if is_causal else (t + 1) * S > limit)
+    assert h == 1 or (h - 1) * t * S <= 1.5 * limit  # about the limit, in groups of the same number of heads
+    assert h == H or scores.PIECES > B or h * t * S >= 0.75 * limit
+    assert b == 1 or (b * H * t * S <= limit and b * scores.PIECES <= B)
+    assert (b + 1) * H * t * S > limit or (b + 1) * scores.PIECES > B
+    assert len(pieces) >= min(scores.PIECES, B * H)
+
+
+SIZE = st.integers(0, 40)
+
+
+@given(n=SIZE, width=SIZE, limit=LIMIT, least=st.sampled_from([1, 3, 64]))
+def test_blocks_hold_each_row_once_and_fit_a_cache(n, width, limit, least):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(blocks, "BLOCK", limit)
+        patch.setattr(cpu.losses, "CLASSES", least)
+        rows = blocks.by_rows(lambda part: part, np.empty((n, width)), cost=1.0)
+        classes = cpu.losses._some_classes(width, n)
+    for cut, room, at_least in ((rows, limit, 1), (classes, 2 * limit, least)):
+        assert [i for part in cut for i in range(part.start, part.stop)] == list(range(n))
+        fits, sizes = max(at_least, room // max(1, width)), [part.stop - part.start for part in cut]
+        assert all(size == fits for size in sizes[:-1])
+        assert all(size <= fits for size in sizes)
 
 
 # ----- who computes -----------------------------------------------------------------------------------------------
