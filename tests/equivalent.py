@@ -11,7 +11,11 @@ PROOFS: dict[str, list[str]] = {
         "ops.py: minimum: x < y  ->  x <= y",
         "ops.py: minimum: y < x  ->  y <= x",
     ],
-    "zip(strict=): both always have one entry per axis": ["ops.py: _pad: True  ->  False"],
+    "zip(strict=): there is always one entry per axis, or part, in each": [
+        "ops.py: _pad: True  ->  False",
+        "kernels/cpu/losses.py: linear_cross_entropy: True  ->  False",
+        "kernels/cpu/losses.py: linear_cross_entropy_vjp: True  ->  False",
+    ],
     "only the order in which einsum multiplies: the same sum": [
         "ops.py: _einsum: len(xs) > 1  ->  len(xs) >= 1",
         "ops.py: _einsum: len(xs) > 1  ->  len(xs) == len(xs)",
@@ -19,7 +23,13 @@ PROOFS: dict[str, list[str]] = {
         "ops.py: _einsum: 1  ->  2",
     ],
     "at 0 both branches are 1 / 2": ["ops.py: _sigmoid: x >= 0  ->  x > 0"],
-    "the shift of a row without a finite maximum: it cancels, or the sum is 0 or inf": ["ops.py: _logsumexp: 0  ->  1"],
+    "the shift of a row without a finite maximum: it cancels, or the sum is 0 or inf": [
+        "ops.py: _logsumexp: 0  ->  1",
+        "kernels/cpu/losses.py: linear_cross_entropy: 0  ->  1",
+    ],
+    "matmul works on a copy of an operand whose memory is that of the result": [
+        "kernels/cpu/losses.py: linear_cross_entropy_vjp: 0  ->  1 (place 2)",
+    ],
     "a reshape to the shape that it has": [
         "ops.py: spread: not keepdims and axis is not None and shape  ->  axis is not None and shape",
         "ops.py: _matmul_by_y: len(y_shape) == 2 and x.ndim > 2  ->  len(y_shape) == 2",
@@ -42,6 +52,8 @@ PROOFS: dict[str, list[str]] = {
     "NumPy takes any negative length for the one to work out": [
         "kernels/cpu/layers.py: embedding_vjp: 1  ->  2",
         "kernels/cpu/losses.py: cross_entropy: 1  ->  2",
+        "kernels/cpu/losses.py: linear_cross_entropy: 1  ->  2 (place 2)",
+        "kernels/cpu/losses.py: linear_cross_entropy_vjp: 1  ->  2",
         "kernels/cpu/layers.py: gelu: 1  ->  2 (place 2)",
         "kernels/cpu/layers.py: gelu_vjp: 1  ->  2 (place 2)",
     ],

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import tensorlite as tl
 from tensorlite import backend, functional, fused
-from tensorlite.kernels import cpu
+from tensorlite.kernels import cpu, onednn
 from tensorlite.kernels.cpu import blocks, scores
 
 few = settings(max_examples=max(5, settings().max_examples // 5))
@@ -130,6 +130,45 @@ def test_gelu_at_0_is_no_reason_for_a_warning(recwarn):
     fused.gelu(x).sum().backward()
     np.testing.assert_allclose(x.grad.data[:2], 0.5)
     assert not recwarn.list
+
+
+def test_where_bfloat16_pays_every_operand_is_rounded_once(monkeypatch):
+    """float16 plays bfloat16, and NumPy oneDNN: who asks about which products, and what they are then made of."""
+    asked, products = set(), []
+
+    def pays(a, b):
+        asked.add((*a.shape, b.shape[1]))
+        return True
+
+    def matmul(a, b, out):
+        assert (a.dtype, b.dtype, out.dtype) == (np.float16, np.float16, np.float32)
+        products.append(out.shape)
+        out[...] = a.astype(np.float32) @ b.astype(np.float32)
+        return out
+
+    def rounded(x, out=None, split=True):
+        assert x.dtype == np.float32
+        return x.astype(np.float16)
+
+    for name, small in (("pays", pays), ("matmul", matmul), ("rounded", rounded)):
+        monkeypatch.setattr(onednn, name, small)
+    monkeypatch.setattr(cpu.losses, "CLASSES", 2)
+    monkeypatch.setattr(blocks, "BLOCK", 1)
+    rng = np.random.default_rng(0)
+    for rows in (5, 20):
+        shapes = [(rows, 3), (4, 3), (4,)]
+        x, weight, bias = (rng.integers(-2, 3, shape).astype(np.float32) for shape in shapes)
+        forward, by_x, by_weight = (rows, 3, 4), (rows, 4, 3), (4, rows, 3)
+        for name, xs, meta, large, count in [
+            ("linear", [x, weight, bias], {}, {forward, by_x, by_weight}, 3),
+            ("linear_cross_entropy", [x, weight], {"targets": np.arange(rows) % 4}, {forward}, 6),
+        ]:
+            asked.clear()
+            products.clear()
+            got = results(fused, name, xs, meta, 0)
+            assert (asked, len(products)) == (large, count)
+            for fast, slow in zip(got, results(functional, name, xs, meta, 0), strict=True):
+                np.testing.assert_allclose(fast.data, slow.data, rtol=5e-3, atol=5e-3)
 
 
 # ----- how work is cut ----------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from table_math import ELEMENTWISE
 import tensorlite as tl
 from tensorlite import functional as spec
 from tensorlite import fused
+from tensorlite.kernels.cpu import blocks, losses
 
 INF, NAN = math.inf, math.nan
 PALETTE = np.array([0.0, -0.0, 1.0, -1.0, 2.0, 0.5, -2.5, 800.0, -800.0, 1e-300, -1e-300, 1e-8, INF, -INF, NAN])
@@ -172,6 +173,23 @@ def test_cross_entropy_of_large_and_infinite_logits(layers):
     assert run([[0, 0, -INF]], [[0.5, 0.25, 0.25]])[0] == INF  # but any more of it is infinitely wrong
     value, slope = run([[1, 2], [3, 4]], [0, -100])  # an ignored row has no gradient, whatever stands in it
     assert slope[1].tolist() == [0, 0]
+
+
+@both
+@pytest.mark.parametrize("at_once", [1, 64])
+def test_a_head_with_large_and_infinite_logits(layers, at_once, monkeypatch):
+    """Whatever the number of classes whose logits are computed at once."""
+    monkeypatch.setattr(losses, "CLASSES", at_once)
+    monkeypatch.setattr(blocks, "BLOCK", at_once)
+    near, far, weight, targets = [1.0, 3.0], [800.0, -801.0], [[1.0, 0.0], [0.0, 1.0]], np.array([0, 1, 1])
+    x, p, q = leaf([near, far, far[::-1]]), 1 / (1 + math.e**2), 1 - 1 / (1 + math.e**2)
+    loss = layers.linear_cross_entropy(x, leaf(weight), targets, reduction="sum")
+    np.testing.assert_allclose(loss.data, -math.log(p) + 1601 + 0)
+    np.testing.assert_allclose(tl.grad(loss, x).data, [[p - 1, q], [1, -1], [0, 0]], atol=1e-300)
+    x, weight = leaf([[1.0]]), leaf([[0.0], [0.0], [-INF]])  # a class that cannot be
+    loss = layers.linear_cross_entropy(x, weight, np.array([0]))
+    np.testing.assert_allclose(loss.data, math.log(2))
+    np.testing.assert_allclose(tl.grad(loss, weight).data, [[-0.5], [0.5], [0]])
 
 
 @both

@@ -91,7 +91,7 @@ def linear_cross_entropy(x, weight, targets, *, ignore_index=-100, reduction="me
             total[...] = sum_columns(e)
 
     in_parts(forward, len(parts), N * V * (2 + x.shape[-1] / 100))
-    top = tops.max(axis=0, initial=-np.inf)
+    top = tops.max(axis=0)
     log_total = top + np.log((sums * np.exp(tops - top)).sum(axis=0))  # (N, 1)
     scale = x.dtype.type(1 if reduction == "sum" else 1 / N if N else np.nan)
     loss = (log_total[:, 0] - picked).sum() * scale
