@@ -131,7 +131,7 @@ def attention(q, k, v, keep=None, mask=None, *, is_causal=False, dropout_p=0.0, 
         scores = scores + mask
     if allowed is not None:
         scores = ops.where(allowed, scores, -math.inf)
-    top = ops.detach(scores).max(axis=-1, keepdims=True)
+    top = ops.detach(scores).max(axis=-1, keepdims=True) if k.shape[-2] else -math.inf
     e = ops.exp(scores - ops.where(top == -math.inf, 0, top))
     total = e.sum(axis=-1, keepdims=True)
     weights = e / ops.where(total == 0, 1, total)

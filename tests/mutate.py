@@ -1,6 +1,6 @@
 """Mutation score: change every derivative rule and kernel in small ways; the suite must notice each one.
 
-    python -m tests.mutate [--only TEXT] [--jobs N] [--results FILE] [--table FILE]
+    python -m tests.mutate [--only TEXT] [--jobs N] [--budget SECONDS] [--results FILE] [--table FILE]
 
 One idea: a test is worth what it catches. mutants.py says what is changed; each mutant is judged in a process of its
 own, forked when the tests are collected, and the first failing test kills it. The tests run in their ci profile, which
@@ -64,6 +64,7 @@ TABLE = """# Mutants of the derivative rules, and what became of them
 be killed in `equivalent.py`. Named in the last column: the three tests that killed most.
 """
 SETTINGS = "_hypothesis_internal_use_settings"
+UNDECIDED = "alive when its time was up"
 SECONDS = 20  # of the processor's time: a test that takes longer is stuck
 
 
@@ -142,16 +143,23 @@ class Judge:
         record = seconds, callers
         gc.freeze()  # or each copy's garbage collector would copy all memory
         for mutant, killer, took in self.forked(self.wanted, lambda m: self.verdict(m, *record), self.options.jobs):
-            self.killed[mutant.file, mutant.op, killer] += 1
-            self.said(mutant, killer, took)
+            if killer == UNDECIDED:
+                print(f"{mutant.key}\n    {UNDECIDED} ({took:.1f} s)", flush=True)
+            else:
+                self.killed[mutant.file, mutant.op, killer] += 1
+                self.said(mutant, killer, took)
         return True
 
-    def run(self, nodeids: list[str]) -> None:
+    def run(self, nodeids: list[str], budget: float = 0) -> None:
+        began = time.process_time()
         for nodeid, following in zip(nodeids, [*nodeids[1:], None], strict=True):
             item = self.items[nodeid]
             signal.setitimer(signal.ITIMER_PROF, SECONDS)
             item.ihook.pytest_runtest_protocol(item=item, nextitem=self.items.get(following))
             if self.failed:
+                return
+            if following and budget and time.process_time() - began > budget:
+                self.failed = UNDECIDED
                 return
 
     def record(self, nodeids: list[str]):
@@ -196,7 +204,7 @@ class Judge:
             kills = self.killed[mutant.file, mutant.op, nodeid.removeprefix("tests/")]
             return seconds[nodeid] / (1 + 20 * (kills + (own in nodeid))), nodeid
 
-        self.run(sorted(self.items.keys() & callers.get(mutant.unit, self.items), key=order))
+        self.run(sorted(self.items.keys() & callers.get(mutant.unit, self.items), key=order), self.options.budget)
         return self.failed
 
     def forked(self, tasks: Iterable, work: Callable, jobs: int) -> Iterator[tuple]:
@@ -234,6 +242,7 @@ def main() -> int:
     parser.add_argument("--only", default="", help="only mutants whose file, op or change contains this")
     parser.add_argument("--tests", default="", help="only tests that match (pytest's -k): who survives is not yet free")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="how many at once; 0: only the table")
+    parser.add_argument("--budget", type=float, default=0, help="seconds of the processor for a mutant's tests; 0: all")
     parser.add_argument("--results", type=Path, default=ROOT / "tests" / "mutants.jsonl", help="verdicts, old and new")
     parser.add_argument("--calls", type=Path, help="who calls what: kept there for later runs")
     parser.add_argument("--table", type=Path, help="write the score of each op there, in Markdown")

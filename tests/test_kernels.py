@@ -1,5 +1,6 @@
 """The kernels where they split their work: whatever the blocks, tiles and threads, the numbers of the specification."""
 
+import inspect
 import math
 
 import numpy as np
@@ -130,6 +131,29 @@ def test_gelu_at_0_is_no_reason_for_a_warning(recwarn):
     fused.gelu(x).sum().backward()
     np.testing.assert_allclose(x.grad.data[:2], 0.5)
     assert not recwarn.list
+
+
+@pytest.mark.parametrize("is_causal", [False, True])
+@pytest.mark.parametrize("T", [0, 1, 3])
+def test_attention_to_nothing_is_zero(T, is_causal):
+    for lead in ((), (2,), (3, 2)):
+        xs = [np.ones((*lead, n, 2)) for n in (T, 0, 0)]
+        for layers in (fused, functional):
+            out, *gradients = results(layers, "attention", xs, {"is_causal": is_causal}, 0)
+            np.testing.assert_array_equal(out.data, xs[0] * 0)
+            for x, gradient in zip(xs, gradients, strict=True):
+                np.testing.assert_array_equal(gradient.data, x * 0)
+
+
+@pytest.mark.parametrize("lead", [(), (2,), (3, 2), (2, 3, 2)])
+def test_attention_leaves_axes_where_they_lie_in_memory(lead):
+    """Heads are split off by moving an axis, and joined without a copy: of the result, and of each gradient."""
+    rng = np.random.default_rng(0)
+    xs = [np.moveaxis(rng.standard_normal((n, *lead, 2)), 0, -2) for n in (4, 5, 5)]
+    got = results(fused, "attention", xs, {"is_causal": True}, 0)
+    for fast, slow in zip(got, results(functional, "attention", xs, {"is_causal": True}, 0), strict=True):
+        np.testing.assert_allclose(fast.data, slow.data, rtol=1e-9, atol=1e-9)
+        assert np.moveaxis(fast.data, -2, 0).flags.c_contiguous or len(lead) == 3
 
 
 def test_where_bfloat16_pays_every_operand_is_rounded_once(monkeypatch):
@@ -276,10 +300,17 @@ CALLS = {  # (whether the kernel serves it, the arguments that need a gradient, 
 }  # fmt: skip
 
 
+def arguments(function):
+    """Names and defaults."""
+    return [(p.name, p.kind, p.default) for p in inspect.signature(function).parameters.values()]
+
+
 @pytest.mark.parametrize("name", CALLS)
 def test_who_computes(name):
     """The kernel, wherever it can: in main memory, in one dtype of float32 and float64; otherwise the specification."""
     op, function = getattr(fused, name), "scaled_dot_product_attention" if name == "attention" else name
+    kernel = next(vars(module)[name] for module in (cpu.layers, cpu.losses, scores) if name in vars(module))
+    assert arguments(kernel) == arguments(getattr(functional, name))
     for served, leaves, rest, *options in CALLS[name]:
         tensors = [tl.Tensor(x, requires_grad=True) for x in leaves]
 
