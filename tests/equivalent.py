@@ -1,5 +1,6 @@
 """Mutants that compute the same function, each with the reason why no input can tell the difference (see mutate.py)."""
 
+_BIAS = "np.where(np.arange(S)[None, :] <= np.arange(S - T, S)[:, None], 0, -np.inf)"
 PROOFS: dict[str, list[str]] = {
     "a value that `where` throws away": [
         "ops.py: _root: 1  ->  2",
@@ -26,6 +27,8 @@ PROOFS: dict[str, list[str]] = {
     "the shift of a row without a finite maximum: it cancels, or the sum is 0 or inf": [
         "ops.py: _logsumexp: 0  ->  1",
         "kernels/cpu/losses.py: linear_cross_entropy: 0  ->  1",
+        "kernels/cpu/scores.py: attention: 0  ->  1 (place 5)",
+        "kernels/cpu/scores.py: _of_one: 0  ->  1",
     ],
     "matmul works on a copy of an operand whose memory is that of the result": [
         "kernels/cpu/losses.py: linear_cross_entropy_vjp: 0  ->  1 (place 2)",
@@ -55,6 +58,7 @@ PROOFS: dict[str, list[str]] = {
         "kernels/cpu/losses.py: linear_cross_entropy: 1  ->  2 (place 2)",
         "kernels/cpu/losses.py: linear_cross_entropy_vjp: 1  ->  2",
         "kernels/cpu/layers.py: _norm_of_one: 1  ->  2",
+        "kernels/cpu/scores.py: _of_one: 1  ->  2 (place 5)",
         "kernels/cpu/layers.py: gelu: 1  ->  2 (place 2)",
         "kernels/cpu/layers.py: gelu_vjp: 1  ->  2 (place 2)",
     ],
@@ -65,6 +69,24 @@ PROOFS: dict[str, list[str]] = {
     "to add to zeros is to set, where no place comes twice": [
         "ops.py: _scatter_add: if _has_arrays(index)  ->  if True",
         "ops.py: _has_arrays: is_array(i) and i.dtype.kind in 'iu'  ->  is_array(i)",
+    ],
+    "an estimate of time, which only decides whether work is split": [
+        *[
+            f"kernels/cpu/scores.py: _over: {change}"
+            for change in ("pieces[-1][-1].at.stop if pieces and pieces[-1] else 0  ->  0", "0  ->  1")
+        ],
+        *[
+            f"kernels/cpu/blocks.py: product: {change}"
+            for change in (
+                "a.size * b.shape[1] / 100  ->  a.size * b.shape[1]",
+                "a.size * b.shape[1] / 100  ->  100",
+                "a.size * b.shape[1] / 100  ->  a.size * b.shape[1] * 100",
+                "a.size * b.shape[1]  ->  a.size",
+                "a.size * b.shape[1]  ->  b.shape[1]",
+                "100  ->  101",
+                "100  ->  99",
+            )
+        ],
     ],
     "a gradient that nobody needs is computed, and thrown away": [
         "kernels/cpu/layers.py: linear_vjp: sum_rows(g) if needs[2] else None  ->  sum_rows(g)",
@@ -79,6 +101,7 @@ PROOFS: dict[str, list[str]] = {
         "kernels/cpu/layers.py: layer_norm_vjp: sum_rows(g_part) if needs[2] else None  ->  sum_rows(g_part)",
     ],
     "scratch memory under another number, which nothing else uses there": [
+        "kernels/cpu/scores.py: attention: 0  ->  1 (place 3)",
         "kernels/cpu/layers.py: layer_norm_vjp: 1  ->  2 (place 2)",
         "kernels/cpu/layers.py: gelu_vjp: 1  ->  2 (place 4)",
         "kernels/cpu/losses.py: linear_cross_entropy_vjp: 1  ->  2 (place 3)",
@@ -96,7 +119,33 @@ PROOFS: dict[str, list[str]] = {
         "kernels/cpu/scores.py: POSITIONS: 64  ->  65",
         "kernels/cpu/scores.py: POSITIONS: 64  ->  63",
     ],
-    "what is computed for many rows is computed for one as well": [
+    "whatever is 0 / 1 is 0 / 2": [
+        "kernels/cpu/scores.py: attention: 1  ->  2 (place 9)",
+        "kernels/cpu/scores.py: _of_one: 1  ->  2 (place 4)",
+    ],
+    "what is replaced is chosen once more: nothing, where all is finite": [
+        "kernels/cpu/scores.py: attention: if not np.isfinite(top).all()  ->  if True",
+        "kernels/cpu/scores.py: attention: np.isfinite(top)  ->  np.isnan(top)",
+        "kernels/cpu/scores.py: _of_one: if not finite  ->  if True",
+        "kernels/cpu/scores.py: _of_one: if not finite  ->  if True (place 2)",
+    ],
+    "0 and -inf are the same in float32 and float64": [
+        f"kernels/cpu/scores.py: _causal_bias: {_BIAS}.astype(dtype)  ->  {_BIAS}",
+    ],
+    "there is nothing in it that anybody reads": ["kernels/cpu/scores.py: attention: 0  ->  1 (place 2)"],
+    "what is right for one position is right where q and k broadcast; only v must have no more axes than they": [
+        f"kernels/cpu/scores.py: attention: {change}"
+        for change in (
+            *[f"{a}  ->  {b} (place {place})" for place in (3, 4) for a, b in ((-2, 2), (2, 3), (2, 1))],
+            "2  ->  1 (place 5)",
+        )
+    ],
+    "what is computed for many rows, or positions, is computed for one as well": [
+        "kernels/cpu/scores.py: attention: if few and keep is None and (mask is None)  ->  if False",
+        "kernels/cpu/scores.py: attention: T == 1  ->  T != T",
+        "kernels/cpu/scores.py: attention: 0  ->  1",
+        "kernels/cpu/scores.py: attention: 3  ->  4",
+        "kernels/cpu/scores.py: attention: 3  ->  2",
         "kernels/cpu/layers.py: layer_norm: if len(rows) == 1  ->  if False",
         "kernels/cpu/layers.py: layer_norm: len(rows) == 1  ->  len(rows) != len(rows)",
     ],

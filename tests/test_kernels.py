@@ -145,15 +145,26 @@ def test_attention_to_nothing_is_zero(T, is_causal):
                 np.testing.assert_array_equal(gradient.data, x * 0)
 
 
-@pytest.mark.parametrize("lead", [(), (2,), (3, 2), (2, 3, 2)])
-def test_attention_leaves_axes_where_they_lie_in_memory(lead):
+@pytest.mark.parametrize(("lead", "place"), [((), 0), ((2,), 0), ((2,), 1), ((3, 2), 0), ((3, 2), 1), ((2, 3, 2), 1)])
+def test_attention_leaves_axes_where_they_lie_in_memory(lead, place):
     """Heads are split off by moving an axis, and joined without a copy: of the result, and of each gradient."""
-    rng = np.random.default_rng(0)
-    xs = [np.moveaxis(rng.standard_normal((n, *lead, 2)), 0, -2) for n in (4, 5, 5)]
+    rng, shape = np.random.default_rng(0), (*lead, 2)
+    xs = [np.moveaxis(rng.standard_normal((*shape[:place], n, *shape[place:])), place, -2) for n in (4, 5, 5)]
     got = results(fused, "attention", xs, {"is_causal": True}, 0)
     for fast, slow in zip(got, results(functional, "attention", xs, {"is_causal": True}, 0), strict=True):
         np.testing.assert_allclose(fast.data, slow.data, rtol=1e-9, atol=1e-9)
-        assert np.moveaxis(fast.data, -2, 0).flags.c_contiguous or len(lead) == 3
+        assert np.moveaxis(fast.data, -2, place).flags.c_contiguous or len(lead) == 3
+
+
+@pytest.mark.parametrize(("lead", "more"), [((), (2,)), ((2,), (3, 2)), ((1, 1), (1, 1, 2)), ((2, 1), (3, 2, 1))])
+@pytest.mark.parametrize("T", [1, 2])
+def test_attention_broadcasts_each_argument(lead, more, T):
+    rng = np.random.default_rng(0)
+    for leads in ([lead, lead, more], [lead, more, lead], [more, lead, lead], [lead, more, more], [more, more, lead]):
+        xs = [rng.standard_normal((*axes, n, 3)) for axes, n in zip(leads, (T, 4, 4), strict=True)]
+        got = results(fused, "attention", xs, {}, 0)
+        for fast, slow in zip(got, results(functional, "attention", xs, {}, 0), strict=True):
+            np.testing.assert_allclose(fast.data, slow.data, rtol=1e-9, atol=1e-9)
 
 
 def test_where_bfloat16_pays_every_operand_is_rounded_once(monkeypatch):

@@ -143,6 +143,18 @@ def test_attention_rows_that_see_nothing_are_zero_and_change_nothing_else(layers
 
 
 @both
+@pytest.mark.parametrize("T", [1, 2])
+def test_attention_with_infinite_scores(layers, T):
+    """To keys that all score -inf: 0; the other heads do not notice, nor do they notice one without a number."""
+    k = [[-INF, -INF], [0, -INF], [800, 801], [NAN, 0]]
+    out = layers.scaled_dot_product_attention(
+        leaf(np.ones((4, T, 1))), leaf(np.reshape(k, (4, 2, 1))), leaf([[[2.0], [3.0]]] * 4)
+    )
+    expected = [0, 2, 2 + math.e / (1 + math.e), NAN]
+    np.testing.assert_allclose(out.data, np.repeat(expected, T).reshape(4, T, 1))
+
+
+@both
 def test_attention_of_scores_that_overflow_exp(layers):
     q, k, v = leaf([[800.0]]), leaf([[1.0], [2.0]]), leaf([[3.0], [5.0]])
     out = layers.scaled_dot_product_attention(q, k, v)
