@@ -16,6 +16,8 @@ PROOFS: dict[str, list[str]] = {
         "ops.py: _pad: True  ->  False",
         "kernels/cpu/losses.py: linear_cross_entropy: True  ->  False",
         "kernels/cpu/losses.py: linear_cross_entropy_vjp: True  ->  False",
+        "kernels/cpu/scores.py: attention_vjp: True  ->  False",
+        "kernels/cpu/scores.py: attention_vjp: True  ->  False (place 2)",
     ],
     "only the order in which einsum multiplies: the same sum": [
         "ops.py: _einsum: len(xs) > 1  ->  len(xs) >= 1",
@@ -32,6 +34,9 @@ PROOFS: dict[str, list[str]] = {
     ],
     "matmul works on a copy of an operand whose memory is that of the result": [
         "kernels/cpu/losses.py: linear_cross_entropy_vjp: 0  ->  1 (place 2)",
+        "kernels/cpu/scores.py: attention_vjp: 2  ->  3 (place 5)",
+        "kernels/cpu/scores.py: attention_vjp: 2  ->  1 (place 5)",
+        "kernels/cpu/scores.py: attention_vjp: 3  ->  2 (place 3)",
     ],
     "a reshape to the shape that it has": [
         "ops.py: spread: not keepdims and axis is not None and shape  ->  axis is not None and shape",
@@ -46,7 +51,9 @@ PROOFS: dict[str, list[str]] = {
         "ops.py: _matmul_by_y: x.ndim > 2  ->  x.ndim != x.ndim",
         "ops.py: _matmul_by_y: 2  ->  3 (place 2)",
     ],
-    "only its dtype is asked for": [
+    "only its dtype or shape is asked for": [
+        "kernels/cpu/scores.py: attention_vjp: g  ->  0 * g + 1",
+        "kernels/cpu/scores.py: attention_vjp: g  ->  0 * g + 1 (place 4)",
         "ops.py: _share_among: g  ->  0 * g + 1",
         "kernels/cpu/layers.py: embedding_vjp: g  ->  0 * g + 1",
         "kernels/cpu/layers.py: layer_norm_vjp: g  ->  0 * g + 1 (place 3)",
@@ -89,6 +96,12 @@ PROOFS: dict[str, list[str]] = {
         ],
     ],
     "a gradient that nobody needs is computed, and thrown away": [
+        "kernels/cpu/scores.py: attention_vjp: _beside(x, lead, *x.shape[-2:]) if need else None"
+        "  ->  _beside(x, lead, *x.shape[-2:])",
+        "kernels/cpu/scores.py: attention_vjp: np.zeros((*lead, T, S), q.dtype) if needs[4] else None"
+        "  ->  np.zeros((*lead, T, S), q.dtype)",
+        "kernels/cpu/scores.py: attention_vjp: if into_q is None and into_k is None and (into_mask is None)"
+        "  ->  if False",
         "kernels/cpu/layers.py: linear_vjp: sum_rows(g) if needs[2] else None  ->  sum_rows(g)",
         "kernels/cpu/losses.py: linear_cross_entropy_vjp: np.empty(weight.shape, x.dtype) if needs[1] else None"
         "  ->  np.empty(weight.shape, x.dtype)",
@@ -102,6 +115,8 @@ PROOFS: dict[str, list[str]] = {
     ],
     "scratch memory under another number, which nothing else uses there": [
         "kernels/cpu/scores.py: attention: 0  ->  1 (place 3)",
+        "kernels/cpu/scores.py: attention_vjp: 0  ->  1",
+        "kernels/cpu/scores.py: attention_vjp: 3  ->  4 (place 3)",
         "kernels/cpu/layers.py: layer_norm_vjp: 1  ->  2 (place 2)",
         "kernels/cpu/layers.py: gelu_vjp: 1  ->  2 (place 4)",
         "kernels/cpu/losses.py: linear_cross_entropy_vjp: 1  ->  2 (place 3)",
@@ -119,6 +134,7 @@ PROOFS: dict[str, list[str]] = {
         "kernels/cpu/scores.py: POSITIONS: 64  ->  65",
         "kernels/cpu/scores.py: POSITIONS: 64  ->  63",
     ],
+    "at p = 1 nothing is kept: 0, whatever it is multiplied with": ["kernels/cpu/scores.py: _dropped: 0.0  ->  1.0"],
     "whatever is 0 / 1 is 0 / 2": [
         "kernels/cpu/scores.py: attention: 1  ->  2 (place 9)",
         "kernels/cpu/scores.py: _of_one: 1  ->  2 (place 4)",
