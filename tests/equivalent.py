@@ -16,6 +16,7 @@ PROOFS: dict[str, list[str]] = {
         "ops.py: _pad: True  ->  False",
         "kernels/cpu/losses.py: linear_cross_entropy: True  ->  False",
         "kernels/cpu/losses.py: linear_cross_entropy_vjp: True  ->  False",
+        "kernels/cpu/blocks.py: products: True  ->  False",
         "kernels/cpu/scores.py: attention_vjp: True  ->  False",
         "kernels/cpu/scores.py: attention_vjp: True  ->  False (place 2)",
     ],
@@ -82,6 +83,10 @@ PROOFS: dict[str, list[str]] = {
             f"kernels/cpu/scores.py: _over: {change}"
             for change in ("pieces[-1][-1].at.stop if pieces and pieces[-1] else 0  ->  0", "0  ->  1")
         ],
+        "kernels/cpu/scores.py: attention: -1  ->  1 (place 8)",
+        "kernels/cpu/scores.py: attention: 1  ->  2 (place 10)",
+        "kernels/cpu/scores.py: attention_vjp: -1  ->  1 (place 6)",
+        "kernels/cpu/scores.py: attention_vjp: 1  ->  2 (place 6)",
         *[
             f"kernels/cpu/blocks.py: product: {change}"
             for change in (
@@ -166,6 +171,36 @@ PROOFS: dict[str, list[str]] = {
         "kernels/cpu/layers.py: layer_norm: len(rows) == 1  ->  len(rows) != len(rows)",
     ],
     "of two rows, the second is never read": ["kernels/cpu/layers.py: _norm_of_one: 1  ->  2 (place 3)"],
+    "by rows or by columns, it is the same product": [
+        f"kernels/cpu/blocks.py: product: {change}"
+        for change in (
+            "if a.shape[0] >= 16  ->  if True",
+            "if a.shape[0] >= 16  ->  if False",
+            "a.shape[0] >= 16  ->  a.shape[0] > 16",
+            "a.shape[0] >= 16  ->  a.shape[0] == a.shape[0]",
+            "a.shape[0] >= 16  ->  a.shape[0] != a.shape[0]",
+            "16  ->  17",
+            "16  ->  15",
+            "0  ->  1 (place 2)",
+        )
+    ],
+    "where one thread ends the next begins: wherever that is, each row is computed once": [
+        f"kernels/cpu/blocks.py: products: {change}"
+        for change in (
+            "if any((onednn.pays(a, b) for a, b in pairs))  ->  if True",
+            "64  ->  63",
+            "64  ->  65 (place 2)",
+            "64  ->  63 (place 3)",
+            "64  ->  65 (place 4)",
+            "at - 64 * i  ->  at",
+            "64 * i  ->  i",
+        )
+    ],
+    "a product of no rows writes nothing": [
+        "kernels/cpu/blocks.py: products: if start < stop  ->  if True",
+        "kernels/cpu/blocks.py: products: start < stop  ->  start <= stop",
+        "kernels/cpu/blocks.py: products: start < stop  ->  start == start",
+    ],
     "the same rows, taken out one by one": [
         "kernels/cpu/losses.py: linear_cross_entropy: if not valid.all()  ->  if True",
         "kernels/cpu/losses.py: linear_cross_entropy_vjp: if not every  ->  if True",
@@ -174,6 +209,10 @@ PROOFS: dict[str, list[str]] = {
     "of two axes, the last is axis 1": [
         "kernels/cpu/layers.py: total: -1  ->  1",
         "kernels/cpu/losses.py: cross_entropy: -1  ->  1 (place 2)",
+    ],
+    "of four axes, the last but one is axis 2": [
+        "kernels/cpu/scores.py: attention: -2  ->  2 (place 8)",
+        *[f"kernels/cpu/scores.py: attention_vjp: -2  ->  2 (place {place})" for place in (5, 6, 7)],
     ],
 }
 EQUIVALENT = {key: proof for proof, keys in PROOFS.items() for key in keys}

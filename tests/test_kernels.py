@@ -267,6 +267,11 @@ def test_blocks_hold_each_row_once_and_fit_a_cache(n, width, limit, least):
 
 # ----- who computes -----------------------------------------------------------------------------------------------
 
+
+class Other(np.ndarray):
+    """No longer just an array in main memory."""
+
+
 X, W, ROW = np.ones((2, 3)), np.ones((4, 3)), np.ones(3)
 X32, W32, HALF, NO_AXIS = X.astype(np.float32), W.astype(np.float32), X.astype(np.float16), np.float64(1)
 IDS, BYTES = np.array([1, 0]), np.array([1, 0], np.uint8)
@@ -276,7 +281,7 @@ CALLS = {  # (whether the kernel serves it, the arguments that need a gradient, 
     "linear": [
         (True, [X, W], []), (True, [X, W, np.ones(4)], []), (True, [X32, W32], []), (True, [ROW, W], []),
         (False, [X32, W], []), (False, [X, W32], []), (False, [X, W, np.ones(4, np.float32)], []),
-        (False, [HALF, HALF], []),
+        (False, [HALF, HALF], []), (False, [X.view(Other), W], []), (False, [X, W.view(Other)], []),
     ],
     "embedding": [(True, [W], [IDS]), (True, [W32], [BYTES]), (False, [HALF], [IDS])],
     "layer_norm": [
