@@ -11,7 +11,7 @@ import pytest
 import tensorlite as tl
 from tensorlite import fused as F
 from tensorlite import ops
-from tensorlite.primitive import elementwise, fused, primitive
+from tensorlite.primitive import elementwise, fused, identity, primitive
 
 
 def leaf(values, dtype=np.float64):
@@ -377,6 +377,23 @@ def test_a_changed_value_that_is_needed_raises():
     changed(w)
     with pytest.raises(RuntimeError, match=message):
         y.backward()
+
+
+def test_a_changed_value_is_noticed_whatever_the_op_was_applied_to_before():
+    x, y = leaf([1, 2]), tl.tensor([3.0, 4.0])
+    tl.einsum("i->", x)
+    z = tl.einsum("i,i->", x, y)
+    changed(y)
+    with pytest.raises(RuntimeError, match="einsum: a value that it needs was changed"):
+        z.backward()
+    same = identity(x)  # the very same memory
+    z = (same * same).sum()
+    changed(x)
+    with pytest.raises(RuntimeError, match="mul: a value that it needs was changed"):
+        z.backward()
+    z = F.linear(np.ones((1, 2)), leaf([[1, 2]]))  # an array has no version
+    assert z.requires_grad
+    assert tl.concatenate([x]).tolist() == x.tolist()
 
 
 def test_a_changed_value_that_is_not_needed_does_not_matter():
