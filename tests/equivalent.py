@@ -1,6 +1,7 @@
 """Mutants that compute the same function, each with the reason why no input can tell the difference (see mutate.py)."""
 
 _BIAS = "np.where(np.arange(S)[None, :] <= np.arange(S - T, S)[:, None], 0, -np.inf)"
+_SMOOTH = "targets * (1 - label_smoothing) + label_smoothing / C"
 PROOFS: dict[str, list[str]] = {
     "a value that `where` throws away": [
         "ops.py: _root: 1  ->  2",
@@ -30,11 +31,14 @@ PROOFS: dict[str, list[str]] = {
     "the shift of a row without a finite maximum: it cancels, or the sum is 0 or inf": [
         "ops.py: _logsumexp: 0  ->  1",
         "kernels/cpu/losses.py: linear_cross_entropy: 0  ->  1",
+        "functional.py: attention: 0  ->  1",
+        "functional.py: attention: -math.inf  ->  math.inf (place 2)",
         "kernels/cpu/scores.py: attention: 0  ->  1 (place 5)",
         "kernels/cpu/scores.py: _of_one: 0  ->  1",
     ],
     "matmul works on a copy of an operand whose memory is that of the result": [
         "kernels/cpu/losses.py: linear_cross_entropy_vjp: 0  ->  1 (place 2)",
+        "kernels/cpu/scores.py: _dropped: 1  ->  2 (place 4)",
         "kernels/cpu/scores.py: attention_vjp: 2  ->  3 (place 5)",
         "kernels/cpu/scores.py: attention_vjp: 2  ->  1 (place 5)",
         "kernels/cpu/scores.py: attention_vjp: 3  ->  2 (place 3)",
@@ -139,8 +143,28 @@ PROOFS: dict[str, list[str]] = {
         "kernels/cpu/scores.py: POSITIONS: 64  ->  65",
         "kernels/cpu/scores.py: POSITIONS: 64  ->  63",
     ],
-    "at p = 1 nothing is kept: 0, whatever it is multiplied with": ["kernels/cpu/scores.py: _dropped: 0.0  ->  1.0"],
+    "at p = 1 nothing is kept: 0, whatever it is multiplied with": [
+        "functional.py: dropout: 0.0  ->  1.0",
+        "functional.py: attention: 0.0  ->  1.0 (place 2)",
+        "kernels/cpu/scores.py: _dropped: 0.0  ->  1.0",
+    ],
+    "the square is the same": ["functional.py: mse_loss: x - y  ->  y - x"],
+    "times 1, plus 0": [
+        f"functional.py: cross_entropy: {_SMOOTH} if label_smoothing else targets  ->  {_SMOOTH}",
+    ],
+    "an array of the library is what asarray makes of it": [
+        "functional.py: keep_mask: keep if isinstance(raw, type(keep)) else xp(raw).asarray(keep)"
+        "  ->  xp(raw).asarray(keep)",
+    ],
+    "a Tensor of booleans masks as its array does": [
+        "functional.py: attention: mask.data if isinstance(mask, Variable) else mask  ->  mask",
+    ],
+    "no index is None": ["functional.py: check_indices: if ignore_index is not None  ->  if True"],
+    "nothing is smoothed: the argument is only checked, and allowed": [
+        "functional.py: check_cross_entropy: 0.0  ->  1.0",
+    ],
     "whatever is 0 / 1 is 0 / 2": [
+        "functional.py: attention: 1  ->  2 (place 6)",
         "kernels/cpu/scores.py: attention: 1  ->  2 (place 9)",
         "kernels/cpu/scores.py: _of_one: 1  ->  2 (place 4)",
     ],

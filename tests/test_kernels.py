@@ -273,7 +273,7 @@ class Other(np.ndarray):
 
 
 X, W, ROW = np.ones((2, 3)), np.ones((4, 3)), np.ones(3)
-X32, W32, HALF, NO_AXIS = X.astype(np.float32), W.astype(np.float32), X.astype(np.float16), np.float64(1)
+X32, W32, HALF, NO_AXIS = X.astype(np.float32), W.astype(np.float32), X.astype(np.float16), np.array(1.0)
 IDS, BYTES = np.array([1, 0]), np.array([1, 0], np.uint8)
 P3, P4 = np.full((2, 3), 1 / 3), np.full((2, 4), 0.25)
 GENERATOR = {"dropout_p": 0.5, "generator": tl.Generator(0)}
@@ -297,7 +297,7 @@ CALLS = {  # (whether the kernel serves it, the arguments that need a gradient, 
     "attention": [
         (True, [X, X, X], []), (True, [X32, X32, X32], []), (True, [X, X, X], [], {"is_causal": True}),
         (True, [X, X, X], [], {"mask": np.ones((2, 2), bool)}), (True, [X, X, X], [], {"mask": np.ones((2, 2))}),
-        (True, [X, X, X], [], GENERATOR),
+        (True, [X, X, X], [], GENERATOR), (True, [X, X, X], [], {"mask": tl.tensor(np.eye(2) > 0), "is_causal": True}),
         (False, [X, X, X32], []), (False, [X, X, X], [], {"mask": np.ones((2, 2), np.float32)}),
         (False, [HALF, HALF, HALF], []),
     ],
