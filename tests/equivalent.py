@@ -2,6 +2,7 @@
 
 _BIAS = "np.where(np.arange(S)[None, :] <= np.arange(S - T, S)[:, None], 0, -np.inf)"
 _SMOOTH = "targets * (1 - label_smoothing) + label_smoothing / C"
+_KEEP = "keep_mask(q, (*q.shape[:-1], k.shape[-2]), dropout_p, generator)"
 PROOFS: dict[str, list[str]] = {
     "a value that `where` throws away": [
         "ops.py: _root: 1  ->  2",
@@ -148,6 +149,10 @@ PROOFS: dict[str, list[str]] = {
         "functional.py: attention: 0.0  ->  1.0 (place 2)",
         "kernels/cpu/scores.py: _dropped: 0.0  ->  1.0",
     ],
+    "at p = 0 everything is kept, and nothing drawn": [
+        f"{file}: scaled_dot_product_attention: {_KEEP} if dropout_p else None  ->  {_KEEP}"
+        for file in ("functional.py", "fused.py")
+    ],
     "the square is the same": ["functional.py: mse_loss: x - y  ->  y - x"],
     "times 1, plus 0": [
         f"functional.py: cross_entropy: {_SMOOTH} if label_smoothing else targets  ->  {_SMOOTH}",
@@ -212,6 +217,8 @@ PROOFS: dict[str, list[str]] = {
         f"kernels/cpu/blocks.py: products: {change}"
         for change in (
             "if any((onednn.pays(a, b) for a, b in pairs))  ->  if True",
+            "len(out) * min(max(0, at - 64 * i), 64) // 64  ->  len(out) * min(max(0, at - 64 * i), 64)",
+            "len(out) * min(max(0, at - 64 * i), 64) // 64  ->  len(out) * min(max(0, at - 64 * i), 64) * 64",
             "64  ->  63",
             "64  ->  65 (place 2)",
             "64  ->  63 (place 3)",

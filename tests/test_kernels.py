@@ -62,6 +62,7 @@ def attentions(draw):
     shapes = [(*lead, T, D), (*shared, S, D), (*shared, S, draw(SIDE))]
     rng = np.random.default_rng(draw(st.integers(0, 99)))
     meta = {"is_causal": draw(st.booleans()), "dropout_p": draw(st.sampled_from([0.0, 0.5]))}
+    meta["scale"] = draw(st.sampled_from([None, 0.5]))
     kind = draw(st.sampled_from(["none", "boolean", "added", "added by row"]))
     if kind == "boolean":
         meta["mask"] = rng.random((T, S)) < 0.7
@@ -328,13 +329,18 @@ def test_who_computes(name):
     kernel = next(vars(module)[name] for module in (cpu.layers, cpu.losses, scores) if name in vars(module))
     assert arguments(kernel) == arguments(getattr(functional, name))
     for served, leaves, rest, *options in CALLS[name]:
+        meta = options[0] if options else {}
+
+        def call(layers, xs, rest=rest, meta=meta):
+            return getattr(layers, function)(*xs, *rest, **meta)
+
         tensors = [tl.Tensor(x, requires_grad=True) for x in leaves]
-
-        def call(layers, tensors=tensors, rest=rest, options=options):
-            return getattr(layers, function)(*tensors, *rest, **(options[0] if options else {}))
-
-        assert (call(fused).node.op is op) == served, (leaves, rest, options)
+        assert (call(fused, tensors).node.op is op) == served, (leaves, rest, meta)
         with tl.unfused():
-            assert call(fused).node.op is not op
-        if not options or "generator" not in options[0]:
-            np.testing.assert_allclose(call(fused).data, call(functional).data, rtol=1e-5)
+            assert call(fused, tensors).node.op is not op
+        if "generator" not in meta:
+            expected = call(functional, tensors).data
+            np.testing.assert_allclose(call(fused, tensors).data, expected, rtol=1e-5)
+            if not any(isinstance(value, tl.Tensor) for value in meta.values()):
+                for layers in (fused, functional):  # arrays in, an array out
+                    np.testing.assert_allclose(np.asarray(call(layers, leaves)), expected, rtol=1e-5)
