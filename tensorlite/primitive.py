@@ -245,6 +245,7 @@ class Fused(Primitive):
     ):
         super().__init__(forward, keeps)
         self.spec, self.serves = spec, serves
+        self.required = self.defaults.count(inspect.Parameter.empty)
         self.rule: Any = None
 
     def vjp(self, *rules: Callable | None) -> "Fused":
@@ -256,7 +257,7 @@ class Fused(Primitive):
         return self
 
     def __call__(self, *args, **meta):
-        if meta and not self.keywords.keys() >= meta.keys():
+        if len(args) < self.required or (meta and not self.keywords.keys() >= meta.keys()):
             args, meta = self._bind(args, meta)
         if not _fusing.get() or not self.serves(*[a.data if isinstance(a, Variable) else a for a in args], **meta):
             return self.spec(*args, **meta)

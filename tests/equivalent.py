@@ -16,6 +16,9 @@ PROOFS: dict[str, list[str]] = {
     ],
     "zip(strict=): there is always one entry per axis, or part, in each": [
         "ops.py: _pad: True  ->  False",
+        "primitive.py: Primitive.vjp: True  ->  False",
+        "primitive.py: Primitive._bind: True  ->  False",
+        "primitive.py: Fused.pull: True  ->  False",
         "kernels/cpu/losses.py: linear_cross_entropy: True  ->  False",
         "kernels/cpu/losses.py: linear_cross_entropy_vjp: True  ->  False",
         "kernels/cpu/blocks.py: products: True  ->  False",
@@ -58,6 +61,9 @@ PROOFS: dict[str, list[str]] = {
         "ops.py: _matmul_by_y: 2  ->  3 (place 2)",
     ],
     "only its dtype or shape is asked for": [
+        "primitive.py: Primitive.pull: g  ->  0 * g + 1 (place 3)",
+        "primitive.py: Fused.pull: g  ->  0 * g + 1 (place 3)",
+        *[f"primitive.py: unbroadcast: g  ->  0 * g + 1{place}" for place in ("", " (place 3)", " (place 4)")],
         "kernels/cpu/scores.py: attention_vjp: g  ->  0 * g + 1",
         "kernels/cpu/scores.py: attention_vjp: g  ->  0 * g + 1 (place 4)",
         "ops.py: _share_among: g  ->  0 * g + 1",
@@ -155,14 +161,66 @@ PROOFS: dict[str, list[str]] = {
     ],
     "the square is the same": ["functional.py: mse_loss: x - y  ->  y - x"],
     "times 1, plus 0": [
+        "functional.py: cross_entropy: -picked if weight is None else -picked * scale  ->  -picked * scale",
         f"functional.py: cross_entropy: {_SMOOTH} if label_smoothing else targets  ->  {_SMOOTH}",
     ],
     "an array of the library is what asarray makes of it": [
+        "primitive.py: Primitive.__call__: if isinstance(out, Scalar)  ->  if True",
         "functional.py: keep_mask: keep if isinstance(raw, type(keep)) else xp(raw).asarray(keep)"
         "  ->  xp(raw).asarray(keep)",
     ],
     "a Tensor of booleans masks as its array does": [
         "functional.py: attention: mask.data if isinstance(mask, Variable) else mask  ->  mask",
+    ],
+    "worked out again at each call instead of once": [
+        "primitive.py: Primitive._record: self._needs.get(mask) or self._needed(mask, len(args))"
+        "  ->  self._needed(mask, len(args))",
+        "primitive.py: Primitive._needed: if not self.variadic  ->  if False",
+        "primitive.py: Primitive._needed: self._needs[mask] = needed  ->  pass",
+    ],
+    "any set of keywords includes the empty one": [
+        f"primitive.py: {op}.__call__: meta and (not self.keywords.keys() >= meta.keys())"
+        "  ->  not self.keywords.keys() >= meta.keys()"
+        for op in ("Primitive", "Fused")
+    ],
+    "to bind what is in its place already changes nothing": [
+        "primitive.py: Fused.__call__: if len(args) < self.required or "
+        "(meta and (not self.keywords.keys() >= meta.keys()))  ->  if True",
+        "primitive.py: Fused.__call__: len(args) < self.required  ->  len(args) <= self.required",
+        "primitive.py: Fused.__call__: len(args) < self.required  ->  len(args) == len(args)",
+        *[
+            f"primitive.py: Fused.__call__: meta and (not self.keywords.keys() >= meta.keys())  ->  {change}"
+            for change in ("meta or not self.keywords.keys() >= meta.keys()", "meta")
+        ],
+        "primitive.py: Fused.__call__: self.keywords.keys() >= meta.keys()  ->  self.keywords.keys() > meta.keys()",
+    ],
+    "f(*xs, **{}) is f(*xs)": [
+        "primitive.py: Primitive.__call__: self.forward(*raw, **meta) if meta else self.forward(*raw)"
+        "  ->  self.forward(*raw, **meta)",
+    ],
+    "a version only ever says that it is another": [
+        "primitive.py: Primitive.__call__: 0  ->  1 (place 2)",
+        "primitive.py: _version_of: 0  ->  1",
+    ],
+    "memory of its own is told from that of the argument there as well": [
+        "primitive.py: Primitive.__call__: [0] if out.base is None and out is not raw[0] else _version_of(out, args[0])"
+        "  ->  _version_of(out, args[0])",
+        "primitive.py: _version_of: out.base is not None and (out.base is memory or out.base is memory.base)"
+        "  ->  out.base is memory or out.base is memory.base",
+    ],
+    "a sum over no axis, or over an axis of one element, changes nothing": [
+        "primitive.py: unbroadcast: if g.shape == shape  ->  if False",
+        "primitive.py: unbroadcast: g.shape == shape  ->  g.shape != g.shape",
+        "primitive.py: unbroadcast: n == 1 and g.shape[i + extra] != 1  ->  n == 1",
+        "primitive.py: unbroadcast: g.shape[i + extra] != 1  ->  g.shape[i + extra] == g.shape[i + extra]",
+    ],
+    "the reshape gives the axes back": [
+        "primitive.py: unbroadcast: g.sum(axis=(*range(extra), *stretched), keepdims=True)"
+        "  ->  g.sum(axis=(*range(extra), *stretched))",
+        "primitive.py: unbroadcast: True  ->  False",
+    ],
+    "a rule that is None is never pulled": [
+        "primitive.py: Primitive.vjp: rule and _asking(rule, at)  ->  _asking(rule, at)",
     ],
     "no index is None": ["functional.py: check_indices: if ignore_index is not None  ->  if True"],
     "nothing is smoothed: the argument is only checked, and allowed": [

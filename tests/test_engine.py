@@ -11,7 +11,7 @@ import pytest
 import tensorlite as tl
 from tensorlite import fused as F
 from tensorlite import ops
-from tensorlite.primitive import elementwise, fused, identity, primitive
+from tensorlite.primitive import PRIMITIVES, Primitive, elementwise, fused, identity, primitive, publish
 
 
 def leaf(values, dtype=np.float64):
@@ -196,6 +196,7 @@ def test_one_array_as_the_gradient_of_two_arguments_is_not_added_to(alias, swapp
 
     twice = fused(lambda x, y: 2 * (x + y), spec=lambda x, y: 2 * (x + y)).vjp(rule)
     x, y = leaf([1, 2]), leaf([3, 4])
+    assert twice(x, y).node.op is twice  # it serves everything, where nothing is said
     a, b = x * 1, y * 1
     early = a * 5, b * 7  # older than `twice`: their gradients arrive after its own
     (twice(a, b) + early[0] + early[1]).sum().backward()
@@ -403,6 +404,9 @@ def test_a_changed_value_that_is_not_needed_does_not_matter():
     y.backward()
     z.backward()
     assert x.grad.tolist() == [4, 5]
+    z = (x * w.detach()).sum()  # needs w alone
+    changed(x)
+    z.backward()
     copied = x[[0, 1]]  # a copy, with a version of its own
     square = (copied * copied).sum()
     changed(x)
@@ -530,6 +534,26 @@ def test_an_op_of_ones_own_of_any_number_of_arguments():
     assert total(x.data, y.data, scale=2).tolist() == [8, 12]
     total(x, np.ones(2), y, scale=2).backward(np.ones(2))
     assert (x.grad.tolist(), y.grad.tolist()) == ([2, 2], [4, 4])
+    assert tl.grad(total(np.ones(2), x, scale=2).sum(), x).tolist() == [3, 3]
+    assert total(scale=2) == 0
+
+
+def test_the_second_order_of_an_op_of_any_number_of_arguments():
+    x, y = leaf([1, 2]), leaf([3, 4])
+    by_x, by_y = tl.grad(tl.einsum("i,i,i->", x, y, y), [x, y], create_graph=True)  # y^2, 2 x y
+    assert tl.grad(by_x.sum(), y).tolist() == [6, 8]
+    assert [p.tolist() for p in tl.grad(by_y.sum(), [x, y])] == [[6, 8], [2, 4]]
+
+
+def test_publishing_names_an_op_once():
+    own = primitive(lambda x: x)
+    try:
+        publish({"_own": own, "plus": ops.add, "number": 3, "class": type("named", (), {"name": Primitive.name})})
+        assert (own.name, PRIMITIVES["_own"]) == ("own", own)
+        assert ops.add.name == "add"
+        assert not {"plus", "number", "class"} & PRIMITIVES.keys()
+    finally:
+        PRIMITIVES.pop("_own", None)
 
 
 def test_backward_says_what_it_needs():
@@ -559,6 +583,8 @@ def test_errors_name_the_op_and_what_it_was_given():
 def test_a_missing_argument_is_named():
     with pytest.raises(TypeError, match="mul: argument 'y' is missing; it takes x, y"):
         tl.mul(leaf(1.0))
+    with pytest.raises(TypeError, match="linear: argument 'weight' is missing; it takes x, weight, bias"):
+        F.linear(leaf([1.0]))
 
 
 def test_a_clone_has_memory_of_its_own_and_the_gradient_passes_through():

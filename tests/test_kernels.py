@@ -287,7 +287,7 @@ CALLS = {  # (whether the kernel serves it, the arguments that need a gradient, 
     "embedding": [(True, [W], [IDS]), (True, [W32], [BYTES]), (False, [HALF], [IDS])],
     "layer_norm": [
         (True, [X], []), (True, [X32, ROW.astype(np.float32)], []), (True, [X, ROW, ROW], []),
-        (True, [X], [], {"eps": 1.0}),
+        (True, [X], [], {"eps": 1.0}), (True, [X], [], {"weight": ROW}), (False, [X32], [], {"weight": ROW}),
         (False, [X32, ROW], []), (False, [X, ROW, ROW.astype(np.float32)], []), (False, [HALF], []),
     ],
     "gelu": [
