@@ -159,7 +159,10 @@ PROOFS: dict[str, list[str]] = {
         f"{file}: scaled_dot_product_attention: {_KEEP} if dropout_p else None  ->  {_KEEP}"
         for file in ("functional.py", "fused.py")
     ],
-    "the square is the same": ["functional.py: mse_loss: x - y  ->  y - x"],
+    "the square is the same": [
+        "functional.py: mse_loss: x - y  ->  y - x",
+        "derived.py: var: x - mean(x, axis=axis, keepdims=True)  ->  mean(x, axis=axis, keepdims=True) - x",
+    ],
     "times 1, plus 0": [
         "functional.py: cross_entropy: -picked if weight is None else -picked * scale  ->  -picked * scale",
         f"functional.py: cross_entropy: {_SMOOTH} if label_smoothing else targets  ->  {_SMOOTH}",
@@ -199,7 +202,7 @@ PROOFS: dict[str, list[str]] = {
         "  ->  self.forward(*raw, **meta)",
     ],
     "a version only ever says that it is another": [
-        "primitive.py: Primitive.__call__: 0  ->  1 (place 2)",
+        "primitive.py: Primitive.__call__: 0  ->  1 (place 3)",
         "primitive.py: _version_of: 0  ->  1",
     ],
     "memory of its own is told from that of the argument there as well": [
@@ -218,6 +221,9 @@ PROOFS: dict[str, list[str]] = {
         "primitive.py: unbroadcast: g.sum(axis=(*range(extra), *stretched), keepdims=True)"
         "  ->  g.sum(axis=(*range(extra), *stretched))",
         "primitive.py: unbroadcast: True  ->  False",
+    ],
+    "a Tensor has its array's shape and dtype": [
+        "primitive.py: Primitive._fit: parent if isinstance(parent, Node) else parent.data  ->  parent",
     ],
     "a rule that is None is never pulled": [
         "primitive.py: Primitive.vjp: rule and _asking(rule, at)  ->  _asking(rule, at)",

@@ -14,6 +14,7 @@ Every verdict is appended to --results at once. A later run takes from there wha
 import argparse
 import functools
 import gc
+import hashlib
 import importlib
 import json
 import os
@@ -114,10 +115,12 @@ def change(root: Path, file: str, source: str, **names) -> None:
 class Judge:
     """A pytest plugin: what was collected runs once a mutant, in forked processes, until a test fails."""
 
-    def __init__(self, root: Path, wanted: list[Mutant], options: argparse.Namespace, said: Callable):
+    def __init__(
+        self, root: Path, wanted: list[Mutant], killed: Counter[tuple], options: argparse.Namespace, said: Callable
+    ):
         self.root, self.wanted, self.options, self.said = root, wanted, options, said
+        self.killed = killed  # (file, op, test): how many mutants
         self.failed = ""
-        self.killed: Counter[tuple[str, str, str]] = Counter()  # mutants of an op, by a test
 
     def pytest_collectreport(self, report):
         if report.failed:
@@ -131,15 +134,21 @@ class Judge:
         session.config.option.tbstyle = "native"  # nobody reads it
         self.items = {item.nodeid: item for item in session.items}
         calls = self.options.calls
-        seconds, callers = json.loads(calls.read_text()) if calls and calls.exists() else ({}, {})
-        if new := [nodeid for nodeid in self.items if nodeid not in seconds]:
+        now = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in Path("tests").glob("*.py")}
+        seconds, callers, then = json.loads(calls.read_text()) if calls and calls.exists() else ({}, {}, {})
+        same = {nodeid for nodeid in seconds if now.get(name := Path(nodeid.partition("::")[0]).name) == then.get(name)}
+        seconds = {nodeid: seconds[nodeid] for nodeid in same}
+        if new := [nodeid for nodeid in self.items if nodeid not in same]:
             ((_, record, _),) = self.forked([None], lambda _: self.record(new), 1)
             if isinstance(record, str):
                 pytest.exit(f"the suite fails on the library as it is ({record}): a mutant proves nothing then", 2)
             seconds |= record[0]
-            callers = {unit: [*callers.get(unit, []), *record[1].get(unit, [])] for unit in callers | record[1]}
+            callers = {
+                unit: [*same.intersection(callers.get(unit, [])), *record[1].get(unit, [])]
+                for unit in callers | record[1]
+            }
         if calls:
-            calls.write_text(json.dumps([seconds, callers]))
+            calls.write_text(json.dumps([seconds, callers, now]))
         record = seconds, callers
         gc.freeze()  # or each copy's garbage collector would copy all memory
         for mutant, killer, took in self.forked(self.wanted, lambda m: self.verdict(m, *record), self.options.jobs):
@@ -273,11 +282,10 @@ def main() -> int:
 
         if wanted and options.jobs:
             files = [f"tests/test_{name}.py" for name in SUITE]
-            judge = Judge(root, wanted, options, said)
-            judge.killed.update(
-                (m.file, m.op, verdicts[k]["killer"]) for m in everything if (k := (m.key, m.hash)) in settled
+            killed = Counter(
+                (m.file, m.op, verdicts[m.key, m.hash]["killer"]) for m in everything if (m.key, m.hash) in settled
             )
-            pytest.main([*QUIETLY, "-k", options.tests, *files], [judge])
+            pytest.main([*QUIETLY, "-k", options.tests, *files], [Judge(root, wanted, killed, options, said)])
     found = [(m, state(m, verdicts.get((m.key, m.hash)))) for m in everything]
     if not options.only:  # one line a mutant, in the order of the code
         kept = [verdicts[m.key, m.hash] for m in everything if (m.key, m.hash) in verdicts]

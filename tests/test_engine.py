@@ -404,9 +404,13 @@ def test_a_changed_value_that_is_not_needed_does_not_matter():
     y.backward()
     z.backward()
     assert x.grad.tolist() == [4, 5]
-    z = (x * w.detach()).sum()  # needs w alone
+    z = x * w.detach()  # needs w alone
     changed(x)
-    z.backward()
+    z.sum().backward()
+    z = x / w.detach()  # needs its output for the gradient by w
+    total = z.sum()
+    changed(z)
+    total.backward()
     copied = x[[0, 1]]  # a copy, with a version of its own
     square = (copied * copied).sum()
     changed(x)
