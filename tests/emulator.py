@@ -2,8 +2,8 @@
 
 One idea: `run` stands in for `launch._run`, so that the Python of kernels/cuda runs unchanged on NumPy arrays. Each
 array lies between guard bytes while a kernel has it: reads beyond an end give nan, writes there are an error.
-Structures (a structured dtype's scalars or arrays) go by value, as CuPy passes them; pointers inside them point to the
-arrays themselves, so an array must not stand in a structure and among the arguments of the same launch.
+An array of one element of a structured dtype goes by value, as in CuPy (which refuses numpy.void); pointers inside it
+point to the arrays themselves, so an array must not stand in a structure and among the arguments of the same launch.
 """
 
 import ctypes
@@ -70,10 +70,11 @@ class _Copies:
         self.alive: list = []
 
     def argument(self, x) -> Argument:
+        if isinstance(x, np.void) or (x.dtype.fields is not None and x.size != 1):
+            raise TypeError("CuPy takes a structure as an array of shape () or (1,) only")
         if x.dtype.fields is not None or not isinstance(x, np.ndarray):
-            if isinstance(x, np.uint64) and x == 0:
-                return self._pass(np.zeros(1, np.uint64), b"null", 0)
-            return self._pass(np.array(x).reshape(1), x.dtype.name.encode(), 0)
+            null = isinstance(x, np.uint64) and x == 0
+            return self._pass(np.array(x).reshape(1), b"null" if null else x.dtype.name.encode(), 0)
         return self._pass(np.array([self._address(x)], np.uint64), x.dtype.name.encode(), 1)
 
     def _pass(self, value: np.ndarray, dtype: bytes, pointer: int) -> Argument:
