@@ -278,7 +278,8 @@ class Generator:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue where state_dict() was taken; ValueError or TypeError for what is no such state."""
         names = ["algorithm", "seed", "key", "position", "normal"]
-        if sorted(state.keys() - {"taken"}) != sorted(names) or state["algorithm"] != "mt19937" or len(state["key"]) != 624:
+        known = sorted(state.keys() - {"taken"}) == sorted(names)
+        if not known or state["algorithm"] != "mt19937" or len(state["key"]) != 624:
             raise ValueError(f"a generator's state has {names}, algorithm 'mt19937' and a key of 624 integers")
         key = [_integer("each integer of the state's key", word, 0, 2**32 - 1) for word in state["key"]]
         position = _integer("the state's position", state["position"], 0, 624)
