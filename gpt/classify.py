@@ -21,7 +21,7 @@ from . import checkpoint, labelled, lora
 from . import tokenizer as tokenizers
 from .config import ClassifyConfig, GPTConfig
 from .model import GPT
-from .task import Beginning, Epochs, Say, looking, second_stream
+from .task import Beginning, Epochs, Say, beside, looking, second_stream
 from .tokenizer import END_OF_TEXT, Tokenizer
 
 PARTS = ("train", "validation", "test")
@@ -51,7 +51,8 @@ class Classifier(nn.Module):
         T = features.shape[1]
         if self.position == "mean":
             shares = [[1 / n if t < n else 0.0 for t in range(T)] for n in lengths]
-            return (tl.tensor(shares, features.dtype).expand_dims(1) @ features).squeeze(1)  # (B, 1, T) @ (B, T, C)
+            weights = tl.tensor(shares, features.dtype, features.device).expand_dims(1)  # (B, 1, T)
+            return (weights @ features).squeeze(1)  # (B, 1, T) @ (B, T, C)
         place = {"first": [0] * len(lengths), "last": [T - 1] * len(lengths), "last-real": [n - 1 for n in lengths]}
         return features[list(range(len(lengths))), place[self.position]]
 
@@ -176,8 +177,9 @@ class Classification:
     @staticmethod
     def loss(model: Classifier, batch: tuple[Tensor, list[int], Tensor]) -> Tensor:
         """Mean cross-entropy in nats."""
-        idx, lengths, labels = batch
-        return fused.cross_entropy(model(idx, lengths), labels)
+        ids, lengths, labels = batch
+        idx, targets = beside(model, ids, labels)
+        return fused.cross_entropy(model(idx, lengths), targets)
 
     def evaluate(self, model: Classifier) -> dict[str, float]:
         """Over the validation part, and over as many training entries: so one sees what was memorised."""
@@ -195,9 +197,10 @@ class Classification:
         total = 0.0
         with looking(model):
             for i in range(0, len(rows), self.config.batch_size):
-                idx, lengths, labels = self.padding.batch(rows[i : i + self.config.batch_size])
+                ids, lengths, labels = self.padding.batch(rows[i : i + self.config.batch_size])
+                idx, targets = beside(model, ids, labels)
                 logits = model(idx, lengths)  # (B, labels)
-                total += fused.cross_entropy(logits, labels, reduction="sum").item()
+                total += fused.cross_entropy(logits, targets, reduction="sum").item()
                 for label, found in zip(labels.tolist(), logits.argmax(axis=-1).tolist(), strict=True):
                     confusion[label][found] += 1
         return total / len(rows), confusion
@@ -328,7 +331,8 @@ def classify(trained: Trained, texts: Iterable[str], batch_size: int = 16) -> li
 
 def probabilities(model: Classifier, padding: Padding, rows: Sequence[Row]) -> list[list[float]]:
     """(B, labels)"""
-    idx, lengths, _ = padding.batch(rows)
+    ids, lengths, _ = padding.batch(rows)
+    (idx,) = beside(model, ids)
     with looking(model):
         return fused.softmax(model(idx, lengths)).tolist()
 

@@ -19,7 +19,7 @@ from . import tokenizer as tokenizers
 from .config import GPTConfig, TrainConfig
 from .generate import generate
 from .model import GPT
-from .task import Beginning, Say, looking, second_stream
+from .task import Beginning, Say, beside, looking, second_stream
 from .tokenizer import Tokenizer
 
 PARTS = ("train", "validation")  # of the text
@@ -70,7 +70,7 @@ class Pretraining:
     @staticmethod
     def loss(model: GPT, batch: tuple[Tensor, Tensor]) -> Tensor:
         """Mean cross-entropy in nats."""
-        return model.loss(*batch)
+        return model.loss(*beside(model, *batch))
 
     def evaluate(self, model: GPT) -> dict[str, float]:
         """Over `eval_batches` batches of the validation text."""
@@ -183,8 +183,8 @@ def evaluate(model: GPT, tokens: TokenFile, batch_size: int, batches: int | None
     total = 0.0
     with looking(model):
         for i in range(0, count, batch_size):
-            x, y = default_collate([windows[index] for index in chosen[i : i + batch_size]])  # (B, T)
-            total += model(x, y)[1].item() * len(x)
+            batch = default_collate([windows[index] for index in chosen[i : i + batch_size]])  # (B, T) each
+            total += model.loss(*beside(model, *batch)).item() * len(batch[0])
     return total / count
 
 

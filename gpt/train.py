@@ -21,7 +21,7 @@ from rich.console import Console
 
 import tensorlite as tl
 from tensorlite import backend, nn, optim
-from tensorlite.kernels import onednn
+from tensorlite.kernels import precision
 
 from . import checkpoint
 from .config import Settings, command_of
@@ -50,7 +50,8 @@ def train(config: Settings, console: Console | None = None, task: type[Task] = P
     """
     console, run = console or Console(), directory(config)
     threads = config.threads or backend.default_threads()
-    config, about_threads = replace(config, threads=threads), backend.set_threads(threads)
+    device, about_threads = backend.use_device(config.device), backend.set_threads(threads)
+    config = replace(config, threads=threads, device=device)
     if config.resume is None:
         checkpoint.create(run, config.overwrite)
     elif not checkpoint.is_run(run):
@@ -59,6 +60,7 @@ def train(config: Settings, console: Console | None = None, task: type[Task] = P
         tell = partial(say, console, run / "log.txt")
         s = (begin if config.resume is None else resume)(task, config, run, tell)
         tell(f"threads    {about_threads}")
+        tell(f"device     {about_device(device)}")
         compute_as(config, s.model, tell)
         show = Progress(s.step, s.task.steps, s.task.per_step, s.task.unit, console, run / "log.txt")
         with show, stopping() as signals:
@@ -89,12 +91,21 @@ def train(config: Settings, console: Console | None = None, task: type[Task] = P
 
 def compute_as(config: Settings, model: nn.Module, tell: Callable[[str], None]) -> None:
     """The settings that say how a step is computed, and not what is learnt."""
-    about = onednn.set_matmul_dtype(config.dtype)
+    about = precision.set_matmul_dtype(config.dtype, config.device)
     if config.dtype != "float32":
         tell(f"dtype      {about}")
     for part in model.modules():
         if isinstance(part, GPT):
             part.checkpoint_blocks = config.checkpoint_blocks
+
+
+def about_device(device: str) -> str:
+    """Where it computes, and why not on the GPU of a machine that seems to have one."""
+    if device == "cpu":
+        return "cpu" if not backend.driver_found() or not (why_not := backend.no_gpu()) else f"cpu: {why_not}"
+    found = backend.memory(device)
+    room = f", {found[0] / 2**30:,.1f} of {found[1] / 2**30:,.1f} GiB free" if found else ""
+    return f"{device}, {backend.about_device(device)['device']}{room}"
 
 
 # ----- a step -----------------------------------------------------------------------------------------------------

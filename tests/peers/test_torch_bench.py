@@ -9,7 +9,7 @@ import pytest
 import tensorlite as tl
 from tensorlite import backend
 from tensorlite.data import write_tokens
-from tensorlite.kernels import onednn
+from tensorlite.kernels import precision
 
 torch = pytest.importorskip("torch", reason="the peer of this test: pip install -e '.[peers]'")
 pytest.importorskip("transformers", reason="the peer of this test: pip install -e '.[peers]'")
@@ -29,7 +29,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.setattr(backend, "keep_freed_memory", lambda: "not asked for in a test")
     duel.prepare(tmp_path, "small")
     yield str(tmp_path)
-    onednn.set_matmul_dtype("float32")
+    precision.set_matmul_dtype("float32")
 
 
 def test_the_training_steps_are_the_same(folder, tmp_path):
