@@ -273,6 +273,7 @@ def test_cublas_gives_the_same_bits_again_and_in_a_cuda_graph(gpu, numbers, dtyp
         matmul(a, b, bias=bias, alpha=alpha, out=out)
         return matmul(out, b.T)  # (128, 256) @ (256, 768): its memory comes from CuPy's pool
 
+    gpu.cuda.Device().synchronize()  # the stream below does not wait for the default one
     stream = gpu.cuda.Stream(non_blocking=True)
     with stream:
         first = step().get()
