@@ -1,6 +1,10 @@
 """Matrix products on the GPU (kernels/cuda/blas.py): what cublasLt is told, and where a GPU is, what it answers."""
 
+import ctypes
+import enum
 import math
+import sys
+from types import SimpleNamespace
 
 import ml_dtypes
 import numpy as np
@@ -22,6 +26,11 @@ def cupy():
     if not cupy.is_available():
         pytest.skip("no NVIDIA GPU")
     return cupy
+
+
+@pytest.fixture
+def numbers():
+    return np.random.default_rng(0)
 
 
 def near(actual, expected, dtype, K):
@@ -130,12 +139,174 @@ def test_alignment(pointer):
     assert found == 256 or pointer % (2 * found)
 
 
-# ----- the function itself, on NumPy's arrays ---------------------------------------------------------------------
+# ----- what cublasLt is called with: a stand-in of its own, on the host's memory ---------------------------------
+
+
+class OnHost(np.ndarray):
+    """NumPy's array with the address where CuPy's has it."""
+
+    @property
+    def data(self):
+        return SimpleNamespace(ptr=self.ctypes.data)
+
+
+def on_host(x):
+    return np.asarray(x).view(OnHost)
+
+
+LIBRARY = SimpleNamespace(
+    asarray=on_host,
+    ascontiguousarray=lambda x: on_host(np.ascontiguousarray(x)),
+    empty=lambda shape, dtype: on_host(np.empty(shape, dtype)),
+    cuda=SimpleNamespace(
+        runtime=SimpleNamespace(getDevice=lambda: 0), get_current_stream=lambda: SimpleNamespace(ptr=0)
+    ),
+)
+
+
+class CublasLt:
+    """The functions of nvmath.bindings.cublasLt that are called, with the names, numbers and sizes of cublasLt.h."""
+
+    MatmulDescAttribute = enum.IntEnum(
+        "D", {"POINTER_MODE": 2, "TRANSA": 3, "TRANSB": 4, "EPILOGUE": 7, "BIAS_POINTER": 8}
+    )
+    MatrixLayoutAttribute = enum.IntEnum("M", {"BATCH_COUNT": 5, "STRIDED_BATCH_OFFSET": 6})
+    MatmulPreferenceAttribute = enum.IntEnum(
+        "P", {"MAX_WORKSPACE_BYTES": 1, **{f"MIN_ALIGNMENT_{x}_BYTES": 5 + i for i, x in enumerate("ABCD")}}
+    )
+    PointerMode = enum.IntEnum("PointerMode", {"HOST": 0, "DEVICE": 1})
+    Epilogue = enum.IntEnum("Epilogue", {"DEFAULT": 1, "BIAS": 4})
+    eight = frozenset({"BIAS_POINTER", "STRIDED_BATCH_OFFSET", "MAX_WORKSPACE_BYTES"})
+
+    def __init__(self):
+        self.objects, self.planned = {}, 0
+
+    def make(self, **values):
+        self.objects[len(self.objects) + 1] = values
+        return len(self.objects)
+
+    def create(self):
+        return self.make()
+
+    def matmul_desc_create(self, compute, scale):
+        assert (compute, scale) in ((68, 0), (77, 0))
+        return self.make()
+
+    def matmul_preference_create(self):
+        return self.make()
+
+    def matrix_layout_create(self, type_, rows, columns, leading):
+        assert leading >= rows > 0
+        return self.make(dtype={0: F32, 14: BF16}[type_], rows=rows, columns=columns, leading=leading)
+
+    def dtype_of(self, attribute):
+        return np.int64 if attribute.name in self.eight else np.int32
+
+    get_matmul_desc_attribute_dtype = get_matrix_layout_attribute_dtype = dtype_of
+    get_matmul_preference_attribute_dtype = dtype_of
+
+    def set_attribute(self, target, attribute, pointer, size):
+        assert size == (8 if attribute.name in self.eight else 4)
+        self.objects[target][attribute.name] = int.from_bytes(ctypes.string_at(pointer, size), "little")
+
+    matmul_desc_set_attribute = matrix_layout_set_attribute = matmul_preference_set_attribute = set_attribute
+
+    def destroy(self, target):
+        self.objects[target] = None
+
+    matmul_preference_destroy = matmul_desc_destroy = matrix_layout_destroy = destroy
+
+    def MatmulHeuristicResult(self, count):
+        return SimpleNamespace(ptr=4321)
+
+    def matmul_algo_get_heuristic(self, handle, desc, a, b, c, d, preference, wanted, results, count):
+        assert wanted == 1
+        ctypes.c_int32.from_address(count).value = 1
+        self.planned += 1
+
+    def element(self, pointer, dtype):
+        return np.frombuffer(ctypes.string_at(pointer, dtype.itemsize), dtype)[0].astype(float)
+
+    def matmul(self, handle, desc, alpha, a, at, b, bt, beta, c, ct, d, dt, algorithm, workspace, size, stream):
+        desc, at, bt, dt = (self.objects[x] for x in (desc, at, bt, dt))
+        assert (algorithm, c, size) == (4321, d, 32 << 20)
+        one, two = self.element(alpha, F32), self.element(beta, F32)
+        for i in range(dt.get("BATCH_COUNT", 1)):
+
+            def matrix(x, pointer, i=i):
+                pointer += x["dtype"].itemsize * i * x.get("STRIDED_BATCH_OFFSET", 0)
+                span = x["leading"] * (x["columns"] - 1) + x["rows"]
+                memory = (ctypes.c_char * (span * x["dtype"].itemsize)).from_address(pointer)
+                steps = x["dtype"].itemsize, x["leading"] * x["dtype"].itemsize
+                return np.ndarray((x["rows"], x["columns"]), x["dtype"], memory, 0, steps)
+
+            first, second, result = matrix(at, a).astype(float), matrix(bt, b).astype(float), matrix(dt, d)
+            y = one * ((first.T if desc["TRANSA"] else first) @ (second.T if desc["TRANSB"] else second))
+            if desc["EPILOGUE"] == 4:
+                n = dt["rows"] * dt["dtype"].itemsize
+                y += np.frombuffer(ctypes.string_at(desc["BIAS_POINTER"], n), dt["dtype"]).astype(float)[:, None]
+            result[...] = (y + two * result.astype(float) if two else y).astype(F32)
 
 
 @pytest.fixture
-def numbers():
-    return np.random.default_rng(0)
+def stand_in(monkeypatch):
+    lt = CublasLt()
+    monkeypatch.setattr(blas, "_devices", {})
+    monkeypatch.setitem(sys.modules, "nvmath.bindings.cublasLt", lt)
+    return lt
+
+
+@pytest.mark.parametrize("dtype", [F32, BF16], ids=str)
+@pytest.mark.parametrize("with_bias", [False, True])
+@pytest.mark.parametrize("with_alpha", [False, True])
+@pytest.mark.parametrize("accumulate", [False, True])
+@pytest.mark.parametrize("lead", [(), (2,), (2, 3)], ids=str)
+def test_cublas_is_called_with_the_right_pointers(stand_in, numbers, dtype, with_bias, with_alpha, accumulate, lead):
+    a, b = (on_host(numbers.standard_normal((*lead, *s)).astype(dtype)) for s in ((4, 3), (5, 3)))
+    b = b.swapaxes(-1, -2)  # (..., 5, 3) -> (..., 3, 5)
+    bias = on_host(numbers.standard_normal(5).astype(F32)) if with_bias else None
+    alpha = on_host(np.array([3], F32)) if with_alpha else None
+    out = on_host(numbers.standard_normal((*lead, 4, 8)).astype(F32))[..., :5]
+    expected = np.array(a, float) @ np.array(b, float) * (3 if with_alpha else 1)
+    expected += (np.array(bias) if with_bias else 0) + (np.array(out, float) if accumulate else 0)
+    blas._by_cublas(LIBRARY, a, b, out, bias, alpha, accumulate)
+    np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_plan_is_made_once_for_each_kind_of_product(stand_in, numbers):
+    a, b = (on_host(numbers.standard_normal((4, 4)).astype(F32)) for _ in range(2))
+    bias = on_host(numbers.standard_normal((2, 64)).astype(F32))
+    results = [
+        blas._by_cublas(LIBRARY, a, b, on_host(np.empty((4, 4), F32)), bias[i, :4], None, False) for i in (0, 1, 0)
+    ]
+    assert stand_in.planned <= 2  # the two memories of results may be aligned differently
+    np.testing.assert_allclose(results[0] - results[1], np.tile(bias[0, :4] - bias[1, :4], (4, 1)), atol=1e-5)
+    np.testing.assert_array_equal(results[0], results[2])
+
+
+def test_what_has_no_unit_stride_is_copied(stand_in, numbers):
+    a, b = (on_host(numbers.standard_normal((2, 3, 8, 8)).astype(F32)) for _ in range(2))
+    a, b = a.swapaxes(0, 1), b.swapaxes(0, 1)[..., ::2]
+    out = on_host(np.empty((3, 2, 8, 4), F32))
+    np.testing.assert_allclose(blas._by_cublas(LIBRARY, a, b, out, None, None, False), a @ b, atol=1e-5)
+
+
+def test_no_algorithm_is_an_error(stand_in, monkeypatch):
+    monkeypatch.setattr(stand_in, "matmul_algo_get_heuristic", lambda *arguments: None)
+    x = on_host(np.ones((2, 2), F32))
+    with pytest.raises(RuntimeError, match="no algorithm"):
+        blas._by_cublas(LIBRARY, x, x, x.copy(), None, None, False)
+
+
+def test_too_many_plans_are_made_anew(stand_in, monkeypatch):
+    monkeypatch.setattr(blas, "PLANS", 2)
+    for n in (1, 2, 3, 1, 2):
+        x = on_host(np.ones((n, n), F32))
+        assert (blas._by_cublas(LIBRARY, x, x, on_host(np.empty((n, n), F32)), None, None, False) == n).all()
+        assert len(blas._devices[0].plans) <= 2
+
+
+# ----- the function itself, on NumPy's arrays ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", [F32, BF16], ids=str)
