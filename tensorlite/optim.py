@@ -15,9 +15,9 @@ from functools import partial
 from numbers import Real
 from typing import Any
 
-from .backend import Array, in_parts, scratch, to_device, to_host, xp
+from .backend import Array, device_of, in_parts, scratch, to_device, to_host, xp
 from .nn import misfit
-from .tensor import Tensor
+from .tensor import Tensor, tensor
 
 BLOCK = (
     1 << 17
@@ -130,14 +130,19 @@ class Optimizer:
         for group in self.groups:
             group["lr"] = lr
 
-    def step(self, grad_scale: float = 1.0) -> None:
+    def step(self, grad_scale: float | Tensor = 1.0) -> None:
         """Update every parameter that has a gradient, as if the gradient were `grad_scale` times what it is.
 
-        A parameter without one is left alone: neither its values nor its step count change.
+        A parameter without one is left alone: neither its values nor its step count change. So are all of them where
+        `grad_scale` is a Tensor () that is not finite; on a GPU, AdamW and Adam find that out without waiting for it.
         """
-        _check_number("grad_scale", grad_scale)
         for flat in self._flats:  # all of them before the first is changed
             flat.check()
+        if isinstance(grad_scale, Tensor):
+            grad_scale = grad_scale.item()
+            if not math.isfinite(grad_scale):
+                return
+        _check_number("grad_scale", grad_scale)
         for flat in self._flats:
             for first, last in flat.runs():
                 step, begin, size = flat.steps[first] + 1, flat.offsets[first], flat.offsets[last] - flat.offsets[first]
@@ -153,6 +158,11 @@ class Optimizer:
             kept = {name: array[block] for name, array in flat.kept.items()}
             work = scratch(1, g.shape, g.dtype, xp(g))
             self.update(flat.group, step, flat.data[block], g, work, **kept)
+
+    def upload(self) -> None:
+        """What a replayed CUDA graph of a step needs from the host: learning rates, and that the parameters change."""
+        for p in self.params:
+            p.changed()
 
     def zero_grad(self) -> None:
         """Forget all gradients (`.grad` is None again)."""
@@ -357,31 +367,50 @@ def grad_norm(params: Iterable[Tensor]) -> float:
     Inner products of blocks, added up in float64. Where squares leave the range of float32, all is done in float64: the
     result is infinite or nan only if a gradient is. One number per dtype and device comes to the host.
     """
-    grads = [p.grad.data.reshape(-1) for p in params if p.grad is not None and p.size]
-    total = _sum_of_squares(grads)
+    grads = _gradients(params)
+    total = sum(float(to_host(part)) for part in _sums_of_squares(grads))
     if not 1e-20 < total < math.inf:
-        total = _sum_of_squares(grads, widen=True)
+        total = sum(float(to_host(part)) for part in _sums_of_squares(grads, widen=True))
     return math.sqrt(total)
 
 
-def _sum_of_squares(grads: list[Array], widen: bool = False) -> float:
+def global_norm(params: Iterable[Tensor]) -> Tensor:
+    """`grad_norm` as a float64 Tensor () where the gradients are: on a GPU nobody waits for it."""
+    params = list(params)
+    grads = _gradients(params)
+    if not grads or device_of(grads[0]) == "cpu":
+        return tensor(grad_norm(params), "float64", "cpu")
+    total = sum(_sums_of_squares(grads, widen=True))
+    return Tensor(xp(total).sqrt(total))
+
+
+def _gradients(params: Iterable[Tensor]) -> list[Array]:
+    return [p.grad.data.reshape(-1) for p in params if p.grad is not None and p.size]
+
+
+def _sums_of_squares(grads: list[Array], widen: bool = False) -> list[Array]:
+    """One sum, a 0-d float64 array, for each library and dtype among the gradients."""
     sums: dict[tuple, list[Array]] = {}
     for g in grads:
         for start in range(0, g.size, BLOCK):
             block = g[start : start + BLOCK]
             block = block.astype("float64") if widen else block
             sums.setdefault((xp(g), g.dtype), []).append(block @ block)
-    return sum(float(to_host(library.stack(parts).sum(dtype="float64"))) for (library, _), parts in sums.items())
+    return [library.stack(parts).sum(dtype="float64") for (library, _), parts in sums.items()]
 
 
-def clip_scale(norm: float, max_norm: float) -> float:
+def clip_scale(norm: Any, max_norm: float) -> Any:
     """The factor that brings a gradient of length `norm` to at most `max_norm`: min(1, max_norm / (norm + 1e-6)).
 
-    Give it to `step(grad_scale=...)`. ValueError for a norm that is not finite (scaling cannot repair that gradient:
-    skip the step) and for a max_norm that is not positive.
+    Give it to `step(grad_scale=...)`. For a number: ValueError where it is not finite (scaling cannot repair that
+    gradient: skip the step). For a Tensor (from `global_norm`) a Tensor, nan where the norm is not finite: `step` skips
+    itself then. ValueError for a max_norm that is not positive.
     """
     if not max_norm > 0:
         raise ValueError(f"clip_scale: max_norm must be positive, not {max_norm}")
+    if isinstance(norm, Tensor):
+        n, library = norm.data, xp(norm.data)
+        return Tensor(library.where(library.isfinite(n), library.minimum(1.0, max_norm / (n + 1e-6)), math.nan))
     if not 0 <= norm < math.inf:
         raise ValueError(f"clip_scale: the norm of the gradient is {norm}: skip this step")
     return min(1.0, max_norm / (norm + 1e-6))

@@ -14,7 +14,7 @@ TENSORLITE = [
 ]  # fmt: skip
 GPT = [
     "system", "cache", "config", "tokenizer", "corpus", "attention", "model", "generate", "lora", "checkpoint",
-    "progress", "plots", "task", "pretraining", "session", "train", "pretrained", "sources", "download", "evaluate",
+    "progress", "plots", "task", "step", "pretraining", "session", "train", "pretrained", "sources", "download", "evaluate",
     "labelled", "classify", "instruct", "judge", "doctor", "commands", "cli", "__main__", "bench",
 ]  # fmt: skip
 
