@@ -7,32 +7,7 @@
 // its row nan, and nothing is read beside the row. `n` elements are read at once: WIDTH<T>, or 1 where rows are not
 // aligned.
 
-#include "common.cuh"
-
-constexpr float LOG2E = 1.4426950408889634f;
-
-// exp(x - shift): one instruction of the GPU is base 2
-__device__ __forceinline__ float exp_less(float x, float shift) { return exp2f((x - shift) * LOG2E); }
-
-// What to subtract before exp: not -inf, from which -inf - -inf = nan would come.
-__device__ __forceinline__ float shift_of(float top) { return top == -infinity() ? 0.0f : top; }
-
-struct Sum {
-    float top, total;  // the largest x, and the sum of exp(x - top)
-};
-
-template <int n> __device__ __forceinline__ void include(Sum& sum, const float (&x)[n]) {
-    float top = sum.top;
-#pragma unroll
-    for (int i = 0; i < n; i++) top = fmaxf(top, x[i]);
-    if (top > sum.top) {
-        sum.total *= exp_less(sum.top, top);
-        sum.top = top;
-    }
-    float shift = shift_of(sum.top);
-#pragma unroll
-    for (int i = 0; i < n; i++) sum.total += exp_less(x[i], shift);
-}
+#include "exponentials.cuh"
 
 // Of a row, in one pass over it. All threads get it.
 template <typename T, int n> __device__ __forceinline__ Sum sum_of_row(const T* x, int V) {
@@ -49,8 +24,7 @@ template <typename T, int n> __device__ __forceinline__ Sum sum_of_row(const T* 
         load<1>(x + j, value);
         include(mine, value);
     }
-    float top = block_max(mine.top);
-    return {top, block_sum(mine.total * exp_less(mine.top, shift_of(top)))};
+    return sum_of_block(mine);
 }
 
 // out_j = scale (exp(x_j - top) / S - [j = t]); x and out may be the same row.
