@@ -273,15 +273,17 @@ def test_cublas_is_called_with_the_right_pointers(stand_in, numbers, dtype, with
     np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_a_plan_is_made_once_for_each_kind_of_product(stand_in, numbers):
+def test_a_plan_is_made_once_for_each_kind_of_product(stand_in, numbers, monkeypatch):
+    monkeypatch.setattr(blas, "_aligned", lambda pointer: 4)
     a, b = (on_host(numbers.standard_normal((4, 4)).astype(F32)) for _ in range(2))
-    bias = on_host(numbers.standard_normal((2, 64)).astype(F32))
-    results = [
-        blas._by_cublas(LIBRARY, a, b, on_host(np.empty((4, 4), F32)), bias[i, :4], None, False) for i in (0, 1, 0)
-    ]
-    assert stand_in.planned <= 2  # the two memories of results may be aligned differently
-    np.testing.assert_allclose(results[0] - results[1], np.tile(bias[0, :4] - bias[1, :4], (4, 1)), atol=1e-5)
+    bias = on_host(numbers.standard_normal((2, 4)).astype(F32))
+    results = [blas._by_cublas(LIBRARY, a, b, on_host(np.empty((4, 4), F32)), bias[i], None, False) for i in (0, 1, 0)]
+    assert stand_in.planned == 1
+    np.testing.assert_allclose(results[0] - results[1], np.tile(bias[0] - bias[1], (4, 1)), atol=1e-5)
     np.testing.assert_array_equal(results[0], results[2])
+    monkeypatch.setattr(blas, "_aligned", lambda pointer: 8)  # a faster algorithm may do
+    blas._by_cublas(LIBRARY, a, b, on_host(np.empty((4, 4), F32)), bias[0], None, False)
+    assert stand_in.planned == 2
 
 
 def test_what_has_no_unit_stride_is_copied(stand_in, numbers):
@@ -289,6 +291,18 @@ def test_what_has_no_unit_stride_is_copied(stand_in, numbers):
     a, b = a.swapaxes(0, 1), b.swapaxes(0, 1)[..., ::2]
     out = on_host(np.empty((3, 2, 8, 4), F32))
     np.testing.assert_allclose(blas._by_cublas(LIBRARY, a, b, out, None, None, False), a @ b, atol=1e-5)
+
+
+@pytest.mark.parametrize("accumulate", [False, True])
+def test_float32_operands_and_a_bfloat16_result(stand_in, numbers, monkeypatch, accumulate):
+    monkeypatch.setattr(blas, "missing", lambda: "")
+    monkeypatch.setattr(blas, "xp", lambda x: LIBRARY)
+    a, b = (on_host(numbers.standard_normal((4, 4)).astype(F32)) for _ in range(2))
+    bias, out = on_host(np.arange(4).astype(BF16)), on_host(np.ones((4, 4), BF16))
+    expected = np.array(a, float) @ np.array(b, float) + np.arange(4) + accumulate
+    assert matmul(a, b, bias=bias, out=out, accumulate=accumulate) is out
+    near(out, expected, BF16, 4)
+    assert stand_in.planned == 1
 
 
 def test_no_algorithm_is_an_error(stand_in, monkeypatch):

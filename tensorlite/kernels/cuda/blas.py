@@ -41,6 +41,11 @@ def missing() -> str:
     return ""
 
 
+def version() -> int:
+    """cublasLt's, where nothing is missing."""
+    return importlib.import_module("nvmath.bindings.cublasLt").get_version()
+
+
 # ----- the product ------------------------------------------------------------------------------------------------
 
 

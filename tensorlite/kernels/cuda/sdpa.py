@@ -48,6 +48,8 @@ def why_not(q: Array, k: Array, v: Array, *, is_causal: bool, scale: float) -> s
         return f"heads must have a multiple of 8 channels, at most {WIDEST}, not {q.shape[-1]} and {v.shape[-1]}"
     if is_causal and q.shape[-2] > k.shape[-2]:
         return "some queries see no key"
+    if xp(q) is np:
+        return "NumPy's arrays are not on a GPU"
     if missing():
         return missing()
     if not all(map(is_readable, (q, k, v))):
