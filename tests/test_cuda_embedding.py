@@ -67,6 +67,15 @@ def test_gradients_of_the_same_row_are_added(N, V, C, dtype, index, seed):
     assert again.tobytes() == out.tobytes()
 
 
+@pytest.mark.parametrize("dtype", [np.dtype(np.float32), BF16])
+def test_segments_of_one_piece_and_a_little_more(dtype):
+    rng = np.random.default_rng(5)
+    ids = rng.permutation(np.repeat(np.arange(6), [31, 32, 33, 64, 65, 0]))
+    g = rng.standard_normal((len(ids), 8)).astype(dtype)
+    out, _ = embedding.embedding_vjp(g, [True, False], (6, 8), ids)
+    np.testing.assert_allclose(out, sums(g, ids, 6), atol=1e-4)
+
+
 def test_shapes_and_strides():
     rng = np.random.default_rng(1)
     g = rng.standard_normal((3, 6, 40)).astype(np.float32)[:, ::2, 4:12]

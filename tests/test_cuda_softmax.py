@@ -79,5 +79,5 @@ def test_what_is_refused():
         softmax.masked_softmax(scores, scale=1.0, is_causal=False, mask=np.ones(4))
     with pytest.raises(ValueError, match="contiguous"):
         softmax.masked_softmax(scores[..., ::2], scale=1.0, is_causal=False)
-    with pytest.raises(ValueError, match="keep must be contiguous, bool"):
+    with pytest.raises(ValueError, match="keep must be bool, contiguous"):
         softmax.masked_softmax(scores, scale=1.0, is_causal=False, keep=np.ones(4, bool))
