@@ -63,7 +63,8 @@ def matmul(
 
     `out` (..., M, N) is row-major, its rows may lie apart; its dtype, or `out_dtype`, is that of the operands (the
     default), float32 or bfloat16. bias (N), in the dtype of the result. alpha: one float32 on the device, None for 1.
-    Sums are rounded once, after all of this. A transposed operand costs nothing; one without a unit stride is copied.
+    Sums are rounded once, after all of this (some odd shapes in bfloat16 before the bias too, as an H200 showed). A
+    transposed operand costs nothing; one without a unit stride is copied.
     """
     library, shape = xp(a), _check(a, b, bias, alpha)
     dtype = out.dtype if out is not None else np.dtype(a.dtype if out_dtype is None else out_dtype)
