@@ -308,16 +308,23 @@ class Trained(NamedTuple):
     padding: Padding
 
 
-def load(run: Path) -> Trained:
-    """A run's classifier, from its newest checkpoint that is whole."""
+def load(run: Path, device: str | None = None) -> Trained:
+    """A run's classifier, from its newest checkpoint that is whole; on the CPU or on `device`."""
     run = Path(run)
     folder = checkpoint.files_of(run)
     description = checkpoint.read_config(folder / "config.json")
+    if description.get("task", "pretrain") == "pretrain":
+        raise ValueError(f"{run} was not taught to label texts: gpt finetune classify {run} --data FILE does that")
     checkpoint.check_task(run, description, "classify")
     model = Classification.rebuild(ClassifyConfig.from_dict(description["training"]), description)
     model.load_state_dict(io.load(folder / "model.safetensors"))
     tokenizer = tokenizers.load(folder / "tokenizer.json")
-    return Trained(model.eval(), tokenizer, description["labels"], padding_of(description))
+    return Trained(
+        (model if device is None else model.to(device)).eval(),
+        tokenizer,
+        description["labels"],
+        padding_of(description),
+    )
 
 
 def classify(trained: Trained, texts: Iterable[str], batch_size: int = 16) -> list[dict[str, float]]:

@@ -130,8 +130,9 @@ def choose(
 ) -> list[int]:
     """One token id per row of `logits` (B, V), drawn from the row's own stream, or the best one at temperature 0."""
     if temperature == 0:
+        logits = logits.astype(tl.float32) if logits.dtype.itemsize < 4 else logits  # bfloat16 has no argmax on a GPU
         return logits.argmax(axis=-1).tolist()
-    p = probabilities(logits, temperature, top_k, top_p)
+    p = probabilities(logits, temperature, top_k, top_p).to("cpu")  # all rows at once: each is waited for
     return [int(tl.multinomial(p[i], generator=generator).item()) for i, generator in enumerate(streams)]
 
 

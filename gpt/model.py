@@ -91,10 +91,10 @@ class GPT(nn.Module):
 
     def new_cache(self, batch_size: int, positions: int | None = None) -> list[KVCache]:
         """An empty KVCache for each block, for texts of at most `positions` (None: the whole context)."""
-        c, weight = self.config, self.token_embedding.weight
+        c = self.config
         positions = c.context_length if positions is None else positions
         size = (batch_size, c.n_head, positions, c.n_embd // c.n_head)
-        return [KVCache(*size, weight.dtype, weight.device, block.attention.projection()) for block in self.blocks]
+        return [KVCache(*size, block.attention.projection()) for block in self.blocks]
 
     def draw_as_gpt2(self) -> None:
         """Weights from N(0, 0.02), biases 0; what is added to the residual stream smaller by sqrt(2 n_layer).

@@ -5,13 +5,12 @@ files of token ids in the run.
 """
 
 import math
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from tensorlite import Tensor
+from tensorlite import Tensor, backend
 from tensorlite.data import TokenFile, default_collate, write_tokens
 
 from . import checkpoint, corpus
@@ -36,7 +35,7 @@ class Pretraining:
         """Text to tokens, and random weights."""
         tokenizer, data = prepare(config, run, say)
         model_config = config.model(tokenizer.vocab_size)
-        check_memory(model_config, config.batch_size)
+        check_memory(model_config, config)
         open_tokens(run, model_config.context_length)  # what is too short is refused before the model is made
         model = GPT(model_config)
         c = model_config
@@ -151,20 +150,27 @@ def open_tokens(run: Path, context_length: int) -> dict[str, TokenFile]:
     return tokens
 
 
-def check_memory(config: GPTConfig, batch_size: int) -> None:
-    """A ValueError where training would certainly need more memory than the machine has."""
-    # Weights, gradients, two averages; per layer at least 16 activations of the width and the attention weights; and
-    # the logits with their gradient. All of it in float32.
-    weights = config.n_layer * 12 * config.n_embd**2 + (config.vocab_size + config.context_length) * config.n_embd
-    per_token = config.n_layer * (16 * config.n_embd + config.n_head * config.context_length) + 2 * config.vocab_size
-    needed = 4 * (4 * weights + per_token * batch_size * config.context_length)
-    if not hasattr(os, "sysconf"):
+def check_memory(model: GPTConfig, config: TrainConfig) -> None:
+    """A ValueError where training would certainly need more memory than the machine has, or its GPU has free."""
+    device = backend.use_device(config.device)
+    if (found := backend.memory(device)) is None:
         return
-    present = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if needed > present:
+    # Weights, gradients, two averages; per layer at least 16 activations of the width and the attention weights; and
+    # the logits with their gradient. All of it in float32. On a GPU attention keeps no weights, activations may take
+    # half, logits go in pieces, and recomputed blocks keep one activation.
+    c, gpu = model, device != "cpu"
+    weights = c.n_layer * 12 * c.n_embd**2 + (c.vocab_size + c.context_length) * c.n_embd
+    per_token = c.n_layer * (16 * c.n_embd + c.n_head * c.context_length) + 2 * c.vocab_size
+    if gpu:
+        kept = c.n_embd if config.checkpoint_blocks else 16 * c.n_embd
+        per_token = c.n_layer * kept // (2 if config.dtype == "bfloat16" else 1)
+    needed = 4 * (4 * weights + per_token * config.batch_size * c.context_length)
+    limit = found[0] if gpu else found[1]
+    if needed > limit:
+        has = f"{device} has {limit / 2**30:,.1f} free" if gpu else f"this machine has {limit / 2**30:,.1f}"
         raise ValueError(
-            f"training this takes at least {needed / 2**30:,.1f} GiB of memory and this machine has "
-            f"{present / 2**30:,.1f}: a smaller batch_size (with grad_accumulation), context or preset needs less"
+            f"training this takes at least {needed / 2**30:,.1f} GiB of memory and {has}: a smaller batch_size (with "
+            "grad_accumulation), context or preset needs less"
         )
 
 

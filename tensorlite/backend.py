@@ -14,7 +14,7 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from itertools import pairwise
@@ -194,17 +194,16 @@ def about_device(device: str) -> dict[str, str]:
 
 
 def memory(device: str) -> tuple[int, int] | None:
-    """Bytes free and bytes there are on a device; None where its system does not say. On a CPU, of physical memory."""
+    """Bytes free and bytes there are: of a GPU's memory, else of the machine's; None where the system does not say."""
     library, index = _place(device)
     if library.__name__ == "cupy":
         with library.cuda.Device(index):
             free, total = library.cuda.runtime.memGetInfo()
             return free + library.get_default_memory_pool().free_bytes(), total  # what CuPy keeps can be used again
-    try:
-        page = os.sysconf("SC_PAGE_SIZE")
-        return os.sysconf("SC_AVPHYS_PAGES") * page, os.sysconf("SC_PHYS_PAGES") * page
-    except (AttributeError, ValueError, OSError):  # Windows has no sysconf, macOS no number of free pages
+    if not hasattr(os, "sysconf"):  # Windows
         return None
+    free = "SC_AVPHYS_PAGES" if "SC_AVPHYS_PAGES" in os.sysconf_names else "SC_PHYS_PAGES"  # macOS counts all alone
+    return os.sysconf(free) * os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def out_of_memory(error: BaseException) -> str:
@@ -240,6 +239,32 @@ def to_device(x: Array, device: str | None) -> Array:
 def to_host(x: Array) -> np.ndarray:
     """`x` as a NumPy array: the one place where data leaves a GPU, and so the one that waits for it."""
     return x if isinstance(x, np.ndarray) else x.get() if hasattr(x, "get") else np.asarray(x)
+
+
+def joined(arrays: Sequence[Array]) -> Array | None:
+    """Arrays as one, joined along the first axis and without a copy; None where they do not lie in memory so."""
+    if not arrays or (library := xp(arrays[0])).__name__ not in ("numpy", "cupy"):
+        return None
+    first = arrays[0]
+    alike = all(x.flags.c_contiguous and x.dtype == first.dtype and x.shape[1:] == first.shape[1:] for x in arrays)
+    if not alike or any(_address(x) + x.nbytes != _address(behind) for x, behind in pairwise(arrays)):
+        return None
+    shape = (sum(map(len, arrays)), *first.shape[1:])
+    if library is np:
+        base = first.base
+        if not isinstance(base, np.ndarray) or not all(x.base is base for x in arrays):
+            return None  # neighbours by chance
+        begin = (_address(first) - _address(base)) // base.itemsize
+        return base.reshape(-1)[begin : begin + math.prod(shape)].reshape(shape)
+    if not all(x.data.mem is first.data.mem for x in arrays):
+        return None
+    with first.device:
+        return library.ndarray(shape, first.dtype, memptr=first.data)
+
+
+def _address(x: Array) -> int:
+    """Where an array's memory begins."""
+    return x.__array_interface__["data"][0] if isinstance(x, np.ndarray) else x.data.ptr
 
 
 # ----- dtypes -----------------------------------------------------------------------------------------------------

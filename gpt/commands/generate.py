@@ -9,6 +9,7 @@ from tyro.conf import Positional, UseAppendAction
 from tensorlite import backend
 
 from .. import checkpoint
+from ..config import check_device
 from ..generate import stream
 from ..pretraining import new_line
 from ..tokenizer import END_OF_TEXT, StreamDecoder, Tokenizer
@@ -27,11 +28,15 @@ class Generate:
     seed: int = 1337  # the same seed, the same text
     stop: str | None = None  # end before this token; default: <|endoftext|>, where the tokenizer has it
     cache: bool = True  # keep keys and values: the same text, faster
+    device: str = "auto"  # cpu, cuda or cuda:1, the second GPU; auto: the GPU if one answers
+
+    def __post_init__(self) -> None:
+        check_device(self.device)
 
     def __call__(self) -> int:
         if backend.default_threads() == 1:  # otherwise BLAS keeps its own: they are better at matrix times vector
             backend.set_threads(1)
-        model, tokenizer = checkpoint.load_model(self.run)
+        model, tokenizer = checkpoint.load_model(self.run, backend.use_device(self.device))
         prompts = [tokenizer.encode(prompt) for prompt in self.prompt] or [new_line(tokenizer)]
         for given, ids in zip(self.prompt, prompts, strict=False):
             if not ids:

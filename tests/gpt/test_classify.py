@@ -477,7 +477,10 @@ def test_a_text_is_cut_where_training_cut(tuned):
         ),
         (["train", "--resume", "{run}"], "{run} is a run of the task 'classify', and one of 'pretrain' is needed here"),
         (["generate", "{run}"], "{run} is a run of the task 'classify', and one of 'pretrain' or 'instruct' is needed"),
-        (["classify", "{base}", "x"], "{base} is a run of the task 'pretrain', and one of 'classify' is needed here"),
+        (
+            ["classify", "{base}", "x"],
+            "{base} was not taught to label texts: gpt finetune classify {base} --data FILE does that",
+        ),
         (["classify", "nowhere", "x"], "there is no run nowhere"),
         (["classify", "{run}", ""], "the text '' has no token in it: give some text"),
         (["classify", "{run}", "x", "--file", "{data}"], "give texts or --file, not both"),
