@@ -9,6 +9,8 @@ point to the arrays themselves, so an array must not stand in a structure and am
 import ctypes
 import functools
 import hashlib
+import importlib
+import math
 import os
 import shutil
 import subprocess
@@ -42,17 +44,25 @@ def missing() -> str:
 
 @pytest.fixture
 def emulated(monkeypatch):
-    """Kernels run on the CPU, and NumPy arrays count as the GPU's."""
+    """Kernels run on the CPU, and NumPy arrays count as the GPU's. What `numpy.empty` makes is full of nan."""
     if missing():
         pytest.skip(missing())
     monkeypatch.setattr(launch, "_run", run)
+    monkeypatch.setattr(np, "empty", _poisoned)
     for name, module in list(sys.modules.items()):
         if name.startswith("tensorlite.kernels.cuda") and hasattr(module, "on_gpu"):
             monkeypatch.setattr(module, "on_gpu", lambda x: type(x) is np.ndarray)
 
 
+def _poisoned(shape, dtype=np.float64) -> np.ndarray:
+    memory = np.full(math.prod(np.atleast_1d(shape).tolist()) * np.dtype(dtype).itemsize, NAN, np.uint8)
+    return memory.view(dtype).reshape(shape)
+
+
 def run(file: str, kernel: str, grid: tuple[int, ...], threads: int, args: list) -> None:
     """What launch._run does, here: RuntimeError for what a GPU would refuse, or would do without a word."""
+    if not Path(file).is_absolute() and kernel not in instantiations(file):  # absolute: a test's own
+        raise RuntimeError(f"{kernel} is not among {Path(file).stem}.INSTANTIATIONS: nothing compiles it for a GPU")
     copies = _Copies()
     values = [copies.argument(x) for x in args]
     given = (Argument * len(values))(*values)
@@ -60,6 +70,11 @@ def run(file: str, kernel: str, grid: tuple[int, ...], threads: int, args: list)
     if message:
         raise RuntimeError(f"{file}: {kernel}: {message.decode()}")
     copies.write_back(f"{file}: {kernel}")
+
+
+def instantiations(file: str) -> tuple[str, ...]:
+    """The kernels of a .cu file that its module launches, as the module lists them."""
+    return importlib.import_module(f"tensorlite.kernels.cuda.{Path(file).stem}").INSTANTIATIONS
 
 
 class _Copies:

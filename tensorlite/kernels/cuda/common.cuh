@@ -56,6 +56,14 @@ template <int n, typename T> __device__ __forceinline__ void store(T* p, const f
     *const_cast<Pack<T, n>*>(pack_at<T, n>(p)) = pack;
 }
 
+// The same address, of which the compiler does not know that it is: what is loaded from it again is not kept in registers.
+template <typename T> __device__ __forceinline__ const T* again(const T* p) {
+#ifndef TENSORLITE_EMULATED
+    asm volatile("" : "+l"(p));
+#endif
+    return p;
+}
+
 // ----- sums over threads ------------------------------------------------------------------------------------------
 
 // Each lane gets the sum, or the largest, of all 32: by halves, so in the same order in every run.
