@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 import tensorlite.functional as spec
 from tensorlite.backend import bfloat16
 from tensorlite.kernels import precision
-from tensorlite.kernels.cuda import launch, losses
+from tensorlite.kernels.cuda import embedding, launch, losses
+from tensorlite.primitive import fused
 from tensorlite.tensor import Tensor
 
 pytestmark = pytest.mark.usefixtures("emulated")
@@ -200,3 +201,41 @@ def test_columns_that_are_no_classes_are_not_read_and_get_zeros(dtype):
         close(out[:, :70], expected, EPS[dtype])
         assert (out[:, 70:] == 0).all()
         assert (out[1] == 0).all()
+
+
+# ----- in the engine ----------------------------------------------------------------------------------------------
+
+
+def test_the_engine_can_call_them():
+    """The rules ask by name for what they need: fused.py joins them so."""
+    rng = np.random.default_rng(6)
+    table, idx = rng.standard_normal((9, 8)).astype(np.float32), rng.integers(0, 9, (2, 5))
+    targets = some_targets(rng, (2, 5), 9)
+    look_up = fused(embedding.embedding, spec.embedding, serves=embedding.serves_embedding).vjp(embedding.embedding_vjp)
+    keeps = ("classes", "tops", "totals", "count")
+    plain = fused(losses.cross_entropy, spec.cross_entropy, serves=losses.serves_cross_entropy, keeps=keeps).vjp(
+        losses.cross_entropy_vjp
+    )
+    keeps = ("dlogits", "features", "head")
+    whole = fused(
+        losses.linear_cross_entropy,
+        spec.linear_cross_entropy,
+        serves=losses.serves_linear_cross_entropy,
+        keeps=keeps,
+    ).vjp(losses.linear_cross_entropy_vjp)
+
+    def tied(embed, loss_of_features, w):
+        return loss_of_features(embed(w, idx), w, targets)
+
+    def in_two(x, w, t):
+        return plain(spec.linear(x, w), t)
+
+    exact = Tensor(table.astype(np.float64), requires_grad=True)
+    expected = tied(spec.embedding, spec.linear_cross_entropy, exact)
+    expected.backward()
+    for loss_of_features in (whole, in_two):
+        w = Tensor(table, requires_grad=True)
+        loss = tied(look_up, loss_of_features, w)
+        loss.backward()
+        close(loss.data, expected.data, 1e-6)
+        close(w.grad.data, exact.grad.data, 1e-5)
