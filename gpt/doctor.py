@@ -19,7 +19,7 @@ from rich.table import Table
 
 from tensorlite import backend
 from tensorlite.kernels import onednn
-from tensorlite.kernels.cuda import blas, sdpa
+from tensorlite.kernels.cuda import scores
 
 from . import cache
 from .progress import bytes_text
@@ -96,14 +96,13 @@ def graphics() -> list[tuple[str, str, str]]:
         return [("GPU", "none", "this machine has no NVIDIA driver: all is computed on the CPU")]
     if why_not := backend.no_gpu():
         return [("GPU", "none that can be used", why_not)]
-    about, room = backend.about_device("cuda"), backend.memory("cuda") or (0, 0)
-    why_no_products, why_no_attention = blas.missing(), sdpa.missing()
+    about, room, computed = backend.about_device("cuda"), backend.memory("cuda") or (0, 0), scores.about()
     return [
         ("GPU", f"{about['device']}, compute capability {about['compute capability']}", ""),
         ("GPU memory", f"{bytes_text(room[0])} free of {bytes_text(room[1])}", ""),
         ("CUDA", f"driver {about['CUDA driver']}, runtime {about['CUDA runtime']}; CuPy {about['CuPy']}", ""),
-        ("GPU products", "CuPy's own: slower" if why_no_products else "cublasLt", why_no_products),
-        ("GPU attention", "own kernels: slower" if why_no_attention else "cuDNN, for bfloat16", why_no_attention),
+        ("GPU products", computed["products"], ""),
+        ("GPU attention", computed["attention"], ""),
     ]
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from ..backend import in_parts, scratch
-from .precision import matmul_dtype, set_matmul_dtype  # noqa: F401  set: where gpt.bench asks for it
+from .precision import matmul_dtype
 
 CPU_INFO = Path("/proc/cpuinfo")  # Linux alone has it, and so has the wheel
 _WHEEL, _LIBRARY = "onednn-cpu-gomp", "libdnnl.so.3"
