@@ -289,7 +289,8 @@ const char* launch(void (*kernel)(P...), dim3 grid, int threads, const Argument*
     Call<P...>::check_all(std::index_sequence_for<P...>());
     if (error[0]) return error;
     if (!stacks) {
-        void* memory = mmap(nullptr, MOST * STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        constexpr int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+        void* memory = mmap(nullptr, MOST * STACK, PROT_READ | PROT_WRITE, flags, -1, 0);
         if (memory == MAP_FAILED) return "no memory for the stacks of the threads";
         stacks = static_cast<char*>(memory);
     }

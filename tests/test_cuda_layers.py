@@ -136,14 +136,15 @@ def test_layer_norm_of_views_that_are_not_contiguous_or_not_aligned(rng, dtype):
         check_layer_norm(x, weights[0, c : c + 8], weights[1, c : c + 8], g)
 
 
-@pytest.mark.parametrize("C", [4, 5, 768])
-def test_layer_norm_far_from_0(C):
+@pytest.mark.parametrize("C", [4, 5, 768, 777])
+def test_layer_norm_far_from_0(rng, C):
     """The deviation of 40000 .. 40003 is what it is for 0 .. 3, though a float32 sum of squares would lose it all."""
-    x = (40_000 + np.arange(C) % 4).astype(F32)[None]
+    x = np.stack([40_000 + np.arange(C) % 4, 40_000 + rng.standard_normal(C)]).astype(F32)
     out, kept = layers.layer_norm(x)
     exact, _ = specification("layer_norm", (x,), x)
-    near(out, exact, 2.0)
-    near(kept["rstd"], 1 / np.sqrt(x.astype(np.float64).var(axis=-1) + 1e-5), 1.0)
+    near(out, exact, 4.0)
+    near(kept["mean"], x.astype(np.float64).mean(axis=-1), 0.0)
+    near(kept["rstd"], 1 / np.sqrt(x.astype(np.float64).var(axis=-1) + 1e-5), 4.0)
     constant = np.full((3, C), 0.1, F32)
     near(layers.layer_norm(constant)[0], np.zeros((3, C)), 0.1 / np.sqrt(1e-5))
 

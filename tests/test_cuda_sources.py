@@ -26,9 +26,7 @@ GPUS = (80, 90, 100, 120)  # A100, H100 and H200, B200, RTX 50
 def test_what_is_launched_compiles_without_spilling_registers(file, gpu):
     """By NVRTC, with the options that CuPy adds; what does not fit in registers costs as much as memory does."""
     compiler = pytest.importorskip("cupy.cuda.compiler", reason="CuPy is not installed")
-    pathfinder = pytest.importorskip(
-        "cuda.pathfinder", reason="cuda-pathfinder, which CuPy finds headers by, is missing"
-    )
+    pathfinder = pytest.importorskip("cuda.pathfinder", reason="CuPy's finder of headers is not installed")
     headers = pathfinder.find_nvidia_header_directory("cudart")
     if headers is None:
         pytest.skip("CUDA's headers are not installed: pip install nvidia-cuda-runtime")
@@ -79,7 +77,8 @@ template <typename T> __global__ void copy(const T* x, T* out) {
 }
 __global__ void shuffles(int* out) {
     int lane = threadIdx.x;
-    out[lane] = __shfl_down_sync(ALL, lane, 1) + 100 * __shfl_xor_sync(ALL, lane, 3) + 10000 * __shfl_sync(ALL, lane, 7);
+    out[lane] = __shfl_down_sync(ALL, lane, 1) + 100 * __shfl_xor_sync(ALL, lane, 3);
+    out[lane] += 10000 * __shfl_sync(ALL, lane, 7);
     out[32 + lane] = __ballot_sync(ALL, lane %% 2);
     out[64 + lane] = __shfl_up_sync(ALL, lane, 2, 8);
 }
@@ -102,7 +101,7 @@ def cu(tmp_path, emulated):  # noqa: F811
 
 def test_the_emulation_computes(cu):
     rng, out = np.random.default_rng(), np.empty((3, 2), np.float32)
-    for kind, name in ((np.float32, "float"), (emulator_bf16(), "bf16")):
+    for kind, name in ((np.float32, "float"), (bfloat16(), "bf16")):
         x = rng.integers(-8, 8, (3, 1000)).astype(kind)
         for threads in (32, 96, 1024):
             cu(f"sums<{name}>", 3, threads, x, out, 1000)
@@ -116,7 +115,7 @@ def test_the_emulation_computes(cu):
     assert single == -1
 
 
-def emulator_bf16():
+def bfloat16():
     return pytest.importorskip("ml_dtypes").bfloat16
 
 

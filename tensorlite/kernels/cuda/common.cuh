@@ -56,7 +56,7 @@ template <int n, typename T> __device__ __forceinline__ void store(T* p, const f
     *const_cast<Pack<T, n>*>(pack_at<T, n>(p)) = pack;
 }
 
-// The same address, of which the compiler does not know that it is: what is loaded from it again is not kept in registers.
+// The same address, but the compiler cannot know: what is loaded from it again need not be kept in registers till then.
 template <typename T> __device__ __forceinline__ const T* again(const T* p) {
 #ifndef TENSORLITE_EMULATED
     asm volatile("" : "+l"(p));

@@ -1,6 +1,6 @@
 // layer_norm, gelu, casts and column sums: all bound by memory, so each array is moved once, 16 bytes at a time.
 //
-// W is how many elements one access moves: those of 16 bytes, or 1 where they are not aligned. layers.py launches these.
+// W is how many elements one access moves: those of 16 bytes, or 1 where they are not aligned. layers.py launches all.
 
 #include "common.cuh"
 
@@ -222,7 +222,7 @@ layer_norm_vjp_any(const T* g, const T* x, const float* weight, const float* mea
 
 constexpr int SUM_WARPS = 8;
 
-// partial[group, c] = sum over the group's rows of x (rows, C). Block (tile, group): 32 W columns; its warps take turns.
+// partial[group, c] = sum over the group's rows of x (rows, C). Block (tile, group) has 32 W columns.
 template <typename T, int W>
 __global__ void __launch_bounds__(32 * SUM_WARPS)
 column_sums(const T* x, float* partial, long long rows, long long C) {
