@@ -20,7 +20,7 @@ from tensorlite import Tensor, fused, io, nn
 from . import checkpoint, labelled, lora
 from . import tokenizer as tokenizers
 from .config import ClassifyConfig, GPTConfig
-from .model import GPT
+from .model import GPT, wide
 from .task import Beginning, Epochs, Say, beside, looking, second_stream
 from .tokenizer import END_OF_TEXT, Tokenizer
 
@@ -44,7 +44,7 @@ class Classifier(nn.Module):
 
     def forward(self, idx: Tensor, lengths: Sequence[int]) -> Tensor:
         """Token ids (B, T), padded on the right, and the length of each text -> logits (B, labels)."""
-        return self.head(self.read(self.body.features(idx), lengths))
+        return wide(self.head(self.read(wide(self.body.features(idx)), lengths)))
 
     def read(self, features: Tensor, lengths: Sequence[int]) -> Tensor:
         """(B, T, C) -> (B, C)"""

@@ -18,7 +18,7 @@ from tensorlite import Generator, Tensor, fused
 
 from .attention import KVCache
 from .config import check_integer, check_number
-from .model import GPT
+from .model import GPT, wide
 
 
 def generate(model: GPT, prompts: Sequence[Sequence[int]], max_new_tokens: int, **options) -> list[list[int]]:
@@ -69,7 +69,8 @@ def stream(
         for _ in range(max_new_tokens):
             logits = next_logits(model, texts, cache)
             tokens: list[int | None] = [None] * len(texts)
-            chosen = choose(logits[running], temperature, top_k, top_p, [streams[i] for i in running])
+            going = logits if len(running) == len(texts) else logits[running]
+            chosen = choose(going, temperature, top_k, top_p, [streams[i] for i in running])
             for i, token in zip(running, chosen, strict=True):
                 if token != stop_token:
                     tokens[i] = token
@@ -104,6 +105,8 @@ def next_logits(model: GPT, texts: Sequence[list[int]], cache: list[KVCache] | N
     idx = tl.tensor([row + [0] * (width - len(row)) for row in rows], device=device)  # (B, T)
     with _reading(model):
         features = model.features(idx, cache)  # (B, T, C)
+        if all(len(row) == width for row in rows):  # no index has to reach the device
+            return model.logits(features[:, -1])
         last = features[list(range(len(rows))), [len(row) - 1 for row in rows]]  # (B, C)
         return model.logits(last)
 
@@ -130,8 +133,7 @@ def choose(
 ) -> list[int]:
     """One token id per row of `logits` (B, V), drawn from the row's own stream, or the best one at temperature 0."""
     if temperature == 0:
-        logits = logits.astype(tl.float32) if logits.dtype.itemsize < 4 else logits  # bfloat16 has no argmax on a GPU
-        return logits.argmax(axis=-1).tolist()
+        return wide(logits).argmax(axis=-1).tolist()
     p = probabilities(logits, temperature, top_k, top_p).to("cpu")  # all rows at once: each is waited for
     return [int(tl.multinomial(p[i], generator=generator).item()) for i, generator in enumerate(streams)]
 

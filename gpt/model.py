@@ -145,6 +145,11 @@ class FeedForward(nn.Module):
         return self.contract(fused.gelu(self.expand(x)))
 
 
+def wide(x: Tensor) -> Tensor:
+    """As float32 where the dtype is narrower: CuPy neither sorts nor scatters bfloat16, and Python does not know it."""
+    return x.astype(tl.float32) if x.dtype.itemsize < 4 else x
+
+
 # ----- how large it is --------------------------------------------------------------------------------------
 
 
