@@ -104,7 +104,11 @@ def save(s: Session) -> None:
 
 
 def resume(task: type[Task], config: Settings, run: Path, say: Say) -> Session:
-    """The run as its newest whole checkpoint left it, with the settings of `config`."""
+    """The run as its newest whole checkpoint left it, with the settings of `config`.
+
+    On another device than before its batches are the same, its numbers up to rounding, and dropout draws from another
+    stream.
+    """
     found, problems = checkpoint.newest(run, logs=True)
     description = checkpoint.read_config(found.folder / "config.json")
     checkpoint.check_task(run, description, config.task)
