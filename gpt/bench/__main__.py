@@ -67,6 +67,8 @@ def main(args: list[str] | None = None) -> None:
         if flags.json:
             report.write(flags.json, rows)
         print(report.markdown(new), flush=True)
+        for why in {row["our_no_graph"]: None for row in new if row.get("our_no_graph")}:
+            print(f"tensorlite's step {why}", flush=True)
         print(*report.kernels(new), sep="\n", flush=True)
     print(report.markdown(rows))
 

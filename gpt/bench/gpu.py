@@ -91,6 +91,8 @@ def bout(peers: list[Job], turns: int, seconds: float, profile: bool = False) ->
         facts = [(mine, player, ours), *((job, other, found[job.who]) for job, other in alive)]
         for (job, each, row), taken in zip(facts, times, strict=False):
             row |= rates(job, statistics.median(taken)) | {"ms_all": [round(1e3 * t, 4) for t in taken]}
+            if job is mine and job.task == "train":
+                row["no_graph"] = each.ask("no_graph")
             if profile and job.task == "train":
                 row["profile"] = each.ask("profile", 5)
     return [found[job.who] if "failed" in found[job.who] else both(ours, found[job.who]) for job in peers]

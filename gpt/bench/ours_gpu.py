@@ -5,12 +5,16 @@ the value of its last loss.
 """
 
 import time
-from collections.abc import Callable
+from typing import cast
 
 import tensorlite as tl
-from tensorlite import Tensor, backend, optim
+from tensorlite import Tensor, backend
 
+from ..config import TrainConfig
 from ..generate import next_logits
+from ..pretraining import Pretraining
+from ..step import Step
+from ..task import Task
 from . import gpu, ours, setup
 from .setup import Job
 
@@ -39,27 +43,27 @@ class Train(Memory, ours.Train):
     def __init__(self, job: Job):
         self.begin()
         super().__init__(job)
-        self.x, self.y = (part.clone().to(setup.GPU) for part in (self.x, self.y))
-        self.training_step: Callable[[], Tensor] | None = None
+        self.batch = self.x.clone(), self.y.clone()  # on the CPU: each step takes it to the GPU, as in training
+        self.x, self.y = (part.to(setup.GPU) for part in self.batch)
+        self.training_step: Step | None = None
 
-    def make_step(self) -> Callable[[], Tensor]:
-        """===== the place to switch to gpt.train's recorded step: a function that trains a step, and gives its loss"""
-
-        def step() -> Tensor:
-            loss = self.backward(self.x, self.y)
-            self.optimizer.step(grad_scale=optim.clip_scale(optim.grad_norm(self.parameters), setup.CLIP))
-            return loss
-
-        return step
+    def make_step(self) -> Step:
+        """The step of `gpt train`: on a GPU a CUDA graph, from the third one on."""
+        task = cast(Task, Pretraining)  # the class: loss and number of targets need no run
+        return Step(task, self.network, self.optimizer, TrainConfig(clip=setup.CLIP))
 
     def run(self, steps: int) -> float:
         """Seconds for so many steps."""
         step = self.training_step = self.training_step or self.make_step()
         began = time.perf_counter()
         for _ in range(steps):
-            loss = step()
-        loss.item()  # waits for it, and so for all
+            found = step([self.batch])
+        found.tolist()  # waits for its loss, and so for all
         return time.perf_counter() - began
+
+    def no_graph(self) -> str:
+        """Why its steps are no CUDA graph; '' where they are one."""
+        return self.training_step.graph.why_not if self.training_step else "it has not trained"
 
     def forget(self) -> None:
         self.optimizer.zero_grad()

@@ -207,7 +207,7 @@ def gpu_train_line(row: Row) -> list[str]:
     )
     return [
         row["config"], row["who"], f"{row['our_tokens_s']:,.0f}", f"{row['their_tokens_s']:,.0f}", times(row),
-        f"{row['our_ms']:.2f}, peer {row['their_ms']:.2f}", mfu,
+        f"{row['our_ms']:.2f}{' without a graph' if row.get('our_no_graph') else ''}, peer {row['their_ms']:.2f}", mfu,
         f"{row['our_peak_MiB']:,.0f}, peer {row['their_peak_MiB']:,.0f}",
     ]  # fmt: skip
 
