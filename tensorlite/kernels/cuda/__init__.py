@@ -5,3 +5,5 @@ One idea: Python decides, CUDA C++ computes. A module of Python has the array fu
 its formula and what it reads and writes; it computes in float32, adds up in a fixed order, and so gives the same bits
 in every run. Without a GPU the tests compile the same sources for a CPU and run them there.
 """
+
+from . import decode, embedding, launch, layers, losses, philox, scores, update

@@ -40,6 +40,19 @@ __global__ void keep_mask(const unsigned long long* state, bool* keep, long long
 // So many counters are used up. One thread.
 __global__ void take(unsigned long long* state, long long counters) { state[1] += counters; }
 
+// out = x gain where `keep`, otherwise 0; n elements a thread, of `size`, a multiple of n.
+template <typename T, int n>
+__global__ void dropped(const T* x, const bool* keep, T* out, long long size, float gain) {
+    long long i = (blockIdx.x * static_cast<long long>(blockDim.x) + threadIdx.x) * n;
+    if (i >= size) return;
+    float values[n];
+    load<n>(x + i, values);
+    Pack<bool, n> kept = *pack_at<bool, n>(keep + i);
+#pragma unroll
+    for (int k = 0; k < n; k++) values[k] = kept.element[k] ? values[k] * gain : 0.0f;
+    store<n>(out + i, values);
+}
+
 // The draws for given counters and keys (N): what the published answers are compared with.
 __global__ void philox_of(const unsigned* counters, const unsigned* keys, unsigned* out, long long N) {
     long long i = blockIdx.x * static_cast<long long>(blockDim.x) + threadIdx.x;

@@ -11,7 +11,7 @@ from itertools import accumulate
 import numpy as np
 
 from ...backend import Array, xp
-from .launch import launch
+from .launch import launch, on_gpu
 from .losses import address
 
 FILE = "update.cu"
@@ -25,6 +25,11 @@ def _structure(count: int, *pointers: str) -> np.dtype:
 
 TENSORS, GRADIENTS = _structure(64, "p", "m", "v", "g"), _structure(128, "g")
 INSTANTIATIONS = ("advance", "adam", "sum_of_squares", "norm_of_sums", "clip")  # of update.cu: all that is launched
+
+
+def serves(*arrays: Array) -> bool:
+    """float32 on a GPU."""
+    return all(on_gpu(x) and x.dtype.name == "float32" for x in arrays)
 
 
 def adam(
