@@ -136,7 +136,7 @@ def test_layer_norm_of_views_that_are_not_contiguous_or_not_aligned(rng, dtype):
         check_layer_norm(x, weights[0, c : c + 8], weights[1, c : c + 8], g)
 
 
-@pytest.mark.parametrize("C", [4, 5, 768, 777])
+@pytest.mark.parametrize("C", [4, 5, 768, 777, 8192])
 def test_layer_norm_far_from_0(rng, C):
     """The deviation of 40000 .. 40003 is what it is for 0 .. 3, though a float32 sum of squares would lose it all."""
     x = np.stack([40_000 + np.arange(C) % 4, 40_000 + rng.standard_normal(C)]).astype(F32)
