@@ -12,6 +12,7 @@ import math
 
 import tensorlite as tl
 from tensorlite import Tensor, backend, fused, nn
+from tensorlite.kernels.cuda import decode
 
 # ----- the ladder -------------------------------------------------------------------------------------------
 
@@ -119,11 +120,13 @@ class MultiHeadAttention(nn.Module):
         else:
             q, k, v = (self.heads(project(x)) for project in (self.W_query, self.W_key, self.W_value))
         mask = None
-        if cache is not None:
-            k, v, mask = cache.extend(k, v)  # (B, H, S, D): the past too
-        context = fused.scaled_dot_product_attention(
-            q, k, v, mask=mask, is_causal=self.causal and mask is None, dropout_p=self.dropout if self.training else 0.0
-        )  # (B, H, T, D)
+        if cache is not None and cache.places is not None:
+            context = cache.attend(q, k, v)  # (B, H, 1, D)
+        else:
+            if cache is not None:
+                k, v, mask = cache.extend(k, v)  # (B, H, S, D): the past too
+            p, is_causal = self.dropout if self.training else 0.0, self.causal and mask is None
+            context = fused.scaled_dot_product_attention(q, k, v, mask=mask, is_causal=is_causal, dropout_p=p)
         return self.out_proj(context.swapaxes(1, 2).reshape(B, T, -1))  # (B, H, T, D) -> (B, T, H * D)
 
     def heads(self, x: Tensor) -> Tensor:
@@ -185,7 +188,23 @@ class KVCache:
         self.keys: Tensor | None = None
         self.values: Tensor | None = None
         self.lengths = [0] * batch_size
+        self.places: Tensor | None = None  # (B): in `attend`, instead of lengths, numbers on the device
         self.projection = projection  # of queries, keys and values, where one product can make them all
+
+    @property
+    def has_kernel(self) -> bool:
+        """Whether `attend` can be used: on a GPU, once there are keys."""
+        return self.keys is not None and decode.serves(self.keys.data[:, :, :1], self.keys.data)
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attention (B, H, 1, D) of one position of each text, which stands at its place of `places` (B): what `extend`
+        and attention do, of which nothing depends on numbers that the host knows.
+        """
+        assert self.keys is not None
+        assert self.values is not None
+        assert self.places is not None
+        memory = self.keys.data, self.values.data, self.places.data
+        return Tensor(decode.attend(q.data, k.data, v.data, *memory, scale=1 / math.sqrt(q.shape[-1])))
 
     def extend(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Put k and v (B, H, T, D) behind what each row holds; all keys and values (B, H, S, D), views, and a mask.

@@ -82,6 +82,8 @@ class GPT(nn.Module):
 
     def positions(self, idx: Tensor, cache: list[KVCache] | None) -> Tensor:
         """The place of each token in its text: (T,), or (B, T) where a cache says that the rows differ."""
+        if cache is not None and cache[0].places is not None:
+            return cache[0].places.reshape(-1, 1)  # (B, 1)
         starts = [0] if cache is None else cache[0].lengths
         T = idx.shape[1]
         check_length(max(starts) + T, self.config.context_length)

@@ -238,7 +238,7 @@ def test_linear(rng, mode, dtype, lead, i, o, with_bias):
     exact, gradients = specification("linear", operands, g)
     near(y, exact, np.abs(x).max(initial=0) * np.abs(weight).max() * i + 3)
     for needs in itertools.product([False, True], [False, True], [False, with_bias]):
-        got = layers.linear_vjp(g, needs, x, **kept)
+        got = layers.linear_vjp(g, needs, x, weight, **kept)
         rows = g.size // o
         sizes = [np.abs(weight).max() * 4 * o, 4 * 4 * max(rows, 1), 4 * max(rows, 1)]
         for need, grad, exact, kind, added in zip(needs, got, gradients, (dtype, F32, F32), sizes, strict=True):
@@ -255,7 +255,7 @@ def test_linear_of_views(rng, mode):
         y, kept = layers.linear(x, weight.T.copy().T)
         near(y, x.astype(computed).astype(np.float64) @ weight.astype(computed).astype(np.float64).T, 64)
         g = rng.standard_normal((*x.shape[:-2], 6, x.shape[-2])).astype(computed).swapaxes(-1, -2)
-        dx, dweight, _ = layers.linear_vjp(g, (True, True, False), x, **kept)
+        dx, dweight, _ = layers.linear_vjp(g, (True, True, False), x, weight, **kept)
         _, (dx_exact, dweight_exact) = specification("linear", (x.astype(computed), weight.astype(computed)), g)
         near(dx, dx_exact, 64)
         near(dweight, dweight_exact, 400)
@@ -266,7 +266,7 @@ def test_backward_needs_no_cast_in_bfloat16(rng, monkeypatch):
     x, weight = rng.standard_normal((5, 8)).astype(F32), rng.standard_normal((8, 8)).astype(F32)
     y, kept = layers.linear(x, weight)
     monkeypatch.setattr(layers, "launch", None)  # what needs a kernel would fail
-    layers.linear_vjp(y, (True, True, False), x, **kept)
+    layers.linear_vjp(y, (True, True, False), x, weight, **kept)
 
 
 # ----- what is served ---------------------------------------------------------------------------------------------
@@ -289,6 +289,26 @@ def test_what_is_not_served_is_left_to_the_specification(monkeypatch):
     assert not layers.serves_linear(narrow, x)
     monkeypatch.setattr(precision, "_dtype", "bfloat16")
     assert layers.serves_linear(narrow, x)
-    assert not layers.serves_linear(narrow, narrow)
+    assert layers.serves_linear(narrow, narrow)  # a model that is bfloat16 altogether
     monkeypatch.undo()  # no emulation: these are arrays in main memory
     assert not layers.serves_layer_norm(x, p, p)
+
+
+def test_a_model_in_bfloat16_altogether(rng):
+    """Parameters too: results and gradients have its dtype."""
+    x, weight = rng.standard_normal((6, 8)).astype(BF16), rng.standard_normal((5, 8)).astype(BF16)
+    bias, g = rng.standard_normal(5).astype(BF16), rng.standard_normal((6, 5)).astype(BF16)
+    y, kept = layers.linear(x, weight, bias)
+    exact, gradients = specification("linear", (x, weight, bias), g)
+    near(y, exact, 64)
+    for got, expected in zip(layers.linear_vjp(g, (True,) * 3, x, weight, **kept), gradients, strict=True):
+        assert got.dtype == BF16
+        near(got, expected, 64)
+    scale, shift = rng.standard_normal((2, 8)).astype(BF16)
+    y, kept = layers.layer_norm(x, scale, shift)
+    g = rng.standard_normal((6, 8)).astype(BF16)
+    exact, gradients = specification("layer_norm", (x, scale, shift), g)
+    near(y, exact, 64)
+    for got, expected in zip(layers.layer_norm_vjp(g, (True,) * 3, x, scale, **kept), gradients, strict=True):
+        assert got.dtype == BF16
+        near(got, expected, 64)

@@ -11,6 +11,7 @@ from strict import StrictArray, strict
 
 import tensorlite as tl
 from gpt.config import GPTConfig
+from gpt.generate import generate
 from gpt.model import GPT
 from tensorlite import backend, fused, optim
 from tensorlite.kernels import precision
@@ -136,3 +137,18 @@ def test_every_fused_op_of_a_gpt_is_served():
         finally:
             op.forward = forward
     assert set(served) == {"linear", "embedding", "layer_norm", "gelu", "dropped", "attention", "linear_cross_entropy"}
+
+
+@pytest.mark.parametrize("kind", ["float32", "bfloat16"])
+def test_tokens_are_the_cpus_one_wait_each(kind):
+    """Texts of different lengths, through the kernel that finds their places on the device."""
+    texts = {}
+    for device in ("strict", "cpu"):
+        tl.manual_seed(3)
+        model = GPT(CONFIG).to(device)
+        if device == "strict" and kind == "bfloat16":
+            model.to(tl.bfloat16)
+        before = strict.waits
+        texts[device] = generate(model, [[1, 2, 3], [4]], 9)
+        assert strict.waits - before == (9 if device == "strict" else 0)
+    assert texts["strict"] == texts["cpu"]

@@ -14,8 +14,8 @@ TENSORLITE = [
 ]  # fmt: skip
 GPT = [
     "system", "cache", "config", "tokenizer", "corpus", "attention", "model", "generate", "lora", "checkpoint",
-    "progress", "plots", "task", "step", "pretraining", "session", "train", "pretrained", "sources", "download", "evaluate",
-    "labelled", "classify", "instruct", "judge", "doctor", "commands", "cli", "__main__", "bench",
+    "progress", "plots", "task", "step", "pretraining", "session", "train", "pretrained", "sources", "download",
+    "evaluate", "labelled", "classify", "instruct", "judge", "doctor", "commands", "cli", "__main__", "bench",
 ]  # fmt: skip
 
 

@@ -65,7 +65,7 @@ class Player:
         for line in self.process.stdout:
             if line.startswith(MARK):
                 value = json.loads(line.removeprefix(MARK))
-                if isinstance(value, dict):
+                if isinstance(value, dict) and "failed" in value:
                     raise Failed(value["failed"])
                 return value
         self.errors.seek(0)

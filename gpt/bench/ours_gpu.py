@@ -79,6 +79,8 @@ class Decode(Memory, ours.Decode):
     def __init__(self, job: Job):
         self.begin()
         super().__init__(job)
+        if job.dtype == "bfloat16":
+            self.network.to(tl.bfloat16)  # as `gpt generate --dtype bfloat16`
         self.new = self.length // 8
 
     def answers(self) -> dict[str, Tensor]:

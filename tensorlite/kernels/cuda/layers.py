@@ -33,9 +33,9 @@ INSTANTIATIONS = (  # of layers.cu: all that is launched
 
 
 def serves(x, *others, **_) -> bool:
-    """An activation in float32 or bfloat16 on a GPU, with parameters in float32 beside it."""
+    """An activation in float32 or bfloat16 on a GPU; its parameters are float32, or all is bfloat16."""
     usual = on_gpu(x) and x.dtype.name in ("float32", "bfloat16") and x.ndim > 0
-    return usual and all(o is None or (on_gpu(o) and o.dtype == float32) for o in others)
+    return usual and all(o is None or (on_gpu(o) and o.dtype in (float32, x.dtype)) for o in others)
 
 
 def as_rows(x: Array) -> Array:
@@ -68,7 +68,7 @@ def layer_norm(x, weight=None, bias=None, *, eps=1e-5):
     check_last_axis("layer_norm", x, weight, bias)
     rows, library = as_rows(x), xp(x)
     n, C = rows.shape
-    weight, bias = (None if p is None else library.ascontiguousarray(p) for p in (weight, bias))
+    weight, bias = (None if p is None else library.ascontiguousarray(cast(p, float32)) for p in (weight, bias))
     out, mean, rstd = library.empty((n, C), x.dtype), library.empty(n, float32), library.empty(n, float32)
     kernel, warps, teams = _team("layer_norm", C, rows, weight, bias, out)
     blocks, threads = ceil_div(n, teams), 32 * warps * teams
@@ -79,7 +79,8 @@ def layer_norm(x, weight=None, bias=None, *, eps=1e-5):
 def layer_norm_vjp(g, needs, x, weight, mean, rstd):
     g, rows, library = as_rows(g.astype(x.dtype, copy=False)), as_rows(x), xp(x)
     n, C = rows.shape
-    weight = None if weight is None else library.ascontiguousarray(weight)
+    dtype = float32 if weight is None else weight.dtype
+    weight = None if weight is None else library.ascontiguousarray(cast(weight, float32))
     dx = library.empty((n, C), x.dtype) if needs[0] else None
     kernel, warps, teams = _team("layer_norm_vjp", C, g, rows, weight, dx)
     threads = 32 * warps * teams
@@ -90,6 +91,7 @@ def layer_norm_vjp(g, needs, x, weight, mean, rstd):
     dweight, dbias = (library.empty(C, float32) if need else None for need in needs[1:3])
     if partial is not None:
         launch("layers.cu", "sum_groups", ceil_div(2 * C, 32), 512, partial, dweight, dbias, groups, 2 * C, C)
+    dweight, dbias = (None if d is None else cast(d, dtype) for d in (dweight, dbias))
     return None if dx is None else dx.reshape(x.shape), dweight, dbias  # (N, C) -> (..., C)
 
 
@@ -107,25 +109,26 @@ def _team(name: str, C: int, x: Array, *others: Array | None) -> tuple[str, int,
 
 
 def serves_linear(x, weight, bias=None) -> bool:
-    kind = "bfloat16" if matmul_dtype() == "bfloat16" else "float32"
-    return serves(x, weight, bias) and weight.ndim == 2 and (kind == "bfloat16" or x.dtype == float32)
+    if not serves(x, weight, bias) or weight.ndim != 2:
+        return False
+    return matmul_dtype() == "bfloat16" or x.dtype == weight.dtype
 
 
 def linear(x, weight, bias=None):
     """Kept are the operands of the product: in bfloat16 where products are, so that backward casts nothing again."""
     rows, matrix = as_rows(x), xp(x).ascontiguousarray(weight)
-    if matmul_dtype() == "bfloat16":
+    if matmul_dtype() == "bfloat16" or weight.dtype != float32:
         rows, matrix, bias = (None if a is None else cast(a, bfloat16()) for a in (rows, matrix, bias))
     y = blas.matmul(rows, matrix.T, bias=bias)
     return y.reshape((*x.shape[:-1], weight.shape[0])), {"rows": rows, "matrix": matrix}  # (N, O) -> (..., O)
 
 
-def linear_vjp(g, needs, x, rows, matrix):
-    """y = x W^T + b: dx = g W, dW = g^T x, db = sum of the rows of g; dW and db in float32, as summed."""
+def linear_vjp(g, needs, x, weight, rows, matrix):
+    """y = x W^T + b: dx = g W, dW = g^T x, db = sum of the rows of g, each in the dtype of what it belongs to."""
     g = cast(as_rows(g), rows.dtype)
     dx = blas.matmul(g, matrix, out_dtype=x.dtype).reshape(x.shape) if needs[0] else None  # (N, I) -> (..., I)
-    dweight = blas.matmul(g.T, rows, out_dtype=float32) if needs[1] else None
-    return dx, dweight, column_sums(g) if needs[2] else None
+    dweight = blas.matmul(g.T, rows, out_dtype=weight.dtype) if needs[1] else None
+    return dx, dweight, cast(column_sums(g), weight.dtype) if needs[2] else None
 
 
 def cast(x: Array, dtype: np.dtype) -> Array:
