@@ -8,6 +8,7 @@ A device is a row: what the CPU's kernel does not serve goes on to the GPU's, an
 """
 
 from . import functional as spec
+from . import ops
 from .autograd import Variable
 from .backend import xp
 from .functional import log_softmax, mse_loss, relu, rms_norm, silu, softmax  # not hot

@@ -312,3 +312,21 @@ def test_a_model_in_bfloat16_altogether(rng):
     for got, expected in zip(layers.layer_norm_vjp(g, (True,) * 3, x, scale, **kept), gradients, strict=True):
         assert got.dtype == BF16
         near(got, expected, 64)
+
+
+# ----- add --------------------------------------------------------------------------------------------------------
+
+
+@DTYPES
+@pytest.mark.parametrize("shape", [(1,), (7,), (3, 8), (2, 0), (5, 1031)], ids=str)
+def test_add(rng, dtype, shape):
+    x, y = rng.standard_normal((2, *shape)).astype(dtype)
+    exact = (x.astype(np.float64) + y.astype(np.float64)).astype(dtype)
+    np.testing.assert_array_equal(layers.add(x, y), exact)
+    assert layers.add_to(x, y)
+    np.testing.assert_array_equal(x, exact)
+    if x.size and shape[0] > 1:
+        assert not layers.add_to(x[::2], y[::2])  # apart in memory: left alone, for the library to do
+        np.testing.assert_array_equal(x, exact)
+    assert not layers.serves_add(x, y.astype(np.float64))
+    assert not layers.serves_add(x, y[:1].reshape(-1)[:0])

@@ -334,3 +334,18 @@ __global__ void __launch_bounds__(256) cast(const From* x, To* out, long long n)
     load_part<W>(x, i, n, v);
     store_part<W>(out, i, n, v);
 }
+
+// ----- add --------------------------------------------------------------------------------------------------------
+
+// out = x + y; out may be x.
+template <typename T, int W>
+__global__ void __launch_bounds__(256) add(const T* x, const T* y, T* out, long long n) {
+    long long i = (blockIdx.x * static_cast<long long>(blockDim.x) + threadIdx.x) * W;
+    if (i >= n) return;
+    float a[W], b[W];
+    load_part<W>(x, i, n, a);
+    load_part<W>(y, i, n, b);
+#pragma unroll
+    for (int k = 0; k < W; k++) a[k] += b[k];
+    store_part<W>(out, i, n, a);
+}
