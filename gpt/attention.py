@@ -11,7 +11,8 @@ random draws. Shapes: B texts in a batch, T positions, C channels, H heads of D 
 import math
 
 import tensorlite as tl
-from tensorlite import Tensor, fused, nn
+from tensorlite import Tensor, backend, fused, nn
+from tensorlite.kernels.cuda import decode
 
 # ----- the ladder -------------------------------------------------------------------------------------------
 
@@ -49,7 +50,8 @@ class CausalAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         T = check_length(x.shape[-2], self.context_length)
         q, k, v = self.W_query(x), self.W_key(x), self.W_value(x)  # (B, T, d_out)
-        later = tl.arange(T) > tl.arange(T).expand_dims(1)  # (T, T): column s is later than row t
+        places = tl.arange(T, device=x.device)
+        later = places > places.expand_dims(1)  # (T, T): column s is later than row t
         scores = (q @ k.swapaxes(-1, -2)).masked_fill(later, -math.inf)  # (B, T, T)
         return self.dropout(fused.softmax(scores / math.sqrt(k.shape[-1]))) @ v
 
@@ -99,9 +101,13 @@ class MultiHeadAttention(nn.Module):
         self.out_proj = nn.Linear(d_out, d_out)
         self.context_length, self.num_heads, self.dropout = context_length, num_heads, dropout
         self.causal = causal
+        self.moved()
+
+    def moved(self) -> None:
+        """Let the three projections lie in memory so that one product can read them all (see `projection`)."""
         parts = self.W_query, self.W_key, self.W_value
-        put_together([part.weight for part in parts])
-        if qkv_bias:
+        if all(type(part) is nn.Linear for part in parts):
+            put_together([part.weight for part in parts])
             put_together([part.bias for part in parts if part.bias is not None])
 
     def forward(self, x: Tensor, cache: "KVCache | None" = None) -> Tensor:
@@ -114,11 +120,13 @@ class MultiHeadAttention(nn.Module):
         else:
             q, k, v = (self.heads(project(x)) for project in (self.W_query, self.W_key, self.W_value))
         mask = None
-        if cache is not None:
-            k, v, mask = cache.extend(k, v)  # (B, H, S, D): the past too
-        context = fused.scaled_dot_product_attention(
-            q, k, v, mask=mask, is_causal=self.causal and mask is None, dropout_p=self.dropout if self.training else 0.0
-        )  # (B, H, T, D)
+        if cache is not None and cache.places is not None:
+            context = cache.attend(q, k, v)  # (B, H, 1, D)
+        else:
+            if cache is not None:
+                k, v, mask = cache.extend(k, v)  # (B, H, S, D): the past too
+            p, is_causal = self.dropout if self.training else 0.0, self.causal and mask is None
+            context = fused.scaled_dot_product_attention(q, k, v, mask=mask, is_causal=is_causal, dropout_p=p)
         return self.out_proj(context.swapaxes(1, 2).reshape(B, T, -1))  # (B, H, T, D) -> (B, T, H * D)
 
     def heads(self, x: Tensor) -> Tensor:
@@ -147,7 +155,9 @@ def check_length(T: int, context_length: int) -> int:
 
 
 def put_together(parameters: list[nn.Parameter]) -> None:
-    """Let Parameters lie one behind the other in memory, so that one product can read them all."""
+    """Let Parameters lie one behind the other in memory."""
+    if not parameters:
+        return
     joined, start = tl.concatenate([p.data for p in parameters]), 0
     for p in parameters:
         p.data = joined[start : start + len(p)]
@@ -156,42 +166,45 @@ def put_together(parameters: list[nn.Parameter]) -> None:
 
 def together(parameters: list[nn.Parameter]) -> Tensor | None:
     """Parameters as one, joined along the first axis and without a copy; None where they do not lie so (any more)."""
-    arrays = [p.data for p in parameters]
-    if not arrays or parameters[0].device != "cpu":
-        return None
-    base, starts = arrays[0].base, [address(x) for x in arrays]
-    if not all(x.base is base and x.flags.c_contiguous for x in arrays) or not isinstance(base, type(arrays[0])):
-        return None
-    if any(at + x.nbytes != behind for at, x, behind in zip(starts, arrays, starts[1:], strict=False)):
-        return None
-    begin = (starts[0] - address(base)) // base.itemsize
-    joined = base.reshape(-1)[begin : begin + sum(x.size for x in arrays)].reshape(-1, *arrays[0].shape[1:])
-    return Tensor(joined, requires_grad=any(p.requires_grad for p in parameters))
-
-
-def address(x) -> int:
-    """Where an array's memory begins."""
-    return x.__array_interface__["data"][0]
+    joined = backend.joined([p.data for p in parameters])
+    return None if joined is None else Tensor(joined, requires_grad=any(p.requires_grad for p in parameters))
 
 
 class KVCache:
     """The keys and values of one attention layer for the positions that were read, so that none is computed twice.
 
-    Preallocated as (B, H, positions, D) each and written in place: a step copies nothing of the past. Position p of a
-    text stands in place p. `lengths` says how much of each row counts; what lies behind is never looked at and is
-    overwritten by what comes next. So texts of different lengths share a batch padded on the right: after the step,
-    set `lengths` to the real ones. Set it lower to forget. It is for generation: no gradient flows through it.
+    Allocated once, as (B, H, positions, D) each, with the dtype and device of the first that come, and written in
+    place: a step copies nothing of the past. Position p of a text stands in place p. `lengths` says how much of each
+    row counts; what lies behind is never looked at and is overwritten by what comes next. So texts of different lengths
+    share a batch padded on the right: after the step, set `lengths` to the real ones. Set it lower to forget. It is for
+    generation: no gradient flows through it.
     """
 
     def __init__(
-        self, batch_size: int, num_heads: int, positions: int, head_size: int, dtype=tl.float32, device=None,
+        self, batch_size: int, num_heads: int, positions: int, head_size: int,
         projection: tuple[Tensor, Tensor | None] | None = None,
     ):  # fmt: skip
-        shape = (batch_size, num_heads, positions, head_size)
-        self.keys = tl.zeros(shape, dtype, device)  # not empty(): a weight of 0 times a stray nan would be nan
-        self.values = tl.zeros(shape, dtype, device)
+        self.shape = (batch_size, num_heads, positions, head_size)
+        self.keys: Tensor | None = None
+        self.values: Tensor | None = None
         self.lengths = [0] * batch_size
+        self.places: Tensor | None = None  # (B): in `attend`, instead of lengths, numbers on the device
         self.projection = projection  # of queries, keys and values, where one product can make them all
+
+    @property
+    def has_kernel(self) -> bool:
+        """Whether `attend` can be used: on a GPU, once there are keys."""
+        return self.keys is not None and decode.serves(self.keys.data[:, :, :1], self.keys.data)
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attention (B, H, 1, D) of one position of each text, which stands at its place of `places` (B): what `extend`
+        and attention do, of which nothing depends on numbers that the host knows.
+        """
+        assert self.keys is not None
+        assert self.values is not None
+        assert self.places is not None
+        memory = self.keys.data, self.values.data, self.places.data
+        return Tensor(decode.attend(q.data, k.data, v.data, *memory, scale=1 / math.sqrt(q.shape[-1])))
 
     def extend(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Put k and v (B, H, T, D) behind what each row holds; all keys and values (B, H, S, D), views, and a mask.
@@ -199,12 +212,14 @@ class KVCache:
         The mask, (B, 1, T, S) and true where a position may look, is None where all rows are equally long: then T
         queries at the end of S keys in causal order is all there is to say.
         """
-        T, room = k.shape[2], self.keys.shape[2]
+        T, room = k.shape[2], self.shape[2]
         S = max(self.lengths) + T
         if room < S:
             raise ValueError(f"KVCache: no room for position {S - 1}: it was made for {room} positions")
         if k.requires_grad or v.requires_grad:
             raise RuntimeError("KVCache: no gradient flows through a cache: use it inside tl.no_grad()")
+        if self.keys is None or self.values is None:  # not empty(): a weight of 0 times a stray nan would be nan
+            self.keys, self.values = (tl.zeros(self.shape, x.dtype, x.device) for x in (k, v))
         mask = None
         if min(self.lengths) == max(self.lengths):
             self.keys.data[:, :, S - T : S] = k.data

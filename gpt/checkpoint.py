@@ -313,7 +313,7 @@ def files_of(run: Path) -> Path:
 
 
 def load_model(run: Path, device: str | None = None) -> tuple[GPT, tokenizers.Tokenizer]:
-    """The trained model of a run, ready to generate, and its tokenizer.
+    """The trained model of a run, ready to generate, on the CPU or on `device`, and its tokenizer.
 
     From the newest checkpoint that is whole, or, where a directory has just config.json, tokenizer.json and
     model.safetensors, from those. LoRA adapters are merged. ValueError for a run whose task is not to write.

@@ -20,8 +20,8 @@ from tensorlite import Tensor, fused, io, nn
 from . import checkpoint, labelled, lora
 from . import tokenizer as tokenizers
 from .config import ClassifyConfig, GPTConfig
-from .model import GPT
-from .task import Beginning, Epochs, Say, looking, second_stream
+from .model import GPT, wide
+from .task import Beginning, Epochs, Say, beside, looking, second_stream
 from .tokenizer import END_OF_TEXT, Tokenizer
 
 PARTS = ("train", "validation", "test")
@@ -44,14 +44,15 @@ class Classifier(nn.Module):
 
     def forward(self, idx: Tensor, lengths: Sequence[int]) -> Tensor:
         """Token ids (B, T), padded on the right, and the length of each text -> logits (B, labels)."""
-        return self.head(self.read(self.body.features(idx), lengths))
+        return wide(self.head(self.read(wide(self.body.features(idx)), lengths)))
 
     def read(self, features: Tensor, lengths: Sequence[int]) -> Tensor:
         """(B, T, C) -> (B, C)"""
         T = features.shape[1]
         if self.position == "mean":
             shares = [[1 / n if t < n else 0.0 for t in range(T)] for n in lengths]
-            return (tl.tensor(shares, features.dtype).expand_dims(1) @ features).squeeze(1)  # (B, 1, T) @ (B, T, C)
+            weights = tl.tensor(shares, features.dtype, features.device).expand_dims(1)  # (B, 1, T)
+            return (weights @ features).squeeze(1)  # (B, 1, T) @ (B, T, C)
         place = {"first": [0] * len(lengths), "last": [T - 1] * len(lengths), "last-real": [n - 1 for n in lengths]}
         return features[list(range(len(lengths))), place[self.position]]
 
@@ -176,8 +177,9 @@ class Classification:
     @staticmethod
     def loss(model: Classifier, batch: tuple[Tensor, list[int], Tensor]) -> Tensor:
         """Mean cross-entropy in nats."""
-        idx, lengths, labels = batch
-        return fused.cross_entropy(model(idx, lengths), labels)
+        ids, lengths, labels = batch
+        idx, targets = beside(model, ids, labels)
+        return fused.cross_entropy(model(idx, lengths), targets)
 
     def evaluate(self, model: Classifier) -> dict[str, float]:
         """Over the validation part, and over as many training entries: so one sees what was memorised."""
@@ -195,9 +197,10 @@ class Classification:
         total = 0.0
         with looking(model):
             for i in range(0, len(rows), self.config.batch_size):
-                idx, lengths, labels = self.padding.batch(rows[i : i + self.config.batch_size])
+                ids, lengths, labels = self.padding.batch(rows[i : i + self.config.batch_size])
+                idx, targets = beside(model, ids, labels)
                 logits = model(idx, lengths)  # (B, labels)
-                total += fused.cross_entropy(logits, labels, reduction="sum").item()
+                total += fused.cross_entropy(logits, targets, reduction="sum").item()
                 for label, found in zip(labels.tolist(), logits.argmax(axis=-1).tolist(), strict=True):
                     confusion[label][found] += 1
         return total / len(rows), confusion
@@ -305,16 +308,23 @@ class Trained(NamedTuple):
     padding: Padding
 
 
-def load(run: Path) -> Trained:
-    """A run's classifier, from its newest checkpoint that is whole."""
+def load(run: Path, device: str | None = None) -> Trained:
+    """A run's classifier, from its newest checkpoint that is whole; on the CPU or on `device`."""
     run = Path(run)
     folder = checkpoint.files_of(run)
     description = checkpoint.read_config(folder / "config.json")
+    if description.get("task", "pretrain") == "pretrain":
+        raise ValueError(f"{run} was not taught to label texts: gpt finetune classify {run} --data FILE does that")
     checkpoint.check_task(run, description, "classify")
     model = Classification.rebuild(ClassifyConfig.from_dict(description["training"]), description)
     model.load_state_dict(io.load(folder / "model.safetensors"))
     tokenizer = tokenizers.load(folder / "tokenizer.json")
-    return Trained(model.eval(), tokenizer, description["labels"], padding_of(description))
+    return Trained(
+        (model if device is None else model.to(device)).eval(),
+        tokenizer,
+        description["labels"],
+        padding_of(description),
+    )
 
 
 def classify(trained: Trained, texts: Iterable[str], batch_size: int = 16) -> list[dict[str, float]]:
@@ -328,7 +338,8 @@ def classify(trained: Trained, texts: Iterable[str], batch_size: int = 16) -> li
 
 def probabilities(model: Classifier, padding: Padding, rows: Sequence[Row]) -> list[list[float]]:
     """(B, labels)"""
-    idx, lengths, _ = padding.batch(rows)
+    ids, lengths, _ = padding.batch(rows)
+    (idx,) = beside(model, ids)
     with looking(model):
         return fused.softmax(model(idx, lengths)).tolist()
 

@@ -72,8 +72,12 @@ def sentence(error: Exception) -> str:
     """One sentence for an error: without the errno of an OSError, with the kind of one that was not foreseen."""
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}"
+    if said := backend.out_of_memory(error):
+        return f"{said}: a smaller batch_size or context_length, or checkpoint_blocks in training, needs less"
     if isinstance(error, MemoryError):
-        return f"out of memory: {error or 'an array does not fit'}: a smaller batch_size or context_length needs less"
+        return (
+            f"out of memory: {str(error) or 'an array does not fit'}: a smaller batch_size or context_length needs less"
+        )
     if isinstance(error, (ValueError, RuntimeError, OSError, ArithmeticError, ImportError, IndexError)):
         return str(error)
     return f"{type(error).__name__}: {error}; this was not foreseen: --debug shows where it arose"

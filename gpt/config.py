@@ -10,6 +10,8 @@ from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
+from tensorlite import backend
+
 # ----- checks, each one sentence: what was given, and what is allowed ---------------------------------------
 
 
@@ -31,6 +33,16 @@ def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
     """`value` is one of `choices` and of its type, so that 1 is not taken for True."""
     if not any(type(value) is type(choice) and value == choice for choice in choices):
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+
+
+def check_device(device: Any) -> None:
+    """`device` is "auto" or a device's name; whether it is there is asked when it is used."""
+    if device != "auto":
+        try:
+            backend.check_device(device)
+        except (ValueError, AttributeError):
+            names = "auto, cpu, cuda or cuda:<index>"
+            raise ValueError(f"device must be {names}, got {device!r}") from None
 
 
 def check_names(cls: type, values: Mapping[str, Any]) -> None:
@@ -153,7 +165,9 @@ class Settings:
     keep: int = 2  # checkpoints kept; an older one is there in case the newest is damaged
 
     seed: int = 1337  # of weights, batches, dropout and samples: the same seed gives the same run, bit for bit
-    dtype: Literal["float32", "bfloat16"] = "float32"  # of what is multiplied; bfloat16: faster where the CPU has it
+    device: str = "auto"  # cpu, cuda or cuda:1, the second GPU; auto: the GPU if one answers (resume asks anew)
+    dtype: Literal["float32", "tf32", "bfloat16"] = "float32"  # of what is multiplied; coarser is faster
+    cuda_graph: bool = True  # on a GPU, record what a step computes once and replay it: small models train faster
     checkpoint_blocks: bool = False  # compute blocks again in the backward pass: less memory, a third more work
     threads: int | None = None  # for large ops; default: all cores, or 1 where other programs keep them busy
     out: Path | None = None  # the run's directory; default: below runs/, named after what is learnt from
@@ -169,7 +183,9 @@ class Settings:
             check_number(name, getattr(self, name), low=0, below=1)
         for name in ("lr", "weight_decay", "clip"):
             check_number(name, getattr(self, name), low=0)
-        check_choice("dtype", self.dtype, ("float32", "bfloat16"))
+        check_choice("dtype", self.dtype, ("float32", "tf32", "bfloat16"))
+        check_device(self.device)
+        check_choice("cuda_graph", self.cuda_graph, (True, False))
         check_choice("checkpoint_blocks", self.checkpoint_blocks, (True, False))
         if self.threads is not None:
             check_integer("threads", self.threads, low=1)
@@ -187,9 +203,12 @@ class Settings:
         return self.task
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings ready for JSON, without where the run is and how it was started: those it does not depend on."""
+        """The settings ready for JSON, without where the run is and how it was started: those it does not depend on.
+
+        Nor is the device one of them: a run may go on with another one.
+        """
         values = {name: _plain(value) for name, value in asdict(self).items()}
-        return {name: value for name, value in values.items() if name not in ("out", "resume", "overwrite")}
+        return {name: value for name, value in values.items() if name not in ("device", "out", "resume", "overwrite")}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:

@@ -19,6 +19,7 @@ from rich.table import Table
 
 from tensorlite import backend
 from tensorlite.kernels import onednn
+from tensorlite.kernels.cuda import scores
 
 from . import cache
 from .progress import bytes_text
@@ -90,15 +91,19 @@ def about_threads(threads: int, usable: int | None) -> tuple[str, str]:
 
 
 def graphics() -> list[tuple[str, str, str]]:
-    cupy = installed("cupy-cuda13x") or installed("cupy-cuda12x") or installed("cupy")
-    if cupy is None:
-        advice = "puts Tensors on an NVIDIA GPU (gpt trains on the CPU so far): pip install 'tensorlite[cuda]'"
-        return [("CuPy", "missing", advice)]
-    try:
-        backend.library_of("cuda")
-    except RuntimeError as error:
-        return [("CuPy", cupy, str(error))]
-    return [("CuPy", f"{cupy}, with a GPU", "")]
+    """The GPU that training takes, and what it multiplies with; or why there is none."""
+    if not backend.driver_found():
+        return [("GPU", "none", "this machine has no NVIDIA driver: all is computed on the CPU")]
+    if why_not := backend.no_gpu():
+        return [("GPU", "none that can be used", why_not)]
+    about, room, computed = backend.about_device("cuda"), backend.memory("cuda") or (0, 0), scores.about()
+    return [
+        ("GPU", f"{about['device']}, compute capability {about['compute capability']}", ""),
+        ("GPU memory", f"{bytes_text(room[0])} free of {bytes_text(room[1])}", ""),
+        ("CUDA", f"driver {about['CUDA driver']}, runtime {about['CUDA runtime']}; CuPy {about['CuPy']}", ""),
+        ("GPU products", computed["products"], ""),
+        ("GPU attention", computed["attention"], ""),
+    ]
 
 
 def storage() -> list[tuple[str, str, str]]:

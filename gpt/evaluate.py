@@ -89,16 +89,17 @@ def total_loss(
             raise ValueError(f"{name} must be at most {what} {high} tokens, got {value}")
     check_integer("batch_size", batch_size, low=1)
     total, training = 0.0, model.training
+    device = model.token_embedding.weight.device
     model.eval()
     with tl.no_grad():
         for batch in batches(windows(len(ids), context, stride), batch_size):
-            x = tl.tensor([ids[start:end] for start, end, _ in batch])  # (B, T)
+            x = tl.tensor([ids[start:end] for start, end, _ in batch], device=device)  # (B, T)
             seen = batch[0].seen
             features = model.features(x)[:, seen:].reshape(-1, model.config.n_embd)  # (B, N, C) -> (B N, C)
             targets = [id for start, end, _ in batch for id in ids[start + seen + 1 : end + 1]]  # B N
             rows = max(1, LOGITS // model.config.vocab_size)
             for i in range(0, len(targets), rows):
-                y = tl.tensor(targets[i : i + rows])
+                y = tl.tensor(targets[i : i + rows], device=device)
                 total += fused.cross_entropy(model.logits(features[i : i + rows]), y).item() * len(y)
             advance(len(targets))
     model.train(training)

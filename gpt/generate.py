@@ -12,13 +12,17 @@ from there on each step reads the whole window, with and without a cache.
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
+from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 import tensorlite as tl
 from tensorlite import Generator, Tensor, fused
+from tensorlite.graph import Graph
 
 from .attention import KVCache
 from .config import check_integer, check_number
-from .model import GPT
+from .model import GPT, wide
 
 
 def generate(model: GPT, prompts: Sequence[Sequence[int]], max_new_tokens: int, **options) -> list[list[int]]:
@@ -59,37 +63,72 @@ def stream(
     check_sampling(model.config.vocab_size, temperature, top_k, top_p)
     texts = [list(prompt) for prompt in prompts]
     streams = [tl.default_generator if seed is None else Generator(seed + i) for i in range(len(texts))]
-    cache = None
+    memory = None
     if use_cache:
-        longest = max(map(len, texts)) + max_new_tokens
-        cache = model.new_cache(len(texts), min(longest, model.config.context_length))
+        memory = remembering(model, len(texts), min(max(map(len, texts)) + max_new_tokens, model.config.context_length))
 
     def steps() -> Iterator[list[int | None]]:
+        cache, one_more = (memory.cache, memory.one_more) if memory else (None, None)
         running = list(range(len(texts)))
         for _ in range(max_new_tokens):
-            logits = next_logits(model, texts, cache)
+            logits = next_logits(model, texts, cache, one_more)
             tokens: list[int | None] = [None] * len(texts)
-            chosen = choose(logits[running], temperature, top_k, top_p, [streams[i] for i in running])
+            going = logits if len(running) == len(texts) else logits[running]
+            chosen = choose(going, temperature, top_k, top_p, [streams[i] for i in running])
             for i, token in zip(running, chosen, strict=True):
                 if token != stop_token:
                     tokens[i] = token
                     texts[i].append(token)
             running = [i for i in running if tokens[i] is not None]
             if not running:
-                return
+                break
             yield tokens
+        if memory and memory.one_more.recorded:
+            _spare[model] = memory
 
     return steps()
+
+
+# ----- memory -----------------------------------------------------------------------------------------------
+
+
+class Memory(NamedTuple):
+    """What a model has read, and the step of one more token, which a GPU records and replays."""
+
+    cache: list[KVCache]
+    one_more: Graph
+    weights: list  # the arrays that the step reads: others, and the record is of no use
+
+
+_spare: WeakKeyDictionary[GPT, Memory] = WeakKeyDictionary()  # what the last text of a model on a GPU left
+
+
+def remembering(model: GPT, batch_size: int, positions: int) -> Memory:
+    """Nothing read yet, and room for it. A recorded step is used again, for recording takes as long as many steps."""
+    weights = [p.data for p in model.parameters()]
+    left = _spare.pop(model, None)
+    if left is not None:
+        B, _, room, _ = left.cache[0].shape
+        same = all(old is new for old, new in zip(left.weights, weights, strict=True))
+        if same and batch_size == B and positions <= room:
+            for layer in left.cache:
+                layer.lengths = [0] * batch_size
+            return left
+    cache = model.new_cache(batch_size, positions)
+    return Memory(cache, Graph(partial(next_to_each, model, cache)), weights)
 
 
 # ----- the model's part -------------------------------------------------------------------------------------
 
 
-def next_logits(model: GPT, texts: Sequence[list[int]], cache: list[KVCache] | None = None) -> Tensor:
+def next_logits(
+    model: GPT, texts: Sequence[list[int]], cache: list[KVCache] | None = None, one_more: Graph | None = None
+) -> Tensor:
     """The scores (B, V) of what may follow each of B texts.
 
     The rows are padded on the right, where no causal attention looks. A cache that has read all of each text but its
     last token is asked to read that one; a text that had ended is read again at its last token, which changes nothing.
+    On a GPU that is `one_more`: the step of a token is the same launches each time, recorded as a CUDA graph.
     """
     context = model.config.context_length
     rows, starts = [text[-context:] for text in texts], [0] * len(texts)
@@ -103,9 +142,24 @@ def next_logits(model: GPT, texts: Sequence[list[int]], cache: list[KVCache] | N
     device = model.token_embedding.weight.device
     idx = tl.tensor([row + [0] * (width - len(row)) for row in rows], device=device)  # (B, T)
     with _reading(model):
+        if one_more is not None and cache is not None and max(starts) and cache[0].has_kernel:
+            return one_more(idx, tl.tensor(starts, device=device))
         features = model.features(idx, cache)  # (B, T, C)
+        if all(len(row) == width for row in rows):  # no index has to reach the device
+            return model.logits(features[:, -1])
         last = features[list(range(len(rows))), [len(row) - 1 for row in rows]]  # (B, C)
         return model.logits(last)
+
+
+def next_to_each(model: GPT, cache: list[KVCache], idx: Tensor, places: Tensor) -> Tensor:
+    """The scores (B, V) after one token of each text, idx (B, 1), that stands at `places` (B)."""
+    for layer in cache:
+        layer.places = places
+    try:
+        return model.logits(model.features(idx, cache)[:, -1])  # (B, 1, C) -> (B, C)
+    finally:
+        for layer in cache:
+            layer.places = None
 
 
 @contextmanager
@@ -130,8 +184,8 @@ def choose(
 ) -> list[int]:
     """One token id per row of `logits` (B, V), drawn from the row's own stream, or the best one at temperature 0."""
     if temperature == 0:
-        return logits.argmax(axis=-1).tolist()
-    p = probabilities(logits, temperature, top_k, top_p)
+        return wide(logits).argmax(axis=-1).tolist()
+    p = probabilities(logits, temperature, top_k, top_p).to("cpu")  # all rows at once: each is waited for
     return [int(tl.multinomial(p[i], generator=generator).item()) for i, generator in enumerate(streams)]
 
 

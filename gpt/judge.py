@@ -72,9 +72,10 @@ def log_likelihood(model: GPT, tokenizer: Tokenizer, entry: Entry, style: str = 
     ids = [*ids, *(id for name, id in tokenizer.special_tokens.items() if name == END_OF_TEXT)]
     if len(ids) - 1 > model.config.context_length:
         return None
+    device = model.token_embedding.weight.device
     with tl.no_grad():
-        features = model.features(tl.tensor([ids[:-1]]))[0, prompt - 1 :]  # (1, T, C) -> (N, C)
-        return -fused.cross_entropy(model.logits(features), tl.tensor(ids[prompt:])).item()
+        features = model.features(tl.tensor([ids[:-1]], device=device))[0, prompt - 1 :]  # (1, T, C) -> (N, C)
+        return -fused.cross_entropy(model.logits(features), tl.tensor(ids[prompt:], device=device)).item()
 
 
 # ----- by another model -------------------------------------------------------------------------------------------

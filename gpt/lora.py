@@ -22,7 +22,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import tensorlite as tl
-from tensorlite import Generator, Tensor, io, nn
+from tensorlite import Generator, Tensor, fused, io, nn
 
 from .config import check_integer, check_number
 
@@ -47,7 +47,8 @@ class LoRALinear(nn.Module):
         self.lora_B = nn.Parameter(tl.zeros((rank, linear.out_features), weight.dtype, weight.device))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.linear(x) + x @ self.lora_A * (self.alpha / self.rank) @ self.lora_B
+        inner = fused.linear(x, self.lora_A.T) * (self.alpha / self.rank)  # (..., rank)
+        return self.linear(x) + fused.linear(inner, self.lora_B.T)
 
     def merged(self) -> nn.Linear:
         """A plain Linear that computes the same, frozen where the original was; its bias is the original's."""

@@ -82,6 +82,8 @@ class GPT(nn.Module):
 
     def positions(self, idx: Tensor, cache: list[KVCache] | None) -> Tensor:
         """The place of each token in its text: (T,), or (B, T) where a cache says that the rows differ."""
+        if cache is not None and cache[0].places is not None:
+            return cache[0].places.reshape(-1, 1)  # (B, 1)
         starts = [0] if cache is None else cache[0].lengths
         T = idx.shape[1]
         check_length(max(starts) + T, self.config.context_length)
@@ -91,10 +93,10 @@ class GPT(nn.Module):
 
     def new_cache(self, batch_size: int, positions: int | None = None) -> list[KVCache]:
         """An empty KVCache for each block, for texts of at most `positions` (None: the whole context)."""
-        c, weight = self.config, self.token_embedding.weight
+        c = self.config
         positions = c.context_length if positions is None else positions
         size = (batch_size, c.n_head, positions, c.n_embd // c.n_head)
-        return [KVCache(*size, weight.dtype, weight.device, block.attention.projection()) for block in self.blocks]
+        return [KVCache(*size, block.attention.projection()) for block in self.blocks]
 
     def draw_as_gpt2(self) -> None:
         """Weights from N(0, 0.02), biases 0; what is added to the residual stream smaller by sqrt(2 n_layer).
@@ -130,8 +132,8 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(config.residual_dropout)
 
     def forward(self, x: Tensor, cache: KVCache | None = None) -> Tensor:
-        x = x + self.dropout(self.attention(self.norm1(x), cache))
-        return x + self.dropout(self.feed_forward(self.norm2(x)))
+        x = fused.add(x, self.dropout(self.attention(self.norm1(x), cache)))
+        return fused.add(x, self.dropout(self.feed_forward(self.norm2(x))))
 
 
 class FeedForward(nn.Module):
@@ -143,6 +145,11 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.contract(fused.gelu(self.expand(x)))
+
+
+def wide(x: Tensor) -> Tensor:
+    """As float32 where the dtype is narrower: CuPy neither sorts nor scatters bfloat16, and Python does not know it."""
+    return x.astype(tl.float32) if x.dtype.itemsize < 4 else x
 
 
 # ----- how large it is --------------------------------------------------------------------------------------

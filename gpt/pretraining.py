@@ -5,13 +5,12 @@ files of token ids in the run.
 """
 
 import math
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from tensorlite import Tensor
+from tensorlite import Tensor, backend
 from tensorlite.data import TokenFile, default_collate, write_tokens
 
 from . import checkpoint, corpus
@@ -19,7 +18,7 @@ from . import tokenizer as tokenizers
 from .config import GPTConfig, TrainConfig
 from .generate import generate
 from .model import GPT
-from .task import Beginning, Say, looking, second_stream
+from .task import Beginning, Say, beside, looking, second_stream
 from .tokenizer import Tokenizer
 
 PARTS = ("train", "validation")  # of the text
@@ -36,7 +35,7 @@ class Pretraining:
         """Text to tokens, and random weights."""
         tokenizer, data = prepare(config, run, say)
         model_config = config.model(tokenizer.vocab_size)
-        check_memory(model_config, config.batch_size)
+        check_memory(model_config, config)
         open_tokens(run, model_config.context_length)  # what is too short is refused before the model is made
         model = GPT(model_config)
         c = model_config
@@ -70,7 +69,7 @@ class Pretraining:
     @staticmethod
     def loss(model: GPT, batch: tuple[Tensor, Tensor]) -> Tensor:
         """Mean cross-entropy in nats."""
-        return model.loss(*batch)
+        return model.loss(*beside(model, *batch))
 
     def evaluate(self, model: GPT) -> dict[str, float]:
         """Over `eval_batches` batches of the validation text."""
@@ -151,20 +150,27 @@ def open_tokens(run: Path, context_length: int) -> dict[str, TokenFile]:
     return tokens
 
 
-def check_memory(config: GPTConfig, batch_size: int) -> None:
-    """A ValueError where training would certainly need more memory than the machine has."""
-    # Weights, gradients, two averages; per layer at least 16 activations of the width and the attention weights; and
-    # the logits with their gradient. All of it in float32.
-    weights = config.n_layer * 12 * config.n_embd**2 + (config.vocab_size + config.context_length) * config.n_embd
-    per_token = config.n_layer * (16 * config.n_embd + config.n_head * config.context_length) + 2 * config.vocab_size
-    needed = 4 * (4 * weights + per_token * batch_size * config.context_length)
-    if not hasattr(os, "sysconf"):
+def check_memory(model: GPTConfig, config: TrainConfig) -> None:
+    """A ValueError where training would certainly need more memory than the machine has, or its GPU has free."""
+    device = backend.use_device(config.device)
+    if (found := backend.memory(device)) is None:
         return
-    present = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if needed > present:
+    # Weights, gradients, two averages; per layer at least 16 activations of the width and the attention weights; and
+    # the logits with their gradient. All of it in float32. On a GPU attention keeps no weights, activations may take
+    # half, logits go in pieces, and recomputed blocks keep one activation.
+    c, gpu = model, device != "cpu"
+    weights = c.n_layer * 12 * c.n_embd**2 + (c.vocab_size + c.context_length) * c.n_embd
+    per_token = c.n_layer * (16 * c.n_embd + c.n_head * c.context_length) + 2 * c.vocab_size
+    if gpu:
+        kept = c.n_embd if config.checkpoint_blocks else 16 * c.n_embd
+        per_token = c.n_layer * kept // (2 if config.dtype == "bfloat16" else 1)
+    needed = 4 * (4 * weights + per_token * config.batch_size * c.context_length)
+    limit = found[0] if gpu else found[1]
+    if needed > limit:
+        has = f"{device} has {limit / 2**30:,.1f} free" if gpu else f"this machine has {limit / 2**30:,.1f}"
         raise ValueError(
-            f"training this takes at least {needed / 2**30:,.1f} GiB of memory and this machine has "
-            f"{present / 2**30:,.1f}: a smaller batch_size (with grad_accumulation), context or preset needs less"
+            f"training this takes at least {needed / 2**30:,.1f} GiB of memory and {has}: a smaller batch_size (with "
+            "grad_accumulation), context or preset needs less"
         )
 
 
@@ -183,8 +189,8 @@ def evaluate(model: GPT, tokens: TokenFile, batch_size: int, batches: int | None
     total = 0.0
     with looking(model):
         for i in range(0, count, batch_size):
-            x, y = default_collate([windows[index] for index in chosen[i : i + batch_size]])  # (B, T)
-            total += model(x, y)[1].item() * len(x)
+            batch = default_collate([windows[index] for index in chosen[i : i + batch_size]])  # (B, T) each
+            total += model.loss(*beside(model, *batch)).item() * len(batch[0])
     return total / count
 
 

@@ -53,7 +53,9 @@ def begin(task: type[Task], config: Settings, run: Path, say: Say) -> Session:
     """A new run: data into its directory, and the weights to start from."""
     checkpoint.clear(run)
     tl.manual_seed(config.seed)  # of the weights, and then of dropout
+    device = backend.use_device(config.device)
     tokenizer, model, found = task.begin(config, run, say)
+    model.to(device)
     description = {
         "format": "gpt.run",
         "version": checkpoint.VERSION,
@@ -61,7 +63,7 @@ def begin(task: type[Task], config: Settings, run: Path, say: Say) -> Session:
         "model": model.config.to_dict(),
         "training": config.to_dict(),
         **found,
-        "made_with": made_with(),
+        "made_with": made_with(device),
     }
     say(f"run        {run}")
     learnt = task(config, run, tokenizer, description)
@@ -74,11 +76,12 @@ def make_optimizer(model: nn.Module, config: Settings) -> optim.AdamW:
     return optim.AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2))
 
 
-def made_with() -> dict[str, str]:
+def made_with(device: str = "cpu") -> dict[str, str]:
     """What the last bits of the numbers depend on."""
     versions = {name: version(name) for name in ("tensorlite", "numpy")}
     blas = {f"blas {name}": value for name, value in backend.blas().items()}
-    return {"python": platform.python_version(), **versions, **blas, "machine": platform.machine()}
+    here = {"machine": platform.machine(), **backend.about_device(device)}
+    return {"python": platform.python_version(), **versions, **blas, **here}
 
 
 # ----- saving and going on ----------------------------------------------------------------------------------------
@@ -101,18 +104,23 @@ def save(s: Session) -> None:
 
 
 def resume(task: type[Task], config: Settings, run: Path, say: Say) -> Session:
-    """The run as its newest whole checkpoint left it, with the settings of `config`."""
+    """The run as its newest whole checkpoint left it, with the settings of `config`.
+
+    On another device than before its batches are the same, its numbers up to rounding, and dropout draws from another
+    stream.
+    """
     found, problems = checkpoint.newest(run, logs=True)
     description = checkpoint.read_config(found.folder / "config.json")
     checkpoint.check_task(run, description, config.task)
-    changes = allowed_changes(run, description, config)
+    device = backend.use_device(config.device)
+    changes = allowed_changes(run, description, config, made_with(device))
     for path in (run / name for name in task.files):
         written = {key: description["data"][path.stem][key] for key in ("bytes", "sha256")}
         if checkpoint.fingerprint(path) != written:
             raise ValueError(f"{path} is not the file that the run was begun with: it is damaged, start another run")
-    model = task.rebuild(config, description)
+    model = task.rebuild(config, description).to(device)
     optimizer = make_optimizer(model, config)
-    description |= {"model": model.config.to_dict(), "training": config.to_dict(), "made_with": made_with()}
+    description |= {"model": model.config.to_dict(), "training": config.to_dict(), "made_with": made_with(device)}
     tokenizer = tokenizers.load(found.folder / "tokenizer.json")
     learnt = task(config, run, tokenizer, description)
     if learnt.steps < found.step:
@@ -139,7 +147,7 @@ def settings(run: Path, kind: type[Config] = TrainConfig) -> Config:  # type: ig
     return replace(kind.from_dict(description["training"]), resume=run)
 
 
-def allowed_changes(run: Path, description: dict[str, Any], config: Settings) -> list[str]:
+def allowed_changes(run: Path, description: dict[str, Any], config: Settings, now: dict[str, str]) -> list[str]:
     """One line for each setting that is not as before; a ValueError for those that a begun run cannot change."""
     lines = []
     for name, after in config.to_dict().items():
@@ -150,8 +158,9 @@ def allowed_changes(run: Path, description: dict[str, Any], config: Settings) ->
             )
         if before != after:
             lines.append(f"changed    {name} from {before} to {after}")
-    for name, after in made_with().items():
-        if (before := description["made_with"].get(name)) != after:
+    then = {"device": "cpu", **description["made_with"]}
+    for name, after in now.items():
+        if (before := then.get(name, after)) != after:
             lines.append(
                 f"warning: {name} was {before} and is {after}: the last bits may differ from an unbroken run's"
             )

@@ -12,7 +12,8 @@ four things about a run's beginning and end that the protocol below describes:
         def targets(self, batch):           # how many targets its loss is the mean of: so passes are weighed
             return len(batch[0])
         def loss(self, model, batch):       # a Tensor with one element
-            return fused.cross_entropy(model(batch[0]), batch[1])
+            texts, labels = beside(model, *batch)
+            return fused.cross_entropy(model(texts), labels)
         def evaluate(self, model):          # "validation_loss" and whatever else belongs into metrics.jsonl
             return {"validation_loss": ...}
         def sample(self, model, step):      # a text for samples.txt
@@ -133,6 +134,12 @@ class Epochs:
         self.loader.load_state_dict(state["position"])
         self.generator.load_state_dict(state["generator"])
         self._epoch = None
+
+
+def beside(model: nn.Module, *tensors: Tensor) -> tuple[Tensor, ...]:
+    """The Tensors on the model's device: a batch is made on the CPU, where its targets are counted, and goes there."""
+    device = next(model.parameters()).device
+    return tuple(x.to(device) for x in tensors)
 
 
 @contextmanager

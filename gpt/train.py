@@ -10,7 +10,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 from rich.console import Console
 
 import tensorlite as tl
-from tensorlite import backend, nn, optim
-from tensorlite.kernels import onednn
+from tensorlite import Tensor, backend, nn, optim
+from tensorlite.kernels import precision
 
 from . import checkpoint
 from .config import Settings, command_of
@@ -29,10 +29,12 @@ from .model import GPT
 from .pretraining import Pretraining
 from .progress import Progress, result_table, say
 from .session import Session, begin, directory, resume, save
+from .step import Step
 from .system import peak_memory
 from .task import Task
 
 PATIENCE = 3  # steps in a row that may be skipped because loss or gradient are not finite
+LOOK_EVERY = 10  # steps on a GPU: what they came to is read together, since reading waits for the last of them
 
 
 class Result(NamedTuple):
@@ -50,7 +52,8 @@ def train(config: Settings, console: Console | None = None, task: type[Task] = P
     """
     console, run = console or Console(), directory(config)
     threads = config.threads or backend.default_threads()
-    config, about_threads = replace(config, threads=threads), backend.set_threads(threads)
+    device, about_threads = backend.use_device(config.device), backend.set_threads(threads)
+    config = replace(config, threads=threads, device=device)
     if config.resume is None:
         checkpoint.create(run, config.overwrite)
     elif not checkpoint.is_run(run):
@@ -59,21 +62,29 @@ def train(config: Settings, console: Console | None = None, task: type[Task] = P
         tell = partial(say, console, run / "log.txt")
         s = (begin if config.resume is None else resume)(task, config, run, tell)
         tell(f"threads    {about_threads}")
+        tell(f"device     {about_device(device)}")
         compute_as(config, s.model, tell)
         show = Progress(s.step, s.task.steps, s.task.per_step, s.task.unit, console, run / "log.txt")
         with show, stopping() as signals:
             if s.saved < 0:  # a new run
                 append_metrics(s, {"step": 0, **watch(s, show, lr=0.0)})
                 save(s)
+            step = Step(s.task, s.model, s.optimizer, config)
+            unseen = Unseen(s, show, every=1 if device == "cpu" else LOOK_EVERY)
             while s.step < s.task.steps and not signals:
-                line = update(s, show)
-                if s.step % config.eval_every == 0 or s.step == s.task.steps:
-                    line |= watch(s, show, line["lr"])
-                append_metrics(s, line)
-                if config.sample_every and s.step % config.sample_every == 0 and s.step < s.task.steps:
+                unseen.append(*update(s, step))
+                evaluate = s.step % config.eval_every == 0 or s.step == s.task.steps
+                sample = config.sample_every and s.step % config.sample_every == 0 and s.step < s.task.steps
+                checkpoint_due = s.step % config.checkpoint_every == 0
+                if evaluate or sample or checkpoint_due or unseen.full:
+                    unseen.look(evaluate)
+                if sample:
                     append_sample(s, show.say)
-                if s.step % config.checkpoint_every == 0:
+                if checkpoint_due:
                     save(s)
+            unseen.look()
+            if step.graph.why_not:
+                tell(f"cuda graph off: {step.graph.why_not}")
             if s.saved != s.step:
                 save(s)
         if signals:
@@ -89,7 +100,7 @@ def train(config: Settings, console: Console | None = None, task: type[Task] = P
 
 def compute_as(config: Settings, model: nn.Module, tell: Callable[[str], None]) -> None:
     """The settings that say how a step is computed, and not what is learnt."""
-    about = onednn.set_matmul_dtype(config.dtype)
+    about = precision.set_matmul_dtype(config.dtype, config.device)
     if config.dtype != "float32":
         tell(f"dtype      {about}")
     for part in model.modules():
@@ -97,49 +108,68 @@ def compute_as(config: Settings, model: nn.Module, tell: Callable[[str], None]) 
             part.checkpoint_blocks = config.checkpoint_blocks
 
 
+def about_device(device: str) -> str:
+    """Where it computes, and why not on the GPU of a machine that seems to have one."""
+    if device == "cpu":
+        return "cpu" if not backend.driver_found() or not (why_not := backend.no_gpu()) else f"cpu: {why_not}"
+    found = backend.memory(device)
+    room = f", {found[0] / 2**30:,.1f} of {found[1] / 2**30:,.1f} GiB free" if found else ""
+    return f"{device}, {backend.about_device(device)['device']}{room}"
+
+
 # ----- a step -----------------------------------------------------------------------------------------------------
 
 
-def update(s: Session, show: Progress) -> dict[str, Any]:
-    """One step: the gradient of the next batches, clipped, moves the weights. Returns its line for metrics.jsonl."""
-    config, began = s.config, time.monotonic()
-    lr = learning_rate(config, s.step, s.task.steps)
-    batches = [s.task.draw() for _ in range(config.grad_accumulation)]
-    s.optimizer.zero_grad()
-    loss = accumulate(s.task, s.model, batches)
-    norm = optim.grad_norm(s.model.parameters())
+def update(s: Session, step: Step) -> tuple[float, Tensor]:
+    """One step with the next batches: its learning rate, and its loss and norm, at which nobody has looked."""
+    s.optimizer.lr = lr = learning_rate(s.config, s.step, s.task.steps)
+    result = step([s.task.draw() for _ in range(s.config.grad_accumulation)])
     s.step += 1
-    if math.isfinite(loss) and math.isfinite(norm):
-        s.optimizer.lr = lr
-        s.optimizer.step(grad_scale=optim.clip_scale(norm, config.clip) if config.clip else 1.0)
-        s.skipped = 0
-        show.step(s.step, loss, time.monotonic() - began)
-        return {"step": s.step, "loss": loss, "norm": norm, "lr": lr}
-    s.skipped += 1
-    what = f"step {s.step}: loss {loss}, gradient norm {norm} at lr {lr:.1e}; first not finite: {first_bad(s.model)}"
-    if s.skipped > PATIENCE:
-        raise FloatingPointError(
-            f"{what}; that was {s.skipped} steps in a row: stopped. A lower lr may help; the checkpoint of step "
-            f"{s.saved} is kept in {s.run}"
-        )
-    show.say(f"{what}; step skipped")
-    return {"step": s.step, "loss": None, "norm": None, "lr": lr}
+    return lr, result
 
 
-def accumulate(task: Task, model: nn.Module, batches: Sequence[Any]) -> float:
-    """Add to `.grad` the gradient of the mean loss over all targets of all batches, and return that loss.
+class Unseen:
+    """Steps that were made, and not yet looked at: a look waits for a GPU, so there one is for several steps."""
 
-    Each batch counts by its number of targets, so that several batches are the same as one large one, also where they
-    differ in how many they have.
-    """
-    counts = [task.targets(batch) for batch in batches]
-    mean = 0.0
-    for batch, count in zip(batches, counts, strict=True):
-        if count:
-            loss = task.loss(model, batch) * (count / sum(counts))
-            loss.backward()
-            mean += loss.item()
-    return mean
+    def __init__(self, s: Session, show: Progress, every: int):
+        self.s, self.show, self.every = s, show, every
+        self.steps: list[tuple[int, float, Tensor]] = []  # step, learning rate, loss and norm
+        self.began = time.monotonic()
+
+    @property
+    def full(self) -> bool:
+        return len(self.steps) >= self.every
+
+    def append(self, lr: float, result: Tensor) -> None:
+        self.steps.append((self.s.step, lr, result))
+
+    def look(self, evaluate: bool = False) -> None:
+        """Their lines for metrics.jsonl, that of the last one with the figures of an evaluation."""
+        found = [(step, lr, *result.tolist()) for step, lr, result in self.steps]
+        seconds = (time.monotonic() - self.began) / max(1, len(found))
+        lines = [self.line(*each, seconds) for each in found]
+        if evaluate:
+            lines[-1] |= watch(self.s, self.show, lines[-1]["lr"])
+        for line in lines:
+            append_metrics(self.s, line)
+        self.steps, self.began = [], time.monotonic()
+
+    def line(self, step: int, lr: float, loss: float, norm: float, seconds: float) -> dict[str, Any]:
+        """What came of a step; where it was skipped, that is said, and PATIENCE may end."""
+        s = self.s
+        if math.isfinite(loss) and math.isfinite(norm):
+            s.skipped = 0
+            self.show.step(step, loss, seconds)
+            return {"step": step, "loss": loss, "norm": norm, "lr": lr}
+        s.skipped += 1
+        what = f"step {step}: loss {loss}, gradient norm {norm} at lr {lr:.1e}; first not finite: {first_bad(s.model)}"
+        if s.skipped > PATIENCE:
+            raise FloatingPointError(
+                f"{what}; that was {s.skipped} steps in a row: stopped. A lower lr may help; the checkpoint of step "
+                f"{s.saved} is kept in {s.run}"
+            )
+        self.show.say(f"{what}; step skipped")
+        return {"step": step, "loss": None, "norm": None, "lr": lr}
 
 
 def learning_rate(config: Settings, step: int, steps: int) -> float:

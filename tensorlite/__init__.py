@@ -1,6 +1,6 @@
 """tensorlite: reverse-mode automatic differentiation on NumPy (CPU) and CuPy (NVIDIA GPU), small enough to read."""
 
-from . import backend, data, derived, functional, fused, io, nn, ops, optim, primitive, random, recompute
+from . import backend, data, derived, functional, fused, graph, io, nn, ops, optim, primitive, random, recompute
 from .autograd import grad, no_grad
 from .backend import bool_, default_device, float16, float32, float64, int32, int64, uint8
 from .derived import *

@@ -11,11 +11,12 @@ import ctypes
 import importlib
 import math
 import os
+import re
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
@@ -54,6 +55,16 @@ def is_array(x: object) -> bool:
     return hasattr(x, "dtype") and hasattr(x, "shape") and not isinstance(x, np.generic)
 
 
+ADDERS: dict[str, Callable[[Array, Array], bool]] = {}  # of a library: x += y by a kernel of ours, where it serves
+
+
+def accumulate(x: Array, y: Array) -> Array:
+    """x += y, and x."""
+    if type(x) is np.ndarray or (adder := ADDERS.get(xp(x).__name__)) is None or not adder(x, y):
+        x += y
+    return x
+
+
 # ----- devices ----------------------------------------------------------------------------------------------------
 
 
@@ -61,24 +72,60 @@ def _cupy() -> ModuleType:
     try:
         cupy = importlib.import_module("cupy")
     except ImportError as error:
-        raise RuntimeError(
-            "device 'cuda' needs CuPy, which is not installed: pip install 'tensorlite[cuda]'"
-        ) from error
+        if isinstance(error, ModuleNotFoundError) and error.name == "cupy":
+            raise RuntimeError(
+                "device 'cuda' needs CuPy, which is not installed: pip install 'tensorlite[cuda]'"
+            ) from error
+        raise RuntimeError(f"device 'cuda' needs CuPy, which cannot be imported: {_first_line(error)}") from error
     if not cupy.is_available():  # importing succeeds without a driver; the first array would fail
-        raise RuntimeError("device 'cuda' was asked for, but CuPy finds no NVIDIA GPU or no driver: use 'cpu'")
+        try:
+            found = f"{cupy.cuda.runtime.getDeviceCount()} of them"
+        except RuntimeError as error:
+            found = _first_line(error)  # no driver, one too old, or none visible
+        raise RuntimeError(
+            f"device 'cuda' was asked for, but CuPy finds no NVIDIA GPU ({found}): see to the driver, or use 'cpu'"
+        )
     return cupy
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0]
 
 
 DEVICES = {"cpu": lambda: np, "cuda": _cupy}  # name -> loader of its library
 _default_device = contextvars.ContextVar("default_device", default="cpu")
 
 
+def check_device(device: str) -> tuple[str, int | None]:
+    """("cuda", 1) for "cuda:1", ("cuda", None) for "cuda"; a ValueError for what is no device's name anywhere."""
+    name, colon, index = device.partition(":")
+    if name not in DEVICES or (colon and not (name == "cuda" and index.isascii() and index.isdigit())):
+        raise ValueError(f"unknown device {device!r}: choose one of {', '.join(DEVICES)} (or 'cuda:<index>')")
+    return name, int(index) if colon else None
+
+
+def _place(device: str | None) -> tuple[ModuleType, int | None]:
+    """Library and number of a device (None: the default one) that is there; ValueError or RuntimeError if it is not."""
+    name, index = check_device(device or _default_device.get())
+    library = DEVICES[name]()
+    if index is not None and index >= (count := library.cuda.runtime.getDeviceCount()):
+        there = "1 GPU, cuda:0" if count == 1 else f"{count} GPUs, cuda:0 to cuda:{count - 1}"
+        raise ValueError(f"there is no device {device!r}: CuPy finds {there}")
+    return library, index
+
+
 def library_of(device: str | None) -> ModuleType:
     """The array library that makes arrays on `device` (None: the default device). Unknown names raise ValueError."""
-    name = (device or _default_device.get()).partition(":")[0]
-    if name not in DEVICES:
-        raise ValueError(f"unknown device {device!r}: choose one of {', '.join(DEVICES)} (or 'cuda:<index>')")
-    return DEVICES[name]()
+    return _place(device)[0]
+
+
+def create(device: str | None, function: str, *args: Any, **kwargs: Any) -> Array:
+    """A new array on `device` (None: the default device), by the function of that name in its library."""
+    library, index = _place(device)
+    if index is None:
+        return getattr(library, function)(*args, **kwargs)
+    with library.cuda.Device(index):
+        return getattr(library, function)(*args, **kwargs)
 
 
 def device_of(x: Array) -> str:
@@ -91,29 +138,143 @@ def device_of(x: Array) -> str:
 
 @contextmanager
 def default_device(device: str) -> Iterator[None]:
-    """New arrays are born on `device` inside the `with`. It never moves or reinterprets existing ones."""
-    library_of(device)
+    """New arrays are born on `device` inside the `with`. It never moves or reinterprets existing ones.
+
+    CuPy computes on its current GPU, which "cuda" means: "cuda:1" is the current one inside.
+    """
+    library, index = _place(device)
     token = _default_device.set(device)
     try:
-        yield
+        with nullcontext() if index is None else library.cuda.Device(index):
+            yield
     finally:
         _default_device.reset(token)
 
 
+def use_device(device: str) -> str:
+    """Decide where a program computes: the full name ("cpu", "cuda:0") of `device`, whose GPU is current from now on.
+
+    "auto" is the GPU if one answers, else the CPU (`no_gpu` says why). A device that is not there is a RuntimeError or
+    a ValueError.
+    """
+    if device == "auto":
+        device = "cpu" if no_gpu() else "cuda"
+    library, index = _place(device)
+    if library.__name__ != "cupy":
+        return device
+    if index is not None:
+        library.cuda.Device(index).use()
+    return f"cuda:{library.cuda.Device().id}"
+
+
+def no_gpu() -> str:
+    """Why no GPU answers, in one sentence; '' if one does. Without a driver, CuPy is not even looked for."""
+    if not driver_found():
+        return "there is no NVIDIA driver on this machine"
+    try:
+        _cupy()
+    except RuntimeError as error:
+        return str(error)
+    return ""
+
+
+def driver_found() -> bool:
+    """Whether the library of NVIDIA's driver is here: a quick question, where importing CuPy takes a second."""
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return False
+    return True
+
+
+def about_device(device: str) -> dict[str, str]:
+    """What is known of a device: its name, and for a GPU its compute capability and the versions of what drives it."""
+    library, index = _place(device)
+    if library.__name__ != "cupy":
+        return {"device": device}
+    runtime, gpu = library.cuda.runtime, library.cuda.Device(index)
+    capability = gpu.compute_capability  # "90"
+    versions = {"CUDA runtime": runtime.runtimeGetVersion(), "CUDA driver": runtime.driverGetVersion()}  # 13000: 13.0
+    return {
+        "device": runtime.getDeviceProperties(gpu.id)["name"].decode(),
+        "compute capability": f"{capability[:-1]}.{capability[-1]}",
+        "CuPy": library.__version__,
+        **{name: f"{number // 1000}.{number % 1000 // 10}" for name, number in versions.items()},
+    }
+
+
+def memory(device: str) -> tuple[int, int] | None:
+    """Bytes free and bytes there are: of a GPU's memory, else of the machine's; None where the system does not say."""
+    library, index = _place(device)
+    if library.__name__ == "cupy":
+        with library.cuda.Device(index):
+            free, total = library.cuda.runtime.memGetInfo()
+            return free + library.get_default_memory_pool().free_bytes(), total  # what CuPy keeps can be used again
+    if not hasattr(os, "sysconf"):  # Windows
+        return None
+    free = "SC_AVPHYS_PAGES" if "SC_AVPHYS_PAGES" in os.sysconf_names else "SC_PHYS_PAGES"  # macOS counts all alone
+    return os.sysconf(free) * os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def out_of_memory(error: BaseException) -> str:
+    """For the error of a GPU whose memory is full: how much was asked for and how much is free; '' for any other."""
+    asked = re.search(r"Out of memory allocating ([\d,]+) bytes", str(error))
+    if not (isinstance(error, MemoryError) and asked) and "cudaErrorMemoryAllocation" not in str(error):
+        return ""
+    size = f"{int(asked[1].replace(',', '')) / 2**30:,.2f} GiB were asked for" if asked else "more was asked for"
+    try:
+        free, total = memory("cuda") or (0, 0)
+    except RuntimeError:  # nothing more can be learnt from it
+        return f"the GPU is out of memory: {size}"
+    return f"the GPU is out of memory: {size}, {free / 2**30:,.2f} of its {total / 2**30:,.2f} GiB are free"
+
+
 def to_device(x: Array, device: str | None) -> Array:
-    """`x` on `device`: itself where it is there already, otherwise a copy."""
-    library = library_of(device)
-    if device and ":" in device and library.__name__ == "cupy":
-        with library.cuda.Device(int(device.partition(":")[2])):
-            return library.asarray(x)
+    """`x` on `device`: itself where it is there already ("cuda": on any GPU), otherwise a copy."""
+    library, index = _place(device)
     if library is xp(x):
-        return x
-    return np.asarray(to_host(x)) if library is np else library.asarray(x)
+        if index is None or x.device.id == index:
+            return x
+        with library.cuda.Device(index):
+            return x.copy()
+    if library is np:
+        return np.asarray(to_host(x))
+    x = x if xp(x) is np else to_host(x)
+    if index is None:
+        return library.asarray(x)
+    with library.cuda.Device(index):
+        return library.asarray(x)
 
 
 def to_host(x: Array) -> np.ndarray:
     """`x` as a NumPy array: the one place where data leaves a GPU, and so the one that waits for it."""
     return x if isinstance(x, np.ndarray) else x.get() if hasattr(x, "get") else np.asarray(x)
+
+
+def joined(arrays: Sequence[Array]) -> Array | None:
+    """Arrays as one, joined along the first axis and without a copy; None where they do not lie in memory so."""
+    if not arrays or (library := xp(arrays[0])).__name__ not in ("numpy", "cupy"):
+        return None
+    first = arrays[0]
+    alike = all(x.flags.c_contiguous and x.dtype == first.dtype and x.shape[1:] == first.shape[1:] for x in arrays)
+    if not alike or any(_address(x) + x.nbytes != _address(behind) for x, behind in pairwise(arrays)):
+        return None
+    shape = (sum(map(len, arrays)), *first.shape[1:])
+    if library is np:
+        base = first.base
+        if not isinstance(base, np.ndarray) or not all(x.base is base for x in arrays):
+            return None  # neighbours by chance
+        begin = (_address(first) - _address(base)) // base.itemsize
+        return base.reshape(-1)[begin : begin + math.prod(shape)].reshape(shape)
+    if not all(x.data.mem is first.data.mem for x in arrays):
+        return None
+    with first.device:
+        return library.ndarray(shape, first.dtype, memptr=first.data)
+
+
+def _address(x: Array) -> int:
+    """Where an array's memory begins."""
+    return x.__array_interface__["data"][0] if isinstance(x, np.ndarray) else x.data.ptr
 
 
 # ----- dtypes -----------------------------------------------------------------------------------------------------

@@ -3,13 +3,20 @@
 At order 1 the kernels run; where a gradient is to be differentiated in turn, the engine differentiates the
 specification; what no kernel serves (other dtypes, other devices) takes the specification too. The tests hold that
 nobody can tell the difference but by the clock.
+
+A device is a row: what the CPU's kernel does not serve goes on to the GPU's, and from there to the specification.
 """
 
 from . import functional as spec
-from .functional import dropout, keep_mask, log_softmax, mse_loss, relu, rms_norm, silu, softmax  # not hot
+from . import ops
+from .autograd import Variable
+from .backend import xp
+from .functional import log_softmax, mse_loss, relu, rms_norm, silu, softmax  # not hot
+from .kernels import cuda
 from .kernels.cpu import layers, losses, scores
 from .kernels.cpu.blocks import serves
 from .primitive import fused, publish
+from .random import default_generator
 
 __all__ = [
     "cross_entropy", "dropout", "embedding", "gelu", "layer_norm", "linear", "linear_cross_entropy", "log_softmax",
@@ -17,14 +24,67 @@ __all__ = [
 ]  # fmt: skip
 
 # fmt: off
-linear               = fused(layers.linear,               spec.linear,               serves=layers.serves_linear)                                            .vjp(layers.linear_vjp)
-embedding            = fused(layers.embedding,            spec.embedding,            serves=serves)                                                          .vjp(layers.embedding_vjp)
-layer_norm           = fused(layers.layer_norm,           spec.layer_norm,           serves=serves,                             keeps=("mean", "rstd"))      .vjp(layers.layer_norm_vjp)
-gelu                 = fused(layers.gelu,                 spec.gelu,                 serves=layers.serves_gelu)                                              .vjp(layers.gelu_vjp)
-attention            = fused(scores.attention,            spec.attention,            serves=serves,                             keeps=("weights",))          .vjp(scores.attention_vjp)
-cross_entropy        = fused(losses.cross_entropy,        spec.cross_entropy,        serves=losses.serves_cross_entropy,        keeps=("p", "scale", "rows", "classes")).vjp(losses.cross_entropy_vjp)
-linear_cross_entropy = fused(losses.linear_cross_entropy, spec.linear_cross_entropy, serves=losses.serves_linear_cross_entropy, keeps=("exps", "shares", "valid", "scale")).vjp(losses.linear_cross_entropy_vjp)
+# ----- GPU ----------------------------------------------------------------------------------------------------------
+
+_linear = fused(cuda.layers.linear, spec.linear, serves=cuda.layers.serves_linear, keeps=("rows", "matrix")).vjp(
+    cuda.layers.linear_vjp
+)
+_embedding = fused(cuda.embedding.embedding, spec.embedding, serves=cuda.embedding.serves_embedding).vjp(
+    cuda.embedding.embedding_vjp
+)
+_layer_norm = fused(
+    cuda.layers.layer_norm, spec.layer_norm, serves=cuda.layers.serves_layer_norm, keeps=("mean", "rstd")
+).vjp(cuda.layers.layer_norm_vjp)
+_gelu = fused(cuda.layers.gelu, spec.gelu, serves=cuda.layers.serves_gelu).vjp(cuda.layers.gelu_vjp)
+_dropped = fused(cuda.philox.dropped, spec.dropped, serves=cuda.philox.serves_dropped).vjp(cuda.philox.dropped_vjp)
+_attention = fused(
+    cuda.scores.attention, spec.attention, serves=cuda.scores.serves_attention, keeps=("weights", "used", "stats")
+).vjp(cuda.scores.attention_vjp)
+_cross_entropy = fused(
+    cuda.losses.cross_entropy,
+    spec.cross_entropy,
+    serves=cuda.losses.serves_cross_entropy,
+    keeps=("classes", "tops", "totals", "count"),
+).vjp(cuda.losses.cross_entropy_vjp)
+_linear_cross_entropy = fused(
+    cuda.losses.linear_cross_entropy,
+    spec.linear_cross_entropy,
+    serves=cuda.losses.serves_linear_cross_entropy,
+    keeps=("dlogits", "features", "head"),
+).vjp(cuda.losses.linear_cross_entropy_vjp)
+
+# ----- CPU ----------------------------------------------------------------------------------------------------------
+
+linear = fused(layers.linear, _linear, serves=layers.serves_linear).vjp(layers.linear_vjp)
+embedding = fused(layers.embedding, _embedding, serves=serves).vjp(layers.embedding_vjp)
+layer_norm = fused(layers.layer_norm, _layer_norm, serves=serves, keeps=("mean", "rstd")).vjp(layers.layer_norm_vjp)
+gelu = fused(layers.gelu, _gelu, serves=layers.serves_gelu).vjp(layers.gelu_vjp)
+dropped = fused(layers.dropped, _dropped, serves=serves).vjp(layers.dropped_vjp)
+attention = fused(scores.attention, _attention, serves=serves, keeps=("weights",)).vjp(scores.attention_vjp)
+cross_entropy = fused(
+    losses.cross_entropy, _cross_entropy, serves=losses.serves_cross_entropy, keeps=("p", "scale", "rows", "classes")
+).vjp(losses.cross_entropy_vjp)
+linear_cross_entropy = fused(
+    losses.linear_cross_entropy,
+    _linear_cross_entropy,
+    serves=losses.serves_linear_cross_entropy,
+    keeps=("exps", "shares", "valid", "scale"),
+).vjp(losses.linear_cross_entropy_vjp)
 # fmt: on
+
+
+def dropout(x, p=0.5, training=True, generator=None):
+    if not training or not 0 < p <= 1:
+        return spec.dropout(x, p, training)
+    return dropped(x, keep_mask(x, x.shape, p, generator), p=p)
+
+
+def keep_mask(x, shape, p, generator):
+    """The specification's; on a GPU from the generator's counter-based stream, where the values are needed."""
+    raw = x.data if isinstance(x, Variable) else x
+    if not cuda.launch.on_gpu(raw):
+        return spec.keep_mask(x, shape, p, generator)
+    return cuda.philox.keep_mask((generator or default_generator).far(xp(raw)), p, shape)
 
 
 def scaled_dot_product_attention(
@@ -34,5 +94,6 @@ def scaled_dot_product_attention(
     return attention(q, k, v, keep, mask, is_causal=is_causal, dropout_p=dropout_p, scale=scale)
 
 
+dropout.__doc__ = spec.dropout.__doc__
 scaled_dot_product_attention.__doc__ = spec.scaled_dot_product_attention.__doc__
 publish(globals())

@@ -204,12 +204,18 @@ class Module:
         """
         convert = _conversion(target)
         kept = [t for module in self.modules() for t in vars(module).values() if isinstance(t, Tensor)]
+        moved = False
         for t in {id(t): t for t in kept}.values():  # each once; a dict keeps the order
             if (data := convert(t.data)) is not t.data:
-                t.data = data
+                t.data, moved = data, True
                 t.changed()
                 t.grad = None if t.grad is None else Tensor(convert(t.grad.data))
+        for module in self.modules() if moved else ():
+            module.moved()
         return self
+
+    def moved(self) -> None:
+        """Called when `to` has given Parameters other memory: for a module that had arranged how they lie in it."""
 
 
 def _conversion(target) -> Callable:

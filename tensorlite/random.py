@@ -35,9 +35,10 @@ Shape = int | tuple[int, ...]
 class Generator:
     """A stream of random numbers from `seed`, 0 to 2**64 - 1; as in torch, its low 32 bits count."""
 
-    __slots__ = ("_normal", "_seed", "_twister")
+    __slots__ = ("_far", "_library", "_normal", "_seed", "_taken", "_twister")
 
     def __init__(self, seed: int = 0) -> None:
+        self._far: Any = None  # the stream on a GPU, where one was drawn from: [seed, how many were taken]
         self.manual_seed(seed)
 
     def manual_seed(self, seed: int) -> Self:
@@ -45,6 +46,7 @@ class Generator:
         self._seed = _integer("seed", seed, 0, 2**64 - 1)
         self._twister = np.random.RandomState(self._seed & 0xFFFFFFFF)
         self._normal: float | None = None  # the unused half of the last pair of small normals
+        self._place_far(0)
         return self
 
     @property
@@ -229,18 +231,55 @@ class Generator:
             drawn[i] = np.searchsorted(running, np.maximum(u, 2.0**-1000))  # u = 0 would find a leading zero of p
         return drawn
 
+    # ----- a second stream, on a GPU -----
+
+    def far(self, library: Any) -> Any:
+        """The state of the counter-based stream (Philox) that kernels draw from: uint64 [seed, taken], in `library`.
+
+        It stays the same array: a kernel that draws moves the counter on, also one that is replayed. It is seeded as
+        this stream is, and is otherwise independent of it.
+        """
+        if self._far is None:
+            self._far, self._library = library.asarray(np.array([self._seed, self._taken], np.uint64)), library
+        return self._far
+
+    def _place_far(self, taken: int) -> None:
+        self._taken = taken  # what holds until there is an array
+        if self._far is not None:
+            self._far[...] = self._library.asarray(np.array([self._seed, taken], np.uint64))
+
+    # ----- places -----
+
+    def mark(self) -> tuple:
+        """Where both streams stand, for `back_to`: without a look at what is on a GPU."""
+        far = None if self._far is None else self._far.copy()
+        return self._twister.get_state(legacy=False), self._normal, far
+
+    def back_to(self, mark: tuple) -> None:
+        """Draw again what was drawn since `mark()`."""
+        twister, self._normal, far = mark
+        self._twister.set_state(twister)
+        if far is not None:
+            self._far[...] = far
+        elif self._far is not None:
+            self._place_far(self._taken)
+
     # ----- state -----
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the stream stands, in what JSON keeps exactly."""
+        """Where the stream stands, in what JSON keeps exactly; "taken" is about the one on a GPU."""
         twister = self._twister.get_state(legacy=False)["state"]
         position = {"key": twister["key"].tolist(), "position": int(twister["pos"])}
-        return {"algorithm": "mt19937", "seed": self._seed, **position, "normal": self._normal}
+        taken = self._taken if self._far is None else int(self._far[1].item())
+        return {
+            "algorithm": "mt19937", "seed": self._seed, **position, "normal": self._normal, "taken": taken,
+        }  # fmt: skip
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue where state_dict() was taken; ValueError or TypeError for what is no such state."""
         names = ["algorithm", "seed", "key", "position", "normal"]
-        if sorted(state) != sorted(names) or state["algorithm"] != "mt19937" or len(state["key"]) != 624:
+        known = sorted(state.keys() - {"taken"}) == sorted(names)
+        if not known or state["algorithm"] != "mt19937" or len(state["key"]) != 624:
             raise ValueError(f"a generator's state has {names}, algorithm 'mt19937' and a key of 624 integers")
         key = [_integer("each integer of the state's key", word, 0, 2**32 - 1) for word in state["key"]]
         position = _integer("the state's position", state["position"], 0, 624)
@@ -248,6 +287,7 @@ class Generator:
         self.manual_seed(state["seed"])
         self._twister.set_state(("MT19937", np.array(key, np.uint32), position, 0, 0.0))
         self._normal = normal
+        self._place_far(_integer("the state's taken", state.get("taken", 0), 0, 2**64 - 1))
 
 
 def _check_probabilities(rows: np.ndarray) -> None:

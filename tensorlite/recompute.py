@@ -82,9 +82,9 @@ def _leaf(x: Variable) -> Variable:
 # ----- what else a module's result depends on ---------------------------------------------------------------------
 
 
-def _conditions(module: Module) -> tuple[list[dict], list[bool]]:
+def _conditions(module: Module) -> tuple[list[tuple], list[bool]]:
     """Where the random streams stand that a module may draw from, and the mode of each of its parts."""
-    return [each.state_dict() for each in _generators(module)], [part.training for part in module.modules()]
+    return [each.mark() for each in _generators(module)], [part.training for part in module.modules()]
 
 
 def _generators(module: Module) -> list[Generator]:
@@ -93,7 +93,7 @@ def _generators(module: Module) -> list[Generator]:
 
 
 @contextmanager
-def _as_before(module: Module, then: tuple[list[dict], list[bool]]) -> Iterator[None]:
+def _as_before(module: Module, then: tuple[list[tuple], list[bool]]) -> Iterator[None]:
     """Streams and modes as they were `then`, and afterwards as they are now."""
     now = _conditions(module)
     _put(module, then)
@@ -103,9 +103,9 @@ def _as_before(module: Module, then: tuple[list[dict], list[bool]]) -> Iterator[
         _put(module, now)
 
 
-def _put(module: Module, conditions: tuple[list[dict], list[bool]]) -> None:
+def _put(module: Module, conditions: tuple[list[tuple], list[bool]]) -> None:
     for generator, state in zip(_generators(module), conditions[0], strict=True):
-        generator.load_state_dict(state)
+        generator.back_to(state)
     for part, mode in zip(module.modules(), conditions[1], strict=True):
         part.training = mode
 

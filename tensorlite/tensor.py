@@ -11,7 +11,7 @@ import numpy as np
 
 from . import derived, ops
 from .autograd import Variable
-from .backend import Array, device_of, float32, int64, is_array, is_floating, library_of, to_device, to_host
+from .backend import Array, create, device_of, float32, int64, is_array, is_floating, to_device, to_host
 from .random import Generator, default_generator
 
 __all__ = [
@@ -284,21 +284,21 @@ def _checked(shape) -> tuple[int, ...]:
 
 
 def zeros(shape, dtype=float32, device: str | None = None, requires_grad: bool = False) -> Tensor:
-    return _make(library_of(device).zeros(_checked(shape), dtype), requires_grad)
+    return _make(create(device, "zeros", _checked(shape), dtype), requires_grad)
 
 
 def ones(shape, dtype=float32, device: str | None = None, requires_grad: bool = False) -> Tensor:
-    return _make(library_of(device).ones(_checked(shape), dtype), requires_grad)
+    return _make(create(device, "ones", _checked(shape), dtype), requires_grad)
 
 
 def full(shape, value, dtype=None, device: str | None = None, requires_grad: bool = False) -> Tensor:
     dtype = dtype or (float32 if isinstance(value, float) else None)
-    return _make(library_of(device).full(_checked(shape), value, dtype), requires_grad)
+    return _make(create(device, "full", _checked(shape), value, dtype), requires_grad)
 
 
 def empty(shape, dtype=float32, device: str | None = None, requires_grad: bool = False) -> Tensor:
     """Uninitialised memory: write to all of it before you read."""
-    return _make(library_of(device).empty(_checked(shape), dtype), requires_grad)
+    return _make(create(device, "empty", _checked(shape), dtype), requires_grad)
 
 
 def zeros_like(x: Tensor, dtype=None) -> Tensor:
@@ -324,16 +324,16 @@ def arange(start, stop=None, step=1, dtype=None, device: str | None = None) -> T
     if step == 0:
         raise ValueError("arange: step must not be 0")
     dtype = dtype or (float32 if any(isinstance(v, float) for v in (start, stop, step)) else int64)
-    return _make(library_of(device).arange(start, stop, step, dtype=dtype))
+    return _make(create(device, "arange", start, stop, step, dtype=dtype))
 
 
 def linspace(start: float, stop: float, num: int = 50, dtype=float32, device: str | None = None) -> Tensor:
     """`num` equally spaced values from start to stop, both included."""
-    return _make(library_of(device).linspace(start, stop, num, dtype=dtype))
+    return _make(create(device, "linspace", start, stop, num, dtype=dtype))
 
 
 def eye(n: int, m: int | None = None, dtype=float32, device: str | None = None) -> Tensor:
-    return _make(library_of(device).eye(n, m, dtype=dtype))
+    return _make(create(device, "eye", n, m, dtype=dtype))
 
 
 # ----- random numbers: torch's CPU stream (random.py) ---------------------------------------------------------------

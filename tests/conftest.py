@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
+from tensorlite import backend
+
 # The tests' matrices are small and pytest-xdist fills the cores: more BLAS threads would only wait for each other.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -33,6 +35,17 @@ settings.register_profile(  # for tests/mutate.py: `ci`, where the first failure
     report_multiple_bugs=False,
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """`pytest -m gpu` runs what needs a GPU; where there is none, it is skipped with the reason."""
+    wanting = [item for item in items if item.get_closest_marker("gpu")]
+    try:
+        if wanting:
+            backend.library_of("cuda")
+    except RuntimeError as error:
+        for item in wanting:
+            item.add_marker(pytest.mark.skip(reason=str(error)))
 
 
 @pytest.fixture(scope="session")

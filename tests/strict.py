@@ -28,6 +28,10 @@ class StrictArray:
     size = property(lambda self: self.values.size)
     nbytes = property(lambda self: self.values.nbytes)
     T = property(lambda self: strict.transpose(self))
+    strides = property(lambda self: self.values.strides)
+    itemsize = property(lambda self: self.values.itemsize)
+    flags = property(lambda self: self.values.flags)
+    data = property(lambda self: types.SimpleNamespace(ptr=self.values.ctypes.data))  # as CuPy's arrays have it
 
     def __len__(self) -> int:
         return len(self.values)
@@ -49,7 +53,10 @@ class StrictArray:
     def _refuse(self, *_, **__):
         raise TypeError("a strict array does not become a NumPy array or a number unasked: that would wait for the GPU")
 
-    __array__ = __float__ = __int__ = __bool__ = __index__ = __iter__ = __complex__ = __contains__ = _refuse
+    __array__ = __float__ = __int__ = __bool__ = __index__ = __complex__ = __contains__ = _refuse
+
+    def __iter__(self):
+        return iter([self[i] for i in range(len(self))]) if self.ndim > 1 else self._refuse()  # rows are views
 
     # ----- places -------------------------------------------------------------------------------------------------
 
@@ -129,7 +136,7 @@ strict: Any = Library("strict")
 StrictArray.library = strict
 
 METHODS = [
-    "all", "any", "argmax", "argmin", "argsort", "astype", "clip", "copy", "cumsum", "dot", "max", "mean", "min",
+    "fill", "all", "any", "argmax", "argmin", "argsort", "astype", "clip", "copy", "cumsum", "dot", "max", "mean", "min",
     "prod", "ravel", "repeat", "reshape", "round", "sort", "squeeze", "std", "sum", "swapaxes", "take", "transpose",
     "var", "__neg__", "__pos__", "__abs__", "__invert__",
 ]  # fmt: skip

@@ -10,12 +10,12 @@ import pytest
 ROOT = Path(__file__).parents[1]
 TENSORLITE = [
     "backend", "files", "special", "random", "autograd", "primitive", "ops", "derived", "functional", "kernels",
-    "fused", "tensor", "nn", "recompute", "optim", "data", "io", "inspect", "testing",
+    "fused", "tensor", "graph", "nn", "recompute", "optim", "data", "io", "inspect", "testing",
 ]  # fmt: skip
 GPT = [
     "system", "cache", "config", "tokenizer", "corpus", "attention", "model", "generate", "lora", "checkpoint",
-    "progress", "plots", "task", "pretraining", "session", "train", "pretrained", "sources", "download", "evaluate",
-    "labelled", "classify", "instruct", "judge", "doctor", "commands", "cli", "__main__", "bench",
+    "progress", "plots", "task", "step", "pretraining", "session", "train", "pretrained", "sources", "download",
+    "evaluate", "labelled", "classify", "instruct", "judge", "doctor", "commands", "cli", "__main__", "bench",
 ]  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import pytest
 
 import tensorlite as tl
 from tensorlite import backend, fused
-from tensorlite.kernels import onednn
+from tensorlite.kernels import onednn, precision
 
 here = pytest.mark.skipif(bool(onednn.missing()), reason=onednn.missing())
 SHAPES = [(1, 1, 1), (1, 7, 33), (33, 1, 2), (5, 3, 1), (16, 64, 65), (129, 67, 31), (257, 130, 96)]
@@ -18,9 +18,9 @@ SHAPES = [(1, 1, 1), (1, 7, 33), (33, 1, 2), (5, 3, 1), (16, 64, 65), (129, 67, 
 
 @pytest.fixture
 def bfloat16():
-    onednn.set_matmul_dtype("bfloat16")
+    precision.set_matmul_dtype("bfloat16")
     yield
-    onednn.set_matmul_dtype("float32")
+    precision.set_matmul_dtype("float32")
 
 
 def normal(*shape) -> np.ndarray:
@@ -129,7 +129,7 @@ def test_the_switch(bfloat16):
     assert not onednn.pays(normal(8, 8), normal(8, 8))
     assert not onednn.pays(normal(1, 4096), normal(4096, 4096))  # rounding the matrix would cost more
     assert not onednn.pays(normal(256, 256).astype(np.float64), normal(256, 256).astype(np.float64))
-    assert "float32" in onednn.set_matmul_dtype("float32")
+    assert precision.set_matmul_dtype("float32") == "all in float32"
     assert not onednn.pays(normal(256, 256), normal(256, 256))
 
 
@@ -163,8 +163,23 @@ def test_the_arithmetic_of_a_kernel_that_has_threads_of_its_own(bfloat16, monkey
 
 
 def test_an_unknown_dtype_is_refused():
-    with pytest.raises(ValueError, match="'float32', 'bfloat16', got 'float16'"):
-        onednn.set_matmul_dtype("float16")
+    with pytest.raises(ValueError, match="'float32', 'tf32', 'bfloat16', got 'float16'"):
+        precision.set_matmul_dtype("float16")
+
+
+def test_tf32_is_a_gpus():
+    said = precision.set_matmul_dtype("tf32")
+    assert said == "tf32 is off, all is computed in float32: tf32 is a mode of NVIDIA GPUs"
+    assert precision.matmul_dtype() == "float32"
+
+
+def test_a_gpus_bfloat16_needs_no_cpu_that_has_it(monkeypatch):
+    monkeypatch.setattr(onednn, "missing", lambda: "this CPU does not multiply bfloat16")
+    try:
+        assert "products in bfloat16" in precision.set_matmul_dtype("bfloat16", "cuda:0")
+        assert not onednn.pays(normal(256, 256), normal(256, 256))
+    finally:
+        precision.set_matmul_dtype("float32")
 
 
 @pytest.mark.parametrize("lacking", ["cpu", "wheel", "file"])
@@ -174,10 +189,10 @@ def test_where_it_cannot_be_had_it_is_off_and_says_why(monkeypatch, tmp_path, la
     monkeypatch.setattr(onednn, "CPU_INFO", info)
     monkeypatch.setattr(onednn, "_dnnl", onednn._dnnl.__wrapped__)
     monkeypatch.setattr(onednn, "_WHEEL", "no-such-wheel" if lacking == "wheel" else "numpy")
-    said = onednn.set_matmul_dtype("bfloat16")
-    assert said.startswith("bfloat16 is off, matrix products are float32: ")
+    said = precision.set_matmul_dtype("bfloat16")
+    assert said.startswith("bfloat16 is off, all is computed in float32: ")
     assert {"cpu": "avx512_bf16", "wheel": "pip install 'tensorlite[bf16]'", "file": "libdnnl.so.3"}[lacking] in said
-    assert onednn.matmul_dtype() == "float32"
+    assert precision.matmul_dtype() == "float32"
 
 
 @here
@@ -185,7 +200,7 @@ def test_the_environment_is_left_as_it_was():
     """The library runs on one thread, whatever OMP_NUM_THREADS says, and that variable stays as it was."""
     code = """if True:
         import os, threading
-        from tensorlite.kernels import onednn
+        from tensorlite.kernels import onednn, precision
         import numpy as np
         x = np.ones((512, 512), np.float32)
         onednn.matmul(*onednn.operands(x, x), x.copy())

@@ -71,7 +71,7 @@ def test_steps_are_the_formula_whatever_shapes_blocks_and_missing_gradients(
 ):
     """`presence`: which parameters have a gradient, a bit each, per step."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(optim, "BLOCK", block)
+        patch.setattr(optim.flat, "BLOCK", block)
         params = parameters(shapes)
         expected = [SimpleNamespace(p=p.numpy().copy(), t=0, m=0.0, v=0.0, velocity=0.0) for p in params]
         optimizer = kind(params, **{"lr": 1e-3, **options})
@@ -328,7 +328,7 @@ def test_grad_norm_is_the_norm_of_all_gradients(shapes, size):
 
 
 def test_grad_norm_of_many_blocks_is_accurate():
-    p = nn.Parameter(tl.zeros(3 * optim.BLOCK + 5))
+    p = nn.Parameter(tl.zeros(3 * optim.flat.BLOCK + 5))
     p.grad = tl.tensor(np.random.default_rng(6).random(p.size, np.float32))
     assert optim.grad_norm([p]) == pytest.approx(np.linalg.norm(p.grad.numpy().astype(np.float64)), rel=1e-6)
 

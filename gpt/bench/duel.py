@@ -44,7 +44,7 @@ class Player:
         self.who = job.who
         environment = {name: value for name, value in os.environ.items() if name not in setup.UNWANTED}
         environment |= {f"{library}_NUM_THREADS": str(job.threads) for library in ("OMP", "OPENBLAS", "MKL")}
-        self.errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115  # `playing` closes it
+        self.errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115  # close() does
         self.process = subprocess.Popen(
             [sys.executable, "-m", f"{__package__}.worker", job.to_json()],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True, env=environment,
@@ -65,12 +65,18 @@ class Player:
         for line in self.process.stdout:
             if line.startswith(MARK):
                 value = json.loads(line.removeprefix(MARK))
-                if isinstance(value, dict):
+                if isinstance(value, dict) and "failed" in value:
                     raise Failed(value["failed"])
                 return value
         self.errors.seek(0)
         said = self.errors.read().strip().splitlines()
         raise Failed(f"{self.who} ended with status {self.process.wait()}: {said[-1] if said else 'it said nothing'}")
+
+    def close(self) -> None:
+        """End it; twice does no harm."""
+        self.process.kill()
+        self.process.communicate()
+        self.errors.close()
 
 
 @contextmanager
@@ -85,19 +91,17 @@ def playing(*jobs: Job) -> Iterator[list[Player]]:
         yield players
     finally:
         for player in players:
-            player.process.kill()
-            player.process.communicate()
-            player.errors.close()
+            player.close()
 
 
 # ----- agreement ------------------------------------------------------------------------------------------------------
 
 
-def prepare(folder: Path, config: str) -> None:
+def prepare(folder: Path, config: str, device: str = "cpu") -> None:
     """Weights and tokens for all contestants of a configuration."""
-    shape, batch = setup.CONFIGS[config]
+    shape, batch = setup.configs(device)[config]
     tl.manual_seed(1)
-    tokens = tl.randint(0, shape.vocab_size, (max(batch, setup.PROMPTS), shape.context_length + 1))
+    tokens = tl.randint(0, shape.vocab_size, (max(batch, *setup.BATCHES[device]), shape.context_length + 1))
     io.save(folder / "start.safetensors", GPT(shape).state_dict() | {"tokens": tokens})
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import tensorlite as tl
 from tensorlite import Generator, Tensor, backend, fused, io, optim
 from tensorlite.data import TokenFile, default_collate
-from tensorlite.kernels import onednn
+from tensorlite.kernels import precision
 
 from ..config import GPTConfig, TrainConfig
 from ..generate import stream
@@ -25,17 +25,18 @@ class Contestant:
     def __init__(self, job: Job):
         self.job, self.folder = job, Path(job.folder)
         backend.keep_freed_memory()
-        said = onednn.set_matmul_dtype("bfloat16" if "bf16" in job.options else "float32")
-        if "bf16" in job.options and onednn.matmul_dtype() != "bfloat16":
+        self.device = "cpu" if job.device == "cpu" else setup.GPU
+        said = precision.set_matmul_dtype(job.dtype, self.device)
+        if precision.matmul_dtype() != job.dtype:
             raise RuntimeError(said)
 
     def model(self, config: GPTConfig) -> GPT:
         """The model with the weights that both sides have."""
         state = io.load(self.folder / "start.safetensors")
         self.tokens = state.pop("tokens")
-        model = GPT(config)
+        model = GPT.blank(config)
         model.load_state_dict(state)
-        return model
+        return model.to(self.device)
 
 
 class Train(Contestant):
@@ -44,8 +45,8 @@ class Train(Contestant):
     def __init__(self, job: Job):
         super().__init__(job)
         backend.set_threads(job.threads)
-        self.network, batch = self.model(job.model), setup.CONFIGS[job.config][1]
-        self.x, self.y = self.tokens[:batch, :-1], self.tokens[:batch, 1:]
+        self.network = self.model(job.model)
+        self.x, self.y = self.tokens[: job.rows, :-1], self.tokens[: job.rows, 1:]
         self.parameters = list(self.network.parameters())
         self.optimizer = optim.AdamW(
             self.parameters, lr=setup.LR, betas=setup.BETAS, eps=setup.EPS, weight_decay=setup.WEIGHT_DECAY
@@ -77,7 +78,7 @@ class Train(Contestant):
     def products(self, times: int) -> float:
         """Seconds for so many times the matrix products of a step, and nothing else."""
         if not self.operands:
-            for count, n, i, o in setup.products(self.job.model, setup.CONFIGS[self.job.config][1]):
+            for count, n, i, o in setup.products(self.job.model, self.job.rows):
                 x, weight, g = (tl.randn(*shape).data for shape in ((n, i), (o, i), (n, o)))
                 self.operands.append((count, ((x, weight), (g, weight.T), (g.T, x.T))))
         began = time.perf_counter()
@@ -97,18 +98,19 @@ class Decode(Contestant):
         self.network = self.model(job.model).eval()
         self.length = job.model.context_length
         self.prompts = self.tokens[: job.batch, : self.length // 4].tolist()
+        self.new = self.length // 2
         self.texts: list = []
 
     def run(self, steps: int) -> float:
-        """Seconds per token, over so many texts of half the context."""
-        seconds, tokens = 0.0, self.length // 2
+        """Seconds per token, over so many texts of `new` tokens."""
+        seconds = 0.0
         for _ in range(steps):
-            texts = stream(self.network, self.prompts, tokens + 1)
+            texts = stream(self.network, self.prompts, self.new + 1)
             self.texts = [next(texts)]
             began = time.perf_counter()
             self.texts += texts
             seconds += time.perf_counter() - began
-        return seconds / tokens
+        return seconds / self.new
 
     def answers(self) -> dict[str, Tensor]:
         self.run(1)

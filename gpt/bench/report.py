@@ -12,20 +12,32 @@ from typing import Any
 from tensorlite import backend, files
 
 from ..doctor import cpu_name
+from . import gpu, setup
 from .duel import Row
 
-KEY = ("task", "config", "batch", "who", "seed")
+KEY = ("device", "task", "config", "batch", "who", "seed")
 
 
-def machine(threads: int) -> dict[str, Any]:
-    """The CPU, its threads, and the versions of what computes."""
+def machine(threads: int, device: str = "cpu") -> dict[str, Any]:
+    """The CPU, its threads, and the versions of what computes; of a GPU, its name and driver too."""
     found: dict[str, Any] = {"cpu": cpu_name(), "threads": threads, "python": platform.python_version()}
-    for name in ("numpy", "tensorlite", "torch", "transformers", "onednn-cpu-gomp"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "missing"
+    if device == "cuda":
+        return gpu.smi() | found | {name: which for name in GPU_PACKAGES if (which := installed(name)) != "missing"}
+    found |= {name: installed(name) for name in ("numpy", "tensorlite", "torch", "transformers", "onednn-cpu-gomp")}
     return found | {f"blas_{name}": value for name, value in backend.blas().items() if name != "threads"}
+
+
+GPU_PACKAGES = (
+    "tensorlite", "cupy-cuda13x", "cupy-cuda12x", "nvmath-python", "nvidia-cudnn-frontend", "nvidia-cudnn-cu13",
+    "nvidia-cublas", "torch", "triton", "transformers",
+)  # fmt: skip
+
+
+def installed(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "missing"
 
 
 def key(row: Row) -> tuple:
@@ -54,7 +66,8 @@ def write(path: Path, rows: list[Row]) -> None:
 
 def markdown(rows: list[Row]) -> str:
     """The tables of all tasks, and below them where the rows were measured."""
-    found = [f"### {title}\n\n{table(header, lines)}\n" for title, header, lines in tables(rows)]
+    cpu, cuda = ([row for row in rows if row.get("device", "cpu") == device] for device in ("cpu", "cuda"))
+    found = [f"### {title}\n\n{table(header, lines)}\n" for title, header, lines in (*tables(cpu), *gpu_tables(cuda))]
     places = list(dict.fromkeys(place(row) for row in rows))
     return "\n".join([*found, *(f"{text}\n" for text in places)])
 
@@ -147,11 +160,117 @@ def times(row: Row) -> str:
     return f"{row['times_as_fast']:.2f} x as fast"
 
 
+# ----- on a GPU -------------------------------------------------------------------------------------------------------
+
+GPU_TRAIN = [
+    "config",
+    "against",
+    "tensorlite, tokens/s",
+    "peer, tokens/s",
+    "tensorlite is",
+    "ms a step",
+    "MFU",
+    "GPU memory, MiB",
+]
+GPU_DECODE = [
+    "config",
+    "against",
+    "batch",
+    "tensorlite, tokens/s",
+    "peer, tokens/s",
+    "tensorlite is",
+    "weights read, GB/s",
+    "GPU memory, MiB",
+]
+GPU_TIME = ["config", "who", "a step", "products", "attention", "everything else", "waiting"]
+
+
+def gpu_tables(rows: list[Row]) -> list[tuple[str, list[str], list[list[str]]]]:
+    kinds = (
+        ("train", "A training step on a GPU: forward, loss, backward, clipping, AdamW", GPU_TRAIN, gpu_train_line),
+        ("decode", "Decoding on a GPU: greedy, with the cache, after a prompt of a quarter of the context", GPU_DECODE,
+         gpu_decode_line),
+    )  # fmt: skip
+    found = []
+    for task, title, header, line in kinds:
+        if mine := [row for row in rows if row["task"] == task]:
+            found.append((title, header, [failed(row, header) if "failed" in row else line(row) for row in mine]))
+    if lines := time_lines([row for row in rows if "our_profile" in row]):
+        found.append(("Where a training step's time goes, ms in kernels", GPU_TIME, lines))
+    return found
+
+
+def gpu_train_line(row: Row) -> list[str]:
+    card = card_of(row)
+    mfu = (
+        f"{row['our_FLOPs_s'] / card.peak:.1%}, peer {row['their_FLOPs_s'] / card.peak:.1%}" if card else "unknown card"
+    )
+    return [
+        row["config"], row["who"], f"{row['our_tokens_s']:,.0f}", f"{row['their_tokens_s']:,.0f}", times(row),
+        f"{row['our_ms']:.2f}{' without a graph' if row.get('our_no_graph') else ''}, peer {row['their_ms']:.2f}", mfu,
+        f"{row['our_peak_MiB']:,.0f}, peer {row['their_peak_MiB']:,.0f}",
+    ]  # fmt: skip
+
+
+def gpu_decode_line(row: Row) -> list[str]:
+    return [
+        row["config"], row["who"], str(row["batch"]), f"{row['our_tokens_s']:,.0f}", f"{row['their_tokens_s']:,.0f}",
+        times(row), f"{row['our_GBs']:,.0f}, peer {row['their_GBs']:,.0f}",
+        f"{row['our_peak_MiB']:,.0f}, peer {row['their_peak_MiB']:,.0f}",
+    ]  # fmt: skip
+
+
+def time_lines(rows: list[Row]) -> list[list[str]]:
+    """For each configuration: ours, the peers', and what nothing undercuts on that card."""
+    lines = []
+    for config in dict.fromkeys(row["config"] for row in rows):
+        mine = [row for row in rows if row["config"] == config]
+        for who, side, row in [("tensorlite", "our", mine[-1]), *((row["who"], "their", row) for row in mine)]:
+            spent, step = row[f"{side}_profile"], row[f"{side}_ms"]
+            parts = [spent[name] for name in ("products", "attention", "else")]
+            lines.append([config, who, *(f"{ms:.2f}" for ms in (step, *parts, max(0.0, step - sum(parts))))])
+        if card := card_of(mine[0]):
+            parts = list(gpu.floor(*setup.GPU_CONFIGS[config], card).values())
+            lines.append([config, "the card's limit", *(f"{ms:.2f}" for ms in (sum(parts), *parts, 0.0))])
+    return lines
+
+
+def kernels(rows: list[Row], most: int = 25) -> list[str]:
+    """The longest kernels of a step, for the terminal: ours once, then each peer's."""
+    rows = [row for row in rows if "our_profile" in row]
+    lines = []
+    for who, side, row in [
+        *(("tensorlite", "our", row) for row in rows[:1]),
+        *((row["who"], "their", row) for row in rows),
+    ]:
+        lines.append(f"{row['config']} {who}: ms a step, launches, kernel")
+        lines += [
+            f"{ms:9.3f} {count:6.0f}  {name[:110]}" for name, ms, count in row[f"{side}_profile"]["kernels"][:most]
+        ]
+    return lines
+
+
+def card_of(row: Row) -> gpu.Card | None:
+    return gpu.CARDS.get(row["machine"]["gpu"])
+
+
+# ----- words ----------------------------------------------------------------------------------------------------------
+
+
 def seconds(value: float | None) -> str:
     return "not reached" if value is None else f"{value:.1f}"
 
 
 def place(row: Row) -> str:
     where = row["machine"]
+    if "gpu" in where:
+        rest = ", ".join(f"{name} {value}" for name, value in where.items() if name not in ("gpu", "cpu", "threads"))
+        card, mfu = card_of(row), ""
+        if card:
+            mfu = (
+                f" MFU: the model's FLOPs, as `gpt params` counts them, over {card.peak / 1e12:.0f} TFLOP/s, the card's"
+            )
+            mfu += " dense bfloat16. GPU memory: what the process takes, without CUDA's context."
+        return f"{where['gpu']}, {rest}, on {where['cpu']} with {where['threads']} threads.{mfu}"
     versions = ", ".join(f"{name} {value}" for name, value in where.items() if name not in ("cpu", "threads"))
     return f"{where['cpu']}, {where['threads']} threads, {versions}."

@@ -8,7 +8,8 @@ import json
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
-from ..config import GPTConfig
+from ..config import PRESETS, GPTConfig
+from ..model import parameter_table
 
 CONFIGS = {  # name: the model, and the batch size
     "recipe": (GPTConfig(vocab_size=65, context_length=64, n_layer=4, n_head=4, n_embd=128), 12),  # nanoGPT's for CPUs
@@ -16,10 +17,16 @@ CONFIGS = {  # name: the model, and the batch size
     "char": (GPTConfig(vocab_size=65, context_length=256, n_layer=6, n_head=6, n_embd=384), 8),
     "gpt2": (GPTConfig(vocab_size=50257, context_length=256, n_layer=12, n_head=12, n_embd=768, qkv_bias=True), 4),
 }
+GPU_CONFIGS = {  # the presets as they are, in batches that keep a GPU busy
+    "gpt2": (PRESETS["gpt2"].with_dropout(0.0), 16),
+    "nano": (PRESETS["nano"], 64),
+    "micro": (PRESETS["micro"], 32),
+}
 LR, BETAS, EPS, WEIGHT_DECAY, CLIP = 1e-3, (0.9, 0.99), 1e-8, 0.1, 1.0
 SCHEDULE: dict[str, Any] = {"lr": LR, "min_lr": 1e-4, "warmup": 100, "total": 2000}  # nanoGPT's recipe for CPUs
 UNWANTED = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")  # some test machines set them, and NumPy is slower for it
-PROMPTS = 8  # prompts that are drawn for decoding: the largest batch
+BATCHES = {"cpu": (1, 8), "cuda": (1, 32)}  # prompts at once, when decoding
+GPU = "cuda"  # where tensors of a GPU's duels are (tests without one say cpu)
 
 TORCH = tuple(
     f"torch{dtype}{how}" for dtype in ("-fp32", "-bf16") for how in ("", "-malloc", "-compile", "-compile-malloc")
@@ -30,8 +37,15 @@ PEERS: dict[str, dict[str, tuple[str, ...]]] = {  # task: what a library's name 
     "overhead": {"torch": ("torch-fp32",)},
     "decode": {"torch": ("transformers-fp32", "transformers-bf16")},
 }
+GPU_PEERS = {  # configuration or task: the same; small models meet a training step that is one CUDA graph, as ours is
+    "gpt2": ("torch-bf16-compile", "torch-bf16"),
+    "nano": ("torch-bf16-compile", "torch-bf16-compile-graph", "torch-bf16"),
+    "micro": ("torch-bf16-compile", "torch-bf16-compile-graph", "torch-bf16"),
+    "decode": ("transformers-bf16", "torch-bf16-graph"),
+}
 SMALL_OPS = ("x * y", "x + y", "tanh(x)", "sum(x)")  # on 4 float32
 OPTIONS = {"torch": {"fp32", "bf16", "compile", "malloc"}, "transformers": {"fp32", "bf16", "malloc"}}
+GPU_OPTIONS = {"torch": {"fp32", "tf32", "bf16", "compile", "graph"}, "transformers": {"fp32", "bf16"}}
 
 
 @dataclass(frozen=True)
@@ -46,6 +60,7 @@ class Job:
     batch: int = 1  # prompts at once, when decoding
     seed: int = 0  # of the recipe's weights and batches
     vocab_size: int = 0  # of the recipe's text
+    device: str = "cpu"  # or cuda
 
     @property
     def library(self) -> str:
@@ -57,12 +72,25 @@ class Job:
 
     @property
     def model(self) -> GPTConfig:
-        return CONFIGS[self.config][0]
+        return configs(self.device)[self.config][0]
+
+    @property
+    def rows(self) -> int:
+        """Sequences in a training step."""
+        return configs(self.device)[self.config][1]
+
+    @property
+    def dtype(self) -> str:
+        """Of the products, as tensorlite names it."""
+        return "bfloat16" if "bf16" in self.options else "tf32" if "tf32" in self.options else "float32"
 
     def ours(self) -> Self:
-        """Whom of ours this contestant meets: products in the same dtype, but for decoding, which we do in float32."""
-        half = "bf16" in self.options and self.task != "decode"
-        return replace(self, who="tensorlite-bf16" if half else "tensorlite")
+        """Whom of ours this contestant meets: products in the same dtype. (CPUs decode in float32.)"""
+        if self.task == "decode" and self.device == "cpu":
+            return replace(self, who="tensorlite")
+        return replace(
+            self, who={"float32": "tensorlite", "tf32": "tensorlite-tf32"}.get(self.dtype, "tensorlite-bf16")
+        )
 
     def at(self, folder: str) -> Self:
         """The same, with its files there."""
@@ -70,6 +98,25 @@ class Job:
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
+
+
+def configs(device: str) -> dict[str, tuple[GPTConfig, int]]:
+    return CONFIGS if device == "cpu" else GPU_CONFIGS
+
+
+def gpu_contestants(task: str, config: str, names: str) -> list[str]:
+    """As `contestants`, on a GPU: `torch` is what GPU_PEERS says. One without a dtype is one in float32."""
+    found: list[str] = []
+    for name in names.split(","):
+        library, *options = name.split("-")
+        if name != "torch" and not (options and GPU_OPTIONS.get(library, set()).issuperset(options)):
+            raise ValueError(
+                f"there is no peer {name!r} on a GPU: give torch, or some such as torch-bf16-compile-graph"
+            )
+        if library == "torch" or task == "decode":
+            meant = GPU_PEERS["decode" if task == "decode" else config] if name == "torch" else (name,)
+            found += [each for each in meant if each not in found]
+    return found
 
 
 def contestants(task: str, names: str) -> list[str]:
@@ -98,6 +145,10 @@ def products(config: GPTConfig, batch: int) -> list[tuple[int, int, int, int]]:
         (config.n_layer, n, 4 * C, C),
         (1, n, C, config.vocab_size),
     ]
+
+
+def weights(config: GPTConfig) -> int:
+    return parameter_table(config)[-1].parameters
 
 
 def product_flops(config: GPTConfig, batch: int) -> float:

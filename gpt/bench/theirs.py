@@ -134,7 +134,7 @@ class Decode(Contestant):
         super().__init__(job)
         import transformers
 
-        c = job.model
+        c, self.cache = job.model, transformers.DynamicCache
         self.network = transformers.GPT2LMHeadModel(
             transformers.GPT2Config(
                 vocab_size=c.vocab_size, n_positions=c.context_length, n_embd=c.n_embd, n_layer=c.n_layer,
@@ -152,11 +152,12 @@ class Decode(Contestant):
     def run(self, steps: int) -> float:
         seconds, tokens = 0.0, self.length // 2
         for _ in range(steps):
-            found = self.network(self.prompts, use_cache=True, logits_to_keep=1)
+            cache = self.cache(config=self.network.config)  # second of the arguments, which has had several names
+            found = self.network(self.prompts, cache, use_cache=True, logits_to_keep=1)
             self.texts = [found.logits[:, -1].argmax(-1)]
             began = time.perf_counter()
             for _ in range(tokens):
-                found = self.network(self.texts[-1][:, None], past_key_values=found.past_key_values, use_cache=True)
+                found = self.network(self.texts[-1][:, None], cache, use_cache=True)
                 self.texts.append(found.logits[:, -1].argmax(-1))
             seconds += time.perf_counter() - began
         return seconds / tokens

@@ -7,6 +7,7 @@ import importlib
 import json
 import sys
 import traceback
+from functools import partial
 from pathlib import Path
 
 from tensorlite import io
@@ -20,10 +21,12 @@ MARK = "gpt.bench: "
 def main() -> None:
     job = Job(**json.loads(sys.argv[1]))
     try:
-        module = importlib.import_module(f"{__package__}.{'ours' if job.library == 'tensorlite' else 'theirs'}")
-        contestant = module.TASKS[job.task](job)
+        module = importlib.import_module(f"{__package__}.{side(job)}")
+        begin = partial(module.TASKS[job.task], job)
+        contestant = begin() if job.device == "cpu" else None
         answer("ready")
         for line in sys.stdin:
+            contestant = contestant or begin()  # on a GPU when it is its turn: so one sees what memory each takes
             answer(obey(contestant, job, *line.split()))
     except Exception as error:
         traceback.print_exc()
@@ -31,8 +34,13 @@ def main() -> None:
         answer({"failed": f"{type(error).__name__}: {lines[0] if lines else ''}"[:300]})
 
 
+def side(job: Job) -> str:
+    """The module that plays it."""
+    return ("ours" if job.library == "tensorlite" else "theirs") + ("" if job.device == "cpu" else "_gpu")
+
+
 def obey(contestant, job: Job, command: str, *arguments: str):
-    if command == "peak":
+    if command == "peak" and job.device == "cpu":
         return peak_memory()
     if command == "answers":
         path = Path(job.folder) / f"{job.who}.answers"

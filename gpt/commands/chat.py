@@ -11,7 +11,7 @@ from tyro.conf import Positional
 from tensorlite import backend
 
 from .. import checkpoint
-from ..config import check_integer
+from ..config import check_device, check_integer
 from ..generate import check_sampling
 from ..instruct import STYLES, Conversation
 from .generate import show, stop_token
@@ -33,6 +33,10 @@ class Chat:
     seed: int = 1337  # the same seed, the same answers
     stop: str | None = None  # end an answer before this token; default: <|endoftext|>
     history: int | None = None  # earlier turns that the model sees; default: as many as it was taught with
+    device: str = "auto"  # cpu, cuda or cuda:1, the second GPU; auto: the GPU if one answers
+
+    def __post_init__(self) -> None:
+        check_device(self.device)
 
     def __call__(self) -> int:
         check_integer("max_new_tokens", self.max_new_tokens, low=1)
@@ -59,7 +63,7 @@ class Chat:
                 "gpt generate lets it write as it is"
             )
         checkpoint.check_task(self.run, description, "instruct")
-        model, tokenizer = checkpoint.load_model(self.run)
+        model, tokenizer = checkpoint.load_model(self.run, backend.use_device(self.device))
         check_sampling(model.config.vocab_size, self.temperature, self.top_k, self.top_p)
         stop, taught = stop_token(self.stop, tokenizer), description["training"]["turns"]
         assert stop is not None  # fine-tuning sees to it

@@ -6,7 +6,10 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
+from tensorlite import backend
+
 from .. import classify, corpus
+from ..config import check_device
 
 
 @dataclass(frozen=True)
@@ -17,9 +20,13 @@ class Classify:
     texts: Positional[tuple[str, ...]] = ()  # what to label; default: each line of standard input
     file: Path | None = None  # label each line of this file
     json: bool = False  # a JSON object a line, with the probabilities of all labels
+    device: str = "auto"  # cpu, cuda or cuda:1, the second GPU; auto: the GPU if one answers
+
+    def __post_init__(self) -> None:
+        check_device(self.device)
 
     def __call__(self) -> int:
-        trained = classify.load(self.run)
+        trained = classify.load(self.run, backend.use_device(self.device))
         for text in self.lines():
             (p,) = classify.classify(trained, [text])
             sys.stdout.write(classify.answer(text, p, self.json) + "\n")

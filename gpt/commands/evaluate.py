@@ -12,7 +12,7 @@ from tyro.conf import Positional
 from tensorlite import backend
 
 from .. import checkpoint, corpus
-from ..config import check_integer
+from ..config import check_device, check_integer
 from ..evaluate import Score, evaluate
 from ..progress import result_table
 
@@ -27,8 +27,10 @@ class Evaluate:
     context: int | None = None  # tokens that a window has; default: as many as the model can see
     batch_size: int = 4  # windows at once
     json: bool = False  # print the numbers as JSON
+    device: str = "auto"  # cpu, cuda or cuda:1, the second GPU; auto: the GPU if one answers
 
     def __post_init__(self) -> None:
+        check_device(self.device)
         for name in ("stride", "context", "batch_size"):
             if getattr(self, name) is not None:
                 check_integer(name, getattr(self, name), low=1)
@@ -36,7 +38,7 @@ class Evaluate:
     def __call__(self) -> int:
         backend.set_threads(backend.default_threads())
         text = corpus.read_text(self.text)
-        model, tokenizer = checkpoint.load_model(self.run)
+        model, tokenizer = checkpoint.load_model(self.run, backend.use_device(self.device))
         context = self.context or model.config.context_length
         stride = self.stride or context
         screen = Console(stderr=True)

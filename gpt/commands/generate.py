@@ -3,12 +3,15 @@
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from tyro.conf import Positional, UseAppendAction
 
+import tensorlite as tl
 from tensorlite import backend
 
 from .. import checkpoint
+from ..config import check_device
 from ..generate import stream
 from ..pretraining import new_line
 from ..tokenizer import END_OF_TEXT, StreamDecoder, Tokenizer
@@ -27,11 +30,21 @@ class Generate:
     seed: int = 1337  # the same seed, the same text
     stop: str | None = None  # end before this token; default: <|endoftext|>, where the tokenizer has it
     cache: bool = True  # keep keys and values: the same text, faster
+    device: str = "auto"  # cpu, cuda or cuda:1, the second GPU; auto: the GPU if one answers
+    dtype: Literal["float32", "bfloat16"] = "float32"  # of the weights, on a GPU: half the bytes to read for a token
+
+    def __post_init__(self) -> None:
+        check_device(self.device)
 
     def __call__(self) -> int:
         if backend.default_threads() == 1:  # otherwise BLAS keeps its own: they are better at matrix times vector
             backend.set_threads(1)
-        model, tokenizer = checkpoint.load_model(self.run)
+        device = backend.use_device(self.device)
+        if self.dtype == "bfloat16" and device == "cpu":
+            raise ValueError("--dtype bfloat16 is for a GPU, and this would run on the CPU: leave it away")
+        model, tokenizer = checkpoint.load_model(self.run, device)
+        if self.dtype == "bfloat16":
+            model.to(tl.bfloat16)
         prompts = [tokenizer.encode(prompt) for prompt in self.prompt] or [new_line(tokenizer)]
         for given, ids in zip(self.prompt, prompts, strict=False):
             if not ids:

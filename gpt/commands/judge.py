@@ -17,7 +17,7 @@ from tensorlite import backend
 from tensorlite.files import replacing
 
 from .. import checkpoint
-from ..config import check_integer, check_number
+from ..config import check_device, check_integer, check_number
 from ..instruct import answers, read_entries
 from ..judge import Api, check_address, judge, summary
 from ..model import GPT
@@ -41,8 +41,10 @@ class Judge:
     limit: int | None = None  # judge only so many entries, the first
     out: Path | None = None  # write the entries here, with all that was found (JSON)
     json: bool = False  # print the summary as JSON
+    device: str = "auto"  # cpu, cuda or cuda:1, the second GPU; auto: the GPU if one answers
 
     def __post_init__(self) -> None:
+        check_device(self.device)
         check_integer("max_new_tokens", self.max_new_tokens, low=1)
         check_number("timeout", self.timeout, low=0.001)
         if self.limit is not None:
@@ -59,7 +61,9 @@ class Judge:
                 f"{len(missing):,} of {len(entries):,} entries of {self.data} have no model_response: name the run "
                 "that shall answer them"
             )
-        model, tokenizer = (None, None) if self.run is None else checkpoint.load_model(self.run)
+        model, tokenizer = None, None
+        if self.run is not None:
+            model, tokenizer = checkpoint.load_model(self.run, backend.use_device(self.device))
         style = self.style or taught(self.run)
         if missing and model is not None and tokenizer is not None:
             self.answer(missing, model, tokenizer, style)

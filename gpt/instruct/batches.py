@@ -117,7 +117,7 @@ def with_end_of_text(model: GPT, tokenizer: Tokenizer) -> tuple[GPT, Tokenizer]:
     if not isinstance(tokenizer, CharTokenizer):
         raise ValueError(f"{tokenizer} has no {END_OF_TEXT} token, and so no way to end an answer: use bpe or char")
     wider = CharTokenizer(tokenizer.characters, special_tokens=(END_OF_TEXT,))
-    grown = GPT(replace(model.config, vocab_size=wider.vocab_size))
+    grown = GPT(replace(model.config, vocab_size=wider.vocab_size)).to(model.token_embedding.weight.device)
     for (_, p), (_, old) in zip(grown.named_parameters(), model.named_parameters(), strict=True):
         p.data[: len(old)] = old.data
         p.changed()

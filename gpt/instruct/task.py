@@ -17,7 +17,7 @@ from tensorlite import Tensor
 from .. import checkpoint, lora
 from ..config import FineTuneConfig, GPTConfig, check_choice, check_integer, check_number
 from ..model import GPT
-from ..task import Beginning, Epochs, Say, looking, second_stream
+from ..task import Beginning, Epochs, Say, beside, looking, second_stream
 from ..tokenizer import END_OF_TEXT, Tokenizer
 from .answers import answers, save_responses
 from .batches import Encoded, collate, conversations, encode_all, with_end_of_text
@@ -147,7 +147,7 @@ class Instructions:
     @staticmethod
     def loss(model: GPT, batch: tuple[Tensor, Tensor]) -> Tensor:
         """Mean cross-entropy in nats."""
-        return model.loss(*batch)
+        return model.loss(*beside(model, *batch))
 
     # ----- looking at it -----
 

@@ -6,7 +6,7 @@ takes about half the time; its error is that of the rounding, 2**-9 an operand. 
 
 The library is the wheel onednn-cpu-gomp (oneDNN 3.2, Linux on x86-64): `pip install 'tensorlite[bf16]'`. Rounding is
 its documented reorder; dnnl_gemm_bf16bf16f32 it exports without documenting it, so this module is optional, off until
-`set_matmul_dtype` is called, and stays off, saying why, where the library or the CPU's avx512_bf16 is missing.
+`precision.set_matmul_dtype` is called, and stays off, saying why, where library or the CPU's avx512_bf16 is missing.
 """
 
 import ctypes
@@ -21,43 +21,24 @@ from pathlib import Path
 import numpy as np
 
 from ..backend import in_parts, scratch
+from .precision import matmul_dtype
 
-DTYPES = ("float32", "bfloat16")
 CPU_INFO = Path("/proc/cpuinfo")  # Linux alone has it, and so has the wheel
 _WHEEL, _LIBRARY = "onednn-cpu-gomp", "libdnnl.so.3"
 _F32, _BF16, _CPU, _IN_ORDER, _FROM, _TO = 3, 2, 1, 1, 1, 17  # constants of oneDNN's C interface, version 3
-_matmul_dtype = "float32"
 
 
-# ----- the switch -------------------------------------------------------------------------------------------------
-
-
-def set_matmul_dtype(name: str) -> str:
-    """Round the operands of large float32 products to `name`, "bfloat16" or "float32" (not at all), from now on.
-
-    Returns the sentence that says what holds now: where bfloat16 cannot be had it stays off, and the sentence says why.
-    ValueError for another name.
-    """
-    global _matmul_dtype
-    if name not in DTYPES:
-        raise ValueError(f"the dtype of matrix products must be one of {', '.join(map(repr, DTYPES))}, got {name!r}")
-    why_not = missing() if name == "bfloat16" else ""
-    _matmul_dtype = "float32" if why_not else name
-    if why_not:
-        return f"bfloat16 is off, matrix products are float32: {why_not}"
-    return (
-        f"matrix products in {name}, sums, weights and all else in float32" if name != "float32" else "all in float32"
-    )
-
-
-def matmul_dtype() -> str:
-    """The dtype that operands of large products are rounded to: "float32" (they are left alone) or "bfloat16"."""
-    return _matmul_dtype
+# ----- whether it is here -----------------------------------------------------------------------------------------
 
 
 def missing() -> str:
     """Why there are no bfloat16 products here, and what to do about it; '' where there are."""
-    if not CPU_INFO.exists() or "avx512_bf16" not in CPU_INFO.read_text(encoding="utf-8", errors="replace").split():
+    return _missing(CPU_INFO, _WHEEL)
+
+
+@functools.cache
+def _missing(info: Path, wheel: str) -> str:
+    if not info.exists() or "avx512_bf16" not in info.read_text(encoding="utf-8", errors="replace").split():
         return "this CPU does not multiply bfloat16 (/proc/cpuinfo names no avx512_bf16)"
     try:
         _dnnl()
@@ -74,12 +55,13 @@ def missing() -> str:
 def pays(a: np.ndarray, b: np.ndarray) -> bool:
     """Whether a (M, K) @ b (K, N) is to be computed in bfloat16: it is on, both are float32, and it is faster so.
 
-    Rounding (M + N) K elements takes as long as multiplying some 30 K (M + N) pairs saves, and the calls 25 us.
+    Rounding (M + N) K elements takes as long as multiplying some 30 K (M + N) pairs saves, and the calls 25 us. It may
+    be on for the sake of a GPU, and this CPU not have it.
     """
-    if _matmul_dtype != "bfloat16" or a.dtype.char != "f" or b.dtype.char != "f":
+    if matmul_dtype() != "bfloat16" or a.dtype.char != "f" or b.dtype.char != "f":
         return False
     (M, K), N = a.shape, b.shape[1]
-    return M * N * K >= 1 << 22 and M * N >= 32 * (M + N)
+    return M * N * K >= 1 << 22 and M * N >= 32 * (M + N) and not missing()
 
 
 def operands(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

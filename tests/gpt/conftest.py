@@ -7,6 +7,14 @@ from gpt import cli
 from tensorlite import backend
 
 
+@pytest.fixture(scope="session", autouse=True)
+def on_the_cpu():
+    """Where there is a GPU, `auto` leaves it alone: what these tests expect, to the bit, is the CPU's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(backend, "driver_found", lambda: False)
+        yield
+
+
 @pytest.fixture
 def call(capsys, monkeypatch):
     """`gpt ...` in this process: exit status, output, errors."""

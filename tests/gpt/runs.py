@@ -20,7 +20,7 @@ TINY = {
     "steps": 30, "lr": 0.02, "eval_every": 5, "eval_batches": 1, "sample_every": 7, "sample_tokens": 5,
     "checkpoint_every": 4,
 }  # fmt: skip
-ONE_THREAD = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+ONE_THREAD = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}  # and on the CPU
 
 
 def write_text(folder: Path) -> Path:

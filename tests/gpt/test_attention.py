@@ -11,8 +11,9 @@ from gpt.attention import (
     MultiHeadAttention,
     SelfAttention,
     simple_attention,
+    together,
 )
-from tensorlite import optim
+from tensorlite import nn, optim
 
 # The six words of BOOK.md chapter 3.
 WORDS = [
@@ -165,6 +166,7 @@ def test_rows_of_different_lengths_share_a_cache(rng):
 
 def test_a_cache_is_written_in_place_and_hands_out_views(rng):
     cache = KVCache(1, 2, 8, 4)
+    cache.extend(tl.zeros((1, 2, 2, 4)), tl.zeros((1, 2, 2, 4)))
     memory = cache.keys.data
     for _ in range(3):
         k = tl.tensor(rng.standard_normal((1, 2, 2, 4)).astype(np.float32))
@@ -217,7 +219,12 @@ def test_the_three_projections_are_read_as_one_where_they_lie_together():
     assert sees_all()
     optim.AdamW(attention.parameters())  # each bias behind its weight
     assert attention.projection() is None
-    assert MultiHeadAttention(8, 8, 6, 0.0, 2).to(tl.float64).projection() is None
+    attention = MultiHeadAttention(8, 8, 6, 0.0, 2, qkv_bias=True).to(tl.float64)
+    assert sees_all()
+    assert attention.projection()[0].dtype == tl.float64
+    neighbours = [nn.Parameter(np.zeros((2, 3), np.float32)) for _ in range(2)]
+    assert together(neighbours) is None
+    assert together([]) is None
 
 
 def test_a_cache_gives_the_same_with_and_without_the_joined_projection():

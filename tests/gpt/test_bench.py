@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 
 from gpt.bench import __main__ as program
-from gpt.bench import duel, report, setup
+from gpt.bench import duel, gpu, report, setup, worker
 from gpt.bench.setup import Job
+from gpt.model import parameter_table
 
 ROW = {"times_as_fast": 2.0, "our_us": 1.0, "their_us": 2.0}
 
@@ -128,3 +129,137 @@ def test_every_kind_of_row_has_its_table():
     assert "not reached" in text
     lines = [line.count("|") for line in text.splitlines() if line.startswith("|")]
     assert [lines[i : i + 3] for i in range(0, 12, 3)] == [[n] * 3 for n in (9, 9, 9, 6)]
+
+
+# ----- on a GPU -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def bouts(monkeypatch):
+    """What bouts are asked for: the contestants' names; each peer's row says how fast it was."""
+    asked = []
+
+    def bout(peers, turns, seconds, profile):
+        asked.append([peers[0].task, peers[0].config, peers[0].batch, *(job.who for job in peers)])
+        if peers[0].config == "micro":
+            raise duel.Failed("tensorlite-bf16 ended")
+        facts = {"difference": 0.01, "peak_MiB": 9000.0} | gpu.rates(peers[0], 0.05) | {"ms_all": [50.0, 50.0]}
+        times = {"products": 20.0, "attention": 5.0, "else": 10.0, "kernels": [["nvjet", 20.0, 96.0]]}
+        profile = profile and peers[0].task == "train"
+        ours, theirs = facts | {"profile": times}, facts | {"ms_all": [100.0, 100.0], "profile": times}
+        return [gpu.both(ours if profile else facts, theirs if profile else facts) for _ in peers]
+
+    monkeypatch.setattr(gpu, "bout", bout)
+    monkeypatch.setattr(gpu, "smi", lambda: {"gpu": "NVIDIA H200", "driver": "580.159"})
+    return asked
+
+
+def test_the_most_telling_bouts_come_first_and_are_not_run_again(bouts, tmp_path, capsys):
+    path = tmp_path / "gpu.json"
+    program.main(["--device", "cuda", "--json", str(path)])
+    compiled = ("torch-bf16-compile", "torch-bf16-compile-graph", "torch-bf16")
+    decoders = ("transformers-bf16", "torch-bf16-graph")
+    every = [
+        ["train", "gpt2", 16, compiled[0], compiled[2]], ["train", "nano", 64, *compiled],
+        ["train", "micro", 32, *compiled], ["decode", "gpt2", 1, *decoders], ["decode", "gpt2", 32, *decoders],
+    ]  # fmt: skip
+    assert bouts == every
+    rows = json.loads(path.read_text())["rows"]
+    assert [row["who"] for row in rows if "failed" in row] == list(compiled)
+    bouts.clear()
+    program.main(["--device", "cuda", "--json", str(path), "--tasks", "train", "--peers", "torch,torch-fp32"])
+    single = [["train", config, batch, "torch-fp32"] for config, batch in (("gpt2", 16), ("nano", 64), ("micro", 32))]
+    assert bouts == [*single[:2], every[2], single[2]]  # what failed, and what is new
+    bouts.clear()
+    capsys.readouterr()
+    program.main(["--device", "cuda", "--within", "-1"])
+    assert not bouts
+    assert "what is left is not begun" in capsys.readouterr().out
+
+
+def test_the_gpus_tables(bouts, tmp_path, capsys):
+    """Tokens and FLOPs a second of a step of 50 ms, the card's share; the profile beside the card's limits."""
+    path = tmp_path / "gpu.json"
+    program.main(["--device", "cuda", "--json", str(path), "--configs", "gpt2", "--profile"])
+    text = path.with_suffix(".md").read_text()
+    assert text.count("### ") == 3
+    tokens = 16 * 1024 / 0.05
+    config = setup.GPU_CONFIGS["gpt2"][0]
+    assert parameter_table(config)[-1].flops == pytest.approx(6 * 124e6 + 12 * 12 * 768 * 1024, rel=0.01)
+    mfu = parameter_table(config)[-1].flops * tokens / 989e12
+    assert f"| {tokens:,.0f} | {tokens:,.0f} | 2.00 x as fast | 50.00, peer 50.00 | {mfu:.1%}, peer" in text
+    assert "| gpt2 | tensorlite | 50.00 | 20.00 | 5.00 | 10.00 | 15.00 |" in text
+    assert "| gpt2 | torch-bf16 | 50.00 | 20.00 | 5.00 | 10.00 | 15.00 |" in text
+    assert "| gpt2 | the card's limit |" in text
+    assert "NVIDIA H200, driver 580.159, python" in text
+    assert "989 TFLOP/s" in text
+    assert "   20.000     96  nvjet" in capsys.readouterr().out
+    lines = [line.count("|") for line in text.splitlines() if line.startswith("|")]
+    assert lines == [9] * 4 + [9] * 6 + [8] * 6
+
+
+def test_the_limits_are_those_of_the_plan():
+    """GPU.md's 16.75 ms of products and attention for 16 x 1024 tokens, of which it counts the padded vocabulary."""
+    config, batch = setup.GPU_CONFIGS["gpt2"]
+    limits = gpu.floor(config, batch, gpu.CARDS["NVIDIA H200"])
+    assert limits["products"] + limits["attention"] == pytest.approx(16.75, abs=0.02)
+    assert limits["else"] == pytest.approx((2.4 + 2.4 + 6 + 2.7 + 5 + 3.7 + 0.5) / 4.3, rel=0.05)
+
+
+def test_kernels_are_sorted_into_kinds():
+    events = [
+        {"cat": "kernel", "name": "nvjet_hsh_128x256_64x4_1x2_h_bz_TNT", "dur": 3000.0},
+        {
+            "cat": "kernel",
+            "name": "void cutlass::device_kernel<flash::FlashAttnFwdSm90<cutlass::bfloat16_t>>",
+            "dur": 500,
+        },
+        {"cat": "kernel", "name": "cudnn_generated_fort_native_sdpa_sm90_flash_bprop_wgmma_f16_knob", "dur": 1500},
+        {"cat": "gpu_memcpy", "name": "Memcpy DtoH", "dur": 10},
+        {"cat": "cpu_op", "name": "aten::mm", "dur": 9000},
+        {"name": "a mark without a duration", "ph": "M"},
+    ]
+    found = gpu.summary(events * 2, 2)
+    assert {name: found[name] for name in ("products", "attention", "else")} == {
+        "products": 3.0, "attention": 2.0, "else": pytest.approx(0.01),
+    }  # fmt: skip
+    assert found["kernels"][0] == ["nvjet_hsh_128x256_64x4_1x2_h_bz_TNT", 3.0, 1.0]
+    with pytest.raises(RuntimeError, match="no kernel"):
+        gpu.summary(events[4:], 1)
+
+
+def test_names_on_a_gpu():
+    assert setup.gpu_contestants("train", "gpt2", "torch-bf16,torch") == ["torch-bf16", "torch-bf16-compile"]
+    assert setup.gpu_contestants("decode", "gpt2", "torch-fp32,transformers-fp32") == [
+        "torch-fp32",
+        "transformers-fp32",
+    ]
+    assert setup.gpu_contestants("train", "gpt2", "transformers-bf16") == []
+    ours = {
+        who: Job("decode", who, "gpt2", 1, "", device="cuda").ours()
+        for who in ("torch-fp32", "torch-tf32", "transformers-bf16")
+    }
+    assert [job.who for job in ours.values()] == ["tensorlite", "tensorlite-tf32", "tensorlite-bf16"]
+    assert [job.dtype for job in ours.values()] == ["float32", "tf32", "bfloat16"]
+    assert [worker.side(job) for job in ours.values()] == ["ours_gpu"] * 3
+    assert worker.side(Job("train", "torch-bf16", "gpt2", 1, "", device="cuda")) == "theirs_gpu"
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--peers", "torch-malloc"], "no peer 'torch-malloc' on a GPU"),
+        (["--peers", "transformers"], "no peer 'transformers' on a GPU"),
+        (["--tasks", "overhead"], "no task 'overhead' on a GPU"),
+        (["--configs", "tiny"], "no configuration 'tiny' on a GPU"),
+        (["--time-to", "1.88"], "without --device cuda"),
+    ],
+)
+def test_what_it_does_not_know_on_a_gpu_is_one_sentence(flags, sentence):
+    with pytest.raises(SystemExit, match=sentence):
+        program.main(["--device", "cuda", *flags])
+
+
+def test_a_profile_is_a_gpus():
+    with pytest.raises(SystemExit, match="with --device cuda"):
+        program.main(["--profile"])

@@ -11,7 +11,7 @@ import pytest
 from runs import contents, gpt, start, train
 
 import tensorlite as tl
-from gpt import checkpoint, classify, labelled, plots, session
+from gpt import checkpoint, classify, labelled, plots, session, step
 from gpt import train as training
 from gpt.classify import Classification, Classifier
 from gpt.config import PRESETS, ClassifyConfig, GPTConfig, TrainConfig
@@ -258,7 +258,8 @@ def test_frozen_weights_do_not_change_and_get_no_gradient(tmp_path, base, layers
     before = tl.io.load(base / "model.safetensors")
     learn(tune(tmp_path, base, layers=layers, epochs=1))
     s = session.resume(Classification, session.settings(tmp_path / "run", ClassifyConfig), tmp_path / "run", print)
-    training.accumulate(s.task, s.model, [s.task.draw()])
+    batch = s.task.draw()
+    step.accumulate(s.task, s.model, [batch], [s.task.targets(batch)])
     frozen, learning = set(), set()
     for name, p in s.model.named_parameters():
         (learning if p.requires_grad else frozen).add(name)
@@ -476,7 +477,10 @@ def test_a_text_is_cut_where_training_cut(tuned):
         ),
         (["train", "--resume", "{run}"], "{run} is a run of the task 'classify', and one of 'pretrain' is needed here"),
         (["generate", "{run}"], "{run} is a run of the task 'classify', and one of 'pretrain' or 'instruct' is needed"),
-        (["classify", "{base}", "x"], "{base} is a run of the task 'pretrain', and one of 'classify' is needed here"),
+        (
+            ["classify", "{base}", "x"],
+            "{base} was not taught to label texts: gpt finetune classify {base} --data FILE does that",
+        ),
         (["classify", "nowhere", "x"], "there is no run nowhere"),
         (["classify", "{run}", ""], "the text '' has no token in it: give some text"),
         (["classify", "{run}", "x", "--file", "{data}"], "give texts or --file, not both"),

@@ -107,7 +107,7 @@ def test_what_a_begun_run_cannot_change(finished, change, says):
 
 
 def test_other_versions_are_mentioned(finished, monkeypatch):
-    monkeypatch.setattr(session, "made_with", lambda: {"numpy": "9.9"})
+    monkeypatch.setattr(session, "made_with", lambda device: {"numpy": "9.9"})
     assert re.search(
         r"warning: numpy was [\d.]+ and is 9\.9: the last bits", train(session.settings(finished[0] / "run"))
     )

@@ -5,13 +5,13 @@ import json
 import pytest
 from runs import contents, tiny, train
 
-from tensorlite.kernels import onednn
+from tensorlite.kernels import onednn, precision
 
 
 @pytest.fixture(autouse=True)
 def afterwards():
     yield
-    onednn.set_matmul_dtype("float32")
+    precision.set_matmul_dtype("float32")
 
 
 def weights(run) -> bytes:
@@ -48,10 +48,10 @@ def test_where_there_is_no_bfloat16_it_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(onednn, "missing", lambda: "this CPU does not multiply bfloat16")
     train(tiny(tmp_path, out=tmp_path / "plain", steps=3))
     said = train(tiny(tmp_path, out=tmp_path / "off", steps=3, dtype="bfloat16"))
-    assert "bfloat16 is off, matrix products are float32: this CPU does not multiply bfloat16" in " ".join(said.split())
+    assert "bfloat16 is off, all is computed in float32: this CPU does not multiply bfloat16" in " ".join(said.split())
     assert weights(tmp_path / "plain") == weights(tmp_path / "off")
 
 
 def test_an_unknown_dtype_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="dtype must be one of 'float32', 'bfloat16', got 'float16'"):
+    with pytest.raises(ValueError, match="dtype must be one of 'float32', 'tf32', 'bfloat16', got 'float16'"):
         tiny(tmp_path, dtype="float16")

@@ -9,13 +9,13 @@ import pytest
 import tensorlite as tl
 from tensorlite import backend
 from tensorlite.data import write_tokens
-from tensorlite.kernels import onednn
+from tensorlite.kernels import precision
 
 torch = pytest.importorskip("torch", reason="the peer of this test: pip install -e '.[peers]'")
 pytest.importorskip("transformers", reason="the peer of this test: pip install -e '.[peers]'")
 
 from gpt.bench import __main__ as program  # noqa: E402
-from gpt.bench import duel, ours, setup, theirs  # noqa: E402
+from gpt.bench import duel, gpu, ours, ours_gpu, setup, theirs, theirs_gpu, worker  # noqa: E402
 from gpt.bench.setup import Job  # noqa: E402
 from gpt.config import GPTConfig  # noqa: E402
 
@@ -29,7 +29,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.setattr(backend, "keep_freed_memory", lambda: "not asked for in a test")
     duel.prepare(tmp_path, "small")
     yield str(tmp_path)
-    onednn.set_matmul_dtype("float32")
+    precision.set_matmul_dtype("float32")
 
 
 def test_the_training_steps_are_the_same(folder, tmp_path):
@@ -129,3 +129,108 @@ def test_the_recipe_from_end_to_end(monkeypatch, tmp_path):
         assert loss == row[f"{side}_loss_at_last"] < 2.9
         assert seconds == row[f"{side}_seconds"] == row[f"{side}_seconds_in_all"]
     assert row["times_as_fast"] == row["their_seconds"] / row["our_seconds"]
+
+
+# ----- the sides of a GPU's bouts, on the CPU -------------------------------------------------------------------------
+
+UNTIED = GPTConfig(vocab_size=31, context_length=16, n_layer=2, n_head=2, n_embd=16, tie_head=False, init="torch")
+
+
+@pytest.fixture
+def on_cpu(folder, tmp_path, monkeypatch):
+    """What a GPU's contestants do, done here: a function that makes one's Job."""
+    for name, config in (("small", SMALL), ("untied", UNTIED)):
+        monkeypatch.setitem(setup.GPU_CONFIGS, name, (config, 3))
+    monkeypatch.setattr(setup, "GPU", "cpu")
+    monkeypatch.setattr(theirs_gpu, "PAD", 32)
+    monkeypatch.setattr(gpu, "used", lambda: 5 << 20)
+
+    def job(task: str, who: str, config: str = "small", **more) -> Job:
+        duel.prepare(tmp_path, config, "cuda")
+        return Job(task, who, config, 1, folder, device="cuda", **more)
+
+    return job
+
+
+def largest(mine, peers, tmp_path, tolerance: float) -> float:
+    """`duel.agree`, of answers that lie in this process."""
+    tl.io.save(tmp_path / "mine", mine)
+    tl.io.save(tmp_path / "peers", {name: tl.tensor(x.tolist()) for name, x in peers.items()})
+    assert mine.keys() == peers.keys()
+    return duel.agree(str(tmp_path / "mine"), str(tmp_path / "peers"), tolerance)
+
+
+@pytest.mark.parametrize("config", ["small", "untied"])
+def test_a_gpus_training_steps_are_the_same(on_cpu, tmp_path, config):
+    """In float32 to rounding; with torch's products in bfloat16 and its padded vocabulary nearly."""
+    mine = ours_gpu.Train(on_cpu("train", "tensorlite", config))
+    peer = theirs_gpu.Train(on_cpu("train", "torch-fp32", config))
+    half = theirs_gpu.Train(on_cpu("train", "torch-bf16", config))
+    first = mine.answers()
+    assert largest(first, peer.answers(), tmp_path, 1e-4) < 1e-5
+    shapes = {name: value.shape for name, value in half.net.named_parameters()}
+    assert shapes["token_embedding.weight" if config == "small" else "head.weight"] == (32, 16)
+    assert largest(first, half.answers(), tmp_path, 0.1) > 1e-3
+    for player in (mine, peer):
+        player.forget()
+        assert player.run(12) > 0
+        assert player.peak() == 0
+    last = mine.answers()
+    assert largest(last, peer.answers(), tmp_path, 1e-3) < 1e-3
+    assert last["loss"].item() < 0.95 * first["loss"].item()
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_gpus_texts_are_the_same(on_cpu, tmp_path, batch):
+    job = on_cpu("decode", "tensorlite", batch=batch)
+    mine = ours_gpu.Decode(job)
+    mine.run(1)
+    for who in ("transformers-fp32", "torch-fp32"):
+        peer = theirs_gpu.decode(on_cpu("decode", who, batch=batch))
+        assert largest(mine.answers(), peer.answers(), tmp_path, 1e-4) < 1e-5
+        assert peer.run(1) > 0
+        assert peer.texts == mine.texts
+        assert [len(peer.texts), len(peer.texts[0])] == [3, batch]
+
+
+class Here(duel.Player):
+    """A player in this process."""
+
+    def __init__(self, job):
+        self.who, self.contestant, self.job = job.who, None, job
+
+    def answer(self):
+        return "ready"
+
+    def ask(self, *words):
+        if "broken" in self.who:
+            raise duel.Failed("it is broken")
+        if self.contestant is None:
+            module = {"ours_gpu": ours_gpu, "theirs_gpu": theirs_gpu}[worker.side(self.job)]
+            self.contestant = module.TASKS[self.job.task](self.job)
+        return worker.obey(self.contestant, self.job, *map(str, words))
+
+    def close(self):
+        self.contestant = None
+
+
+def test_a_bout_from_end_to_end(on_cpu, monkeypatch, tmp_path):
+    """Two peers meet us at once, and one that fails keeps nobody from it."""
+    on_cpu("train", "tensorlite")
+    monkeypatch.setattr(gpu, "Player", Here)
+    monkeypatch.setitem(setup.GPU_OPTIONS, "torch", {"fp32", "compile", "broken"})
+    monkeypatch.setattr(torch, "compile", lambda f: f)
+    monkeypatch.setattr(gpu, "smi", lambda: {"gpu": "NVIDIA H200", "driver": "580"})
+    path = tmp_path / "found.json"
+    flags = ["--device", "cuda", "--configs", "small", "--turns", "2", "--seconds", "0.01", "--json", str(path)]
+    program.main([*flags, "--peers", "torch-fp32-compile,torch-fp32-broken,torch-fp32", "--tasks", "train"])
+    rows = json.loads(path.read_text())["rows"]
+    assert [row.get("failed") for row in rows] == [None, "it is broken", None]
+    assert rows[0]["our_ms_all"] == rows[2]["our_ms_all"]
+    assert rows[0]["their_difference"] < 1e-5
+    assert rows[0]["our_tokens_s"] == pytest.approx(3 * 16 * 1e3 / rows[0]["our_ms"])
+    program.main([*flags, "--peers", "transformers-fp32", "--tasks", "decode"])
+    text = path.with_suffix(".md").read_text()
+    assert text.count("###") == 2
+    assert text.count("| small |") == 5
+    assert "NVIDIA H200, driver 580" in text

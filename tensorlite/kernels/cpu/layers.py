@@ -1,4 +1,4 @@
-"""linear, embedding, layer_norm and gelu: what is done to every position by itself."""
+"""linear, embedding, layer_norm, gelu and dropout: what is done to every position by itself."""
 
 import functools
 import math
@@ -174,3 +174,23 @@ def gelu_vjp(g, needs, x, out):
 
     by_rows(backward, x, cost=1.0)
     return (dx.reshape(shape),)  # (N, 1) -> (..., C)
+
+
+# ----- dropout ----------------------------------------------------------------------------------------------------
+
+
+def dropped(x, keep, *, p):
+    flat, kept = x.reshape((-1, 1)), keep.reshape((-1, 1))  # (..., C) -> (N, 1)
+    out, gain = np.empty(flat.shape, x.dtype), 1 / (1 - p) if p < 1 else 0.0
+
+    def part(rows: slice) -> None:
+        np.multiply(flat[rows], gain, out=out[rows])
+        np.copyto(out[rows], 0, where=~kept[rows])
+
+    by_rows(part, flat, cost=0.5)
+    return out.reshape(x.shape)  # (N, 1) -> (..., C)
+
+
+def dropped_vjp(g, needs, keep, p):
+    """The same of g."""
+    return dropped(g, keep, p=p), None

@@ -6,6 +6,7 @@ was compiled on disk.
 """
 
 import functools
+import hashlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,15 @@ def _run(file: str, kernel: str, grid: tuple[int, ...], threads: int, args: list
 
 
 @functools.cache
+def _sources() -> str:
+    """A name for what stands in all files: another one after any change."""
+    texts = [path.read_bytes() for path in sorted(FOLDER.glob("*.cu*"))]
+    return hashlib.sha256(b"".join(texts)).hexdigest()
+
+
+@functools.cache
 def _compiled(file: str, kernel: str, device: int) -> Any:
     cupy = sys.modules["cupy"]
-    module = cupy.RawModule(code=f'#include "{file}"\n', options=OPTIONS, name_expressions=(kernel,))
+    code = f'#include "{file}"\n// {_sources()}\n'  # what CuPy finds on disk by the code is of these very sources
+    module = cupy.RawModule(code=code, options=OPTIONS, name_expressions=(kernel,))
     return module.get_function(kernel)

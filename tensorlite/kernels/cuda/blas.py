@@ -1,0 +1,315 @@
+"""Matrix products on the GPU: cublasLt through nvmath-python, with a plan for each kind of product.
+
+One idea: a product is planned once. A plan is what cublasLt must be told about shapes, strides, dtypes and the bias,
+and the algorithm that it chose; a call with a plan only hands over pointers, on CuPy's current stream, so a CUDA graph
+can record it. cublasLt knows column-major matrices only, and a row-major C = A B is the column-major C^T = B^T A^T: the
+operands change places, what was transposed is not, and the bias runs down the columns of the result, as cublasLt wants.
+
+Operands are float32 or bfloat16, sums are float32 (of products of 10 bits of fraction under "tf32"). Where nvmath or
+cublasLt is missing, `missing()` says so, and CuPy's own products are used: right, but slower, and in no CUDA graph.
+"""
+
+import functools
+import importlib
+import math
+import threading
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ...backend import Array, float32, xp
+from ..precision import matmul_dtype
+
+WORKSPACE = 32 << 20  # bytes that an algorithm may use: what NVIDIA advises on Hopper
+PLANS = 4096  # of a device: more shapes than that are planned anew
+COMPUTE_32F, COMPUTE_32F_FAST_TF32 = 68, 77  # cublasComputeType_t; nvmath's own ComputeType counts otherwise
+TYPES = {"float32": 0, "bfloat16": 14}  # cudaDataType_t
+_BETA = np.array([0, 1], float32)  # on the host, where alpha is 1
+_lock = threading.Lock()  # a plan holds the bias' pointer between two calls of cublasLt
+_devices: dict[int, "_Device"] = {}
+
+
+@functools.cache
+def missing() -> str:
+    """Why products do not run through cublasLt here, and what to do about it; '' where they do."""
+    try:
+        importlib.import_module("nvmath.bindings.cublasLt").get_version()
+    except ImportError as error:
+        return f"nvmath-python is not installed ({error}): pip install 'tensorlite[cuda]'"
+    except Exception as error:  # the loader's errors have no common class
+        return f"cublasLt cannot be loaded ({str(error).strip().partition(chr(10))[0]}): pip install 'tensorlite[cuda]'"
+    return ""
+
+
+def version() -> int:
+    """cublasLt's, where nothing is missing."""
+    return importlib.import_module("nvmath.bindings.cublasLt").get_version()
+
+
+# ----- the product ------------------------------------------------------------------------------------------------
+
+
+def matmul(
+    a: Array,
+    b: Array,
+    *,
+    out_dtype: Any = None,
+    bias: Array | None = None,
+    out: Array | None = None,
+    alpha: Array | None = None,
+    accumulate: bool = False,
+) -> Array:
+    """alpha a @ b + bias, and + out where `accumulate`: a (..., M, K), b (..., K, N) with equal leading axes.
+
+    `out` (..., M, N) is row-major, its rows may lie apart; its dtype, or `out_dtype`, is that of the operands (the
+    default), float32 or bfloat16. bias (N), in the dtype of the result. alpha: one float32 on the device, None for 1.
+    Sums are rounded once, after all of this (some odd shapes in bfloat16 before the bias too, as an H200 showed). A
+    transposed operand costs nothing; one without a unit stride is copied.
+    """
+    library, shape = xp(a), _check(a, b, bias, alpha)
+    dtype = out.dtype if out is not None else np.dtype(a.dtype if out_dtype is None else out_dtype)
+    if dtype.name not in TYPES:
+        raise TypeError(f"matmul: the result must be float32 or bfloat16, not {dtype.name}")
+    if bias is not None and bias.dtype != dtype:
+        raise TypeError(f"matmul: the bias must have the dtype of the result, {dtype.name}, not {bias.dtype.name}")
+    if out is None:
+        if accumulate:
+            raise ValueError("matmul: accumulate adds to `out`, and none was given")
+        out = library.empty(shape, dtype)
+    elif out.shape != shape or not _is_result(layout(out.shape, out.strides, out.itemsize)):
+        raise ValueError(
+            f"matmul: out must be a row-major {shape}, not {out.shape} with strides {out.strides} in bytes"
+        )
+    if out.size == 0:
+        return out
+    if a.shape[-1] == 0:
+        return _of_nothing(out, bias, accumulate)
+    if library is np or missing():
+        return _plain(library, a, b, out, bias, alpha, accumulate)
+    if dtype != a.dtype and dtype != float32:  # cublasLt gives no bfloat16 for float32 operands
+        bias = None if bias is None else bias.astype(float32)
+        product = _by_cublas(library, a, b, library.empty(shape, float32), bias, alpha, False)
+        out[...] = product + out if accumulate else product
+        return out
+    return _by_cublas(library, a, b, out, bias, alpha, accumulate)
+
+
+def _check(a: Array, b: Array, bias: Array | None, alpha: Array | None) -> tuple[int, ...]:
+    """The shape of the product, or one clear error."""
+    if a.dtype != b.dtype or a.dtype.name not in TYPES:
+        raise TypeError(
+            f"matmul: both operands must be float32 or both bfloat16, not {a.dtype.name} and {b.dtype.name}"
+        )
+    if a.ndim < 2 or a.shape[:-2] != b.shape[:-2] or a.shape[-1] != b.shape[-2]:
+        raise ValueError(f"matmul: (..., M, K) @ (..., K, N) with equal leading axes, not {a.shape} @ {b.shape}")
+    if bias is not None and bias.shape != b.shape[-1:]:
+        raise ValueError(f"matmul: the bias must have shape {b.shape[-1:]}, not {bias.shape}")
+    if alpha is not None and (alpha.size != 1 or alpha.dtype != float32):
+        raise ValueError(f"matmul: alpha must be one float32, not {alpha.dtype.name} of shape {alpha.shape}")
+    return (*a.shape[:-1], b.shape[-1])
+
+
+def _of_nothing(out: Array, bias: Array | None, accumulate: bool) -> Array:
+    """K is 0: an empty sum."""
+    if not accumulate:
+        out.fill(0)
+    if bias is not None:
+        out += bias
+    return out
+
+
+def _plain(library, a, b, out, bias, alpha, accumulate) -> Array:
+    """The same by the array library: on NumPy's arrays, and where cublasLt is missing."""
+    if library is np or a.ndim > 2 or out.dtype != a.dtype:  # CuPy multiplies bfloat16 in two dimensions only
+        a, b = a.astype(float32, copy=False), b.astype(float32, copy=False)
+    product = library.matmul(a, b)
+    if alpha is not None:
+        product = product * alpha.reshape(())  # one element -> ()
+    if bias is not None:
+        product = product + bias
+    out[...] = product + out if accumulate else product
+    return out
+
+
+# ----- how matrices lie in memory ---------------------------------------------------------------------------------
+
+
+class Layout(NamedTuple):
+    """A stack of row-major matrices X as cublasLt sees it: column-major, each of `rows` by `columns`."""
+
+    is_transposed: bool  # what lies there is X, and X^T is asked for; otherwise it is X^T that lies there
+    rows: int
+    columns: int
+    leading: int  # elements from one column to the next
+    batches: int
+    step: int  # elements from one matrix to the next
+
+
+@functools.lru_cache(1 << 14)
+def layout(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int) -> Layout | None:
+    """How (..., R, C) lies in memory, strides in bytes; None where cublasLt cannot be told, so that a copy is needed.
+
+    One of the last two axes must have unit stride, and the leading axes must be as one axis.
+    """
+    if any(s % itemsize or s < 0 for s in strides):
+        return None
+    *lead, down, along = [s // itemsize for s in strides]
+    R, C = shape[-2:]
+    step, span = 0, -1
+    for n, s in zip(reversed(shape[:-2]), reversed(lead), strict=True):
+        if n == 1:
+            continue
+        if span not in (-1, s):
+            return None
+        step, span = s if span == -1 else step, s * n
+    batches = math.prod(shape[:-2])
+    if (along == 1 or C == 1) and (down >= C or R == 1):
+        return Layout(False, C, R, down if R > 1 else C, batches, step)
+    if (down == 1 or R == 1) and (along >= R or C == 1):
+        return Layout(True, R, C, along if C > 1 else R, batches, step)
+    return None
+
+
+def _is_result(out: Layout | None) -> bool:
+    """Whether a product can be written there: row-major, no two matrices in one place."""
+    return out is not None and not out.is_transposed and (out.batches <= 1 or out.step >= out.leading * out.columns)
+
+
+# ----- cublasLt ---------------------------------------------------------------------------------------------------
+
+
+class _Plan:
+    """What cublasLt is told about one kind of product, and how it will compute it."""
+
+    def __init__(self, lt, handle: int, a: Layout, b: Layout, out: Layout, types, compute: int, by_device: bool,
+                 bias: int, alignments):  # fmt: skip
+        self.lt, (operand, result) = lt, types
+        desc = self.description = lt.matmul_desc_create(compute, TYPES["float32"])
+        of = lt.MatmulDescAttribute
+        self._set(lt.matmul_desc_set_attribute, lt.get_matmul_desc_attribute_dtype, desc, {
+            of.TRANSA: int(b.is_transposed),
+            of.TRANSB: int(a.is_transposed),
+            of.POINTER_MODE: int(lt.PointerMode.DEVICE if by_device else lt.PointerMode.HOST),
+            of.EPILOGUE: int(lt.Epilogue.BIAS if bias else lt.Epilogue.DEFAULT),
+        })  # fmt: skip
+        self.bias = np.array([bias], np.int64)  # the attribute is a pointer
+        if bias:
+            self.point_bias(bias)  # its alignment counts in the choice of the algorithm
+        self.matrices = [self._matrix(x, t) for x, t in ((b, operand), (a, operand), (out, result))]
+        self.algorithm = lt.MatmulHeuristicResult(1)  # kept: calls point into it
+        self._choose(handle, alignments)
+
+    def _set(self, setter, dtype_of, target: int, values: dict) -> None:
+        for attribute, value in values.items():
+            memory = np.array([value], dtype_of(attribute))
+            setter(target, attribute, memory.ctypes.data, memory.itemsize)
+
+    def _matrix(self, x: Layout, type_: int) -> int:
+        lt, of = self.lt, self.lt.MatrixLayoutAttribute
+        matrix = lt.matrix_layout_create(type_, x.rows, x.columns, x.leading)
+        if x.batches > 1:
+            values = {of.BATCH_COUNT: x.batches, of.STRIDED_BATCH_OFFSET: x.step}
+            self._set(lt.matrix_layout_set_attribute, lt.get_matrix_layout_attribute_dtype, matrix, values)
+        return matrix
+
+    def _choose(self, handle: int, alignments: tuple[int, ...]) -> None:
+        lt, of, count = self.lt, self.lt.MatmulPreferenceAttribute, np.zeros(1, np.int32)
+        at_a, at_b, at_out = alignments
+        preference = lt.matmul_preference_create()
+        self._set(lt.matmul_preference_set_attribute, lt.get_matmul_preference_attribute_dtype, preference, {
+            of.MAX_WORKSPACE_BYTES: WORKSPACE,
+            of.MIN_ALIGNMENT_A_BYTES: at_b,
+            of.MIN_ALIGNMENT_B_BYTES: at_a,
+            of.MIN_ALIGNMENT_C_BYTES: at_out,
+            of.MIN_ALIGNMENT_D_BYTES: at_out,
+        })  # fmt: skip
+        first, second, result = self.matrices
+        try:
+            lt.matmul_algo_get_heuristic(
+                handle, self.description, first, second, result, result, preference, 1, self.algorithm.ptr,
+                count.ctypes.data,
+            )  # fmt: skip
+        finally:
+            lt.matmul_preference_destroy(preference)
+        if count[0] == 0:
+            raise RuntimeError(
+                f"cublasLt knows no algorithm for matrices at addresses that are multiples of {alignments}: copy them"
+            )
+
+    def point_bias(self, pointer: int) -> None:
+        self.bias[0] = pointer
+        attribute = self.lt.MatmulDescAttribute.BIAS_POINTER
+        self.lt.matmul_desc_set_attribute(self.description, attribute, self.bias.ctypes.data, 8)
+
+    def destroy(self) -> None:
+        self.lt.matmul_desc_destroy(self.description)
+        for matrix in self.matrices:
+            self.lt.matrix_layout_destroy(matrix)
+
+
+class _Device:
+    """What the products of one GPU share. It is made, and a stream's workspace, before a CUDA graph is recorded: by
+    a first run of the same step on the same stream.
+    """
+
+    def __init__(self, library):
+        self.lt = importlib.import_module("nvmath.bindings.cublasLt")
+        self.handle = self.lt.create()
+        self.beta = library.asarray(_BETA)  # on the device, where alpha is
+        self.plans: dict[tuple, _Plan] = {}
+        self.workspaces: dict[int, Array] = {}  # of each stream: two of them may multiply at once
+
+    def plan(self, key: tuple) -> _Plan:
+        a, b, out, types, compute, by_device, bias, alignments = key
+        if len(self.plans) >= PLANS:
+            for plan in self.plans.values():
+                plan.destroy()
+            self.plans.clear()
+        made = _Plan(self.lt, self.handle, a, b, out, types, compute, by_device, bias, alignments)
+        self.plans[key] = made
+        return made
+
+
+def _by_cublas(library, a, b, out, bias, alpha, accumulate) -> Array:
+    at, bt = layout(a.shape, a.strides, a.itemsize), layout(b.shape, b.strides, b.itemsize)
+    if at is None:
+        a = library.ascontiguousarray(a)
+        at = layout(a.shape, a.strides, a.itemsize)
+    if bt is None:
+        b = library.ascontiguousarray(b)
+        bt = layout(b.shape, b.strides, b.itemsize)
+    if bias is not None and not bias.flags.c_contiguous:
+        bias = library.ascontiguousarray(bias)
+    types = TYPES[a.dtype.name], TYPES[out.dtype.name]
+    tf32 = types[0] == TYPES["float32"] and matmul_dtype() == "tf32"
+    a_ptr, b_ptr, out_ptr = a.data.ptr, b.data.ptr, out.data.ptr
+    bias_ptr = 0 if bias is None else bias.data.ptr
+    key = (
+        at, bt, layout(out.shape, out.strides, out.itemsize), types, COMPUTE_32F_FAST_TF32 if tf32 else COMPUTE_32F,
+        alpha is not None, bias_ptr and _aligned(bias_ptr), (_aligned(a_ptr), _aligned(b_ptr), _aligned(out_ptr)),
+    )  # fmt: skip
+    current, stream = library.cuda.runtime.getDevice(), library.cuda.get_current_stream().ptr
+    with _lock:
+        device = _devices.get(current)
+        if device is None:
+            device = _devices[current] = _Device(library)
+        plan = device.plans.get(key) or device.plan(key)
+        workspace = device.workspaces.get(stream)
+        if workspace is None:
+            workspace = device.workspaces[stream] = library.empty(WORKSPACE, np.uint8)
+        if bias_ptr:
+            plan.point_bias(bias_ptr)
+        # both one or both the other: on the device as alpha is, or on the host
+        alpha_ptr = _BETA.ctypes.data + 4 if alpha is None else alpha.data.ptr
+        beta_ptr = (_BETA.ctypes.data if alpha is None else device.beta.data.ptr) + 4 * accumulate
+        first, second, result = plan.matrices
+        device.lt.matmul(
+            device.handle, plan.description, alpha_ptr, b_ptr, first, a_ptr, second, beta_ptr, out_ptr, result,
+            out_ptr, result, plan.algorithm.ptr, workspace.data.ptr, WORKSPACE, stream,
+        )  # fmt: skip
+    return out
+
+
+def _aligned(pointer: int) -> int:
+    """The largest power of two, at most 256, that the address is a multiple of."""
+    return (pointer | 256) & -(pointer | 256)

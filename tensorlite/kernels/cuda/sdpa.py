@@ -1,0 +1,249 @@
+"""Attention in one pass over the scores, none of which is ever in memory: cuDNN, forward and backward.
+
+One idea: cuDNN is given a graph, the op on tensors described by shapes and strides, built once for each kind of call;
+a call hands over pointers. So queries, keys and values are read where they lie, heads between positions or not, and
+the results are laid out as they are: joining heads is a view. The backward is the deterministic one, which gives the
+same bits run after run and takes 2 bytes of workspace a score for that.
+
+It serves bfloat16, without mask or dropout, with heads of a multiple of 8 channels, at most 128; `why_not` says what
+else is in the way. Building a graph takes a part of a second, so shapes that change at each call are better off
+elsewhere.
+"""
+
+import functools
+import importlib
+import threading
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ...backend import Array, float32, xp
+
+DETERMINISTIC = True
+WIDEST = 128  # channels of a head
+_lock = threading.Lock()  # a handle has one stream at a time
+_handles: dict[int, Any] = {}  # of each device
+_graphs: dict[tuple, "_Graph | str"] = {}  # what was built, or why it could not be
+
+
+@functools.cache
+def missing() -> str:
+    """Why there is no cuDNN here, and what to do about it; '' where there is."""
+    try:
+        importlib.import_module("cudnn").backend_version()
+    except ImportError as error:
+        return f"nvidia-cudnn-frontend is not installed ({error}): pip install 'tensorlite[cuda]'"
+    except Exception as error:  # the loader's errors have no common class
+        return f"cuDNN cannot be loaded ({_line(error)}): pip install nvidia-cudnn-cu13"
+    return ""
+
+
+def why_not(q: Array, k: Array, v: Array, *, is_causal: bool, scale: float) -> str:
+    """Why cuDNN does not serve the forward of q (B, H, T, D) over k, v (B, H, S, D); '' where it does."""
+    if any(x.dtype.name != "bfloat16" for x in (q, k, v)):
+        return "cuDNN's attention is for bfloat16"
+    if q.ndim != 4 or q.shape[:2] != k.shape[:2] or k.shape[:-1] != v.shape[:-1] or q.shape[-1] != k.shape[-1]:
+        return f"queries {q.shape}, keys {k.shape} and values {v.shape} are not (B, H, T, D) and twice (B, H, S, D)"
+    if any(D % 8 or D > WIDEST for D in (q.shape[-1], v.shape[-1])) or 0 in q.shape or 0 in v.shape:
+        return f"heads must have a multiple of 8 channels, at most {WIDEST}, not {q.shape[-1]} and {v.shape[-1]}"
+    if is_causal and q.shape[-2] > k.shape[-2]:
+        return "some queries see no key"
+    if xp(q) is np:
+        return "NumPy's arrays are not on a GPU"
+    if missing():
+        return missing()
+    if not all(map(is_readable, (q, k, v))):
+        return "rows of 16 bytes are wanted, at multiples of 16 bytes"
+    built = _graph(xp(q), "forward", (q, k, v), is_causal, scale)
+    return built if isinstance(built, str) else ""
+
+
+def why_not_backward(g: Array, q: Array, k: Array, v: Array, out: Array, *, is_causal: bool, scale: float) -> str:
+    """The same for the backward of what cuDNN computed forward."""
+    built = _graph(xp(q), "backward", (q, k, v, out, _readable(g)), is_causal, scale)
+    return built if isinstance(built, str) else ""
+
+
+def declined() -> list[str]:
+    """What cuDNN could not build so far: one sentence each."""
+    return sorted({reason for reason in _graphs.values() if isinstance(reason, str)})
+
+
+def forward(q: Array, k: Array, v: Array, *, is_causal: bool, scale: float) -> tuple[Array, Array]:
+    """softmax(scale q k^T) v (B, H, T, D), laid out as q, and log(sum(exp(scores))) (B, H, T, 1) in float32."""
+    library = xp(q)
+    graph = _graph(library, "forward", (q, k, v), is_causal, scale)
+    out, stats = beside(q, v.shape[-1]), library.empty((*q.shape[:-1], 1), float32)
+    _execute(library, graph, (q, k, v, out, stats))
+    return out, stats
+
+
+def backward(
+    g: Array, q: Array, k: Array, v: Array, out: Array, stats: Array, *, is_causal: bool, scale: float
+) -> tuple[Array, Array, Array]:
+    """The gradients by q, k and v, each laid out as what it belongs to, from `forward`'s results and g like out."""
+    library, g = xp(q), _readable(g)
+    graph = _graph(library, "backward", (q, k, v, out, g), is_causal, scale)
+    dq, dk, dv = (beside(x, x.shape[-1]) for x in (q, k, v))
+    _execute(library, graph, (q, k, v, out, stats, g, dq, dk, dv))
+    return dq, dk, dv
+
+
+# ----- how arrays lie in memory -----------------------------------------------------------------------------------
+
+
+class Geometry(NamedTuple):
+    """What cuDNN is told about an array: its shape, and its strides in elements."""
+
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+def beside(x: Array, D: int) -> Array:
+    """A new array (B, H, T, D) whose axes lie in memory as those of x: heads that were split are joined as a view."""
+    B, H, T, _ = x.shape
+    if x.strides[1] < x.strides[2]:
+        return xp(x).empty((B, T, H, D), x.dtype).swapaxes(1, 2)  # (B, T, H, D) -> (B, H, T, D)
+    return xp(x).empty((B, H, T, D), x.dtype)
+
+
+def geometry(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int) -> Geometry:
+    """That of an array with strides in bytes. An axis of one element has any stride: it gets one that is in order."""
+    steps = [s // itemsize for s in strides]
+    whole = max(n * s for n, s in zip(shape, steps, strict=True))
+    regular = [whole if n == 1 else s for n, s in zip(shape[:-1], steps[:-1], strict=True)]
+    return Geometry(shape, (*regular, 1))
+
+
+def is_readable(x: Array) -> bool:
+    """Whether cuDNN can read it: channels side by side, all else at multiples of 16 bytes, nothing twice."""
+    *steps, last = x.strides
+    if last != x.itemsize or any(n > 1 and (s <= 0 or s % 16) for n, s in zip(x.shape, steps, strict=False)):
+        return False
+    return _address(x) % 16 == 0
+
+
+def _readable(g: Array) -> Array:
+    return g if is_readable(g) else xp(g).ascontiguousarray(g)
+
+
+def _address(x: Array) -> int:
+    return x.ctypes.data if isinstance(x, np.ndarray) else x.data.ptr
+
+
+# ----- cuDNN ------------------------------------------------------------------------------------------------------
+
+
+class _Graph(NamedTuple):
+    graph: Any
+    workspace: int  # bytes
+
+
+def _line(error: Exception) -> str:
+    """The first line of what an error says."""
+    return str(error).strip().partition("\n")[0]
+
+
+def _graph(library, kind: str, arrays: tuple[Array, ...], is_causal: bool, scale: float) -> "_Graph | str":
+    """The graph for arrays that lie so, or why there is none. It is built before a CUDA graph is recorded: by a first
+    run of the same step.
+    """
+    device = library.cuda.runtime.getDevice()
+    key = (device, kind, *[(x.shape, x.strides) for x in arrays], is_causal, scale, DETERMINISTIC)
+    built = _graphs.get(key)
+    if built is None:
+        cudnn = importlib.import_module("cudnn")
+        parts = [geometry(x.shape, x.strides, x.itemsize) for x in arrays]
+        with _lock:
+            try:
+                graph = (describe_forward if kind == "forward" else describe_backward)(
+                    parts, is_causal, scale, handle=_handle(cudnn, device)
+                )
+                graph.build([cudnn.heur_mode.A, cudnn.heur_mode.FALLBACK])
+                built = _Graph(graph, graph.get_workspace_size())
+            except (cudnn.cudnnGraphNotSupportedError, RuntimeError) as error:
+                built = f"cuDNN declined the {kind} of {parts[0].shape} over {parts[1].shape}: {_line(error)}"
+        _graphs[key] = built
+    return built
+
+
+def _handle(cudnn, device: int):
+    if device not in _handles:
+        _handles[device] = cudnn.create_handle()
+    return _handles[device]
+
+
+def describe_forward(parts: list[Geometry], is_causal: bool, scale: float, **options):
+    """The graph of `forward` for q, k, v that lie so; tensors are numbered in the order of `forward`'s arrays."""
+    cudnn, graph, types = _new(options)
+    q, k, v = (_tensor(graph, x, types[0], uid) for uid, x in enumerate(parts, start=1))
+    out, stats = graph.sdpa(
+        q=q, k=k, v=v, attn_scale=scale, generate_stats=True, **_mask(cudnn, parts[0], parts[1], is_causal)
+    )
+    _result(out, _beside(parts[0], parts[2].shape[-1]), types[0], 4)
+    _result(stats, _stats(parts[0]), types[1], 5)
+    return graph
+
+
+def describe_backward(parts: list[Geometry], is_causal: bool, scale: float, **options):
+    """The same of `backward`, for q, k, v, out, g."""
+    cudnn, graph, types = _new(options)
+    q, k, v, out = (_tensor(graph, x, types[0], uid) for uid, x in enumerate(parts[:4], start=1))
+    stats, g = _tensor(graph, _stats(parts[0]), types[1], 5), _tensor(graph, parts[4], types[0], 6)
+    gradients = graph.sdpa_backward(
+        q=q, k=k, v=v, o=out, dO=g, stats=stats, attn_scale=scale, use_deterministic_algorithm=DETERMINISTIC,
+        **_mask(cudnn, parts[0], parts[1], is_causal),
+    )  # fmt: skip
+    for uid, gradient, x in zip((7, 8, 9), gradients, parts[:3], strict=True):
+        _result(gradient, _beside(x, x.shape[-1]), types[0], uid)
+    return graph
+
+
+def _new(options: dict):
+    cudnn = importlib.import_module("cudnn")
+    types = cudnn.data_type.BFLOAT16, cudnn.data_type.FLOAT
+    graph = cudnn.pygraph(io_data_type=types[0], intermediate_data_type=types[1], compute_data_type=types[1], **options)
+    return cudnn, graph, types
+
+
+def _mask(cudnn, q: Geometry, k: Geometry, is_causal: bool) -> dict:
+    """Position t of the last T of S sees what is not behind it; a single one is the last and sees all."""
+    T, S = q.shape[2], k.shape[2]
+    if not is_causal or T == 1:
+        return {}
+    corner = cudnn.diagonal_alignment.TOP_LEFT if T == S else cudnn.diagonal_alignment.BOTTOM_RIGHT
+    return {"diagonal_alignment": corner, "diagonal_band_right_bound": 0}
+
+
+def _beside(x: Geometry, D: int) -> Geometry:
+    """What `beside` makes of an array that lies so."""
+    B, H, T, _ = x.shape
+    if x.strides[1] < x.strides[2]:
+        return Geometry((B, H, T, D), (T * H * D, D, H * D, 1))
+    return Geometry((B, H, T, D), (H * T * D, T * D, D, 1))
+
+
+def _stats(q: Geometry) -> Geometry:
+    B, H, T, _ = q.shape
+    return Geometry((B, H, T, 1), (H * T, T, 1, 1))
+
+
+def _tensor(graph, x: Geometry, dtype, uid: int):
+    return graph.tensor(dim=list(x.shape), stride=list(x.strides), data_type=dtype, uid=uid, name=f"tensor {uid}")
+
+
+def _result(tensor, x: Geometry, dtype, uid: int) -> None:
+    tensor.set_output(True).set_dim(list(x.shape)).set_stride(list(x.strides)).set_data_type(dtype).set_uid(uid)
+
+
+def _execute(library, graph: "_Graph | str", arrays: tuple[Array, ...]) -> None:
+    """Run it on CuPy's current stream; arrays in the order of the tensors' numbers."""
+    if isinstance(graph, str):
+        raise RuntimeError(f"{graph}: ask why_not() first")
+    cudnn = importlib.import_module("cudnn")
+    workspace = library.empty(max(1, graph.workspace), np.uint8)
+    pointers = {uid: int(x.data.ptr) for uid, x in enumerate(arrays, start=1)}
+    with _lock:
+        handle = _handle(cudnn, library.cuda.runtime.getDevice())
+        cudnn.set_stream(handle, int(library.cuda.get_current_stream().ptr))
+        graph.graph.execute(pointers, workspace=int(workspace.data.ptr), handle=handle)

@@ -1,0 +1,65 @@
+"""The counter-based stream, run on the CPU, against the published answers."""
+
+import numpy as np
+import pytest
+from emulator import emulated  # noqa: F401
+
+from tensorlite.kernels.cuda import philox
+
+pytestmark = pytest.mark.usefixtures("emulated")
+
+
+def test_published_answers():
+    """Those for philox4x32 with 10 rounds in kat_vectors of Random123, the authors' library."""
+    pi = 0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344, 0xA4093822, 0x299F31D0
+    counters = np.array([[0] * 4, [0xFFFFFFFF] * 4, pi[:4]], np.uint32)
+    keys = np.array([[0] * 2, [0xFFFFFFFF] * 2, pi[4:]], np.uint32)
+    expected = [
+        [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8],
+        [0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD],
+        [0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1],
+    ]
+    assert philox.philox_of(counters, keys).tolist() == expected
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 1023, 1024, 1025])
+def test_a_mask_is_the_stream_from_the_counter_on(size):
+    seed, counter, p = 2**63 + 12345, 2**32 - 3, 0.3  # the counter crosses 32 bits
+    state = np.array([seed, counter], np.uint64)
+    keep = philox.keep_mask(state, p, (size,))
+    N = -(-size // 4)
+    assert state.tolist() == [seed, counter + N]
+    places = counter + np.arange(N, dtype=np.uint64)
+    counters = np.zeros((N, 4), np.uint32)
+    counters[:, 0], counters[:, 1] = places & np.uint64(0xFFFFFFFF), places >> np.uint64(32)
+    keys = np.tile(np.array([[seed & 0xFFFFFFFF, seed >> 32]], np.uint32), (N, 1))
+    draws = philox.philox_of(counters, keys).reshape(-1)[:size]
+    assert (keep == (draws < 0.7 * 2**32)).all()
+
+
+def test_masks_follow_each_other():
+    state = np.array([7, 0], np.uint64)
+    first, second = philox.keep_mask(state, 0.5, (2, 6)), philox.keep_mask(state, 0.5, (3, 4, 1))
+    assert second.shape == (3, 4, 1)
+    state[1] = 0
+    both = philox.keep_mask(state, 0.5, (24,))
+    assert both.tolist() == [*first.reshape(-1).tolist(), *second.reshape(-1).tolist()]
+    assert 0 < both.sum() < 24
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
+def test_how_many_are_kept(p):
+    n = 40_000
+    keep = philox.keep_mask(np.array([3, 0], np.uint64), p, (n,))
+    assert abs(keep.mean() - (1 - p)) < 5 * (p * (1 - p) / n) ** 0.5
+
+
+def test_what_is_known_takes_nothing():
+    state = np.array([7, 5], np.uint64)
+    assert philox.keep_mask(state, 0.0, (2, 3)).tolist() == [[True] * 3] * 2
+    assert philox.keep_mask(state, 1.0, (4,)).tolist() == [False] * 4
+    assert philox.keep_mask(state, 0.5, (0, 3)).shape == (0, 3)
+    assert state.tolist() == [7, 5]
+    for p in (-0.1, 1.1):
+        with pytest.raises(ValueError, match="from 0 to 1"):
+            philox.keep_mask(state, p, (2,))

@@ -1,0 +1,154 @@
+"""The whole of training as a GPU computes it, without one: CUDA kernels emulated, on arrays that refuse any look.
+
+Products are NumPy's here, and attention goes through its scores, as where cublasLt and cuDNN are missing.
+"""
+
+import emulator
+import numpy as np
+import pytest
+from emulator import emulated  # noqa: F401
+from strict import StrictArray, strict
+
+import tensorlite as tl
+from gpt.config import GPTConfig
+from gpt.generate import generate
+from gpt.model import GPT
+from tensorlite import backend, fused, optim
+from tensorlite.kernels import precision
+from tensorlite.kernels.cuda import blas, launch, sdpa
+
+CONFIG = GPTConfig(vocab_size=37, context_length=17, n_layer=2, n_head=2, n_embd=16, qkv_bias=True)
+
+
+@pytest.fixture(autouse=True)
+def gpu(emulated, monkeypatch):  # noqa: F811
+    """Arrays of the strict device count as a GPU's; those of NumPy are the CPU's again."""
+    monkeypatch.setitem(backend.DEVICES, "strict", lambda: strict)
+    for module in emulator.kernel_modules():
+        monkeypatch.setattr(module, "on_gpu", lambda x: type(x) is StrictArray)
+    monkeypatch.setattr(
+        launch, "_run",
+        lambda file, kernel, grid, threads, args: emulator.run(
+            file, kernel, grid, threads, [x.values if isinstance(x, StrictArray) else x for x in args]
+        ),
+    )  # fmt: skip
+    for library in (blas, sdpa):
+        monkeypatch.setattr(library, "missing", lambda: "this is a test")
+    yield
+    precision.set_matmul_dtype("float32")
+
+
+def train(device, dtype="float32", dropout=0.0, steps=3):
+    """Losses, norms, parameters and the optimizer's state after some steps; on the strict device nobody waits."""
+    tokens = np.random.default_rng(0).integers(0, 37, (2, 18))
+    tl.manual_seed(3)
+    model = GPT(CONFIG.with_dropout(dropout)).to(device)
+    # a large eps: next to gradients that are rounding errors alone, Adam's step would be any
+    optimizer = optim.AdamW(optim.decay_groups(model.parameters(), 0.1), lr=0.01, eps=1e-3)
+    idx, targets = tl.tensor(tokens[:, :-1]).to(device), tl.tensor(tokens[:, 1:]).to(device)
+    precision.set_matmul_dtype(dtype, device)
+    before, found = strict.waits, []
+    for step in range(steps):
+        optimizer.zero_grad()
+        optimizer.lr = 0.01 / (step + 1)
+        loss = model.loss(idx, targets)
+        loss.backward()
+        norm = optim.global_norm(model.parameters())
+        optimizer.step(grad_scale=optim.clip_scale(norm, 0.5))
+        found += [loss, norm]
+    assert strict.waits == before
+    state = optimizer.state_dict()
+    return [*found, *model.parameters(), *state["tensors"].values()], state["steps"]
+
+
+def test_steps_are_the_cpus_and_nobody_waits():
+    (far, counts), (near, near_counts) = train("strict"), train("cpu")
+    assert counts == near_counts
+    for x, y in zip(far, near, strict=True):
+        assert (x.device, y.device) == ("strict", "cpu")
+        np.testing.assert_allclose(x.numpy(), y.numpy(), rtol=2e-4, atol=2e-6)
+
+
+def test_in_bfloat16_the_weights_stay_float32_and_learn_the_same():
+    (far, _), (near, _) = train("strict", "bfloat16"), train("cpu")
+    for x, y in zip(far[:6], near[:6], strict=True):
+        assert x.item() == pytest.approx(y.item(), rel=3e-2)
+    assert {x.dtype for x in far[6:]} == {np.dtype(np.float32)}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_dropout_draws_there_and_anew_at_each_step(dtype):
+    first, again = (train("strict", dtype, 0.3)[0] for _ in range(2))
+    for x, y in zip(first, again, strict=True):
+        np.testing.assert_array_equal(x.numpy(), y.numpy())
+    tl.manual_seed(1)
+    x = tl.ones((40, 50), device="strict")
+    one, two = (fused.dropout(x, 0.25).numpy() for _ in range(2))
+    assert set(one.ravel()) == {0, np.float32(1 / 0.75)}
+    assert (one != two).any()
+    state = tl.default_generator.state_dict()
+    three = fused.dropout(x, 0.25).numpy()
+    tl.default_generator.load_state_dict(state)
+    np.testing.assert_array_equal(fused.dropout(x, 0.25).numpy(), three)
+
+
+def test_a_step_that_is_not_finite_changes_nothing():
+    x = tl.nn.Parameter(tl.ones(3).to("strict").data)
+    optimizer = optim.AdamW([x], lr=0.1)
+    x.grad = tl.tensor([1.0, np.inf, 1.0], device="strict")
+    optimizer.step(grad_scale=optim.clip_scale(optim.global_norm([x]), 1.0))
+    assert x.tolist() == [1, 1, 1]
+    assert optimizer.state_dict()["steps"] == [0]
+    x.grad = tl.ones(3, device="strict")
+    optimizer.step(grad_scale=optim.clip_scale(optim.global_norm([x]), 1.0))
+    assert optimizer.state_dict()["steps"] == [1]
+    assert x.tolist() != [1, 1, 1]
+
+
+def test_parameters_without_a_gradient_keep_their_count():
+    def steps(device):
+        params = [tl.nn.Parameter(tl.ones(n).to(device).data) for n in (2, 3, 4)]
+        optimizer = optim.Adam(params, lr=0.1, weight_decay=0.1)
+        for present in ((1, 1, 1), (1, 0, 1), (0, 1, 1), (1, 1, 0)):
+            for p, given in zip(params, present, strict=True):
+                p.grad = tl.ones(p.shape, device=device) * (p + 1).detach() if given else None
+            optimizer.step(grad_scale=0.5)
+        state = optimizer.state_dict()
+        fresh = optim.Adam([tl.nn.Parameter(p.data) for p in params], lr=0.1, weight_decay=0.1)
+        fresh.load_state_dict(state)
+        assert fresh.state_dict()["steps"] == state["steps"]
+        return state["steps"], [p.numpy() for p in params]
+
+    (counts, params), (near_counts, near) = steps("strict"), steps("cpu")
+    assert counts == near_counts == [3, 3, 3]
+    for x, y in zip(params, near, strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-6)
+
+
+def test_every_fused_op_of_a_gpt_is_served():
+    """None of them falls back to its specification, which would be right and slow."""
+    served = []
+    for name in ("linear", "embedding", "layer_norm", "gelu", "dropped", "attention", "linear_cross_entropy"):
+        op = getattr(fused, f"_{name}")
+        forward = op.forward
+        op.forward = lambda *args, forward=forward, name=name, **meta: (served.append(name), forward(*args, **meta))[1]
+        try:
+            train("strict", "bfloat16", 0.1, steps=1)
+        finally:
+            op.forward = forward
+    assert set(served) == {"linear", "embedding", "layer_norm", "gelu", "dropped", "attention", "linear_cross_entropy"}
+
+
+@pytest.mark.parametrize("kind", ["float32", "bfloat16"])
+def test_tokens_are_the_cpus_one_wait_each(kind):
+    """Texts of different lengths, through the kernel that finds their places on the device."""
+    texts = {}
+    for device in ("strict", "cpu"):
+        tl.manual_seed(3)
+        model = GPT(CONFIG).to(device)
+        if device == "strict" and kind == "bfloat16":
+            model.to(tl.bfloat16)
+        before = strict.waits
+        texts[device] = generate(model, [[1, 2, 3], [4]], 9)
+        assert strict.waits - before == (9 if device == "strict" else 0)
+    assert texts["strict"] == texts["cpu"]
