@@ -16,6 +16,13 @@ PROOFS: dict[str, list[str]] = {
     ],
     "zip(strict=): there is always one entry per axis, or part, in each": [
         "ops.py: _pad: True  ->  False",
+        "derived.py: split: True  ->  False",
+        "derived.py: tile: True  ->  False",
+        "derived.py: tile: True  ->  False (place 2)",
+        *[
+            f"derived.py: _parse_einsum: True  ->  False{place}"
+            for place in ("", *(f" (place {n})" for n in (2, 3, 4, 5)))
+        ],
         "primitive.py: Primitive.vjp: True  ->  False",
         "primitive.py: Primitive._bind: True  ->  False",
         "primitive.py: Fused.pull: True  ->  False",
@@ -77,6 +84,8 @@ PROOFS: dict[str, list[str]] = {
         "kernels/cpu/losses.py: linear_cross_entropy: 1  ->  2 (place 2)",
         "kernels/cpu/losses.py: linear_cross_entropy_vjp: 1  ->  2",
         "kernels/cpu/layers.py: _norm_of_one: 1  ->  2",
+        "kernels/cpu/layers.py: dropped: 1  ->  2",
+        "kernels/cpu/layers.py: dropped: 1  ->  2 (place 3)",
         "kernels/cpu/scores.py: _of_one: 1  ->  2 (place 5)",
         "kernels/cpu/layers.py: gelu: 1  ->  2 (place 2)",
         "kernels/cpu/layers.py: gelu_vjp: 1  ->  2 (place 2)",
@@ -151,7 +160,8 @@ PROOFS: dict[str, list[str]] = {
         "kernels/cpu/scores.py: POSITIONS: 64  ->  63",
     ],
     "at p = 1 nothing is kept: 0, whatever it is multiplied with": [
-        "functional.py: dropout: 0.0  ->  1.0",
+        "functional.py: dropped: 0.0  ->  1.0",
+        "kernels/cpu/layers.py: dropped: 0.0  ->  1.0",
         "functional.py: attention: 0.0  ->  1.0 (place 2)",
         "kernels/cpu/scores.py: _dropped: 0.0  ->  1.0",
     ],
@@ -162,6 +172,13 @@ PROOFS: dict[str, list[str]] = {
     "the square is the same": [
         "functional.py: mse_loss: x - y  ->  y - x",
         "derived.py: var: x - mean(x, axis=axis, keepdims=True)  ->  mean(x, axis=axis, keepdims=True) - x",
+    ],
+    "nothing is appended": [
+        "derived.py: prod: x.shape[0] % 2  ->  x.shape[0]",
+        "derived.py: prod: x.shape[0] % 2  ->  2",
+        "derived.py: cumprod: step < x.shape[axis]  ->  step <= x.shape[axis]",
+        "derived.py: prod: concatenate([pairs, x[2 * half:]]) if x.shape[0] % 2 else pairs"
+        "  ->  concatenate([pairs, x[2 * half:]])",
     ],
     "times 1, plus 0": [
         "functional.py: cross_entropy: -picked if weight is None else -picked * scale  ->  -picked * scale",
@@ -196,6 +213,8 @@ PROOFS: dict[str, list[str]] = {
             for change in ("meta or not self.keywords.keys() >= meta.keys()", "meta")
         ],
         "primitive.py: Fused.__call__: self.keywords.keys() >= meta.keys()  ->  self.keywords.keys() > meta.keys()",
+        "primitive.py: Fused.__call__: self.keywords.keys() >= meta.keys()"
+        "  ->  self.keywords.keys() != self.keywords.keys()",
     ],
     "f(*xs, **{}) is f(*xs)": [
         "primitive.py: Primitive.__call__: self.forward(*raw, **meta) if meta else self.forward(*raw)"
@@ -212,6 +231,7 @@ PROOFS: dict[str, list[str]] = {
         "  ->  out.base is memory or out.base is memory.base",
     ],
     "a sum over no axis, or over an axis of one element, changes nothing": [
+        "derived.py: einsum: if alone  ->  if True",
         "primitive.py: unbroadcast: if g.shape == shape  ->  if False",
         "primitive.py: unbroadcast: g.shape == shape  ->  g.shape != g.shape",
         "primitive.py: unbroadcast: n == 1 and g.shape[i + extra] != 1  ->  n == 1",
@@ -228,6 +248,7 @@ PROOFS: dict[str, list[str]] = {
     "a rule that is None is never pulled": [
         "primitive.py: Primitive.vjp: rule and _asking(rule, at)  ->  _asking(rule, at)",
     ],
+    "an empty axis has nothing to roll": ["derived.py: roll: 0  ->  1 (place 2)"],
     "no index is None": ["functional.py: check_indices: if ignore_index is not None  ->  if True"],
     "nothing is smoothed: the argument is only checked, and allowed": [
         "functional.py: check_cross_entropy: 0.0  ->  1.0",

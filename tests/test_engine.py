@@ -358,9 +358,13 @@ def changed(x):
 
 
 def test_a_changed_value_that_is_needed_raises():
-    message = "backward through (mul|exp|matmul): a value that it needs was changed"
+    message = "backward through (mul|exp|matmul|gelu): a value that it needs was changed"
     x = leaf([1, 2])
     y = (x * x).sum()
+    changed(x)
+    with pytest.raises(RuntimeError, match=message):
+        y.backward()
+    y = F.gelu(x).sum()
     changed(x)
     with pytest.raises(RuntimeError, match=message):
         y.backward()
@@ -407,6 +411,10 @@ def test_a_changed_value_that_is_not_needed_does_not_matter():
     z = x * w.detach()  # needs w alone
     changed(x)
     z.sum().backward()
+    y = F.linear(x, np.ones((3, 2)))  # a view, of memory that is not that of x
+    z = (y * y).sum()
+    changed(x)
+    assert tl.grad(z, y).tolist() == (2 * y).tolist()
     z = x / w.detach()  # needs its output for the gradient by w
     total = z.sum()
     changed(z)

@@ -295,6 +295,9 @@ CALLS = {  # (whether the kernel serves it, the arguments that need a gradient, 
         (False, [X], [], {"approximate": "none"}),
         (False, [HALF], []), (False, [NO_AXIS], []),
     ],
+    "dropped": [
+        (True, [X], [X > 0], {"p": 0.5}), (True, [X32], [X > 0], {"p": 1.0}), (False, [HALF], [X > 0], {"p": 0.5}),
+    ],
     "attention": [
         (True, [X, X, X], []), (True, [X32, X32, X32], []), (True, [X, X, X], [], {"is_causal": True}),
         (True, [X, X, X], [], {"mask": np.ones((2, 2), bool)}), (True, [X, X, X], [], {"mask": np.ones((2, 2))}),
