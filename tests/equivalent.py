@@ -176,6 +176,7 @@ PROOFS: dict[str, list[str]] = {
     "nothing is appended": [
         "derived.py: prod: x.shape[0] % 2  ->  x.shape[0]",
         "derived.py: prod: x.shape[0] % 2  ->  2",
+        "derived.py: prod: x.shape[0] % 2  ->  x.shape[0] // 2",
         "derived.py: cumprod: step < x.shape[axis]  ->  step <= x.shape[axis]",
         "derived.py: prod: concatenate([pairs, x[2 * half:]]) if x.shape[0] % 2 else pairs"
         "  ->  concatenate([pairs, x[2 * half:]])",

@@ -127,6 +127,8 @@ def test_more_defaults_of_losses_and_random_layers(layers):
         (lambda F: F.layer_norm(t(), t(np.ones(1))), ValueError, r"layer_norm: weight and bias must have shape \(3,\)"),
         (lambda F: F.layer_norm(t(), t(np.ones(3)), t(np.ones(1))), ValueError, "layer_norm: weight and bias"),
         (lambda F: F.rms_norm(t(), t(np.ones(1))), ValueError, "rms_norm: weight and bias"),
+        (lambda F: F.dropout(t(), 1.5), ValueError, "dropout: p must be a probability between 0 and 1, not 1.5"),
+        (lambda F: F.dropout(t(), -0.5, training=False), ValueError, "dropout: p must be .* not -0.5"),
         (lambda F: F.linear(t(), t(np.ones(3))), IndexError, "axis 1 is out of range for 1 dimensions"),
         (lambda F: F.linear_cross_entropy(t(), t(np.ones(3)), np.array([0, 1])), IndexError, "axis 1 is out of range"),
         (lambda F: F.linear_cross_entropy(t(), t(), np.array([0, 2])), IndexError, "index 2 .* 2 classes, 0 to 1"),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import tensorlite as tl
 from tensorlite import backend, functional, fused
-from tensorlite.kernels import cpu, onednn
+from tensorlite.kernels import cpu, cuda, onednn
 from tensorlite.kernels.cpu import blocks, scores
 
 few = settings(max_examples=max(5, settings().max_examples // 5))
@@ -125,6 +125,17 @@ def test_blocks_tiles_and_threads_change_no_number(strategy, split):
             np.testing.assert_array_equal(got.data, again.data)
 
     check()
+
+
+def test_a_mask_on_a_gpu_comes_from_the_generators_other_stream(monkeypatch):
+    asked = []
+    monkeypatch.setattr(cuda.launch, "on_gpu", lambda x: True)
+    monkeypatch.setattr(cuda.philox, "keep_mask", lambda *args: asked.append(args) or np.ones(args[2], bool))
+    for generator in (tl.Generator(3), None):
+        assert fused.keep_mask(tl.tensor(X), (2, 3), 0.5, generator).all()
+        state, *rest = asked.pop()
+        assert state is (generator or tl.default_generator).far(np)
+        assert rest == [0.5, (2, 3)]
 
 
 def test_gelu_at_0_is_no_reason_for_a_warning(recwarn):
