@@ -249,7 +249,10 @@ PROOFS: dict[str, list[str]] = {
     "a rule that is None is never pulled": [
         "primitive.py: Primitive.vjp: rule and _asking(rule, at)  ->  _asking(rule, at)",
     ],
-    "an empty axis has nothing to roll": ["derived.py: roll: 0  ->  1 (place 2)"],
+    "wherever an empty axis is cut, the parts are empty": [
+        "derived.py: roll: 0  ->  1 (place 2)",
+        "derived.py: split: 0  ->  1 (place 2)",
+    ],
     "no index is None": ["functional.py: check_indices: if ignore_index is not None  ->  if True"],
     "nothing is smoothed: the argument is only checked, and allowed": [
         "functional.py: check_cross_entropy: 0.0  ->  1.0",

@@ -163,6 +163,7 @@ def test_a_composition_at_its_edges():
     for cuts in (1, 2, 3):
         assert [part.shape for part in tl.split(tl.zeros((0, 2)), cuts)] == [(0, 2)] * cuts
     assert [part.shape for part in tl.split(tl.zeros(6), 3)] == [(2,)] * 3
+    assert tl.stack([tl.zeros(6)]).shape == (1, 6)
     assert tl.pad(tl.tensor(2.0), 1).item() == tl.pad(tl.tensor(2.0), []).item() == 2
 
 
