@@ -241,13 +241,20 @@ def einsum(equation: str, *xs):
             a, b = [k for k, c in enumerate(term) if c == repeated[0]][:2]
             args[i] = diagonal(args[i], 0, a, b)
             term = "".join(c for k, c in enumerate(term) if k not in (a, b)) + repeated[0]
+        # an axis of length 1 that broadcasts is done without: its label stands in another term
+        args[i], terms[i] = _sum_labels(
+            args[i], term, {c for c, n in zip(term, args[i].shape, strict=True) if n != sizes[c]}
+        )
+    for i, term in enumerate(terms):
         elsewhere = out + "".join(t for j, t in enumerate(terms) if j != i)
-        lengths = args[i].shape  # an axis of length 1 that broadcasts is done without: its label stands elsewhere
-        alone = tuple([k for k, c in enumerate(term) if c not in elsewhere or lengths[k] != sizes[c]])
-        if alone:
-            args[i] = sum(args[i], axis=alone)
-        terms[i] = "".join(c for k, c in enumerate(term) if k not in alone)
+        args[i], terms[i] = _sum_labels(args[i], term, set(term) - set(elsewhere))
     return _einsum(*args, terms=tuple(terms), into=out)
+
+
+def _sum_labels(x, term: str, labels: set[str]):
+    """`x` summed over the axes that `labels` name, and what is left of its term."""
+    axes = tuple([k for k, c in enumerate(term) if c in labels])
+    return (sum(x, axis=axes), "".join(c for c in term if c not in labels)) if axes else (x, term)
 
 
 def _parse_einsum(equation: str, xs) -> tuple[list[str], str, dict[str, int]]:

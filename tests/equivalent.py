@@ -253,6 +253,12 @@ PROOFS: dict[str, list[str]] = {
         "derived.py: roll: 0  ->  1 (place 2)",
         "derived.py: split: 0  ->  1 (place 2)",
     ],
+    "a term without ... has an axis a label, or is an error": [
+        "derived.py: _parse_einsum: x.ndim - len(t.replace('...', '')) if '...' in t else 0"
+        "  ->  x.ndim - len(t.replace('...', ''))",
+    ],
+    "there is always a term": ["derived.py: _parse_einsum: 0  ->  1 (place 2)"],
+    "... stands for no axis": ["derived.py: _parse_einsum: '...' if widest else ''  ->  '...'"],
     "no index is None": ["functional.py: check_indices: if ignore_index is not None  ->  if True"],
     "nothing is smoothed: the argument is only checked, and allowed": [
         "functional.py: check_cross_entropy: 0.0  ->  1.0",

@@ -184,7 +184,11 @@ def equations(draw):
     result = []
     for term, rest in zip(terms, hidden, strict=True):
         before, dots, after = term.partition("...")
-        result.append((*[sizes[c] for c in before], *(rest if dots else ()), *[sizes[c] for c in after]))
+        thin = [
+            c for c in sorted(set(term) - {"."}) if term.count(c) == 1 and draw(st.integers(0, 5)) == 5
+        ]  # it broadcasts
+        before, after = ([1 if c in thin else sizes[c] for c in part] for part in (before, after))
+        result.append((*before, *(rest if dots else ()), *after))
     return tuple(result), {"equation": equation}
 
 

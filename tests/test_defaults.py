@@ -167,6 +167,14 @@ def test_a_composition_at_its_edges():
     assert tl.pad(tl.tensor(2.0), 1).item() == tl.pad(tl.tensor(2.0), []).item() == 2
 
 
+def test_einsum_broadcasts_an_axis_of_length_1_wherever_it_stands():
+    x, y, ones = t(X[:, :2]), t(X[:1, 1:]), np.ones((2, 2))
+    for equation, args in (("ij,jk->ik", (x, y)), ("jk,ij->ik", (y, x))):
+        by_x, by_y = tl.grad(tl.einsum(equation, *args).sum(), [x, y])
+        same(by_x, ones @ np.broadcast_to(y.data, (2, 2)).T)
+        same(by_y, (x.data.T @ ones).sum(axis=0, keepdims=True))
+
+
 # ----- methods ----------------------------------------------------------------------------------------------------
 
 ARGUMENTS = {  # of methods that take some, in their order: the method's arguments, the function's keywords
