@@ -141,7 +141,8 @@ class Judge:
         if new := [nodeid for nodeid in self.items if nodeid not in same]:
             ((_, record, _),) = self.forked([None], lambda _: self.record(new), 1)
             if isinstance(record, str):
-                pytest.exit(f"the suite fails on the library as it is ({record}): a mutant proves nothing then", 2)
+                print(f"the suite fails on the library as it is ({record}): a mutant proves nothing then", flush=True)
+                pytest.exit("nothing to judge by", 2)
             seconds |= record[0]
             callers = {
                 unit: [*same.intersection(callers.get(unit, [])), *record[1].get(unit, [])]
