@@ -167,7 +167,7 @@ class Settings:
     seed: int = 1337  # of weights, batches, dropout and samples: the same seed gives the same run, bit for bit
     device: str = "auto"  # cpu, cuda or cuda:1, the second GPU; auto: the GPU if one answers (resume asks anew)
     dtype: Literal["float32", "tf32", "bfloat16"] = "float32"  # of what is multiplied; coarser is faster
-    cuda_graph: bool = True  # on a GPU, record what a step computes once and replay it: small models train faster
+    cuda_graph: bool = True  # on a GPU a step is recorded once and then replayed, which is faster; or else it is not
     checkpoint_blocks: bool = False  # compute blocks again in the backward pass: less memory, a third more work
     threads: int | None = None  # for large ops; default: all cores, or 1 where other programs keep them busy
     out: Path | None = None  # the run's directory; default: below runs/, named after what is learnt from

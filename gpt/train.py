@@ -145,9 +145,9 @@ class Unseen:
 
     def look(self, evaluate: bool = False) -> None:
         """Their lines for metrics.jsonl, that of the last one with the figures of an evaluation."""
-        found = [(step, lr, *result.tolist()) for step, lr, result in self.steps]
+        found = [(step, lr, result.tolist()) for step, lr, result in self.steps]
         seconds = (time.monotonic() - self.began) / max(1, len(found))
-        lines = [self.line(*each, seconds) for each in found]
+        lines = [self.line(step, lr, loss, norm, seconds) for step, lr, (loss, norm) in found]
         if evaluate:
             lines[-1] |= watch(self.s, self.show, lines[-1]["lr"])
         for line in lines:

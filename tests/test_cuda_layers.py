@@ -330,3 +330,15 @@ def test_add(rng, dtype, shape):
         np.testing.assert_array_equal(x, exact)
     assert not layers.serves_add(x, y.astype(np.float64))
     assert not layers.serves_add(x, y[:1].reshape(-1)[:0])
+
+
+@DTYPES
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 8, 9])
+@pytest.mark.parametrize(("O", "C"), [(1, 1), (9, 40), (17, 1030), (8, 7)])
+@pytest.mark.parametrize("with_bias", [True, False], ids=["bias", "no bias"])
+def test_linear_of_few_rows(rng, dtype, n, O, C, with_bias):
+    x, weight = rng.standard_normal((n, C)).astype(dtype), rng.standard_normal((O, C)).astype(dtype)
+    bias = rng.standard_normal(O).astype(dtype) if with_bias else None
+    y, _ = layers.linear(x, weight, bias)
+    exact = x.astype(np.float64) @ weight.astype(np.float64).T + (0 if bias is None else bias.astype(np.float64))
+    near(y, exact, 16 * np.sqrt(C) + 4)

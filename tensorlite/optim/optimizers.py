@@ -73,10 +73,11 @@ class Optimizer:
             flat.check()
         near = [flat for flat in self._flats if flat.cohorts is None]
         self._step_far([flat for flat in self._flats if flat.cohorts is not None], grad_scale)
-        if near and isinstance(grad_scale, Tensor):
-            grad_scale = grad_scale.item()
-            if not math.isfinite(grad_scale):
-                return
+        if not near:
+            return
+        scale = float(grad_scale.item() if isinstance(grad_scale, Tensor) else grad_scale)
+        if not math.isfinite(scale):
+            return
         for flat in near:
             for first, last in flat.runs():
                 step, begin, size = (
@@ -84,7 +85,7 @@ class Optimizer:
                     flat.offsets[first],
                     flat.offsets[last] - flat.offsets[first],
                 )
-                change = partial(self._update, flat, first, begin, step, float(grad_scale))
+                change = partial(self._update, flat, first, begin, step, scale)
                 change(slice(0, size)) if flat.device != "cpu" else in_parts(change, size, size)
                 flat.counted[first:last] = [step] * (last - first)
                 for p in flat.params[first:last]:

@@ -13,6 +13,7 @@ from runs import tiny, train, write_text
 
 import tensorlite as tl
 from gpt import checkpoint, classify, cli, doctor, instruct, labelled, plots, session
+from gpt import generate as generate_module
 from gpt.attention import KVCache, MultiHeadAttention
 from gpt.config import ClassifyConfig, GPTConfig, TrainConfig
 from gpt.evaluate import total_loss
@@ -65,7 +66,9 @@ def test_training_there_is_training_here(cpu, tmp_path):
     assert made_with["device"].startswith("NVIDIA")
 
 
-@pytest.mark.parametrize("changes", [{}, {"dropout": 0.2}, {"dtype": "bfloat16"}, {"checkpoint_blocks": True}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"dropout": 0.2}, {"dtype": "bfloat16"}, {"checkpoint_blocks": True}, {"grad_accumulation": 2}]
+)
 def test_the_same_run_again_has_the_same_bits(tmp_path, changes):
     first, again = (run_on(tmp_path, "cuda", name, **changes)[0] for name in ("first", "again"))
     assert losses(first) == losses(again)
@@ -108,6 +111,24 @@ def test_writing_there_is_writing_here(cpu):
         for options in ({}, {"temperature": 0.8, "top_k": 9, "seed": 3}):
             found = [generate(model, prompts, 25, use_cache=use_cache, **options) for model in (near, far)]
             assert found[0] == found[1]
+
+
+def test_a_recorded_token_step_is_used_for_the_weights_that_it_was_recorded_with(cpu):
+    (near, _), (far, _) = (checkpoint.load_model(cpu, device) for device in ("cpu", "cuda"))
+    (other, _) = checkpoint.load_model(cpu, "cpu")
+    for p in other.parameters():
+        p.data[...] = p.data[::-1].copy()
+    changes = [
+        lambda model: None,
+        lambda model: model.load_state_dict(other.state_dict()),  # in place: the record reads the new ones
+        lambda model: optim.AdamW(model.parameters()),  # moves them
+    ]
+    for change in changes:
+        for model in (near, far):
+            change(model)
+        for length in (9, 9, 7):
+            assert generate(far, [[1, 2, 3], [4]], length) == generate(near, [[1, 2, 3], [4]], length)
+        assert generate_module._spare[far].one_more.recorded
 
 
 def test_a_bfloat16_model_writes(cpu):

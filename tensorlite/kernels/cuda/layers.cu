@@ -349,3 +349,33 @@ __global__ void __launch_bounds__(256) add(const T* x, const T* y, T* out, long 
     for (int k = 0; k < W; k++) a[k] += b[k];
     store_part<W>(out, i, n, a);
 }
+
+// ----- linear of few rows -----------------------------------------------------------------------------------------
+
+// y (n, O) = x (n, C) w^T + bias, w (O, C), for n up to M rows: as long as reading w takes. A warp has a row of w.
+template <typename T, int W, int M>
+__global__ void __launch_bounds__(256) few_rows(
+    const T* x, const T* w, const T* bias, T* y, long long n, long long O, long long C) {
+    long long o = blockIdx.x * 8ll + threadIdx.x / 32;
+    if (o >= O) return;
+    float sums[M] = {};
+    const T* row = w + o * C;
+#pragma unroll 4
+    for (long long c = threadIdx.x % 32 * W; c < C; c += 32 * W) {
+        float ws[W];
+        load<W>(row + c, ws);
+#pragma unroll
+        for (int m = 0; m < M; m++) {
+            if (m >= n) break;
+            float xs[W];
+            load<W>(x + m * C + c, xs);
+#pragma unroll
+            for (int k = 0; k < W; k++) sums[m] += ws[k] * xs[k];
+        }
+    }
+#pragma unroll
+    for (int m = 0; m < M; m++) {
+        float sum = warp_sum(sums[m]);
+        if (m < n && threadIdx.x % 32 == 0) y[m * O + o] = from_float<T>(sum + (bias ? to_float(bias[o]) : 0.0f));
+    }
+}

@@ -15,6 +15,7 @@ from ..precision import matmul_dtype
 from . import blas
 from .launch import ctype, launch, on_gpu
 
+FEW = (1, 2, 4, 8)  # rows for which a product is no more than reading the matrix: generation, token by token
 PER_THREAD = (24, 32)  # elements of a row of layer_norm: as many kinds of kernels; 24 is for rows of 768
 LONGEST = 256 * 32  # a longer row does not fit the registers of a team
 _WIDTHS = {"float": 4, "bf16": 8}  # elements in 16 bytes
@@ -26,6 +27,7 @@ INSTANTIATIONS = (  # of layers.cu: all that is launched
     *[f"{name}<{t}>" for name in ("layer_norm_any", "layer_norm_vjp_any") for t in _WIDTHS],
     *[f"{name}<{t}, {w}>" for name in ("gelu", "gelu_vjp", "add", "column_sums") for t, w in _TYPES],
     *[f"cast<{a}, {b}, {w}>" for a, b in (("float", "bf16"), ("bf16", "float")) for w in (1, 8)],
+    *[f"few_rows<{t}, {w}, {m}>" for t, w in _TYPES for m in FEW],
     "sum_groups",
 )
 
@@ -120,8 +122,19 @@ def linear(x, weight, bias=None):
     rows, matrix = as_rows(x), xp(x).ascontiguousarray(weight)
     if matmul_dtype() == "bfloat16" or weight.dtype != float32:
         rows, matrix, bias = (None if a is None else cast(a, bfloat16()) for a in (rows, matrix, bias))
-    y = blas.matmul(rows, matrix.T, bias=bias)
+    few = 0 < len(rows) <= FEW[-1] and matmul_dtype() != "tf32"
+    y = _few_rows(rows, matrix, bias) if few else blas.matmul(rows, matrix.T, bias=bias)
     return y.reshape((*x.shape[:-1], weight.shape[0])), {"rows": rows, "matrix": matrix}  # (N, O) -> (..., O)
+
+
+def _few_rows(rows: Array, matrix: Array, bias: Array | None) -> Array:
+    """rows (n, C) matrix^T + bias, matrix (O, C), for n up to 8: cublasLt would take several times as long."""
+    (n, C), O = rows.shape, len(matrix)
+    out, kind = xp(rows).empty((n, O), rows.dtype), ctype(rows)
+    bias = None if bias is None else xp(rows).ascontiguousarray(bias)
+    kernel = f"few_rows<{kind}, {width(kind, C, rows, matrix)}, {next(m for m in FEW if m >= n)}>"
+    launch("layers.cu", kernel, ceil_div(O, 8), 256, rows, matrix, bias, out, n, O, C)
+    return out
 
 
 def linear_vjp(g, needs, x, weight, rows, matrix):
