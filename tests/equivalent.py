@@ -63,13 +63,25 @@ PROOFS: dict[str, list[str]] = {
         "ops.py: _matmul_by_y: x.ndim > 2  ->  x.ndim == x.ndim",
         "ops.py: _matmul_by_y: 2  ->  1 (place 2)",
     ],
+    "an axis of length 1 in front broadcasts, and is summed away": [
+        "ops.py: _matmul_by_y: x if x.ndim > 1 else expand_dims(x, 0)  ->  expand_dims(x, 0)",
+        "ops.py: _matmul_by_y: x.ndim > 1  ->  x.ndim != x.ndim",
+        "ops.py: _matmul_by_y: 1  ->  2",
+    ],
+    "NumPy's reshape takes a list or a number as it is": [
+        "ops.py: reshape: shape if isinstance(shape, tuple) else tuple(shape) if isinstance(shape, list) else (shape,)"
+        "  ->  shape",
+    ],
+    "concatenate raises, whatever the axis": ["derived.py: stack: 0  ->  1 (place 2)"],
     "many small products added up are the one large product": [
+        "ops.py: _matmul_by_y: 2  ->  1",
         "ops.py: _matmul_by_y: if len(y_shape) == 2 and x.ndim > 2  ->  if False",
         "ops.py: _matmul_by_y: len(y_shape) == 2  ->  len(y_shape) != len(y_shape)",
         "ops.py: _matmul_by_y: x.ndim > 2  ->  x.ndim != x.ndim",
         "ops.py: _matmul_by_y: 2  ->  3 (place 2)",
     ],
     "only its dtype or shape is asked for": [
+        "ops.py: _matmul_by_y: g  ->  0 * g + 1 (place 3)",
         "primitive.py: Primitive.pull: g  ->  0 * g + 1 (place 3)",
         "primitive.py: Fused.pull: g  ->  0 * g + 1 (place 3)",
         *[f"primitive.py: unbroadcast: g  ->  0 * g + 1{place}" for place in ("", " (place 3)", " (place 4)")],
@@ -86,8 +98,8 @@ PROOFS: dict[str, list[str]] = {
         "kernels/cpu/losses.py: linear_cross_entropy: 1  ->  2 (place 2)",
         "kernels/cpu/losses.py: linear_cross_entropy_vjp: 1  ->  2",
         "kernels/cpu/layers.py: _norm_of_one: 1  ->  2",
-        "kernels/cpu/layers.py: dropped: 1  ->  2",
-        "kernels/cpu/layers.py: dropped: 1  ->  2 (place 3)",
+        "kernels/cpu/layers.py: dropped: 1  ->  2 (place 2)",
+        "kernels/cpu/layers.py: dropped: 1  ->  2 (place 4)",
         "kernels/cpu/scores.py: _of_one: 1  ->  2 (place 5)",
         "kernels/cpu/layers.py: gelu: 1  ->  2 (place 2)",
         "kernels/cpu/layers.py: gelu_vjp: 1  ->  2 (place 2)",

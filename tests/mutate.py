@@ -253,6 +253,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.mutate", description=__doc__.partition("\n")[0])
     parser.add_argument("--only", default="", help="only mutants whose file, op or change contains this")
     parser.add_argument("--tests", default="", help="only tests that match (pytest's -k): who survives is not yet free")
+    parser.add_argument("--proofs", action="store_true", help="only what is listed as equivalent: a kill refutes it")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="how many at once; 0: only the table")
     parser.add_argument("--budget", type=float, default=0, help="seconds of the processor for a mutant's tests; 0: all")
     parser.add_argument("--results", type=Path, default=ROOT / "tests" / "mutants.jsonl", help="verdicts, old and new")
@@ -272,7 +273,7 @@ def main() -> int:
         everything = [m for file in FILES for m in mutants(root, file) if options.only in m.key]
         verdicts = {(old["key"], old["hash"]): old for old in lines(options.results)}
         settled = {k for k, old in verdicts.items() if old["killer"]}
-        wanted = [m for m in everything if (m.key, m.hash) not in settled and m.key not in EQUIVALENT]
+        wanted = [m for m in everything if (m.key, m.hash) not in settled and options.proofs == (m.key in EQUIVALENT)]
         print(f"{len(everything)} mutants, {len(wanted)} to judge", flush=True)
 
         def said(mutant: Mutant, killer: str, seconds: float) -> None:

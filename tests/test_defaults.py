@@ -56,6 +56,8 @@ DEFAULTS = {
     "roll": (lambda: tl.roll(t(), 2), np.roll(X, 2)),
     "transpose": (lambda: tl.transpose(t()), X.T),
     "squeeze": (lambda: tl.squeeze(t(X[:1])), X[0]),
+    "reshape": (lambda: tl.reshape(t(), 6), X.ravel()),
+    "reshape, a list": (lambda: tl.reshape(t(), [3, 2]), X.reshape(3, 2)),
     "tril": (lambda: tl.tril(t()), np.tril(X)),
     "triu": (lambda: tl.triu(t()), np.triu(X)),
     "diagonal": (lambda: tl.diagonal(t()), np.diagonal(X)),
@@ -157,6 +159,13 @@ def test_what_a_composition_refuses():
     ]:
         with pytest.raises(ValueError, match=sentence):
             tl.einsum(equation, *[t(np.ones(shape)) for shape in shapes])
+
+
+@pytest.mark.parametrize("name", ["sum", "max", "min"])
+def test_the_axis_of_a_number_is_0(name):
+    x = t(np.array(2.0))
+    y = getattr(tl, name)(x, axis=0)
+    assert (y.item(), y.shape, tl.grad(y, x).item()) == (2, (), 1)
 
 
 def test_a_composition_at_its_edges():
