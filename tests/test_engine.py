@@ -531,6 +531,14 @@ def test_a_rule_of_the_wrong_shape_or_dtype_is_an_error(op, message):
     assert x.grad is None
 
 
+def test_a_rule_may_give_the_dtype_of_its_argument_or_leave_that_to_the_engine():
+    for rule in (lambda g: g, lambda g: g.astype(np.float64)):
+        narrow = primitive(lambda x: x.astype(np.float32)).vjp(rule)
+        x = leaf([1, 2])
+        narrow(x).sum().backward()
+        assert (x.grad.tolist(), x.grad.dtype) == ([1, 1], np.float64)
+
+
 def test_a_rule_asks_for_names_that_exist_and_each_argument_has_one():
     with pytest.raises(TypeError, match="asks for 'y'; it can have x, x_shape, out, axis"):
         primitive(lambda x, *, axis: x).vjp(lambda g, y: g)
