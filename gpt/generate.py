@@ -140,10 +140,10 @@ def next_logits(
         layer.lengths = starts
     width = max(map(len, rows))
     device = model.token_embedding.weight.device
-    idx = tl.tensor([row + [0] * (width - len(row)) for row in rows], device=device)  # (B, T)
     with _reading(model):
         if one_more is not None and cache is not None and max(starts) and cache[0].has_kernel:
-            return one_more(idx, tl.tensor(starts, device=device))
+            return one_more(tl.tensor([[row[0] for row in rows], starts], device=device))
+        idx = tl.tensor([row + [0] * (width - len(row)) for row in rows], device=device)  # (B, T)
         features = model.features(idx, cache)  # (B, T, C)
         if all(len(row) == width for row in rows):  # no index has to reach the device
             return model.logits(features[:, -1])
@@ -151,12 +151,12 @@ def next_logits(
         return model.logits(last)
 
 
-def next_to_each(model: GPT, cache: list[KVCache], idx: Tensor, places: Tensor) -> Tensor:
-    """The scores (B, V) after one token of each text, idx (B, 1), that stands at `places` (B)."""
+def next_to_each(model: GPT, cache: list[KVCache], tokens: Tensor) -> Tensor:
+    """The scores (B, V) after one token of each text: tokens (2, B) are their ids, and the places where they stand."""
     for layer in cache:
-        layer.places = places
+        layer.places = tokens[1]
     try:
-        return model.logits(model.features(idx, cache)[:, -1])  # (B, 1, C) -> (B, C)
+        return model.logits(model.features(tokens[0].reshape(-1, 1), cache)[:, -1])  # (B, 1, C) -> (B, C)
     finally:
         for layer in cache:
             layer.places = None

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from heapq import heappop, heappush
 from typing import Any
 
-from .backend import Array, accumulate, is_array, xp
+from .backend import Array, add, is_array, xp
 
 recording = contextvars.ContextVar("recording", default=True)
 _creation_order = itertools.count()
@@ -65,7 +65,7 @@ class Variable:
             if leaf.grad is None:
                 leaf.grad = _own(piece, owned)
             else:
-                leaf.grad.data = accumulate(leaf.grad.data, piece)
+                leaf.grad.data = add(leaf.grad.data, piece, out=leaf.grad.data)
                 leaf.grad._version[0] += 1
 
 
@@ -170,12 +170,12 @@ def _walk(output: Variable, g, targets: set | None, keep: bool, record: bool) ->
                 elif not record and _fresh(piece, g, node.saved, pieces):
                     owned.add(parent)
             elif parent in owned:
-                grads[parent] = accumulate(grads[parent], piece)
+                grads[parent] = add(grads[parent], piece, out=grads[parent])
             elif not record and _fresh(piece, g, node.saved, pieces):
-                grads[parent] = accumulate(piece, grads[parent])
+                grads[parent] = add(piece, grads[parent], out=piece)
                 owned.add(parent)
             else:
-                grads[parent] = grads[parent] + piece
+                grads[parent] = grads[parent] + piece if record else add(grads[parent], piece)
                 if not record:
                     owned.add(parent)
         if not keep:

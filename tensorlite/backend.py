@@ -55,14 +55,19 @@ def is_array(x: object) -> bool:
     return hasattr(x, "dtype") and hasattr(x, "shape") and not isinstance(x, np.generic)
 
 
-ADDERS: dict[str, Callable[[Array, Array], bool]] = {}  # of a library: x += y by a kernel of ours, where it serves
+ADDERS: dict[str, Callable[..., Array | None]] = {}  # of a library: x + y by a kernel of ours, None where none serves
 
 
-def accumulate(x: Array, y: Array) -> Array:
-    """x += y, and x."""
-    if type(x) is np.ndarray or (adder := ADDERS.get(xp(x).__name__)) is None or not adder(x, y):
-        x += y
-    return x
+def add(x: Array, y: Array, out: Array | None = None) -> Array:
+    """x + y; `out` may be x, which is then added to in place."""
+    if type(x) is not np.ndarray and (adder := ADDERS.get(xp(x).__name__)) is not None:
+        result = adder(x, y, out)
+        if result is not None:
+            return result
+    if out is None:
+        return x + y
+    out += y
+    return out
 
 
 # ----- devices ----------------------------------------------------------------------------------------------------

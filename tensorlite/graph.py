@@ -17,7 +17,6 @@ from .autograd import setting
 from .backend import library_of
 from .tensor import Tensor
 
-WARMUP = 2  # plain calls before the recording: kernels are compiled, plans are made, the pool takes its memory
 capturing = contextvars.ContextVar("capturing", default=False)  # whether a recording is going on: nothing runs in it
 
 
@@ -50,7 +49,10 @@ class Graph:
         if found != self._key:
             self._start(found)
         cupy = library_of(inputs[0].device)
-        if self._calls < WARMUP:
+        self._calls += 1
+        if self._calls == 1:  # kernels are compiled; it may be the only call with these shapes
+            return self.function(*inputs)
+        if self._calls == 2:
             return self._warm_up(cupy, inputs)
         if self._graph is None:
             self._record(cupy, inputs)
@@ -63,10 +65,8 @@ class Graph:
         return Tensor(self._result.data.copy())
 
     def _warm_up(self, cupy: Any, inputs: Sequence[Tensor]) -> Tensor:
-        """A plain call, with its memory from the pool."""
-        if self._pool is None:
-            self._pool, self._stream = cupy.cuda.MemoryPool(), cupy.cuda.Stream()
-        self._calls += 1
+        """A plain call on a stream of its own, with its memory from the pool, which so has what the recording needs."""
+        self._pool, self._stream = cupy.cuda.MemoryPool(), cupy.cuda.Stream()
         with cupy.cuda.using_allocator(self._pool.malloc), self._stream:
             result = self.function(*inputs)
         return Tensor(result.data.copy())

@@ -7,7 +7,7 @@
 
 #include "common.cuh"
 
-constexpr int THREADS = 512, PLACES = 4096;  // as decode.py has them; of a text at most, for they lie in shared memory
+constexpr int THREADS = 1024, PLACES = 4096;  // as decode.py has them; of a text at most, for they lie in shared memory
 
 // Reads q, k, v: (B, H, D), heads side by side, texts `stride` elements apart; writes one place of keys and values
 // (B, H, P, D), and out (B, H, D). D is a multiple of n, and at most THREADS.

@@ -9,7 +9,7 @@ from .launch import ctype, launch, on_gpu
 from .layers import address
 
 PLACES = 4096  # of a text at most, as in decode.cu
-WIDEST = 512  # channels of a head
+THREADS = 1024  # of a block, as in decode.cu: the most channels of a head
 _WIDTHS = {"float": 4, "bf16": 8}
 INSTANTIATIONS = tuple(f"attend<{t}, {n}>" for t, widest in _WIDTHS.items() for n in (1, widest))
 
@@ -17,7 +17,7 @@ INSTANTIATIONS = tuple(f"attend<{t}, {n}>" for t, widest in _WIDTHS.items() for 
 def serves(q: Array, keys: Array) -> bool:
     """Whether `attend` can be used for queries (B, H, 1, D) over keys (B, H, P, D)."""
     usual = on_gpu(q) and q.dtype.name in ("float32", "bfloat16") and q.dtype == keys.dtype and keys.flags.c_contiguous
-    return usual and q.shape[2] == 1 and keys.shape[2] <= PLACES and keys.shape[3] <= WIDEST
+    return usual and q.shape[2] == 1 and keys.shape[2] <= PLACES and keys.shape[3] <= THREADS
 
 
 def attend(q: Array, k: Array, v: Array, keys: Array, values: Array, places: Array, scale: float) -> Array:
@@ -35,5 +35,5 @@ def attend(q: Array, k: Array, v: Array, keys: Array, values: Array, places: Arr
     n = _WIDTHS[kind] if D % _WIDTHS[kind] == 0 and address(keys) % 16 == 0 else 1
     stride = parts[0].strides[0] // q.itemsize if B > 1 else H * D
     args = *parts, keys, values, places, out, H, P, D, stride, float(scale)
-    launch("decode.cu", f"attend<{kind}, {n}>", B * H, 512, *args)
+    launch("decode.cu", f"attend<{kind}, {n}>", B * H, THREADS, *args)
     return out

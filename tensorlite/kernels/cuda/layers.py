@@ -215,12 +215,13 @@ def add_vjp(g, needs):
     return g, g
 
 
-def add_to(x: Array, y: Array) -> bool:
-    """x += y, and whether it could be done here."""
+def add_if_served(x: Array, y: Array, out: Array | None = None) -> Array | None:
+    """x + y, into `out`, which may be x; None where that is left to the library."""
     if not serves_add(x, y):
-        return False
-    _elementwise("add", x, y, x)
-    return True
+        return None
+    out = xp(x).empty(x.shape, x.dtype) if out is None else out
+    _elementwise("add", x, y, out)
+    return out
 
 
-ADDERS["cupy"] = add_to
+ADDERS["cupy"] = add_if_served
