@@ -211,18 +211,15 @@ class Decode(Contestant):
     A subclass says how the prompts are `read`, which gives scores (B, V), and what a `step` is: tokens (B,) -> scores.
     """
 
+    read: Callable[..., torch.Tensor]
+    step: Callable[..., torch.Tensor]
+
     def __init__(self, job: Job):
         super().__init__(job)
         self.length = self.model.context_length
         self.prompts = self.tokens[: job.batch, : self.length // 4]
         self.new = self.length // 8
         self.dtype = torch.bfloat16 if job.dtype == "bfloat16" else torch.float32
-
-    def read(self) -> torch.Tensor:
-        raise NotImplementedError
-
-    def step(self, tokens: torch.Tensor) -> torch.Tensor:
-        raise NotImplementedError
 
     def next(self, tokens: torch.Tensor) -> torch.Tensor:
         """(B,) -> (B,): the most probable ones."""
