@@ -3,7 +3,6 @@
 _BIAS = "np.where(np.arange(S)[None, :] <= np.arange(S - T, S)[:, None], 0, -np.inf)"
 _SMOOTH = "targets * (1 - label_smoothing) + label_smoothing / C"
 _KEEP = "keep_mask(q, (*q.shape[:-1], k.shape[-2]), dropout_p, generator)"
-_SUMMED = "(sum(x, axis=axes), ''.join((c for c in term if c not in labels)))"
 PROOFS: dict[str, list[str]] = {
     "a value that `where` throws away": [
         "ops.py: _root: 1  ->  2",
@@ -243,7 +242,6 @@ PROOFS: dict[str, list[str]] = {
         "  ->  out.base is memory or out.base is memory.base",
     ],
     "a sum over no axis, or over an axis of one element, changes nothing": [
-        f"derived.py: _sum_labels: {_SUMMED} if axes else (x, term)  ->  {_SUMMED}",
         "primitive.py: unbroadcast: if g.shape == shape  ->  if False",
         "primitive.py: unbroadcast: g.shape == shape  ->  g.shape != g.shape",
         "primitive.py: unbroadcast: n == 1 and g.shape[i + extra] != 1  ->  n == 1",

@@ -6,7 +6,7 @@ One idea: a test is worth what it catches. mutants.py says what is changed; each
 own, forked when the tests are collected, and the first failing test kills it. The tests run in their ci profile, which
 draws the same examples each time. One that never calls the changed function cannot notice and is not run; who calls
 what is seen in a first run of the suite with fewer examples. What survives is a hole in the properties, unless it
-computes the same function: those are listed in equivalent.py with the proof.
+computes the same function: those are listed in equivalent.py with the proof, which --proofs tries to refute.
 
 Every verdict is appended to --results at once. A later run takes from there what is settled and unchanged since.
 """
