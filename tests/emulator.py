@@ -126,13 +126,26 @@ class _Copies:
                 ctypes.memmove(low, memory.ctypes.data + start, size)
 
 
-@functools.cache
 def _compiled(file: str, kernel: str):
-    """The kernel as a function of this process; its library is kept beside other temporary files."""
+    """The kernel as a function of this process."""
+    kernels = (kernel,) if Path(file).is_absolute() else instantiations(file)
+    return functools.partial(_library(file, kernels), kernels.index(kernel))
+
+
+@functools.cache
+def _library(file: str, kernels: tuple[str, ...]):
+    """All kernels of a file as one function, which says of each its number; kept beside other temporary files."""
+    cases = "\n".join(
+        f"case {i}: return emulation::launch(&{kernel}, dim3{{grid[0], grid[1], grid[2]}}, threads, given, count);"
+        for i, kernel in enumerate(kernels)
+    )
     code = f"""#include "{HEADER}"
 #include "{launch.FOLDER / file}"
-extern "C" const char* run(const unsigned* grid, int threads, const emulation::Argument* given, int count) {{
-    return emulation::launch(&{kernel}, dim3{{grid[0], grid[1], grid[2]}}, threads, given, count);
+extern "C" const char* run(int which, const unsigned* grid, int threads, const emulation::Argument* given, int count) {{
+    switch (which) {{
+{cases}
+    }}
+    return "no such kernel";
 }}
 """
     command = ["g++", "-O1", "-std=c++17", "-shared", "-fPIC", "-w", "-fno-strict-aliasing", "-U_FORTIFY_SOURCE"]
@@ -146,7 +159,7 @@ extern "C" const char* run(const unsigned* grid, int threads, const emulation::A
             source.write_text(code)
             done = subprocess.run([*command, source, "-o", built], capture_output=True, text=True)
             if done.returncode:
-                raise RuntimeError(f"{file}: {kernel} does not compile for the CPU:\n{done.stderr[:4000]}")
+                raise RuntimeError(f"{file}: {kernels[0]} does not compile for the CPU:\n{done.stderr[:4000]}")
             built.replace(library)
     function = ctypes.CDLL(str(library)).run
     function.restype = ctypes.c_char_p
