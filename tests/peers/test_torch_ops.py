@@ -169,6 +169,7 @@ PEERS = {name: getattr(torch, name) for name in SAME.split()} | {
     "cross_entropy": cross_entropy,
     "cross_entropy, probabilities": cross_entropy,
     "linear_cross_entropy": lambda x, weight, **meta: cross_entropy(x @ weight.T, **meta),
+    "linear_cross_entropy, probabilities": lambda x, weight, p, **meta: cross_entropy(x @ weight.T, p, **meta),
     "mse_loss": lambda x, y, reduction: nn.mse_loss(x, y, reduction=reduction),
 }  # fmt: skip
 # Dropout draws from torch's own generator: test_torch_random.py. A root's derivative at 0 is ours, as in std and norm.

@@ -37,7 +37,7 @@ def give_gradients(ours, theirs, rng, missing=None):
 
 @pytest.mark.parametrize(("kind", "peer", "options"), KINDS, ids=[f"{k[0].__name__}{i}" for i, k in enumerate(KINDS)])
 def test_updates_stay_within_rounding_of_torchs(kind, peer, options, monkeypatch):
-    monkeypatch.setattr(optim, "BLOCK", 1000)  # several, across the borders of parameters
+    monkeypatch.setattr(optim.flat, "BLOCK", 1000)  # several, across the borders of parameters
     ours, theirs = pair(SHAPES)
     optimizer, reference = kind(ours, **options), peer(theirs, **options)
     rng = np.random.default_rng(1)
