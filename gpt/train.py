@@ -72,7 +72,7 @@ def train(config: Settings, console: Console | None = None, task: type[Task] = P
             step = Step(s.task, s.model, s.optimizer, config)
             unseen = Unseen(s, show, every=1 if device == "cpu" else LOOK_EVERY)
             while s.step < s.task.steps and not signals:
-                unseen.append(*update(s, step))
+                unseen.make(step)
                 evaluate = s.step % config.eval_every == 0 or s.step == s.task.steps
                 sample = config.sample_every and s.step % config.sample_every == 0 and s.step < s.task.steps
                 checkpoint_due = s.step % config.checkpoint_every == 0
@@ -134,13 +134,17 @@ class Unseen:
     def __init__(self, s: Session, show: Progress, every: int):
         self.s, self.show, self.every = s, show, every
         self.steps: list[tuple[int, float, Tensor]] = []  # step, learning rate, loss and norm
-        self.began = time.monotonic()
+        self.began = 0.0  # when the first of them did: what happens between looks and steps is not training
 
     @property
     def full(self) -> bool:
         return len(self.steps) >= self.every
 
-    def append(self, lr: float, result: Tensor) -> None:
+    def make(self, step: Step) -> None:
+        """One more."""
+        if not self.steps:
+            self.began = time.monotonic()
+        lr, result = update(self.s, step)
         self.steps.append((self.s.step, lr, result))
 
     def look(self, evaluate: bool = False) -> None:
@@ -152,7 +156,7 @@ class Unseen:
             lines[-1] |= watch(self.s, self.show, lines[-1]["lr"])
         for line in lines:
             append_metrics(self.s, line)
-        self.steps, self.began = [], time.monotonic()
+        self.steps = []
 
     def line(self, step: int, lr: float, loss: float, norm: float, seconds: float) -> dict[str, Any]:
         """What came of a step; where it was skipped, that is said, and PATIENCE may end."""

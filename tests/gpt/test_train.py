@@ -15,6 +15,7 @@ from gpt import train as training
 from gpt.config import PRESETS, TrainConfig
 from gpt.model import GPT
 from gpt.pretraining import Pretraining, evaluate
+from gpt.progress import Progress
 from tensorlite import optim
 from tensorlite.data import TokenFile, write_tokens
 
@@ -157,6 +158,28 @@ def test_clipping_and_decay_as_asked(tmp_path, monkeypatch):
     s = session.begin(Pretraining, tiny(tmp_path, weight_decay=0.3), tmp_path / "run", lambda line: None)
     decays = {p.ndim: group["weight_decay"] for group in s.optimizer.groups for p in group["params"]}
     assert decays == {2: 0.3, 1: 0.0}
+
+
+def test_samples_and_checkpoints_are_not_counted_as_training(tmp_path, monkeypatch):
+    """They move a clock of their own, which a step does not."""
+    clock, steps = [0.0], []
+    real = {name: getattr(training, name) for name in ("append_sample", "save", "watch", "update")}
+    for name, seconds in (("append_sample", 100), ("save", 100), ("watch", 100), ("update", 1)):
+
+        def slow(*args, name=name, seconds=seconds, **kwargs):
+            clock[0] += seconds
+            return real[name](*args, **kwargs)
+
+        monkeypatch.setattr(training, name, slow)
+    monkeypatch.setattr(training.time, "monotonic", lambda: clock[0])
+    step_shown = Progress.step
+    monkeypatch.setattr(
+        Progress,
+        "step",
+        lambda self, step, loss, seconds: (steps.append(seconds), step_shown(self, step, loss, seconds)),
+    )
+    train(tiny(tmp_path, steps=6, eval_every=2, sample_every=2, checkpoint_every=3))
+    assert steps == [1] * 6
 
 
 # ----- what is not finite -----------------------------------------------------------------------------------------
