@@ -19,6 +19,7 @@ from rich.table import Table
 
 from tensorlite import backend
 from tensorlite.kernels import onednn
+from tensorlite.kernels.cpu import steps
 from tensorlite.kernels.cuda import scores
 
 from . import cache
@@ -58,6 +59,7 @@ def processor() -> list[tuple[str, str, str]]:
             "\n".join([*slower_kernels(), *backend.blas_environment()]),
         ),
         ("threads", *about_threads(threads, usable)),
+        ("compiled loops", "off" if steps.missing() else f"on, by numba {installed('numba')}", steps.missing()),
         ("bfloat16", "off" if why_not else "on request: gpt train --dtype bfloat16", why_not),
         ("allocator", allocator, "" if "keeps" in allocator else "training takes fresh memory in every step: slower"),
     ]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import tensorlite as tl
 from tensorlite import backend, functional, fused
 from tensorlite.kernels import cpu, cuda, onednn
-from tensorlite.kernels.cpu import blocks, scores
+from tensorlite.kernels.cpu import blocks, scores, steps
 
 few = settings(max_examples=max(5, settings().max_examples // 5))
 SIDE = st.integers(1, 5)
@@ -89,10 +89,16 @@ def results(layers, name, xs, meta, seed, needs=(True,) * 4):
     return [out, *[x.grad for x in tensors]]
 
 
-@pytest.fixture(params=[(1, 1), (1, 2), (40, 1), (40, 2), (40, 3), (1 << 17, 1)], ids=str)
+SPLITS = [(block, threads, "passes") for block, threads in ((1, 1), (1, 2), (40, 1), (40, 2), (40, 3), (1 << 17, 1))]
+
+
+@pytest.fixture(params=[*SPLITS, (1, 2, "loops"), (40, 2, "loops")], ids=str)
 def split(request, monkeypatch):
-    """So many elements a block, so many threads; all work is worth splitting."""
-    block, threads = request.param
+    """So many elements a block, so many threads, by NumPy or numba; all work is worth splitting."""
+    block, threads, by = request.param
+    if by == "loops" and steps.missing():
+        pytest.skip(steps.missing())
+    monkeypatch.setattr(steps, "LEAST", 0 if by == "loops" else math.inf)
     monkeypatch.setattr(blocks, "BLOCK", block)
     monkeypatch.setattr(cpu.losses, "CLASSES", max(1, block // 16))
     monkeypatch.setattr(scores, "SCORES", block)

@@ -44,6 +44,8 @@ class Player:
         self.who = job.who
         environment = {name: value for name, value in os.environ.items() if name not in setup.UNWANTED}
         environment |= {f"{library}_NUM_THREADS": str(job.threads) for library in ("OMP", "OPENBLAS", "MKL")}
+        if "numpy" in job.options:
+            environment["TENSORLITE_NUMBA"] = "0"
         self.errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115  # close() does
         self.process = subprocess.Popen(
             [sys.executable, "-m", f"{__package__}.worker", job.to_json()],

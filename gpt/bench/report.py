@@ -23,10 +23,11 @@ def machine(threads: int, device: str = "cpu") -> dict[str, Any]:
     found: dict[str, Any] = {"cpu": cpu_name(), "threads": threads, "python": platform.python_version()}
     if device == "cuda":
         return gpu.smi() | found | {name: which for name in GPU_PACKAGES if (which := installed(name)) != "missing"}
-    found |= {name: installed(name) for name in ("numpy", "tensorlite", "torch", "transformers", "onednn-cpu-gomp")}
+    found |= {name: installed(name) for name in CPU_PACKAGES}
     return found | {f"blas_{name}": value for name, value in backend.blas().items() if name != "threads"}
 
 
+CPU_PACKAGES = ("numpy", "numba", "tensorlite", "torch", "transformers", "onednn-cpu-gomp")
 GPU_PACKAGES = (
     "tensorlite", "cupy-cuda13x", "cupy-cuda12x", "nvmath-python", "nvidia-cudnn-frontend", "nvidia-cudnn-cu13",
     "nvidia-cublas", "torch", "triton", "transformers",

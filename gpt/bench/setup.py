@@ -44,7 +44,10 @@ GPU_PEERS = {  # configuration or task: the same; small models meet a training s
     "decode": ("transformers-bf16", "torch-bf16-graph"),
 }
 SMALL_OPS = ("x * y", "x + y", "tanh(x)", "sum(x)")  # on 4 float32
-OPTIONS = {"torch": {"fp32", "bf16", "compile", "malloc"}, "transformers": {"fp32", "bf16", "malloc"}}
+OPTIONS = {  # what a name may have behind the library's; tensorlite-numpy: without numba's loops
+    "torch": {"fp32", "bf16", "compile", "malloc"}, "transformers": {"fp32", "bf16", "malloc"},
+    "tensorlite": {"numpy", "bf16"},
+}  # fmt: skip
 GPU_OPTIONS = {"torch": {"fp32", "tf32", "bf16", "compile", "graph"}, "transformers": {"fp32", "bf16"}}
 
 

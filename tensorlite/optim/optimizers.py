@@ -7,6 +7,7 @@ from typing import Any
 
 from ..backend import Array, in_parts, scratch, to_device, xp
 from ..graph import capturing
+from ..kernels.cpu.steps import compiled
 from ..kernels.cuda import update
 from ..nn import misfit
 from ..tensor import Tensor
@@ -235,10 +236,15 @@ class Adam(Optimizer):
     def update(self, group, step, p, g, work, *, m, v):
         lr, (beta1, beta2), decay = group["lr"], group["betas"], group["weight_decay"]
         library, root = xp(p), math.sqrt(1 - beta2**step)
-        if decay and self.decoupled:
-            p *= 1 - lr * decay
-        elif decay:
+        eps, rate = group["eps"] * root, lr * root / (1 - beta1**step)
+        keep, decay = (1 - lr * decay, 0.0) if self.decoupled else (1.0, decay)
+        if loops := compiled(p, g, m, v):
+            loops.adam(p, g, m, v, beta1, beta2, keep, decay, eps, rate)
+            return
+        if decay:
             g += library.multiply(p, decay, out=work)
+        if keep != 1:
+            p *= keep
         m *= beta1
         m += library.multiply(g, 1 - beta1, out=work)
         v *= beta2
@@ -246,9 +252,9 @@ class Adam(Optimizer):
         g *= 1 - beta2
         v += g
         library.sqrt(v, out=work)
-        work += group["eps"] * root
+        work += eps
         library.divide(m, work, out=work)
-        work *= lr * root / (1 - beta1**step)
+        work *= rate
         p -= work
 
     def settings(self, group):

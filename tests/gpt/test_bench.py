@@ -86,7 +86,9 @@ def test_names():
     assert len(setup.contestants("train", "torch")) == 8
     assert setup.contestants("decode", "torch") == ["transformers-fp32", "transformers-bf16"]
     assert setup.contestants("train", "torch-bf16,torch-bf16,transformers-bf16") == ["torch-bf16"]
+    assert setup.contestants("train", "tensorlite-numpy") == ["tensorlite-numpy"]
     job = Job("train", "torch-bf16-compile", "char", 2, "")
+    assert replace(job, who="tensorlite-numpy").ours().who == "tensorlite"
     assert job.ours().who == "tensorlite-bf16"
     assert replace(job, who="torch-fp32").ours().who == "tensorlite"
     assert replace(job, task="decode", who="transformers-bf16").ours().who == "tensorlite"
@@ -97,6 +99,15 @@ def test_products_are_those_of_a_step():
     config, batch = setup.CONFIGS["gpt2"]
     matrices = 12 * 12 * config.n_embd**2 + config.vocab_size * config.n_embd
     assert setup.product_flops(config, batch) == 6 * matrices * batch * config.context_length
+
+
+@pytest.mark.parametrize(("who", "loops"), [("tensorlite", None), ("tensorlite-numpy", "0")])
+def test_what_is_numpys_alone_is_kept_from_numba(monkeypatch, who, loops):
+    monkeypatch.delenv("TENSORLITE_NUMBA", raising=False)
+    began = []
+    monkeypatch.setattr(duel.subprocess, "Popen", lambda command, env, **_: began.append(env))
+    duel.Player(Job("train", who, "tiny", 1, "")).errors.close()
+    assert began[0].get("TENSORLITE_NUMBA") == loops
 
 
 def test_a_contestant_that_cannot_begin_says_why(tmp_path):

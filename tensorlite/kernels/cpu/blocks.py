@@ -3,7 +3,6 @@
 Partial sums are added in the order of their blocks, so the same number of threads gives the same bits.
 """
 
-import functools
 import itertools
 import math
 from collections.abc import Callable
@@ -27,21 +26,6 @@ def serves(x, *others, **_) -> bool:
 
 def as_rows(x: np.ndarray) -> np.ndarray:
     return x.reshape((math.prod(x.shape[:-1]), x.shape[-1]))  # (..., C) -> (N, C)
-
-
-@functools.lru_cache(64)
-def _ones(n: int, dtype: np.dtype) -> np.ndarray:
-    return np.ones(n, dtype)
-
-
-def sum_rows(x: np.ndarray) -> np.ndarray:
-    """(N, C) -> (C)"""
-    return _ones(x.shape[0], x.dtype) @ x
-
-
-def sum_columns(x: np.ndarray) -> np.ndarray:
-    """(..., C) -> (..., 1)"""
-    return (x @ _ones(x.shape[-1], x.dtype))[..., None]
 
 
 def product(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
@@ -85,8 +69,8 @@ def products(*pairs: tuple[np.ndarray, np.ndarray]) -> list[np.ndarray]:
 
 
 def by_rows(function: Callable[[slice], object], x: np.ndarray, cost: float) -> list:
-    """function(rows) for blocks of the rows of x (N, C), over threads; the results in order. `cost`: ns an element."""
-    n, step = x.shape[0], max(1, BLOCK // max(1, x.shape[1]))
+    """function(part) for blocks of x (N) or of rows of x (N, C), over threads; results in order. cost: ns of each"""
+    n, step = x.shape[0], max(1, BLOCK // max(1, math.prod(x.shape[1:])))
 
     def blocks(part: slice) -> list:
         return [function(slice(i, min(i + step, part.stop))) for i in range(part.start, part.stop, step)]

@@ -1,13 +1,13 @@
 """linear, embedding, layer_norm, gelu and dropout: what is done to every position by itself."""
 
 import functools
-import math
 
 import numpy as np
 
-from ...backend import scratch
 from ...functional import check_indices, check_last_axis
-from .blocks import as_rows, by_rows, product, products, serves, sum_columns, sum_rows
+from .blocks import as_rows, by_rows, product, products, serves
+from .passes import sum_rows
+from .steps import steps
 
 # ----- linear -----------------------------------------------------------------------------------------------------
 
@@ -54,24 +54,14 @@ def embedding_vjp(g, needs, weight_shape, idx):
 
 def layer_norm(x, weight=None, bias=None, *, eps=1e-5):
     check_last_axis("layer_norm", x, weight, bias)
-    n, rows = x.shape[-1], as_rows(x)
+    rows = as_rows(x)
     if len(rows) == 1:
         return _norm_of_one(x, weight, bias, eps)
     out, (mean, rstd) = np.empty(rows.shape, x.dtype), np.empty((2, len(rows), 1), x.dtype)
+    of = steps(rows, weight, bias)
 
     def normalize(part: slice) -> None:
-        y, m, r = out[part], mean[part], rstd[part]
-        np.divide(sum_columns(rows[part]), n, out=m)
-        np.subtract(rows[part], m, out=y)
-        np.divide(np.vecdot(y, y)[:, None], n, out=r)  # of the centered values: no cancellation
-        r += eps
-        np.sqrt(r, out=r)
-        np.divide(1, r, out=r)
-        y *= r
-        if weight is not None:
-            y *= weight
-        if bias is not None:
-            y += bias
+        of.normalize(rows[part], weight, bias, eps, out[part], mean[part], rstd[part])
 
     by_rows(normalize, rows, cost=0.8)
     return out.reshape(x.shape), {"mean": mean, "rstd": rstd}  # (N, C) -> (..., C)
@@ -93,25 +83,15 @@ def _norm_of_one(x, weight, bias, eps):
 
 
 def layer_norm_vjp(g, needs, x, weight, mean, rstd):
-    """With z = (x - mean) rstd, h = g weight: dx = rstd (h - mean(h) - z mean(h z)), dweight = sum g z."""
-    n, rows, g = x.shape[-1], as_rows(x), as_rows(g)
+    rows, g = as_rows(x), as_rows(g)
     dx = np.empty(rows.shape, x.dtype) if needs[0] else None
+    of = steps(rows, g, weight)
 
-    def backward(part: slice) -> tuple:
-        g_part = g[part]
-        z, work = (scratch(slot, g_part.shape, g.dtype) for slot in (0, 1))
-        np.subtract(rows[part], mean[part], out=z)
-        z *= rstd[part]
-        dweight = sum_rows(np.multiply(g_part, z, out=work)) if needs[1] else None
-        dbias = sum_rows(g_part) if needs[2] else None
-        if dx is not None:
-            h = dx[part]
-            np.multiply(g_part, 1 if weight is None else weight, out=h)
-            z *= np.vecdot(h, z)[:, None] / n
-            h -= sum_columns(h) / n
-            h -= z
-            h *= rstd[part]
-        return dweight, dbias
+    def backward(part: slice) -> list:
+        into = None if dx is None else dx[part]
+        sums = [np.empty(x.shape[-1], x.dtype) if need else None for need in needs[1:3]]
+        of.normalize_vjp(g[part], rows[part], weight, mean[part], rstd[part], into, *sums)
+        return sums
 
     sums = by_rows(backward, rows, cost=1.5)
     dweight, dbias = (total([each[i] for each in sums], g) if needs[i + 1] else None for i in (0, 1))
@@ -125,55 +105,24 @@ def total(parts: list[np.ndarray], like: np.ndarray) -> np.ndarray:
 
 # ----- gelu -------------------------------------------------------------------------------------------------------
 
-_A, _C = math.sqrt(2 / math.pi), 0.044715
-
 
 def serves_gelu(x, *, approximate="tanh") -> bool:
     return serves(x) and approximate == "tanh"
 
 
 def gelu(x, *, approximate="tanh"):
-    """x s, with s = (1 + tanh(a x (1 + c x^2))) / 2."""
-    flat = x.reshape((-1, 1))  # (..., C) -> (N, 1)
-    out = np.empty(flat.shape, x.dtype)
-
-    def forward(part: slice) -> None:
-        xs, s = flat[part], out[part]
-        np.multiply(xs, xs, out=s)
-        s *= _A * _C
-        s += _A
-        s *= xs
-        np.tanh(s, out=s)
-        s += 1
-        s *= 0.5
-        s *= xs
-
-    by_rows(forward, flat, cost=1.0)
-    return out.reshape(x.shape)  # (N, 1) -> (..., C)
+    flat = x.reshape(-1)  # (..., C) -> (N)
+    out, of = np.empty(flat.shape, x.dtype), steps(flat)
+    by_rows(lambda part: of.gelu(flat[part], out[part]), flat, cost=1.0)
+    return out.reshape(x.shape)  # (N) -> (..., C)
 
 
 def gelu_vjp(g, needs, x, out):
-    """g (s + k - k s), with s = out / x and k = 2 a out (1 + 3 c x^2): the layer that follows keeps `out` anyway."""
-    shape = x.shape
-    g, x, out = (array.reshape((-1, 1)) for array in (g, x, out))  # (..., C) -> (N, 1)
-    dx = np.empty(x.shape, x.dtype)
-
-    def backward(part: slice) -> None:
-        xs, y, k = x[part], out[part], dx[part]
-        s = scratch(0, xs.shape, x.dtype)
-        with np.errstate(invalid="ignore"):  # 0 / 0, whose place the next line fills
-            np.divide(y, xs, out=s)
-        np.copyto(s, 0.5, where=xs == 0)
-        np.multiply(xs, xs, out=k)
-        k *= 6 * _A * _C
-        k += 2 * _A
-        k *= y
-        k *= np.subtract(1, s, out=scratch(1, xs.shape, x.dtype))
-        k += s
-        k *= g[part]
-
-    by_rows(backward, x, cost=1.0)
-    return (dx.reshape(shape),)  # (N, 1) -> (..., C)
+    """From x and from `out`, which the layer that follows keeps anyway."""
+    flat, y, g = (array.reshape(-1) for array in (x, out, g))  # (..., C) -> (N)
+    dx, of = np.empty(flat.shape, x.dtype), steps(flat, y, g)
+    by_rows(lambda part: of.gelu_vjp(g[part], flat[part], y[part], dx[part]), flat, cost=1.0)
+    return (dx.reshape(x.shape),)  # (N) -> (..., C)
 
 
 # ----- dropout ----------------------------------------------------------------------------------------------------

@@ -8,7 +8,9 @@ from ...backend import in_parts, scratch
 from ...functional import check_cross_entropy
 from .. import onednn
 from . import blocks
-from .blocks import as_rows, serves, sum_columns
+from .blocks import as_rows, serves
+from .passes import sum_columns
+from .steps import steps
 
 CLASSES = 64  # at least so many at once in linear_cross_entropy: narrower products waste BLAS
 
@@ -85,10 +87,7 @@ def linear_cross_entropy(x, weight, targets, *, ignore_index=-100, reduction="me
             matmul(features, operand(weight[part]).T, out=e)
             mine = np.flatnonzero((targets >= part.start) & (targets < part.stop))
             picked[mine] = e[mine, targets[mine] - part.start]
-            e.max(axis=1, keepdims=True, out=top)
-            e -= np.where(top == -np.inf, 0, top)
-            np.exp(e, out=e)
-            total[...] = sum_columns(e)
+            steps(e).exponentials(e, top, total)
 
     in_parts(forward, len(parts), N * V * (2 + x.shape[-1] / 100))
     top = tops.max(axis=0)

@@ -1,6 +1,5 @@
 """Attention, tile by tile: the scores of some positions of some heads at a time, and none that nobody may see."""
 
-import functools
 import itertools
 import math
 from collections.abc import Callable
@@ -10,17 +9,12 @@ import numpy as np
 
 from ...backend import in_parts, scratch
 from ...primitive import unbroadcast
-from .blocks import sum_columns
+from .passes import sum_columns
+from .steps import steps
 
 SCORES = 1 << 18  # of a tile, about: they stay in a core's cache
 PIECES = 2  # at least, where there are as many texts and heads: work for that many threads
 POSITIONS = 64  # of a tile of causal attention: fewer save more scores that nobody may see, and waste more of BLAS
-
-
-@functools.lru_cache(16)
-def _causal_bias(T: int, S: int, dtype: np.dtype) -> np.ndarray:
-    """(T, S): 0 where position t of the last T of S may see position s, otherwise -inf."""
-    return np.where(np.arange(S)[None, :] <= np.arange(S - T, S)[:, None], 0, -np.inf).astype(dtype)
 
 
 class _Tile(NamedTuple):
@@ -98,21 +92,11 @@ def attention(q, k, v, keep=None, mask=None, *, is_causal=False, dropout_p=0.0, 
         asked = q[tile.queries]
         asked = np.multiply(asked, scale, out=scratch(0, asked.shape, q.dtype))  # (b, h, t, D)
         np.matmul(asked, k[tile.keys].swapaxes(-1, -2), out=w)
-        if is_causal:
-            t, s = tile.shape[2:]
-            by_all = max(0, s - t)  # so many keys are seen by every position of the tile
-            w[..., by_all:] += _causal_bias(t, s, w.dtype)[:, by_all:]
         if mask is not None:
             allowed = mask[tile.queries][..., : tile.shape[3]]
             np.copyto(w, -np.inf, where=~allowed) if mask.dtype == bool else np.add(w, allowed, out=w)
-        top = w.max(axis=-1, keepdims=True, initial=-np.inf)
-        if not np.isfinite(top).all():
-            top[top == -np.inf] = 0  # a row that may attend to nothing
-        w -= top
-        np.exp(w, out=w)
-        sums = sum_columns(w)
-        sums[sums == 0] = 1
-        w /= sums
+        t, s = tile.shape[2:]
+        steps(w).softmax(s - t + 1 if is_causal else s, w)
         np.matmul(_dropped(w, keep, tile, dropout_p), v[tile.keys], out=into[tile.queries])
 
     _over(pieces, forward, q.shape[-1])
@@ -161,8 +145,7 @@ def attention_vjp(g, needs, q, k, v, keep, mask_shape, is_causal, dropout_p, sca
             return
         ds = np.matmul(incoming, v[tile.keys].swapaxes(-1, -2), out=scratch(0, tile.shape, w.dtype))
         ds = _dropped(ds, keep, tile, dropout_p)
-        ds -= np.vecdot(ds, w)[..., None]
-        ds *= w
+        steps(w, ds).softmax_vjp(w, ds)
         if into_mask is not None:
             into_mask[tile.queries][..., : tile.shape[3]] = ds
         if into_q is not None:
