@@ -1,7 +1,8 @@
 """Fixtures and Hypothesis profiles for all tests.
 
 HYPOTHESIS_PROFILE chooses `dev` (default: quick), `ci` (the same examples on every run) or `nightly` (long,
-random, failures remembered).
+random, failures remembered). A nightly run takes hours: with PASSED=FILE it writes down there what passes, and a later
+run leaves that out.
 """
 
 import os
@@ -37,8 +38,21 @@ settings.register_profile(  # for tests/mutate.py: `ci`, where the first failure
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """`pytest -m gpu` runs what needs a GPU; where there is none, it is skipped with the reason."""
+PASSED = os.environ.get("PASSED")
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if PASSED and report.when == "call" and report.passed and "PYTEST_XDIST_WORKER" not in os.environ:
+        with open(PASSED, "a", encoding="utf-8") as file:
+            file.write(report.nodeid + "\n")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What passed before is left out; what needs a GPU is skipped, with the reason, where there is none."""
+    if PASSED and os.path.exists(PASSED):
+        passed = set(Path(PASSED).read_text(encoding="utf-8").splitlines())
+        config.hook.pytest_deselected(items=[item for item in items if item.nodeid in passed])
+        items[:] = [item for item in items if item.nodeid not in passed]
     wanting = [item for item in items if item.get_closest_marker("gpu")]
     try:
         if wanting:

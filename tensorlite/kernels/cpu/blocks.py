@@ -3,6 +3,7 @@
 Partial sums are added in the order of their blocks, so the same number of threads gives the same bits.
 """
 
+import functools
 import itertools
 import math
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import cast
 
 import numpy as np
 
+from ... import backend
 from ...backend import in_parts
 from .. import onednn
 
@@ -28,10 +30,21 @@ def as_rows(x: np.ndarray) -> np.ndarray:
     return x.reshape((math.prod(x.shape[:-1]), x.shape[-1]))  # (..., C) -> (N, C)
 
 
+@functools.cache
+def _multiplications() -> int:
+    """How many of a matrix product one thread does in a nanosecond, about."""
+    return 100 if backend.blas().get("kernels") in ("SkylakeX", "Cooperlake", "SapphireRapids") else 40  # AVX-512
+
+
+def nanoseconds(a: np.ndarray, b: np.ndarray) -> float:
+    """How long a (M, K) @ b (K, N) takes one thread, about."""
+    return a.size * b.shape[1] / _multiplications()
+
+
 def product(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
     """a (M, K) @ b (K, N) + bias (N), rows of the result over threads, or columns where there are few rows."""
     out = np.empty((a.shape[0], b.shape[1]), a.dtype)
-    nanoseconds, matmul = a.size * b.shape[1] / 100, cast(Callable, np.matmul)  # at 200 GF/s
+    alone, matmul = nanoseconds(a, b), cast(Callable, np.matmul)
     if onednn.pays(a, b):
         (a, b), matmul = onednn.operands(a, b), onednn.matmul
 
@@ -46,9 +59,9 @@ def product(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None = None) -> np.
             out[:, part] += bias[part]
 
     if a.shape[0] >= 16:
-        in_parts(rows, a.shape[0], nanoseconds)
+        in_parts(rows, a.shape[0], alone)
     else:  # bound by reading b
-        in_parts(columns, b.shape[1], max(nanoseconds, b.size / 6))
+        in_parts(columns, b.shape[1], max(alone, b.size / 6))
     return out
 
 
@@ -64,7 +77,7 @@ def products(*pairs: tuple[np.ndarray, np.ndarray]) -> list[np.ndarray]:
             if start < stop:
                 np.matmul(a[start:stop], b, out=out[start:stop])
 
-    in_parts(part, 64 * len(pairs), sum(a.size * b.shape[1] for a, b in pairs) / 100)  # at 200 GF/s
+    in_parts(part, 64 * len(pairs), sum(nanoseconds(a, b) for a, b in pairs))
     return outs
 
 
