@@ -15,7 +15,6 @@ import re
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from itertools import pairwise
 from pathlib import Path
@@ -23,6 +22,8 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+
+from .workers import Worker
 
 Array = Any  # numpy.ndarray or cupy.ndarray: the two share one interface and no base class
 Scalar = np.generic  # what NumPy's reductions return instead of 0-d arrays
@@ -348,8 +349,9 @@ def blas() -> dict[str, str]:
     return about
 
 
-_threads, _pool = 1, None
-WORTH_SPLITTING = 300_000  # nanoseconds: handing work to another thread costs about 45,000
+_threads = 1
+_workers: list[Worker] = []  # all that ever were wanted, beside the thread that asks
+WORTH_SPLITTING = 300_000  # nanoseconds: handing work to another thread costs 20,000, and as much again to wake it
 
 
 def default_threads() -> int:
@@ -368,26 +370,37 @@ def set_threads(threads: int) -> str:
     OpenBLAS' own threads wait for each other without sleeping: where another program wants a core, a small step then
     takes ten times as long. Ours sleep. A BLAS other than that of NumPy's wheels is left alone, with its own threads.
     """
-    global _threads, _pool
+    global _threads
     library = _openblas()
     if library is None:
         name = blas()["name"]  # Accelerate, in NumPy's wheels for macOS, or another one's own
         variable = "VECLIB_MAXIMUM_THREADS" if "accelerate" in name.lower() else "OMP_NUM_THREADS"
         return f"BLAS ({name}) keeps its own threads, which only the environment sets: {variable}"
     library.scipy_openblas_set_num_threads64_(1)
-    if threads != _threads:
-        _threads, _pool = threads, ThreadPoolExecutor(threads - 1, "tensorlite") if threads > 1 else None
+    _threads = threads
+    _workers.extend(Worker() for _ in range(threads - 1 - len(_workers)))
     return f"{threads} threads for large ops, BLAS on one in each"
 
 
 def in_parts(function: Callable[[slice], Any], n: int, nanoseconds: float) -> list:
     """[function(part)] for parts of 0 .. n - 1, one a thread if all of it takes long enough to be worth it."""
-    if _pool is None or nanoseconds < WORTH_SPLITTING or n < _threads:
+    threads = min(_threads, len(_workers) + 1)
+    if threads == 1 or nanoseconds < WORTH_SPLITTING or n < threads:
         return [function(slice(0, n))]
-    cuts = [n * i // _threads for i in range(_threads + 1)]
+    cuts = [n * i // threads for i in range(threads + 1)]
     first, *others = [slice(a, b) for a, b in pairwise(cuts)]
-    waiting = [_pool.submit(function, part) for part in others]
-    return [function(first), *[each.result() for each in waiting]]
+    tasks = [worker.begin(function, part) for worker, part in zip(_workers, others, strict=False)]
+    try:
+        found = [function(first)]
+    finally:  # whatever happened here, nobody else works on these arrays any more
+        for task in tasks:
+            if task:
+                task.wait()
+    return found + [task.result() if task else function(part) for task, part in zip(tasks, others, strict=True)]
+
+
+if hasattr(os, "register_at_fork"):  # a copy of this process has none of its threads
+    os.register_at_fork(after_in_child=_workers.clear)
 
 
 class _Kept(threading.local):

@@ -42,10 +42,22 @@ FILES = (
     "derived.py",
     "functional.py",
     "fused.py",
-    *(f"kernels/cpu/{name}.py" for name in ("blocks", "layers", "scores", "losses")),
+    *(f"kernels/cpu/{name}.py" for name in ("blocks", "layers", "scores", "losses", "passes", "loops", "steps")),
     "primitive.py",
 )
-SUITE = ("ops", "kernels", "stability", "defaults", "bugs", "algebra", "strict", "engine", "testing", "threads")
+SUITE = (
+    "ops",
+    "kernels",
+    "loops",
+    "stability",
+    "defaults",
+    "bugs",
+    "algebra",
+    "strict",
+    "engine",
+    "testing",
+    "threads",
+)
 QUIETLY = [
     "-W",
     "ignore::pytest.PytestAssertRewriteWarning",
@@ -263,6 +275,7 @@ def main() -> int:
     for name in ("results", "calls", "table"):
         setattr(options, name, (path := getattr(options, name)) and path.absolute())
     os.environ["HYPOTHESIS_PROFILE"] = "mutants"
+    os.environ["NUMBA_DISABLE_JIT"] = "1"  # a loop is a function of Python's then, which can be exchanged
     with tempfile.TemporaryDirectory() as folder:  # what others change meanwhile changes nothing here
         for name in ("tensorlite", "gpt", "tests"):
             shutil.copytree(ROOT / name, Path(folder) / name, ignore=shutil.ignore_patterns("__pycache__"))

@@ -1,5 +1,10 @@
 """Large ops run in parts on several threads: same numbers, whatever the number of threads."""
 
+import os
+import threading
+import time
+import weakref
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,6 +15,7 @@ import tensorlite as tl
 from tensorlite import backend, fused
 from tensorlite.kernels.cpu import blocks, losses, scores
 from tensorlite.testing import smooth
+from tensorlite.workers import Worker
 
 FUSED = [row for row in ROWS if row.function in ("scaled_dot_product_attention", *fused.__all__) and row.gradient]
 
@@ -38,8 +44,8 @@ def test_threads_change_no_number(threads, rows, count, monkeypatch):
     threads(count)
     split = []
     monkeypatch.setattr(backend, "WORTH_SPLITTING", 20_000)
-    work = backend._pool.submit
-    monkeypatch.setattr(backend._pool, "submit", lambda *args: split.append(args) or work(*args))
+    begin = Worker.begin
+    monkeypatch.setattr(Worker, "begin", lambda *args: split.append(args) or begin(*args))
     for got, expected in zip(results(rows), alone, strict=True):
         np.testing.assert_allclose(got, expected, rtol=1e-11, atol=1e-11)
     assert split  # it did run in parts
@@ -88,6 +94,75 @@ def test_a_failure_in_a_part_is_raised(threads, monkeypatch):
         backend.in_parts(fail, 10, 1.0)
 
 
+def test_a_failure_waits_for_the_other_parts(threads, monkeypatch):
+    """Or the others would go on writing to arrays that somebody else has by then."""
+    threads(2)
+    monkeypatch.setattr(backend, "WORTH_SPLITTING", 0)
+    ended = []
+
+    def fail(part):
+        if not part.start:
+            raise ValueError("in the first part")
+        time.sleep(0.1)
+        ended.append(part)
+
+    with pytest.raises(ValueError, match="first part"):
+        backend.in_parts(fail, 10, 1.0)
+    assert ended == [slice(5, 10)]
+    assert backend.in_parts(lambda part: part, 10, 1.0) == [slice(0, 5), slice(5, 10)]
+
+
+def test_parts_of_parts_and_programs_with_threads_of_their_own(threads, monkeypatch):
+    """Whoever finds the workers taken does the work himself: nobody waits for himself, or for others."""
+    threads(3)
+    monkeypatch.setattr(backend, "WORTH_SPLITTING", 0)
+    one = backend.in_parts(lambda part: [part.start], 6, 1.0)
+    expected = [[[0], [2], [4]] for _ in range(3)]
+    assert (one, backend.in_parts(lambda _: backend.in_parts(lambda part: [part.start], 6, 1.0), 6, 1.0)) == (
+        [[0], [2], [4]],
+        expected,
+    )
+    found = []
+
+    def ask():
+        for _ in range(200):
+            found.append(backend.in_parts(lambda part: [part.start], 6, 1.0))
+
+    asking = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in asking:
+        thread.start()
+    for thread in asking:
+        thread.join()
+    assert found == [one] * 800
+
+
+def test_a_worker_keeps_nothing_of_what_it_did(threads, monkeypatch):
+    threads(2)
+    monkeypatch.setattr(backend, "WORTH_SPLITTING", 0)
+    array = np.zeros(4)
+    gone = weakref.ref(array)
+    backend.in_parts(lambda part, array=array: array[part].sum(), 4, 1.0)
+    del array
+    for _ in range(100):
+        if gone() is None:
+            break
+        time.sleep(0.01)  # the worker may still be on its way out of the function
+    assert gone() is None
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_forked_copy_has_no_workers_and_waits_for_none(threads, monkeypatch):
+    threads(2)
+    monkeypatch.setattr(backend, "WORTH_SPLITTING", 0)
+    child = os.fork()
+    if not child:
+        right = backend.in_parts(lambda part: part, 10, 1.0) == [slice(0, 10)]
+        backend.set_threads(2)
+        os._exit(0 if right and len(backend.in_parts(lambda part: part, 10, 1.0)) == 2 else 1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
 def test_the_users_own_setting_wins(monkeypatch):
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "7")
     assert backend.default_threads() == 7
@@ -111,4 +186,4 @@ def test_a_blas_that_takes_no_number_of_threads_is_named(monkeypatch, name, vari
     said = backend.set_threads(2)
     assert name in said
     assert said.endswith(variable)
-    assert backend._pool is None
+    assert backend._threads == 1
