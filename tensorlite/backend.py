@@ -8,6 +8,7 @@ so that a CPU user never pays for it.
 
 import contextvars
 import ctypes
+import functools
 import importlib
 import math
 import os
@@ -380,6 +381,17 @@ def set_threads(threads: int) -> str:
     _threads = threads
     _workers.extend(Worker() for _ in range(threads - 1 - len(_workers)))
     return f"{threads} threads for large ops, BLAS on one in each"
+
+
+@functools.cache
+def _multiplications() -> int:
+    """How many of a matrix product one thread does in a nanosecond, about: with AVX-512 or without."""
+    return 100 if blas().get("kernels") in ("SkylakeX", "Cooperlake", "SapphireRapids") else 40
+
+
+def matmul_time(a: Array, b: Array) -> float:
+    """About how many nanoseconds a (M, K) @ b (K, N) takes one thread."""
+    return a.size * b.shape[1] / _multiplications()
 
 
 def in_parts(function: Callable[[slice], Any], n: int, nanoseconds: float) -> list:

@@ -40,12 +40,12 @@ def metrics(run) -> list[dict]:
     return list(plots.read_metrics(run / "metrics.jsonl"))
 
 
-def same_weights(a, b) -> None:
+def same_weights(a, b, atol=1e-5) -> None:
     a, b = (tl.io.load(run / "model.safetensors") for run in (a, b))
     assert a.keys() == b.keys()
     for name, x in a.items():
         assert x.dtype == b[name].dtype == tl.float32
-        np.testing.assert_allclose(x.numpy(), b[name].numpy(), rtol=1e-4, atol=1e-5, err_msg=name)
+        np.testing.assert_allclose(x.numpy(), b[name].numpy(), rtol=1e-4, atol=atol, err_msg=name)
 
 
 @pytest.fixture(scope="module")
@@ -211,7 +211,8 @@ def test_classification_is_the_same_there(base, tmp_path, position):
             batch_size=4, epochs=1, lr=0.01, layers="all", dropout=0.0,
         )  # fmt: skip
         train(config, classify.Classification)
-    same_weights(tmp_path / "cpu", tmp_path / "strict")
+    # Where a gradient is but a rounding error, AdamW moves by some part of lr, 0.01, either way.
+    same_weights(tmp_path / "cpu", tmp_path / "strict", atol=1e-4)
     for a, b in zip(metrics(tmp_path / "cpu"), metrics(tmp_path / "strict"), strict=True):
         assert list(a.values()) == pytest.approx(list(b.values()), rel=1e-4)
     near, far = (classify.load(tmp_path / "strict", name) for name in ("cpu", "strict"))

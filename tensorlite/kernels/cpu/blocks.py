@@ -3,7 +3,6 @@
 Partial sums are added in the order of their blocks, so the same number of threads gives the same bits.
 """
 
-import functools
 import itertools
 import math
 from collections.abc import Callable
@@ -11,8 +10,7 @@ from typing import cast
 
 import numpy as np
 
-from ... import backend
-from ...backend import in_parts
+from ...backend import in_parts, matmul_time
 from .. import onednn
 
 BLOCK = 1 << 18  # elements: small enough for a cache, large enough that a change of threads costs little beside it
@@ -30,21 +28,10 @@ def as_rows(x: np.ndarray) -> np.ndarray:
     return x.reshape((math.prod(x.shape[:-1]), x.shape[-1]))  # (..., C) -> (N, C)
 
 
-@functools.cache
-def _multiplications() -> int:
-    """How many of a matrix product one thread does in a nanosecond, about."""
-    return 100 if backend.blas().get("kernels") in ("SkylakeX", "Cooperlake", "SapphireRapids") else 40  # AVX-512
-
-
-def nanoseconds(a: np.ndarray, b: np.ndarray) -> float:
-    """How long a (M, K) @ b (K, N) takes one thread, about."""
-    return a.size * b.shape[1] / _multiplications()
-
-
 def product(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
     """a (M, K) @ b (K, N) + bias (N), rows of the result over threads, or columns where there are few rows."""
     out = np.empty((a.shape[0], b.shape[1]), a.dtype)
-    alone, matmul = nanoseconds(a, b), cast(Callable, np.matmul)
+    matmul = cast(Callable, np.matmul)
     if onednn.pays(a, b):
         (a, b), matmul = onednn.operands(a, b), onednn.matmul
 
@@ -59,9 +46,9 @@ def product(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None = None) -> np.
             out[:, part] += bias[part]
 
     if a.shape[0] >= 16:
-        in_parts(rows, a.shape[0], alone)
+        in_parts(rows, a.shape[0], matmul_time(a, b))
     else:  # bound by reading b
-        in_parts(columns, b.shape[1], max(alone, b.size / 6))
+        in_parts(columns, b.shape[1], max(matmul_time(a, b), b.size / 6))
     return out
 
 
@@ -77,7 +64,7 @@ def products(*pairs: tuple[np.ndarray, np.ndarray]) -> list[np.ndarray]:
             if start < stop:
                 np.matmul(a[start:stop], b, out=out[start:stop])
 
-    in_parts(part, 64 * len(pairs), sum(nanoseconds(a, b) for a, b in pairs))
+    in_parts(part, 64 * len(pairs), sum(matmul_time(a, b) for a, b in pairs))
     return outs
 
 

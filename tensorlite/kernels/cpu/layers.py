@@ -89,7 +89,7 @@ def layer_norm_vjp(g, needs, x, weight, mean, rstd):
 
     def backward(part: slice) -> list:
         into = None if dx is None else dx[part]
-        sums = [np.empty(x.shape[-1], x.dtype) if need else None for need in needs[1:3]]
+        sums = [np.empty(x.shape[-1], x.dtype) if need else None for need in needs[1:]]
         of.normalize_vjp(g[part], rows[part], weight, mean[part], rstd[part], into, *sums)
         return sums
 
