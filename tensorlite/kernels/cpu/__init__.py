@@ -1,8 +1,9 @@
-"""NumPy kernels of the hot ops: few passes over memory, results written in place, matrix products wherever one fits.
+"""Kernels of the hot ops: few passes over memory, results written in place, matrix products wherever one fits.
 
 One idea: rows. Every kernel sees its input as (rows, columns), takes the rows in blocks that stay in a core's cache,
 spreads the blocks over threads, and leaves to BLAS what BLAS can do: a mean is a product with a vector of ones, a sum
-over rows too (7 times faster than `sum`). Each formula is the derivative of its namesake in functional.py, written for
+over rows too (7 times faster than `sum`). What is done to a block is written twice: in passes.py for NumPy, in loops.py
+as loops that numba compiles where it is installed; steps.py chooses. Each formula is the derivative of its namesake in functional.py, written for
 arrays; the property tests hold the two together.
 """
 
