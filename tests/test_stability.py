@@ -155,6 +155,15 @@ def test_attention_with_infinite_scores(layers, T):
 
 
 @both
+@pytest.mark.parametrize("later", [INF, -INF, NAN])
+def test_a_later_key_changes_no_earlier_position_however_wrong_it_is(layers, later):
+    q, k, v = np.ones((3, 1)), np.array([[1.0], [2.0], [later]]), np.array([[3.0], [5.0], [7.0]])
+    out = layers.scaled_dot_product_attention(leaf(q), leaf(k), leaf(v), is_causal=True)
+    weight = 1 / (1 + math.e)
+    np.testing.assert_allclose(out.data[:2], [[3], [3 * weight + 5 * (1 - weight)]])
+
+
+@both
 def test_attention_of_scores_that_overflow_exp(layers):
     q, k, v = leaf([[800.0]]), leaf([[1.0], [2.0]]), leaf([[3.0], [5.0]])
     out = layers.scaled_dot_product_attention(q, k, v)
