@@ -352,7 +352,7 @@ def blas() -> dict[str, str]:
 
 _threads = 1
 _workers: list[Worker] = []  # all that ever were wanted, beside the thread that asks
-WORTH_SPLITTING = 300_000  # nanoseconds: handing work to another thread costs 20,000, and as much again to wake it
+WORTH_SPLITTING = 300_000  # nanoseconds: handing work to another thread costs some 20,000, and more where it slept
 
 
 def default_threads() -> int:

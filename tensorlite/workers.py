@@ -1,7 +1,7 @@
 """A thread that waits for one part of a job at a time.
 
 One idea: a hand-over is two locks. concurrent.futures does more for each (a queue, a condition, a callback) and takes
-twice as long, and a small model hands over some hundred times in a step.
+twice as long, and a small model hands over dozens of times in a step.
 """
 
 from _thread import allocate_lock
@@ -41,6 +41,8 @@ class Task:
 
 
 class Worker:
+    """A thread, and one task at a time for it."""
+
     def __init__(self) -> None:
         self._free, self._go = allocate_lock(), allocate_lock()
         self._go.acquire()

@@ -1,8 +1,8 @@
 """Fixtures and Hypothesis profiles for all tests.
 
 HYPOTHESIS_PROFILE chooses `dev` (default: quick), `ci` (the same examples on every run) or `nightly` (long,
-random, failures remembered). A nightly run takes hours: with PASSED=FILE it writes down there what passes, and a later
-run leaves that out.
+random, failures remembered). A nightly run takes hours: with NIGHTLY_PASSED=FILE it writes down there what passes, and
+a later run leaves that out.
 """
 
 import os
@@ -38,7 +38,7 @@ settings.register_profile(  # for tests/mutate.py: `ci`, where the first failure
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
 
-PASSED = os.environ.get("PASSED")
+PASSED = os.environ.get("NIGHTLY_PASSED")
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

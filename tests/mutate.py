@@ -46,18 +46,8 @@ FILES = (
     "primitive.py",
 )
 SUITE = (
-    "ops",
-    "kernels",
-    "loops",
-    "stability",
-    "defaults",
-    "bugs",
-    "algebra",
-    "strict",
-    "engine",
-    "testing",
-    "threads",
-)
+    "ops", "kernels", "loops", "stability", "defaults", "bugs", "algebra", "strict", "engine", "testing", "threads",
+)  # fmt: skip
 QUIETLY = [
     "-W",
     "ignore::pytest.PytestAssertRewriteWarning",

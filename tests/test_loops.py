@@ -50,7 +50,7 @@ def normal(seed, *shape):
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
-def compare(name, given_, *outs, tolerance=2e-6, loops=None):
+def compare(name, given_, *outs, loops, tolerance=2e-6):
     """Both, on float32, and the passes on float64, which both must equal."""
     wide = [x.astype(np.float64) if isinstance(x, np.ndarray) else x for x in given_]
     wide_outs = [x if x is None else x.astype(np.float64) for x in outs]
@@ -263,6 +263,7 @@ def test_the_environment_keeps_them_out(monkeypatch, asked_anew):
         ("version", PackageNotFoundError("numba"), "numba is not installed: pip install 'tensorlite[fast]'"),
         ("_loops", ImportError("Numba needs NumPy 2.0 or less"), "numba cannot be used: Numba needs NumPy 2.0 or less"),
         ("_loops", RuntimeError("no locator"), "numba cannot be used: no locator"),
+        ("_loops", OSError("no libllvmlite.so"), "numba cannot be used: no libllvmlite.so"),
     ],
 )
 def test_why_there_are_none(monkeypatch, asked_anew, lacking, error, said):

@@ -62,17 +62,7 @@ def test_doctor_looks_at_this_machine(call, monkeypatch, tmp_path):
     monkeypatch.setenv("COLUMNS", "200")
     status, output, _ = call("doctor")
     assert status == 0
-    for name in (
-        "Python",
-        "numpy",
-        "tiktoken",
-        "CPU",
-        "BLAS",
-        "compiled loops",
-        "GPU",
-        "GPT-2's tokenizer",
-        "disk here",
-    ):
+    for name in ("Python", "numpy", "tiktoken", "CPU", "BLAS", "compiled loops", "GPU", "GPT-2's tokenizer", "disk"):
         assert name in output
     assert "OPENBLAS_CORETYPE=Haswell forces" in output
     assert f"not in {tmp_path}" in output

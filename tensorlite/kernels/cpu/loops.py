@@ -1,4 +1,4 @@
-"""The steps of passes.py as loops over rows, compiled by numba for this CPU: each value is read once and written once.
+"""The steps of passes.py as loops over rows, compiled by numba for this CPU, in whose cache a row stays meanwhile.
 
 Every function says what its namesake says. numba vectorizes what it sees: so nothing is float64 here, exp is made of
 additions and products, and the sum of a row may be taken in any order. What is compiled is kept on disk, beside this

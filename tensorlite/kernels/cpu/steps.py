@@ -15,7 +15,7 @@ import numpy as np
 
 from . import passes
 
-LEAST = 1 << 14  # elements: NumPy is done with fewer before numba is loaded, and nearly before it is called
+LEAST = 1 << 14  # elements: for fewer it is not worth loading numba
 
 
 def steps(x: np.ndarray, *others: np.ndarray | None) -> ModuleType:
@@ -40,7 +40,7 @@ def missing() -> str:
         _loops()
     except PackageNotFoundError:
         return "numba is not installed: pip install 'tensorlite[fast]'"
-    except (ImportError, RuntimeError) as error:  # it does not know this NumPy, or finds no place for its cache
+    except (ImportError, RuntimeError, OSError) as error:  # this NumPy is too new, no place for its cache, no LLVM
         return f"numba cannot be used: {error}"
     return ""
 
