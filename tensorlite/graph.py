@@ -66,6 +66,7 @@ class Graph:
 
     def _warm_up(self, cupy: Any, inputs: Sequence[Tensor]) -> Tensor:
         """A plain call on a stream of its own, with its memory from the pool, which so has what the recording needs."""
+        cupy.get_default_memory_pool().free_all_blocks()  # what the plain call before had, or it would be held twice
         self._pool, self._stream = cupy.cuda.MemoryPool(), cupy.cuda.Stream()
         with cupy.cuda.using_allocator(self._pool.malloc), self._stream:
             result = self.function(*inputs)
