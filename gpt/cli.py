@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import tyro
 from tyro.conf import subcommand
 
-from tensorlite import backend
+from tensorlite import backend, machine
 
 from . import __version__
 from .commands import COMMANDS
@@ -48,7 +48,7 @@ def run(args: list[str]) -> int:
     if args[:1] == ["--version"]:
         print(f"gpt {__version__}")
         return 0
-    backend.keep_freed_memory()
+    machine.keep_freed_memory()
     return parse(args)()
 
 

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from tensorlite import backend
+from tensorlite import backend, machine
 from tensorlite.kernels import onednn
 from tensorlite.kernels.cpu import steps
 from tensorlite.kernels.cuda import scores
@@ -48,15 +48,15 @@ def software() -> list[tuple[str, str, str]]:
 
 def processor() -> list[tuple[str, str, str]]:
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    blas = backend.blas()
+    blas = machine.blas()
     kernels = f", kernels for {blas['kernels']}" if "kernels" in blas else ""
-    threads, allocator, why_not = backend.default_threads(), backend.keep_freed_memory(), onednn.missing()
+    threads, allocator, why_not = machine.default_threads(), machine.keep_freed_memory(), onednn.missing()
     return [
         ("CPU", f"{cpu_name()}, {usable} cores usable", ""),
         (
             "BLAS",
             f"{blas['name']} {blas['version']}{kernels}",
-            "\n".join([*slower_kernels(), *backend.blas_environment()]),
+            "\n".join([*slower_kernels(), *machine.blas_environment()]),
         ),
         ("threads", *about_threads(threads, usable)),
         ("compiled loops", "off" if steps.missing() else f"on, by numba {installed('numba')}", steps.missing()),
@@ -68,10 +68,10 @@ def processor() -> list[tuple[str, str, str]]:
 def slower_kernels() -> list[str]:
     """A sentence where the environment keeps BLAS from the kernels that it would choose for this CPU itself."""
     unwanted = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
-    if not os.environ.get("OPENBLAS_CORETYPE") or "kernels" not in (blas := backend.blas()):
+    if not os.environ.get("OPENBLAS_CORETYPE") or "kernels" not in (blas := machine.blas()):
         return []
     environment = {name: value for name, value in os.environ.items() if name not in unwanted}
-    ask = "from tensorlite import backend; print(backend.blas()['kernels'])"
+    ask = "from tensorlite import machine; print(machine.blas()['kernels'])"
     alone = subprocess.run([sys.executable, "-c", ask], env=environment, capture_output=True, text=True, check=True)
     own = alone.stdout.strip()
     if own == blas["kernels"]:
@@ -83,7 +83,7 @@ def slower_kernels() -> list[str]:
 
 def about_threads(threads: int, usable: int | None) -> tuple[str, str]:
     """How many threads training takes, and why they are not all."""
-    if backend.blas().get("kernels") is None:
+    if machine.blas().get("kernels") is None:
         return "BLAS's own", "this BLAS is not the OpenBLAS of NumPy's wheels: its threads are its own"
     given = [name for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS") if os.environ.get(name, "").isdigit()]
     if given:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import tensorlite as tl
-from tensorlite import backend, nn, optim
+from tensorlite import backend, machine, nn, optim
 
 from . import checkpoint
 from . import tokenizer as tokenizers
@@ -79,7 +79,7 @@ def make_optimizer(model: nn.Module, config: Settings) -> optim.AdamW:
 def made_with(device: str = "cpu") -> dict[str, str]:
     """What the last bits of the numbers depend on."""
     versions = {name: version(name) for name in ("tensorlite", "numpy")}
-    blas = {f"blas {name}": value for name, value in backend.blas().items()}
+    blas = {f"blas {name}": value for name, value in machine.blas().items()}
     here = {"machine": platform.machine(), **backend.about_device(device)}
     return {"python": platform.python_version(), **versions, **blas, **here}
 

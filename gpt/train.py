@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from rich.console import Console
 
 import tensorlite as tl
-from tensorlite import Tensor, backend, nn, optim
+from tensorlite import Tensor, backend, machine, nn, optim
 from tensorlite.kernels import precision
 
 from . import checkpoint
@@ -51,8 +51,8 @@ def train(config: Settings, console: Console | None = None, task: type[Task] = P
     loss or gradient stay nan or infinite; RuntimeError where another process trains there.
     """
     console, run = console or Console(), directory(config)
-    threads = config.threads or backend.default_threads()
-    device, about_threads = backend.use_device(config.device), backend.set_threads(threads)
+    threads = config.threads or machine.default_threads()
+    device, about_threads = backend.use_device(config.device), machine.set_threads(threads)
     config = replace(config, threads=threads, device=device)
     if config.resume is None:
         checkpoint.create(run, config.overwrite)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tensorlite as tl
-from tensorlite import backend, functional, fused
+from tensorlite import functional, fused, machine
 from tensorlite.kernels import cpu, cuda, onednn
 from tensorlite.kernels.cpu import blocks, scores, steps
 
@@ -103,10 +103,10 @@ def split(request, monkeypatch):
     monkeypatch.setattr(cpu.losses, "CLASSES", max(1, block // 16))
     monkeypatch.setattr(scores, "SCORES", block)
     monkeypatch.setattr(scores, "POSITIONS", max(1, block // 8))
-    monkeypatch.setattr(backend, "WORTH_SPLITTING", -1)
-    backend.set_threads(threads)
+    monkeypatch.setattr(machine, "WORTH_SPLITTING", -1)
+    machine.set_threads(threads)
     yield
-    backend.set_threads(1)
+    machine.set_threads(1)
 
 
 @pytest.mark.parametrize("strategy", [linears, norms, gelus, losses, heads, attentions])

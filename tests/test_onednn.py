@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import tensorlite as tl
-from tensorlite import backend, fused
+from tensorlite import fused, machine
 from tensorlite.kernels import onednn, precision
 
 here = pytest.mark.skipif(bool(onednn.missing()), reason=onednn.missing())
@@ -103,7 +103,7 @@ def test_what_cannot_be_multiplied_is_refused():
 @here
 def test_threads_share_nothing(monkeypatch):
     """Products at once on several threads, rounding split over the pool: the same bits as one after another."""
-    monkeypatch.setattr(backend, "WORTH_SPLITTING", 0)
+    monkeypatch.setattr(machine, "WORTH_SPLITTING", 0)
     pairs = [(normal(60 + i, 70), normal(70, 40 + i).T.copy().T) for i in range(12)]
 
     def multiply(pair):
@@ -112,12 +112,12 @@ def test_threads_share_nothing(monkeypatch):
     alone = [multiply(pair) for pair in pairs]
     wide = normal(50, 90)[:, 7:71]
     try:
-        backend.set_threads(3)
+        machine.set_threads(3)
         np.testing.assert_array_equal(onednn.rounded(wide), onednn.rounded(wide, split=False))
         with ThreadPoolExecutor(4) as pool:
             together = list(pool.map(multiply, pairs * 5))
     finally:
-        backend.set_threads(1)
+        machine.set_threads(1)
     for i, result in enumerate(together):
         np.testing.assert_array_equal(result, alone[i % len(pairs)])
 

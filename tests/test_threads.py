@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from table import ROWS
 
 import tensorlite as tl
-from tensorlite import backend, fused
+from tensorlite import backend, fused, machine
 from tensorlite.kernels.cpu import blocks, losses, scores
 from tensorlite.testing import smooth
 from tensorlite.workers import Worker
@@ -22,8 +22,8 @@ FUSED = [row for row in ROWS if row.function in ("scaled_dot_product_attention",
 
 @pytest.fixture
 def threads():
-    yield backend.set_threads
-    backend.set_threads(1)
+    yield machine.set_threads
+    machine.set_threads(1)
 
 
 def results(rows: int) -> list[np.ndarray]:
@@ -43,7 +43,7 @@ def test_threads_change_no_number(threads, rows, count, monkeypatch):
     assert "1 thread" in threads(1) or "own threads" in threads(1)
     threads(count)
     split = []
-    monkeypatch.setattr(backend, "WORTH_SPLITTING", 20_000)
+    monkeypatch.setattr(machine, "WORTH_SPLITTING", 20_000)
     begin = Worker.begin
     monkeypatch.setattr(Worker, "begin", lambda *args: split.append(args) or begin(*args))
     for got, expected in zip(results(rows), alone, strict=True):
@@ -58,12 +58,12 @@ def small_pieces():
     with pytest.MonkeyPatch.context() as patch:
         for module, name, value in (
             (blocks, "BLOCK", 2), (scores, "SCORES", 2), (scores, "POSITIONS", 1), (losses, "CLASSES", 1),
-            (backend, "WORTH_SPLITTING", -1),
+            (machine, "WORTH_SPLITTING", -1),
         ):  # fmt: skip
             patch.setattr(module, name, value)
-        backend.set_threads(2)
+        machine.set_threads(2)
         yield
-        backend.set_threads(1)
+        machine.set_threads(1)
 
 
 @pytest.mark.parametrize("row", FUSED, ids=str)
@@ -84,20 +84,20 @@ def test_the_size_of_blocks_changes_no_number(row, small_pieces):
 
 def test_a_failure_in_a_part_is_raised(threads, monkeypatch):
     threads(2)
-    monkeypatch.setattr(backend, "WORTH_SPLITTING", 0)
+    monkeypatch.setattr(machine, "WORTH_SPLITTING", 0)
 
     def fail(part):
         if part.start:
             raise ValueError("in the second part")
 
     with pytest.raises(ValueError, match="second part"):
-        backend.in_parts(fail, 10, 1.0)
+        machine.in_parts(fail, 10, 1.0)
 
 
 def test_a_failure_waits_for_the_other_parts(threads, monkeypatch):
     """Or the others would go on writing to arrays that somebody else has by then."""
     threads(2)
-    monkeypatch.setattr(backend, "WORTH_SPLITTING", 0)
+    monkeypatch.setattr(machine, "WORTH_SPLITTING", 0)
     ended = []
 
     def fail(part):
@@ -107,18 +107,18 @@ def test_a_failure_waits_for_the_other_parts(threads, monkeypatch):
         ended.append(part)
 
     with pytest.raises(ValueError, match="first part"):
-        backend.in_parts(fail, 10, 1.0)
+        machine.in_parts(fail, 10, 1.0)
     assert ended == [slice(5, 10)]
-    assert backend.in_parts(lambda part: part, 10, 1.0) == [slice(0, 5), slice(5, 10)]
+    assert machine.in_parts(lambda part: part, 10, 1.0) == [slice(0, 5), slice(5, 10)]
 
 
 def test_parts_of_parts_and_programs_with_threads_of_their_own(threads, monkeypatch):
     """Whoever finds the workers taken does the work himself: nobody waits for himself, or for others."""
     threads(3)
-    monkeypatch.setattr(backend, "WORTH_SPLITTING", 0)
-    one = backend.in_parts(lambda part: [part.start], 6, 1.0)
+    monkeypatch.setattr(machine, "WORTH_SPLITTING", 0)
+    one = machine.in_parts(lambda part: [part.start], 6, 1.0)
     expected = [[[0], [2], [4]] for _ in range(3)]
-    assert (one, backend.in_parts(lambda _: backend.in_parts(lambda part: [part.start], 6, 1.0), 6, 1.0)) == (
+    assert (one, machine.in_parts(lambda _: machine.in_parts(lambda part: [part.start], 6, 1.0), 6, 1.0)) == (
         [[0], [2], [4]],
         expected,
     )
@@ -126,7 +126,7 @@ def test_parts_of_parts_and_programs_with_threads_of_their_own(threads, monkeypa
 
     def ask():
         for _ in range(200):
-            found.append(backend.in_parts(lambda part: [part.start], 6, 1.0))
+            found.append(machine.in_parts(lambda part: [part.start], 6, 1.0))
 
     asking = [threading.Thread(target=ask) for _ in range(4)]
     for thread in asking:
@@ -138,10 +138,10 @@ def test_parts_of_parts_and_programs_with_threads_of_their_own(threads, monkeypa
 
 def test_a_worker_keeps_nothing_of_what_it_did(threads, monkeypatch):
     threads(2)
-    monkeypatch.setattr(backend, "WORTH_SPLITTING", 0)
+    monkeypatch.setattr(machine, "WORTH_SPLITTING", 0)
     array = np.zeros(4)
     gone = weakref.ref(array)
-    backend.in_parts(lambda part, array=array: array[part].sum(), 4, 1.0)
+    machine.in_parts(lambda part, array=array: array[part].sum(), 4, 1.0)
     del array
     for _ in range(100):
         if gone() is None:
@@ -154,26 +154,26 @@ def test_a_worker_keeps_nothing_of_what_it_did(threads, monkeypatch):
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_a_forked_copy_has_no_workers_and_waits_for_none(threads, monkeypatch):
     threads(2)
-    monkeypatch.setattr(backend, "WORTH_SPLITTING", 0)
+    monkeypatch.setattr(machine, "WORTH_SPLITTING", 0)
     child = os.fork()
     if not child:
-        right = backend.in_parts(lambda part: part, 10, 1.0) == [slice(0, 10)]
-        backend.set_threads(2)
-        os._exit(0 if right and len(backend.in_parts(lambda part: part, 10, 1.0)) == 2 else 1)
+        right = machine.in_parts(lambda part: part, 10, 1.0) == [slice(0, 10)]
+        machine.set_threads(2)
+        os._exit(0 if right and len(machine.in_parts(lambda part: part, 10, 1.0)) == 2 else 1)
     assert os.waitpid(child, 0)[1] == 0
 
 
 def test_the_users_own_setting_wins(monkeypatch):
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "7")
-    assert backend.default_threads() == 7
+    assert machine.default_threads() == 7
     monkeypatch.delenv("OPENBLAS_NUM_THREADS")
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
-    assert backend.default_threads() == 5
+    assert machine.default_threads() == 5
     monkeypatch.delenv("OMP_NUM_THREADS")
     monkeypatch.setattr(backend.os, "getloadavg", lambda: (1000.0, 0, 0), raising=False)
-    assert backend.default_threads() == 1
+    assert machine.default_threads() == 1
     monkeypatch.setattr(backend.os, "getloadavg", lambda: (0.0, 0, 0), raising=False)
-    assert backend.default_threads() >= 1
+    assert machine.default_threads() >= 1
 
 
 @pytest.mark.parametrize(
@@ -181,9 +181,9 @@ def test_the_users_own_setting_wins(monkeypatch):
 )
 def test_a_blas_that_takes_no_number_of_threads_is_named(monkeypatch, name, variable):
     """As on macOS, whose wheels have Accelerate: it is left alone, and the sentence says who sets its threads."""
-    monkeypatch.setattr(backend, "_openblas", lambda: None)
-    monkeypatch.setattr(backend, "blas", lambda: {"name": name, "version": "1"})
-    said = backend.set_threads(2)
+    monkeypatch.setattr(machine, "_openblas", lambda: None)
+    monkeypatch.setattr(machine, "blas", lambda: {"name": name, "version": "1"})
+    said = machine.set_threads(2)
     assert name in said
     assert said.endswith(variable)
-    assert backend._threads == 1
+    assert machine._threads == 1

@@ -21,7 +21,7 @@ from gpt import corpus
 from gpt.config import PRESETS
 from gpt.generate import generate
 from gpt.model import GPT
-from tensorlite import backend, optim
+from tensorlite import machine, optim
 from tensorlite.data import DataLoader, Windows
 
 
@@ -36,7 +36,7 @@ class Options:
 
 
 options = page.options(Options)
-print(backend.set_threads(options.threads))
+print(machine.set_threads(options.threads))
 
 
 def compare(name: str, ours, theirs: str) -> None:

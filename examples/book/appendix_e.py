@@ -19,7 +19,7 @@ from gpt import labelled, lora, pretrained
 from gpt.classify import Classifier, Padding, Row, encode
 from gpt.config import PRESETS, GPTConfig
 from gpt.download import fetch_model
-from tensorlite import backend, fused, nn, optim
+from tensorlite import fused, machine, nn, optim
 from tensorlite.data import DataLoader
 
 
@@ -34,7 +34,7 @@ class Options:
 
 
 options = page.options(Options)
-print(backend.set_threads(options.threads))
+print(machine.set_threads(options.threads))
 
 # %% [markdown]
 # ## E.1 The idea in numbers

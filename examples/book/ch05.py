@@ -26,7 +26,7 @@ from gpt.config import PRESETS
 from gpt.download import fetch_model
 from gpt.generate import generate, probabilities
 from gpt.model import GPT
-from tensorlite import backend, fused, io, optim
+from tensorlite import fused, io, machine, optim
 from tensorlite.data import DataLoader, Windows
 
 
@@ -42,7 +42,7 @@ class Options:
 
 
 options = page.options(Options)
-print(backend.set_threads(options.threads))
+print(machine.set_threads(options.threads))
 
 
 def compare(name: str, ours, theirs: str) -> None:

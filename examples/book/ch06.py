@@ -27,7 +27,7 @@ from gpt import labelled, pretrained
 from gpt.classify import Classifier, Padding, Row, choose_layers, encode
 from gpt.config import ClassifyConfig, GPTConfig
 from gpt.download import fetch_model
-from tensorlite import backend, fused, io, nn, optim
+from tensorlite import fused, io, machine, nn, optim
 from tensorlite.data import DataLoader
 
 
@@ -42,7 +42,7 @@ class Options:
 
 
 options = page.options(Options)
-print(backend.set_threads(options.threads))
+print(machine.set_threads(options.threads))
 
 
 def compare(name: str, ours, theirs: str) -> None:

@@ -29,7 +29,7 @@ from gpt.config import GPTConfig
 from gpt.download import fetch_model
 from gpt.judge import Api, judge, summary
 from gpt.model import GPT
-from tensorlite import backend, fused, io, optim
+from tensorlite import fused, io, machine, optim
 from tensorlite.data import DataLoader
 
 
@@ -46,7 +46,7 @@ class Options:
 
 
 options = page.options(Options)
-print(backend.set_threads(options.threads))
+print(machine.set_threads(options.threads))
 
 
 def compare(name: str, ours, theirs: str) -> None:

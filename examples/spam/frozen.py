@@ -22,7 +22,7 @@ import tensorlite as tl
 from gpt.classify import Classification, build, choose_layers
 from gpt.config import ClassifyConfig, GPTConfig
 from gpt.session import make_optimizer
-from tensorlite import backend
+from tensorlite import machine
 
 LAYERS = ("head", "last-block", "last-2", "lora", "all")
 
@@ -39,8 +39,8 @@ class Frozen:
     out: Path = Path(__file__).parent / "frozen.json"
 
     def __call__(self) -> None:
-        backend.set_threads(1)
-        backend.keep_freed_memory()
+        machine.set_threads(1)
+        machine.keep_freed_memory()
         tl.manual_seed(1)
         steps = {layers: Step(self, layers) for layers in LAYERS}
         times: dict[str, list[float]] = {layers: [] for layers in LAYERS}

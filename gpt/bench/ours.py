@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import tensorlite as tl
-from tensorlite import Generator, Tensor, backend, fused, io, optim
+from tensorlite import Generator, Tensor, fused, io, machine, optim
 from tensorlite.data import TokenFile, default_collate
 from tensorlite.kernels import precision
 
@@ -24,7 +24,7 @@ class Contestant:
 
     def __init__(self, job: Job):
         self.job, self.folder = job, Path(job.folder)
-        backend.keep_freed_memory()
+        machine.keep_freed_memory()
         self.device = "cpu" if job.device == "cpu" else setup.GPU
         said = precision.set_matmul_dtype(job.dtype, self.device)
         if precision.matmul_dtype() != job.dtype:
@@ -44,7 +44,7 @@ class Train(Contestant):
 
     def __init__(self, job: Job):
         super().__init__(job)
-        backend.set_threads(job.threads)
+        machine.set_threads(job.threads)
         self.network = self.model(job.model)
         self.x, self.y = self.tokens[: job.rows, :-1], self.tokens[: job.rows, 1:]
         self.parameters = list(self.network.parameters())
@@ -151,7 +151,7 @@ class Recipe(Train):
 
     def __init__(self, job: Job):
         Contestant.__init__(self, job)
-        backend.set_threads(job.threads)
+        machine.set_threads(job.threads)
         self.files = {part: TokenFile(self.folder / f"{part}.tokens") for part in ("train", "validation")}
         self.config = TrainConfig(preset="nano", context_length=64, batch_size=12, dropout=0.0)
         tl.manual_seed(job.seed)

@@ -9,7 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from tensorlite import backend, files
+from tensorlite import files
+from tensorlite.machine import blas
 
 from ..doctor import cpu_name
 from . import gpu, setup
@@ -24,7 +25,7 @@ def machine(threads: int, device: str = "cpu") -> dict[str, Any]:
     if device == "cuda":
         return gpu.smi() | found | {name: which for name in GPU_PACKAGES if (which := installed(name)) != "missing"}
     found |= {name: installed(name) for name in CPU_PACKAGES}
-    return found | {f"blas_{name}": value for name, value in backend.blas().items() if name != "threads"}
+    return found | {f"blas_{name}": value for name, value in blas().items() if name != "threads"}
 
 
 CPU_PACKAGES = ("numpy", "numba", "tensorlite", "torch", "transformers", "onednn-cpu-gomp")

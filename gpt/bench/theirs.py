@@ -15,7 +15,7 @@ from safetensors import torch as safetensors
 from torch import nn
 from torch.nn import functional as F
 
-from tensorlite import backend
+from tensorlite import machine
 
 from ..config import GPTConfig
 from . import setup
@@ -26,7 +26,7 @@ class Contestant:
     def __init__(self, job: Job):
         self.job, self.folder = job, Path(job.folder)
         if "malloc" in job.options:
-            backend.keep_freed_memory()
+            machine.keep_freed_memory()
         torch.set_num_threads(job.threads)
         self.dtype = torch.bfloat16 if "bf16" in job.options else torch.float32
         self.operands: list[tuple] = []

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from tyro.conf import Positional
 
-from tensorlite import backend
+from tensorlite import backend, machine
 
 from .. import checkpoint
 from ..config import check_device, check_integer
@@ -42,8 +42,8 @@ class Chat:
         check_integer("max_new_tokens", self.max_new_tokens, low=1)
         if self.history is not None:
             check_integer("history", self.history, low=0)
-        if backend.default_threads() == 1:  # otherwise BLAS keeps its own: they are better at matrix times vector
-            backend.set_threads(1)
+        if machine.default_threads() == 1:  # otherwise BLAS keeps its own: they are better at matrix times vector
+            machine.set_threads(1)
         talk = self.conversation()
         if self.once is not None:
             answer(talk, self.once, self.input)

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.progress import Progress
 from tyro.conf import Positional
 
-from tensorlite import backend
+from tensorlite import backend, machine
 
 from .. import checkpoint, corpus
 from ..config import check_device, check_integer
@@ -36,7 +36,7 @@ class Evaluate:
                 check_integer(name, getattr(self, name), low=1)
 
     def __call__(self) -> int:
-        backend.set_threads(backend.default_threads())
+        machine.set_threads(machine.default_threads())
         text = corpus.read_text(self.text)
         model, tokenizer = checkpoint.load_model(self.run, backend.use_device(self.device))
         context = self.context or model.config.context_length

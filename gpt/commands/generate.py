@@ -8,7 +8,7 @@ from typing import Literal
 from tyro.conf import Positional, UseAppendAction
 
 import tensorlite as tl
-from tensorlite import backend
+from tensorlite import backend, machine
 
 from .. import checkpoint
 from ..config import check_device
@@ -37,8 +37,8 @@ class Generate:
         check_device(self.device)
 
     def __call__(self) -> int:
-        if backend.default_threads() == 1:  # otherwise BLAS keeps its own: they are better at matrix times vector
-            backend.set_threads(1)
+        if machine.default_threads() == 1:  # otherwise BLAS keeps its own: they are better at matrix times vector
+            machine.set_threads(1)
         device = backend.use_device(self.device)
         if self.dtype == "bfloat16" and device == "cpu":
             raise ValueError("--dtype bfloat16 is for a GPU, and this would run on the CPU: leave it away")

@@ -13,7 +13,7 @@ from rich.progress import track
 from rich.table import Table
 from tyro.conf import Positional
 
-from tensorlite import backend
+from tensorlite import backend, machine
 from tensorlite.files import replacing
 
 from .. import checkpoint
@@ -53,7 +53,7 @@ class Judge:
             check_address(self.api)
 
     def __call__(self) -> int:
-        backend.set_threads(backend.default_threads())
+        machine.set_threads(machine.default_threads())
         entries = read_entries(self.data, also=("model_response",))[: self.limit]
         missing = [entry for entry in entries if "model_response" not in entry]
         if missing and self.run is None:

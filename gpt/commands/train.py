@@ -6,7 +6,7 @@ from typing import Self
 
 from rich.console import Console
 
-from tensorlite import backend
+from tensorlite import machine
 
 from .. import session
 from ..config import TrainConfig
@@ -25,7 +25,7 @@ class Train(TrainConfig):
 
     def __call__(self) -> int:
         console = Console()
-        for warning in backend.blas_environment():
+        for warning in machine.blas_environment():
             console.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
         result = train(self, console)
         return 0 if result.stopped_by is None else 128 + result.stopped_by

@@ -20,7 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..backend import in_parts, scratch
+from ..backend import scratch
+from ..machine import in_parts
 from .precision import matmul_dtype
 
 CPU_INFO = Path("/proc/cpuinfo")  # Linux alone has it, and so has the wheel

@@ -5,10 +5,11 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
 
-from ..backend import Array, in_parts, scratch, to_device, xp
+from ..backend import Array, scratch, to_device, xp
 from ..graph import capturing
 from ..kernels.cpu.steps import compiled
 from ..kernels.cuda import update
+from ..machine import in_parts
 from ..nn import misfit
 from ..tensor import Tensor
 from .checks import check_number, check_params, groups_of

@@ -4,7 +4,7 @@ import pytest
 from runs import tiny, train
 
 from gpt import cli
-from tensorlite import backend
+from tensorlite import backend, machine
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -18,7 +18,7 @@ def on_the_cpu():
 @pytest.fixture
 def call(capsys, monkeypatch):
     """`gpt ...` in this process: exit status, output, errors."""
-    monkeypatch.setattr(backend, "keep_freed_memory", lambda: "not asked for in a test")
+    monkeypatch.setattr(machine, "keep_freed_memory", lambda: "not asked for in a test")
 
     def call(*args):
         with pytest.raises(SystemExit) as left:

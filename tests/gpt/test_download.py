@@ -425,7 +425,7 @@ def own(server, monkeypatch, tmp_path):
 @pytest.fixture
 def call(capsys, monkeypatch):
     """`gpt ...` in this process: exit status, output, errors."""
-    monkeypatch.setattr("tensorlite.backend.keep_freed_memory", lambda: "not asked for in a test")
+    monkeypatch.setattr("tensorlite.machine.keep_freed_memory", lambda: "not asked for in a test")
     monkeypatch.setenv("COLUMNS", "80")
 
     def call(*args):

@@ -14,7 +14,7 @@ from gpt.config import GPTConfig
 from gpt.evaluate import Score, total_loss, windows
 from gpt.model import GPT
 from gpt.tokenizer import CharTokenizer, gpt2
-from tensorlite import backend
+from tensorlite import machine
 from tensorlite.data import TokenFile, write_tokens
 
 CONFIG = GPTConfig(vocab_size=11, context_length=12, n_layer=2, n_head=2, n_embd=8).with_dropout(0.5)
@@ -170,7 +170,7 @@ def run(tmp_path_factory):
 @pytest.fixture
 def call(capsys, monkeypatch, run):
     """`gpt evaluate RUN ...` in this process: exit status, output, errors."""
-    monkeypatch.setattr(backend, "keep_freed_memory", lambda: "not asked for in a test")
+    monkeypatch.setattr(machine, "keep_freed_memory", lambda: "not asked for in a test")
 
     def call(*args):
         with pytest.raises(SystemExit) as left:

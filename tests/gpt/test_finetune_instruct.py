@@ -21,7 +21,7 @@ from gpt import train as training
 from gpt.commands import chat as chat_command
 from gpt.generate import generate
 from gpt.instruct import STYLES, Conversation, InstructConfig, Instructions
-from tensorlite import backend
+from tensorlite import machine
 
 YES = {"instruction": "Say yes.", "input": "", "output": "yes"}
 NO = {"instruction": "Say", "input": "no", "output": "no"}
@@ -61,7 +61,7 @@ def tune(folder: Path, name: str, **changes) -> str:
 @pytest.fixture
 def call(capsys, monkeypatch):
     """`gpt ...` in this process: exit status, output, errors."""
-    monkeypatch.setattr(backend, "keep_freed_memory", lambda: "not asked for in a test")
+    monkeypatch.setattr(machine, "keep_freed_memory", lambda: "not asked for in a test")
 
     def call(*args, typed: str | None = None):
         if typed is not None:

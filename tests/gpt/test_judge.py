@@ -18,7 +18,7 @@ from gpt.config import GPTConfig
 from gpt.judge import Api, exact_match, f1, log_likelihood, summary
 from gpt.model import GPT
 from gpt.tokenizer import END_OF_TEXT, BPETokenizer
-from tensorlite import backend
+from tensorlite import machine
 
 ENTRY = {
     "instruction": "Rewrite the sentence using a simile.",
@@ -321,7 +321,7 @@ def run(tmp_path_factory):
 @pytest.fixture
 def call(capsys, monkeypatch):
     """`gpt judge ...` in this process: exit status, output, errors."""
-    monkeypatch.setattr(backend, "keep_freed_memory", lambda: "not asked for in a test")
+    monkeypatch.setattr(machine, "keep_freed_memory", lambda: "not asked for in a test")
     monkeypatch.setenv("COLUMNS", "150")
 
     def call(*args):

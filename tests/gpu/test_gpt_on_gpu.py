@@ -20,7 +20,7 @@ from gpt.evaluate import total_loss
 from gpt.generate import generate
 from gpt.model import GPT
 from gpt.pretraining import check_memory
-from tensorlite import backend, optim
+from tensorlite import backend, machine, optim
 from tensorlite.kernels import precision
 
 pytestmark = pytest.mark.gpu
@@ -228,7 +228,7 @@ def call(capsys, *args) -> tuple[int, str, str]:
 
 
 def test_the_commands(cpu, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(backend, "keep_freed_memory", lambda: "not asked for in a test")
+    monkeypatch.setattr(machine, "keep_freed_memory", lambda: "not asked for in a test")
     prompt = ["--prompt", "59 bottles", "--max-new-tokens", 20]
     found = [call(capsys, "generate", cpu, *prompt, "--device", device) for device in ("cpu", "cuda", "cuda:0")]
     assert found[0] == found[1] == found[2]

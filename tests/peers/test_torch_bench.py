@@ -7,7 +7,7 @@ from array import array
 import pytest
 
 import tensorlite as tl
-from tensorlite import backend
+from tensorlite import machine
 from tensorlite.data import write_tokens
 from tensorlite.kernels import precision
 
@@ -26,7 +26,7 @@ SMALL = GPTConfig(vocab_size=31, context_length=16, n_layer=2, n_head=2, n_embd=
 def folder(tmp_path, monkeypatch):
     """Weights and tokens of a small configuration, and a process that stays as it is."""
     monkeypatch.setitem(setup.CONFIGS, "small", (SMALL, 3))
-    monkeypatch.setattr(backend, "keep_freed_memory", lambda: "not asked for in a test")
+    monkeypatch.setattr(machine, "keep_freed_memory", lambda: "not asked for in a test")
     duel.prepare(tmp_path, "small")
     yield str(tmp_path)
     precision.set_matmul_dtype("float32")

@@ -10,7 +10,7 @@ from typing import cast
 
 import numpy as np
 
-from ...backend import in_parts, matmul_time
+from ...machine import in_parts, matmul_time
 from .. import onednn
 
 BLOCK = 1 << 18  # elements: small enough for a cache, large enough that a change of threads costs little beside it

@@ -4,8 +4,9 @@ import functools
 
 import numpy as np
 
-from ...backend import in_parts, scratch
+from ...backend import scratch
 from ...functional import check_cross_entropy
+from ...machine import in_parts
 from .. import onednn
 from . import blocks
 from .blocks import as_rows, serves

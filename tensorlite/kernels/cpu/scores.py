@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ...backend import in_parts, scratch
+from ...backend import scratch
+from ...machine import in_parts
 from ...primitive import unbroadcast
 from .passes import sum_columns
 from .steps import steps
