@@ -13,8 +13,10 @@ pytestmark = pytest.mark.usefixtures("emulated")
 
 @pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16], ids=["float32", "bfloat16"])
 @pytest.mark.parametrize(
-    ("B", "H", "P", "D"), [(1, 1, 1, 1), (2, 3, 40, 64), (3, 2, 1030, 8), (1, 2, 9, 5), (2, 1, 7, 300)]
-)
+    ("B", "H", "P", "D"),
+    [(1, 1, 1, 1), (2, 3, 40, 64), (3, 2, 1030, 8), (1, 2, 9, 5), (2, 1, 7, 300), (1, 2, 70, 80), (1, 1, 35, 1024),
+     (11, 12, 33, 16)],
+)  # fmt: skip
 @pytest.mark.parametrize("joined", [True, False], ids=["joined", "apart"])
 def test_each_text_sees_its_own_past_and_itself(dtype, B, H, P, D, joined):
     rng = np.random.default_rng()

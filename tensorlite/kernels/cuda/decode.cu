@@ -4,61 +4,85 @@
 //     out[b, h] = sum_s w_s values[b, h, s],  w = softmax_s(scale q . keys[b, h, s]),  s = 0 .. p
 //
 // One block has a text's head. The place is read on the device, so that a recorded step serves every place.
+//
+// The lanes of a warp share its keys, and then its values: a lane has n channels of a row, 16 bytes at a time, and as
+// many lanes as a row needs, but a power of two, stand side by side. The block's warps take turns.
 
 #include "common.cuh"
 
-constexpr int THREADS = 1024, PLACES = 4096;  // as decode.py has them; of a text at most, for they lie in shared memory
+constexpr int THREADS = 512;  // of a block at most, as decode.py has it
+constexpr int PLACES = 4096, WIDEST = 1024;  // of a text and of a head at most, likewise
 
 // Reads q, k, v: (B, H, D), heads side by side, texts `stride` elements apart; writes one place of keys and values
-// (B, H, P, D), and out (B, H, D). D is a multiple of n, and at most THREADS.
+// (B, H, P, D), and out (B, H, D). D is a multiple of n.
 template <typename T, int n>
-__global__ void __launch_bounds__(THREADS) attend(
-    const T* q, const T* k, const T* v, T* keys, T* values, const long long* places, T* out, long long H, long long P,
-    long long D, long long stride, float scale) {
-    __shared__ float weights[PLACES], question[THREADS], parts[THREADS];
+__global__ void __launch_bounds__(THREADS, 1)  // 1: without it ptxas spills rather than pass 40 registers
+attend(const T* q, const T* k, const T* v, T* keys, T* values, const long long* places, T* out, long long H,
+       long long P, long long D, long long stride, float scale) {
+    __shared__ float weights[PLACES], question[WIDEST], parts[THREADS / 32][32 * n];
     long long head = blockIdx.x, b = head / H, from = b * stride + head % H * D;
     long long last = places[b];
     T *own_keys = keys + head * P * D, *own_values = values + head * P * D;
     if (last < 0 || last >= P) {  // no such place: nan, and nothing written elsewhere
-        for (int d = threadIdx.x; d < D; d += THREADS) out[head * D + d] = from_float<T>(infinity() - infinity());
+        for (int d = threadIdx.x; d < D; d += blockDim.x) out[head * D + d] = from_float<T>(infinity() - infinity());
         return;
     }
-    for (int d = threadIdx.x; d < D; d += THREADS) {
+    for (int d = threadIdx.x; d < D; d += blockDim.x) {
         question[d] = to_float(q[from + d]) * scale;
         own_keys[last * D + d] = k[from + d];
         own_values[last * D + d] = v[from + d];
     }
     __syncthreads();
 
-    float top = -infinity();  // a thread has a key, and reads all of it
-    for (int s = threadIdx.x; s <= last; s += THREADS) {
-        const T* key = own_keys + s * D;
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
+    int lanes = 1;  // how many share a row
+    while (lanes < 32 && lanes * n < D) lanes *= 2;
+    int each = 32 / lanes, own = lane % lanes * n;  // rows that a warp has at once; where a lane's channels begin
+
+    float top = -infinity();
+    for (int first = warp * each; first <= last; first += warps * each) {
+        int s = first + lane / lanes;
         float score = 0.0f;
-#pragma unroll 4
-        for (int d = 0; d < D; d += n) {
+#pragma unroll 1
+        for (int d = own; d < D && s <= last; d += lanes * n) {  // once, as a rule
             float x[n];
-            load<n>(key + d, x);
+            load<n>(own_keys + s * D + d, x);
 #pragma unroll
             for (int i = 0; i < n; i++) score += x[i] * question[d + i];
         }
-        weights[s] = score;
+        for (int apart = lanes / 2; apart > 0; apart /= 2) score += __shfl_xor_sync(ALL, score, apart);
+        if (s > last) continue;
+        if (own == 0) weights[s] = score;
         top = fmaxf(top, score);
     }
     top = block_max(top);
     float sum = 0.0f;
-    for (int s = threadIdx.x; s <= last; s += THREADS) sum += weights[s] = expf(weights[s] - top);
+    for (int s = threadIdx.x; s <= last; s += blockDim.x) sum += weights[s] = expf(weights[s] - top);
     sum = block_sum(sum);
 
-    int groups = THREADS / D, group = threadIdx.x / D, d = threadIdx.x % D;  // a thread has a channel of some keys
-    float mine = 0.0f;
-    if (group < groups) {
-#pragma unroll 8
-        for (int s = group; s <= last; s += groups) mine += weights[s] * to_float(own_values[s * D + d]);
-    }
-    parts[threadIdx.x] = mine;
-    __syncthreads();
-    if (threadIdx.x < D) {
-        for (int i = 1; i < groups; i++) mine += parts[i * D + d];
-        out[head * D + d] = from_float<T>(mine / sum);
+    for (int start = 0; start < D; start += lanes * n) {  // once, unless a head is wider than a warp reads
+        float mine[n] = {};
+        int d = start + own;
+#pragma unroll 4
+        for (int s = warp * each + lane / lanes; s <= last; s += warps * each) {
+            if (d >= D) break;
+            float x[n];
+            load<n>(own_values + s * D + d, x);
+#pragma unroll
+            for (int i = 0; i < n; i++) mine[i] += weights[s] * x[i];
+        }
+        for (int apart = lanes; apart < 32; apart *= 2)
+#pragma unroll
+            for (int i = 0; i < n; i++) mine[i] += __shfl_xor_sync(ALL, mine[i], apart);
+        if (lane < lanes)
+            for (int i = 0; i < n; i++) parts[warp][own + i] = mine[i];
+        __syncthreads();
+        d = start + threadIdx.x;
+        if (threadIdx.x < lanes * n && d < D) {
+            float all = 0.0f;
+            for (int i = 0; i < warps; i++) all += parts[i][threadIdx.x];
+            out[head * D + d] = from_float<T>(all / sum);
+        }
+        __syncthreads();  // before the next channels are written
     }
 }

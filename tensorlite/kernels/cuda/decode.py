@@ -9,7 +9,11 @@ from .launch import ctype, launch, on_gpu
 from .layers import address
 
 PLACES = 4096  # of a text at most, as in decode.cu
-THREADS = 1024  # of a block, as in decode.cu: the most channels of a head
+WIDEST = 1024  # channels of a head at most, as in decode.cu
+THREADS = 512  # of a block at most, as in decode.cu
+MANY = (
+    128  # heads, about as many as a large GPU has multiprocessors: more fit at once as blocks of half as many threads
+)
 _WIDTHS = {"float": 4, "bf16": 8}
 INSTANTIATIONS = tuple(f"attend<{t}, {n}>" for t, widest in _WIDTHS.items() for n in (1, widest))
 
@@ -17,7 +21,7 @@ INSTANTIATIONS = tuple(f"attend<{t}, {n}>" for t, widest in _WIDTHS.items() for 
 def serves(q: Array, keys: Array) -> bool:
     """Whether `attend` can be used for queries (B, H, 1, D) over keys (B, H, P, D)."""
     usual = on_gpu(q) and q.dtype.name in ("float32", "bfloat16") and q.dtype == keys.dtype and keys.flags.c_contiguous
-    return usual and q.shape[2] == 1 and keys.shape[2] <= PLACES and keys.shape[3] <= THREADS
+    return usual and q.shape[2] == 1 and keys.shape[2] <= PLACES and keys.shape[3] <= WIDEST
 
 
 def attend(q: Array, k: Array, v: Array, keys: Array, values: Array, places: Array, scale: float) -> Array:
@@ -35,5 +39,5 @@ def attend(q: Array, k: Array, v: Array, keys: Array, values: Array, places: Arr
     n = _WIDTHS[kind] if D % _WIDTHS[kind] == 0 and address(keys) % 16 == 0 else 1
     stride = parts[0].strides[0] // q.itemsize if B > 1 else H * D
     args = *parts, keys, values, places, out, H, P, D, stride, float(scale)
-    launch("decode.cu", f"attend<{kind}, {n}>", B * H, THREADS, *args)
+    launch("decode.cu", f"attend<{kind}, {n}>", B * H, THREADS if B * H <= MANY else THREADS // 2, *args)
     return out

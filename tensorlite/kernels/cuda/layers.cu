@@ -24,9 +24,9 @@ __device__ __forceinline__ float rstd_of(float squares, float rest, float eps) {
     return 1.0f / sqrtf(var + eps);
 }
 
-template <typename T, int V>
+template <typename T, typename P, int V>
 __global__ void __launch_bounds__(256)
-layer_norm(const T* x, const float* weight, const float* bias, T* out, float* mean, float* rstd, long long rows,
+layer_norm(const T* x, const P* weight, const P* bias, T* out, float* mean, float* rstd, long long rows,
            long long C, long long warps, float eps) {
     constexpr int W = WIDTH<T>;
     int team = warps * 32, n = C, first = threadIdx.x % team * W, step = team * W;
@@ -157,9 +157,9 @@ layer_norm_vjp(const T* g, const T* x, const float* weight, const float* mean, c
 
 // The same for rows that are not aligned to 16 bytes, or longer than registers hold: element by element, and what is
 // needed twice is read twice. partial has a row for each team.
-template <typename T>
+template <typename T, typename P>
 __global__ void __launch_bounds__(256)
-layer_norm_any(const T* x, const float* weight, const float* bias, T* out, float* mean, float* rstd, long long rows,
+layer_norm_any(const T* x, const P* weight, const P* bias, T* out, float* mean, float* rstd, long long rows,
                long long C, long long warps, float eps) {
     int team = warps * 32, first = threadIdx.x % team;
     long long row = blockIdx.x * static_cast<long long>(blockDim.x / team) + threadIdx.x / team;
@@ -178,8 +178,8 @@ layer_norm_any(const T* x, const float* weight, const float* bias, T* out, float
     float r = rstd_of(team_sum(squares, warps) / C, rest, eps);
     for (long long c = first; c < C; c += team) {
         float y = (to_float(x[c]) - m - rest) * r;
-        if (weight) y *= weight[c];
-        if (bias) y += bias[c];
+        if (weight) y *= to_float(weight[c]);
+        if (bias) y += to_float(bias[c]);
         out[c] = from_float<T>(y);
     }
     if (first == 0) {

@@ -13,7 +13,7 @@ from ...backend import ADDERS, Array, bfloat16, float32, xp
 from ...functional import check_last_axis
 from ..precision import matmul_dtype
 from . import blas
-from .launch import ctype, launch, on_gpu
+from .launch import NAMES, ctype, launch, on_gpu
 
 FEW = (1, 2, 4, 8)  # rows for which a product is no more than reading the matrix: generation, token by token
 PER_THREAD = (24, 32)  # elements of a row of layer_norm: as many kinds of kernels; 24 is for rows of 768
@@ -23,8 +23,10 @@ _NAMES = ("float32", "bfloat16")
 
 _TYPES = [(t, w) for t, widest in _WIDTHS.items() for w in (1, widest)]
 INSTANTIATIONS = (  # of layers.cu: all that is launched
-    *[f"{name}<{t}, {v}>" for name in ("layer_norm", "layer_norm_vjp") for t in _WIDTHS for v in PER_THREAD],
-    *[f"{name}<{t}>" for name in ("layer_norm_any", "layer_norm_vjp_any") for t in _WIDTHS],
+    *[f"layer_norm<{t}, {v}>" for t in ("float, float", "bf16, float", "bf16, bf16") for v in PER_THREAD],
+    *[f"layer_norm_any<{t}>" for t in ("float, float", "bf16, float", "bf16, bf16")],
+    *[f"layer_norm_vjp<{t}, {v}>" for t in _WIDTHS for v in PER_THREAD],
+    *[f"layer_norm_vjp_any<{t}>" for t in _WIDTHS],
     *[f"{name}<{t}, {w}>" for name in ("gelu", "gelu_vjp", "add", "column_sums") for t, w in _TYPES],
     *[f"cast<{a}, {b}, {w}>" for a, b in (("float", "bf16"), ("bf16", "float")) for w in (1, 8)],
     *[f"few_rows<{t}, {w}, {m}>" for t, w in _TYPES for m in FEW],
@@ -71,9 +73,12 @@ def layer_norm(x, weight=None, bias=None, *, eps=1e-5):
     check_last_axis("layer_norm", x, weight, bias)
     rows, library = as_rows(x), xp(x)
     n, C = rows.shape
-    weight, bias = (None if p is None else library.ascontiguousarray(cast(p, float32)) for p in (weight, bias))
+    narrow = all(p is None or p.dtype != float32 for p in (weight, bias))  # as all is: generation in bfloat16
+    dtype = x.dtype if narrow else float32
+    weight, bias = (None if p is None else library.ascontiguousarray(cast(p, dtype)) for p in (weight, bias))
     out, mean, rstd = library.empty((n, C), x.dtype), library.empty(n, float32), library.empty(n, float32)
-    kernel, warps, teams = _team("layer_norm", C, rows, weight, bias, out)
+    types = f"{ctype(x)}, {NAMES[dtype.name]}"
+    kernel, warps, teams = _team("layer_norm", types, C, rows, weight, bias, out)
     blocks, threads = ceil_div(n, teams), 32 * warps * teams
     launch("layers.cu", kernel, blocks, threads, rows, weight, bias, out, mean, rstd, n, C, warps, float(eps))
     return out.reshape(x.shape), {"mean": mean, "rstd": rstd}  # (N, C) -> (..., C)
@@ -85,7 +90,7 @@ def layer_norm_vjp(g, needs, x, weight, mean, rstd):
     dtype = float32 if weight is None else weight.dtype
     weight = None if weight is None else library.ascontiguousarray(cast(weight, float32))
     dx = library.empty((n, C), x.dtype) if needs[0] else None
-    kernel, warps, teams = _team("layer_norm_vjp", C, g, rows, weight, dx)
+    kernel, warps, teams = _team("layer_norm_vjp", ctype(x), C, g, rows, weight, dx)
     threads = 32 * warps * teams
     blocks = min(ceil_div(n, teams), 65_536 // threads)  # a large GPU runs these at once; each adds up its rows
     groups = blocks * teams if "any" in kernel else blocks
@@ -98,14 +103,13 @@ def layer_norm_vjp(g, needs, x, weight, mean, rstd):
     return None if dx is None else dx.reshape(x.shape), dweight, dbias  # (N, C) -> (..., C)
 
 
-def _team(name: str, C: int, x: Array, *others: Array | None) -> tuple[str, int, int]:
+def _team(name: str, types: str, C: int, x: Array, *others: Array | None) -> tuple[str, int, int]:
     """The kernel for rows of C elements, how many warps share a row, and how many rows a block has at once."""
-    kind = ctype(x)
-    if width(kind, C, x, *others) == 1 or C > LONGEST:
-        return (f"{name}_any<{kind}>", 1, 4) if C <= 1024 else (f"{name}_any<{kind}>", 8, 1)
+    if width(ctype(x), C, x, *others) == 1 or C > LONGEST:
+        return (f"{name}_any<{types}>", 1, 4) if C <= 1024 else (f"{name}_any<{types}>", 8, 1)
     warps = ceil_div(C, 1024)
     v = next(v for v in PER_THREAD if v * 32 * warps >= C)
-    return f"{name}<{kind}, {v}>", warps, 4 if warps == 1 else 1
+    return f"{name}<{types}, {v}>", warps, 4 if warps == 1 else 1
 
 
 # ----- linear -----------------------------------------------------------------------------------------------------
@@ -122,8 +126,12 @@ def linear(x, weight, bias=None):
     rows, matrix = as_rows(x), xp(x).ascontiguousarray(weight)
     if matmul_dtype() == "bfloat16" or weight.dtype != float32:
         rows, matrix, bias = (None if a is None else cast(a, bfloat16()) for a in (rows, matrix, bias))
-    few = 0 < len(rows) <= FEW[-1] and matmul_dtype() != "tf32"
-    y = _few_rows(rows, matrix, bias) if few else blas.matmul(rows, matrix.T, bias=bias)
+    if 0 < (n := len(rows)) <= FEW[-1] and matmul_dtype() != "tf32":
+        y = _few_rows(rows, matrix, bias)
+    else:  # each row of the result begins at 16 bytes: an odd number of columns would cost cublasLt's fast kernels
+        O = len(matrix)
+        room = xp(x).empty((n, 8 * ceil_div(O, 8)), rows.dtype)
+        y = blas.matmul(rows, matrix.T, bias=bias, out=room[:, :O])
     return y.reshape((*x.shape[:-1], weight.shape[0])), {"rows": rows, "matrix": matrix}  # (N, O) -> (..., O)
 
 
