@@ -66,7 +66,7 @@ class Graph:
 
     def _warm_up(self, cupy: Any, inputs: Sequence[Tensor]) -> Tensor:
         """A plain call on a stream of its own, with its memory from the pool, which so has what the recording needs."""
-        cupy.get_default_memory_pool().free_all_blocks()  # what the plain call before had, or it would be held twice
+        cupy.get_default_memory_pool().free_all_blocks()  # what plain calls had, or it would be held twice
         self._pool, self._stream = cupy.cuda.MemoryPool(), cupy.cuda.Stream()
         with cupy.cuda.using_allocator(self._pool.malloc), self._stream:
             result = self.function(*inputs)
@@ -87,3 +87,4 @@ class Graph:
             except Exception as error:
                 self.why_not = f"it could not be recorded as a CUDA graph: {type(error).__name__}: {error}"
         self._graph = None if self.why_not else graph
+        cupy.get_default_memory_pool().free_all_blocks()  # and what the warm-up set free: gradients of the call before

@@ -350,6 +350,8 @@ def test_empty_products():
     assert (matmul(x, np.ones((0, 2), F32)) == 0).all()
     bias, out = np.array([1, 2], F32), np.ones((3, 2), F32)
     np.testing.assert_array_equal(matmul(x, np.ones((0, 2), F32), bias=bias, out=out, accumulate=True)[0], [2, 3])
+    nothing = np.lib.stride_tricks.as_strided(np.zeros(8, F32), (0, 1), (0, 4))  # as CuPy's views of nothing are
+    assert matmul(np.ones((0, 3), F32), np.ones((3, 1), F32), out=nothing) is nothing
     assert matmul(np.ones((0, 3), F32), np.ones((3, 2), F32)).shape == (0, 2)
     assert matmul(np.ones((4, 0, 3), F32), np.ones((4, 3, 2), F32)).shape == (4, 0, 2)
 

@@ -27,7 +27,7 @@ class Memory:
         self.before = gpu.used()
 
     def peak(self) -> int:
-        """CuPy's pools keep what they once had, so it is the most so far."""
+        """CuPy's pools keep what they once had, but for what a recorded step has of its own (graph.py)."""
         return gpu.used() - self.before
 
     def forget(self) -> None:

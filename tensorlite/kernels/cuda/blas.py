@@ -76,7 +76,7 @@ def matmul(
         if accumulate:
             raise ValueError("matmul: accumulate adds to `out`, and none was given")
         out = library.empty(shape, dtype)
-    elif out.shape != shape or not _is_result(layout(out.shape, out.strides, out.itemsize)):
+    elif out.shape != shape or (out.size and not _is_result(layout(out.shape, out.strides, out.itemsize))):
         raise ValueError(
             f"matmul: out must be a row-major {shape}, not {out.shape} with strides {out.strides} in bytes"
         )
