@@ -252,5 +252,12 @@ def finish(s: Session, show: Progress) -> None:
         **found,
         "lowest validation loss on the way": f"{s.best[0]:.4f} at step {s.best[1]:,}",
         "peak memory": f"{peak_memory() / 2**20:,.0f} MiB",
+        **memory_of_gpu(next(s.model.parameters()).device),
     }
     show.console.print(result_table(f"{s.run}", rows))
+
+
+def memory_of_gpu(device: str) -> dict[str, str]:
+    """A row for the table: how much of a GPU's memory is taken, by whom it may be; none for the CPU."""
+    known = None if device == "cpu" else backend.memory(device)
+    return {} if known is None else {"GPU memory taken": f"{(known[1] - known[0]) / 2**20:,.0f} MiB"}

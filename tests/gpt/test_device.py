@@ -391,6 +391,12 @@ class OutOfMemoryError(MemoryError):
     """Says what CuPy's says."""
 
 
+def test_the_table_of_a_run_says_what_is_taken_of_a_gpu_s_memory(monkeypatch):
+    monkeypatch.setattr(backend, "memory", lambda device: (2 << 30, 3 << 30))
+    assert training.memory_of_gpu("cuda:0") == {"GPU memory taken": "1,024 MiB"}
+    assert training.memory_of_gpu("cpu") == {}
+
+
 def test_out_of_gpu_memory_is_a_sentence(cupy):
     cupy(Fake())
     error = OutOfMemoryError(f"Out of memory allocating {3 << 30:,} bytes (allocated so far: {1 << 30:,} bytes).")

@@ -1,6 +1,7 @@
 """`gpt` on a real GPU: trained there, moved there and back, measured and writing; the same again, to the bit."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -57,6 +58,7 @@ def cpu(tmp_path_factory):
 def test_training_there_is_training_here(cpu, tmp_path):
     run, said = run_on(tmp_path, "cuda")
     assert "device     cuda:0, NVIDIA" in said
+    assert 1 < int(re.search(r"GPU memory taken +│ +([\d,]+) MiB", said)[1].replace(",", "")) < 100_000
     assert "cuda graph off" not in said
     assert losses(run) == pytest.approx(losses(cpu), rel=2e-3)
     for name, x in weights(run).items():
