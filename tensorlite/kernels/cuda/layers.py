@@ -126,12 +126,8 @@ def linear(x, weight, bias=None):
     rows, matrix = as_rows(x), xp(x).ascontiguousarray(weight)
     if matmul_dtype() == "bfloat16" or weight.dtype != float32:
         rows, matrix, bias = (None if a is None else cast(a, bfloat16()) for a in (rows, matrix, bias))
-    if 0 < (n := len(rows)) <= FEW[-1] and matmul_dtype() != "tf32":
-        y = _few_rows(rows, matrix, bias)
-    else:  # each row of the result begins at 16 bytes: an odd number of columns would cost cublasLt's fast kernels
-        O = len(matrix)
-        room = xp(x).empty((n, 8 * ceil_div(O, 8)), rows.dtype)
-        y = blas.matmul(rows, matrix.T, bias=bias, out=room[:, :O])
+    few = 0 < len(rows) <= FEW[-1] and matmul_dtype() != "tf32"
+    y = _few_rows(rows, matrix, bias) if few else blas.matmul(rows, matrix.T, bias=bias)
     return y.reshape((*x.shape[:-1], weight.shape[0])), {"rows": rows, "matrix": matrix}  # (N, O) -> (..., O)
 
 
