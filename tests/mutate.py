@@ -44,6 +44,7 @@ FILES = (
     "fused.py",
     *(f"kernels/cpu/{name}.py" for name in ("blocks", "layers", "scores", "losses", "passes", "loops", "steps")),
     "primitive.py",
+    "autograd.py",
 )
 SUITE = (
     "ops", "kernels", "loops", "stability", "defaults", "bugs", "algebra", "strict", "engine", "testing", "threads",

@@ -149,7 +149,7 @@ def floor(config: GPTConfig, batch: int, card: Card) -> dict[str, float]:
 
 # ----- where the time goes --------------------------------------------------------------------------------------------
 
-ATTENTION = re.compile(r"flash|fmha|sdpa|attention|dot_do_o|convert_dq", re.IGNORECASE)  # asked for first
+ATTENTION = re.compile(r"flash|fmha|sdpa|attention|dot_do_o|convert_dq|matmul_dq", re.IGNORECASE)  # asked for first
 PRODUCTS = re.compile(r"gemm|gemv|nvjet|cutlass|xmma|cublas|splitk", re.IGNORECASE)
 
 
