@@ -160,7 +160,7 @@ def test_doctor_says_whether_there_is_bfloat16(monkeypatch):
 
 
 ELSEWHERE = """
-    import ctypes, os, subprocess, sys, types
+    import asyncio, ctypes, os, subprocess, sys, types  # asyncio: since 3.13 it asks sysconf itself
     from rich.console import Console
     import numpy, matplotlib, tyro
     for name in ("sched_getaffinity", "getloadavg", "sysconf", "fork"):
