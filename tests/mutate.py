@@ -93,6 +93,8 @@ def take(was, now) -> bool:
     """Let the object `was` do what `now` does; False for a number, which is replaced."""
     if isinstance(was, FunctionType):
         was.__code__, was.__defaults__, was.__kwdefaults__ = now.__code__, now.__defaults__, now.__kwdefaults__
+        if hasattr(was, "__wrapped__"):  # a decorator's closure holds it
+            take(was.__wrapped__, now.__wrapped__)
     elif isinstance(was, functools._lru_cache_wrapper):
         was.cache_clear()
         take(was.__wrapped__, now.__wrapped__)

@@ -1,6 +1,7 @@
 """The engine's promises and its traps: graphs, memory, ownership of gradients, freeing, versions, recording."""
 
 import gc
+import itertools
 import sys
 import threading
 import weakref
@@ -9,8 +10,8 @@ import numpy as np
 import pytest
 
 import tensorlite as tl
+from tensorlite import autograd, ops
 from tensorlite import fused as F
-from tensorlite import ops
 from tensorlite.primitive import PRIMITIVES, Primitive, elementwise, fused, identity, primitive, publish
 
 
@@ -292,6 +293,41 @@ def test_grad_by_tensors_of_every_kind():
     assert tl.grad((x * 2).sum(), [x])[0].tolist() == [2, 2]
 
 
+@pytest.mark.parametrize("by", ["grad", "backward"])
+def test_the_first_nodes_of_a_process_are_walked_too(monkeypatch, by):
+    monkeypatch.setattr(autograd, "_creation_order", itertools.count())
+    x = tl.tensor(3.0, requires_grad=True)
+    y = x * x * x
+    if by == "backward":
+        y.backward()
+    assert (x.grad if by == "backward" else tl.grad(y, x)).item() == 27
+
+
+def test_the_gradient_of_a_scalar_is_an_array():
+    """NumPy's operators give scalars of their own kind for arrays without axes."""
+    x = tl.tensor(2.0, requires_grad=True)
+    y = x * 3.0
+    assert type(tl.grad(y, x, retain_graph=True).data) is np.ndarray
+    y.backward()
+    assert type(x.grad.data) is np.ndarray
+
+
+def test_a_result_is_its_own_gradient_also_when_its_graph_is_freed():
+    x = tl.tensor([1.0, 2.0], requires_grad=True)
+    y = x * 2
+    y.sum().backward()
+    assert tl.grad(y, y, np.float32([3, 4])).tolist() == [3, 4]
+
+
+def test_what_lies_beyond_a_target_is_not_looked_at():
+    """Neither for what it needs, nor whether that was changed."""
+    w, v = tl.tensor(3.0, requires_grad=True), tl.tensor(5.0, requires_grad=True)
+    y = w * w
+    z = y * v
+    w.changed()
+    assert [g.item() for g in tl.grad(z, [y, v])] == [5, 9]
+
+
 def test_grad_of_a_gradient_to_any_order():
     x = leaf(0.5)
     y, orders = tl.tanh(x), []
@@ -443,6 +479,17 @@ def test_accumulating_into_a_gradient_that_a_graph_uses_is_noticed():
 
 
 # ----- recording --------------------------------------------------------------------------------------------------
+
+
+def test_accumulating_and_changing_a_gradient_do_not_cancel_out():
+    x = tl.tensor(3.0, requires_grad=True)
+    x.backward()
+    w = tl.tensor(2.0, requires_grad=True)
+    y = x.grad * w
+    x.backward()
+    x.grad.changed()
+    with pytest.raises(RuntimeError, match="changed"):
+        y.backward()
 
 
 def test_no_grad_nests_survives_exceptions_and_holds_per_thread():
