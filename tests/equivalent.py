@@ -2,6 +2,7 @@
 
 _SMOOTH = "targets * (1 - label_smoothing) + label_smoothing / C"
 _KEEP = "keep_mask(q, (*q.shape[:-1], k.shape[-2]), dropout_p, generator)"
+_ALONE = "len([None for _, other in pieces if other is piece or other.base is piece])"
 PROOFS: dict[str, list[str]] = {
     "a value that `where` throws away": [
         "ops.py: _root: 1  ->  2",
@@ -23,6 +24,7 @@ PROOFS: dict[str, list[str]] = {
             f"derived.py: _parse_einsum: True  ->  False{place}"
             for place in ("", *(f" (place {n})" for n in (2, 3, 4, 5)))
         ],
+        "autograd.py: grad: True  ->  False",
         "primitive.py: Primitive.vjp: True  ->  False",
         "primitive.py: Primitive._bind: True  ->  False",
         "primitive.py: Fused.pull: True  ->  False",
@@ -357,5 +359,35 @@ PROOFS: dict[str, list[str]] = {
         "kernels/cpu/scores.py: attention: -2  ->  2 (place 8)",
         *[f"kernels/cpu/scores.py: attention_vjp: -2  ->  2 (place {place})" for place in (5, 6, 7)],
     ],
+    "added into a new array instead of in place: the same sum": [
+        *[f"autograd.py: _walk: owned.add(parent)  ->  pass{place}" for place in ("", " (place 2)", " (place 3)")],
+        "autograd.py: _walk: if parent in owned  ->  if False",
+        "autograd.py: _walk: if not record  ->  if False",
+        "autograd.py: _walk: if not record and _fresh(piece, g, node.saved, pieces)  ->  if False",
+        "autograd.py: _walk: if not record and _fresh(piece, g, node.saved, pieces)  ->  if False (place 2)",
+        "autograd.py: _fresh: if piece is g or piece.base is not None  ->  if True",
+        "autograd.py: _fresh: if value is piece  ->  if True",
+        f"autograd.py: _fresh: {_ALONE} == 1  ->  {_ALONE} != {_ALONE}",
+        "autograd.py: _fresh: other is piece or other.base is piece  ->  other is piece and other.base is piece",
+    ],
+    "a copy of what is nobody else's": [
+        "autograd.py: _own: piece if owned and is_array(piece) else xp(piece).array(piece)  ->  xp(piece).array(piece)",
+    ],
+    "only whether a version changed counts, not where it began nor how far it is": [
+        "autograd.py: Variable.__init__: 0  ->  1",
+        "autograd.py: Variable.backward: 1  ->  2",
+    ],
+    "another number below 0, where orders begin": [
+        "autograd.py: _walk: 1  ->  2",
+        "autograd.py: _walk: 1  ->  2 (place 2)",
+    ],
+    "the order of one": ["autograd.py: _walk: -root.order  ->  root.order"],
+    "backend.add of NumPy's arrays is +": [
+        "autograd.py: _walk: grads[parent] + piece if record else add(grads[parent], piece)  ->  grads[parent] + piece",
+    ],
+    "gradients of what was passed are kept to the end of the walk, and not returned": [
+        "autograd.py: _walk: targets is None or node not in targets  ->  targets is None",
+    ],
+    "the oldest target is useful anyway": ["autograd.py: _leading_to: node.order > oldest  ->  node.order >= oldest"],
 }
 EQUIVALENT = {key: proof for proof, keys in PROOFS.items() for key in keys}

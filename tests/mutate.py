@@ -1,4 +1,4 @@
-"""Mutation score: change every derivative rule and kernel in small ways; the suite must notice each one.
+"""Mutation score: change the engine, every derivative rule and kernel in small ways; the suite must notice each one.
 
     python -m tests.mutate [--only TEXT] [--jobs N] [--budget SECONDS] [--results FILE] [--table FILE]
 
@@ -62,7 +62,7 @@ QUIETLY = [
     "addopts=",
     "--capture=no",
 ]
-TABLE = """# Mutants of the derivative rules, and what became of them
+TABLE = """# Mutants of the engine, its rules and kernels, and what became of them
 
 `python -m tests.mutate --table tests/mutants.md`; which test killed which mutant is in `mutants.jsonl`, why some cannot
 be killed in `equivalent.py`. Named in the last column: the three tests that killed most.

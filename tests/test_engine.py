@@ -73,7 +73,8 @@ def test_forty_doublings_are_walked_once():
     y = x
     for _ in range(40):
         y = y + y
-    assert gradient_of(x, y) == 2**40  # paths: nobody could take them one by one
+    assert tl.grad(y, x, retain_graph=True).item() == 2**40  # paths: nobody could take them one by one
+    assert gradient_of(x, y) == 2**40
 
 
 def test_broadcasting_is_undone_on_either_and_both_sides():
@@ -175,6 +176,17 @@ def test_one_incoming_gradient_that_goes_two_ways_is_not_added_to():
     a, b = x * 1, y * 1
     ((a + b.T) + a.T + a.reshape(2, 2)).backward(np.array([[1.0, 2], [3, 4]]))  # views of one array
     assert (x.grad.tolist(), y.grad.tolist()) == ([[3, 7], [8, 12]], [[1, 3], [2, 4]])
+
+
+def test_an_incoming_gradient_that_a_rule_passes_on_is_not_added_to():
+    x, y = leaf([1, 2]), leaf([3, 4])
+    p = x * 1
+    one = p + 1  # whose rule gives back the array that comes in
+    both = one + y
+    out = both + p * 2  # so p has a gradient when that of `one` comes
+    g = np.array([5.0, 7.0])
+    out.backward(g)
+    assert (x.grad.tolist(), y.grad.tolist(), g.tolist()) == ([15, 21], [5, 7], [5, 7])
 
 
 def test_a_residual_that_a_rule_returns_is_not_added_to():
@@ -319,13 +331,29 @@ def test_a_result_is_its_own_gradient_also_when_its_graph_is_freed():
     assert tl.grad(y, y, np.float32([3, 4])).tolist() == [3, 4]
 
 
-def test_what_lies_beyond_a_target_is_not_looked_at():
-    """Neither for what it needs, nor whether that was changed."""
-    w, v = tl.tensor(3.0, requires_grad=True), tl.tensor(5.0, requires_grad=True)
-    y = w * w
+def test_what_leads_to_no_target_is_not_looked_at():
+    """Neither for what it needs, nor whether that was changed or freed."""
+    w, v = leaf(3.0), leaf(5.0)
+    y = w * w * w
     z = y * v
     w.changed()
-    assert [g.item() for g in tl.grad(z, [y, v])] == [5, 9]
+    assert tl.grad(z, [y, v], retain_graph=True)[1].item() == 27  # behind a target
+    assert tl.grad(z, v).item() == 27  # beside it
+    u = w * 2
+    u.backward()
+    target = v * 1
+    z = (u * w) * target
+    w.changed()
+    assert tl.grad(z, target).item() == 18  # older than any
+
+
+def test_a_freed_graph_on_the_way_to_a_target_raises():
+    x = leaf(3.0)
+    y = x * x
+    z = y * 2
+    y.backward()
+    with pytest.raises(RuntimeError, match="second time"):
+        tl.grad(z, x)
 
 
 def test_grad_of_a_gradient_to_any_order():
