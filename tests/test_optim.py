@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from strict import strict
 
 import tensorlite as tl
-from tensorlite import nn, optim
+from tensorlite import backend, nn, optim
 
 # ----- the oracle: each formula as its paper or torch's documentation writes it, on one array -----------------------
 
@@ -241,6 +242,64 @@ def test_a_state_that_does_not_fit_is_refused_whole_with_every_reason():
         np.testing.assert_array_equal(t.numpy(), before[name])
 
 
+@pytest.mark.parametrize("steps", [[1], [1, 1, 1], [1, -1], [True, 1]])
+def test_steps_that_no_optimizer_made_are_refused(steps):
+    params = parameters([(3,), (2,)], np.float32)
+    optimizer = optim.SGD(params, lr=0.1)
+    tensors = optimizer.state_dict()["tensors"]
+    with pytest.raises(ValueError, match="2 non-negative integers are needed"):
+        optimizer.load_state_dict({"steps": steps, "tensors": tensors})
+    optimizer.load_state_dict({"steps": [0, 4], "tensors": tensors})
+    assert optimizer.state_dict()["steps"] == [0, 4]
+
+
+def test_the_learning_rate_may_be_set_for_all_groups():
+    params = parameters([(3,), (2,)], np.float32)
+    groups = [{"params": params[:1]}, {"params": params[1:], "lr": 0.5}]
+    optimizer = optim.SGD(groups, lr=0.1)
+    assert optimizer.lr == 0.1
+    with pytest.raises(ValueError, match="lr"):
+        optimizer.lr = -1.0
+    assert [group["lr"] for group in optimizer.groups] == [0.1, 0.5]
+    for lr in (0.0, 0.25):
+        optimizer.lr = lr
+        assert [optimizer.lr, *(group["lr"] for group in optimizer.groups)] == [lr] * 3
+    before = [p.numpy().copy() for p in params]
+    give_gradients(params, np.random.default_rng(0))
+    optimizer.step()
+    for p, old in zip(params, before, strict=True):
+        np.testing.assert_allclose(p.numpy(), old - 0.25 * p.grad.numpy(), rtol=1e-6, atol=1e-7)
+
+
+def test_what_is_left_out_is_torchs_default():
+    (p,) = parameters([(3,)], np.float32)
+    usual = {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8}
+    for kind, decay in ((optim.Adam, 0.0), (optim.AdamW, 0.01)):
+        options = dict(kind([p]).groups[0])
+        assert options == {"params": options["params"], **usual, "weight_decay": decay}
+    options = dict(optim.SGD([p], lr=0.3).groups[0])
+    assert options == {
+        "params": options["params"], "lr": 0.3, "momentum": 0.0, "nesterov": False, "weight_decay": 0.0,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", [optim.SGD, optim.AdamW])
+def test_a_scale_that_is_a_tensor_scales_alike_and_skips_the_step_if_it_is_not_finite(kind):
+    params, twins = parameters([(3,), (2,)], np.float32), parameters([(3,), (2,)], np.float32)
+    one, other = kind(params, lr=0.1), kind(twins, lr=0.1)
+    give_gradients(params, np.random.default_rng(0))
+    give_gradients(twins, np.random.default_rng(0))
+    one.step(grad_scale=0.3)
+    other.step(grad_scale=tl.tensor(0.3, "float64"))
+    for bad in (math.nan, math.inf):
+        other.step(grad_scale=tl.tensor(bad, "float64"))
+        with pytest.raises(ValueError, match="grad_scale"):
+            other.step(grad_scale=bad)
+    assert one.state_dict()["steps"] == other.state_dict()["steps"] == [1, 1]
+    for p, q in zip(params, twins, strict=True):
+        np.testing.assert_array_equal(p.numpy(), q.numpy())
+
+
 # ----- what it refuses --------------------------------------------------------------------------------------------
 
 P = nn.Parameter([1.0])
@@ -352,6 +411,30 @@ def test_clip_scale_shortens_and_never_lengthens():
             optim.clip_scale(1.0, max_norm)
 
 
+def test_a_norm_as_a_tensor_clips_as_the_number_does():
+    """Nobody looks at it: what `gpt train` does, on a CPU too."""
+    for norm in (0.0, 0.5, 1.0, 4.0, 1e9):
+        for max_norm in (0.5, 1.0, math.inf):
+            scale = optim.clip_scale(tl.tensor(norm, "float64"), max_norm)
+            assert (scale.shape, scale.item()) == ((), optim.clip_scale(norm, max_norm))
+    for norm in (math.inf, math.nan):
+        assert math.isnan(optim.clip_scale(tl.tensor(norm, "float64"), 1.0).item())
+    with pytest.raises(ValueError, match="max_norm must be positive"):
+        optim.clip_scale(tl.tensor(1.0), 0.0)
+
+
+def test_the_global_norm_is_a_number_where_the_gradients_are(monkeypatch):
+    monkeypatch.setitem(backend.DEVICES, "strict", lambda: strict)
+    for device in ("cpu", "strict"):
+        params = [tl.tensor(x, device=device, requires_grad=True) for x in ([[1.0, 2.0], [3.0, 4.0]], [5.0], 7.0)]
+        assert optim.global_norm(params).item() == 0.0  # none has a gradient
+        params[0].grad, params[1].grad = params[0] * 1e30, params[1] * 1e30  # squares leave float32
+        waits = strict.waits
+        norm = optim.global_norm(p for p in params)
+        assert (norm.device, norm.dtype, norm.shape, strict.waits) == (device, np.float64, (), waits)
+        assert norm.item() == pytest.approx(math.sqrt(55) * 1e30, rel=1e-6)
+
+
 # ----- schedules --------------------------------------------------------------------------------------------------
 
 
@@ -378,7 +461,10 @@ def test_warmup_linear_and_constant():
     np.testing.assert_allclose(rates, [0.25, 0.5, 0.75, 1, 0.75, 0.5, 0.25, 0, 0], atol=1e-15)
     assert optim.constant(5, lr=0.3) == 0.3
     assert optim.warmup_cosine(0, lr=1.0, min_lr=0.1, warmup=0, total=1) == 1.0
-    assert optim.warmup_cosine(5, lr=1.0, min_lr=0.1, warmup=5, total=5) == pytest.approx(0.1)
+    assert optim.warmup_linear(0, lr=1.0, min_lr=0.1, warmup=0, total=1) == 1.0
+    for schedule in (optim.warmup_cosine, optim.warmup_linear):
+        rates = [schedule(step, lr=1.0, min_lr=0.1, warmup=5, total=5) for step in (0, 4, 5, 6)]  # no descent
+        assert rates == pytest.approx([1 / 6, 5 / 6, 0.1, 0.1])
 
 
 @pytest.mark.parametrize("schedule", [optim.warmup_cosine, optim.warmup_linear])
