@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from table import ROWS
 
 import tensorlite as tl
-from tensorlite import backend, fused, machine
+from tensorlite import backend, fused, machine, optim
 from tensorlite.kernels.cpu import blocks, losses, scores
 from tensorlite.testing import smooth
 from tensorlite.workers import Worker
@@ -50,6 +50,28 @@ def test_threads_change_no_number(threads, rows, count, monkeypatch):
         np.testing.assert_allclose(got, expected, rtol=1e-11, atol=1e-11)
     assert split  # it did run in parts
     assert all(np.array_equal(a, b) for a, b in zip(results(rows), results(rows), strict=True))  # the same bits again
+
+
+@pytest.mark.parametrize("kind", [optim.SGD, optim.Adam, optim.AdamW])
+@pytest.mark.parametrize("block", [64, 1 << 17])
+def test_an_optimizer_updates_the_same_in_parts(threads, monkeypatch, kind, block):
+    def trained():
+        rng = np.random.default_rng(0)
+        shapes = (40, 30), (7,), (500,), (3,)
+        params = [tl.tensor(rng.standard_normal(n).astype(np.float32), requires_grad=True) for n in shapes]
+        optimizer = kind(params, lr=0.1, weight_decay=0.1)
+        for _ in range(3):
+            for p in params[:3]:
+                p.grad = tl.tensor(rng.standard_normal(p.shape).astype(np.float32))
+            optimizer.step(grad_scale=0.5)
+        return [t.numpy() for t in (*params, *optimizer.state_dict()["tensors"].values())]
+
+    alone = trained()
+    monkeypatch.setattr(machine, "WORTH_SPLITTING", -1)
+    monkeypatch.setattr(optim.flat, "BLOCK", block)
+    threads(3)
+    for got, expected in zip(trained(), alone, strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-7)
 
 
 @pytest.fixture
