@@ -5,9 +5,10 @@ import math
 
 import numpy as np
 import pytest
+from strict import strict
 
 import tensorlite as tl
-from tensorlite import io, nn
+from tensorlite import backend, io, nn
 
 
 def values(*shape: int) -> np.ndarray:
@@ -151,6 +152,36 @@ def test_to_converts_parameters_gradients_and_constants_in_place_of_their_data()
         model.to("gpu")
 
 
+class Told(nn.Module):
+    """Counts how often it is told that its Parameters lie elsewhere; has a constant that no dtype concerns."""
+
+    def __init__(self):
+        self.inner, self.places, self.told = nn.Linear(2, 2), tl.tensor([1, 2]), 0
+
+    def moved(self):
+        self.told += 1
+
+
+def test_to_moves_to_a_device_and_tells_those_who_arranged_their_memory(monkeypatch):
+    monkeypatch.setitem(backend.DEVICES, "strict", lambda: strict)
+    model = Told()
+    model.inner(tl.ones((1, 2))).sum().backward()
+    expected = {name: p.numpy().copy() for name, p in model.named_parameters()}
+    model.to("strict")
+    parts = [*model.parameters(), *(p.grad for p in model.parameters()), model.places]
+    assert {x.device for x in parts} == {"strict"}
+    assert model.told == 1
+    same = [x.data for x in parts]
+    model.to("strict").to(tl.float32)  # where and what all of it is already
+    assert all(x.data is data for x, data in zip(parts, same, strict=True))
+    assert model.told == 1
+    model.to(tl.float64)
+    assert (model.inner.weight.dtype, model.places.dtype, model.told) == (tl.float64, tl.int64, 2)
+    model.to("cpu")
+    for name, p in model.named_parameters():
+        np.testing.assert_array_equal(p.numpy(), expected[name])
+
+
 def test_a_graph_from_before_to_is_refused():
     layer = nn.Linear(2, 2)
     y = layer(tl.ones((1, 2), requires_grad=True)).sum()
@@ -180,7 +211,35 @@ def test_module_list_is_a_list():
         row.append(lambda x: x)
 
 
+def test_a_module_in_two_places_or_around_itself_is_met_once():
+    shared = nn.Linear(2, 3)
+    model = nn.Sequential(shared, nn.ReLU(), shared)
+    assert [name for name, _ in model.named_modules()] == ["", "0", "1"]
+
+    class Round(nn.Module):
+        def __init__(self):
+            self.layer, self.me = shared, self
+
+    assert [name for name, _ in Round().named_modules()] == ["", "layer"]
+
+
+def test_layers_take_what_they_are_given_and_have_torchs_defaults():
+    generator = tl.Generator(5)
+    tl.manual_seed(9)
+    assert (
+        nn.Linear(3, 4, generator=generator).weight.tolist()
+        == nn.Linear(3, 4, generator=tl.Generator(5)).weight.tolist()
+    )
+    assert nn.Embedding(3, 4, generator=tl.Generator(5)).weight.tolist() == tl.Generator(5).randn((3, 4)).tolist()
+    assert tl.default_generator.uniform(0, 1, (2,)).tolist() == tl.Generator(9).uniform(0, 1, (2,)).tolist()  # undrawn
+    assert (nn.LayerNorm(3).eps, nn.RMSNorm(3).eps, nn.Dropout().p, nn.GELU().approximate) == (1e-5, 1e-5, 0.5, "tanh")
+    assert (nn.LayerNorm(3, bias=False).bias, nn.Linear(3, 3, bias=False).bias) == (None, None)
+
+
 def test_repr_shows_the_tree():
+    assert repr(nn.Sequential(nn.LayerNorm(3), nn.GELU())) == (
+        "Sequential(\n  0: LayerNorm(dim=3, eps=1e-05)\n  1: GELU(approximate='tanh')\n)"
+    )
     assert repr(nn.Sequential(nn.Linear(2, 3), nn.ModuleList([nn.Dropout(0.1)]))) == (
         "Sequential(\n  0: Linear(in_features=2, out_features=3)\n  1: ModuleList(\n    0: Dropout(p=0.1)\n  )\n)"
     )
@@ -254,6 +313,8 @@ def test_a_mistyped_attribute_raises_and_names_the_close_ones():
     with pytest.raises(AttributeError, match=r"to replace: did you mean head.*assigned in __init__"):
         model.haed = nn.Linear(3, 2)
     assert not hasattr(model, "zzz")
+    with pytest.raises(AttributeError, match=r"Tied has no attribute 'zzz'$"):
+        str(model.zzz)
     model.head = nn.Linear(3, 2)
     model.training = False
 
@@ -299,6 +360,7 @@ def test_modules_hidden_in_a_list_are_found(hide):
         (lambda: nn.Linear(2, 2.0), "Linear: out_features must be a positive integer, not 2.0"),
         (lambda: nn.Embedding(True, 2), "Embedding: num_embeddings must be a positive integer, not True"),
         (lambda: nn.LayerNorm(-1), "LayerNorm: dim must be a positive integer, not -1"),
+        (lambda: nn.RMSNorm(0), "RMSNorm: dim must be a positive integer, not 0"),
         (lambda: nn.Dropout(1.5), "Dropout: p must be a probability between 0 and 1, not 1.5"),
         (lambda: nn.GELU("erf"), "GELU: approximate must be 'tanh' or 'none', not 'erf'"),
         (lambda: nn.LayerNorm(3)(tl.ones((2, 4))), "last axis"),
