@@ -105,6 +105,18 @@ def test_a_saved_position_does_not_move_on():
     assert state["epoch"]["batches"] == 0
 
 
+def test_the_position_is_that_of_the_epoch_begun_last():
+    loader = DataLoader(range(6), batch_size=2)
+    first = iter(loader)
+    next(first)
+    second = iter(loader)
+    next(second)
+    assert len(list(first)) == 2  # it ends, and the other is still on its way
+    assert loader.state_dict()["epoch"] == {"batches": 1, "order": None}
+    assert len(list(second)) == 2
+    assert loader.state_dict()["epoch"] is None
+
+
 def test_a_position_is_resumed_once():
     loader = DataLoader(range(6), 2)
     next(iter(loader))
