@@ -272,7 +272,7 @@ def place(row: Row) -> str:
             mfu = (
                 f" MFU: the model's FLOPs, as `gpt params` counts them, over {card.peak / 1e12:.0f} TFLOP/s, the card's"
             )
-            mfu += " dense bfloat16. GPU memory: what the process takes, without CUDA's context."
+            mfu += " dense bfloat16. GPU memory: what the process holds after its first steps, without CUDA's context."
         return f"{where['gpu']}, {rest}, on {where['cpu']} with {where['threads']} threads.{mfu}"
     versions = ", ".join(f"{name} {value}" for name, value in where.items() if name not in ("cpu", "threads"))
     return f"{where['cpu']}, {where['threads']} threads, {versions}."
