@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 from hypothesis import strategies as st
-from rows import Row, arrays, booleans, broadcastable, fit, integers, local, move, reductions, shapes
+from rows import CLOSE, Row, arrays, booleans, broadcastable, fit, integers, local, move, reductions, shapes
 
 import tensorlite as tl
 from tensorlite import fused as F
@@ -315,9 +315,9 @@ FUNCTIONAL = [
     Row("linear",             F.linear,                                         linear_value,                            linear_gradient,          linears(bias=True), step=1.0),
     Row("linear, no bias",    F.linear,                                         linear_value,                            linear_gradient,          linears(bias=False), covers=("linear",), step=1.0),
     move("embedding",         F.embedding,                                      lambda weight, idx: weight[idx],         lookups()),
-    Row("layer_norm",         F.layer_norm,                                     layer_norm_value,                        layer_norm_gradient,      rows_and_vectors(2, eps=EPS)),
-    Row("layer_norm, weight", F.layer_norm,                                     layer_norm_value,                        layer_norm_gradient,      rows_and_vectors(1, eps=EPS), covers=("layer_norm",)),
-    Row("layer_norm, alone",  F.layer_norm,                                     layer_norm_value,                        layer_norm_gradient,      rows_and_vectors(0, eps=EPS), covers=("layer_norm",)),
+    Row("layer_norm",         F.layer_norm,                                     layer_norm_value,                        layer_norm_gradient,      rows_and_vectors(2, eps=EPS), step=CLOSE),
+    Row("layer_norm, weight", F.layer_norm,                                     layer_norm_value,                        layer_norm_gradient,      rows_and_vectors(1, eps=EPS), covers=("layer_norm",), step=CLOSE),
+    Row("layer_norm, alone",  F.layer_norm,                                     layer_norm_value,                        layer_norm_gradient,      rows_and_vectors(0, eps=EPS), covers=("layer_norm",), step=CLOSE),
     Row("rms_norm",           F.rms_norm,                                       rms_norm_value,                          rms_norm_gradient,        rows_and_vectors(1, eps=EPS), covers=("rsqrt",)),
     Row("rms_norm, alone",    F.rms_norm,                                       rms_norm_value,                          rms_norm_gradient,        rows_and_vectors(0, eps=EPS), covers=("rsqrt",)),
     Row("dropout",            lambda x, p, seed: F.dropout(x, p, generator=tl.Generator(seed)), lambda x, p, seed: x * drop_scale(x.shape, p, seed), local(lambda x, p, seed: drop_scale(x.shape, p, seed)), arrays(1, p=P, seed=SEED), ANY, covers=("dropped",)),

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 from hypothesis import strategies as st
-from rows import Row, arrays, booleans, broadcastable, count, expand, local, reductions
+from rows import CLOSE, Row, arrays, booleans, broadcastable, count, expand, local, reductions
 
 import tensorlite as tl
 from tensorlite import ops
@@ -198,7 +198,7 @@ REDUCTIONS = [
     Row("sum",       tl.sum,       np.sum,          sum_gradient,                reductions(), exact=True, step=1.0),
     Row("mean",      tl.mean,      np.mean,         mean_gradient,               reductions(), covers=("sum", "div"), step=1.0),
     Row("var",       tl.var,       np.var,          var_gradient,                deviations(), covers=("sum", "square")),
-    Row("std",       tl.std,       np.std,          std_gradient,                deviations(), covers=("root",)),
+    Row("std",       tl.std,       np.std,          std_gradient,                deviations(), covers=("root",), step=CLOSE),
     Row("norm",      tl.norm,      norm_value,      norm_gradient,               reductions(), covers=("root",)),
     Row("prod",      tl.prod,      np.prod,         prod_gradient,               reductions(), covers=("mul",)),
     Row("max",       tl.max,       np.max,          extreme_gradient(np.max),    FULL),
