@@ -258,6 +258,6 @@ def finish(s: Session, show: Progress) -> None:
 
 
 def memory_of_gpu(device: str) -> dict[str, str]:
-    """A row for the table: how much of a GPU's memory is taken, by whom it may be; none for the CPU."""
+    """A row for the table: how much of a GPU's memory is taken, by all programs together; none for the CPU."""
     known = None if device == "cpu" else backend.memory(device)
     return {} if known is None else {"GPU memory taken": f"{(known[1] - known[0]) / 2**20:,.0f} MiB"}
