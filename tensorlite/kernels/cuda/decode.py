@@ -11,7 +11,7 @@ from .layers import address
 PLACES = 4096  # of a text at most, as in decode.cu
 WIDEST = 1024  # channels of a head at most, as in decode.cu
 THREADS = 512  # of a block at most, as in decode.cu
-MANY = 128  # heads, about a large GPU's multiprocessors: of more, more are at work at once in blocks of half the threads
+MANY = 128  # heads, about a large GPU's multiprocessors: of more, more fit at once in blocks of half the threads
 _WIDTHS = {"float": 4, "bf16": 8}
 INSTANTIATIONS = tuple(f"attend<{t}, {n}>" for t, widest in _WIDTHS.items() for n in (1, widest))
 
