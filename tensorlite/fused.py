@@ -37,8 +37,8 @@ add                  = fused(cuda.layers.add,                   ops.add,        
 # fmt: off
 linear               = fused(cpu.layers.linear,                _linear,                    serves=cpu.layers.serves_linear)                                                           .vjp(cpu.layers.linear_vjp)
 embedding            = fused(cpu.layers.embedding,             _embedding,                 serves=cpu.blocks.serves)                                                                  .vjp(cpu.layers.embedding_vjp)
-layer_norm           = fused(cpu.layers.layer_norm,            _layer_norm,                serves=cpu.blocks.serves, keeps=("mean", "rstd"))                                          .vjp(cpu.layers.layer_norm_vjp)
-gelu                 = fused(cpu.layers.gelu,                  _gelu,                      serves=cpu.layers.serves_gelu)                                                             .vjp(cpu.layers.gelu_vjp)
+layer_norm           = fused(cpu.layers.layer_norm,            _layer_norm,                serves=cpu.blocks.serves, keeps=("mean", "rstd"), cheap=True)                              .vjp(cpu.layers.layer_norm_vjp)
+gelu                 = fused(cpu.layers.gelu,                  _gelu,                      serves=cpu.layers.serves_gelu, cheap=True)                                                 .vjp(cpu.layers.gelu_vjp)
 dropped              = fused(cpu.layers.dropped,               _dropped,                   serves=cpu.blocks.serves)                                                                  .vjp(cpu.layers.dropped_vjp)
 attention            = fused(cpu.scores.attention,             _attention,                 serves=cpu.blocks.serves, keeps=("weights",))                                              .vjp(cpu.scores.attention_vjp)
 cross_entropy        = fused(cpu.losses.cross_entropy,         _cross_entropy,             serves=cpu.losses.serves_cross_entropy, keeps=("p", "scale", "rows", "classes"))           .vjp(cpu.losses.cross_entropy_vjp)

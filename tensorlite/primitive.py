@@ -36,6 +36,7 @@ class Primitive:
     """
 
     broadcasts = False  # elementwise ops broadcast their arguments; the engine sums that away again
+    cheap = False  # a fused op's large result may be made again rather than kept
     name = "an unnamed op"
 
     def __init__(self, forward: Callable, keeps: Sequence[str] = ()):
@@ -232,28 +233,39 @@ class Elementwise(Primitive):
     broadcasts = True
 
 
+CHEAP = 1 << 19  # elements: up to so many stay in a cache, and are sooner kept than made again
+
+
 class Fused(Primitive):
     """A fast forward and one raw rule for all arguments, beside the specification that both must equal.
 
     The rule gets `needs` (a bool per argument) after `g` and returns a gradient, or None, per argument. It runs on
     arrays only: where the gradient is to be differentiable in turn, the engine differentiates the specification.
     `serves(*raw, **meta)` says for what there is a fast forward at all; the specification runs for everything else.
+    What is `cheap` takes far less time than the product that follows it: nobody keeps its large results. In their place
+    stands its node, and the first who asks makes the result again.
     """
 
     def __init__(
-        self, forward: Callable, spec: Callable, keeps: Sequence[str] = (), serves: Callable = lambda *raw, **meta: True
+        self,
+        forward: Callable,
+        spec: Callable,
+        keeps: Sequence[str] = (),
+        serves: Callable = lambda *raw, **meta: True,
+        cheap: bool = False,
     ):
         super().__init__(forward, keeps)
-        self.spec, self.serves = spec, serves
+        self.spec, self.serves, self.cheap = spec, serves, cheap
         self.required = self.defaults.count(inspect.Parameter.empty)
         self.rule: Any = None
 
     def vjp(self, *rules: Callable | None) -> "Fused":
         (self.rule,) = rules
         names = list(inspect.signature(self.rule).parameters)[2:]
-        kept = list(dict.fromkeys([*names, *self.arguments, *self.keywords]))  # the specification may need all of them
-        self._plan([kept] * len(self.arguments))
+        kept = [*names, *self.arguments, *self.keywords]  # the specification may need all of them
+        self._plan([[*kept, "out"] if self.cheap else kept] * len(self.arguments))
         self.asked = [self.position[name] for name in names]
+        self.asks_out = "out" in names
         return self
 
     def __call__(self, *args, **meta):
@@ -263,13 +275,35 @@ class Fused(Primitive):
             return self.spec(*args, **meta)
         return super().__call__(*args, **meta)
 
-    def pull(self, node: Node, g, wanted: Sequence[int], record: bool) -> list:
+    def _record(self, args: Sequence, raw: Sequence, out, version: list, meta: dict, kept: dict, mask: int) -> Node:
+        node = super()._record(args, raw, out, version, meta, kept, mask)
+        for name, a in zip(self.arguments, args, strict=True):
+            if isinstance(a, Variable) and a.node is not None and a.node.op.cheap and a.data.size > CHEAP:
+                node.saved[self.position[name]] = a.node
+        if self.cheap and (out.size > CHEAP or not self.asks_out):
+            node.saved[self.position["out"]] = None
+        return node
+
+    def _complete(self, node: Node, out: bool) -> list:
+        """What the node saved, with the results of cheap ops made again; its own only if `out`."""
         self._check(node)
+        saved = node.saved
+        for k, value in enumerate(saved):
+            if isinstance(value, Node):
+                saved[k] = value.op._complete(value, True)[value.op.position["out"]]
+        if out and saved[self.position["out"]] is None:
+            meta = {name: saved[self.position[name]] for name in self.keywords}
+            made = self.forward(*[saved[self.position[name]] for name in self.arguments], **meta)
+            saved[self.position["out"]] = made[0] if type(made) is tuple else made
+        return saved
+
+    def pull(self, node: Node, g, wanted: Sequence[int], record: bool) -> list:
+        saved = self._complete(node, self.asks_out)
         if record:
             pieces = self._through_specification(node, g, wanted)
         else:
             needs = [i in wanted for i in range(len(node.parents))]
-            given = self.rule(g, needs, *[node.saved[k] for k in self.asked])
+            given = self.rule(g, needs, *[saved[k] for k in self.asked])
             pieces = [given[i] for i in wanted]
         return [(node.parents[i], self._fit(p, g, node.parents[i], i)) for p, i in zip(pieces, wanted, strict=True)]
 
