@@ -47,7 +47,8 @@ FILES = (
     "autograd.py",
 )
 SUITE = (
-    "ops", "kernels", "loops", "stability", "defaults", "bugs", "algebra", "strict", "engine", "testing", "threads",
+    "ops", "kernels", "loops", "stability", "defaults", "bugs", "algebra", "strict", "engine", "cheap", "testing",
+    "threads",
 )  # fmt: skip
 QUIETLY = [
     "-W",

@@ -24,7 +24,7 @@ class Bench:
     """Time tensorlite beside its peers."""
 
     device: Literal["cpu", "cuda"] = "cpu"  # where; the next three have other defaults on a GPU
-    configs: str | None = None  # of recipe, tiny, char, gpt2, with commas; cuda: of gpt2, nano, micro, all by default
+    configs: str | None = None  # of recipe, calls, tiny, char, gpt2, with commas; cuda: of gpt2, nano, micro, or all
     peers: str = "torch"  # torch: all of its variants; or some, such as torch-bf16-compile,tensorlite-numpy
     tasks: str | None = None  # of train, decode, overhead; cuda: train and decode
     time_to: float | None = None  # instead of tasks: train by nanoGPT's recipe until this validation loss

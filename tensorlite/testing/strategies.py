@@ -4,6 +4,7 @@ One idea: two kinds of values. *Smooth* ones are all different and stay away fro
 *kinky* ones are multiples of 1/16 with ties and zeros in most draws, so that sums are exact and conventions show.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -73,7 +74,7 @@ def smooth(
     grid = np.arange(low + 0.0071, high, 0.0131)
     grid = grid[np.all([abs(grid - kink) >= gap for kink in avoid], axis=0)] if avoid else grid
     sizes = [int(np.prod(shape)) for shape in array_shapes]
-    places = draw(st.lists(st.integers(0, len(grid) - 1), min_size=sum(sizes), max_size=sum(sizes), unique=True))
+    places = draw(_different(len(grid), sum(sizes)))
     return _cut(grid[np.array(places, int)], array_shapes, sizes)
 
 
@@ -81,10 +82,19 @@ def smooth(
 def kinky(draw: st.DrawFn, *array_shapes: Shape, bound: int = 48) -> tuple[np.ndarray, ...]:
     """A float64 array for each shape, of integers / 16 up to `bound` / 16 with many ties and zeros."""
     sizes = [int(np.prod(shape)) for shape in array_shapes]
-    often = st.sampled_from([0, 0, 16, -16, 32, 8, -48])
-    element = st.one_of(often, st.integers(-bound, bound))
-    values = draw(st.lists(element, min_size=sum(sizes), max_size=sum(sizes)))
+    values = draw(_sixteenths(bound, sum(sizes)))
     return _cut(np.array(values, np.float64) / 16, array_shapes, sizes)
+
+
+@functools.cache  # a strategy is made ready when it is first drawn from, which takes longer than a draw
+def _sixteenths(bound: int, size: int) -> st.SearchStrategy[list[int]]:
+    often = st.sampled_from([0, 0, 16, -16, 32, 8, -48])
+    return st.lists(st.one_of(often, st.integers(-bound, bound)), min_size=size, max_size=size)
+
+
+@functools.cache
+def _different(below: int, size: int) -> st.SearchStrategy[list[int]]:
+    return st.lists(st.integers(0, below - 1), min_size=size, max_size=size, unique=True)
 
 
 def _cut(values: np.ndarray, array_shapes: Sequence[Shape], sizes: list[int]) -> tuple[np.ndarray, ...]:
@@ -99,8 +109,11 @@ def layouts(
     """The arrays that `arrays` draws, laid out in memory in other ways: Fortran order, negative strides, every second
     element of a larger buffer, read-only. With `broadcast` also stride 0: then the values repeat along an axis.
     """
-    kinds = ["C", "C", "F", "negative", "strided", "read-only", *["broadcast"] * broadcast]
-    return tuple([_laid_out(x, draw(st.sampled_from(kinds))) for x in draw(arrays)])
+    kind = _KINDS[broadcast]
+    return tuple([_laid_out(x, draw(kind)) for x in draw(arrays)])
+
+
+_KINDS = [st.sampled_from(["C", "C", "F", "negative", "strided", "read-only", *more]) for more in ([], ["broadcast"])]
 
 
 def _laid_out(x: np.ndarray, kind: str) -> np.ndarray:
