@@ -8,7 +8,7 @@ import pytest
 import tensorlite as tl
 from gpt.config import GPTConfig
 from gpt.model import GPT
-from tensorlite import Generator, primitive
+from tensorlite import Generator, inspect, primitive
 from tensorlite import functional as spec
 from tensorlite import fused as F
 
@@ -116,3 +116,18 @@ def test_large_results_of_cheap_ops_are_not_kept():
         tracemalloc.stop()
         assert kept + 1 <= held < kept + 1.1
         y.backward(np.ones(y.shape, np.float32))
+
+
+def test_the_graph_shows_what_is_kept(cheap):
+    """Of the second product its weight alone, or both; going backward step by step finds the same gradient."""
+    x, weight, scale = leaves()
+    y = F.linear(F.gelu(F.layer_norm(x, scale)), weight)
+    graph = inspect.graph(y)
+    product = graph.nodes[-1]
+    assert [kept.name for kept in product.kept] == (["weight"] if cheap < 0 else ["x", "weight"])
+    assert [argument for argument, _ in product.inputs] == ["x", "weight"]
+    assert len(graph.svg()) > 1000
+    g = np.ones(y.shape)
+    found = {step.name: step.gradient for step in inspect.steps(y, g, {"x": x})}
+    y.backward(g)
+    np.testing.assert_array_equal(found["x"].numpy(), x.grad.numpy())

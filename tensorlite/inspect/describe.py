@@ -231,6 +231,7 @@ def _saved(node: Node) -> dict[str, object]:
     position, arguments = node.op.position, node.op.arguments
     names = [*[a for a in arguments if a in position], *[n for n in position if n not in arguments]]
     saved = {name: node.saved[position[name]] for name in names if not name.endswith("_shape")}
+    saved = {name: value for name, value in saved.items() if not isinstance(value, Node)}  # made again, not kept
     if node.op.variadic and arguments[0] in saved:
         members = saved.pop(arguments[0])
         saved = {argument_name(node.op, i): x for i, x in enumerate(members or ())} | saved
