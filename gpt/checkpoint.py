@@ -268,7 +268,7 @@ def restore(run: Path, checkpoint: Checkpoint, model: nn.Module, optimizer: Opti
 
     Weights and optimizer are loaded, the logs cut to their length of then, the files in `run` shown anew.
     """
-    model.load_state_dict(io.load(checkpoint.folder / "model.safetensors"))
+    model.load_state_dict(io.entries(checkpoint.folder / "model.safetensors"))
     path = checkpoint.folder / "training.safetensors"
     state = json.loads(io.metadata(path)["training"])
     optimizer.load_state_dict({"steps": state["optimizer_steps"], "tensors": io.load(path)})

@@ -317,7 +317,7 @@ def load(run: Path, device: str | None = None) -> Trained:
         raise ValueError(f"{run} was not taught to label texts: gpt finetune classify {run} --data FILE does that")
     checkpoint.check_task(run, description, "classify")
     model = Classification.rebuild(ClassifyConfig.from_dict(description["training"]), description)
-    model.load_state_dict(io.load(folder / "model.safetensors"))
+    model.load_state_dict(io.entries(folder / "model.safetensors"))
     tokenizer = tokenizers.load(folder / "tokenizer.json")
     return Trained(
         (model if device is None else model.to(device)).eval(),

@@ -32,8 +32,8 @@ class Contestant:
 
     def model(self, config: GPTConfig) -> GPT:
         """The model with the weights that both sides have."""
-        state = io.load(self.folder / "start.safetensors")
-        self.tokens = state.pop("tokens")
+        state = io.entries(self.folder / "start.safetensors")
+        self.tokens = state.pop("tokens").read()
         model = GPT.blank(config)
         model.load_state_dict(state)
         return model.to(self.device)
