@@ -81,7 +81,7 @@ class Node:
         self.dtype = out.dtype
         self.parents = parents  # an argument's Node, the argument itself where it is a leaf, None where nothing flows
         self.wanted = wanted  # the positions of those that are not None
-        self.saved: Any = saved  # a value per slot of the op, None where no rule that will run asks for it
+        self.saved: Any = saved  # a value per slot of the op, or a cheap op's Node; None where no rule asks for it
         self.versions = versions  # (position or "out", cell, what it said) for each Variable among them
 
     def variables(self) -> list:
