@@ -242,8 +242,8 @@ class Fused(Primitive):
     The rule gets `needs` (a bool per argument) after `g` and returns a gradient, or None, per argument. It runs on
     arrays only: where the gradient is to be differentiable in turn, the engine differentiates the specification.
     `serves(*raw, **meta)` says for what there is a fast forward at all; the specification runs for everything else.
-    What is `cheap` takes far less time than the product that follows it: nobody keeps its large results. In their place
-    stands its node, and the first who asks makes the result again.
+    What is `cheap` takes far less time than the product that follows it: no other fused op keeps its large results. In
+    their place stands its node, and the first who asks makes the result again.
     """
 
     def __init__(

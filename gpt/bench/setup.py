@@ -13,7 +13,7 @@ from ..model import parameter_table
 
 CONFIGS = {  # name: the model, and the batch size
     "recipe": (GPTConfig(vocab_size=65, context_length=64, n_layer=4, n_head=4, n_embd=128), 12),  # nanoGPT's for CPUs
-    "calls": (GPTConfig(vocab_size=8, context_length=2, n_layer=4, n_head=4, n_embd=8), 1),  # as many ops, of nothing
+    "calls": (GPTConfig(vocab_size=8, context_length=4, n_layer=4, n_head=4, n_embd=8), 1),  # as many ops, of nothing
     "tiny": (GPTConfig(vocab_size=256, context_length=64, n_layer=4, n_head=4, n_embd=128), 16),
     "char": (GPTConfig(vocab_size=65, context_length=256, n_layer=6, n_head=6, n_embd=384), 8),
     "gpt2": (GPTConfig(vocab_size=50257, context_length=256, n_layer=12, n_head=12, n_embd=768, qkv_bias=True), 4),
