@@ -12,6 +12,7 @@ import math
 
 import tensorlite as tl
 from tensorlite import Tensor, backend, fused, nn
+from tensorlite.functional import join_heads, split_heads
 from tensorlite.kernels.cuda import decode
 
 # ----- the ladder -------------------------------------------------------------------------------------------
@@ -111,27 +112,23 @@ class MultiHeadAttention(nn.Module):
             put_together([part.bias for part in parts if part.bias is not None])
 
     def forward(self, x: Tensor, cache: "KVCache | None" = None) -> Tensor:
-        B, T, _ = x.shape
-        check_length(T, self.context_length)
-        if cache is not None and cache.projection:
-            y = fused.linear(x, *cache.projection)
-            parts = y.data.reshape(B, T, 3, self.num_heads, -1).transpose(2, 0, 3, 1, 4)  # (3, B, H, T, D)
-            q, k, v = (Tensor(part, y.requires_grad) for part in parts)
+        check_length(x.shape[1], self.context_length)
+        qkv = self.project(x, cache)  # (B, T, 3 * d_out)
+        if cache is not None:
+            context = cache.attention(qkv, self.num_heads, self.causal)
         else:
-            q, k, v = (self.heads(project(x)) for project in (self.W_query, self.W_key, self.W_value))
-        mask = None
-        if cache is not None and cache.places is not None:
-            context = cache.attend(q, k, v)  # (B, H, 1, D)
-        else:
-            if cache is not None:
-                k, v, mask = cache.extend(k, v)  # (B, H, S, D): the past too
-            p, is_causal = self.dropout if self.training else 0.0, self.causal and mask is None
-            context = fused.scaled_dot_product_attention(q, k, v, mask=mask, is_causal=is_causal, dropout_p=p)
-        return self.out_proj(context.swapaxes(1, 2).reshape(B, T, -1))  # (B, H, T, D) -> (B, T, H * D)
+            p = self.dropout if self.training else 0.0
+            context = fused.multi_head_attention(qkv, self.num_heads, is_causal=self.causal, dropout_p=p)
+        return self.out_proj(context)
 
-    def heads(self, x: Tensor) -> Tensor:
-        """(B, T, H * D) -> (B, H, T, D)"""
-        return x.reshape(*x.shape[:2], self.num_heads, -1).swapaxes(1, 2)
+    def project(self, x: Tensor, cache: "KVCache | None") -> Tensor:
+        """Queries, keys and values, side by side: (B, T, d_in) -> (B, T, 3 * d_out)."""
+        parts = self.W_query, self.W_key, self.W_value
+        if cache is not None and cache.projection:
+            return fused.linear(x, *cache.projection)
+        if all(type(part) is nn.Linear for part in parts):
+            return fused.projections(x, *[part.weight for part in parts], *[part.bias for part in parts])
+        return tl.concatenate([part(x) for part in parts], axis=-1)  # LoRA's, for one, have more to say
 
     def projection(self) -> "tuple[Tensor, Tensor | None] | None":
         """Weight (3 * d_out, d_in) and bias (3 * d_out) of the three projections in one, if they lie in memory so."""
@@ -190,6 +187,15 @@ class KVCache:
         self.lengths = [0] * batch_size
         self.places: Tensor | None = None  # (B): in `attend`, instead of lengths, numbers on the device
         self.projection = projection  # of queries, keys and values, where one product can make them all
+
+    def attention(self, qkv: Tensor, num_heads: int, is_causal: bool) -> Tensor:
+        """Attention of what follows to all that was read: queries, keys and values (B, T, 3 C) -> (B, T, C)."""
+        q, k, v = (Tensor(part, qkv.requires_grad) for part in split_heads(qkv.data, num_heads))  # (B, H, T, D) each
+        if self.places is not None:
+            return join_heads(self.attend(q, k, v))
+        k, v, mask = self.extend(k, v)  # (B, H, S, D): the past too
+        causal = is_causal and mask is None
+        return join_heads(fused.scaled_dot_product_attention(q, k, v, mask=mask, is_causal=causal))
 
     @property
     def has_kernel(self) -> bool:

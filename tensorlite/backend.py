@@ -267,12 +267,19 @@ def joined(arrays: Sequence[Array]) -> Array | None:
         base = first.base
         if not isinstance(base, np.ndarray) or not all(x.base is base for x in arrays):
             return None  # neighbours by chance
-        begin = (_address(first) - _address(base)) // base.itemsize
-        return base.reshape(-1)[begin : begin + math.prod(shape)].reshape(shape)
+        if not base.flags.c_contiguous:
+            return None
+        return np.ndarray(shape, first.dtype, base, offset=_address(first) - _address(base))  # of whatever dtype it is
     if not all(x.data.mem is first.data.mem for x in arrays):
         return None
     with first.device:
         return library.ndarray(shape, first.dtype, memptr=first.data)
+
+
+def together(*arrays: Array) -> Array:
+    """Arrays as one, joined along the first axis: as they lie where they lie so, otherwise a copy."""
+    one = joined(arrays)
+    return xp(arrays[0]).concatenate(arrays) if one is None else one
 
 
 def _address(x: Array) -> int:

@@ -59,6 +59,12 @@ def linear(x, weight, bias=None):
     return y if bias is None else y + bias
 
 
+def projections(x, query, key, value, query_bias=None, key_bias=None, value_bias=None):
+    """Three `linear`s of one x, side by side: x (..., n_in), weights (n_out, n_in) each -> (..., 3 n_out)."""
+    parts = (query, query_bias), (key, key_bias), (value, value_bias)
+    return ops.concatenate([linear(x, weight, bias) for weight, bias in parts], axis=-1)
+
+
 def embedding(weight, idx):
     """Rows of `weight` (V, D) at the integers `idx` (...): (..., D). Rows used more than once add up their gradients.
 
@@ -136,13 +142,50 @@ def attention(q, k, v, keep=None, mask=None, *, is_causal=False, dropout_p=0.0, 
         scores = scores + mask
     if allowed is not None:
         scores = ops.where(allowed, scores, -math.inf)
-    top = ops.detach(scores).max(axis=-1, keepdims=True) if k.shape[-2] else -math.inf
-    e = ops.exp(scores - ops.where(top == -math.inf, 0, top))
+    shift = 0
+    if k.shape[-2]:
+        top = ops.detach(scores).max(axis=-1, keepdims=True)
+        shift = ops.where(top == -math.inf, 0, top)
+    e = ops.exp(scores - shift)
     total = e.sum(axis=-1, keepdims=True)
     weights = e / ops.where(total == 0, 1, total)
     if keep is not None:
         weights = ops.where(keep, weights * (1 / (1 - dropout_p) if dropout_p < 1 else 0.0), 0)
     return ops.matmul(weights, v)
+
+
+def multi_head_attention(
+    qkv, n_head: int, *, is_causal: bool = False, dropout_p: float = 0.0, generator: Generator | None = None
+):
+    """Attention within each of `n_head` heads, (B, T, 3 C) -> (B, T, C): queries, keys and values of C = n_head D each
+    lie side by side, as `projections` makes them, and so do the heads in each. ValueError for what does not divide so.
+    """
+    check_heads(qkv, n_head)
+    keep = keep_mask(qkv, (len(qkv), n_head, *[qkv.shape[1]] * 2), dropout_p, generator) if dropout_p else None
+    return heads_attention(qkv, keep, n_head=n_head, is_causal=is_causal, dropout_p=dropout_p)
+
+
+def heads_attention(qkv, keep=None, *, n_head, is_causal=False, dropout_p=0.0):
+    """The above once the dropout mask `keep` (B, n_head, T, T) is drawn."""
+    q, k, v = split_heads(qkv, n_head)
+    return join_heads(attention(q, k, v, keep, is_causal=is_causal, dropout_p=dropout_p))
+
+
+def split_heads(qkv, n_head: int):
+    """(B, T, 3 C) -> queries, keys and values, (B, n_head, T, D) each."""
+    parts = qkv.reshape((*qkv.shape[:2], 3, n_head, qkv.shape[2] // (3 * n_head)))  # (B, T, 3, H, D)
+    return tuple([parts[:, :, i].swapaxes(1, 2) for i in range(3)])
+
+
+def join_heads(x):
+    """(B, H, T, D) -> (B, T, H * D)"""
+    B, H, T, D = x.shape
+    return x.swapaxes(1, 2).reshape((B, T, H * D))  # (B, T, H, D) -> (B, T, C)
+
+
+def check_heads(qkv, n_head: int) -> None:
+    if qkv.ndim != 3 or n_head < 1 or qkv.shape[2] % (3 * n_head):
+        raise ValueError(f"multi_head_attention: (B, T, 3 * n_head * D) is wanted, not {qkv.shape} for n_head {n_head}")
 
 
 def causal_mask(x, T: int, S: int):

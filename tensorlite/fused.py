@@ -11,24 +11,26 @@ from . import functional as spec
 from . import ops
 from .autograd import Variable
 from .backend import xp
-from .functional import log_softmax, mse_loss, relu, rms_norm, silu, softmax  # not hot
+from .functional import check_heads, log_softmax, mse_loss, relu, rms_norm, silu, softmax  # not hot
 from .kernels import cpu, cuda
 from .primitive import fused, publish
 from .random import default_generator
 
 __all__ = [
     "add", "cross_entropy", "dropout", "embedding", "gelu", "layer_norm", "linear", "linear_cross_entropy", "log_softmax",
-    "mse_loss", "relu", "rms_norm", "scaled_dot_product_attention", "silu", "softmax",
+    "mse_loss", "multi_head_attention", "projections", "relu", "rms_norm", "scaled_dot_product_attention", "silu", "softmax",
 ]  # fmt: skip
 
 # ----- GPU: what no kernel serves takes the specification ---------------------------------------------------------
 # fmt: off
 _linear              = fused(cuda.layers.linear,                spec.linear,                serves=cuda.layers.serves_linear, keeps=("rows", "matrix"))                            .vjp(cuda.layers.linear_vjp)
+_projections         = fused(cuda.layers.projections,           spec.projections,           serves=cuda.layers.serves_projections, keeps=("rows", "matrix"))                       .vjp(cuda.layers.projections_vjp)
 _embedding           = fused(cuda.embedding.embedding,          spec.embedding,             serves=cuda.embedding.serves_embedding)                                                .vjp(cuda.embedding.embedding_vjp)
 _layer_norm          = fused(cuda.layers.layer_norm,            spec.layer_norm,            serves=cuda.layers.serves_layer_norm, keeps=("mean", "rstd"))                          .vjp(cuda.layers.layer_norm_vjp)
 _gelu                = fused(cuda.layers.gelu,                  spec.gelu,                  serves=cuda.layers.serves_gelu)                                                        .vjp(cuda.layers.gelu_vjp)
 _dropped             = fused(cuda.philox.dropped,               spec.dropped,               serves=cuda.philox.serves_dropped)                                                     .vjp(cuda.philox.dropped_vjp)
 _attention           = fused(cuda.scores.attention,             spec.attention,             serves=cuda.scores.serves_attention, keeps=("weights", "used", "stats"))               .vjp(cuda.scores.attention_vjp)
+_heads_attention     = fused(cuda.scores.heads_attention,       spec.heads_attention,       serves=cuda.scores.serves_heads, keeps=("weights", "used", "stats"))                   .vjp(cuda.scores.heads_attention_vjp)
 _cross_entropy       = fused(cuda.losses.cross_entropy,         spec.cross_entropy,         serves=cuda.losses.serves_cross_entropy, keeps=("classes", "tops", "totals", "count")) .vjp(cuda.losses.cross_entropy_vjp)
 _linear_cross_entropy= fused(cuda.losses.linear_cross_entropy,  spec.linear_cross_entropy,  serves=cuda.losses.serves_linear_cross_entropy, keeps=("dlogits", "features", "head")) .vjp(cuda.losses.linear_cross_entropy_vjp)
 add                  = fused(cuda.layers.add,                   ops.add,                    serves=cuda.layers.serves_add)                                                         .vjp(cuda.layers.add_vjp)
@@ -36,11 +38,13 @@ add                  = fused(cuda.layers.add,                   ops.add,        
 # ----- CPU: what no kernel serves goes on to the line above that has its name --------------------------------------
 # fmt: off
 linear               = fused(cpu.layers.linear,                _linear,                    serves=cpu.layers.serves_linear)                                                           .vjp(cpu.layers.linear_vjp)
+projections          = fused(cpu.layers.projections,           _projections,               serves=cpu.layers.serves_projections)                                                      .vjp(cpu.layers.projections_vjp)
 embedding            = fused(cpu.layers.embedding,             _embedding,                 serves=cpu.blocks.serves)                                                                  .vjp(cpu.layers.embedding_vjp)
 layer_norm           = fused(cpu.layers.layer_norm,            _layer_norm,                serves=cpu.blocks.serves, keeps=("mean", "rstd"), cheap=True)                              .vjp(cpu.layers.layer_norm_vjp)
 gelu                 = fused(cpu.layers.gelu,                  _gelu,                      serves=cpu.layers.serves_gelu, cheap=True)                                                 .vjp(cpu.layers.gelu_vjp)
 dropped              = fused(cpu.layers.dropped,               _dropped,                   serves=cpu.blocks.serves)                                                                  .vjp(cpu.layers.dropped_vjp)
 attention            = fused(cpu.scores.attention,             _attention,                 serves=cpu.blocks.serves, keeps=("weights",))                                              .vjp(cpu.scores.attention_vjp)
+heads_attention      = fused(cpu.scores.heads_attention,       _heads_attention,           serves=cpu.scores.serves_heads, keeps=("weights",))                                        .vjp(cpu.scores.heads_attention_vjp)
 cross_entropy        = fused(cpu.losses.cross_entropy,         _cross_entropy,             serves=cpu.losses.serves_cross_entropy, keeps=("p", "scale", "rows", "classes"))           .vjp(cpu.losses.cross_entropy_vjp)
 linear_cross_entropy = fused(cpu.losses.linear_cross_entropy,  _linear_cross_entropy,      serves=cpu.losses.serves_linear_cross_entropy, keeps=("exps", "shares", "valid", "scale")) .vjp(cpu.losses.linear_cross_entropy_vjp)
 # fmt: on
@@ -67,6 +71,13 @@ def scaled_dot_product_attention(
     return attention(q, k, v, keep, mask, is_causal=is_causal, dropout_p=dropout_p, scale=scale)
 
 
+def multi_head_attention(qkv, n_head, *, is_causal=False, dropout_p=0.0, generator=None):
+    check_heads(qkv, n_head)
+    keep = keep_mask(qkv, (len(qkv), n_head, *[qkv.shape[1]] * 2), dropout_p, generator) if dropout_p else None
+    return heads_attention(qkv, keep, n_head=n_head, is_causal=is_causal, dropout_p=dropout_p)
+
+
 dropout.__doc__ = spec.dropout.__doc__
+multi_head_attention.__doc__ = spec.multi_head_attention.__doc__
 scaled_dot_product_attention.__doc__ = spec.scaled_dot_product_attention.__doc__
 publish(globals())

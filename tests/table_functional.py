@@ -89,6 +89,23 @@ def linear_gradient(g, x, weight, *bias):
 
 
 @st.composite
+def three_linears(draw, bias):
+    *stack, inner = draw(shapes(1, 3))
+    outers = draw(st.lists(st.integers(1, 3), min_size=3, max_size=3))
+    return ((*stack, inner), *[(n, inner) for n in outers], *[(n,) for n in outers] * bias), {}
+
+
+def projections_value(x, *parts):
+    return np.concatenate([linear_value(x, *parts[i::3]) for i in range(3)], axis=-1)
+
+
+def projections_gradient(g, x, *parts):
+    pieces = np.split(g, np.cumsum([len(weight) for weight in parts[:2]]), axis=-1)
+    by_x, *by_parts = zip(*[linear_gradient(pieces[i], x, *parts[i::3]) for i in range(3)], strict=True)
+    return sum(by_x), *[each for kind in by_parts for each in kind]
+
+
+@st.composite
 def lookups(draw):
     V, D = draw(st.integers(1, 4)), draw(st.integers(0, 3))
     return ((V, D),), {"idx": draw(integers(draw(shapes(0, 2)), 0, V))}
@@ -178,6 +195,35 @@ def attention_gradient(g, q, k, v, *bias, mask=None, **meta):
     dk = np.einsum("...ts,...td->...sd", dscores, q) * scale
     dv = np.einsum("...ts,...te->...se", weights * drop, g)
     return tuple([fit(d, x.shape) for d, x in zip((dq, dk, dv, dscores), (q, k, v, *bias), strict=False)])
+
+
+@st.composite
+def side_by_side(draw):
+    """(B, T, 3 H D)"""
+    B, T, H, D = draw(st.integers(0, 2)), *[draw(st.integers(1, 3)) for _ in range(3)]
+    meta = {"n_head": H, "is_causal": draw(st.booleans()), "dropout_p": draw(st.sampled_from([0.0, 0.5]))}
+    return ((B, T, 3 * H * D),), meta | {"seed": draw(SEED)}
+
+
+def multi_head_attention(qkv, *, n_head, seed, **meta):
+    return F.multi_head_attention(qkv, n_head, generator=tl.Generator(seed), **meta)
+
+
+def apart(qkv, n_head):
+    """Queries, keys and values, each (B, H, T, D)."""
+    heads = np.split(qkv, 3 * n_head, axis=-1)
+    return [np.stack(heads[i * n_head : (i + 1) * n_head], axis=1) for i in range(3)]
+
+
+def multi_head_value(qkv, *, n_head, **meta):
+    out = attention_value(*apart(qkv, n_head), scale=None, **meta)
+    return np.concatenate([out[:, h] for h in range(n_head)], axis=-1)
+
+
+def multi_head_gradient(g, qkv, *, n_head, **meta):
+    g = np.stack(np.split(g, n_head, axis=-1), axis=1)
+    pieces = attention_gradient(g, *apart(qkv, n_head), scale=None, **meta)
+    return (np.concatenate([piece[:, h] for piece in pieces for h in range(n_head)], axis=-1),)
 
 
 # ----- losses -----------------------------------------------------------------------------------------------------
@@ -314,6 +360,8 @@ FUNCTIONAL = [
     Row("log_softmax",        F.log_softmax,                                    lambda x, axis: np.log(softmax(x, axis)), log_softmax_gradient,    AXIS, ANY, covers=("logsumexp",)),
     Row("linear",             F.linear,                                         linear_value,                            linear_gradient,          linears(bias=True), step=1.0),
     Row("linear, no bias",    F.linear,                                         linear_value,                            linear_gradient,          linears(bias=False), covers=("linear",), step=1.0),
+    Row("projections",        F.projections,                                    projections_value,                       projections_gradient,     three_linears(bias=True), step=1.0),
+    Row("projections, no bias", F.projections,                                  projections_value,                       projections_gradient,     three_linears(bias=False), covers=("projections",), step=1.0),
     move("embedding",         F.embedding,                                      lambda weight, idx: weight[idx],         lookups()),
     Row("layer_norm",         F.layer_norm,                                     layer_norm_value,                        layer_norm_gradient,      rows_and_vectors(2, eps=EPS), step=CLOSE),
     Row("layer_norm, weight", F.layer_norm,                                     layer_norm_value,                        layer_norm_gradient,      rows_and_vectors(1, eps=EPS), covers=("layer_norm",), step=CLOSE),
@@ -325,6 +373,7 @@ FUNCTIONAL = [
     Row("scaled_dot_product_attention",               attention,                attention_value,                         attention_gradient,       attentions(None), ANY, covers=("attention",)),
     Row("scaled_dot_product_attention, boolean mask", attention,                attention_value,                         attention_gradient,       attentions("boolean"), ANY, covers=("attention",)),
     Row("scaled_dot_product_attention, added mask",   attention,                attention_value,                         attention_gradient,       attentions("floating"), ANY, covers=("attention",)),
+    Row("multi_head_attention",         multi_head_attention,                   multi_head_value,                        multi_head_gradient,      side_by_side(), ANY, covers=("heads_attention",)),
     Row("cross_entropy",                cross_entropy,                          cross_entropy_value,                     cross_entropy_gradient,   classes(), ANY),
     Row("cross_entropy, probabilities", cross_entropy,                          soft_value,                              soft_gradient,            classes(probabilities=True), POSITIVE, covers=("logsumexp",)),
     Row("linear_cross_entropy",         linear_cross_entropy,                   head_loss,                               head_gradient,            heads()),

@@ -248,6 +248,33 @@ def test_linear(rng, mode, dtype, lead, i, o, with_bias):
                 near(grad, exact, added)
 
 
+@DTYPES
+@pytest.mark.parametrize("with_bias", [False, True])
+@pytest.mark.parametrize("sides", [(4, 4, 4), (8, 1, 3)])
+def test_projections(rng, mode, dtype, with_bias, sides):
+    if mode != "bfloat16" and dtype == BF16:
+        return  # linear says that it does not serve it
+    computed = BF16 if mode == "bfloat16" else F32
+    x = rng.standard_normal((2, 9, 5)).astype(dtype)
+    weights, biases = [rng.standard_normal((n, 5)).astype(F32) for n in sides], [None] * 3
+    if with_bias:
+        biases = [rng.standard_normal(n).astype(F32) for n in sides]
+    assert layers.serves_projections(x, *weights, *biases)
+    assert not layers.serves_projections(x, *weights, None, None, np.ones(sides[2], F32))
+    y, kept = layers.projections(x, *weights, *biases)
+    assert y.dtype == computed
+    g = rng.standard_normal(y.shape).astype(computed)
+    operands = [None if a is None else a.astype(computed) for a in (x, *weights, *biases)]
+    exact, gradients = specification("projections", operands, g)
+    near(y, exact, 100)
+    for needs in ((True,) * 7, (False, True, False, False, False, True, False), (True,) + (False,) * 6):
+        got = layers.projections_vjp(g, needs, x, *weights, **kept)
+        for need, grad, exact, kind in zip(needs, got, gradients, (dtype, *[F32] * 6), strict=True):
+            if need and exact is not None:
+                assert grad.dtype == kind
+                near(grad, exact, 400)
+
+
 def test_linear_of_views(rng, mode):
     weight, wide = rng.standard_normal((6, 4)).astype(F32), rng.standard_normal((4, 9, 8)).astype(F32)
     computed = BF16 if mode == "bfloat16" else F32

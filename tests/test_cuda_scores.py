@@ -207,8 +207,9 @@ def test_cudnn_is_told_what_lies_where(stand_in, numbers, is_causal, split, leng
     assert (out.strides[1] < out.strides[2]) == split
     expected, (dq, dk, dv) = in_float64(q, k, v, g, **options)
     np.testing.assert_allclose(out.astype(float), expected, rtol=1e-2, atol=1e-3)
-    assert not sdpa.why_not_backward(g, q, k, v, out, **options)
-    given = sdpa.backward(g, q, k, v, out, stats, **options)
+    given = sdpa.like(q, k, v)
+    assert not sdpa.why_not_backward(g, q, k, v, out, given, **options)
+    sdpa.backward(g, q, k, v, out, stats, given, **options)
     for x, gradient, wanted in zip((q, k, v), given, (dq, dk, dv), strict=True):
         assert gradient.shape == x.shape
         assert T == 1 or (gradient.strides[1] < gradient.strides[2]) == split
@@ -223,8 +224,9 @@ def test_a_gradient_that_cannot_be_read_is_copied(stand_in, numbers):
     g = on_host(heads(numbers, 1, 2, 4, 8))
     turned = on_host(g.swapaxes(2, 3)[..., ::-1])[..., ::-1].swapaxes(2, 3)
     assert not sdpa.is_readable(turned)
-    wanted = sdpa.backward(g, q, k, v, out, stats, is_causal=True, scale=1.0)
-    given = sdpa.backward(turned, q, k, v, out, stats, is_causal=True, scale=1.0)
+    wanted, given = sdpa.like(q, k, v), sdpa.like(q, k, v)
+    sdpa.backward(g, q, k, v, out, stats, wanted, is_causal=True, scale=1.0)
+    sdpa.backward(turned, q, k, v, out, stats, given, is_causal=True, scale=1.0)
     for x, y in zip(given, wanted, strict=True):
         np.testing.assert_array_equal(x, y)
 
@@ -267,7 +269,7 @@ def test_cudnn_itself_accepts_the_graphs(lengths):
     T, S = lengths
     q, k = (sdpa.geometry((4, 12, n, 64), (n * 1536, 128, 1536, 2), 2) for n in (T, S))
     sdpa.describe_forward([q, k, k], True, 0.125, sm_version=90).validate()
-    sdpa.describe_backward([q, k, k, q, q], True, 0.125, sm_version=90).validate()
+    sdpa.describe_backward([q, k, k, q, q, q, k, k], True, 0.125, sm_version=90).validate()
 
 
 # ----- both ways --------------------------------------------------------------------------------------------------
@@ -388,6 +390,64 @@ def test_a_backward_that_cudnn_declines_is_computed_from_the_scores(stand_in, nu
     assert "no backward" in scores.about()["attention"]
 
 
+# ----- heads side by side -----------------------------------------------------------------------------------------
+
+
+def heads_by_kernels(qkv, g, n_head, keep=None, **meta):
+    """What scores.heads_attention and its rule give for what they serve."""
+    assert scores.serves_heads(qkv, keep, n_head=n_head, **meta)
+    out, kept = scores.heads_attention(qkv, keep, n_head=n_head, **meta)
+    is_causal, p = meta.get("is_causal", False), meta.get("dropout_p", 0.0)
+    stats = kept["weights"], kept["used"], kept["stats"]
+    dqkv, nothing = scores.heads_attention_vjp(g, (True, False), qkv, keep, n_head, is_causal, p, out, *stats)
+    assert nothing is None
+    return out, dqkv, kept
+
+
+def heads_in_float64(qkv, g, n_head, keep=None, **meta):
+    """Each head by itself, and its gradients where its columns are."""
+    n = qkv.shape[2] // (3 * n_head)
+    out, dqkv = np.zeros(g.shape), np.zeros(qkv.shape)
+    for h in range(n_head):
+        columns = [slice((i * n_head + h) * n, (i * n_head + h + 1) * n) for i in range(3)]
+        q, k, v = (qkv[:, :, each] for each in columns)
+        mine = None if keep is None else keep[:, h]
+        out[:, :, columns[0]], pieces = in_float64(q, k, v, g[:, :, columns[0]], mine, **meta)
+        for each, piece in zip(columns, pieces, strict=True):
+            dqkv[:, :, each] = piece
+    return out, dqkv
+
+
+@pytest.mark.parametrize("dtype", [F32, BF16], ids=str)
+@pytest.mark.parametrize("dropout_p", [0.0, 0.25])
+@pytest.mark.parametrize(("B", "T", "H", "D"), [(2, 20, 3, 4), (1, 3, 1, 8), (2, 1, 2, 2), (0, 4, 2, 3)])
+@pytest.mark.usefixtures("emulated")
+def test_heads_side_by_side(numbers, dtype, dropout_p, B, T, H, D):
+    qkv, g = (numbers.standard_normal((B, T, n * H * D)).astype(dtype) for n in (3, 1))
+    keep = numbers.random((B, H, T, T)) >= dropout_p if dropout_p else None
+    meta = {"is_causal": True, "dropout_p": dropout_p}
+    out, dqkv, _ = heads_by_kernels(qkv, g, H, keep, **meta)
+    assert out.dtype == dqkv.dtype == dtype
+    for got, wanted in zip((out, dqkv), heads_in_float64(qkv, g, H, keep, **meta), strict=True):
+        close(got, wanted, dtype)
+
+
+@pytest.mark.parametrize("declines", [False, True])
+@pytest.mark.usefixtures("emulated")
+def test_cudnn_reads_and_writes_heads_where_they_lie(stand_in, numbers, monkeypatch, declines):
+    if declines:
+        decline = lambda self, **given: (_ for _ in ()).throw(Declined("no backward"))  # noqa: E731
+        monkeypatch.setattr(Pygraph, "sdpa_backward", decline)
+    monkeypatch.setattr(scores, "xp", lambda x: LIBRARY)
+    qkv, g = (on_host(numbers.standard_normal((2, 16, n)).astype(BF16)) for n in (48, 16))
+    out, dqkv, kept = heads_by_kernels(qkv, g, 2, is_causal=True)
+    assert kept["weights"] is None
+    assert out.flags.c_contiguous
+    for got, wanted in zip((out, dqkv), heads_in_float64(qkv, g, 2, is_causal=True), strict=True):
+        close(got, wanted, BF16)
+    assert len(stand_in) == (1 if declines else 2)
+
+
 def test_about_names_both_libraries():
     about = scores.about()
     assert about["products"].startswith("cublasLt" if not blas.missing() else "CuPy's")
@@ -429,6 +489,24 @@ def test_attention_on_a_gpu(numbers, dtype, T, S, D, is_causal, split):
     _, again, _ = by_kernels(q, k, v, g, is_causal=is_causal)
     for one, two in zip(pieces, again, strict=True):
         np.testing.assert_array_equal(one.get(), two.get())
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [F32, BF16], ids=str)
+@pytest.mark.parametrize("dropout_p", [0.0, 0.2])
+def test_heads_side_by_side_on_a_gpu(numbers, dtype, dropout_p):
+    import cupy
+
+    qkv, g = (numbers.standard_normal((2, 64, n)).astype(dtype) for n in (3 * 96, 96))
+    keep = numbers.random((2, 3, 64, 64)) >= dropout_p if dropout_p else None
+    meta = {"is_causal": True, "dropout_p": dropout_p}
+    there = [None if x is None else cupy.asarray(x) for x in (qkv, g, keep)]
+    out, dqkv, kept = heads_by_kernels(*there[:2], 3, there[2], **meta)
+    if dtype == BF16 and not dropout_p and not sdpa.missing():
+        assert kept["stats"] is not None, sdpa.declined()
+        assert not sdpa.declined()
+    for got, wanted in zip((out, dqkv), heads_in_float64(qkv, g, 3, keep, **meta), strict=True):
+        close(got, wanted, dtype)
 
 
 @pytest.mark.gpu

@@ -71,7 +71,21 @@ def attentions(draw):
     return "attention", shapes, meta
 
 
-def results(layers, name, xs, meta, seed, needs=(True,) * 4):
+@st.composite
+def projections(draw):
+    lead, i, sides = draw(LEAD), draw(SIDE), [draw(SIDE) for _ in range(3)]
+    biases = [(o,) for o in sides] * draw(st.booleans())
+    return "projections", [(*lead, draw(MANY), i), *[(o, i) for o in sides], *biases], {}
+
+
+@st.composite
+def heads_of_attention(draw):
+    B, T, H, D = draw(st.integers(0, 3)), draw(st.integers(0, 9)), draw(st.integers(1, 3)), draw(SIDE)
+    meta = {"n_head": H, "is_causal": draw(st.booleans()), "dropout_p": draw(st.sampled_from([0.0, 0.5]))}
+    return "multi_head_attention", [(B, T, 3 * H * D)], meta
+
+
+def results(layers, name, xs, meta, seed, needs=(True,) * 7):
     """The value, and the gradient by each array that needs one, under a random incoming gradient."""
     tensors, meta = [tl.Tensor(x, requires_grad=need) for x, need in zip(xs, needs, strict=False)], dict(meta)
     if "targets" in meta:
@@ -81,6 +95,8 @@ def results(layers, name, xs, meta, seed, needs=(True,) * 4):
         mask = added[0] if added else meta.pop("mask", None)
         generator = tl.Generator(seed)
         out = layers.scaled_dot_product_attention(q, k, v, mask=mask, generator=generator, **meta)
+    elif name == "multi_head_attention":
+        out = layers.multi_head_attention(*tensors, generator=tl.Generator(seed), **meta)
     else:
         out = getattr(layers, name)(*tensors, **meta)
     g = np.random.default_rng(seed).standard_normal(out.shape).astype(out.dtype)
@@ -109,7 +125,10 @@ def split(request, monkeypatch):
     machine.set_threads(1)
 
 
-@pytest.mark.parametrize("strategy", [linears, norms, gelus, losses, heads, attentions])
+LAYERS = [linears, projections, norms, gelus, losses, heads, attentions, heads_of_attention]
+
+
+@pytest.mark.parametrize("strategy", LAYERS)
 def test_blocks_tiles_and_threads_change_no_number(strategy, split):
     @few
     @given(layer=strategy(), seed=st.integers(0, 99), dtype=st.sampled_from([np.float64, np.float32]))
@@ -297,12 +316,23 @@ X, W, ROW = np.ones((2, 3)), np.ones((4, 3)), np.ones(3)
 X32, W32, HALF, NO_AXIS = X.astype(np.float32), W.astype(np.float32), X.astype(np.float16), np.array(1.0)
 IDS, BYTES = np.array([1, 0]), np.array([1, 0], np.uint8)
 P3, P4 = np.full((2, 3), 1 / 3), np.full((2, 4), 0.25)
+QKV = np.linspace(-1, 1, 36).reshape(2, 3, 6)
 GENERATOR = {"dropout_p": 0.5, "generator": tl.Generator(0)}
 CALLS = {  # (whether the kernel serves it, the arguments that need a gradient, the others, options)
     "linear": [
         (True, [X, W], []), (True, [X, W, np.ones(4)], []), (True, [X32, W32], []), (True, [ROW, W], []),
         (False, [X32, W], []), (False, [X, W32], []), (False, [X, W, np.ones(4, np.float32)], []),
         (False, [HALF, HALF], []), (False, [X.view(Other), W], []), (False, [X, W.view(Other)], []),
+    ],
+    "projections": [
+        (True, [X, W, ROW[None], W], []), (True, [X, W, W, W, *[np.ones(4)] * 3], []), (True, [X32, W32, W32, W32], []),
+        (False, [X, W, W, W, np.ones(4)], []), (False, [X, W, W32, W], []), (False, [X32, W, W, W], []),
+        (False, [X, W, W, W, *[np.ones(4)] * 2, np.ones(4, np.float32)], []), (False, [HALF] * 4, []),
+    ],
+    "heads_attention": [
+        (True, [QKV], [], {"n_head": 1}), (True, [QKV.astype(np.float32)], [], {"n_head": 2, "is_causal": True}),
+        (True, [QKV], [np.ones((2, 2, 3, 3), bool)], {"n_head": 2, "dropout_p": 0.5}),
+        (False, [QKV.astype(np.float16)], [], {"n_head": 2}), (False, [QKV.view(Other)], [], {"n_head": 2}),
     ],
     "embedding": [(True, [W], [IDS]), (True, [W32], [BYTES]), (False, [HALF], [IDS])],
     "layer_norm": [

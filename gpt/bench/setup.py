@@ -144,7 +144,8 @@ def products(config: GPTConfig, batch: int) -> list[tuple[int, int, int, int]]:
     """
     n, C = batch * config.context_length, config.n_embd
     return [
-        (4 * config.n_layer, n, C, C),  # query, key, value, out_proj
+        (config.n_layer, n, C, 3 * C),  # query, key, value
+        (config.n_layer, n, C, C),
         (config.n_layer, n, C, 4 * C),
         (config.n_layer, n, 4 * C, C),
         (1, n, C, config.vocab_size),

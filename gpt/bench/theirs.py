@@ -1,8 +1,8 @@
 """The peers' side of the duels: the same training step in torch, transformers' decoding, nanoGPT's recipe in torch.
 
-One idea: each peer at its best. It gets its own fast paths (scaled_dot_product_attention, its fused AdamW, inference
-mode, a loop around transformers' cache without the overhead of its `generate`), and where its name says so its
-compiler, bfloat16 and the allocator's settings that `gpt` gives itself.
+One idea: each peer at its best. It gets its own fast paths (one product for query, key and value,
+scaled_dot_product_attention, its fused AdamW, inference mode, a loop around transformers' cache without the overhead of
+its `generate`), and where its name says so its compiler, bfloat16 and the allocator's settings that `gpt` gives itself.
 """
 
 import math
@@ -41,11 +41,35 @@ class Contestant:
         return state
 
 
+def joined(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """tensorlite's weights with W_query, W_key and W_value in one, W_qkv."""
+    found = {}
+    for name, value in state.items():
+        if "W_query" in name:
+            parts = [state[name.replace("W_query", f"W_{part}")] for part in ("query", "key", "value")]
+            found[name.replace("W_query", "W_qkv")] = torch.cat(parts)
+        elif "W_key" not in name and "W_value" not in name:
+            found[name] = value
+    return found
+
+
+def parted(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The way back."""
+    found = {}
+    for name, value in state.items():
+        if "W_qkv" in name:
+            for part, each in zip(("query", "key", "value"), value.chunk(3), strict=True):
+                found[name.replace("W_qkv", f"W_{part}")] = each.contiguous()
+        else:
+            found[name] = value
+    return found
+
+
 # ----- training -------------------------------------------------------------------------------------------------------
 
 
 def loss_of(p: dict[str, torch.Tensor], config: GPTConfig, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy of a GPT whose parameters have tensorlite's names: x, y (B, T) -> a scalar."""
+    """Cross-entropy of a GPT whose parameters have tensorlite's names, but for W_qkv: x, y (B, T) -> a scalar."""
     B, T = x.shape
 
     def linear(h, name):
@@ -57,10 +81,8 @@ def loss_of(p: dict[str, torch.Tensor], config: GPTConfig, x: torch.Tensor, y: t
     h = F.embedding(x, p["token_embedding.weight"]) + p["position_embedding.weight"][:T]
     for i in range(config.n_layer):
         n = norm(h, f"blocks.{i}.norm1")
-        q, k, v = (
-            linear(n, f"blocks.{i}.attention.W_{part}").view(B, T, config.n_head, -1).transpose(1, 2)  # (B, H, T, D)
-            for part in ("query", "key", "value")
-        )
+        parts = linear(n, f"blocks.{i}.attention.W_qkv").chunk(3, dim=-1)
+        q, k, v = (part.unflatten(-1, (config.n_head, -1)).transpose(1, 2) for part in parts)  # (B, H, T, D)
         a = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         h = h + linear(a.transpose(1, 2).reshape(B, T, -1), f"blocks.{i}.attention.out_proj")  # (B, T, H * D)
         n = linear(norm(h, f"blocks.{i}.norm2"), f"blocks.{i}.feed_forward.expand")
@@ -74,7 +96,7 @@ class Train(Contestant):
 
     def __init__(self, job: Job):
         super().__init__(job)
-        p = {name: value.requires_grad_() for name, value in self.state().items()}
+        p = {name: value.requires_grad_() for name, value in joined(self.state()).items()}
         batch, config = setup.CONFIGS[job.config][1], job.model
         self.x, self.y = self.tokens[:batch, :-1].contiguous(), self.tokens[:batch, 1:].contiguous()
         self.named, self.parameters = p, list(p.values())
@@ -107,7 +129,8 @@ class Train(Contestant):
 
     def answers(self) -> dict[str, torch.Tensor]:
         loss = self.backward(self.x, self.y)
-        return {"loss": loss.detach()} | {n: p.grad.contiguous() for n, p in self.named.items() if p.grad is not None}
+        grads = parted({name: p.grad for name, p in self.named.items() if p.grad is not None})
+        return {"loss": loss.detach()} | {name: grad.contiguous() for name, grad in grads.items()}
 
     @torch.inference_mode()
     def products(self, times: int) -> float:

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from ..config import GPTConfig
 from . import gpu, setup
 from .setup import Job
-from .theirs import gpt2_names
+from .theirs import gpt2_names, joined, parted
 
 PAD = 128  # V becomes a multiple of it: 50257 is odd, and odd rows keep products from their fast kernels
 
@@ -70,30 +70,6 @@ class Block(nn.Module):
 
     def forward(self, x):
         return self.rest(x, F.scaled_dot_product_attention(*self.heads(x), is_causal=True))
-
-
-def joined(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """tensorlite's weights with W_query, W_key and W_value in one, W_qkv."""
-    found = {}
-    for name, value in state.items():
-        if "W_query" in name:
-            parts = [state[name.replace("W_query", f"W_{part}")] for part in ("query", "key", "value")]
-            found[name.replace("W_query", "W_qkv")] = torch.cat(parts)
-        elif "W_key" not in name and "W_value" not in name:
-            found[name] = value
-    return found
-
-
-def parted(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The way back."""
-    found = {}
-    for name, value in state.items():
-        if "W_qkv" in name:
-            for part, each in zip(("query", "key", "value"), value.chunk(3), strict=True):
-                found[name.replace("W_qkv", f"W_{part}")] = each.contiguous()
-        else:
-            found[name] = value
-    return found
 
 
 class Contestant:

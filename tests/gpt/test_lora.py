@@ -72,7 +72,8 @@ def test_at_first_nothing_has_changed():
     model = gpt()
     before = model(IDS)[0].numpy()
     lora.apply(model, rank=2, alpha=8)
-    np.testing.assert_array_equal(model(IDS)[0].numpy(), before)
+    # three products, where there was one, round otherwise
+    np.testing.assert_allclose(model(IDS)[0].numpy(), before, rtol=1e-4, atol=1e-6)
 
 
 # ----- targets ----------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import functools
 
 import numpy as np
 
+from ...backend import together
 from ...functional import check_indices, check_last_axis
 from .blocks import as_rows, by_rows, product, products, serves
 from .passes import sum_rows
@@ -28,6 +29,25 @@ def linear_vjp(g, needs, x, weight):
     dx = next(wanted).reshape(x.shape) if needs[0] else None  # (N, I) -> (..., I)
     dweight = next(wanted) if needs[1] else None
     return dx, dweight, sum_rows(g) if needs[2] else None
+
+
+def serves_projections(x, query, key, value, query_bias=None, key_bias=None, value_bias=None) -> bool:
+    biases = query_bias, key_bias, value_bias
+    alike = len({bias is None for bias in biases}) == 1
+    return alike and serves(x, *biases) and all(serves_linear(x, weight) for weight in (query, key, value))
+
+
+def projections(x, query, key, value, query_bias=None, key_bias=None, value_bias=None):
+    bias = None if query_bias is None else together(query_bias, key_bias, value_bias)
+    return linear(x, together(query, key, value), bias)
+
+
+def projections_vjp(g, needs, x, query, key, value):
+    """Those of one `linear`, in three."""
+    wanted = needs[0], any(needs[1:4]), any(needs[4:])
+    dx, *sums = linear_vjp(g, wanted, x, together(query, key, value))
+    a, b = len(query), len(query) + len(key)
+    return dx, *[part for d in sums for part in ([None] * 3 if d is None else (d[:a], d[a:b], d[b:]))]
 
 
 # ----- embedding --------------------------------------------------------------------------------------------------

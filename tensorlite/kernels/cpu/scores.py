@@ -8,8 +8,10 @@ from typing import NamedTuple
 import numpy as np
 
 from ...backend import scratch
+from ...functional import join_heads, split_heads
 from ...machine import in_parts
 from ...primitive import unbroadcast
+from .blocks import serves
 from .passes import sum_columns
 from .steps import steps
 
@@ -122,15 +124,24 @@ def _of_one(q, k, v, scale):
 
 def attention_vjp(g, needs, q, k, v, keep, mask_shape, is_causal, dropout_p, scale, weights):
     """With P the weights: dv = P^T g; dP = g v^T; dscores = P (dP - sum(dP P)); dq = dscores k, dk = dscores^T q."""
-    lead, T, S, scale = g.shape[:-2], q.shape[-2], k.shape[-2], _scale(scale, q)
+    lead, T, S = g.shape[:-2], q.shape[-2], k.shape[-2]
     dq, dk, dv = (
         _beside(x, lead, *x.shape[-2:]) if need else None for x, need in zip((q, k, v), needs[:3], strict=True)
     )
     dmask = np.zeros((*lead, T, S), q.dtype) if needs[4] else None
-    shapes = q.shape, k.shape, v.shape
+    _backward(g, q, k, v, keep, is_causal, dropout_p, scale, weights, (dq, dk, dv, dmask))
+    pairs = zip((dq, dk, dv), (q, k, v), strict=True)
+    dq, dk, dv = (None if dx is None else unbroadcast(dx, x.shape) for dx, x in pairs)
+    return dq, dk, dv, None, None if dmask is None else unbroadcast(dmask, mask_shape)
+
+
+def _backward(g, q, k, v, keep, is_causal, dropout_p, scale, weights, into):
+    """Write the gradients by q, k, v and a mask of numbers `into` four arrays, of which those that are None are not
+    wanted."""
+    lead, T, S, scale = g.shape[:-2], q.shape[-2], k.shape[-2], _scale(scale, q)
     q, k, v, g = (_four(x, lead) for x in (q, k, v, g))
     keep = None if keep is None else _four(keep, lead)
-    into_q, into_k, into_v, into_mask = (None if x is None else _four(x, lead) for x in (dq, dk, dv, dmask))
+    into_q, into_k, into_v, into_mask = (None if x is None else _four(x, lead) for x in into)
 
     def add(into: np.ndarray, tile: _Tile, a: np.ndarray, b: np.ndarray) -> None:
         if tile.first:
@@ -160,9 +171,28 @@ def attention_vjp(g, needs, q, k, v, keep, mask_shape, is_causal, dropout_p, sca
 
     _over(_tiles(*g.shape[:3], S, is_causal), backward, q.shape[-1])
     if T == 0:  # no tile wrote anything
-        dk, dv = (None if x is None else np.zeros_like(x) for x in (dk, dv))
-    dq, dk, dv = (None if x is None else unbroadcast(x, shape) for x, shape in zip((dq, dk, dv), shapes, strict=True))
-    return dq, dk, dv, None, None if dmask is None else unbroadcast(dmask, mask_shape)
+        for each in (into_k, into_v):
+            if each is not None:
+                each[...] = 0
+
+
+def serves_heads(qkv, keep=None, **_) -> bool:
+    return serves(qkv, keep)
+
+
+def heads_attention(qkv, keep=None, *, n_head, is_causal=False, dropout_p=0.0):
+    """The heads are read where they lie, and written where they are wanted: nothing is split or joined."""
+    q, k, v = split_heads(qkv, n_head)
+    out, kept = attention(q, k, v, keep, is_causal=is_causal, dropout_p=dropout_p)  # (B, H, T, D)
+    return join_heads(out), kept
+
+
+def heads_attention_vjp(g, needs, qkv, keep, n_head, is_causal, dropout_p, weights):
+    q, k, v = split_heads(qkv, n_head)
+    dqkv = np.empty(qkv.shape, qkv.dtype)
+    g = g.reshape((*g.shape[:2], n_head, q.shape[-1])).swapaxes(1, 2)  # (B, T, C) -> (B, H, T, D)
+    _backward(g, q, k, v, keep, is_causal, dropout_p, None, weights, (*split_heads(dqkv, n_head), None))
+    return dqkv, None
 
 
 def _scale(scale, q):

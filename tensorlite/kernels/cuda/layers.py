@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from ...backend import ADDERS, Array, bfloat16, float32, xp
+from ...backend import ADDERS, Array, bfloat16, float32, together, xp
 from ...functional import check_last_axis
 from ..precision import matmul_dtype
 from . import blas
@@ -147,6 +147,24 @@ def linear_vjp(g, needs, x, weight, rows, matrix):
     dx = blas.matmul(g, matrix, out_dtype=x.dtype).reshape(x.shape) if needs[0] else None  # (N, I) -> (..., I)
     dweight = blas.matmul(g.T, rows, out_dtype=weight.dtype) if needs[1] else None
     return dx, dweight, cast(column_sums(g), weight.dtype) if needs[2] else None
+
+
+def serves_projections(x, query, key, value, query_bias=None, key_bias=None, value_bias=None) -> bool:
+    biases = query_bias, key_bias, value_bias
+    alike = len({bias is None for bias in biases}) == 1
+    return alike and serves(x, *biases) and all(serves_linear(x, weight) for weight in (query, key, value))
+
+
+def projections(x, query, key, value, query_bias=None, key_bias=None, value_bias=None):
+    bias = None if query_bias is None else together(query_bias, key_bias, value_bias)
+    return linear(x, together(query, key, value), bias)
+
+
+def projections_vjp(g, needs, x, query, key, value, rows, matrix):
+    """Those of one `linear`, in three."""
+    dx, *sums = linear_vjp(g, (needs[0], any(needs[1:4]), any(needs[4:])), x, query, rows, matrix)
+    a, b = len(query), len(query) + len(key)
+    return dx, *[part for d in sums for part in ([None] * 3 if d is None else (d[:a], d[a:b], d[b:]))]
 
 
 def cast(x: Array, dtype: np.dtype) -> Array:

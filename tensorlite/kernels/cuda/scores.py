@@ -11,6 +11,7 @@ numbers, whose gradient may be wanted, takes the specification.
 import math
 
 from ...backend import Array, float32, xp
+from ...functional import join_heads, split_heads
 from . import blas, sdpa
 from .launch import on_gpu
 from .layers import cast
@@ -47,10 +48,23 @@ def attention_vjp(g, needs, q, k, v, keep, mask_shape, is_causal, dropout_p, sca
     """With P the weights: dv = P^T g; dP = g v^T; dscores = P (dP - sum(dP P)); dq = dscores k, dk = dscores^T q."""
     scale = _scale(scale, q)
     if stats is not None:
-        if not sdpa.why_not_backward(g, q, k, v, out, is_causal=is_causal, scale=scale):
-            pieces = sdpa.backward(g, q, k, v, out, stats, is_causal=is_causal, scale=scale)
-            return *[x if need else None for x, need in zip(pieces, needs[:3], strict=True)], None, None
+        into = sdpa.like(q, k, v)
+        if _by_cudnn(g, q, k, v, out, stats, into, is_causal, scale):
+            return *[x if need else None for x, need in zip(into, needs[:3], strict=True)], None, None
         weights, used = _weights(q, k, None, None, is_causal, 0.0, scale)
+    return *_by_products(g, needs, q, k, v, keep, dropout_p, scale, weights, used), None, None
+
+
+def _by_cudnn(g, q, k, v, out, stats, into, is_causal: bool, scale: float) -> bool:
+    """Whether cuDNN takes it, which then has written the gradients `into` three arrays."""
+    if sdpa.why_not_backward(g, q, k, v, out, into, is_causal=is_causal, scale=scale):
+        return False
+    sdpa.backward(g, q, k, v, out, stats, into, is_causal=is_causal, scale=scale)
+    return True
+
+
+def _by_products(g, needs, q, k, v, keep, dropout_p, scale, weights, used) -> tuple:
+    """dq, dk and dv from the weights, which become the gradient of the scores."""
     dq = dk = dv = None
     if needs[2]:
         dv = blas.matmul(used.swapaxes(-1, -2), g)
@@ -60,7 +74,34 @@ def attention_vjp(g, needs, q, k, v, keep, mask_shape, is_causal, dropout_p, sca
         ds = cast(ds, q.dtype).reshape(used.shape)  # (B, H, T, S) -> (..., T, S)
         dq = blas.matmul(ds, k) if needs[0] else None
         dk = blas.matmul(ds.swapaxes(-1, -2), q) if needs[1] else None
-    return dq, dk, dv, None, None
+    return dq, dk, dv
+
+
+def serves_heads(qkv, keep=None, *, n_head, is_causal=False, dropout_p=0.0) -> bool:
+    q, k, v = split_heads(qkv, n_head)
+    return on_gpu(qkv) and serves_attention(q, k, v, keep)
+
+
+def heads_attention(qkv, keep=None, *, n_head, is_causal=False, dropout_p=0.0):
+    """cuDNN reads the heads where they lie, and writes the average where the next product reads it."""
+    q, k, v = split_heads(qkv, n_head)
+    out, kept = attention(q, k, v, keep, is_causal=is_causal, dropout_p=dropout_p)  # (B, H, T, D)
+    return join_heads(out), kept
+
+
+def heads_attention_vjp(g, needs, qkv, keep, n_head, is_causal, dropout_p, out, weights, used, stats):
+    q, k, v = split_heads(qkv, n_head)
+    dqkv, scale = xp(qkv).empty(qkv.shape, qkv.dtype), _scale(None, q)
+    into = split_heads(dqkv, n_head)
+    out, g = (x.reshape((*x.shape[:2], n_head, q.shape[-1])).swapaxes(1, 2) for x in (out, g))  # -> (B, H, T, D)
+    if stats is not None:
+        if _by_cudnn(g, q, k, v, out, stats, into, is_causal, scale):
+            return dqkv, None
+        weights, used = _weights(q, k, None, None, is_causal, 0.0, scale)
+    found = _by_products(g, (True,) * 3, q, k, v, keep, dropout_p, scale, weights, used)
+    for part, gradient in zip(into, found, strict=True):
+        part[...] = gradient
+    return dqkv, None
 
 
 def _weights(q, k, keep, mask, is_causal: bool, dropout_p: float, scale: float) -> tuple[Array, Array]:

@@ -58,9 +58,11 @@ def why_not(q: Array, k: Array, v: Array, *, is_causal: bool, scale: float) -> s
     return built if isinstance(built, str) else ""
 
 
-def why_not_backward(g: Array, q: Array, k: Array, v: Array, out: Array, *, is_causal: bool, scale: float) -> str:
-    """The same for the backward of what cuDNN computed forward."""
-    built = _graph(xp(q), "backward", (q, k, v, out, _readable(g)), is_causal, scale)
+def why_not_backward(
+    g: Array, q: Array, k: Array, v: Array, out: Array, into: tuple[Array, ...], *, is_causal: bool, scale: float
+) -> str:
+    """The same for the backward of what cuDNN computed forward, with results that lie like `into`."""
+    built = _graph(xp(q), "backward", (q, k, v, out, _readable(g), *into), is_causal, scale)
     return built if isinstance(built, str) else ""
 
 
@@ -79,14 +81,18 @@ def forward(q: Array, k: Array, v: Array, *, is_causal: bool, scale: float) -> t
 
 
 def backward(
-    g: Array, q: Array, k: Array, v: Array, out: Array, stats: Array, *, is_causal: bool, scale: float
-) -> tuple[Array, Array, Array]:
-    """The gradients by q, k and v, each laid out as what it belongs to, from `forward`'s results and g like out."""
+    g: Array, q: Array, k: Array, v: Array, out: Array, stats: Array, into: tuple[Array, ...],
+    *, is_causal: bool, scale: float,
+) -> None:  # fmt: skip
+    """Write the gradients by q, k and v `into` three arrays, from `forward`'s results and g like out."""
     library, g = xp(q), _readable(g)
-    graph = _graph(library, "backward", (q, k, v, out, g), is_causal, scale)
-    dq, dk, dv = (beside(x, x.shape[-1]) for x in (q, k, v))
-    _execute(library, graph, (q, k, v, out, stats, g, dq, dk, dv))
-    return dq, dk, dv
+    graph = _graph(library, "backward", (q, k, v, out, g, *into), is_causal, scale)
+    _execute(library, graph, (q, k, v, out, stats, g, *into))
+
+
+def like(*arrays: Array) -> tuple[Array, ...]:
+    """New arrays that lie in memory as these do: for `backward` to write into."""
+    return tuple([beside(x, x.shape[-1]) for x in arrays])
 
 
 # ----- how arrays lie in memory -----------------------------------------------------------------------------------
@@ -186,7 +192,7 @@ def describe_forward(parts: list[Geometry], is_causal: bool, scale: float, **opt
 
 
 def describe_backward(parts: list[Geometry], is_causal: bool, scale: float, **options):
-    """The same of `backward`, for q, k, v, out, g."""
+    """The same of `backward`, for q, k, v, out, g and the three results."""
     cudnn, graph, types = _new(options)
     q, k, v, out = (_tensor(graph, x, types[0], uid) for uid, x in enumerate(parts[:4], start=1))
     stats, g = _tensor(graph, _stats(parts[0]), types[1], 5), _tensor(graph, parts[4], types[0], 6)
@@ -194,8 +200,8 @@ def describe_backward(parts: list[Geometry], is_causal: bool, scale: float, **op
         q=q, k=k, v=v, o=out, dO=g, stats=stats, attn_scale=scale, use_deterministic_algorithm=DETERMINISTIC,
         **_mask(cudnn, parts[0], parts[1], is_causal),
     )  # fmt: skip
-    for uid, gradient, x in zip((7, 8, 9), gradients, parts[:3], strict=True):
-        _result(gradient, _beside(x, x.shape[-1]), types[0], uid)
+    for uid, gradient, x in zip((7, 8, 9), gradients, parts[5:], strict=True):
+        _result(gradient, x, types[0], uid)
     return graph
 
 
