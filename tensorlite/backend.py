@@ -260,7 +260,8 @@ def joined(arrays: Sequence[Array]) -> Array | None:
         return None
     first = arrays[0]
     alike = all(x.flags.c_contiguous and x.dtype == first.dtype and x.shape[1:] == first.shape[1:] for x in arrays)
-    if not alike or any(_address(x) + x.nbytes != _address(behind) for x, behind in pairwise(arrays)):
+    begins = [_address(x) for x in arrays]
+    if not alike or any(at + x.nbytes != behind for x, (at, behind) in zip(arrays, pairwise(begins), strict=False)):
         return None
     shape = (sum(map(len, arrays)), *first.shape[1:])
     if library is np:
@@ -269,7 +270,7 @@ def joined(arrays: Sequence[Array]) -> Array | None:
             return None  # neighbours by chance
         if not base.flags.c_contiguous:
             return None
-        return np.ndarray(shape, first.dtype, base, offset=_address(first) - _address(base))  # of whatever dtype it is
+        return np.ndarray(shape, first.dtype, base, begins[0] - _address(base))  # of whatever dtype it is
     if not all(x.data.mem is first.data.mem for x in arrays):
         return None
     with first.device:
@@ -284,7 +285,7 @@ def together(*arrays: Array) -> Array:
 
 def _address(x: Array) -> int:
     """Where an array's memory begins."""
-    return x.__array_interface__["data"][0] if isinstance(x, np.ndarray) else x.data.ptr
+    return x.ctypes.data if isinstance(x, np.ndarray) else x.data.ptr
 
 
 # ----- dtypes -----------------------------------------------------------------------------------------------------

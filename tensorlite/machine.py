@@ -9,7 +9,6 @@ import functools
 import os
 import sys
 from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +77,7 @@ def _openblas() -> ctypes.CDLL | None:
 
 _threads = 1
 _workers: list[Worker] = []  # all that ever were wanted, beside the thread that asks
+HAND_OVER = 45_000  # nanoseconds until another thread begins
 WORTH_SPLITTING = 300_000  # nanoseconds: handing work to another thread costs some 20,000, and more where it slept
 
 
@@ -121,20 +121,27 @@ def matmul_time(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def in_parts(function: Callable[[slice], Any], n: int, nanoseconds: float) -> list:
-    """[function(part)] for parts of 0 .. n - 1, one a thread if all of it takes long enough to be worth it."""
+    """[function(part)] for parts of 0 .. n - 1, one a thread if all of it takes long enough to be worth it.
+
+    The other threads begin later, so their parts are smaller.
+    """
     threads = min(_threads, len(_workers) + 1)
     if threads == 1 or nanoseconds < WORTH_SPLITTING or n < threads:
         return [function(slice(0, n))]
-    cuts = [n * i // threads for i in range(threads + 1)]
-    first, *others = [slice(a, b) for a, b in pairwise(cuts)]
-    tasks = [worker.begin(function, part) for worker, part in zip(_workers, others, strict=False)]
+    share = n * (1 - HAND_OVER / nanoseconds if nanoseconds > HAND_OVER else 1) / threads
+    begin = stop = n - round(share * (threads - 1))
+    tasks = []
+    for left in range(threads - 2, -1, -1):
+        start, stop = stop, n - round(share * left)
+        tasks.append(_workers[left].begin(function, slice(start, stop)))
     try:
-        found = [function(first)]
+        found = [function(slice(0, begin))]
     finally:  # whatever happened here, nobody else works on these arrays any more
         for task in tasks:
-            if task:
-                task.wait()
-    return found + [task.result() if task else function(part) for task, part in zip(tasks, others, strict=True)]
+            task.wait()
+    for task in tasks:
+        found.append(task.result())
+    return found
 
 
 if hasattr(os, "register_at_fork"):  # a copy of this process has none of its threads

@@ -37,6 +37,7 @@ class Primitive:
 
     broadcasts = False  # elementwise ops broadcast their arguments; the engine sums that away again
     cheap = False  # a fused op's large result may be made again rather than kept
+    spec: Callable | None = None  # what a fused op must equal, and what runs where it does not serve
     name = "an unnamed op"
 
     def __init__(self, forward: Callable, keeps: Sequence[str] = ()):
@@ -124,6 +125,8 @@ class Primitive:
                 a = a.data
             raw.append(a)
             bit += bit
+        if self.spec is not None and not (_fusing.get() and self.serves(*raw, **meta)):
+            return self.spec(*args, **meta)
         try:
             out = self.forward(*raw, **meta) if meta else self.forward(*raw)
         except (ValueError, TypeError, IndexError) as error:
@@ -256,7 +259,6 @@ class Fused(Primitive):
     ):
         super().__init__(forward, keeps)
         self.spec, self.serves, self.cheap = spec, serves, cheap
-        self.required = self.defaults.count(inspect.Parameter.empty)
         self.rule: Any = None
 
     def vjp(self, *rules: Callable | None) -> "Fused":
@@ -267,13 +269,6 @@ class Fused(Primitive):
         self.asked = [self.position[name] for name in names]
         self.asks_out = "out" in names
         return self
-
-    def __call__(self, *args, **meta):
-        if len(args) < self.required or (meta and not self.keywords.keys() >= meta.keys()):
-            args, meta = self._bind(args, meta)
-        if not _fusing.get() or not self.serves(*[a.data if isinstance(a, Variable) else a for a in args], **meta):
-            return self.spec(*args, **meta)
-        return super().__call__(*args, **meta)
 
     def _record(self, args: Sequence, raw: Sequence, out, version: list, meta: dict, kept: dict, mask: int) -> Node:
         node = super()._record(args, raw, out, version, meta, kept, mask)

@@ -13,11 +13,12 @@ from typing import Any
 class Task:
     """function(part), in another thread. `value` or `error` is there once `done` is unlocked."""
 
-    value: Any = None
-    error: BaseException | None = None
+    __slots__ = ("done", "error", "function", "part", "value")
 
     def __init__(self, function: Callable[[slice], Any], part: slice):
         self.function, self.part, self.done = function, part, allocate_lock()
+        self.value: Any = None
+        self.error: BaseException | None = None
         self.done.acquire()
 
     def run(self, free: Callable[[], None]) -> None:
@@ -29,12 +30,11 @@ class Task:
         self.done.release()
 
     def wait(self) -> None:
-        with self.done:
-            pass
+        """Until it is done: to be called once."""
+        self.done.acquire()
 
     def result(self) -> Any:
-        """What function(part) returned, when it has; what it raised is raised here."""
-        self.wait()
+        """What function(part) returned, once it was waited for; what it raised is raised here."""
         if self.error is not None:
             raise self.error
         return self.value
@@ -49,12 +49,14 @@ class Worker:
         self._task: Task | None = None
         Thread(target=self._serve, name="tensorlite", daemon=True).start()
 
-    def begin(self, function: Callable[[slice], Any], part: slice) -> Task | None:
-        """The task, begun; None if the thread has another one (two threads of a program may ask at once)."""
-        if not self._free.acquire(blocking=False):
-            return None
-        task = self._task = Task(function, part)
-        self._go.release()
+    def begin(self, function: Callable[[slice], Any], part: slice) -> Task:
+        """The task, begun; done at once, here, if the thread has another (two threads of a program may ask at once)."""
+        task = Task(function, part)
+        if self._free.acquire(blocking=False):
+            self._task = task
+            self._go.release()
+        else:
+            task.run(lambda: None)
         return task
 
     def _serve(self) -> None:

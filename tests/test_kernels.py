@@ -301,6 +301,8 @@ def test_blocks_hold_each_row_once_and_fit_a_cache(n, width, limit, least):
     for cut, room, at_least in ((rows, limit, 1), (classes, 2 * limit, least)):
         assert [i for part in cut for i in range(part.start, part.stop)] == list(range(n))
         fits, sizes = max(at_least, room // max(1, width)), [part.stop - part.start for part in cut]
+        if cut is classes and 2 * least <= n <= fits:  # all would fit, but two threads want work
+            fits = math.ceil(n / 2)
         assert all(size == fits for size in sizes[:-1])
         assert all(size <= fits for size in sizes)
 

@@ -37,7 +37,10 @@ def always(loops, monkeypatch):
     class Checked:
         def __getattr__(self, name):
             def call(*args):
-                assert all(x.dtype == np.float32 and x.flags.c_contiguous for x in args if isinstance(x, np.ndarray))
+                for x in args:
+                    if isinstance(x, np.ndarray):
+                        assert x.flags.c_contiguous
+                        assert x.dtype == (np.int64 if x.dtype.kind in "iu" else np.float32)
                 return getattr(loops, name)(*args)
 
             return call
@@ -67,6 +70,16 @@ def compare(name, given_, *outs, loops, tolerance=2e-6):
 
 
 # ----- step by step: as passes.py ---------------------------------------------------------------------------------
+
+
+@given(N=SIDE, C=SIDE, V=st.integers(1, 5), seed=SEEDS)
+def test_add_rows(loops, N, C, V, seed):
+    x, ids, out = normal(seed, N, C), np.random.default_rng(seed).integers(0, V, N), normal(seed + 1, V, C)
+    wide, before = out.astype(np.float64), out.copy()
+    passes.add_rows(x.astype(np.float64), ids, wide)
+    np.testing.assert_allclose(wide, before + np.array([x[ids == v].sum(0, dtype=float) for v in range(V)]), rtol=1e-12)
+    loops.add_rows(x, ids, out)
+    np.testing.assert_allclose(out, wide, rtol=1e-5, atol=1e-5)
 
 
 @given(N=SIDE, C=SIDE.filter(bool), seed=SEEDS, with_weight=st.booleans(), with_bias=st.booleans())

@@ -47,7 +47,7 @@ def _sums_of_squares(grads: list[Array], widen: bool = False) -> list[Array]:
             block = g[start : start + flat.BLOCK]
             block = block.astype("float64") if widen else block
             sums.setdefault((xp(g), g.dtype), []).append(block @ block)
-    return [library.stack(parts).sum(dtype="float64") for (library, _), parts in sums.items()]
+    return [sum(part.astype("float64") for part in parts) for parts in sums.values()]
 
 
 def clip_scale(norm: Any, max_norm: float) -> Any:

@@ -12,6 +12,7 @@ import numpy as np
 
 from ...machine import in_parts, matmul_time
 from .. import onednn
+from .passes import sum_rows
 
 BLOCK = 1 << 18  # elements: small enough for a cache, large enough that a change of threads costs little beside it
 
@@ -25,7 +26,7 @@ def serves(x, *others, **_) -> bool:
 
 
 def as_rows(x: np.ndarray) -> np.ndarray:
-    return x.reshape((math.prod(x.shape[:-1]), x.shape[-1]))  # (..., C) -> (N, C)
+    return x if x.ndim == 2 else x.reshape((math.prod(x.shape[:-1]), x.shape[-1]))  # (..., C) -> (N, C)
 
 
 def product(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
@@ -52,20 +53,29 @@ def product(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None = None) -> np.
     return out
 
 
-def products(*pairs: tuple[np.ndarray, np.ndarray]) -> list[np.ndarray]:
-    """[a @ b for a, b in pairs], equally large products: one after another, and half of them in each of two threads."""
+def products(*pairs: tuple[np.ndarray, np.ndarray], summed: np.ndarray | None = None) -> list[np.ndarray]:
+    """[a @ b for a, b in pairs], equally large products: one after another, and half of them in each of two threads.
+
+    The last result is the sum of the rows of `summed` (N, C), where that is asked for."""
     if any(onednn.pays(a, b) for a, b in pairs):
-        return [product(a, b) for a, b in pairs]
+        return [*[product(a, b) for a, b in pairs], *([] if summed is None else [sum_rows(summed)])]
+    total = None if summed is None else np.empty(summed.shape[1], summed.dtype)
     outs = [np.empty((len(a), b.shape[1]), a.dtype) for a, b in pairs]
 
     def part(which: slice) -> None:
-        for i, ((a, b), out) in enumerate(zip(pairs, outs, strict=True)):
-            start, stop = (len(out) * min(max(0, at - 64 * i), 64) // 64 for at in (which.start, which.stop))
-            if start < stop:
-                np.matmul(a[start:stop], b, out=out[start:stop])
+        at, until = which.start, which.stop  # of 64 for each product
+        for (a, b), out in zip(pairs, outs, strict=True):
+            if at < 64 and until > 0:
+                rows = slice(len(out) * max(0, at) // 64, len(out) * min(until, 64) // 64)
+                np.matmul(a[rows], b, out=out[rows])
+            at, until = at - 64, until - 64
+        if summed is not None and total is not None:
+            start, stop = (len(total) * at // units for at in (which.start, which.stop))
+            sum_rows(summed[:, start:stop], total[start:stop])
 
-    in_parts(part, 64 * len(pairs), sum(matmul_time(a, b) for a, b in pairs))
-    return outs
+    units = 64 * max(1, len(pairs))
+    in_parts(part, units, sum(matmul_time(a, b) for a, b in pairs) + (0 if summed is None else summed.size / 4))
+    return outs if total is None else [*outs, total]
 
 
 def by_rows(function: Callable[[slice], object], x: np.ndarray, cost: float) -> list:

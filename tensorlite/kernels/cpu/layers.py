@@ -7,7 +7,6 @@ import numpy as np
 from ...backend import together
 from ...functional import check_indices, check_last_axis
 from .blocks import as_rows, by_rows, product, products, serves
-from .passes import sum_rows
 from .steps import steps
 
 # ----- linear -----------------------------------------------------------------------------------------------------
@@ -25,10 +24,10 @@ def linear(x, weight, bias=None):
 def linear_vjp(g, needs, x, weight):
     """y = x W^T + b: dx = g W, dW = g^T x, db = sum of the rows of g."""
     g, rows = as_rows(g), as_rows(x)
-    wanted = iter(products(*[pair for pair, need in zip(((g, weight), (g.T, rows)), needs, strict=False) if need]))
-    dx = next(wanted).reshape(x.shape) if needs[0] else None  # (N, I) -> (..., I)
-    dweight = next(wanted) if needs[1] else None
-    return dx, dweight, sum_rows(g) if needs[2] else None
+    pairs = [pair for pair, need in zip(((g, weight), (g.T, rows)), needs, strict=False) if need]
+    wanted = iter(products(*pairs, summed=g if needs[2] else None))
+    dx, dweight, dbias = (next(wanted) if need else None for need in needs)
+    return None if dx is None else dx.reshape(x.shape), dweight, dbias  # (N, I) -> (..., I)
 
 
 def serves_projections(x, query, key, value, query_bias=None, key_bias=None, value_bias=None) -> bool:
@@ -59,13 +58,9 @@ def embedding(weight, idx):
 
 
 def embedding_vjp(g, needs, weight_shape, idx):
-    """Add the rows of `g` that have the same index: sorted first, so that each sum is one run, in a fixed order."""
-    out = np.zeros(weight_shape, g.dtype)
-    order = np.argsort(idx, axis=None, kind="stable")
-    if order.size:
-        ids = idx.reshape(-1)[order]
-        starts = np.flatnonzero(np.concatenate([[True], ids[1:] != ids[:-1]]))
-        out[ids[starts]] = np.add.reduceat(as_rows(g)[order], starts, axis=0)
+    """Add the rows of `g` that have the same index, in a fixed order."""
+    out, rows = np.zeros(weight_shape, g.dtype), as_rows(g)
+    steps(rows).add_rows(rows, np.ascontiguousarray(idx.reshape(-1), np.int64), out)
     return out, None
 
 

@@ -46,6 +46,14 @@ def largest(x):
     return top
 
 
+@loop
+def add_rows(x, ids, out):
+    for i in range(ids.size):
+        row, into = x[i], out[ids[i]]
+        for j in range(row.size):
+            into[j] += row[j]
+
+
 @njit
 def rows_of(x):
     return x.reshape((x.size // max(1, x.shape[-1]), x.shape[-1]))  # (..., C) -> (N, C)

@@ -28,6 +28,15 @@ def sum_columns(x: np.ndarray) -> np.ndarray:
     return (x @ _ones(x.shape[-1], x.dtype))[..., None]
 
 
+def add_rows(x, ids, out) -> None:
+    """Add the rows of x (N, C) to those of out (V, C) that ids (N) name: sorted first, so that each sum is one run."""
+    order = np.argsort(ids, kind="stable")
+    if order.size:
+        ids = ids[order]
+        starts = np.flatnonzero(np.concatenate([[True], ids[1:] != ids[:-1]]))
+        out[ids[starts]] += np.add.reduceat(x[order], starts, axis=0)
+
+
 def normalize(x, weight, bias, eps, out, mean, rstd) -> None:
     """LayerNorm: out (N, C), mean (N, 1) and rstd = 1 / sqrt(variance + eps) (N, 1). weight, bias: (C) or None."""
     n = x.shape[1]

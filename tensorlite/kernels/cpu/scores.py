@@ -1,5 +1,6 @@
 """Attention, tile by tile: the scores of some positions of some heads at a time, and none that nobody may see."""
 
+import functools
 import itertools
 import math
 from collections.abc import Callable
@@ -39,6 +40,12 @@ def _tiles(B: int, H: int, T: int, S: int, is_causal: bool) -> list[list[_Tile]]
     groups = max(1, round(H * rows * S / SCORES), PIECES // max(1, B))
     heads = max(1, -(-H // groups))
     texts = max(1, min(SCORES // max(1, H * rows * S), B // PIECES))
+    return _cut(B, H, T, S, is_causal, rows, heads, texts)
+
+
+@functools.lru_cache(1 << 10)
+def _cut(B: int, H: int, T: int, S: int, is_causal: bool, rows: int, heads: int, texts: int) -> list[list[_Tile]]:
+    """The tiles of so many rows of scores, heads and texts at a time, cut once for each kind of call."""
     pieces, at = [], 0
     for b, h in itertools.product(range(0, B, texts), range(0, H, heads)):
         of = slice(b, min(b + texts, B)), slice(h, min(h + heads, H))

@@ -27,7 +27,12 @@ def compiled(x: np.ndarray, *others: np.ndarray | None) -> ModuleType | None:
     """loops for large contiguous float32 arrays, where it is to be had."""
     if type(x) is not np.ndarray or x.size < LEAST or x.dtype.char != "f":
         return None
-    return None if missing() or not all(a is None or a.flags.c_contiguous for a in (x, *others)) else _loops()
+    if missing() or not x.flags.c_contiguous:
+        return None
+    for a in others:
+        if a is not None and not a.flags.c_contiguous:
+            return None
+    return _loops()
 
 
 @functools.cache
