@@ -22,7 +22,7 @@ from tensorlite.graph import Graph
 
 from .attention import KVCache
 from .config import check_integer, check_number
-from .model import GPT, wide
+from .model import GPT
 
 
 def generate(model: GPT, prompts: Sequence[Sequence[int]], max_new_tokens: int, **options) -> list[list[int]]:
@@ -184,7 +184,7 @@ def choose(
 ) -> list[int]:
     """One token id per row of `logits` (B, V), drawn from the row's own stream, or the best one at temperature 0."""
     if temperature == 0:
-        return wide(logits).argmax(axis=-1).tolist()
+        return fused.argmax(logits).tolist()
     p = probabilities(logits, temperature, top_k, top_p).to("cpu")  # all rows at once: each is waited for
     return [int(tl.multinomial(p[i], generator=generator).item()) for i, generator in enumerate(streams)]
 

@@ -17,7 +17,7 @@ from .primitive import fused, publish
 from .random import default_generator
 
 __all__ = [
-    "add", "cross_entropy", "dropout", "embedding", "gelu", "layer_norm", "linear", "linear_cross_entropy", "log_softmax",
+    "add", "argmax", "cross_entropy", "dropout", "embedding", "gelu", "layer_norm", "linear", "linear_cross_entropy", "log_softmax",
     "mse_loss", "multi_head_attention", "projections", "relu", "rms_norm", "scaled_dot_product_attention", "silu", "softmax",
 ]  # fmt: skip
 
@@ -75,6 +75,15 @@ def multi_head_attention(qkv, n_head, *, is_causal=False, dropout_p=0.0, generat
     check_heads(qkv, n_head)
     keep = keep_mask(qkv, (len(qkv), n_head, *[qkv.shape[1]] * 2), dropout_p, generator) if dropout_p else None
     return heads_attention(qkv, keep, n_head=n_head, is_causal=is_causal, dropout_p=dropout_p)
+
+
+def argmax(x):
+    """Where the largest of each row is, (..., C) -> (...): the first of equals, nan before all; a row is not empty."""
+    raw = x.data if isinstance(x, Variable) else x
+    if not cuda.decode.serves_argmax(raw):
+        return ops.argmax(x, axis=-1)
+    found = cuda.decode.argmax(raw)
+    return Variable.result(found) if isinstance(x, Variable) else found
 
 
 dropout.__doc__ = spec.dropout.__doc__

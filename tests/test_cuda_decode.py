@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from emulator import emulated  # noqa: F401
 
-from tensorlite import functional
+import tensorlite as tl
+from tensorlite import functional, fused
 from tensorlite.kernels.cuda import decode
 
 pytestmark = pytest.mark.usefixtures("emulated")
@@ -58,3 +59,26 @@ def test_what_it_serves():
     assert not decode.serves(np.ones((2, 3, 2, 8), np.float32), keys)
     assert not decode.serves(q, keys.swapaxes(0, 1))
     assert not decode.serves(q, np.ones((1, 1, decode.PLACES + 1, 8), np.float32))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("shape", [(1, 5000), (3, 1), (2, 3, 33), (7,), (0, 4)], ids=str)
+def test_argmax_is_numpys_with_ties_infinities_and_nan(dtype, shape):
+    rng = np.random.default_rng()
+    for palette in ([1.0, -2.0], [-np.inf], [-np.inf, 3.0, np.inf], [np.nan, 1.0, np.inf], [np.nan], None):
+        x = rng.standard_normal(shape) if palette is None else rng.choice(palette, shape)
+        x = x.astype(dtype)
+        assert decode.serves_argmax(x)
+        found = decode.argmax(x)
+        assert found.dtype == np.int64
+        np.testing.assert_array_equal(found, x.astype(np.float32).argmax(axis=-1))
+
+
+def test_argmax_of_what_it_does_not_serve():
+    assert not decode.serves_argmax(np.ones((2, 0), np.float32))
+    assert not decode.serves_argmax(np.ones((), np.float32))
+    assert not decode.serves_argmax(np.ones((2, 3)))
+    x = tl.tensor([[1.0, 3.0, 3.0], [0.0, -1.0, -2.0]], dtype="float64")
+    for given in (x, x.astype("float32")):
+        assert fused.argmax(given).tolist() == [1, 0]
+        assert np.asarray(fused.argmax(given.data)).tolist() == [1, 0]

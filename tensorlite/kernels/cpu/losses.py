@@ -63,9 +63,9 @@ def serves_linear_cross_entropy(x, weight, targets, *, reduction="mean", **_) ->
 
 
 def _some_classes(N: int, V: int) -> list[slice]:
-    """Slices of the V classes: so many at once that N rows of their logits stay in a core's cache; two threads' work."""
+    """Slices of the V classes: so many at once that N rows of their logits stay in a core's cache, and two at least."""
     step = max(CLASSES, 2 * blocks.BLOCK // max(1, N))
-    if V <= step and V >= 2 * CLASSES:
+    if step >= V and V >= 2 * CLASSES:
         step = -(-V // 2)
     return [slice(v, min(v + step, V)) for v in range(0, V, step)]
 

@@ -1,4 +1,5 @@
-// Attention of one new position of each text over those before it: what generation does token by token.
+// What generation does token by token: attention of one new position of each text over those before it, and the choice
+// of the most probable token.
 //
 //     keys[b, h, p] = k[b, h],  values[b, h, p] = v[b, h],  p = places[b]
 //     out[b, h] = sum_s w_s values[b, h, s],  w = softmax_s(scale q . keys[b, h, s]),  s = 0 .. p
@@ -85,4 +86,42 @@ attend(const T* q, const T* k, const T* v, T* keys, T* values, const long long* 
         }
         __syncthreads();  // before the next channels are written
     }
+}
+
+// Whether x at i comes before y at j in the order of argmax: nan first, then the larger, then the one further ahead.
+__device__ __forceinline__ bool beats(float x, long long i, float y, long long j) {
+    bool is_nan = x != x, other_is = y != y;
+    if (is_nan != other_is) return is_nan;
+    return is_nan || x == y ? i < j : x > y;
+}
+
+// Each lane gets the best of all 32.
+__device__ __forceinline__ void warp_best(float& top, long long& index) {
+    for (int apart = 16; apart > 0; apart /= 2) {
+        float other = __shfl_xor_sync(ALL, top, apart);
+        long long at = __shfl_xor_sync(ALL, index, apart);
+        if (beats(other, at, top, index)) top = other, index = at;
+    }
+}
+
+// out[row] = the first index of the largest of x (rows, C), C > 0: one block for each row.
+template <typename T> __global__ void __launch_bounds__(1024) argmax(const T* x, long long* out, long long C) {
+    __shared__ float tops[32];
+    __shared__ long long indices[32];
+    x += blockIdx.x * C;
+    float top = -infinity();
+    long long index = C;  // behind all
+#pragma unroll 8
+    for (long long i = threadIdx.x; i < C; i += blockDim.x) {
+        float value = to_float(x[i]);
+        if (beats(value, i, top, index)) top = value, index = i;
+    }
+    warp_best(top, index);
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    if (lane == 0) tops[warp] = top, indices[warp] = index;
+    __syncthreads();
+    bool used = lane < blockDim.x / 32;
+    top = used ? tops[lane] : -infinity(), index = used ? indices[lane] : C;
+    warp_best(top, index);
+    if (threadIdx.x == 0) out[blockIdx.x] = index;
 }

@@ -1,4 +1,4 @@
-"""Attention of the newest position over a cache of keys and values, whose places are numbers on the GPU.
+"""Attention of the newest position over a cache of keys and values, whose places are numbers on the GPU; and argmax.
 
 One idea: nothing that changes from token to token is in the launch. So the step of a token is recorded once as a CUDA
 graph and replayed for all that follow.
@@ -6,14 +6,17 @@ graph and replayed for all that follow.
 
 from ...backend import Array, xp
 from .launch import ctype, launch, on_gpu
-from .layers import address
+from .layers import address, as_rows
 
 PLACES = 4096  # of a text at most, as in decode.cu
 WIDEST = 1024  # channels of a head at most, as in decode.cu
 THREADS = 512  # of a block at most, as in decode.cu
 MANY = 128  # heads, about a large GPU's multiprocessors: of more, more fit at once in blocks of half the threads
 _WIDTHS = {"float": 4, "bf16": 8}
-INSTANTIATIONS = tuple(f"attend<{t}, {n}>" for t, widest in _WIDTHS.items() for n in (1, widest))
+INSTANTIATIONS = (
+    *[f"attend<{t}, {n}>" for t, widest in _WIDTHS.items() for n in (1, widest)],
+    *[f"argmax<{t}>" for t in _WIDTHS],
+)
 
 
 def serves(q: Array, keys: Array) -> bool:
@@ -38,4 +41,16 @@ def attend(q: Array, k: Array, v: Array, keys: Array, values: Array, places: Arr
     stride = parts[0].strides[0] // q.itemsize if B > 1 else H * D
     args = *parts, keys, values, places, out, H, P, D, stride, float(scale)
     launch("decode.cu", f"attend<{kind}, {n}>", B * H, THREADS if B * H <= MANY else THREADS // 2, *args)
+    return out
+
+
+def serves_argmax(x: Array) -> bool:
+    return on_gpu(x) and x.dtype.name in ("float32", "bfloat16") and x.ndim > 0 and x.shape[-1] > 0
+
+
+def argmax(x: Array) -> Array:
+    """Where the largest of each row is, (..., C) -> (...) int64: the first of equals, nan before all."""
+    rows, out = as_rows(x), xp(x).empty(x.shape[:-1], "int64")
+    if out.size:
+        launch("decode.cu", f"argmax<{ctype(x)}>", len(rows), 1024, rows, out, rows.shape[1])
     return out
