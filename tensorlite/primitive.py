@@ -37,7 +37,7 @@ class Primitive:
 
     broadcasts = False  # elementwise ops broadcast their arguments; the engine sums that away again
     cheap = False  # a fused op's large result may be made again rather than kept
-    spec: Callable | None = None  # what a fused op must equal, and what runs where it does not serve
+    spec: Any = None  # what a fused op must equal, and what runs where it does not serve
     name = "an unnamed op"
 
     def __init__(self, forward: Callable, keeps: Sequence[str] = ()):
