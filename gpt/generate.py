@@ -10,7 +10,7 @@ from there on each step reads the whole window, with and without a cache.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import NamedTuple
@@ -18,6 +18,7 @@ from weakref import WeakKeyDictionary
 
 import tensorlite as tl
 from tensorlite import Generator, Tensor, fused
+from tensorlite.backend import begin_to_host
 from tensorlite.graph import Graph
 
 from .attention import KVCache
@@ -70,11 +71,15 @@ def stream(
     def steps() -> Iterator[list[int | None]]:
         cache, one_more = (memory.cache, memory.one_more) if memory else (None, None)
         running = list(range(len(texts)))
-        for _ in range(max_new_tokens):
-            logits = next_logits(model, texts, cache, one_more)
+        for left in range(max_new_tokens, 0, -1):
             tokens: list[int | None] = [None] * len(texts)
-            going = logits if len(running) == len(texts) else logits[running]
-            chosen = choose(going, temperature, top_k, top_p, [streams[i] for i in running])
+            if memory and temperature == 0 and memory.ahead.serves(texts):
+                best = memory.ahead(texts, left)
+                chosen = [best[i] for i in running]
+            else:
+                logits = next_logits(model, texts, cache, one_more)
+                going = logits if len(running) == len(texts) else logits[running]
+                chosen = choose(going, temperature, top_k, top_p, [streams[i] for i in running])
             for i, token in zip(running, chosen, strict=True):
                 if token != stop_token:
                     tokens[i] = token
@@ -83,7 +88,7 @@ def stream(
             if not running:
                 break
             yield tokens
-        if memory and memory.one_more.recorded:
+        if memory and (memory.one_more.recorded or memory.ahead.graph.recorded):
             _spare[model] = memory
 
     return steps()
@@ -92,11 +97,36 @@ def stream(
 # ----- memory -----------------------------------------------------------------------------------------------
 
 
+class Ahead:
+    """Greedy texts on a GPU: the best tokens are found there, and the next step begins with them before the host has
+    seen them. So neither waits for the other. What was begun in vain, because a text ended, is forgotten.
+    """
+
+    def __init__(self, model: GPT, cache: list[KVCache]):
+        self.model, self.cache = model, cache
+        self.graph = Graph(partial(best_of_each, model, cache))
+        self.begun: Callable | None = None  # the step that is under way
+
+    def serves(self, texts: list[list[int]]) -> bool:
+        """Whether the cache has read all but the newest tokens, and a kernel finds their places on the device."""
+        return max(map(len, texts)) <= self.model.config.context_length and reads_one(self.cache)
+
+    def __call__(self, texts: list[list[int]], left: int) -> list[int]:
+        """The best token after each text, of `left` that will be asked for at most."""
+        room = self.model.config.context_length - max(map(len, texts))
+        with _reading(self.model):
+            begun = self.begun or begin_to_host(self.graph(newest(self.model, texts)).data)
+            goes_on = self.graph.recorded and left > 1 and room > 0
+            self.begun = begin_to_host(self.graph.again().data) if goes_on else None
+        return begun().tolist()
+
+
 class Memory(NamedTuple):
     """What a model has read, and the step of one more token, which a GPU records and replays."""
 
     cache: list[KVCache]
-    one_more: Graph
+    one_more: Graph  # scores
+    ahead: Ahead  # or the best tokens
     weights: list  # the arrays that the step reads: others, and the record is of no use
 
 
@@ -113,9 +143,10 @@ def remembering(model: GPT, batch_size: int, positions: int) -> Memory:
         if same and batch_size == B and positions <= room:
             for layer in left.cache:
                 layer.lengths = [0] * batch_size
+            left.ahead.begun = None
             return left
     cache = model.new_cache(batch_size, positions)
-    return Memory(cache, Graph(partial(next_to_each, model, cache)), weights)
+    return Memory(cache, Graph(partial(next_to_each, model, cache)), Ahead(model, cache), weights)
 
 
 # ----- the model's part -------------------------------------------------------------------------------------
@@ -141,14 +172,25 @@ def next_logits(
     width = max(map(len, rows))
     device = model.token_embedding.weight.device
     with _reading(model):
-        if one_more is not None and cache is not None and max(starts) and cache[0].has_kernel:
-            return one_more(tl.tensor([[row[0] for row in rows], starts], device=device))
+        if one_more is not None and cache is not None and reads_one(cache):
+            return one_more(newest(model, texts))
         idx = tl.tensor([row + [0] * (width - len(row)) for row in rows], device=device)  # (B, T)
         features = model.features(idx, cache)  # (B, T, C)
         if all(len(row) == width for row in rows):  # no index has to reach the device
             return model.logits(features[:, -1])
         last = features[list(range(len(rows))), [len(row) - 1 for row in rows]]  # (B, C)
         return model.logits(last)
+
+
+def reads_one(cache: list[KVCache]) -> bool:
+    """Whether something was read, so that a step reads one token of each text, on a GPU with its places there."""
+    return max(cache[0].lengths) > 0 and cache[0].has_kernel
+
+
+def newest(model: GPT, texts: Sequence[list[int]]) -> Tensor:
+    """The last token of each text, and the place where it stands: (2, B)."""
+    device = model.token_embedding.weight.device
+    return tl.tensor([[text[-1] for text in texts], [len(text) - 1 for text in texts]], device=device)
 
 
 def next_to_each(model: GPT, cache: list[KVCache], tokens: Tensor) -> Tensor:
@@ -160,6 +202,14 @@ def next_to_each(model: GPT, cache: list[KVCache], tokens: Tensor) -> Tensor:
     finally:
         for layer in cache:
             layer.places = None
+
+
+def best_of_each(model: GPT, cache: list[KVCache], tokens: Tensor) -> Tensor:
+    """The best token (B) after one of each text, tokens (2, B) as in `next_to_each`: which those become, in place."""
+    best = fused.argmax(next_to_each(model, cache, tokens))
+    tokens.data[0] = best.data
+    tokens.data[1] += 1
+    return best
 
 
 @contextmanager

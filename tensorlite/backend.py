@@ -254,6 +254,23 @@ def to_host(x: Array) -> np.ndarray:
     return x if isinstance(x, np.ndarray) else x.get() if hasattr(x, "get") else np.asarray(x)
 
 
+def begin_to_host(x: Array) -> Callable[[], np.ndarray]:
+    """Begin to bring `x` to the host: a function that gives it there, and waits for nothing that was begun later."""
+    library = xp(x)
+    if library.__name__ != "cupy":
+        return lambda: to_host(x)
+    there = importlib.import_module("cupyx").empty_pinned(x.shape, x.dtype)
+    x.get(out=there, blocking=False)
+    event = library.cuda.Event(disable_timing=True)
+    event.record()
+
+    def wait() -> np.ndarray:
+        event.synchronize()
+        return there
+
+    return wait
+
+
 def joined(arrays: Sequence[Array]) -> Array | None:
     """Arrays as one, joined along the first axis and without a copy; None where they do not lie in memory so."""
     if not arrays or (library := xp(arrays[0])).__name__ not in ("numpy", "cupy"):

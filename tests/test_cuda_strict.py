@@ -10,8 +10,9 @@ from emulator import emulated  # noqa: F401
 from strict import StrictArray, strict
 
 import tensorlite as tl
+from gpt import generate as generate_module
 from gpt.config import GPTConfig
-from gpt.generate import generate
+from gpt.generate import generate, stream
 from gpt.model import GPT
 from tensorlite import backend, fused, optim
 from tensorlite.kernels import precision
@@ -166,3 +167,70 @@ def test_tokens_are_the_cpus_one_wait_each(kind):
         texts[device] = generate(model, [[1, 2, 3], [4]], 9)
         assert strict.waits - before == (9 if device == "strict" else 0)
     assert texts["strict"] == texts["cpu"]
+
+
+class Replayed:
+    """graph.Graph as a GPU has it, without one: from the third call on, the function runs on the same arrays again."""
+
+    def __init__(self, function):
+        self.function, self.calls, self.replays = function, 0, 0
+
+    @property
+    def recorded(self):
+        return self.calls > 2
+
+    def __call__(self, tokens):
+        self.calls += 1
+        if not self.recorded:
+            return self.function(tokens)
+        self.tokens = tl.Tensor(tokens.data.copy())
+        return self.again()
+
+    def again(self):
+        self.replays += 1
+        return tl.Tensor(self.function(self.tokens).data.copy())
+
+
+@pytest.mark.parametrize(
+    ("prompts", "new", "stop", "replays"),
+    [
+        ([[1, 2, 3], [4]], 9, None, 6),  # one token from the prompts, two from plain steps
+        ([[1, 2, 3], [4]], 30, None, 12),  # the context ends
+        ([[5, 6]], 1, None, 0),
+        ([[5, 6]], 4, None, 1),
+        ([[1, 2, 3], [4], [9, 9]], 14, "the first text's sixth", None),
+    ],
+)  # fmt: skip
+def test_a_greedy_step_begins_before_the_host_has_seen_the_last_one(monkeypatch, prompts, new, stop, replays):
+    monkeypatch.setattr(generate_module, "Graph", Replayed)
+    monkeypatch.setattr(generate_module, "_spare", spare := {})
+    tl.manual_seed(3)
+    near = GPT(CONFIG)
+    far = GPT(CONFIG).to("strict")
+    far.load_state_dict(near.state_dict())
+    stop = generate(near, prompts, new)[0][5] if stop else None
+    for _ in range(3):  # anew, and with what the last time left
+        expected = generate(near, prompts, new, stop_token=stop)
+        before = spare[far].ahead.graph.replays if far in spare else 0
+        assert generate(far, prompts, new, stop_token=stop) == expected
+        if replays is not None and not before:
+            assert (spare[far].ahead.graph.replays if far in spare else 0) == replays
+
+
+def test_what_was_begun_in_vain_is_forgotten(monkeypatch):
+    """After a text that ended, and one whose reader went away, while the next step was under way."""
+    monkeypatch.setattr(generate_module, "Graph", Replayed)
+    monkeypatch.setattr(generate_module, "_spare", {})
+    tl.manual_seed(3)
+    near = GPT(CONFIG)
+    far = GPT(CONFIG).to("strict")
+    far.load_state_dict(near.state_dict())
+    texts = [(first, generate(near, [[first]], 12)[0]) for first in range(37)]
+    first, stop = next((first, text[i]) for first, text in texts for i in range(4, 12) if text[i] not in text[:i])
+    generate(far, [[first]], 12, stop_token=stop)
+    assert generate(far, [[7]], 9) == generate(near, [[7]], 9)
+    reader = stream(far, [[1, 2, 3]], 12)
+    for _ in range(6):
+        next(reader)
+    del reader
+    assert generate(far, [[8, 1, 2]], 9) == generate(near, [[8, 1, 2]], 9)

@@ -89,6 +89,23 @@ def test_other_shapes_and_other_keys_start_anew(machine):
     assert seen == [False, False, True, False, False, False, True, False]
 
 
+def test_again_goes_on_with_what_the_function_left_in_its_inputs(machine):
+    def doubling_itself(x):
+        out = tl.Tensor(np.zeros_like(x.data))
+
+        def work():
+            x.data[...] = out.data[...] = 2 * x.data
+
+        machine.captured.append(work) if machine.captured is not None else work()
+        return out
+
+    double = Graph(doubling_itself)
+    for _ in range(3):
+        results = [double(tl.ones(1))]
+    results += [double.again() for _ in range(3)]
+    assert [r.item() for r in results] == [2, 4, 8, 16]
+
+
 def test_what_cannot_be_recorded_runs_plainly_and_says_why(machine):
     seen: list[bool] = []
     machine.fails = "operation would wait"

@@ -130,7 +130,16 @@ def test_a_recorded_token_step_is_used_for_the_weights_that_it_was_recorded_with
             change(model)
         for length in (9, 9, 7):
             assert generate(far, [[1, 2, 3], [4]], length) == generate(near, [[1, 2, 3], [4]], length)
-        assert generate_module._spare[far].one_more.recorded
+        assert generate_module._spare[far].ahead.graph.recorded
+
+
+def test_what_is_on_its_way_to_the_host_waits_for_nothing_later():
+    x = tl.arange(1000, device="cuda")
+    first = backend.begin_to_host(x.data)
+    x.data[...] = 7
+    second = backend.begin_to_host(x.data)
+    assert first().tolist() == list(range(1000))
+    assert second().tolist() == [7] * 1000
 
 
 def test_a_bfloat16_model_writes(cpu):

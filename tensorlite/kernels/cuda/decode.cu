@@ -111,10 +111,18 @@ template <typename T> __global__ void __launch_bounds__(1024) argmax(const T* x,
     x += blockIdx.x * C;
     float top = -infinity();
     long long index = C;  // behind all
-#pragma unroll 8
-    for (long long i = threadIdx.x; i < C; i += blockDim.x) {
-        float value = to_float(x[i]);
-        if (beats(value, i, top, index)) top = value, index = i;
+    for (long long start = threadIdx.x; start < C; start += 8LL * blockDim.x) {
+        float value[8];  // eight loads are under way at once
+#pragma unroll
+        for (int k = 0; k < 8; k++) {
+            long long i = start + k * blockDim.x;
+            value[k] = i < C ? to_float(x[i]) : 0.0f;
+        }
+#pragma unroll
+        for (int k = 0; k < 8; k++) {
+            long long i = start + k * blockDim.x;
+            if (i < C && beats(value[k], i, top, index)) top = value[k], index = i;
+        }
     }
     warp_best(top, index);
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
