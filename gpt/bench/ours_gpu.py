@@ -74,7 +74,7 @@ class Train(Memory, ours.Train):
 
 
 class Decode(Memory, ours.Decode):
-    """Greedy texts of an eighth of the context, each token brought to the host before the next is asked for."""
+    """Greedy texts of an eighth of the context, each token brought to the host."""
 
     def __init__(self, job: Job):
         self.begin()
