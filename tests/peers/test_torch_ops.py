@@ -94,6 +94,15 @@ def attention(q, k, v, bias=None, *, mask=None, is_causal, scale, dropout_p, see
         return nn.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
 
 
+def projections(x, *parts):
+    return torch.cat([nn.linear(x, *parts[i::3]) for i in range(3)], -1)
+
+
+def multi_head_attention(qkv, *, n_head, **meta):
+    q, k, v = (part.unflatten(-1, (n_head, -1)).transpose(1, 2) for part in qkv.chunk(3, -1))
+    return attention(q, k, v, scale=None, **meta).transpose(1, 2).flatten(2)
+
+
 def cross_entropy(logits, *probabilities, targets=None, **meta):
     """Torch wants the classes second, (N, C)."""
     C = logits.shape[-1]
@@ -157,6 +166,8 @@ PEERS = {name: getattr(torch, name) for name in SAME.split()} | {
     "log_softmax": lambda x, axis: torch.log_softmax(x, axis),
     "linear": nn.linear,
     "linear, no bias": nn.linear,
+    "projections": projections,
+    "projections, no bias": projections,
     "embedding": lambda weight, idx: nn.embedding(idx, weight),
     "layer_norm": lambda x, *vectors, eps: nn.layer_norm(x, x.shape[-1:], *vectors, eps=eps),
     "layer_norm, weight": lambda x, *vectors, eps: nn.layer_norm(x, x.shape[-1:], *vectors, eps=eps),
@@ -166,6 +177,7 @@ PEERS = {name: getattr(torch, name) for name in SAME.split()} | {
     "scaled_dot_product_attention": attention,
     "scaled_dot_product_attention, boolean mask": attention,
     "scaled_dot_product_attention, added mask": attention,
+    "multi_head_attention": multi_head_attention,
     "cross_entropy": cross_entropy,
     "cross_entropy, probabilities": cross_entropy,
     "linear_cross_entropy": lambda x, weight, **meta: cross_entropy(x @ weight.T, **meta),

@@ -12,6 +12,7 @@
 #include "common.cuh"
 
 constexpr int THREADS = 512;  // of a block at most, as decode.py has it
+constexpr int AHEAD = 4;  // rows of a lane whose loads are under way at once
 constexpr int PLACES = 4096, WIDEST = 1024;  // of a text and of a head at most, likewise
 
 // Reads q, k, v: (B, H, D), heads side by side, texts `stride` elements apart; writes one place of keys and values
@@ -41,20 +42,28 @@ attend(const T* q, const T* k, const T* v, T* keys, T* values, const long long* 
     int each = 32 / lanes, own = lane % lanes * n;  // rows that a warp has at once; where a lane's channels begin
 
     float top = -infinity();
-    for (int first = warp * each; first <= last; first += warps * each) {
+    int step = warps * each;  // from one of a lane's rows to its next
+    for (int first = warp * each; first <= last; first += AHEAD * step) {
         int s = first + lane / lanes;
-        float score = 0.0f;
+        float score[AHEAD] = {};
 #pragma unroll 1
-        for (int d = own; d < D && s <= last; d += lanes * n) {  // once, as a rule
-            float x[n];
-            load<n>(own_keys + s * D + d, x);
+        for (int d = own; d < D; d += lanes * n) {  // once, as a rule
+            float x[AHEAD][n] = {};
 #pragma unroll
-            for (int i = 0; i < n; i++) score += x[i] * question[d + i];
+            for (int k = 0; k < AHEAD; k++)
+                if (s + k * step <= last) load<n>(own_keys + (s + k * step) * D + d, x[k]);
+#pragma unroll
+            for (int k = 0; k < AHEAD; k++)
+#pragma unroll
+                for (int i = 0; i < n; i++) score[k] += x[k][i] * question[d + i];
         }
-        for (int apart = lanes / 2; apart > 0; apart /= 2) score += __shfl_xor_sync(ALL, score, apart);
-        if (s > last) continue;
-        if (own == 0) weights[s] = score;
-        top = fmaxf(top, score);
+#pragma unroll
+        for (int k = 0; k < AHEAD; k++) {
+            for (int apart = lanes / 2; apart > 0; apart /= 2) score[k] += __shfl_xor_sync(ALL, score[k], apart);
+            if (s + k * step > last) continue;
+            if (own == 0) weights[s + k * step] = score[k];
+            top = fmaxf(top, score[k]);
+        }
     }
     top = block_max(top);
     float sum = 0.0f;
@@ -64,13 +73,17 @@ attend(const T* q, const T* k, const T* v, T* keys, T* values, const long long* 
     for (int start = 0; start < D; start += lanes * n) {  // once, unless a head is wider than a warp reads
         float mine[n] = {};
         int d = start + own;
-#pragma unroll 4
-        for (int s = warp * each + lane / lanes; s <= last; s += warps * each) {
-            if (d >= D) break;
-            float x[n];
-            load<n>(own_values + s * D + d, x);
+        for (int s = warp * each + lane / lanes; s <= last && d < D; s += AHEAD * step) {
+            float x[AHEAD][n] = {};
 #pragma unroll
-            for (int i = 0; i < n; i++) mine[i] += weights[s] * x[i];
+            for (int k = 0; k < AHEAD; k++)
+                if (s + k * step <= last) load<n>(own_values + (s + k * step) * D + d, x[k]);
+#pragma unroll
+            for (int k = 0; k < AHEAD; k++) {
+                float weight = s + k * step <= last ? weights[s + k * step] : 0.0f;
+#pragma unroll
+                for (int i = 0; i < n; i++) mine[i] += weight * x[k][i];
+            }
         }
         for (int apart = lanes; apart < 32; apart *= 2)
 #pragma unroll
