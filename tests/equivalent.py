@@ -2,6 +2,7 @@
 
 _SMOOTH = "targets * (1 - label_smoothing) + label_smoothing / C"
 _KEEP = "keep_mask(q, (*q.shape[:-1], k.shape[-2]), dropout_p, generator)"
+_KEEP_OF_HEADS = "keep_mask(qkv, (len(qkv), n_head, *[qkv.shape[1]] * 2), dropout_p, generator)"
 _ALONE = "len([None for _, other in pieces if other is piece or other.base is piece])"
 PROOFS: dict[str, list[str]] = {
     "a value that `where` throws away": [
@@ -172,7 +173,12 @@ PROOFS: dict[str, list[str]] = {
     "at p = 0 everything is kept, and nothing drawn": [
         f"{file}: scaled_dot_product_attention: {_KEEP} if dropout_p else None  ->  {_KEEP}"
         for file in ("functional.py", "fused.py")
+    ]
+    + [
+        f"{file}: multi_head_attention: {_KEEP_OF_HEADS} if dropout_p else None  ->  {_KEEP_OF_HEADS}"
+        for file in ("functional.py", "fused.py")
     ],
+    "without keys there is nothing to shift": ["functional.py: attention: 0  ->  1 (place 2)"],
     "the square is the same": [
         "functional.py: mse_loss: x - y  ->  y - x",
         "derived.py: var: x - mean(x, axis=axis, keepdims=True)  ->  mean(x, axis=axis, keepdims=True) - x",

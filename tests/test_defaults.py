@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import re
 
 import numpy as np
 import pytest
@@ -93,11 +94,20 @@ def test_the_defaults_of_layers_and_losses(layers):
     scores = q @ k.T / math.sqrt(2)
     p = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
     same(layers.scaled_dot_product_attention(t(q), t(k), t(v)), p @ v)
+    side_by_side = np.concatenate([q, k, v[:, 1:]], axis=-1)[None]
+    same(layers.multi_head_attention(t(side_by_side), 1), (p @ v[:, 1:])[None])
     tl.manual_seed(0)
     dropped = layers.dropout(t(np.ones(1000)))
     assert set(dropped.tolist()) == {0.0, 2.0}
     tl.manual_seed(0)
     same(layers.dropout(t(np.ones(1000)), 0.5, True, tl.default_generator), dropped.data)
+
+
+@pytest.mark.parametrize("layers", BOTH, ids=["fused", "specification"])
+@pytest.mark.parametrize(("shape", "n_head"), [((2, 3, 8), 3), ((2, 3, 6), 0), ((3, 6), 1), ((1, 2, 3, 6), 1)], ids=str)
+def test_heads_that_do_not_divide_are_refused(layers, shape, n_head):
+    with pytest.raises(ValueError, match=re.escape(f"is wanted, not {shape} for n_head {n_head}")):
+        layers.multi_head_attention(tl.ones(shape), n_head)
 
 
 @pytest.mark.parametrize("layers", BOTH, ids=["fused", "specification"])
