@@ -46,8 +46,8 @@ def _sums_of_squares(grads: list[Array], widen: bool = False) -> list[Array]:
         for start in range(0, g.size, flat.BLOCK):
             block = g[start : start + flat.BLOCK]
             block = block.astype("float64") if widen else block
-            sums.setdefault((xp(g), g.dtype), []).append(block @ block)
-    return [sum(part.astype("float64") for part in parts) for parts in sums.values()]
+            sums.setdefault((xp(g), g.dtype), []).append(block.dot(block))
+    return [sum(parts, library.zeros((), "float64")) for (library, _), parts in sums.items()]
 
 
 def clip_scale(norm: Any, max_norm: float) -> Any:
