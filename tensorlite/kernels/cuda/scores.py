@@ -78,8 +78,10 @@ def _by_products(g, needs, q, k, v, keep, dropout_p, scale, weights, used) -> tu
 
 
 def serves_heads(qkv, keep=None, *, n_head, is_causal=False, dropout_p=0.0) -> bool:
+    if not on_gpu(qkv):
+        return False
     q, k, v = split_heads(qkv, n_head)
-    return on_gpu(qkv) and serves_attention(q, k, v, keep)
+    return serves_attention(q, k, v, keep)
 
 
 def heads_attention(qkv, keep=None, *, n_head, is_causal=False, dropout_p=0.0):
