@@ -152,6 +152,19 @@ def test_blocks_tiles_and_threads_change_no_number(strategy, split):
     check()
 
 
+def test_the_best_of_each_row_here_and_on_a_gpu(monkeypatch):
+    x = np.random.default_rng(0).standard_normal((2, 3, 7))
+    for given in (x, tl.tensor(x)):
+        found = fused.argmax(given)
+        assert isinstance(found, tl.Tensor) == (given is not x)
+        np.testing.assert_array_equal(np.asarray(found.tolist()), x.argmax(axis=-1))
+    monkeypatch.setattr(cuda.decode, "serves_argmax", lambda x: True)
+    monkeypatch.setattr(cuda.decode, "argmax", lambda x: np.array(x.shape))
+    assert fused.argmax(x).tolist() == [2, 3, 7]
+    assert isinstance(fused.argmax(tl.tensor(x)), tl.Tensor)
+    assert fused.argmax(tl.tensor(x)).tolist() == [2, 3, 7]
+
+
 def test_a_mask_on_a_gpu_comes_from_the_generators_other_stream(monkeypatch):
     asked = []
     monkeypatch.setattr(cuda.launch, "on_gpu", lambda x: True)
