@@ -178,6 +178,11 @@ PROOFS: dict[str, list[str]] = {
         f"{file}: multi_head_attention: {_KEEP_OF_HEADS} if dropout_p else None  ->  {_KEEP_OF_HEADS}"
         for file in ("functional.py", "fused.py")
     ],
+    "rows in the shape that they have already": [
+        "kernels/cpu/blocks.py: as_rows: x if x.ndim == 2 else x.reshape((math.prod(x.shape[:-1]), x.shape[-1]))"
+        "  ->  x.reshape((math.prod(x.shape[:-1]), x.shape[-1]))",
+        "kernels/cpu/blocks.py: as_rows: x.ndim == 2  ->  x.ndim != x.ndim",
+    ],
     "without keys there is nothing to shift": ["functional.py: attention: 0  ->  1 (place 2)"],
     "the square is the same": [
         "functional.py: mse_loss: x - y  ->  y - x",

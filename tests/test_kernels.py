@@ -154,9 +154,9 @@ def test_blocks_tiles_and_threads_change_no_number(strategy, split):
 
 def test_the_best_of_each_row_here_and_on_a_gpu(monkeypatch):
     x = np.random.default_rng(0).standard_normal((2, 3, 7))
-    for given in (x, tl.tensor(x)):
-        found = fused.argmax(given)
-        assert isinstance(found, tl.Tensor) == (given is not x)
+    for here in (x, tl.tensor(x)):
+        found = fused.argmax(here)
+        assert isinstance(found, tl.Tensor) == (here is not x)
         np.testing.assert_array_equal(np.asarray(found.tolist()), x.argmax(axis=-1))
     monkeypatch.setattr(cuda.decode, "serves_argmax", lambda x: True)
     monkeypatch.setattr(cuda.decode, "argmax", lambda x: np.array(x.shape))
@@ -249,6 +249,7 @@ def test_where_bfloat16_pays_every_operand_is_rounded_once(monkeypatch):
         forward, by_x, by_weight = (rows, 3, 4), (rows, 4, 3), (4, rows, 3)
         for name, xs, meta, large, count in [
             ("linear", [x, weight, bias], {}, {forward, by_x, by_weight}, 3),
+            ("linear", [x, weight], {}, {forward, by_x, by_weight}, 3),
             ("linear_cross_entropy", [x, weight], {"targets": np.arange(rows) % 4}, {forward}, 6),
         ]:
             asked.clear()

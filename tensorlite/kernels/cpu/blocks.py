@@ -58,17 +58,17 @@ def products(*pairs: tuple[np.ndarray, np.ndarray], summed: np.ndarray | None = 
 
     The last result is the sum of the rows of `summed` (N, C), where that is asked for."""
     if any(onednn.pays(a, b) for a, b in pairs):
-        return [*[product(a, b) for a, b in pairs], *([] if summed is None else [sum_rows(summed)])]
+        outs = [product(a, b) for a, b in pairs]
+        return outs if summed is None else [*outs, sum_rows(summed)]
     total = None if summed is None else np.empty(summed.shape[1], summed.dtype)
     outs = [np.empty((len(a), b.shape[1]), a.dtype) for a, b in pairs]
 
     def part(which: slice) -> None:
-        at, until = which.start, which.stop  # of 64 for each product
+        begin, end = which.start, which.stop  # of 64 for each product
         for (a, b), out in zip(pairs, outs, strict=True):
-            if at < 64 and until > 0:
-                rows = slice(len(out) * max(0, at) // 64, len(out) * min(until, 64) // 64)
-                np.matmul(a[rows], b, out=out[rows])
-            at, until = at - 64, until - 64
+            rows = slice(len(out) * min(max(0, begin), 64) // 64, len(out) * min(max(0, end), 64) // 64)
+            np.matmul(a[rows], b, out=out[rows])
+            begin, end = begin - 64, end - 64
         if summed is not None and total is not None:
             start, stop = (len(total) * at // units for at in (which.start, which.stop))
             sum_rows(summed[:, start:stop], total[start:stop])
