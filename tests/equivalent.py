@@ -56,9 +56,9 @@ PROOFS: dict[str, list[str]] = {
     "matmul works on a copy of an operand whose memory is that of the result": [
         "kernels/cpu/losses.py: linear_cross_entropy_vjp: 0  ->  1 (place 2)",
         "kernels/cpu/scores.py: _dropped: 1  ->  2 (place 4)",
-        "kernels/cpu/scores.py: attention_vjp: 2  ->  3 (place 5)",
-        "kernels/cpu/scores.py: attention_vjp: 2  ->  1 (place 5)",
-        "kernels/cpu/scores.py: attention_vjp: 3  ->  2 (place 3)",
+        "kernels/cpu/scores.py: _backward: 2  ->  3 (place 4)",
+        "kernels/cpu/scores.py: _backward: 2  ->  1 (place 4)",
+        "kernels/cpu/scores.py: _backward: 3  ->  2 (place 2)",
     ],
     "a reshape to the shape that it has": [
         "ops.py: spread: not keepdims and axis is not None and shape  ->  axis is not None and shape",
@@ -89,8 +89,9 @@ PROOFS: dict[str, list[str]] = {
         "primitive.py: Primitive.pull: g  ->  0 * g + 1 (place 3)",
         "primitive.py: Fused.pull: g  ->  0 * g + 1 (place 3)",
         *[f"primitive.py: unbroadcast: g  ->  0 * g + 1{place}" for place in ("", " (place 3)", " (place 4)")],
-        "kernels/cpu/scores.py: attention_vjp: g  ->  0 * g + 1",
-        "kernels/cpu/scores.py: attention_vjp: g  ->  0 * g + 1 (place 4)",
+        "kernels/cpu/scores.py: _backward: g  ->  0 * g + 1",
+        "kernels/cpu/scores.py: heads_attention_vjp: g  ->  0 * g + 1 (place 2)",
+        "kernels/cpu/scores.py: _backward: g  ->  0 * g + 1 (place 4)",
         "ops.py: _share_among: g  ->  0 * g + 1",
         "kernels/cpu/layers.py: embedding_vjp: g  ->  0 * g + 1",
         "kernels/cpu/layers.py: layer_norm_vjp: g  ->  0 * g + 1 (place 4)",
@@ -124,17 +125,18 @@ PROOFS: dict[str, list[str]] = {
         ],
         "kernels/cpu/scores.py: attention: -1  ->  1 (place 7)",
         "kernels/cpu/scores.py: attention: 1  ->  2 (place 9)",
-        "kernels/cpu/scores.py: attention_vjp: -1  ->  1 (place 6)",
-        "kernels/cpu/scores.py: attention_vjp: 1  ->  2 (place 6)",
+        "kernels/cpu/scores.py: _backward: -1  ->  1 (place 6)",
+        "kernels/cpu/scores.py: _backward: 1  ->  2 (place 6)",
     ],
     "a gradient that nobody needs is computed, and thrown away": [
         "kernels/cpu/scores.py: attention_vjp: _beside(x, lead, *x.shape[-2:]) if need else None"
         "  ->  _beside(x, lead, *x.shape[-2:])",
         "kernels/cpu/scores.py: attention_vjp: np.zeros((*lead, T, S), q.dtype) if needs[4] else None"
         "  ->  np.zeros((*lead, T, S), q.dtype)",
-        "kernels/cpu/scores.py: attention_vjp: if into_q is None and into_k is None and (into_mask is None)"
-        "  ->  if False",
-        "kernels/cpu/layers.py: linear_vjp: sum_rows(g) if needs[2] else None  ->  sum_rows(g)",
+        "kernels/cpu/scores.py: _backward: if into_q is None and into_k is None and (into_mask is None)  ->  if False",
+        "kernels/cpu/layers.py: linear_vjp: g if needs[2] else None  ->  g",
+        "kernels/cpu/layers.py: projections_vjp: 4  ->  5",
+        "kernels/cpu/layers.py: projections_vjp: 4  ->  3 (place 2)",
         "kernels/cpu/losses.py: linear_cross_entropy_vjp: np.empty(weight.shape, x.dtype) if needs[1] else None"
         "  ->  np.empty(weight.shape, x.dtype)",
         "kernels/cpu/losses.py: linear_cross_entropy_vjp: np.zeros(rows.shape, x.dtype) if needs[0] else None"
@@ -148,8 +150,8 @@ PROOFS: dict[str, list[str]] = {
     ],
     "scratch memory under another number, which nothing else uses there": [
         "kernels/cpu/scores.py: attention: 0  ->  1 (place 3)",
-        "kernels/cpu/scores.py: attention_vjp: 0  ->  1",
-        "kernels/cpu/scores.py: attention_vjp: 3  ->  4 (place 3)",
+        "kernels/cpu/scores.py: _backward: 0  ->  1",
+        "kernels/cpu/scores.py: _backward: 3  ->  4 (place 2)",
         "kernels/cpu/passes.py: normalize_vjp: 1  ->  2 (place 2)",
         "kernels/cpu/passes.py: gelu_vjp: 1  ->  2 (place 2)",
         "kernels/cpu/losses.py: linear_cross_entropy_vjp: 1  ->  2 (place 3)",
@@ -177,6 +179,9 @@ PROOFS: dict[str, list[str]] = {
     + [
         f"{file}: multi_head_attention: {_KEEP_OF_HEADS} if dropout_p else None  ->  {_KEEP_OF_HEADS}"
         for file in ("functional.py", "fused.py")
+    ],
+    "along the first axis anyway": [
+        "kernels/cpu/passes.py: add_rows: np.add.reduceat(x[order], starts, axis=0)  ->  np.add.reduceat(x[order], starts)",
     ],
     "rows in the shape that they have already": [
         "kernels/cpu/blocks.py: as_rows: x if x.ndim == 2 else x.reshape((math.prod(x.shape[:-1]), x.shape[-1]))"
@@ -369,7 +374,7 @@ PROOFS: dict[str, list[str]] = {
     ],
     "of four axes, the last but one is axis 2": [
         "kernels/cpu/scores.py: attention: -2  ->  2 (place 8)",
-        *[f"kernels/cpu/scores.py: attention_vjp: -2  ->  2 (place {place})" for place in (5, 6, 7)],
+        *[f"kernels/cpu/scores.py: _backward: -2  ->  2 (place {place})" for place in (4, 5, 6)],
     ],
     "added into a new array instead of in place: the same sum": [
         *[f"autograd.py: _walk: owned.add(parent)  ->  pass{place}" for place in ("", " (place 2)", " (place 3)")],
