@@ -181,7 +181,8 @@ PROOFS: dict[str, list[str]] = {
         for file in ("functional.py", "fused.py")
     ],
     "along the first axis anyway": [
-        "kernels/cpu/passes.py: add_rows: np.add.reduceat(x[order], starts, axis=0)  ->  np.add.reduceat(x[order], starts)",
+        "kernels/cpu/passes.py: add_rows: np.add.reduceat(x[order], starts, axis=0)"
+        "  ->  np.add.reduceat(x[order], starts)",
     ],
     "rows in the shape that they have already": [
         "kernels/cpu/blocks.py: as_rows: x if x.ndim == 2 else x.reshape((math.prod(x.shape[:-1]), x.shape[-1]))"
