@@ -57,10 +57,9 @@ def products(*pairs: tuple[np.ndarray, np.ndarray], summed: np.ndarray | None = 
     """[a @ b for a, b in pairs], equally large products: one after another, and half of them in each of two threads.
 
     The last result is the sum of the rows of `summed` (N, C), where that is asked for."""
+    sums = [] if summed is None else [(summed, np.empty(summed.shape[1], summed.dtype))]
     if any(onednn.pays(a, b) for a, b in pairs):
-        outs = [product(a, b) for a, b in pairs]
-        return outs if summed is None else [*outs, sum_rows(summed)]
-    total = None if summed is None else np.empty(summed.shape[1], summed.dtype)
+        return [*[product(a, b) for a, b in pairs], *[sum_rows(x, total) for x, total in sums]]
     outs = [np.empty((len(a), b.shape[1]), a.dtype) for a, b in pairs]
 
     def part(which: slice) -> None:
@@ -69,13 +68,13 @@ def products(*pairs: tuple[np.ndarray, np.ndarray], summed: np.ndarray | None = 
             rows = slice(len(out) * min(max(0, begin), 64) // 64, len(out) * min(max(0, end), 64) // 64)
             np.matmul(a[rows], b, out=out[rows])
             begin, end = begin - 64, end - 64
-        if summed is not None and total is not None:
-            start, stop = (len(total) * at // units for at in (which.start, which.stop))
-            sum_rows(summed[:, start:stop], total[start:stop])
+        for x, total in sums:
+            columns = slice(len(total) * which.start // units, len(total) * which.stop // units)
+            sum_rows(x[:, columns], total[columns])
 
     units = 64 * max(1, len(pairs))
-    in_parts(part, units, sum(matmul_time(a, b) for a, b in pairs) + (0 if summed is None else summed.size / 4))
-    return outs if total is None else [*outs, total]
+    in_parts(part, units, sum(matmul_time(a, b) for a, b in pairs) + sum(x.size / 4 for x, _ in sums))
+    return [*outs, *[total for _, total in sums]]
 
 
 def by_rows(function: Callable[[slice], object], x: np.ndarray, cost: float) -> list:
