@@ -165,6 +165,8 @@ PROOFS: dict[str, list[str]] = {
             for change in ("1 << 18  ->  1", "1 << 18  ->  18", "1  ->  2", "18  ->  19", "18  ->  17")
         ],
         "kernels/cpu/scores.py: PIECES: 2  ->  1",
+        "kernels/cpu/blocks.py: products: 1  ->  2 (place 3)",
+        "kernels/cpu/blocks.py: products: 64  ->  65 (place 7)",
         "kernels/cpu/scores.py: POSITIONS: 64  ->  65",
         "kernels/cpu/scores.py: POSITIONS: 64  ->  63",
     ],
