@@ -89,6 +89,7 @@ PROOFS: dict[str, list[str]] = {
         "primitive.py: Primitive.pull: g  ->  0 * g + 1 (place 3)",
         "primitive.py: Fused.pull: g  ->  0 * g + 1 (place 3)",
         *[f"primitive.py: unbroadcast: g  ->  0 * g + 1{place}" for place in ("", " (place 3)", " (place 4)")],
+        "kernels/cpu/scores.py: attention_vjp: g  ->  0 * g + 1",
         "kernels/cpu/scores.py: _backward: g  ->  0 * g + 1",
         "kernels/cpu/scores.py: heads_attention_vjp: g  ->  0 * g + 1 (place 2)",
         "kernels/cpu/scores.py: _backward: g  ->  0 * g + 1 (place 4)",
