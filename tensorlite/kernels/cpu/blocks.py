@@ -56,7 +56,8 @@ def product(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None = None) -> np.
 def products(*pairs: tuple[np.ndarray, np.ndarray], summed: np.ndarray | None = None) -> list[np.ndarray]:
     """[a @ b for a, b in pairs], equally large products: one after another, and half of them in each of two threads.
 
-    The last result is the sum of the rows of `summed` (N, C), where that is asked for."""
+    The last result is the sum of the rows of `summed` (N, C), where that is asked for.
+    """
     sums = [] if summed is None else [(summed, np.empty(summed.shape[1], summed.dtype))]
     if any(onednn.pays(a, b) for a, b in pairs):
         return [*[product(a, b) for a, b in pairs], *[sum_rows(x, total) for x, total in sums]]

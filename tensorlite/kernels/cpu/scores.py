@@ -143,8 +143,7 @@ def attention_vjp(g, needs, q, k, v, keep, mask_shape, is_causal, dropout_p, sca
 
 
 def _backward(g, q, k, v, keep, is_causal, dropout_p, scale, weights, into):
-    """Write the gradients by q, k, v and a mask of numbers `into` four arrays, of which those that are None are not
-    wanted."""
+    """Write the gradients by q, k, v and a mask of numbers `into` four arrays; what is None is not wanted."""
     lead, T, S, scale = g.shape[:-2], q.shape[-2], k.shape[-2], _scale(scale, q)
     q, k, v, g = (_four(x, lead) for x in (q, k, v, g))
     keep = None if keep is None else _four(keep, lead)
