@@ -77,8 +77,8 @@ def _openblas() -> ctypes.CDLL | None:
 
 _threads = 1
 _workers: list[Worker] = []  # all that ever were wanted, beside the thread that asks
-HAND_OVER = 45_000  # nanoseconds until another thread begins
-WORTH_SPLITTING = 300_000  # nanoseconds: handing work to another thread costs some 20,000, and more where it slept
+HAND_OVER = 45_000  # nanoseconds until another thread begins, in a training step
+WORTH_SPLITTING = 300_000  # nanoseconds of work: beside it a hand-over costs little
 
 
 def default_threads() -> int:

@@ -104,6 +104,24 @@ def test_the_size_of_blocks_changes_no_number(row, small_pieces):
     check()
 
 
+@given(n=st.integers(1, 40), count=st.integers(2, 5), late=st.sampled_from([0.0, 0.15, 0.5, 0.99, 2.0]))
+def test_who_begins_later_gets_less_and_all_is_done_once(n, count, late):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(machine, "WORTH_SPLITTING", 0)
+        patch.setattr(machine, "HAND_OVER", late * 1000)
+        machine.set_threads(count)
+        parts = machine.in_parts(lambda part: part, n, 1000.0)
+        machine.set_threads(1)
+    assert [i for part in parts for i in range(part.start, part.stop)] == list(range(n))
+    _, *others = [part.stop - part.start for part in parts]
+    if n < count:
+        assert others == []
+        return
+    each = n * (1 - late if late < 1 else 1) / count  # work that takes no longer than the hand-over: even parts
+    assert len(others) == count - 1
+    assert all(abs(size - each) <= 1 for size in others)
+
+
 def test_a_failure_in_a_part_is_raised(threads, monkeypatch):
     threads(2)
     monkeypatch.setattr(machine, "WORTH_SPLITTING", 0)
