@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal
 
 from tensorlite import Tensor
 
@@ -66,11 +66,6 @@ class InstructConfig(FineTuneConfig):
                 check_integer(name, getattr(self, name), low=low)
         if self.dropout is not None:
             check_number("dropout", self.dropout, low=0, below=1)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """The settings that `to_dict` described; a ValueError names every unknown and every missing field."""
-        return super().from_dict({**values, "targets": tuple(values.get("targets", ("*",)))})
 
 
 class Instructions:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import tokenizer as tokenizers
+from ..jsonfile import parse
 from ..tokenizer import END_OF_TEXT, BPETokenizer, CharTokenizer, Tokenizer
 
 _VISIBLE = [byte for byte in range(256) if chr(byte).isprintable() and byte != 0x20]
@@ -49,7 +50,7 @@ def read_tokenizer(folder: Path, vocab_size: int) -> Tokenizer:
     try:
         return read(folder, vocab_size)
     except ValueError as error:
-        raise ValueError(f"{file} is not a tokenizer that can be used: {error}") from None
+        raise ValueError(f"{file} is not a tokenizer that can be used: {error!s:.400}") from None
     except (LookupError, TypeError, AttributeError):
         raise ValueError(f"{file} is not a tokenizer that can be used: it is not laid out as such a file is") from None
 
@@ -58,11 +59,11 @@ def _from_two_files(folder: Path, vocab_size: int) -> Tokenizer:
     vocabulary, merges = next(pair for pair in PAIRS_OF_FILES if all((folder / name).exists() for name in pair))
     lines = (folder / merges).read_text(encoding="utf-8").splitlines()
     pairs = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#version")]
-    return _bpe(json.loads((folder / vocabulary).read_text(encoding="utf-8")), pairs, {}, vocab_size)
+    return _bpe(parse((folder / vocabulary).read_text(encoding="utf-8")), pairs, {}, vocab_size)
 
 
 def _from_tokenizer_json(folder: Path, vocab_size: int) -> Tokenizer:
-    fields = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    fields = parse((folder / "tokenizer.json").read_text(encoding="utf-8"))
     model = fields.get("model") if isinstance(fields, dict) else None
     if not isinstance(model, dict) or not isinstance(model.get("vocab"), dict):
         raise ValueError("it has no model with a vocabulary from tokens to ids")
