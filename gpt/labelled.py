@@ -15,8 +15,6 @@ from typing import Any, NamedTuple
 
 from tensorlite.random import sample_rows
 
-from .jsonfile import parse
-
 LABELS = ("label", "labels", "class", "category", "target", "sentiment", "topic", "intent")  # names of columns
 TEXTS = ("text", "texts", "message", "sms", "sentence", "review", "content", "title")
 SHARES = (0.7, 0.1)  # of the entries, for training and validation; the rest is for testing
@@ -65,12 +63,12 @@ def _json(path: Path, text: str) -> tuple[list[str], Rows]:
     """A list of objects, or an object a line; the names that they all have."""
     try:
         if text.lstrip()[0] == "[":
-            rows: Rows = list(enumerate(parse(text), 1))
+            rows: Rows = list(enumerate(json.loads(text), 1))
         else:
             rows = []
             for number, line in enumerate(text.splitlines(), 1):
                 if line.strip():
-                    rows.append((number, parse(line)))
+                    rows.append((number, json.loads(line)))
     except json.JSONDecodeError as error:
         at = error.lineno if text.lstrip()[0] == "[" else number
         raise ValueError(f"{path} is not JSON at line {at}, column {error.colno}: {error.msg}") from None

@@ -9,8 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..config import listed
-from ..jsonfile import parse
 from ..tokenizer.base import check_text
 
 Entry = Mapping[str, str]  # instruction, input ("" where there is none), output
@@ -82,10 +80,12 @@ def _parse(path: Path, text: str) -> list[Any]:
 
 def _json(path: Path, text: str, lines_before: int) -> Any:
     try:
-        return parse(text)
+        return json.loads(text)
     except json.JSONDecodeError as error:
         where = f"line {error.lineno + lines_before}, column {error.colno}"
         raise ValueError(f"{path} is not JSON: {error.msg} at {where}") from None
+    except RecursionError:
+        raise ValueError(f"{path} is not JSON that can be read: it nests too deeply") from None
 
 
 def _checked(path: Path, number: int, value: Any, also: Sequence[str]) -> dict[str, str]:
@@ -95,7 +95,7 @@ def _checked(path: Path, number: int, value: Any, also: Sequence[str]) -> dict[s
         raise ValueError(f"{where} is no object with the fields {', '.join(FIELDS)} but {json.dumps(value):.60}")
     for name in ("instruction", "output"):
         if name not in value:
-            raise ValueError(f"{where} has no field {name!r}; its fields are {listed(list(value)) or 'none'}")
+            raise ValueError(f"{where} has no field {name!r}; its fields are {', '.join(value) or 'none'}")
     entry = {name: value.get(name, "") for name in FIELDS} | {name: value[name] for name in also if name in value}
     for name, content in entry.items():
         if not isinstance(content, str):
