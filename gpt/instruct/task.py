@@ -189,8 +189,8 @@ class Instructions:
         figures, rows = {"test_loss": loss}, {"test loss": f"{loss:.4f}"}
         asked = self.entries["test"][: self.config.responses]
         if asked:
-            found = self.answers(model, asked)
-            save_responses(self.run / "responses.json", asked, found)
+            new = answers(model, self.tokenizer, asked, self.config.style, self.config.max_new_tokens)
+            found = save_responses(self.run / "responses.json", asked, new)
             right = sum(a == entry["output"].strip() for entry, a in zip(asked, found, strict=True))
             figures["exact_match"] = right / len(asked)
             rows["answered exactly as expected"] = f"{right:,} of {len(asked):,} test entries"

@@ -1,0 +1,133 @@
+"""One question to an HTTP server and its answer, within limits that hold whatever the server does.
+
+A timeout of sockets limits each single read: a byte now and then, or blank lines without end, pass it for ever. So the
+exchange runs in a thread of its own, and when its time is over its connection is shut and it is left behind.
+"""
+
+import contextlib
+import http.client
+import ipaddress
+import socket
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+Result = TypeVar("Result")
+PIECE = 1 << 16
+
+
+class TooMuch(ValueError):
+    """An answer is longer than anybody needs."""
+
+
+def ask(
+    request: urllib.request.Request, seconds: float, most: int, read: Callable[[Iterator[bytes]], Result]
+) -> Result:
+    """What `read` makes of the lines of the answer.
+
+    TimeoutError where that takes more than `seconds` in all, TooMuch where the answer has more than `most` bytes,
+    ValueError where it is compressed. Redirects are not followed: they are an urllib.error.HTTPError, as is every other
+    status that is no success; the beginning of its body is the attribute `body`. Other errors are those of urllib. The
+    proxies of the environment are used, but not for an address of this machine.
+    """
+    connections: list[Any] = []
+    found: list[Result] = []
+    raised: list[BaseException] = []
+
+    def exchange() -> None:
+        try:
+            with opener(request.full_url, connections).open(request, timeout=seconds) as answer:
+                if packed := answer.headers.get("Content-Encoding"):
+                    raise ValueError(f"the answer is compressed ({packed!r:.40}), which was not asked for")
+                found.append(read(lines(answer, most)))
+        except urllib.error.HTTPError as error:
+            with error:
+                error.body = _start(error, 4096)  # type: ignore[attr-defined]
+            raised.append(error)
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=exchange, daemon=True)
+    thread.start()
+    try:
+        thread.join(seconds)
+    finally:  # also after Ctrl-C
+        if late := thread.is_alive():
+            for connection in connections:
+                connection.shut()
+    if late:
+        raise TimeoutError
+    if raised:
+        raise raised[0]
+    return found[0]
+
+
+def lines(answer: Any, most: int) -> Iterator[bytes]:
+    """The lines of an answer, without their ends; TooMuch after `most` bytes."""
+    size, line = 0, b""
+    while piece := answer.read1(PIECE):
+        size += len(piece)
+        if size > most:
+            raise TooMuch(f"the answer is longer than {most:,} bytes")
+        *whole, line = (line + piece).split(b"\n")
+        yield from whole
+    yield line
+
+
+def _start(answer: Any, most: int) -> bytes:
+    """The first bytes of an answer."""
+    data = b""
+    with contextlib.suppress(OSError, http.client.HTTPException):  # what has arrived is shown
+        while len(data) < most and (piece := answer.read1(most - len(data))):
+            data += piece
+    return data
+
+
+def opener(url: str, connections: list[Any]) -> urllib.request.OpenerDirector:
+    """What opens http and https addresses, follows no redirect, and notes its connections."""
+
+    def noted(kind: Any) -> Any:
+        class Connection(kind):
+            def __init__(self, *args: Any, **options: Any):
+                super().__init__(*args, **options)
+                self.opened: Any = None
+                connections.append(self)
+
+            def connect(self) -> None:
+                super().connect()
+                self.opened = self.sock  # urllib takes `sock` away when the head of the answer is there
+
+            def shut(self) -> None:
+                for each in (self.opened, self.sock):
+                    if each is not None:
+                        with contextlib.suppress(OSError):  # it is closed already
+                            each.shutdown(socket.SHUT_RDWR)
+
+        return Connection
+
+    class Http(urllib.request.HTTPHandler):
+        def http_open(self, request: Any) -> Any:
+            return self.do_open(noted(http.client.HTTPConnection), request)
+
+    class Https(urllib.request.HTTPSHandler):
+        def https_open(self, request: Any) -> Any:
+            return self.do_open(noted(http.client.HTTPSConnection), request)
+
+    found = urllib.request.OpenerDirector()
+    proxies = urllib.request.ProxyHandler({} if is_loopback(url) else None)
+    errors = (urllib.request.HTTPErrorProcessor(), urllib.request.HTTPDefaultErrorHandler())
+    for handler in (proxies, Http(), Https(), *errors):
+        found.add_handler(handler)
+    return found
+
+
+def is_loopback(url: str) -> bool:
+    """Whether an address is this machine itself."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
