@@ -94,8 +94,9 @@ class Results:
     def finish(self) -> None:
         """Write all rows to `path`, a JSON list, and delete what grew."""
         if self.path is not None and self.file is not None:
+            text = json.dumps(self.rows, indent=4, ensure_ascii=False) + "\n"
             with replacing(self.path) as file:
-                file.write((json.dumps(self.rows, indent=4, ensure_ascii=False) + "\n").encode())
+                file.write(text.encode("utf-8", "backslashreplace"))  # half a character as JSON's escape of it
             self.file.close()
             self.partial.unlink()
 

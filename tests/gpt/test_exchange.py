@@ -111,7 +111,10 @@ def test_what_a_server_says_cannot_steer_the_terminal(server):
     assert str(error.value).isprintable()
     assert "\\x1b]0;title\\x07" in str(error.value)
     assert len(str(error.value)) < 500
-    assert ask(server, endless(b"HTTP/1.1 500 \x1b[31mred\r\nContent-Length: 0\r\n\r\n", b""))[1] == "no answer: 500 \\x1b[31mred"
+    assert (
+        ask(server, endless(b"HTTP/1.1 500 \x1b[31mred\r\nContent-Length: 0\r\n\r\n", b""))[1]
+        == "no answer: 500 \\x1b[31mred"
+    )
 
 
 def test_long_text_is_cut_in_the_middle():
