@@ -1,17 +1,19 @@
-"""One question to an HTTP server and its answer, within limits that hold whatever the server does.
+"""Exchanges with HTTP servers within limits that hold whatever the server does.
 
-A timeout of sockets limits each single read: a byte now and then, or blank lines without end, pass it for ever. So the
-exchange runs in a thread of its own, and when its time is over its connection is shut and it is left behind.
+A timeout of sockets limits each single read: a byte now and then, or blank lines without end, pass it for ever. So what
+waits for a server runs in a thread of its own, which is left behind when its time is over.
 """
 
 import contextlib
 import http.client
 import ipaddress
+import queue
 import socket
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -63,6 +65,67 @@ def ask(
     if raised:
         raise raised[0]
     return found[0]
+
+
+def in_thread(items: Generator[Result], seconds: float) -> Iterator[Result]:
+    """The same items, made in another thread; TimeoutError where one takes longer than `seconds`.
+
+    Whoever stops asking ends the thread, at the next item that it makes.
+    """
+    made: queue.Queue[tuple[Any, BaseException | None]] = queue.Queue(8)
+    stop = threading.Event()
+
+    def put(item: Any, error: BaseException | None = None) -> None:
+        while not stop.is_set():
+            with contextlib.suppress(queue.Full):
+                return made.put((item, error), timeout=0.2)
+
+    def work() -> None:
+        try:
+            with contextlib.closing(items):
+                for item in items:
+                    put(item)
+                    if stop.is_set():
+                        return
+            put(None, StopIteration())
+        except BaseException as error:
+            put(None, error)
+
+    threading.Thread(target=work, daemon=True).start()
+    try:
+        while True:
+            try:
+                item, error = made.get(timeout=seconds)
+            except queue.Empty:
+                raise TimeoutError from None
+            if isinstance(error, StopIteration):
+                return
+            if error is not None:
+                raise error
+            yield item
+    finally:
+        stop.set()
+
+
+def unpacked(pieces: Iterable[bytes], encoding: str | None, most: int) -> Iterator[bytes]:
+    """The pieces of a body with its Content-Encoding undone, never more than PIECE bytes of a packed one at a time.
+
+    TooMuch where more than `most` bytes arrive, before or after; ValueError for an encoding that is not gzip.
+    """
+    if encoding not in (None, "", "identity", "gzip", "x-gzip"):
+        raise ValueError(f"it is compressed ({encoding!r:.40}), which was not asked for")
+    decoder = zlib.decompressobj(wbits=31) if encoding in ("gzip", "x-gzip") else None
+    arrived = size = 0
+    for piece in pieces:
+        arrived += len(piece)
+        while piece:
+            part = decoder.decompress(piece, PIECE) if decoder else piece
+            piece = decoder.unconsumed_tail if decoder else b""
+            size += len(part)
+            if max(arrived, size) > most:
+                raise TooMuch(f"it sends more than {most:,} bytes")
+            if part:
+                yield part
 
 
 def lines(answer: Any, most: int) -> Iterator[bytes]:

@@ -588,7 +588,8 @@ def guided(name: str, seconds: float) -> None:
     """Cases that atheris makes of those that reached new code."""
     import atheris
 
-    with atheris.instrument_imports(include=["gpt", "tensorlite"], exclude=["tensorlite.kernels"]):  # numba reads those
+    sys.modules["numba"] = None  # type: ignore[assignment]  # it cannot compile what is instrumented
+    with atheris.instrument_imports(include=["gpt", "tensorlite"]):
         fuzz = Fuzz(name)
 
     def one(data: bytes) -> None:
