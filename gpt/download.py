@@ -29,7 +29,7 @@ from rich.progress import Progress as Bar
 
 from . import __version__, cache
 from .config import check_choice
-from .exchange import TooMuch, in_thread, unpacked
+from .exchange import Refused, in_thread, unpacked
 from .progress import bytes_text, printable
 from .sources import DATA, MODELS, File, Source
 from .system import lock
@@ -193,7 +193,7 @@ class Transfer:
                     pause = max(pause, min(60, _number(answer.headers.get("Retry-After")) or 0))
             except (urllib3.exceptions.HTTPError, zlib.error) as error:
                 problem = reason(error)
-            except (Wrong, TooMuch) as error:
+            except (Wrong, Refused) as error:
                 self.part.unlink(missing_ok=True)
                 raise Wrong(str(error)) from error
             except Other as error:
@@ -272,7 +272,7 @@ class Transfer:
                 self.bar.advance(self.task, len(piece))
                 arrived += len(piece)
                 if out.tell() > self.limit():
-                    raise TooMuch(f"it sends more than {self.limit():,} bytes")
+                    raise Refused(f"it sends more than {self.limit():,} bytes")
                 if time.monotonic() - begun > SLOWEST:
                     if arrived < PIECE:
                         raise Broken(SLOW)

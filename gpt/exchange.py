@@ -21,8 +21,8 @@ Result = TypeVar("Result")
 PIECE = 1 << 16
 
 
-class TooMuch(ValueError):
-    """An answer is longer than anybody needs."""
+class Refused(ValueError):
+    """An answer that is not taken: too long, or compressed."""
 
 
 def ask(
@@ -30,8 +30,8 @@ def ask(
 ) -> Result:
     """What `read` makes of the lines of the answer.
 
-    TimeoutError where that takes more than `seconds` in all, TooMuch where the answer has more than `most` bytes,
-    ValueError where it is compressed. Redirects are not followed: they are an urllib.error.HTTPError, as is every other
+    TimeoutError where that takes more than `seconds` in all, Refused where the answer has more than `most` bytes or is
+    compressed. Redirects are not followed: they are an urllib.error.HTTPError, as is every other
     status that is no success; the beginning of its body is the attribute `body`. Other errors are those of urllib. The
     proxies of the environment are used, but not for an address of this machine.
     """
@@ -43,7 +43,7 @@ def ask(
         try:
             with opener(request.full_url, connections).open(request, timeout=seconds) as answer:
                 if packed := answer.headers.get("Content-Encoding"):
-                    raise ValueError(f"the answer is compressed ({packed!r:.40}), which was not asked for")
+                    raise Refused(f"the answer is compressed ({packed!r:.40}), which was not asked for")
                 found.append(read(lines(answer, most)))
         except urllib.error.HTTPError as error:
             with error:
@@ -110,10 +110,10 @@ def in_thread(items: Generator[Result], seconds: float) -> Iterator[Result]:
 def unpacked(pieces: Iterable[bytes], encoding: str | None, most: int) -> Iterator[bytes]:
     """The pieces of a body with its Content-Encoding undone, never more than PIECE bytes of a packed one at a time.
 
-    TooMuch where more than `most` bytes arrive, before or after; ValueError for an encoding that is not gzip.
+    Refused where more than `most` bytes arrive, before or after, and for an encoding that is not gzip.
     """
     if encoding not in (None, "", "identity", "gzip", "x-gzip"):
-        raise ValueError(f"it is compressed ({encoding!r:.40}), which was not asked for")
+        raise Refused(f"it is compressed ({encoding!r:.40}), which was not asked for")
     decoder = zlib.decompressobj(wbits=31) if encoding in ("gzip", "x-gzip") else None
     arrived = size = 0
     for piece in pieces:
@@ -123,18 +123,18 @@ def unpacked(pieces: Iterable[bytes], encoding: str | None, most: int) -> Iterat
             piece = decoder.unconsumed_tail if decoder else b""
             size += len(part)
             if max(arrived, size) > most:
-                raise TooMuch(f"it sends more than {most:,} bytes")
+                raise Refused(f"it sends more than {most:,} bytes")
             if part:
                 yield part
 
 
 def lines(answer: Any, most: int) -> Iterator[bytes]:
-    """The lines of an answer, without their ends; TooMuch after `most` bytes."""
+    """The lines of an answer, without their ends; Refused after `most` bytes."""
     size, line = 0, b""
     while piece := answer.read1(PIECE):
         size += len(piece)
         if size > most:
-            raise TooMuch(f"the answer is longer than {most:,} bytes")
+            raise Refused(f"the answer is longer than {most:,} bytes")
         *whole, line = (line + piece).split(b"\n")
         yield from whole
     yield line
