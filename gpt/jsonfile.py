@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from tensorlite.files import check_regular
+
 
 def parse(text: str | bytes) -> Any:
     """The value of a JSON text; a JSONDecodeError (a ValueError with a place) for all that is none."""
@@ -15,6 +17,7 @@ def parse(text: str | bytes) -> Any:
 
 def read(path: Path) -> Any:
     """The value of a UTF-8 file of JSON; a ValueError names the file. OSError where it cannot be read."""
+    check_regular(path)
     try:
         return parse(path.read_text(encoding="utf-8"))
     except ValueError as error:

@@ -26,7 +26,11 @@ def config_of(description: Mapping[str, Any], entries: Mapping[str, Entry], path
             f"{path} does not hold the weights of the model in config.json: it has {there:,} numbers, and the model "
             f"has {needed:.4g} parameters or more"
         )
-    if adapters := description.get("lora"):
+    training = description.get("training")
+    adapters = description.get("lora")
+    if isinstance(training, dict) and training.get("layers") == "lora":  # of a classifier, for all its Linears
+        adapters = {"rank": training.get("rank"), "alpha": training.get("alpha"), "targets": ["*"]}
+    if adapters:
         ranks = {entry.shape[-1] for name, entry in entries.items() if name.endswith("lora_A") and entry.shape}
         if not _fits(adapters, ranks):
             raise ValueError(f"{path} does not hold the LoRA adapters that config.json describes: {adapters!r:.80}")

@@ -13,6 +13,7 @@ atheris (`pip install atheris`) is not a dependency: without it the bytes of the
 import argparse
 import contextlib
 import csv
+import importlib.util
 import io
 import json
 import os
@@ -517,7 +518,7 @@ class Fuzz:
         self.target.make(self.folder)
         self.good = {str(p.relative_to(self.folder)): p.read_bytes() for p in self.folder.rglob("*") if p.is_file()}
         self.target.read(self.folder)  # the good files can be read
-        self.cases, self.refused, self.finds = 0, 0, {}
+        self.cases, self.refused, self.finds, self.begun = 0, 0, {}, time.process_time()
         signal.signal(signal.SIGPROF, self.stop)
         size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY, resource.RLIM_INFINITY))
@@ -570,18 +571,19 @@ class Fuzz:
     def summary(self, how: str) -> None:
         print(
             f"{self.name:12} {self.cases:7,} cases {how}, {self.refused:7,} refused, {len(self.finds)} finds, "
-            f"{time.process_time() / 60:.1f} CPU minutes",
+            f"{(time.process_time() - self.begun) / 60:.1f} CPU minutes",
             flush=True,
         )
         shutil.rmtree(self.root)
 
 
-def drawn(fuzz: Fuzz, cases: int, seconds: float, seed: int) -> None:
-    """Cases drawn from a seed."""
-    draw = random.Random(f"{fuzz.name} {seed}")
-    while fuzz.cases < cases and time.process_time() < seconds:
+def drawn(name: str, cases: int, seconds: float, seed: int) -> int:
+    """Cases drawn from a seed; how many finds there are."""
+    fuzz, draw, end = Fuzz(name), random.Random(f"{name} {seed}"), time.process_time() + seconds
+    while fuzz.cases < cases and time.process_time() < end:
         fuzz(draw.randbytes(draw.choice(LENGTHS)))
     fuzz.summary("drawn from a seed")
+    return len(fuzz.finds)
 
 
 def guided(name: str, seconds: float) -> None:
@@ -592,9 +594,11 @@ def guided(name: str, seconds: float) -> None:
     with atheris.instrument_imports(include=["gpt", "tensorlite"]):
         fuzz = Fuzz(name)
 
+    end = time.process_time() + seconds
+
     def one(data: bytes) -> None:
         fuzz(data)
-        if time.process_time() > seconds:
+        if time.process_time() > end:
             fuzz.summary("guided by coverage")
             os._exit(bool(fuzz.finds))
 
@@ -610,32 +614,24 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--minutes", type=float, default=0, help="CPU minutes, shared by all targets")
     parser.add_argument("--cases", type=int, default=1 << 60, help="cases of each target")
-    parser.add_argument("--target", choices=TARGETS, help="this target alone, in this process")
+    parser.add_argument("--target", choices=TARGETS, help="this target alone")
     parser.add_argument("--case", type=bytes.fromhex, help="this case alone, with its traceback")
     parser.add_argument("--random", action="store_true", help="draw cases from the seed, also where atheris is")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    if args.target is None:
-        each = ["--minutes", str(args.minutes / len(TARGETS)), *sys.argv[1:]]  # the last of two flags counts
-        if "--minutes" in sys.argv:
-            at = sys.argv.index("--minutes")
-            each = ["--minutes", str(args.minutes / len(TARGETS)), *sys.argv[1:at], *sys.argv[at + 2 :]]
-        command = [sys.executable, "-m", "tests.fuzz", *each]
-        return max([subprocess.run([*command, "--target", name]).returncode for name in TARGETS])
     sys.path.insert(0, str(Path(__file__).parent / "gpt"))
-    seconds = time.process_time() + 60 * args.minutes if args.minutes else 1e9
+    names = [args.target] if args.target else list(TARGETS)
+    seconds = 60 * args.minutes / len(names) or 1e9
     if args.case is not None:
-        Fuzz(args.target).run(args.case)
-        return 0
-    try:
-        import atheris  # noqa: F401
-    except ImportError:
-        args.random = True
-    if not args.random:
+        Fuzz(names[0]).run(args.case)
+    elif args.random or not importlib.util.find_spec("atheris"):
+        return bool(sum([drawn(name, args.cases, seconds, args.seed) for name in names]))
+    elif args.target:
         guided(args.target, seconds)
-    fuzz = Fuzz(args.target)
-    drawn(fuzz, args.cases, seconds, args.seed)
-    return bool(fuzz.finds)
+    else:  # a process for each: atheris ends it
+        command = [sys.executable, "-m", "tests.fuzz", "--minutes", str(seconds / 60), "--target"]
+        return max([subprocess.run([*command, name]).returncode for name in names])
+    return 0
 
 
 if __name__ == "__main__":

@@ -16,8 +16,8 @@ from tyro.conf import Positional
 from tensorlite import backend, machine
 
 from .. import checkpoint
-from ..config import check_device, check_integer, check_number, listed
-from ..instruct import answers, read_entries
+from ..config import check_choice, check_device, check_integer, check_number, listed
+from ..instruct import STYLES, answers, read_entries
 from ..jsonfile import parse
 from ..judge import Api, check_address, judge, summary
 from ..model import GPT
@@ -222,7 +222,9 @@ def taught(run: Path | None) -> str:
     """The style of prompt that a run was taught in."""
     if run is None:
         return "alpaca"
-    return checkpoint.read_config(checkpoint.files_of(run) / "config.json").get("style", "alpaca")
+    style = checkpoint.read_config(checkpoint.files_of(run) / "config.json").get("style", "alpaca")
+    check_choice("style", style, tuple(STYLES))
+    return style
 
 
 def shown(what: str, items: Iterable[Item], total: int) -> Iterable[Item]:

@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tensorlite.files import check_regular
+
 from .. import tokenizer as tokenizers
 from ..jsonfile import parse
 from ..tokenizer import END_OF_TEXT, BPETokenizer, CharTokenizer, Tokenizer
@@ -22,6 +24,7 @@ _HIDDEN = [byte for byte in range(256) if byte not in _VISIBLE]
 BYTE_OF = {chr(byte): byte for byte in _VISIBLE} | {chr(256 + i): byte for i, byte in enumerate(_HIDDEN)}
 CHARACTER_OF = {byte: character for character, byte in BYTE_OF.items()}
 
+MOST_WORK = 20_000_000  # the sum of the squares of the tokens' lengths, 2,000,000 in GPT-2: a few seconds of checking
 PAIRS_OF_FILES = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))
 
 
@@ -47,6 +50,9 @@ def read_tokenizer(folder: Path, vocab_size: int) -> Tokenizer:
             f"{folder} has no tokenizer: put its tokenizer.json there, or vocab.json and merges.txt; "
             f"without them the model must have GPT-2's 50257 tokens, and it has {vocab_size}"
         )
+    for name in ("tokenizer.json", *sum(PAIRS_OF_FILES, ())):
+        if (folder / name).exists():
+            check_regular(folder / name)
     try:
         return read(folder, vocab_size)
     except ValueError as error:
@@ -113,13 +119,19 @@ def _bpe(
         raise ValueError(f"its ids are not 0 to {len(spelt) - 1}, each once")
     if len(spelt) > vocab_size:
         raise ValueError(f"it has {len(spelt)} tokens, and the model {vocab_size}")
+    if vocab_size > 2 * len(spelt) + 1024:  # each of the rest becomes a token
+        raise ValueError(f"it has {len(spelt)} tokens, and the model {vocab_size}: that is more than rounded up")
     count = 256 + len(merges)
+    if count > len(spelt):
+        raise ValueError(f"it has {len(merges)} merges, and {len(spelt)} tokens for 256 bytes and them")
     if early := [token for token in added if ids[token] < count]:
         raise ValueError(f"its special token {early[0]!r} has id {ids[early[0]]}: here they come after all others")
     try:
         tokens = [bytes(BYTE_OF[character] for character in token) for token in spelt[:count]]
     except KeyError as error:
         raise ValueError(f"one of its tokens has {error.args[0]!r}, which spells no byte") from None
+    if sum(len(token) ** 2 for token in tokens) > MOST_WORK:
+        raise ValueError(f"its tokens are too long: one has {max(map(len, tokens)):,} bytes")
     _check_merges(tokens, [tuple(map(_spelt, pair)) for pair in halves(tokens)], merges)
     specials = spelt[count:] + [f"<|unused{id}|>" for id in range(len(spelt), vocab_size)]
     return BPETokenizer(tokens, specials)

@@ -11,6 +11,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any, Protocol, TypeVar
 
+from tensorlite.files import check_regular
+
 from ..jsonfile import parse
 
 FORMAT = "gpt.tokenizer"
@@ -165,6 +167,7 @@ def write_fields(path: str | os.PathLike[str], fields: Mapping[str, Any]) -> Non
 
 def read_fields(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The fields that `write_fields` wrote; ValueError for another format or a newer version."""
+    check_regular(path)
     with open(path, encoding="utf-8") as file:
         try:
             fields = parse(file.read())
