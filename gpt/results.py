@@ -32,6 +32,7 @@ class Results:
         self.path, self.rows = path, [dict(row) for row in rows]
         self.file: BinaryIO | None = None
         self.continued = 0  # lines that an earlier call had written
+        self.written = 0  # lines that are there
         if path is None:
             return
         self.partial = path.with_name(f"{path.name}.partial")
@@ -78,6 +79,7 @@ class Results:
             self.rows[number] |= found
             whole += len(line)
             self.continued += 1
+            self.written += 1
         self.file.truncate(whole)
         self.file.seek(0, os.SEEK_END)
 
@@ -85,6 +87,7 @@ class Results:
         """More about the entry of that number, in the file when this returns."""
         self.rows[number] |= fields
         self._write({"entry": number, **fields})
+        self.written += 1
 
     def _write(self, value: Mapping[str, Any]) -> None:
         if self.file is not None:
@@ -106,6 +109,8 @@ class Results:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if self.file is not None:
             self.file.close()
+            if not self.written:  # a call that failed at its start leaves nothing
+                self.partial.unlink(missing_ok=True)
 
 
 def _parsed(line: bytes) -> dict[str, Any]:

@@ -14,8 +14,9 @@ TENSORLITE = [
 ]  # fmt: skip
 GPT = [
     "system", "cache", "jsonfile", "results", "exchange", "config", "tokenizer", "corpus", "attention", "model",
-    "generate", "lora", "weights", "checkpoint", "progress", "plots", "task", "step", "pretraining", "session", "train", "pretrained", "sources", "download",
-    "evaluate", "labelled", "classify", "instruct", "judge", "doctor", "commands", "cli", "__main__", "bench",
+    "generate", "lora", "weights", "checkpoint", "progress", "plots", "task", "step", "pretraining", "session", "train",
+    "pretrained", "sources", "download", "evaluate", "labelled", "classify", "instruct", "judge", "doctor", "commands",
+    "cli", "__main__", "bench",
 ]  # fmt: skip
 
 

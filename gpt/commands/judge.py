@@ -92,11 +92,11 @@ class Judge:
 
     def about(self) -> dict[str, Any]:
         """What the numbers depend on: judging is continued only where all of it is the same."""
-        weights = None if self.run is None else checkpoint.files_of(self.run) / "model.safetensors"
+        weights = None if self.run is None else self.run / "model.safetensors"
         return {
             "data": checkpoint.fingerprint(self.data)["sha256"],
             "response_key": self.response_key,
-            "run": None if weights is None else [str(weights), weights.stat().st_mtime_ns],
+            "run": None if weights is None else [str(self.run), weights.stat().st_mtime_ns if weights.exists() else 0],
             "style": self.style,
             "max_new_tokens": self.max_new_tokens,
             "api": self.api,
@@ -137,7 +137,7 @@ class Judge:
         """Say what is there, and where, of a judging that did not come to its end."""
         done = [row for row in results.rows if is_judged(row)]
         count = f"{len(done):,} of {len(results.rows):,} entries are judged"
-        if self.out is not None:
+        if self.out is not None and results.written:
             note(f"{count}: the same command goes on from {results.partial}")
         elif done:
             self.show(summary(done), done)
@@ -180,7 +180,7 @@ COUNTS = {
 
 def is_judged(row: Mapping[str, Any]) -> bool:
     """Whether a row has its results; a question that got no answer is asked again."""
-    return "exact_match" in row and not row.get("judge", "").startswith(("no answer", "not asked"))
+    return "exact_match" in row and not str(row.get("judge", "")).startswith(("no answer", "not asked"))
 
 
 def fields(path: Path) -> list[str]:

@@ -208,6 +208,18 @@ def test_where_it_cannot_write_is_said_before_a_question(call, server, tmp_path,
     assert says in errors
     assert server.asked == []
     assert (tmp_path / "there.json").read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data.json", "there.json"]
+
+
+@pytest.mark.finding("A8")
+def test_a_call_that_fails_at_its_start_leaves_nothing(call, server, tmp_path):  # noqa: F811
+    data = save(tmp_path / "data.json", ENTRY)
+    server.answers["/api/chat"] = status(404)
+    for args in ([tmp_path / "none"], ["--api", server.url("")]):
+        code, _, errors = call(*args, "--data", data, "--out", tmp_path / "out.json")
+        assert code == 1
+        assert "entries are judged" not in errors
+        assert [path.name for path in tmp_path.iterdir()] == ["data.json"]
 
 
 def test_a_file_is_replaced_if_that_is_asked_for(call, tmp_path):  # noqa: F811
