@@ -31,9 +31,9 @@ def ask(
     """What `read` makes of the lines of the answer.
 
     TimeoutError where that takes more than `seconds` in all, Refused where the answer has more than `most` bytes or is
-    compressed. Redirects are not followed: they are an urllib.error.HTTPError, as is every other
-    status that is no success; the beginning of its body is the attribute `body`. Other errors are those of urllib. The
-    proxies of the environment are used, but not for an address of this machine.
+    compressed. Redirects are not followed: they are an urllib.error.HTTPError, as is every other status that is no
+    success; the beginning of its body is the attribute `body`. Other errors are those of urllib. The proxies of the
+    environment are used, but not for an address of this machine.
     """
     connections: list[Any] = []
     found: list[Result] = []
@@ -42,7 +42,7 @@ def ask(
     def exchange() -> None:
         try:
             with opener(request.full_url, connections).open(request, timeout=seconds) as answer:
-                if packed := answer.headers.get("Content-Encoding"):
+                if (packed := answer.headers.get("Content-Encoding")) not in (None, "", "identity"):
                     raise Refused(f"the answer is compressed ({packed!r:.40}), which was not asked for")
                 found.append(read(lines(answer, most)))
         except urllib.error.HTTPError as error:
@@ -108,22 +108,22 @@ def in_thread(items: Generator[Result], seconds: float) -> Iterator[Result]:
 
 
 def unpacked(pieces: Iterable[bytes], encoding: str | None, most: int) -> Iterator[bytes]:
-    """The pieces of a body with its Content-Encoding undone, never more than PIECE bytes of a packed one at a time.
+    """The pieces of a body with its Content-Encoding undone, of a compressed one in pieces of at most PIECE bytes.
 
-    Refused where more than `most` bytes arrive, before or after, and for an encoding that is not gzip.
+    Refused where more than `most` bytes arrive (a compressed body may be more afterwards, which the caller counts), and
+    for an encoding that is not gzip.
     """
     if encoding not in (None, "", "identity", "gzip", "x-gzip"):
         raise Refused(f"it is compressed ({encoding!r:.40}), which was not asked for")
     decoder = zlib.decompressobj(wbits=31) if encoding in ("gzip", "x-gzip") else None
-    arrived = size = 0
+    arrived = 0
     for piece in pieces:
         arrived += len(piece)
+        if arrived > most:
+            raise Refused(f"it sends more than {most:,} bytes")
         while piece:
             part = decoder.decompress(piece, PIECE) if decoder else piece
             piece = decoder.unconsumed_tail if decoder else b""
-            size += len(part)
-            if max(arrived, size) > most:
-                raise Refused(f"it sends more than {most:,} bytes")
             if part:
                 yield part
 

@@ -40,7 +40,7 @@ class Judge:
     style: Literal["alpaca", "phi3"] | None = None  # of the prompt; default: as the run was taught, or alpaca
     max_new_tokens: int = 256  # longest answer, where one is missing
     limit: int | None = None  # judge only so many entries, the first
-    response_key: str | None = None  # the field with the answers; default: model_response, or the one that is like it
+    response_key: str | None = None  # the field with the answers; default: model_response, or the only one like it
     out: Path | None = None  # write the entries here, with all that was found (JSON); what was stopped continues there
     overwrite: bool = False  # replace the file that is in `out`
     json: bool = False  # print the summary as JSON
