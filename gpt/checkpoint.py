@@ -28,9 +28,9 @@ import tensorlite as tl
 from tensorlite import io, nn
 from tensorlite.optim import Optimizer
 
-from . import lora, system
+from . import jsonfile, lora, system, weights
 from . import tokenizer as tokenizers
-from .config import GPTConfig, command_of
+from .config import command_of
 from .model import GPT
 from .system import sync
 
@@ -246,17 +246,17 @@ def newest(run: Path, logs: bool = False) -> tuple[Checkpoint, list[str]]:
 def _verified(run: Path, folder: Path, logs: bool) -> Checkpoint:
     text = (folder / "manifest.json").read_text(encoding="utf-8")
     try:
-        manifest = json.loads(text)
+        manifest = jsonfile.parse(text)
         version, written = manifest["version"], {name: manifest["logs"][name] for name in LOGS}
         lengths = {name: int(entry["bytes"]) for name, entry in written.items()}
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, OverflowError):
         raise ValueError("manifest.json is not what was written") from None
     if version != VERSION:
         raise ValueError(f"its version is {version!r}, and this gpt reads version {VERSION}")
     files = {name: fingerprint(folder / name) for name in FILES}
     found = {name: fingerprint(run / name, lengths[name]) for name in LOGS} if logs else written
     for name, digest in (files | found).items():
-        if str(digest["sha256"]) not in text:
+        if str(digest.get("sha256")) not in text:
             raise ValueError(f"{name} is not what was written")
     if text != _canonical(_manifest(int(folder.name.removeprefix("step_")), files, found)):
         raise ValueError("manifest.json is not what was written")
@@ -286,14 +286,11 @@ def restore(run: Path, checkpoint: Checkpoint, model: nn.Module, optimizer: Opti
 
 def read_config(path: Path) -> dict[str, Any]:
     """The config.json of a run; ValueError where it is not one, or a newer gpt's."""
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from None
+    config = jsonfile.read(path)
     if not isinstance(config, dict) or config.get("format") != "gpt.run" or not isinstance(config.get("model"), dict):
         raise ValueError(f"{path} does not describe a run of gpt")
     if config.get("version") != VERSION:
-        raise ValueError(f"{path} has version {config.get('version')!r}, and this gpt reads version {VERSION}")
+        raise ValueError(f"{path} has version {config.get('version')!r:.80}, and this gpt reads version {VERSION}")
     return config
 
 
@@ -302,7 +299,7 @@ def check_task(run: Path, description: Mapping[str, Any], *tasks: str) -> None:
     found = description.get("task", "pretrain")
     if found not in tasks:
         raise ValueError(
-            f"{run} is a run of the task {found!r}, and one of {' or '.join(map(repr, tasks))} is needed here: "
+            f"{run} is a run of the task {found!r:.80}, and one of {' or '.join(map(repr, tasks))} is needed here: "
             f"{command_of(found)} --resume goes on with it"
         )
 
@@ -322,14 +319,15 @@ def load_model(run: Path, device: str | None = None) -> tuple[GPT, tokenizers.To
     folder = files_of(run)
     description = read_config(folder / "config.json")
     check_task(run, description, "pretrain", "instruct")
-    config = GPTConfig.from_dict(description["model"])
+    entries = io.entries(folder / "model.safetensors")
+    config = weights.config_of(description, entries, folder / "model.safetensors")
     tokenizer = tokenizers.load(folder / "tokenizer.json")
     if tokenizer.vocab_size != config.vocab_size:
         raise ValueError(f"{run}: the tokenizer has {tokenizer.vocab_size} tokens, the model {config.vocab_size}")
     model = GPT.blank(config)
     if adapters := description.get("lora"):
         lora.apply(model, **adapters)
-    model.load_state_dict(io.entries(folder / "model.safetensors"))
+    model.load_state_dict(entries)
     if adapters:
         lora.merge(model)
         for p in model.parameters():

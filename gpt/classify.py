@@ -17,7 +17,7 @@ from typing import Any, ClassVar, NamedTuple
 import tensorlite as tl
 from tensorlite import Tensor, fused, io, nn
 
-from . import checkpoint, labelled, lora
+from . import checkpoint, labelled, lora, weights
 from . import tokenizer as tokenizers
 from .config import ClassifyConfig, GPTConfig
 from .model import GPT, wide
@@ -316,8 +316,13 @@ def load(run: Path, device: str | None = None) -> Trained:
     if description.get("task", "pretrain") == "pretrain":
         raise ValueError(f"{run} was not taught to label texts: gpt finetune classify {run} --data FILE does that")
     checkpoint.check_task(run, description, "classify")
-    model = Classification.rebuild(ClassifyConfig.from_dict(description["training"]), description)
-    model.load_state_dict(io.entries(folder / "model.safetensors"))
+    entries = io.entries(folder / "model.safetensors")
+    shape = weights.config_of(description, entries, folder / "model.safetensors")
+    training: Any = description.get("training")
+    settings = ClassifyConfig.from_dict(training)
+    check_description(folder / "config.json", description, shape, entries)
+    model = Classification.rebuild(settings, description)
+    model.load_state_dict(entries)
     tokenizer = tokenizers.load(folder / "tokenizer.json")
     return Trained(
         (model if device is None else model.to(device)).eval(),
@@ -325,6 +330,23 @@ def load(run: Path, device: str | None = None) -> Trained:
         description["labels"],
         padding_of(description),
     )
+
+
+def check_description(
+    path: Path, description: Mapping[str, Any], shape: GPTConfig, entries: Mapping[str, io.Entry]
+) -> None:
+    """A ValueError where a run's config.json lacks what labelling needs, or describes a head of another size."""
+    labels, length, padding = (description.get(name) for name in ("labels", "length", "padding"))
+    head = entries.get("head.weight") or entries.get("head.linear.weight")
+    right = {
+        "labels": isinstance(labels, list) and all(isinstance(label, str) for label in labels)
+        and head is not None and head.shape[:1] == (len(labels),),
+        "length": type(length) is int and 1 <= length <= shape.context_length,
+        "padding": type(padding) is int and 0 <= padding < shape.vocab_size,
+    }  # fmt: skip
+    if wrong := [name for name, fits in right.items() if not fits]:
+        name = wrong[0]
+        raise ValueError(f"{path} does not describe a classifier: its {name} is {description.get(name)!r:.80}")
 
 
 def classify(trained: Trained, texts: Iterable[str], batch_size: int = 16) -> list[dict[str, float]]:

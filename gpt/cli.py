@@ -19,6 +19,9 @@ from tensorlite import backend, machine
 
 from . import __version__
 from .commands import COMMANDS
+from .progress import printable
+
+LONGEST = 1500  # characters of an error: names in a file may have any length
 
 
 def main(args: list[str] | None = None) -> None:
@@ -39,7 +42,7 @@ def main(args: list[str] | None = None) -> None:
     except Exception as error:
         if debug:
             traceback.print_exc()
-        print(f"gpt: {sentence(error)}", file=sys.stderr)
+        print(f"gpt: {printable(sentence(error), LONGEST)}", file=sys.stderr)
         sys.exit(1)
 
 

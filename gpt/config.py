@@ -5,12 +5,16 @@ unchanged, and no other code has to ask whether it makes sense. It refuses unkno
 """
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from types import UnionType
+from typing import Any, ClassVar, Literal, Self, get_args, get_origin, get_type_hints
 
 from tensorlite import backend
+
+LARGEST = 1 << 32  # of a model's sizes: a token file holds no larger id
 
 # ----- checks, each one sentence: what was given, and what is allowed ---------------------------------------
 
@@ -18,21 +22,21 @@ from tensorlite import backend
 def check_integer(name: str, value: Any, low: int) -> None:
     """`value` is an int (not a bool) of at least `low`."""
     if isinstance(value, bool) or not isinstance(value, int) or value < low:
-        raise ValueError(f"{name} must be an integer of at least {low}, got {value!r}")
+        raise ValueError(f"{name} must be an integer of at least {low}, got {value!r:.80}")
 
 
 def check_number(name: str, value: Any, low: float, below: float = math.inf) -> None:
     """`value` is a finite int or float in [low, below)."""
-    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not number or not low <= value < below:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not low <= value < below or value > sys.float_info.max:  # an int of 400 digits is no float
         limit = "" if below == math.inf else f" and below {below}"
-        raise ValueError(f"{name} must be a finite number of at least {low}{limit}, got {value!r}")
+        raise ValueError(f"{name} must be a finite number of at least {low}{limit}, got {value!r:.80}")
 
 
 def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
     """`value` is one of `choices` and of its type, so that 1 is not taken for True."""
     if not any(type(value) is type(choice) and value == choice for choice in choices):
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r:.80}")
 
 
 def check_device(device: Any) -> None:
@@ -42,18 +46,26 @@ def check_device(device: Any) -> None:
             backend.check_device(device)
         except (ValueError, AttributeError):
             names = "auto, cpu, cuda or cuda:<index>"
-            raise ValueError(f"device must be {names}, got {device!r}") from None
+            raise ValueError(f"device must be {names}, got {device!r:.80}") from None
 
 
 def check_names(cls: type, values: Mapping[str, Any]) -> None:
     """The keys of `values` are fields of the dataclass `cls`, and no field without a default is missing."""
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{cls.__name__}: the fields must be a JSON object, got {values!r:.80}")
     known = [field.name for field in fields(cls)]
     required = [f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING]
     unknown = [name for name in values if name not in known]
     missing = [name for name in required if name not in values]
-    problems = [f"{kind} {', '.join(names)}" for kind, names in (("unknown", unknown), ("missing", missing)) if names]
+    problems = [f"{kind} {listed(names)}" for kind, names in (("unknown", unknown), ("missing", missing)) if names]
     if problems:
         raise ValueError(f"{cls.__name__}: {'; '.join(problems)}; its fields are {', '.join(known)}")
+
+
+def listed(names: Sequence[Any], most: int = 8, width: int = 80, between: str = ", ") -> str:
+    """The first names, each cut to `width` characters, and how many more there are: a file may have any number."""
+    more = [f"and {len(names) - most:,} more"] if len(names) > most else []
+    return between.join([*(f"{name!s:.{width}}" for name in names[:most]), *more])
 
 
 # ----- the model --------------------------------------------------------------------------------------------
@@ -79,6 +91,8 @@ class GPTConfig:
     def __post_init__(self) -> None:
         for name in ("vocab_size", "context_length", "n_layer", "n_head", "n_embd"):
             check_integer(name, getattr(self, name), low=1)
+            if getattr(self, name) >= LARGEST:
+                raise ValueError(f"{name} must be below 2**32, got {getattr(self, name)!r:.80}")
         for name in ("embedding_dropout", "attention_dropout", "residual_dropout"):
             check_number(name, getattr(self, name), low=0, below=1)
         for name in ("qkv_bias", "tie_head", "causal"):
@@ -214,12 +228,25 @@ class Settings:
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """The settings that `to_dict` described; a ValueError names every unknown and every missing field."""
         check_names(cls, values)
-        return cls(**values)
+        kinds = get_type_hints(cls)
+        return cls(**{name: _from_plain(name, value, kinds[name]) for name, value in values.items()})
 
 
 def command_of(task: str) -> str:
     """The command that trains it."""
     return "gpt train" if task == "pretrain" else f"gpt finetune {task}"
+
+
+def _from_plain(name: str, value: Any, kind: Any) -> Any:
+    """A field's value from JSON: text may be a Path, a list a tuple; a ValueError where the field has another type."""
+    for one in get_args(kind) if get_origin(kind) is UnionType else (kind,):
+        if one is Path and isinstance(value, str):
+            return Path(value)
+        if get_origin(one) is tuple and isinstance(value, list | tuple):
+            return tuple(_from_plain(name, item, get_args(one)[0]) for item in value)
+        if type(value) is one or (one is float and type(value) is int) or get_origin(one) is Literal:
+            return value  # whether it is one of the choices is checked with the rest
+    raise ValueError(f"{name} has the wrong type: got {value!r:.80}")
 
 
 def _plain(value: Any) -> Any:
@@ -281,11 +308,6 @@ class TrainConfig(Settings, TextConfig):
         config = replace(PRESETS[self.preset], vocab_size=vocab_size, **changed)
         return config if self.dropout is None else config.with_dropout(self.dropout)
 
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """The settings that `to_dict` described; a ValueError names every unknown and every missing field."""
-        return super().from_dict({**values, "text": tuple(map(Path, values.get("text", ())))})
-
 
 # ----- fine-tuning ------------------------------------------------------------------------------------------
 
@@ -326,11 +348,6 @@ class FineTuneConfig(Settings, Source):
     def total_steps(self, batches: int) -> int:
         """How many steps there are, where an epoch has that many batches."""
         return self.steps or max(1, self.epochs * batches // self.grad_accumulation)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """The settings that `to_dict` described; a ValueError names every unknown and every missing field."""
-        return super().from_dict({n: Path(v) if n in ("base", "data") and v else v for n, v in values.items()})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,12 +23,15 @@ from urllib.parse import urlsplit
 import tensorlite as tl
 from tensorlite import fused
 
+from . import exchange, jsonfile
 from .instruct import Entry, encode, format_alpaca
 from .model import GPT
+from .progress import printable
 from .tokenizer import END_OF_TEXT, Tokenizer
 
 ATTEMPTS = 3  # at one question
 WAIT = 1.0  # seconds before the second attempt, twice as many before the third
+LONGEST = 1 << 20  # bytes of an answer: a score has a few, a model that says more has a line of 150 for each token
 PATIENCE = 3  # questions in a row without an answer: then no further one is asked
 OPTIONS = {"seed": 123, "temperature": 0, "num_ctx": 2048}  # the book's: the same question gets the same score
 
@@ -91,7 +94,7 @@ class Api:
 
     url: str  # http://localhost:11434
     model: str = "llama3"
-    timeout: float = 60.0  # seconds for one answer, all of it
+    timeout: float = 60.0  # seconds for one question, with all attempts at it
     silent: int = 0  # questions in a row that got no answer
 
     def __post_init__(self) -> None:
@@ -115,42 +118,62 @@ class Api:
 
     def ask(self, prompt: str) -> str:
         """The model's answer, in up to ATTEMPTS attempts; NoAnswer, or a ValueError where the question is refused."""
-        for attempt in range(ATTEMPTS - 1):
+        end = time.monotonic() + self.timeout
+        for attempt in range(ATTEMPTS):
             try:
-                return self.exchange(prompt)
+                return self.exchange(prompt, end - time.monotonic())
             except NoAnswer:
-                time.sleep(WAIT * 2**attempt)
-        return self.exchange(prompt)
+                pause = WAIT * 2**attempt
+                if attempt == ATTEMPTS - 1 or time.monotonic() + pause >= end:
+                    raise
+                time.sleep(pause)
+        raise AssertionError("the last attempt returns or raises")
 
-    def exchange(self, prompt: str) -> str:
-        """One question, one answer: a JSON object, or several, a line each, whose contents follow each other."""
+    def exchange(self, prompt: str, seconds: float) -> str:
+        """One attempt, within so many seconds; NoAnswer or ValueError as `ask`."""
         body = {"model": self.model, "messages": [{"role": "user", "content": prompt}], "options": OPTIONS}
         request = urllib.request.Request(
             self.url, json.dumps(body).encode(), {"Content-Type": "application/json"}, method="POST"
         )
-        end, said = time.monotonic() + self.timeout, []
         try:
-            with urllib.request.urlopen(request, timeout=self.timeout) as answer:
-                for line in filter(bytes.strip, answer):
-                    part = json.loads(line)
-                    said.append(part["message"]["content"])
-                    if part.get("done", True):
-                        return "".join(said)
-                    if time.monotonic() > end:
-                        raise TimeoutError
+            return exchange.ask(request, seconds, LONGEST, said)
         except urllib.error.HTTPError as error:
-            if error.code < 500 and error.code != 429:
-                raise ValueError(f"{self.url} refuses ({error.code}): {_detail(error)}") from error
-            raise NoAnswer(f"{error.code} {error.reason}") from error
-        except TimeoutError as error:
-            raise NoAnswer(f"none within {self.timeout:g} s") from error
-        except urllib.error.URLError as error:
-            raise NoAnswer(str(getattr(error.reason, "strerror", None) or error.reason)) from error
+            raise self.refusal(error) from error
+        except (TimeoutError, urllib.error.URLError) as error:
+            reason = getattr(error, "reason", error)
+            if isinstance(reason, TimeoutError):
+                raise NoAnswer(f"none within {self.timeout:g} s") from error
+            raise NoAnswer(printable(str(getattr(reason, "strerror", None) or reason), 300)) from error
         except (OSError, http.client.HTTPException) as error:
             raise NoAnswer("the connection broke") from error
+        except ValueError as error:
+            raise NoAnswer(str(error)) from error
+
+    def refusal(self, error: urllib.error.HTTPError) -> Exception:
+        """What an answer that is no success means: NoAnswer where another attempt may help, else a ValueError."""
+        if 300 <= error.code < 400:
+            to = printable(str(error.headers.get("Location")), 200)
+            return ValueError(f"{self.url} redirects to {to}: if you trust that address, give it to --api")
+        if error.code >= 500 or error.code == 429:
+            return NoAnswer(printable(f"{error.code} {error.reason}", 300))
+        return ValueError(f"{self.url} refuses ({error.code}): {printable(_detail(error), 300)}")
+
+
+def said(lines: Iterable[bytes]) -> str:
+    """The contents of a chat answer: a JSON object, or several, a line each. NoAnswer for all that is not that."""
+    parts = []
+    for line in filter(bytes.strip, lines):
+        try:
+            part = jsonfile.parse(line)
+            parts.append(part["message"]["content"])
+            if not isinstance(parts[-1], str):
+                raise TypeError("content is a string")
+            if part.get("done", True):
+                # Half characters, which no file can hold, are joined where the other half follows, or replaced.
+                return "".join(parts).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         except (ValueError, LookupError, TypeError) as error:
             raise NoAnswer("it is not a chat answer in JSON") from error
-        raise NoAnswer("it ended in the middle")
+    raise NoAnswer("it ended in the middle")
 
 
 def check_address(url: str) -> None:
@@ -158,6 +181,7 @@ def check_address(url: str) -> None:
     try:
         parts = urlsplit(url)
         wrong = parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0
+        wrong = wrong or not url.isprintable() or " " in url
     except ValueError:  # a port that is no number
         wrong = True
     if wrong:
@@ -175,9 +199,9 @@ def question(entry: Entry) -> str:
 
 def _detail(error: urllib.error.HTTPError) -> str:
     """What an error's body says: Ollama's are {"error": "..."}."""
-    text = error.read(1000).decode("utf-8", "replace")
+    text = error.body.decode("utf-8", "replace")  # type: ignore[attr-defined]
     try:
-        return str(json.loads(text)["error"])
+        return str(jsonfile.parse(text)["error"])
     except (ValueError, LookupError, TypeError):
         return " ".join(text.split()) or str(error.reason)
 

@@ -25,6 +25,7 @@ import tensorlite as tl
 from tensorlite import Generator, Tensor, fused, io, nn
 
 from .config import check_integer, check_number
+from .jsonfile import parse
 
 FORMAT, VERSION = "gpt.lora", 1
 PARTS = ("lora_A", "lora_B")  # an adapter's names in a state_dict are the Linear's, and these behind it
@@ -193,7 +194,7 @@ def load(model: nn.Module, path: str | os.PathLike) -> list[str]:
                     f"{os.fspath(path)}: {name}.{part} has shape {saved.shape}, and this model needs {own.shape}: "
                     "it was made for another model"
                 )
-    if fingerprint(layer.linear for layer in layers.values()) != about["base"]:
+    if fingerprint(layer.linear for layer in layers.values()) != about.get("base"):
         raise ValueError(
             f"{os.fspath(path)} was trained beside other weights than this model's: load it onto the model that it "
             "was trained from"
@@ -211,12 +212,19 @@ def _read(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Tensor]]:
     text, tensors = io.metadata(path).get(FORMAT), io.load(path)
     if text is None:
         raise ValueError(f"{os.fspath(path)} is no LoRA adapter: its metadata lacks {FORMAT!r}")
-    about = json.loads(text)
+    try:
+        about = dict(parse(text))
+        layers = {name: (rank, alpha) for name, (rank, alpha) in dict(about.get("layers", {})).items()}
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{os.fspath(path)} is no LoRA adapter: its metadata is not as it was written") from error
     if about.get("version") != VERSION:
-        raise ValueError(f"{os.fspath(path)} has version {about.get('version')!r}, and this gpt reads {VERSION}")
-    if sorted(tensors) != sorted(f"{name}.{part}" for name in about["layers"] for part in PARTS):
+        raise ValueError(f"{os.fspath(path)} has version {about.get('version')!r:.80}, and this gpt reads {VERSION}")
+    if sorted(tensors) != sorted(f"{name}.{part}" for name in layers for part in PARTS):
         raise ValueError(f"{os.fspath(path)} is not a whole adapter: its tensors are not those that it lists")
-    return about, tensors
+    for name, (rank, _) in layers.items():  # before a matrix of that rank is made
+        if tensors[f"{name}.lora_A"].shape[-1:] != (rank,) or type(rank) is not int:
+            raise ValueError(f"{os.fspath(path)} is no LoRA adapter: {name:.80} has not the rank {rank!r:.80}")
+    return {**about, "layers": layers}, tensors
 
 
 def fingerprint(linears: Iterable[nn.Linear] | Iterator[nn.Linear]) -> str:

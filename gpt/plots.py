@@ -11,13 +11,15 @@ from typing import Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from .jsonfile import parse
+
 TRAINING, VALIDATION, FAINT = "#8fb3d9", "#c2410c", "#6b7280"
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The lines of a metrics.jsonl; ValueError for one that is not such a file."""
     try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return [parse(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
     except ValueError as error:
         raise ValueError(f"{path} is not a run's metrics: {error}") from None
 

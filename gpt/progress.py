@@ -99,6 +99,16 @@ def result_table(title: str, rows: dict[str, str]) -> Table:
     return table
 
 
+def printable(text: str, most: int) -> str:
+    """Text of others, safe to show: what steers a terminal or is invisible is escaped, the middle of a long one cut.
+
+    Line ends stay. Names in files and what servers answer may hold anything, and be of any length.
+    """
+    if len(text) > most:
+        text = f"{text[: most * 3 // 4]} ... {text[-most // 4 :]}"
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+
+
 def bytes_text(n: int) -> str:
     """1536 -> '1.5 KiB'."""
     size, units = float(n), ["bytes", "KiB", "MiB", "GiB", "TiB"]

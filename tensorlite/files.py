@@ -6,6 +6,7 @@ and only then take the old file's name in one step (rename), which reaches the d
 
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,3 +46,10 @@ def _fsync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def check_regular(path: str | os.PathLike) -> None:
+    """An OSError where `path` is there and is neither a file nor a folder: a pipe never ends, nor does /dev/zero."""
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise OSError(f"{os.fspath(path)} is not a regular file")

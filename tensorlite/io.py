@@ -27,13 +27,14 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from .backend import bfloat16, float32, is_array, to_device, to_host
-from .files import replacing
+from .files import check_regular, replacing
 from .tensor import Tensor
 
 DTYPES = {  # a Tensor's dtype -> its name in a file
     "float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16", "int64": "I64", "int32": "I32",
     "int16": "I16", "int8": "I8", "uint64": "U64", "uint32": "U32", "uint16": "U16", "uint8": "U8", "bool": "BOOL",
 }  # fmt: skip
+LFS_ADVICE = "it looks like a pointer of Git LFS, which stands for the file: `git lfs pull` fetches the file itself"
 HEADER_LIMIT = 100_000_000  # bytes; readers refuse more
 
 
@@ -172,13 +173,15 @@ def _opened(path: str | os.PathLike) -> Iterator[tuple[BinaryIO, dict[str, Entry
     """The file, what is in it, and its metadata. All checked."""
     import safetensors  # here, so that `import tensorlite` does not wait for it
 
+    check_regular(path)
     with open(path, "rb") as file:  # the errors of a path that is missing, a folder or not readable come from here
         start = file.read(8)
         try:
             with safetensors.safe_open(path, framework="np"):
                 pass  # opening checks all of the header against the file's length
         except (safetensors.SafetensorError, OSError) as error:
-            raise _error(path, pickle_advice(start) or str(error)) from error
+            pointer = LFS_ADVICE if start == b"version " else ""  # as a length of a header it would be absurd
+            raise _error(path, pickle_advice(start) or pointer or str(error)) from error
         length = struct.unpack("<Q", start)[0]
         text = file.read(length)
         if not text.startswith(b"{"):

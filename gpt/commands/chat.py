@@ -4,6 +4,7 @@ import contextlib
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from tyro.conf import Positional
@@ -11,9 +12,9 @@ from tyro.conf import Positional
 from tensorlite import backend, machine
 
 from .. import checkpoint
-from ..config import check_device, check_integer
+from ..config import check_choice, check_device, check_integer
 from ..generate import check_sampling
-from ..instruct import STYLES, Conversation
+from ..instruct import STYLES, Conversation, InstructConfig
 from .generate import show, stop_token
 
 HELP = "/input TEXT goes along with the next question, /reset forgets what was said, /quit or Ctrl-D leaves"
@@ -65,7 +66,9 @@ class Chat:
         checkpoint.check_task(self.run, description, "instruct")
         model, tokenizer = checkpoint.load_model(self.run, backend.use_device(self.device))
         check_sampling(model.config.vocab_size, self.temperature, self.top_k, self.top_p)
-        stop, taught = stop_token(self.stop, tokenizer), description["training"]["turns"]
+        check_choice("style", description.get("style"), tuple(STYLES))
+        training: Any = description.get("training")
+        stop, taught = stop_token(self.stop, tokenizer), InstructConfig.from_dict(training).turns
         assert stop is not None  # fine-tuning sees to it
         return Conversation(
             model, tokenizer, STYLES[description["style"]], stop,

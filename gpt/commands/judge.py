@@ -14,14 +14,15 @@ from rich.table import Table
 from tyro.conf import Positional
 
 from tensorlite import backend, machine
-from tensorlite.files import replacing
 
 from .. import checkpoint
-from ..config import check_device, check_integer, check_number
-from ..instruct import answers, read_entries
+from ..config import check_choice, check_device, check_integer, check_number, listed
+from ..instruct import STYLES, answers, read_entries
+from ..jsonfile import parse
 from ..judge import Api, check_address, judge, summary
 from ..model import GPT
-from ..progress import result_table
+from ..progress import printable, result_table
+from ..results import Results
 from ..tokenizer import END_OF_TEXT, Tokenizer
 
 Item = TypeVar("Item")
@@ -35,11 +36,13 @@ class Judge:
     data: Path  # JSON or JSON lines: entries with instruction, input, output and, where answered, model_response
     api: str | None = None  # let a model score from 0 to 100: http://localhost:11434 for Ollama on this machine
     model: str = "llama3"  # which one of those that the API has
-    timeout: float = 60.0  # seconds that it may take for one answer
+    timeout: float = 60.0  # seconds that it may take for one question, with all attempts at it
     style: Literal["alpaca", "phi3"] | None = None  # of the prompt; default: as the run was taught, or alpaca
     max_new_tokens: int = 256  # longest answer, where one is missing
     limit: int | None = None  # judge only so many entries, the first
-    out: Path | None = None  # write the entries here, with all that was found (JSON)
+    response_key: str | None = None  # the field with the answers; default: model_response, or the only one like it
+    out: Path | None = None  # write the entries here, with all that was found (JSON); what was stopped continues there
+    overwrite: bool = False  # replace the file that is in `out`
     json: bool = False  # print the summary as JSON
     device: str = "auto"  # cpu, cuda or cuda:1, the second GPU; auto: the GPU if one answers
 
@@ -54,47 +57,99 @@ class Judge:
 
     def __call__(self) -> int:
         machine.set_threads(machine.default_threads())
-        entries = read_entries(self.data, also=("model_response",))[: self.limit]
-        missing = [entry for entry in entries if "model_response" not in entry]
+        entries = self.entries()
+        missing = sum("model_response" not in entry for entry in entries)
         if missing and self.run is None:
             raise ValueError(
-                f"{len(missing):,} of {len(entries):,} entries of {self.data} have no model_response: name the run "
-                "that shall answer them"
+                f"{missing:,} of {len(entries):,} entries of {self.data} have no model_response: name the run that "
+                "shall answer them, or with --response-key the field that has the answers"
             )
-        model, tokenizer = None, None
+        with Results(self.out, entries, self.about(), self.overwrite) as results:  # what cannot be written is said now
+            try:
+                self.fill(results)
+            except BaseException:
+                self.stopped(results)
+                raise
+            found = summary(results.rows)
+            if found.get("not_asked"):
+                self.stopped(results)
+            else:
+                results.finish()
+        self.show(found, results.rows)
+        return 1 if found.get("scored") == 0 else 0
+
+    def entries(self) -> list[dict[str, str]]:
+        """What is judged, each with its answer, if it has one, as "model_response"."""
+        if self.out is not None and self.out.exists() and self.out.samefile(self.data):
+            raise ValueError(f"{self.out} is what is judged: name another file for --out")
+        key = self.response_key or response_key(self.data, self.run is None)
+        entries = read_entries(self.data, also=(key,))[: self.limit]
+        if self.response_key and not any(key in entry for entry in entries):
+            raise ValueError(
+                f"no entry of {self.data} has the field {key!r}: its fields are {listed(fields(self.data))}"
+            )
+        return [{name if name != key else "model_response": text for name, text in e.items()} for e in entries]
+
+    def about(self) -> dict[str, Any]:
+        """What the numbers depend on: judging is continued only where all of it is the same."""
+        weights = None if self.run is None else self.run / "model.safetensors"
+        return {
+            "data": checkpoint.fingerprint(self.data)["sha256"],
+            "response_key": self.response_key,
+            "run": None if weights is None else [str(self.run), weights.stat().st_mtime_ns if weights.exists() else 0],
+            "style": self.style,
+            "max_new_tokens": self.max_new_tokens,
+            "api": self.api,
+            "model": self.model if self.api else None,
+        }
+
+    def fill(self, results: Results) -> None:
+        """Answer what has no answer, and judge what is not judged; each result is kept as soon as it is there."""
+        rows, model, tokenizer = results.rows, None, None
         if self.run is not None:
             model, tokenizer = checkpoint.load_model(self.run, backend.use_device(self.device))
         style = self.style or taught(self.run)
+        missing = [i for i, row in enumerate(rows) if "model_response" not in row]
         if missing and model is not None and tokenizer is not None:
-            self.answer(missing, model, tokenizer, style)
-            self.save(entries)  # a judge that fails later does not cost them
+            new = self.answers(model, tokenizer, [rows[i] for i in missing], style)
+            for i, text in zip(missing, shown("answering", new, len(missing)), strict=True):
+                results.add(i, {"model_response": text})
+        open_ = [i for i, row in enumerate(rows) if not is_judged(row)]
+        if results.continued:
+            note(
+                f"continuing {results.partial}: {len(rows) - len(open_):,} of {len(rows):,} entries are judged already"
+            )
         api = None if self.api is None else Api(self.api, self.model, self.timeout)
-        rows = list(shown("judging", judge(entries, model, tokenizer, style, api), len(entries)))
-        self.save(rows)
-        found = summary(rows)
-        if self.json:
-            print(dumps(found))
-        else:
-            Console().print(self.table(found, rows))
-        return 1 if found.get("scored") == 0 else 0
+        judged = judge([rows[i] for i in open_], model, tokenizer, style, api)
+        for i, row in zip(open_, shown("judging", judged, len(open_)), strict=True):
+            results.add(i, row)
 
-    def save(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        if self.out is not None:
-            with replacing(self.out) as file:
-                file.write((dumps(rows, indent=4, ensure_ascii=False) + "\n").encode())
-
-    def answer(self, entries: list[dict[str, str]], model: GPT, tokenizer: Tokenizer, style: str) -> None:
-        """Put the run's own answers where there are none."""
+    def answers(self, model: GPT, tokenizer: Tokenizer, entries: list[dict[str, Any]], style: str) -> Iterable[str]:
+        """The run's own answers."""
         if END_OF_TEXT not in tokenizer.special_tokens:
             raise ValueError(
                 f"{self.run} has no end of text and so cannot answer: gpt finetune instruct {self.run} --data FILE "
                 "teaches it"
             )
-        new = answers(model, tokenizer, entries, style, self.max_new_tokens)
-        for entry, text in zip(entries, shown("answering", new, len(entries)), strict=True):
-            entry["model_response"] = text
+        return answers(model, tokenizer, entries, style, self.max_new_tokens)
 
-    def table(self, found: dict[str, Any], rows: list[dict[str, Any]]) -> Table:
+    def stopped(self, results: Results) -> None:
+        """Say what is there, and where, of a judging that did not come to its end."""
+        done = [row for row in results.rows if is_judged(row)]
+        count = f"{len(done):,} of {len(results.rows):,} entries are judged"
+        if self.out is not None and results.written:
+            note(f"{count}: the same command goes on from {results.partial}")
+        elif done:
+            self.show(summary(done), done)
+            note(f"{count}: with --out FILE the same command goes on from there")
+
+    def show(self, found: dict[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
+        if self.json:
+            print(dumps(found))
+        else:
+            Console().print(self.table(found, rows))
+
+    def table(self, found: dict[str, Any], rows: Sequence[Mapping[str, Any]]) -> Table:
         """The numbers, and of how many entries each is."""
         n = found["entries"]
         lines = {
@@ -123,7 +178,40 @@ COUNTS = {
 }
 
 
-def first(name: str, rows: list[dict[str, Any]]) -> str:
+def is_judged(row: Mapping[str, Any]) -> bool:
+    """Whether a row has its results; a question that got no answer is asked again."""
+    return "exact_match" in row and not str(row.get("judge", "")).startswith(("no answer", "not asked"))
+
+
+def fields(path: Path) -> list[str]:
+    """The names of the fields that entries of a file of JSON or JSON lines have; [] where it is another file."""
+    text = path.read_text(encoding="utf-8-sig")
+    try:
+        values = parse(text) if text.lstrip()[:1] == "[" else [parse(line) for line in text.split("\n") if line.strip()]
+    except ValueError:
+        return []
+    return list(dict.fromkeys(name for value in values if isinstance(value, dict) for name in value))
+
+
+def response_key(path: Path, guess: bool) -> str:
+    """The field with the answers: model_response, or the only one like it ("model 1 response"), which is noted.
+
+    Where a run may answer instead (not `guess`), it is model_response.
+    """
+    found = [name for name in fields(path) if "response" in name.lower()] if guess else []
+    if "model_response" in found or not found:
+        return "model_response"
+    if len(found) > 1:
+        raise ValueError(f"{path} has several fields with answers: say --response-key and one of {listed(found)}")
+    note(f"the answers are those in the field {found[0]!r}")
+    return found[0]
+
+
+def note(line: str) -> None:
+    Console(stderr=True).print(printable(line, 1000), markup=False, highlight=False, soft_wrap=True)
+
+
+def first(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
     """The first reply of its kind, where it says something."""
     says = {"no_number": "not a number from 0 to 100: ", "no_answer": "no answer: "}.get(name)
     replies = (row["judge"].removeprefix(says) for row in rows if says and row["judge"].startswith(says))
@@ -134,7 +222,9 @@ def taught(run: Path | None) -> str:
     """The style of prompt that a run was taught in."""
     if run is None:
         return "alpaca"
-    return checkpoint.read_config(checkpoint.files_of(run) / "config.json").get("style", "alpaca")
+    style = checkpoint.read_config(checkpoint.files_of(run) / "config.json").get("style", "alpaca")
+    check_choice("style", style, tuple(STYLES))
+    return style
 
 
 def shown(what: str, items: Iterable[Item], total: int) -> Iterable[Item]:

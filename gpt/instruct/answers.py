@@ -1,6 +1,5 @@
 """Answers: a prompt without its answer in, what the model goes on with out."""
 
-import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 from ..generate import stream
 from ..model import GPT
+from ..results import Results
 from ..tokenizer import END_OF_TEXT, Tokenizer
 from .entries import STYLES, Entry
 
@@ -37,7 +37,13 @@ def answers(
         yield from (tokenizer.decode(text).strip() for text in texts)
 
 
-def save_responses(path: str | os.PathLike, entries: Iterable[Entry], responses: Iterable[str]) -> None:
-    """Write the entries, each with its "model_response", as a JSON list (the book's form)."""
-    rows = [{**entry, "model_response": text} for entry, text in zip(entries, responses, strict=True)]
-    Path(path).write_text(json.dumps(rows, indent=4, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
+def save_responses(path: str | os.PathLike, entries: Sequence[Entry], responses: Iterable[str]) -> list[str]:
+    """Write the entries, each with its "model_response", as a JSON list (the book's form); the responses.
+
+    Each is written to PATH.partial as soon as it is there, and stays in it when a later one fails.
+    """
+    with Results(Path(path), entries, {}, overwrite=True) as results:
+        for number, (_, text) in enumerate(zip(entries, responses, strict=True)):
+            results.add(number, {"model_response": text})
+        results.finish()
+    return [row["model_response"] for row in results.rows]

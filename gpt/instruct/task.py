@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal
 
 from tensorlite import Tensor
 
@@ -66,11 +66,6 @@ class InstructConfig(FineTuneConfig):
                 check_integer(name, getattr(self, name), low=low)
         if self.dropout is not None:
             check_number("dropout", self.dropout, low=0, below=1)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """The settings that `to_dict` described; a ValueError names every unknown and every missing field."""
-        return super().from_dict({**values, "targets": tuple(values.get("targets", ("*",)))})
 
 
 class Instructions:
@@ -194,8 +189,8 @@ class Instructions:
         figures, rows = {"test_loss": loss}, {"test loss": f"{loss:.4f}"}
         asked = self.entries["test"][: self.config.responses]
         if asked:
-            found = self.answers(model, asked)
-            save_responses(self.run / "responses.json", asked, found)
+            new = answers(model, self.tokenizer, asked, self.config.style, self.config.max_new_tokens)
+            found = save_responses(self.run / "responses.json", asked, new)
             right = sum(a == entry["output"].strip() for entry, a in zip(asked, found, strict=True))
             figures["exact_match"] = right / len(asked)
             rows["answered exactly as expected"] = f"{right:,} of {len(asked):,} test entries"

@@ -13,12 +13,13 @@ tensorflow/core/protobuf/tensor_bundle.proto, https://protobuf.dev/programming-g
 import math
 import struct
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import google_crc32c
 
+from tensorlite.files import check_regular
 from tensorlite.io import Entry
 
 MAGIC = 0xDB4775248B80FB57
@@ -32,6 +33,8 @@ DTYPES = {
     19: ("float16", 2),
 }
 PIECE = 1 << 20  # bytes of data in memory while checksums are computed
+LONGEST = 512  # bytes of a name: names share their beginnings, so a small index could say very many long ones
+MOST_AXES = 32
 
 
 def entries(prefix: Path) -> dict[str, Entry]:
@@ -41,6 +44,7 @@ def entries(prefix: Path) -> dict[str, Entry]:
     missing.
     """
     index = prefix.with_name(prefix.name + ".index")
+    check_regular(index)
     data = index.read_bytes()
     try:
         found = dict(_table(data))
@@ -50,7 +54,11 @@ def entries(prefix: Path) -> dict[str, Entry]:
             raise ValueError("it was written on a big-endian machine")
         files = [prefix.with_name(f"{prefix.name}.data-{i:05d}-of-{shards:05d}") for i in range(min(shards, 1000))]
         named = {key.decode(): _fields(value) for key, value in found.items()}
-        return {name: _entry(name, message, files) for name, message in named.items()}
+        places = {name: _entry(name, message, files) for name, message in named.items()}
+        _check_sizes(places.values())
+        for name, entry in places.items():
+            _check_data(entry, _one(named[name], 5, 0), _one(named[name], 6, 0))
+        return places
     except (LookupError, struct.error, TypeError, UnicodeDecodeError):
         raise ValueError(f"{index} is not the index of a TensorFlow checkpoint, or it is damaged") from None
     except ValueError as error:
@@ -58,25 +66,42 @@ def entries(prefix: Path) -> dict[str, Entry]:
 
 
 def _entry(name: str, message: dict[int, list[Any]], files: list[Path]) -> Entry:
-    """The Tensor that a BundleEntryProto describes, its data compared with their checksum."""
+    """The Tensor that a BundleEntryProto describes."""
     if message[7]:
         raise ValueError(f"{name} is cut into slices (a partitioned variable): save it whole")
     dtype, itemsize = DTYPES.get(_one(message, 1, 0), (f"number {_one(message, 1, 0)} of TensorFlow", 0))
     dims = _fields(_one(message, 2, b""))[2]
+    if len(dims) > MOST_AXES:
+        raise ValueError(f"{name} has {len(dims):,} axes, and at most {MOST_AXES} can be read")
     shape = tuple(_one(_fields(dim), 1, 0) for dim in dims)
     file, offset, size = files[_one(message, 3, 0)], _one(message, 4, 0), _one(message, 5, 0)
+    check_regular(file)
     if itemsize and math.prod(shape) * itemsize != size:
         raise ValueError(f"{name} has {size} bytes, which are not {shape} of {dtype}")
     if file.stat().st_size < offset + size:
         raise ValueError(f"{file} is cut off: {name} ends at byte {offset + size:,} of {file.stat().st_size:,}")
+    return Entry(file, name, dtype, shape, offset)
+
+
+def _check_sizes(entries: Iterable[Entry]) -> None:
+    """A ValueError where Tensors together are larger than their file: they overlap, and each would be read."""
+    taken: dict[Path, int] = defaultdict(int)
+    for entry in entries:
+        taken[entry.path] += math.prod(entry.shape)  # elements, which have at least a byte
+    for file, size in taken.items():
+        if size > file.stat().st_size:
+            raise ValueError(f"the Tensors in {file} overlap: it is damaged, fetch it again")
+
+
+def _check_data(entry: Entry, size: int, checksum: int) -> None:
+    """A ValueError where the `size` bytes of a Tensor have not that checksum."""
     crc = 0
-    with open(file, "rb") as opened:
-        opened.seek(offset)
+    with open(entry.path, "rb") as opened:
+        opened.seek(entry.offset)
         for start in range(0, size, PIECE):
             crc = google_crc32c.extend(crc, opened.read(min(PIECE, size - start)))
-    if _masked(crc) != _one(message, 6, 0):
-        raise ValueError(f"{name} has another checksum in {file}, which is damaged: fetch it again")
-    return Entry(file, name, dtype, shape, offset)
+    if _masked(crc) != checksum:
+        raise ValueError(f"{entry.name} has another checksum in {entry.path}, which is damaged: fetch it again")
 
 
 def _masked(crc: int) -> int:
@@ -96,9 +121,14 @@ def _table(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     begin, size, at = _handle(footer, at)
     if footer[at:].strip(b"\0") or any(True for _ in _block(data, unused, unused_size)):
         raise ValueError("its footer is not as TensorFlow writes it: it is damaged, fetch it again")
+    last: bytes | None = None
     for _, handle in _block(data, begin, size):
         begin, size, _ = _handle(handle, 0)
-        yield from _block(data, begin, size)
+        for key, value in _block(data, begin, size):
+            if last is not None and key <= last:  # as where one block stands for many
+                raise ValueError("its names are not in order: it is damaged, fetch it again")
+            yield key, value
+            last = key
 
 
 def _block(data: bytes, begin: int, size: int) -> Iterator[tuple[bytes, bytes]]:
@@ -114,6 +144,8 @@ def _block(data: bytes, begin: int, size: int) -> Iterator[tuple[bytes, bytes]]:
         shared, at = _varint(contents, at)
         own, at = _varint(contents, at)
         length, at = _varint(contents, at)
+        if shared + own > LONGEST:
+            raise ValueError(f"it has a name of {shared + own:,} bytes, and at most {LONGEST} can be read")
         key = key[:shared] + contents[at : at + own]
         yield key, contents[at + own : at + own + length]
         at += own + length
@@ -130,9 +162,11 @@ def _handle(data: bytes, at: int) -> tuple[int, int, int]:
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """The number that begins at `at`, seven bits a byte, and where it ends."""
+    """The number that begins at `at`, seven bits a byte, and where it ends; IndexError where it has over 64 bits."""
     value = shift = 0
     while True:
+        if shift > 63:
+            raise IndexError("a number has at most ten bytes")
         byte = data[at]
         value |= (byte & 127) << shift
         at, shift = at + 1, shift + 7

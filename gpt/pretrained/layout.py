@@ -12,7 +12,7 @@ import tensorlite as tl
 from tensorlite import Tensor
 from tensorlite.io import Entry
 
-from ..config import GPTConfig
+from ..config import GPTConfig, listed
 
 FLOATS = ("float32", "float16", "bfloat16")  # each becomes float32 exactly
 
@@ -83,15 +83,16 @@ def misfits(entries: Mapping[str, Entry], shapes: Mapping[str, Shape]) -> list[s
     missing = [name for name in shapes if name not in entries]
     unexpected = [name for name in entries if name not in shapes]
     lists = (("missing", missing), ("unexpected", unexpected))
-    problems = [f"{kind} {', '.join(names)}" for kind, names in lists if names]
+    problems = [f"{kind} {listed(names)}" for kind, names in lists if names]
+    wrong = []
     for name, shape in shapes.items():
         if name in entries:
             entry = entries[name]
             if entry.shape != shape:
-                problems.append(f"{name} has shape {entry.shape} and not {shape}")
+                wrong.append(f"{name} has shape {entry.shape!s:.80} and not {shape}")
             if entry.dtype not in FLOATS:
-                problems.append(f"{name} has dtype {entry.dtype} and not one of {', '.join(FLOATS)}")
-    return problems
+                wrong.append(f"{name} has dtype {entry.dtype} and not one of {', '.join(FLOATS)}")
+    return [*problems, listed(wrong, 6, 300, "; ")] if wrong else problems
 
 
 def to_ours(x: Tensor, place: Place) -> Tensor:

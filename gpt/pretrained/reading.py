@@ -4,7 +4,7 @@ One idea: both formats become the same Source, a GPTConfig and a place in a file
 names. So all that follows knows one format.
 """
 
-import json
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 from tensorlite import Tensor, io
 from tensorlite.io import Entry
 
-from ..config import GPTConfig
+from ..config import GPTConfig, listed
+from ..jsonfile import read_object
 from ..model import GPT
 from ..tokenizer import Tokenizer
 from . import bundle
@@ -99,17 +100,6 @@ def find(folder: Path) -> Source:
     return source
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object; a ValueError says where it is none."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise ValueError(f"{path} holds no JSON object but {type(value).__name__}")
-    return value
-
-
 def refuse_pickle(path: Path, folder: Path) -> None:
     """A ValueError with the way to convert it, if a file of such a name begins as a pickle does."""
     if path.suffix not in (".bin", ".pt", ".pth", ".ckpt", ".pkl") or not path.is_file():
@@ -128,16 +118,16 @@ def refuse_pickle(path: Path, folder: Path) -> None:
 
 def _config(path: Path) -> GPTConfig:
     """Hugging Face's config.json as ours."""
-    values = read_json(path)
+    values = read_object(path)
     problems = [
-        f"{name} is {values[name]!r} and must be {expected!r}: otherwise {otherwise}"
+        f"{name} is {values[name]!r:.80} and must be {expected!r}: otherwise {otherwise}"
         for name, (expected, otherwise) in EXPECTED.items()
         if name in values and values[name] != expected and (values[name] or expected)
     ]
     n_embd, n_inner = values.get("n_embd"), values.get("n_inner")
     if n_inner is not None and isinstance(n_embd, int) and n_inner != 4 * n_embd:
         problems.append(
-            f"n_inner is {n_inner!r} and must be 4 * n_embd: the feed-forward network is four times as wide"
+            f"n_inner is {n_inner!r:.80} and must be 4 * n_embd: the feed-forward network is four times as wide"
         )
     fields = {
         "vocab_size": "vocab_size",
@@ -165,8 +155,8 @@ def _hparams(path: Path) -> GPTConfig:
         "n_embd": "n_embd",
     }
     rest = {f"{name}_dropout": 0.1 for name in ("embedding", "attention", "residual")}
-    values = read_json(path)
-    unknown = [f"{name} is not known" for name in values if name not in fields.values()]
+    values = read_object(path)
+    unknown = [f"{name:.80} is not known" for name in values if name not in fields.values()]
     return _ours(path, values, fields, rest, unknown)
 
 
@@ -181,7 +171,7 @@ def _ours(
         except ValueError as error:
             problems.append(str(error))
     if problems:
-        raise ValueError(f"{path} does not describe a model of ours: {'; '.join(problems)}")
+        raise ValueError(f"{path} does not describe a model of ours: {listed(problems, 12, 300, '; ')}")
     return config
 
 
@@ -197,20 +187,31 @@ def _shards(folder: Path) -> dict[str, Entry]:
         for path in sorted(folder.iterdir()):
             refuse_pickle(path, folder)
         raise FileNotFoundError(f"{folder} has no model.safetensors, and no model.safetensors.index.json of its parts")
-    where = read_json(index).get("weight_map")
+    where = read_object(index).get("weight_map")
     if not isinstance(where, dict) or not all(isinstance(file, str) for file in where.values()):
         raise ValueError(f"{index} has no weight_map from names to files")
     files = sorted(set(where.values()))
-    if strange := [file for file in files if Path(file).name != file]:
-        raise ValueError(f"{index} names files that are not beside it: {', '.join(strange)}")
+    if strange := [file for file in files if not _is_beside(folder, file)]:
+        raise ValueError(f"{index} names files that are not beside it: {listed(strange)}")
     if missing := [file for file in files if not (folder / file).is_file()]:
-        raise FileNotFoundError(f"{folder} lacks {', '.join(missing)}, which {index.name} names")
+        raise FileNotFoundError(f"{folder} lacks {listed(missing)}, which {index.name} names")
     found = {file: io.entries(folder / file) for file in files}
     astray = [f"{name} is not in {file}" for name, file in where.items() if name not in found[file]]
     astray += [f"{file} has {name} too" for file in files for name in found[file] if where.get(name) != file]
     if astray:
-        raise ValueError(f"{index} does not agree with its files: {'; '.join(astray)}")
+        raise ValueError(f"{index} does not agree with its files: {listed(astray, 6, 300, '; ')}")
     return {name: found[file][name] for name, file in where.items()}
+
+
+def _is_beside(folder: Path, name: str) -> bool:
+    """Whether the file of that name is in the folder, or, in Hugging Face's cache, in the blobs that its links lead to.
+
+    A name in an index may be a path to elsewhere, and so may a link that came with the folder.
+    """
+    if Path(name).name != name or len(name) > 255 or "\0" in name:
+        return False
+    place, at = folder.resolve(), Path(os.path.realpath(folder / name)).parent
+    return at == place or (place.parent.name == "snapshots" and at == place.parent.parent / "blobs")
 
 
 def _without_prefix(folder: Path, entries: dict[str, Entry]) -> dict[str, Entry]:

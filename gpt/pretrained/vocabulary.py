@@ -13,7 +13,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tensorlite.files import check_regular
+
 from .. import tokenizer as tokenizers
+from ..jsonfile import parse
 from ..tokenizer import END_OF_TEXT, BPETokenizer, CharTokenizer, Tokenizer
 
 _VISIBLE = [byte for byte in range(256) if chr(byte).isprintable() and byte != 0x20]
@@ -21,6 +24,7 @@ _HIDDEN = [byte for byte in range(256) if byte not in _VISIBLE]
 BYTE_OF = {chr(byte): byte for byte in _VISIBLE} | {chr(256 + i): byte for i, byte in enumerate(_HIDDEN)}
 CHARACTER_OF = {byte: character for character, byte in BYTE_OF.items()}
 
+MOST_WORK = 20_000_000  # the sum of the squares of the tokens' lengths, 2,000,000 in GPT-2: a few seconds of checking
 PAIRS_OF_FILES = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))
 
 
@@ -46,10 +50,13 @@ def read_tokenizer(folder: Path, vocab_size: int) -> Tokenizer:
             f"{folder} has no tokenizer: put its tokenizer.json there, or vocab.json and merges.txt; "
             f"without them the model must have GPT-2's 50257 tokens, and it has {vocab_size}"
         )
+    for name in ("tokenizer.json", *sum(PAIRS_OF_FILES, ())):
+        if (folder / name).exists():
+            check_regular(folder / name)
     try:
         return read(folder, vocab_size)
     except ValueError as error:
-        raise ValueError(f"{file} is not a tokenizer that can be used: {error}") from None
+        raise ValueError(f"{file} is not a tokenizer that can be used: {error!s:.400}") from None
     except (LookupError, TypeError, AttributeError):
         raise ValueError(f"{file} is not a tokenizer that can be used: it is not laid out as such a file is") from None
 
@@ -58,11 +65,11 @@ def _from_two_files(folder: Path, vocab_size: int) -> Tokenizer:
     vocabulary, merges = next(pair for pair in PAIRS_OF_FILES if all((folder / name).exists() for name in pair))
     lines = (folder / merges).read_text(encoding="utf-8").splitlines()
     pairs = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#version")]
-    return _bpe(json.loads((folder / vocabulary).read_text(encoding="utf-8")), pairs, {}, vocab_size)
+    return _bpe(parse((folder / vocabulary).read_text(encoding="utf-8")), pairs, {}, vocab_size)
 
 
 def _from_tokenizer_json(folder: Path, vocab_size: int) -> Tokenizer:
-    fields = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    fields = parse((folder / "tokenizer.json").read_text(encoding="utf-8"))
     model = fields.get("model") if isinstance(fields, dict) else None
     if not isinstance(model, dict) or not isinstance(model.get("vocab"), dict):
         raise ValueError("it has no model with a vocabulary from tokens to ids")
@@ -112,13 +119,19 @@ def _bpe(
         raise ValueError(f"its ids are not 0 to {len(spelt) - 1}, each once")
     if len(spelt) > vocab_size:
         raise ValueError(f"it has {len(spelt)} tokens, and the model {vocab_size}")
+    if vocab_size > 2 * len(spelt) + 1024:  # each of the rest becomes a token
+        raise ValueError(f"it has {len(spelt)} tokens, and the model {vocab_size}: that is more than rounded up")
     count = 256 + len(merges)
+    if count > len(spelt):
+        raise ValueError(f"it has {len(merges)} merges, and {len(spelt)} tokens for 256 bytes and them")
     if early := [token for token in added if ids[token] < count]:
         raise ValueError(f"its special token {early[0]!r} has id {ids[early[0]]}: here they come after all others")
     try:
         tokens = [bytes(BYTE_OF[character] for character in token) for token in spelt[:count]]
     except KeyError as error:
         raise ValueError(f"one of its tokens has {error.args[0]!r}, which spells no byte") from None
+    if sum(len(token) ** 2 for token in tokens) > MOST_WORK:
+        raise ValueError(f"its tokens are too long: one has {max(map(len, tokens)):,} bytes")
     _check_merges(tokens, [tuple(map(_spelt, pair)) for pair in halves(tokens)], merges)
     specials = spelt[count:] + [f"<|unused{id}|>" for id in range(len(spelt), vocab_size)]
     return BPETokenizer(tokens, specials)

@@ -68,4 +68,4 @@ def load(path: str | os.PathLike[str]) -> Tokenizer:
             raise ValueError(f"its type is {kind!r}, not one of {', '.join(_CLASSES)}")
         return _CLASSES[kind].from_fields(fields)
     except ValueError as error:
-        raise ValueError(f"{os.fspath(path)!r} is not a usable tokenizer file: {error}") from None
+        raise ValueError(f"{os.fspath(path)!r} is not a usable tokenizer file: {error!s:.600}") from None

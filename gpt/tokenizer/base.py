@@ -11,6 +11,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any, Protocol, TypeVar
 
+from tensorlite.files import check_regular
+
+from ..jsonfile import parse
+
 FORMAT = "gpt.tokenizer"
 VERSION = 1
 
@@ -163,10 +167,11 @@ def write_fields(path: str | os.PathLike[str], fields: Mapping[str, Any]) -> Non
 
 def read_fields(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The fields that `write_fields` wrote; ValueError for another format or a newer version."""
+    check_regular(path)
     with open(path, encoding="utf-8") as file:
         try:
-            fields = json.load(file)
-        except (ValueError, RecursionError) as error:
+            fields = parse(file.read())
+        except ValueError as error:
             raise ValueError(f"{os.fspath(path)!r} is not a tokenizer file: it is not JSON ({error})") from None
     if not isinstance(fields, dict) or fields.pop("format", None) != FORMAT:
         raise ValueError(f'{os.fspath(path)!r} is not a tokenizer file: it lacks "format": "{FORMAT}"')

@@ -168,6 +168,7 @@ def _check_tokens(tokens: Sequence[bytes]) -> None:
 
 # ----- GPT-2's own ------------------------------------------------------------------------------------------
 
+SECONDS = 120.0  # for tiktoken to fetch 1.5 MB
 _GPT2_URL = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/"
 _GPT2_SHA256 = {
     "vocab.bpe": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
@@ -186,8 +187,10 @@ def gpt2(folder: str | os.PathLike[str] | None = None) -> BPETokenizer:
     for place in (folder or os.environ.get("TIKTOKEN_CACHE_DIR"), cache.folder() / "gpt2-tokenizer"):
         if place and all((Path(place) / name).is_file() for name in _GPT2_SHA256):
             return BPETokenizer(_read_gpt2(Path(place)))
-    try:
-        encoding = tiktoken.get_encoding("gpt2")
+    from ..exchange import in_thread  # takes a while to import, and is rarely needed
+
+    try:  # tiktoken itself waits for a server for ever
+        (encoding,) = in_thread((tiktoken.get_encoding(name) for name in ("gpt2",)), SECONDS)
     except OSError as error:
         raise OSError(
             f"GPT-2's tokenizer needs two files that could not be fetched ({type(error).__name__}): "

@@ -1,5 +1,6 @@
 """An HTTP server on this machine that answers as a test tells it to, also badly."""
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -113,6 +114,19 @@ def hang(first: bytes = b"", length: int = 100) -> Answer:
             send(handler, 200, first, Content_Length=str(length))
             handler.wfile.flush()
         handler.server.ended.wait(30)
+
+    answer.hangs = True
+    return answer
+
+
+def endless(first: bytes, piece: bytes, pause: float = 0.0) -> Answer:
+    """`first`, from the status line on, and then `piece` again and again, until the client or the test ends."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        with contextlib.suppress(OSError):  # the client has closed the connection
+            handler.wfile.write(first)
+            while not handler.server.ended.wait(pause):
+                handler.wfile.write(piece)
 
     answer.hangs = True
     return answer

@@ -1,6 +1,7 @@
 """Downloads: what arrives is the file, whatever the server does; what does not is one sentence."""
 
 import contextlib
+import gzip
 import hashlib
 import io
 import json
@@ -9,12 +10,13 @@ import subprocess
 import sys
 import time
 import zipfile
+import zlib
 from pathlib import Path
 
 import folders
 import loopback
 import pytest
-from loopback import file, hang, hangs, in_turn, redirect, serving, status
+from loopback import endless, file, hang, hangs, in_turn, redirect, serving, status
 from rich.console import Console
 
 from gpt import cache, cli, download
@@ -65,7 +67,7 @@ def get(server, tmp_path, monkeypatch):
         ([file(CONTENT)], [[None]]),
         ([file(CONTENT, Content_Length=None)], [[None]]),
         ([file(CONTENT, stop=HALF)], [[None, f"bytes={HALF}-"]]),
-        ([file(CONTENT, stop=4 * P + 5)], [[None, *(f"bytes={4 * P * i}-" for i in range(1, 5))]]),
+        ([file(CONTENT, stop=4 * P + 5)], [[None, *(f"bytes={(4 * P + 5) * i}-" for i in range(1, 4))]]),
         ([in_turn(file(CONTENT, stop=HALF), file(CONTENT, ranges=False))], [[None, f"bytes={HALF}-"]]),
         ([in_turn(status(500), status(503), file(CONTENT))], [[None] * 3]),
         ([in_turn(status(429, Retry_After="0"), file(CONTENT))], [[None] * 2]),
@@ -132,8 +134,6 @@ def test_redirects_are_followed_and_resumed(get, server):
 
 
 def test_a_server_that_packs_although_it_was_asked_not_to(get):
-    import gzip
-
     get(file(gzip.compress(CONTENT), Content_Encoding="gzip"))
 
 
@@ -215,7 +215,7 @@ def test_where_the_cache_is(monkeypatch, tmp_path):
         (file(CONTENT[:HALF]), "it has 147,456 bytes of unknown type where the file has 262,151"),
         (file(b"<html>Log in first", Content_Type="text/html"), "it has 18 bytes of text/html where"),
         (file(CONTENT[:HALF], Content_Length=None, ranges=False), "it ended after 147,456 bytes"),
-        (file(CONTENT + b"more", Content_Length=None), "it sends more than the 262,151 bytes of the file"),
+        (file(CONTENT + b"more", Content_Length=None), "it sends more than 262,151 bytes"),
         (file(CORRUPT), "what it sends is not the file: it has another SHA-256"),
         (redirect("/0"), "it redirects without end"),
         (redirect("gopher://127.0.0.1/"), "InvalidSchema"),
@@ -261,6 +261,106 @@ def test_a_write_that_fails_names_the_file(get, monkeypatch):
     monkeypatch.setattr(download.Transfer, "append", full)
     with pytest.raises(OSError, match=r"file.part cannot be written: No space left on device"):
         get(file(CONTENT))
+
+
+# ----- servers that never end -------------------------------------------------------------------------------------
+
+OK = b"HTTP/1.1 200 OK\r\n"
+CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
+PACKED = OK + b"Content-Encoding: gzip\r\n\r\n"
+EMPTY = zlib.compressobj(wbits=31)  # a stream of gzip that goes on without saying anything
+BEGIN = EMPTY.compress(b"") + EMPTY.flush(zlib.Z_SYNC_FLUSH)
+
+
+@pytest.mark.finding("A9")
+@pytest.mark.parametrize("size", [len(CONTENT), None])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        endless(OK + b"\r\n", b"a", 0.01),
+        endless(CHUNKED, b"1\r\na\r\n", 0.01),
+        endless(CHUNKED, b"0", 0.05),
+        endless(OK + b"X-Slow: ", b"x", 0.05),
+        endless(b"HTTP/1.1 2", b"0", 0.05),
+        endless(PACKED + BEGIN, b"\0\0\0\xff\xff", 0.01),
+    ],
+)
+def test_a_server_that_is_too_slow_is_left(get, server, monkeypatch, tmp_path, answer, size):
+    monkeypatch.setattr(download, "SLOWEST", 0.2)
+    monkeypatch.setattr(download, "ATTEMPTS", 2)
+    with pytest.raises(OSError, match="it is too slow: less than 16 KiB a minute"):
+        get(answer, size=size)
+    assert len(server.ranges("/0")) == 2
+
+
+@pytest.mark.finding("A9")
+@pytest.mark.parametrize(
+    "answer",
+    [
+        endless(OK + b"\r\n", b"a" * 65536),
+        endless(CHUNKED, b"10000\r\n" + b"a" * 65536 + b"\r\n"),
+        endless(PACKED + BEGIN, b"\0\0\0\xff\xff" * 10_000),
+        file(gzip.compress(bytes(1 << 26)), Content_Encoding="gzip"),
+    ],
+)
+@pytest.mark.parametrize(("fields", "limit"), [({}, "262,151"), ({"size": None}, "6,400,000")])
+@pytest.mark.parametrize("member", [None, "file"])
+def test_no_more_is_taken_than_the_file_can_have(get, monkeypatch, tmp_path, answer, fields, limit, member):
+    """Where the size is not known, a fixed limit; the part of what is no file is not kept."""
+    monkeypatch.setattr(download, "MEGABYTE", 100_000)
+    limit = {None: limit, "file": "624,302" if not fields else "300,000"}[member]
+    with pytest.raises(OSError, match=f"it sends more than {limit} bytes"):
+        get(answer, member=member, **fields)
+    assert {path.name for path in tmp_path.iterdir()} == {".file.lock"}
+
+
+@pytest.mark.finding("A9")
+@pytest.mark.parametrize("encoding", ["gzip, gzip", "br", "deflate"])
+def test_what_is_packed_otherwise_is_not_unpacked(get, encoding):
+    with pytest.raises(OSError, match=r"it is compressed \('.*'\), which was not asked for"):
+        get(file(CONTENT, Content_Encoding=encoding))
+
+
+@pytest.mark.finding("A9")
+def test_a_length_beyond_the_limit_is_refused_at_once(get, monkeypatch, tmp_path):
+    with pytest.raises(OSError, match="it has 999,999,999,999 bytes, and at most 64,000,000 are expected"):
+        get(endless(OK + b"Content-Length: 999999999999\r\n\r\n", b"a"), size=None)
+    assert not (tmp_path / "file.part").exists()
+
+
+@pytest.mark.finding("A9")
+def test_a_byte_an_attempt_is_no_progress(get, server):
+    with pytest.raises(OSError, match="the connection broke"):
+        get(file(CONTENT, stop=1))
+    assert server.ranges("/0") == [None, "bytes=1-", "bytes=2-"]
+
+
+@pytest.mark.finding("A9")
+def test_headers_that_are_odd(get, monkeypatch):
+    monkeypatch.setattr(download.time, "sleep", lambda seconds: None)
+    odd = [status(503, Retry_After=value) for value in ("\u00b2", "9" * 5000)]
+    get(in_turn(*odd, file(CONTENT)))
+    with pytest.raises(OSError) as error:
+        get(endless(b"HTTP/1.1 403 \x1b[31mred\r\nContent-Length: 0\r\n\r\n", b""), name="other")
+    assert "403 \\x1b[31mred" in str(error.value)
+
+
+@pytest.mark.finding("A9")
+def test_what_killed_downloads_left_is_deleted(get, server, tmp_path):
+    """Beside a whole file, and before another archive is unpacked; what others put there stays."""
+    get(file(CONTENT))
+    for name in ("file.part", "file.unpacked"):
+        (tmp_path / name).write_bytes(b"x")
+    get(status(404))
+    for name in ("other.part", "file.unpacked.txt"):
+        (tmp_path / name).write_bytes(b"mine")
+    (tmp_path / "file").unlink()
+    (tmp_path / "file.unpacked").write_bytes(CONTENT + b"x")
+    (tmp_path / "file.part").write_bytes(b"x")
+    with pytest.raises(AssertionError, match="nothing else is left behind"):
+        get(file(archive(file=CONTENT)), member="file")
+    names = {"file", ".file.lock", "other.part", "file.unpacked.txt"}
+    assert {path.name for path in tmp_path.iterdir()} == names
 
 
 # ----- archives ---------------------------------------------------------------------------------------------------
@@ -381,6 +481,7 @@ def test_two_processes_download_once_and_a_killed_one_is_continued(get, server, 
     first.kill()
     first.communicate()
     had = part.stat().st_size
+    assert {path.name for path in tmp_path.iterdir()} == {"file.part", ".file.lock"}
 
     go_on = loopback.threading.Event()
 

@@ -222,7 +222,7 @@ def test_no_answer_is_said_after_three_attempts(server, answer, why):
     assert score is None
     assert said.startswith("no answer: ")
     assert why in said
-    assert len(server.asked) == 3
+    assert len(server.asked) == (1 if hangs(answer) else 3)  # the time is for all attempts
 
 
 def test_an_answer_that_never_ends_is_given_up(server, monkeypatch):
@@ -389,7 +389,9 @@ def test_answers_are_kept_where_the_judge_then_fails(call, run, server, tmp_path
     code, _, errors = call(run, "--data", data, *flags)
     assert code == 1
     assert errors.endswith("/api/chat refuses (404): sorry\n")
-    assert "model_response" in json.loads(out.read_text(encoding="utf-8"))[0]
+    assert not out.exists()
+    _, answered = (tmp_path / "out.json.partial").read_text(encoding="utf-8").splitlines()
+    assert json.loads(answered).keys() == {"entry", "model_response"}
 
 
 def test_a_server_without_an_answer_is_exit_status_1(call, server, tmp_path):

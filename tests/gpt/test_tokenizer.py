@@ -2,6 +2,7 @@
 
 import json
 import os
+import threading
 import time
 from collections import Counter
 from itertools import pairwise
@@ -593,6 +594,18 @@ def test_gpt2_without_a_network_says_what_to_do(tmp_path, monkeypatch):
         gpt2()
     for word in (*HASHED, "TIKTOKEN_CACHE_DIR", "gpt2(folder=...)", "https://"):
         assert word in str(caught.value)
+
+
+@pytest.mark.finding("A9")
+def test_gpt2_from_a_server_that_says_nothing(tmp_path, monkeypatch):
+    """tiktoken asks without a timeout."""
+    put_into_cache(None, tmp_path, monkeypatch)
+    ended = threading.Event()
+    monkeypatch.setattr(requests, "get", lambda url: ended.wait(60))
+    monkeypatch.setattr("gpt.tokenizer.bpe.SECONDS", 0.1)
+    with pytest.raises(OSError, match=r"could not be fetched \(TimeoutError\)"):
+        gpt2()
+    ended.set()
 
 
 @pytest.mark.parametrize("name", HASHED)
