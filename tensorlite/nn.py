@@ -215,7 +215,20 @@ class Module:
         return self
 
     def moved(self) -> None:
-        """Called when `to` has given Parameters other memory: for a module that had arranged how they lie in it."""
+        """Called when `to` or a deep copy has given Parameters other memory: for a module that arranges it."""
+
+    # ----- copies -----
+
+    def __copy__(self) -> Self:
+        """Another module with the same parts: the Parameters and children are shared, the attributes are its own."""
+        new = object.__new__(type(self))
+        vars(new).update(vars(self))
+        return new
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """For copy.deepcopy and pickle: the attributes, Parameters in memory of their own."""
+        vars(self).update(state)
+        self.moved()
 
 
 def _conversion(target) -> Callable:

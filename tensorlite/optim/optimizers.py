@@ -1,6 +1,7 @@
 """SGD, Adam and AdamW."""
 
 import math
+import warnings
 from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
@@ -71,6 +72,8 @@ class Optimizer:
         """
         if not isinstance(grad_scale, Tensor):
             check_number("grad_scale", grad_scale)
+        if not all(flat.gathered for flat in self._flats):
+            self._settle()
         for flat in self._flats:  # all of them before the first is changed
             flat.check()
         near = [flat for flat in self._flats if flat.cohorts is None]
@@ -92,6 +95,17 @@ class Optimizer:
                 flat.counted[first:last] = [step] * (last - first)
                 for p in flat.params[first:last]:
                     p.changed()
+
+    def _settle(self) -> None:
+        """The first step of a deep copy: its parameters get their places in memory."""
+        if all(p.grad is None for p in self.params):
+            warnings.warn(
+                f"{type(self).__name__}: this optimizer is a copy and none of its parameters has a gradient: they belong "
+                "to no model unless both are copied together, copy.deepcopy((model, optimizer))",
+                stacklevel=3,
+            )
+        for flat in self._flats:
+            flat.gather()
 
     def _update(self, flat: Flat, first: int, begin: int, step: int, scale: float, part: slice) -> None:
         """Update `part` of what begins with parameter `first`, at `begin`, block by block."""
