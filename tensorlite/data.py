@@ -13,7 +13,7 @@ import os
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 
@@ -72,20 +72,7 @@ class DataLoader:
             (self.generator or default_generator).loader_seed()  # torch seeds its workers with it
             epoch = self._epoch = {"batches": 0, "order": None}
         self._resuming = False
-        return self._batches(epoch)
-
-    def _batches(self, epoch: dict[str, Any]) -> Iterator[Any]:
-        n = len(self.dataset)
-        order = self._order(epoch, n)
-        for batch in range(epoch["batches"], len(self)):
-            indices = order[batch * self.batch_size : (batch + 1) * self.batch_size]
-            items = self.collate([self.dataset[int(i)] for i in indices])
-            epoch["batches"] = batch + 1
-            yield items
-        if self.shuffle and self.generator is not None:
-            self.generator.randperm(n)  # torch draws a permutation more, to fill up the epoch with its first 0 indices
-        if self._epoch is epoch:
-            self._epoch = None
+        return _Epoch(self, epoch)
 
     def _order(self, epoch: dict[str, Any], n: int) -> Sequence[int] | np.ndarray:
         """The indices of an epoch; the generator's state from before it permuted goes into the position."""
@@ -126,6 +113,39 @@ class DataLoader:
         """What a position depends on."""
         names = ("batch_size", "shuffle", "drop_last")
         return {"items": len(self.dataset), **{name: getattr(self, name) for name in names}}
+
+
+class _Epoch:
+    """The batches of an epoch from its position on. An object and not a generator, so that it can be copied."""
+
+    def __init__(self, loader: DataLoader, epoch: dict[str, Any]):
+        self.loader, self.epoch, self.items = loader, epoch, len(loader.dataset)
+        self.order: Sequence[int] | np.ndarray | None = None
+        self.ended = False
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Any:
+        loader, epoch = self.loader, self.epoch
+        if self.ended:
+            raise StopIteration
+        if self.order is None:
+            self.order = loader._order(epoch, self.items)
+        batch, size = epoch["batches"], loader.batch_size
+        if batch >= len(loader):
+            self._end()
+            raise StopIteration
+        items = loader.collate([loader.dataset[int(i)] for i in self.order[batch * size : (batch + 1) * size]])
+        epoch["batches"] = batch + 1
+        return items
+
+    def _end(self) -> None:
+        loader, self.ended, self.order = self.loader, True, None
+        if loader.shuffle and loader.generator is not None:
+            loader.generator.randperm(self.items)  # as torch does, to fill up the epoch with its first 0 indices
+        if loader._epoch is self.epoch:
+            loader._epoch = None
 
 
 def default_collate(items: list) -> Any:
@@ -254,6 +274,10 @@ class TokenFile:
     def __getitem__(self, index):
         return self.tokens[index]
 
+    def __reduce__(self) -> tuple:
+        """A copy, or a pickle in another process, maps the same file: its tokens are not copied."""
+        return TokenFile, (self.path.absolute(), False)
+
     def windows(self, length: int, stride: int) -> "Windows":
         """The whole file as training examples; for a part of it, `Windows(file[a:b], length, stride)`."""
         return Windows(self, length, stride)
@@ -270,10 +294,11 @@ class Windows:
         for name, value in (("length", length), ("stride", stride)):
             if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
                 raise ValueError(f"Windows: {name} must be a positive integer, not {value!r}")
-        self.tokens = tokens.tokens if isinstance(tokens, TokenFile) else np.asarray(tokens)
-        if self.tokens.ndim != 1 or (self.tokens.size and self.tokens.dtype.kind not in "iu"):
-            raise TypeError(f"Windows: tokens must be integers in a row, not {self.tokens.dtype} {self.tokens.shape}")
-        if len(self.tokens) <= length:
+        self.tokens = tokens if isinstance(tokens, TokenFile) else np.asarray(tokens)
+        row = tokens.tokens if isinstance(tokens, TokenFile) else self.tokens
+        if row.ndim != 1 or (row.size and row.dtype.kind not in "iu"):
+            raise TypeError(f"Windows: tokens must be integers in a row, not {row.dtype} {row.shape}")
+        if len(row) <= length:
             raise ValueError(
                 f"Windows: {len(self.tokens)} tokens are too few: a window of {length} and the token after it need "
                 f"{length + 1}; give more text or a shorter length"

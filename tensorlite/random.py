@@ -290,6 +290,15 @@ class Generator:
         self._place_far(_integer("the state's taken", state.get("taken", 0), 0, 2**64 - 1))
 
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies and pickles: each goes on from here, and neither draws from the other's stream."""
+        return self.state_dict()
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self._far = None
+        self.load_state_dict(state)
+
+
 def _check_probabilities(rows: np.ndarray) -> None:
     with np.errstate(over="ignore", invalid="ignore"):
         total = rows.sum(axis=1)
