@@ -188,7 +188,7 @@ CHUNK = 1 << 20  # ids held in memory at a time
 def write_tokens(path: str | os.PathLike, ids: Iterable, vocab_size: int) -> int:
     """Write token ids to a file for TokenFile, and return how many there were.
 
-    `ids` yields ints, or arrays or lists of ints (a document each, say): only a piece is in memory at a time. Two bytes
+    `ids` yields ints, or arrays, Tensors or lists of ints (a document each, say): only a piece is in memory at a time. Two bytes
     per id up to a vocabulary of 65,536, else four. ValueError names the first id outside 0 .. vocab_size - 1. The file
     appears whole or not at all.
     """
@@ -211,7 +211,7 @@ def write_tokens(path: str | os.PathLike, ids: Iterable, vocab_size: int) -> int
 
 def _pieces(ids: Iterable) -> Iterator[np.ndarray]:
     """`ids` as 1-D arrays: single ints gathered to CHUNK, arrays and lists as they come."""
-    iterator = iter([ids] if isinstance(ids, np.ndarray) else ids)
+    iterator = iter([ids] if isinstance(ids, np.ndarray | Tensor) else ids)
     for first in iterator:
         if isinstance(first, int | np.integer):
             yield np.array([first, *itertools.islice(iterator, CHUNK - 1)])

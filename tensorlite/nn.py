@@ -21,7 +21,7 @@ import numpy as np
 from . import fused as F
 from . import ops
 from .autograd import setting
-from .backend import DEVICES, device_of, float32, is_array, is_floating, to_device
+from .backend import DEVICES, device_of, float32, integers, is_array, is_floating, to_device
 from .random import Generator, default_generator
 from .tensor import Tensor, ones, tensor, zeros
 
@@ -29,13 +29,13 @@ from .tensor import Tensor, ones, tensor, zeros
 class Parameter(Tensor):
     """A Tensor that a module learns: a leaf that requires a gradient, holding a copy of `data` (as `tensor` takes it).
 
-    Its values change through an optimizer or `load_state_dict`. Who writes to `.data` directly calls `.changed()`.
+    With `requires_grad=False` it is frozen: part of the state, and no gradient is computed for it. Its values change through an optimizer or `load_state_dict`. Who writes to `.data` directly calls `.changed()`.
     """
 
     __slots__ = ()
 
-    def __init__(self, data):
-        super().__init__(tensor(data, requires_grad=True).data, requires_grad=True)
+    def __init__(self, data, requires_grad: bool = True):
+        super().__init__(tensor(data, requires_grad=requires_grad).data, requires_grad)
 
 
 # ----- Module -----------------------------------------------------------------------------------------------------
@@ -253,6 +253,13 @@ def misfit(value, place: Tensor) -> str:
     return "" if value.dtype == place.dtype else f"dtype {place.dtype} is needed, not {value.dtype}: use .astype"
 
 
+def indices(values, device: str, name: str = "indices") -> Tensor:
+    """Token ids or class indices as a Tensor: one as it is, a NumPy array or a nested list as int64 on `device`."""
+    if isinstance(values, Tensor):
+        return values
+    return Tensor(to_device(integers(name, values), device))
+
+
 # ----- layers -----------------------------------------------------------------------------------------------------
 
 
@@ -296,7 +303,7 @@ class Linear(Module):
 class Embedding(Module):
     """A row of `weight` (num_embeddings, embedding_dim) per integer: (...) -> (..., embedding_dim). Starts as N(0, 1).
 
-    Integers outside 0 .. num_embeddings - 1 raise IndexError.
+    The integers are a Tensor, a NumPy array or a nested list. Those outside 0 .. num_embeddings - 1 raise IndexError.
     """
 
     def __init__(self, num_embeddings: int, embedding_dim: int, generator: Generator | None = None):
@@ -305,7 +312,7 @@ class Embedding(Module):
         self.weight = _born((generator or default_generator).randn, (num_embeddings, embedding_dim))
 
     def forward(self, idx):
-        return F.embedding(self.weight, idx)
+        return F.embedding(self.weight, indices(idx, self.weight.device))
 
 
 class LayerNorm(Module):
