@@ -26,6 +26,8 @@ class GPT(nn.Module):
     Random weights come from tensorlite's default generator: `tl.manual_seed(seed)` before, for the same ones again.
     """
 
+    checkpoint_blocks = False  # if set, in training: keep no activations of the blocks, compute them again
+
     def __init__(self, config: GPTConfig):
         self.config = config
         self.token_embedding = nn.Embedding(config.vocab_size, config.n_embd)
@@ -34,7 +36,6 @@ class GPT(nn.Module):
         self.blocks = nn.ModuleList([Block(config) for _ in range(config.n_layer)])
         self.final_norm = nn.LayerNorm(config.n_embd)
         self.head = None if config.tie_head else nn.Linear(config.n_embd, config.vocab_size, bias=False)
-        self.checkpoint_blocks = False  # in training: keep no activations of the blocks, compute them again
         if config.init == "gpt2":
             self.draw_as_gpt2()
 
@@ -49,8 +50,9 @@ class GPT(nn.Module):
     def forward(self, idx: Tensor, targets: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Token ids (B, T) -> logits (B, T, V) and, where targets (B, T) are given, the mean cross-entropy, else None.
 
-        Ids and targets are Tensors, NumPy arrays or nested lists. Targets of -100 do not count. T is at most config.context_length. ValueError, IndexError (an id outside the
-        vocabulary) or TypeError (ids that are not integers) otherwise.
+        Ids and targets are Tensors, NumPy arrays or nested lists. Targets of -100 do not count. T is at most
+        config.context_length. ValueError, IndexError (an id outside the vocabulary) or TypeError (ids that are not
+        integers) otherwise.
         """
         logits = self.logits(self.features(idx))
         if targets is None:

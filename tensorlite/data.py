@@ -21,6 +21,9 @@ from .derived import stack
 from .files import replacing
 from .random import Generator, default_generator
 from .tensor import Tensor, tensor
+from .torchwords import explaining, hint, missing
+
+__getattr__ = missing("data")
 
 
 class Dataset(Protocol):
@@ -44,12 +47,16 @@ class DataLoader:
     (`drop_last`).
     """
 
+    @explaining("DataLoader")
     def __init__(
         self, dataset: Dataset, batch_size: int = 1, shuffle: bool = False, drop_last: bool = False,
         collate: Callable[[list], Any] | None = None, generator: Generator | None = None,
     ):  # fmt: skip
         if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer) or batch_size < 1:
             raise ValueError(f"DataLoader: batch_size must be a positive integer, not {batch_size!r}")
+        for name, value in (("shuffle", shuffle), ("drop_last", drop_last)):
+            if not isinstance(value, bool):
+                raise TypeError(f"DataLoader: {name} must be True or False, not {value!r:.80}")
         if len(dataset) < (batch_size if drop_last else 1):
             raise ValueError(
                 f"DataLoader: {len(dataset)} items make no batch of {batch_size}: give more data"
@@ -59,6 +66,9 @@ class DataLoader:
         self.collate, self.generator = collate or default_collate, generator
         self._epoch: dict[str, Any] | None = None  # the position in the epoch that was begun last, until it ends
         self._resuming = False
+
+    def __getattr__(self, name: str):
+        raise AttributeError(f"DataLoader has no attribute {name!r}{hint('DataLoader', name)}")
 
     def __len__(self) -> int:
         """How many batches an epoch has."""
@@ -188,9 +198,9 @@ CHUNK = 1 << 20  # ids held in memory at a time
 def write_tokens(path: str | os.PathLike, ids: Iterable, vocab_size: int) -> int:
     """Write token ids to a file for TokenFile, and return how many there were.
 
-    `ids` yields ints, or arrays, Tensors or lists of ints (a document each, say): only a piece is in memory at a time. Two bytes
-    per id up to a vocabulary of 65,536, else four. ValueError names the first id outside 0 .. vocab_size - 1. The file
-    appears whole or not at all.
+    `ids` yields ints, or arrays, Tensors or lists of ints (a document each, say): only a piece is in memory at a time.
+    Two bytes per id up to a vocabulary of 65,536, else four. ValueError names the first id outside 0 .. vocab_size - 1.
+    The file appears whole or not at all.
     """
     if isinstance(vocab_size, bool) or not isinstance(vocab_size, int | np.integer) or not 1 <= vocab_size <= 2**32:
         raise ValueError(f"write_tokens: vocab_size must be an integer from 1 to 2**32, not {vocab_size!r}")
@@ -276,7 +286,7 @@ class TokenFile:
 
     def __reduce__(self) -> tuple:
         """A copy, or a pickle in another process, maps the same file: its tokens are not copied."""
-        return TokenFile, (self.path.absolute(), False)
+        return TokenFile, (self.tokens.filename, False)  # an absolute path
 
     def windows(self, length: int, stride: int) -> "Windows":
         """The whole file as training examples; for a part of it, `Windows(file[a:b], length, stride)`."""

@@ -207,10 +207,11 @@ def cross_entropy(
 ):
     """-log softmax(logits)[target], averaged.
 
-    logits (..., C). `targets` are class indices (...), also as a nested list, or probabilities (..., C). Where an index equals `ignore_index`
-    there is no loss and no gradient, and it does not count in the mean (all ignored: nan, with gradient 0, as in
-    torch). `label_smoothing` s mixes the target with the uniform distribution: (1 - s) target + s / C. `weight` (C)
-    scales each class; the mean over indices then divides by the weights of the targets. `reduction`: mean, sum, none.
+    logits (..., C). `targets` are class indices (...), also as a nested list, or probabilities (..., C). Where an index
+    equals `ignore_index` there is no loss and no gradient, and it does not count in the mean (all ignored: nan, with
+    gradient 0, as in torch). `label_smoothing` s mixes the target with the uniform distribution:
+    (1 - s) target + s / C. `weight` (C) scales each class; the mean over indices then divides by the weights of the
+    targets. `reduction`: mean, sum, none.
     """
     C, targets = logits.shape[-1], as_array("cross_entropy", targets, logits)
     check_cross_entropy(logits.shape, targets, ignore_index, reduction, label_smoothing, weight)

@@ -289,7 +289,6 @@ class Generator:
         self._normal = normal
         self._place_far(_integer("the state's taken", state.get("taken", 0), 0, 2**64 - 1))
 
-
     def __getstate__(self) -> dict[str, Any]:
         """For copies and pickles: each goes on from here, and neither draws from the other's stream."""
         return self.state_dict()

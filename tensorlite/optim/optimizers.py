@@ -11,8 +11,9 @@ from ..graph import capturing
 from ..kernels.cpu.steps import compiled
 from ..kernels.cuda import update
 from ..machine import in_parts
-from ..nn import misfit
+from ..nn import check_set_to_none, misfit
 from ..tensor import Tensor
+from ..torchwords import explaining, hint
 from .checks import check_number, check_params, groups_of
 from .flat import Cohort, Flat
 
@@ -43,6 +44,9 @@ class Optimizer:
         ]
         places = {id(p): (flat, i) for flat in self._flats for i, p in enumerate(flat.params)}
         self._places = [places[id(p)] for p in self.params]  # where each lies
+
+    def __getattr__(self, name: str):
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}{hint('Optimizer', name)}")
 
     def check_options(self, group: dict) -> None:
         """A ValueError for options that make no sense."""
@@ -100,8 +104,8 @@ class Optimizer:
         """The first step of a deep copy: its parameters get their places in memory."""
         if all(p.grad is None for p in self.params):
             warnings.warn(
-                f"{type(self).__name__}: this optimizer is a copy and none of its parameters has a gradient: they belong "
-                "to no model unless both are copied together, copy.deepcopy((model, optimizer))",
+                f"{type(self).__name__}: this optimizer is a copy and none of its parameters has a gradient: they "
+                "belong to no model unless both are copied together, copy.deepcopy((model, optimizer))",
                 stacklevel=3,
             )
         for flat in self._flats:
@@ -145,8 +149,9 @@ class Optimizer:
         for p in self.params:
             p.changed()
 
-    def zero_grad(self) -> None:
+    def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget all gradients (`.grad` is None again)."""
+        check_set_to_none(set_to_none)
         for p in self.params:
             p.grad = None
 
@@ -194,6 +199,7 @@ class SGD(Optimizer):
 
     keeps = ("velocity",)
 
+    @explaining("Optimizer")
     def __init__(
         self, params, lr: float, momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 0.0
     ):  # fmt: skip
@@ -202,6 +208,8 @@ class SGD(Optimizer):
     def check_options(self, group):
         super().check_options(group)
         check_number("momentum", group["momentum"], below=1)
+        if not isinstance(group["nesterov"], bool):
+            raise TypeError(f"nesterov must be True or False, not {group['nesterov']!r:.80}")
         if group["nesterov"] and not group["momentum"]:
             raise ValueError("nesterov needs a momentum above 0")
 
@@ -234,6 +242,7 @@ class Adam(Optimizer):
     decoupled = False  # whether the decay acts on p directly
     has_kernel = True
 
+    @explaining("Optimizer")
     def __init__(
         self, params, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
         weight_decay: float = 0.0,
@@ -289,6 +298,7 @@ class AdamW(Adam):
 
     decoupled = True
 
+    @explaining("Optimizer")
     def __init__(
         self, params, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
         weight_decay: float = 0.01,
