@@ -304,8 +304,8 @@ class Windows:
         for name, value in (("length", length), ("stride", stride)):
             if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
                 raise ValueError(f"Windows: {name} must be a positive integer, not {value!r}")
-        self.tokens = tokens if isinstance(tokens, TokenFile) else np.asarray(tokens)
-        row = tokens.tokens if isinstance(tokens, TokenFile) else self.tokens
+        row = tokens.tokens if isinstance(tokens, TokenFile) else np.asarray(tokens)
+        self.tokens = tokens if isinstance(tokens, TokenFile) else row  # the file, so that a copy maps it again
         if row.ndim != 1 or (row.size and row.dtype.kind not in "iu"):
             raise TypeError(f"Windows: tokens must be integers in a row, not {row.dtype} {row.shape}")
         if len(row) <= length:

@@ -16,7 +16,8 @@ and cosine are NumPy's: a float32 randn is within 5e-7 * max(1, |x|) of torch's.
 elements on and uniform (where torch fuses multiply and add) differ in the last bits.
 
 What it refuses: dtypes other than float32 and float64, and secrets (MT19937 can be predicted). It makes NumPy
-arrays only, and a Generator belongs to one thread.
+arrays only, and a Generator belongs to one thread. A copy, a pickle, and what a forked process inherits go on from the
+same place: seed each process on its own where they should draw different numbers.
 """
 
 import math

@@ -132,20 +132,25 @@ class Tensor(Variable):
 
     def __copy__(self) -> "Tensor":
         """Another Tensor of the same memory and the same place in the graph, with a `.grad` of its own: None."""
-        attributes, slots = super().__getstate__()  # type: ignore[misc]
+        state: Any = super().__getstate__()
+        attributes, slots = state
         new = object.__new__(type(self))
         for name, value in {**(attributes or {}), **slots, "grad": None}.items():
             setattr(new, name, value)
         return new
 
     def __getstate__(self) -> tuple:
-        """For copy.deepcopy and pickle: values, requires_grad and `.grad`. What an op computed is refused."""
+        """For copy.deepcopy and pickle: values, requires_grad and `.grad`. What an op computed is refused.
+
+        A multiprocessing.Queue pickles in a thread of its own: the refusal is printed there, and nothing arrives.
+        """
         if self.node is not None:
             raise TypeError(
                 f"a Tensor computed by {self.node.op.name} cannot be deep-copied or pickled, because the graph that it "
                 "belongs to is not copied: use .detach() first"
             )
-        attributes, slots = super().__getstate__()  # type: ignore[misc]
+        state: Any = super().__getstate__()
+        attributes, slots = state
         return attributes, {**slots, "_version": [0]}
 
     # ----- operators ----------------------------------------------------------------------------------------------

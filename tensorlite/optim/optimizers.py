@@ -10,7 +10,7 @@ from ..backend import Array, scratch, to_device, xp
 from ..graph import capturing
 from ..kernels.cpu.steps import compiled
 from ..kernels.cuda import update
-from ..machine import in_parts
+from ..machine import in_parts, prepare_training
 from ..nn import check_set_to_none, misfit
 from ..tensor import Tensor
 from ..torchwords import explaining, hint
@@ -42,6 +42,8 @@ class Optimizer:
         self._flats = [
             Flat(self.groups[key[0]], members, self.keeps, self.has_kernel) for key, members in alike.items()
         ]
+        if any(flat.device == "cpu" for flat in self._flats):
+            prepare_training()
         places = {id(p): (flat, i) for flat in self._flats for i, p in enumerate(flat.params)}
         self._places = [places[id(p)] for p in self.params]  # where each lies
 
