@@ -52,6 +52,10 @@ class DataLoader:
         self, dataset: Dataset, batch_size: int = 1, shuffle: bool = False, drop_last: bool = False,
         collate: Callable[[list], Any] | None = None, generator: Generator | None = None,
     ):  # fmt: skip
+        if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
+            raise TypeError(
+                f"DataLoader: a dataset has len() and [i], such as a list has, not {type(dataset).__name__}"
+            )
         if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer) or batch_size < 1:
             raise ValueError(f"DataLoader: batch_size must be a positive integer, not {batch_size!r}")
         for name, value in (("shuffle", shuffle), ("drop_last", drop_last)):

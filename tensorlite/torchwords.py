@@ -37,6 +37,7 @@ NAMES: dict[str, dict[str, str]] = {
         "register_full_backward_hook": "there are no hooks: read .grad after backward()",
         "share_memory": "use model.state_dict() and load_state_dict() to hand weights to another process",
         "compile": "there is no compilation: kernels are fused already",
+        "generate": "use gpt.generate.generate(model, prompts, max_new_tokens)",
         "extend": "append each module",
         "insert": "make a new nn.ModuleList",
     },
@@ -84,6 +85,7 @@ NAMES: dict[str, dict[str, str]] = {
     },
     "optim": {
         "lr_scheduler": f"set the learning rate: {_SET_LR}",
+        "clip_grad_norm_": f"use {_CLIP}",
         "RMSprop": "use optim.AdamW",
         "Adagrad": "use optim.AdamW",
         "Adamax": "use optim.AdamW",

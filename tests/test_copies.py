@@ -136,8 +136,11 @@ def test_a_copy_of_model_and_optimizer_trains_as_the_original_to_the_bit(
     assert train(original, chosen, loss, after, mark) == losses
     assert everything(original, chosen) == ended == everything(twin, its)
     assert [p.requires_grad for p in twin.parameters()] == [p.requires_grad for p in original.parameters()]
-    chosen.lr = 0.5
-    assert its.lr == 0.1
+    chosen.lr, its.lr = 0.5, 0.0  # each has a learning rate of its own, and goes by it
+    train(twin, its, loss, 1, mark)
+    assert bits(twin.parameters()) == ended[0]
+    train(original, chosen, loss, 1, mark)
+    assert bits(original.parameters()) != ended[0]
 
 
 @pytest.mark.finding("B2")

@@ -184,6 +184,7 @@ def test_the_first_optimizer_sets_threads_and_memory_and_the_users_word_holds(en
     done = subprocess.run([sys.executable, "-c", ABOUT, before, between], env=env, capture_output=True, text=True)
     assert done.stderr == ""
     blas = done.stdout[0]  # as many threads as BLAS began with: no more than there are cores
+    assert int(blas) == min(2, len(os.sched_getaffinity(0)))
     assert done.stdout.splitlines() == [line.replace("B", blas) for line in expected]
 
 
