@@ -5,6 +5,9 @@ them, in the order in which they were assigned, are what `parameters()`, `state_
 registry and no metaclass, so `super().__init__()` is not needed. The layers start from torch's distributions, drawn in
 torch's order: a seed gives torch's weights.
 
+`copy.deepcopy` and pickle give a module that shares nothing with the original and keeps its ties, modes and gradients;
+`copy.copy` one with attributes of its own and the same Parameters and children.
+
 What it refuses: a new attribute once `__init__` is done (a mistyped name, nearly always; `__init__` is the list of what
 a module has), Modules hidden in a list, a Tensor in a Parameter's place, and a state that does not fit in every name,
 shape and dtype.

@@ -228,6 +228,7 @@ def test_a_copied_module_shares_nothing_with_the_original_and_everything_within_
 def test_a_shallow_copy_of_a_module_shares_the_parts_and_has_attributes_of_its_own():
     model = gpt()
     memory = [p.data for p in model.parameters()]
+    copy.copy(model.blocks[0].attention)  # which arranges its Parameters in memory when it is deep-copied
     twin = copy.copy(model)
     assert all(p is q for p, q in zip(model.parameters(), twin.parameters(), strict=True))
     assert all(p.data is data for p, data in zip(model.parameters(), memory, strict=True))

@@ -68,6 +68,7 @@ def test_prompts_are_taken_in_every_form(model, file, form):
     ("prompts", "message"),
     [
         ([np.array([1, 300], np.uint16)], "prompt 0: id 300 is not in the vocabulary: ids are integers from 0 to 299"),
+        ([[np.uint16(300)]], "prompt 0: id 300 is not in"),
         (tl.tensor([[1], [-1]]), "prompt 1: id -1 is not in"),
         (np.array([[1.0]]), r"prompt 0: id 1\.0 is not in"),
         ([[True]], "prompt 0: id True is not in"),
@@ -122,6 +123,7 @@ def test_other_indices_are_refused_in_one_sentence(model):
         (lambda: model("text"), "token ids: integers are needed"),
         (lambda: model([[True]]), "token ids: integers are needed, not bool"),
         (lambda: model([[1]], [["x"]]), "targets: integers are needed"),
+        (lambda: model.loss([[1]], [["x"]]), "targets: integers are needed"),
         (lambda: model([[V]]), "index 300 is out of range"),
         (lambda: nn.Embedding(3, 2)(np.array([3], np.uint16)), "index 3 is out of range"),
         (lambda: fused.cross_entropy(tl.ones((1, 3)), [3]), "index 3 is out of range"),
