@@ -10,7 +10,7 @@ from there on each step reads the whole window, with and without a cache.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import NamedTuple
@@ -24,10 +24,14 @@ from tensorlite.graph import Graph
 from .attention import KVCache
 from .config import check_integer, check_number
 from .model import GPT
+from .tokenizer.base import plain_ids
 
 
 def generate(model: GPT, prompts: Sequence[Sequence[int]], max_new_tokens: int, **options) -> list[list[int]]:
     """What `stream` yields, collected: for each prompt the new token ids, without the prompt and the stop token."""
+    if isinstance(prompts, str) or not isinstance(prompts, Iterable):
+        raise TypeError(f"prompts: a list of lists of token ids is needed, not {prompts!r:.80}")
+    prompts = list(prompts)
     texts: list[list[int]] = [[] for _ in prompts]
     for step in stream(model, prompts, max_new_tokens, **options):
         for text, token in zip(texts, step, strict=True):
@@ -59,10 +63,9 @@ def stream(
     ValueError, at the call and not at the first step: no prompt, an empty one, an id outside the vocabulary, or an
     option outside its range.
     """
-    _check(model.config.vocab_size, prompts, stop_token)
+    texts = _texts(model.config.vocab_size, prompts, stop_token)
     check_integer("max_new_tokens", max_new_tokens, low=0)
     check_sampling(model.config.vocab_size, temperature, top_k, top_p)
-    texts = [list(prompt) for prompt in prompts]
     streams = [tl.default_generator if seed is None else Generator(seed + i) for i in range(len(texts))]
     memory = None
     if use_cache:
@@ -278,18 +281,15 @@ def check_sampling(vocab_size: int, temperature: float, top_k: int | None, top_p
             raise ValueError(f"top_p must be above 0 and at most 1, got {top_p}")
 
 
-def _check(vocab_size: int, prompts: Sequence[Sequence[int]], stop_token: int | None) -> None:
-    if not prompts:
+def _texts(vocab_size: int, prompts: Iterable[Iterable[int]], stop_token: int | None) -> list[list[int]]:
+    """The prompts as lists of ints, checked."""
+    texts = [plain_ids(prompt, vocab_size, f"prompt {i}: ") for i, prompt in enumerate(prompts)]
+    if not texts:
         raise ValueError("there is no prompt: give at least one list of token ids")
-    for i, prompt in enumerate(prompts):
-        if not prompt:
-            raise ValueError(f"prompt {i} is empty: give at least one token, such as the end of a text before")
-        for token in prompt:
-            _check_token(f"prompt {i} has the token", token, vocab_size)
+    if [] in texts:
+        raise ValueError(
+            f"prompt {texts.index([])} is empty: give at least one token, such as the end of a text before"
+        )
     if stop_token is not None:
-        _check_token("the stop token is", stop_token, vocab_size)
-
-
-def _check_token(what: str, token: int, vocab_size: int) -> None:
-    if isinstance(token, bool) or not isinstance(token, int) or not 0 <= token < vocab_size:
-        raise ValueError(f"{what} {token!r}, but the model's vocabulary is 0 to {vocab_size - 1}")
+        plain_ids([stop_token], vocab_size, "stop_token: ")
+    return texts

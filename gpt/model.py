@@ -26,6 +26,8 @@ class GPT(nn.Module):
     Random weights come from tensorlite's default generator: `tl.manual_seed(seed)` before, for the same ones again.
     """
 
+    checkpoint_blocks = False  # if set, in training: keep no activations of the blocks, compute them again
+
     def __init__(self, config: GPTConfig):
         self.config = config
         self.token_embedding = nn.Embedding(config.vocab_size, config.n_embd)
@@ -34,7 +36,6 @@ class GPT(nn.Module):
         self.blocks = nn.ModuleList([Block(config) for _ in range(config.n_layer)])
         self.final_norm = nn.LayerNorm(config.n_embd)
         self.head = None if config.tie_head else nn.Linear(config.n_embd, config.vocab_size, bias=False)
-        self.checkpoint_blocks = False  # in training: keep no activations of the blocks, compute them again
         if config.init == "gpt2":
             self.draw_as_gpt2()
 
@@ -49,17 +50,21 @@ class GPT(nn.Module):
     def forward(self, idx: Tensor, targets: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Token ids (B, T) -> logits (B, T, V) and, where targets (B, T) are given, the mean cross-entropy, else None.
 
-        Targets of -100 do not count. T is at most config.context_length. ValueError, IndexError (an id outside the
-        vocabulary) or TypeError (ids that are not integers) otherwise.
+        Ids and targets are Tensors, NumPy arrays or nested lists. Targets of -100 do not count. T is at most
+        config.context_length. ValueError, IndexError (an id outside the vocabulary) or TypeError (ids that are not
+        integers) otherwise.
         """
         logits = self.logits(self.features(idx))
-        return logits, None if targets is None else fused.cross_entropy(logits, targets)
+        if targets is None:
+            return logits, None
+        return logits, fused.cross_entropy(logits, nn.indices(targets, logits.device, "targets"))
 
     def features(self, idx: Tensor, cache: list[KVCache] | None = None) -> Tensor:
         """Token ids (B, T) -> what the model has understood at each position, (B, T, C): all but the head.
 
         With a `cache` (from new_cache), idx continues the texts that it remembers.
         """
+        idx = nn.indices(idx, self.token_embedding.weight.device, "token ids")
         if idx.ndim != 2:
             raise ValueError(f"token ids must have shape (B, T), got {idx.shape}")
         x = self.token_embedding(idx) + self.position_embedding(self.positions(idx, cache))
@@ -71,6 +76,7 @@ class GPT(nn.Module):
     def loss(self, idx: Tensor, targets: Tensor) -> Tensor:
         """The loss that `forward` gives, without its logits: a training step never holds them whole."""
         features = self.features(idx)
+        targets = nn.indices(targets, features.device, "targets")
         head = self.token_embedding if self.head is None else self.head
         if not isinstance(head, nn.Embedding | nn.Linear):  # one with an adapter is more than a matrix
             return fused.cross_entropy(self.logits(features), targets)

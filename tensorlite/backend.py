@@ -324,6 +324,17 @@ def bfloat16() -> np.dtype:
         raise ImportError("bfloat16 needs ml_dtypes: pip install ml_dtypes") from error
 
 
+def integers(name: str, values: Any) -> np.ndarray:
+    """Nested lists of integers as an int64 array; a ValueError or TypeError in one sentence for anything else."""
+    try:
+        array = np.array(values)
+    except ValueError as error:
+        raise ValueError(f"{name}: the rows have different lengths: pad them to one length") from error
+    if array.size and array.dtype.kind not in "iu":
+        raise TypeError(f"{name}: integers are needed, not {array.dtype}, in {values!r:.80}")
+    return array.astype(int64)
+
+
 # ----- memory that is kept ------------------------------------------------------------------------------------------
 
 

@@ -13,7 +13,7 @@ import os
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from .derived import stack
 from .files import replacing
 from .random import Generator, default_generator
 from .tensor import Tensor, tensor
+from .torchwords import explaining, hint, missing
+
+__getattr__ = missing("data")
 
 
 class Dataset(Protocol):
@@ -44,12 +47,20 @@ class DataLoader:
     (`drop_last`).
     """
 
+    @explaining("DataLoader")
     def __init__(
         self, dataset: Dataset, batch_size: int = 1, shuffle: bool = False, drop_last: bool = False,
         collate: Callable[[list], Any] | None = None, generator: Generator | None = None,
     ):  # fmt: skip
+        if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
+            raise TypeError(
+                f"DataLoader: a dataset has len() and [i], such as a list has, not {type(dataset).__name__}"
+            )
         if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer) or batch_size < 1:
             raise ValueError(f"DataLoader: batch_size must be a positive integer, not {batch_size!r}")
+        for name, value in (("shuffle", shuffle), ("drop_last", drop_last)):
+            if not isinstance(value, bool):
+                raise TypeError(f"DataLoader: {name} must be True or False, not {value!r:.80}")
         if len(dataset) < (batch_size if drop_last else 1):
             raise ValueError(
                 f"DataLoader: {len(dataset)} items make no batch of {batch_size}: give more data"
@@ -59,6 +70,9 @@ class DataLoader:
         self.collate, self.generator = collate or default_collate, generator
         self._epoch: dict[str, Any] | None = None  # the position in the epoch that was begun last, until it ends
         self._resuming = False
+
+    def __getattr__(self, name: str):
+        raise AttributeError(f"DataLoader has no attribute {name!r}{hint('DataLoader', name)}")
 
     def __len__(self) -> int:
         """How many batches an epoch has."""
@@ -72,20 +86,7 @@ class DataLoader:
             (self.generator or default_generator).loader_seed()  # torch seeds its workers with it
             epoch = self._epoch = {"batches": 0, "order": None}
         self._resuming = False
-        return self._batches(epoch)
-
-    def _batches(self, epoch: dict[str, Any]) -> Iterator[Any]:
-        n = len(self.dataset)
-        order = self._order(epoch, n)
-        for batch in range(epoch["batches"], len(self)):
-            indices = order[batch * self.batch_size : (batch + 1) * self.batch_size]
-            items = self.collate([self.dataset[int(i)] for i in indices])
-            epoch["batches"] = batch + 1
-            yield items
-        if self.shuffle and self.generator is not None:
-            self.generator.randperm(n)  # torch draws a permutation more, to fill up the epoch with its first 0 indices
-        if self._epoch is epoch:
-            self._epoch = None
+        return _Epoch(self, epoch)
 
     def _order(self, epoch: dict[str, Any], n: int) -> Sequence[int] | np.ndarray:
         """The indices of an epoch; the generator's state from before it permuted goes into the position."""
@@ -128,6 +129,39 @@ class DataLoader:
         return {"items": len(self.dataset), **{name: getattr(self, name) for name in names}}
 
 
+class _Epoch:
+    """The batches of an epoch from its position on. An object and not a generator, so that it can be copied."""
+
+    def __init__(self, loader: DataLoader, epoch: dict[str, Any]):
+        self.loader, self.epoch, self.items = loader, epoch, len(loader.dataset)
+        self.order: Sequence[int] | np.ndarray | None = None
+        self.ended = False
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Any:
+        loader, epoch = self.loader, self.epoch
+        if self.ended:
+            raise StopIteration
+        if self.order is None:
+            self.order = loader._order(epoch, self.items)
+        batch, size = epoch["batches"], loader.batch_size
+        if batch >= len(loader):
+            self._end()
+            raise StopIteration
+        items = loader.collate([loader.dataset[int(i)] for i in self.order[batch * size : (batch + 1) * size]])
+        epoch["batches"] = batch + 1
+        return items
+
+    def _end(self) -> None:
+        loader, self.ended, self.order = self.loader, True, None
+        if loader.shuffle and loader.generator is not None:
+            loader.generator.randperm(self.items)  # as torch does, to fill up the epoch with its first 0 indices
+        if loader._epoch is self.epoch:
+            loader._epoch = None
+
+
 def default_collate(items: list) -> Any:
     """A batch of items that look alike: arrays, Tensors and numbers are stacked along a new first axis, as Tensors.
 
@@ -168,9 +202,9 @@ CHUNK = 1 << 20  # ids held in memory at a time
 def write_tokens(path: str | os.PathLike, ids: Iterable, vocab_size: int) -> int:
     """Write token ids to a file for TokenFile, and return how many there were.
 
-    `ids` yields ints, or arrays or lists of ints (a document each, say): only a piece is in memory at a time. Two bytes
-    per id up to a vocabulary of 65,536, else four. ValueError names the first id outside 0 .. vocab_size - 1. The file
-    appears whole or not at all.
+    `ids` yields ints, or arrays, Tensors or lists of ints (a document each, say): only a piece is in memory at a time.
+    Two bytes per id up to a vocabulary of 65,536, else four. ValueError names the first id outside 0 .. vocab_size - 1.
+    The file appears whole or not at all.
     """
     if isinstance(vocab_size, bool) or not isinstance(vocab_size, int | np.integer) or not 1 <= vocab_size <= 2**32:
         raise ValueError(f"write_tokens: vocab_size must be an integer from 1 to 2**32, not {vocab_size!r}")
@@ -191,7 +225,7 @@ def write_tokens(path: str | os.PathLike, ids: Iterable, vocab_size: int) -> int
 
 def _pieces(ids: Iterable) -> Iterator[np.ndarray]:
     """`ids` as 1-D arrays: single ints gathered to CHUNK, arrays and lists as they come."""
-    iterator = iter([ids] if isinstance(ids, np.ndarray) else ids)
+    iterator = iter([ids] if isinstance(ids, np.ndarray | Tensor) else ids)
     for first in iterator:
         if isinstance(first, int | np.integer):
             yield np.array([first, *itertools.islice(iterator, CHUNK - 1)])
@@ -254,6 +288,10 @@ class TokenFile:
     def __getitem__(self, index):
         return self.tokens[index]
 
+    def __reduce__(self) -> tuple:
+        """A copy, or a pickle in another process, maps the same file: its tokens are not copied."""
+        return TokenFile, (self.tokens.filename, False)  # an absolute path
+
     def windows(self, length: int, stride: int) -> "Windows":
         """The whole file as training examples; for a part of it, `Windows(file[a:b], length, stride)`."""
         return Windows(self, length, stride)
@@ -270,10 +308,11 @@ class Windows:
         for name, value in (("length", length), ("stride", stride)):
             if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
                 raise ValueError(f"Windows: {name} must be a positive integer, not {value!r}")
-        self.tokens = tokens.tokens if isinstance(tokens, TokenFile) else np.asarray(tokens)
-        if self.tokens.ndim != 1 or (self.tokens.size and self.tokens.dtype.kind not in "iu"):
-            raise TypeError(f"Windows: tokens must be integers in a row, not {self.tokens.dtype} {self.tokens.shape}")
-        if len(self.tokens) <= length:
+        row = tokens.tokens if isinstance(tokens, TokenFile) else np.asarray(tokens)
+        self.tokens = tokens if isinstance(tokens, TokenFile) else row  # the file, so that a copy maps it again
+        if row.ndim != 1 or (row.size and row.dtype.kind not in "iu"):
+            raise TypeError(f"Windows: tokens must be integers in a row, not {row.dtype} {row.shape}")
+        if len(row) <= length:
             raise ValueError(
                 f"Windows: {len(self.tokens)} tokens are too few: a window of {length} and the token after it need "
                 f"{length + 1}; give more text or a shorter length"

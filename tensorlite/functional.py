@@ -8,7 +8,7 @@ import math
 
 from . import derived, ops
 from .autograd import Variable
-from .backend import device_of, is_floating, xp
+from .backend import device_of, integers, is_array, is_floating, xp
 from .random import Generator, default_generator
 
 # ----- activations ------------------------------------------------------------------------------------------------
@@ -68,9 +68,10 @@ def projections(x, query, key, value, query_bias=None, key_bias=None, value_bias
 def embedding(weight, idx):
     """Rows of `weight` (V, D) at the integers `idx` (...): (..., D). Rows used more than once add up their gradients.
 
-    An index outside 0 .. V - 1 raises IndexError. On a GPU nobody looks at the values, which would wait for it: check
-    ids where they are read.
+    `idx` is an array or a nested list. An index outside 0 .. V - 1 raises IndexError. On a GPU nobody looks at the
+    values, which would wait for it: check ids where they are read.
     """
+    idx = as_array("embedding", idx, weight)
     check_indices("embedding", idx, weight.shape[0])
     return ops.getitem(weight, idx)
 
@@ -206,12 +207,13 @@ def cross_entropy(
 ):
     """-log softmax(logits)[target], averaged.
 
-    logits (..., C). `targets` are class indices (...) or probabilities (..., C). Where an index equals `ignore_index`
-    there is no loss and no gradient, and it does not count in the mean (all ignored: nan, with gradient 0, as in
-    torch). `label_smoothing` s mixes the target with the uniform distribution: (1 - s) target + s / C. `weight` (C)
-    scales each class; the mean over indices then divides by the weights of the targets. `reduction`: mean, sum, none.
+    logits (..., C). `targets` are class indices (...), also as a nested list, or probabilities (..., C). Where an index
+    equals `ignore_index` there is no loss and no gradient, and it does not count in the mean (all ignored: nan, with
+    gradient 0, as in torch). `label_smoothing` s mixes the target with the uniform distribution:
+    (1 - s) target + s / C. `weight` (C) scales each class; the mean over indices then divides by the weights of the
+    targets. `reduction`: mean, sum, none.
     """
-    C = logits.shape[-1]
+    C, targets = logits.shape[-1], as_array("cross_entropy", targets, logits)
     check_cross_entropy(logits.shape, targets, ignore_index, reduction, label_smoothing, weight)
     log_p = log_softmax(logits)
     if is_floating(targets.dtype):
@@ -254,6 +256,13 @@ def check_last_axis(name: str, x, *vectors) -> None:
             raise ValueError(
                 f"{name}: weight and bias must have shape {x.shape[-1:]}, the last axis of x, not {vector.shape}"
             )
+
+
+def as_array(name: str, idx, like):
+    """A nested list of integers as an array beside `like`; what is an array or a Tensor already stays as it is."""
+    if isinstance(idx, Variable) or is_array(idx):
+        return idx
+    return xp(like.data if isinstance(like, Variable) else like).asarray(integers(name, idx))
 
 
 def check_indices(name: str, idx, size: int, ignore_index: int | None = None) -> None:

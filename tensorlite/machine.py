@@ -26,6 +26,7 @@ def keep_freed_memory() -> str:
     kernel, page fault by page fault (1.1 to 1.7 times the step's time). Call it once in a program that trains, as
     `gpt` does; a library has no business doing it on import. Elsewhere than on glibc nothing is changed.
     """
+    _asked.add("memory")
     try:
         libc = ctypes.CDLL("libc.so.6") if sys.platform == "linux" else None
     except OSError:
@@ -35,6 +36,25 @@ def keep_freed_memory() -> str:
     m_trim_threshold, m_top_pad, m_mmap_max = -1, -2, -4
     done = [libc.mallopt(m_mmap_max, 0), libc.mallopt(m_trim_threshold, -1), libc.mallopt(m_top_pad, 64 << 20)]
     return "glibc keeps freed memory" if all(done) else "glibc refused mallopt"
+
+
+_asked: set[str] = set()  # "memory" and "threads": which of them the program has asked for
+
+
+def prepare_training() -> list[str]:
+    """What a program's first optimizer of parameters on the CPU does, once: `set_threads(default_threads())` and
+    `keep_freed_memory()`; says what was done.
+
+    So a loop written by hand is as fast as `gpt train`. Importing the library changes nothing. Whatever the program has
+    called itself before is left as it is, and what it calls later holds. Both change the whole process: NumPy's own
+    matrix products run on one thread then. The environment variable TENSORLITE_PREPARE=0 leaves the process alone, and
+    OPENBLAS_NUM_THREADS or OMP_NUM_THREADS set the number of threads.
+    """
+    if os.environ.get("TENSORLITE_PREPARE") == "0":
+        return []
+    done = [] if "threads" in _asked else [set_threads(default_threads())]
+    done += [] if "memory" in _asked else [keep_freed_memory()]
+    return done
 
 
 def blas_environment() -> list[str]:
@@ -104,6 +124,7 @@ def set_threads(threads: int) -> str:
         variable = "VECLIB_MAXIMUM_THREADS" if "accelerate" in name.lower() else "OMP_NUM_THREADS"
         return f"BLAS ({name}) keeps its own threads, which only the environment sets: {variable}"
     library.scipy_openblas_set_num_threads64_(1)
+    _asked.add("threads")
     _threads = threads
     _workers.extend(Worker() for _ in range(threads - 1 - len(_workers)))
     return f"{threads} threads for large ops, BLAS on one in each"
@@ -125,9 +146,11 @@ def in_parts(function: Callable[[slice], Any], n: int, nanoseconds: float) -> li
 
     The other threads begin later, so their parts are smaller.
     """
-    threads = min(_threads, len(_workers) + 1)
+    threads = _threads
     if threads == 1 or nanoseconds < WORTH_SPLITTING or n < threads:
         return [function(slice(0, n))]
+    if len(_workers) < threads - 1:  # a forked copy of the process
+        _workers.extend(Worker() for _ in range(threads - 1 - len(_workers)))
     share = n * (1 - HAND_OVER / nanoseconds if nanoseconds > HAND_OVER else 1) / threads
     begin = stop = n - round(share * (threads - 1))
     tasks = []
@@ -144,5 +167,7 @@ def in_parts(function: Callable[[slice], Any], n: int, nanoseconds: float) -> li
     return found
 
 
-if hasattr(os, "register_at_fork"):  # a copy of this process has none of its threads
+if hasattr(
+    os, "register_at_fork"
+):  # a copy of this process has none of its threads: it starts its own when it needs them
     os.register_at_fork(after_in_child=_workers.clear)

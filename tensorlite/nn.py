@@ -5,6 +5,9 @@ them, in the order in which they were assigned, are what `parameters()`, `state_
 registry and no metaclass, so `super().__init__()` is not needed. The layers start from torch's distributions, drawn in
 torch's order: a seed gives torch's weights.
 
+`copy.deepcopy` and pickle give a module that shares nothing with the original and keeps its ties, modes and gradients;
+`copy.copy` one with attributes of its own and the same Parameters and children.
+
 What it refuses: a new attribute once `__init__` is done (a mistyped name, nearly always; `__init__` is the list of what
 a module has), Modules hidden in a list, a Tensor in a Parameter's place, and a state that does not fit in every name,
 shape and dtype.
@@ -12,6 +15,7 @@ shape and dtype.
 
 import contextvars
 import functools
+import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Self
@@ -21,21 +25,26 @@ import numpy as np
 from . import fused as F
 from . import ops
 from .autograd import setting
-from .backend import DEVICES, device_of, float32, is_array, is_floating, to_device
+from .backend import DEVICES, device_of, float32, integers, is_array, is_floating, to_device
 from .random import Generator, default_generator
 from .tensor import Tensor, ones, tensor, zeros
+from .torchwords import explaining, hint, missing
+
+__getattr__ = missing("nn")
 
 
 class Parameter(Tensor):
     """A Tensor that a module learns: a leaf that requires a gradient, holding a copy of `data` (as `tensor` takes it).
+
+    With `requires_grad=False` it is frozen: part of the state, and no gradient is computed for it.
 
     Its values change through an optimizer or `load_state_dict`. Who writes to `.data` directly calls `.changed()`.
     """
 
     __slots__ = ()
 
-    def __init__(self, data):
-        super().__init__(tensor(data, requires_grad=True).data, requires_grad=True)
+    def __init__(self, data, requires_grad: bool = True):
+        super().__init__(tensor(data, requires_grad=requires_grad).data, requires_grad)
 
 
 # ----- Module -----------------------------------------------------------------------------------------------------
@@ -57,16 +66,19 @@ class Module:
     """Something with parameters and a `forward`: subclass it, assign the parts in `__init__`, write `forward`.
 
     Where two modules share a Parameter (tied weights), it counts once, under the first of its names. A plain Tensor
-    among the attributes is a constant: `to()` takes it along, `parameters()` and `state_dict()` do not.
+    among the attributes is a constant: `to()` takes it along, `parameters()` and `state_dict()` do not; one that
+    belongs to the state is a buffer (`register_buffer`).
     """
 
     training = True  # what train() and eval() set
+    _buffers: tuple[str, ...] = ()  # the names of those that are part of the state
     forward: Callable[..., Any]  # what a subclass computes
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
         if "__init__" in vars(cls):
-            cls.__init__ = _sealing(cls.__init__)  # type: ignore[method-assign]
+            own = explaining("Module")(cls.__init__) if cls.__module__ == __name__ else cls.__init__
+            cls.__init__ = _sealing(own)  # type: ignore[method-assign]
 
     def __call__(self, *args, **kwargs):
         return self.forward(*args, **kwargs)
@@ -88,10 +100,15 @@ class Module:
                 f"{type(self).__name__}.{name} is a Parameter: replace it by a Parameter, not by a "
                 f"{type(value).__name__}; to change its values, write to .data and call .changed()"
             )
+        if name in self._buffers and (isinstance(value, Parameter) or not isinstance(value, Tensor | None)):
+            raise TypeError(f"{type(self).__name__}.{name} is a buffer: replace it by a Tensor, not {value!r:.80}")
         super().__setattr__(name, value)
 
     def _close_to(self, name: str) -> str:
         import difflib  # only when something is wrong already
+
+        if advice := hint("Module", name):
+            return advice
 
         close = difflib.get_close_matches(name, [known for known in dir(self) if not known.startswith("_")])
         return f": did you mean {' or '.join(close)}?" if close else ""
@@ -143,27 +160,71 @@ class Module:
         """How many numbers the Parameters hold; tied ones count once."""
         return sum(p.size for p in self.parameters())
 
+    def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
+        """Assign a Tensor that is no Parameter and, unless `persistent` is False, part of `state_dict()`.
+
+        Replace it by assigning another Tensor to the attribute. A Tensor that is assigned without `register_buffer` is
+        a constant: a buffer that is not persistent.
+        """
+        if not isinstance(name, str) or not name.isidentifier():
+            raise ValueError(f"register_buffer: the name of an attribute is needed, not {name!r:.80}")
+        if hasattr(self, name) and name not in self._buffers:
+            raise ValueError(f"register_buffer: {type(self).__name__} has an attribute {name!r} already")
+        if isinstance(tensor, Parameter) or not isinstance(tensor, Tensor | None):
+            raise TypeError(f"register_buffer: {name} must be a Tensor, tl.tensor(...), not {type(tensor).__name__}")
+        vars(self)[name] = tensor
+        names = [other for other in self._buffers if other != name]
+        vars(self)["_buffers"] = (*names, name) if persistent else tuple(names)
+
+    def named_buffers(self) -> Iterator[tuple[str, Tensor]]:
+        """(name, Tensor) of all persistent buffers, each once."""
+        seen = set()
+        for path, module in self.named_modules():
+            for name in module._buffers:
+                value = getattr(module, name)
+                if value is not None and id(value) not in seen:
+                    seen.add(id(value))
+                    yield f"{path}.{name}" if path else name, value
+
     def __repr__(self) -> str:
-        plain = [f"{k}={v!r}" for k, v in vars(self).items() if k[0] != "_" and isinstance(v, bool | int | float | str)]
         parts = [f"{name}: {child!r}".replace("\n", "\n  ") for name, child in self.children()]
         inside = "".join(f"\n  {part}" for part in parts) + "\n" if parts else ""
-        return f"{type(self).__name__}({', '.join(plain)}{inside})"
+        return f"{type(self).__name__}({', '.join(self._settings())}{inside})"
+
+    def _settings(self) -> Iterator[str]:
+        """name=value of the plain attributes that differ from the defaults of `__init__` or of the class."""
+        arguments = inspect.signature(type(self).__init__).parameters
+        for name, value in vars(self).items():
+            default = arguments[name].default if name in arguments else getattr(type(self), name, None)
+            if isinstance(default, bool) and isinstance(value, Tensor | None):
+                value = value is not None  # bias=False is kept as None
+            value = value.item() if isinstance(value, np.generic) else value
+            same = type(value) is type(default) and value == default
+            if isinstance(value, bool | int | float | str) and not same and name[0] != "_" and name != "training":
+                yield f"{name}={value!r}"
 
     # ----- state -----
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The Parameters by name, detached. They share memory with the module: clone what shall stay as it is."""
-        return {name: p.detach() for name, p in self.named_parameters()}
+        """The Parameters and persistent buffers by name, detached.
+
+        They share memory with the module: clone what shall stay as it is.
+        """
+        return {name: t.detach() for name, t in self._state()}
+
+    def _state(self) -> Iterator[tuple[str, Tensor]]:
+        yield from self.named_parameters()
+        yield from self.named_buffers()
 
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> tuple[list[str], list[str]]:
-        """Copy `state` into the Parameters, in place: they stay the same objects, tied ones stay tied.
+        """Copy `state` into Parameters and buffers, in place: they stay the same objects, tied ones stay tied.
 
         Everything is looked at before anything is copied. A wrong shape or dtype anywhere, and with `strict` a
         missing or an unexpected name, raises one ValueError that lists them all. Returns the missing and the
         unexpected names (both empty when strict). From another device, values are moved. `state` may have entries of
         files (io.entries) for Tensors: they are read one at a time.
         """
-        own = dict(self.named_parameters())
+        own = dict(self._state())
         values = {name: x.data if isinstance(x, Tensor) else x for name, x in state.items()}
         missing = [name for name in own if name not in values]
         unexpected = [name for name in values if name not in own]
@@ -193,8 +254,9 @@ class Module:
         """Switch to evaluation: dropout passes everything on. Returns self."""
         return self.train(False)
 
-    def zero_grad(self) -> None:
+    def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget all gradients (`.grad` is None again)."""
+        check_set_to_none(set_to_none)
         for p in self.parameters():
             p.grad = None
 
@@ -215,7 +277,20 @@ class Module:
         return self
 
     def moved(self) -> None:
-        """Called when `to` has given Parameters other memory: for a module that had arranged how they lie in it."""
+        """Called when `to` or a deep copy has given Parameters other memory: for a module that arranges it."""
+
+    # ----- copies -----
+
+    def __copy__(self) -> Self:
+        """Another module with the same parts: the Parameters and children are shared, the attributes are its own."""
+        new = object.__new__(type(self))
+        vars(new).update(vars(self))
+        return new
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """For copy.deepcopy and pickle: the attributes, Parameters in memory of their own."""
+        vars(self).update(state)
+        self.moved()
 
 
 def _conversion(target) -> Callable:
@@ -231,6 +306,12 @@ def _conversion(target) -> Callable:
     return lambda x: x.astype(dtype) if is_floating(x.dtype) and x.dtype != dtype else x
 
 
+def check_set_to_none(value: bool) -> None:
+    """A ValueError for False, which in PyTorch fills gradients with zeros."""
+    if not value:
+        raise ValueError("zero_grad: gradients become None: omit set_to_none, and take a gradient of None as zeros")
+
+
 def misfit(value, place: Tensor) -> str:
     """Why `value` cannot be copied into `place`, or ''."""
     if not is_array(value):
@@ -238,6 +319,13 @@ def misfit(value, place: Tensor) -> str:
     if value.shape != place.shape:
         return f"shape {place.shape} is needed, not {value.shape}"
     return "" if value.dtype == place.dtype else f"dtype {place.dtype} is needed, not {value.dtype}: use .astype"
+
+
+def indices(values, device: str, name: str = "indices") -> Tensor:
+    """Token ids or class indices as a Tensor: one as it is, a NumPy array or a nested list as int64 on `device`."""
+    if isinstance(values, Tensor):
+        return values
+    return Tensor(to_device(integers(name, values), device))
 
 
 # ----- layers -----------------------------------------------------------------------------------------------------
@@ -256,6 +344,13 @@ def _born(draw: Callable[[tuple[int, ...]], np.ndarray], shape: tuple[int, ...])
     return Parameter(to_device(np.zeros(shape, float32) if _undrawn.get() else draw(shape), None))
 
 
+def _stream(layer: str, generator: Generator | None) -> Generator:
+    """The generator that a layer draws from."""
+    if not isinstance(generator, Generator | None):
+        raise TypeError(f"{layer}: generator must be a tl.Generator, not {generator!r:.80}")
+    return default_generator if generator is None else generator
+
+
 def _check_sizes(layer: Module, **sizes: int) -> None:
     for name, size in sizes.items():
         if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1:
@@ -272,7 +367,7 @@ class Linear(Module):
         _check_sizes(self, in_features=in_features, out_features=out_features)
         self.in_features, self.out_features = in_features, out_features
         bound = 1 / math.sqrt(in_features)
-        draw = functools.partial((generator or default_generator).uniform, -bound, bound)
+        draw = functools.partial(_stream("Linear", generator).uniform, -bound, bound)
         self.weight = _born(draw, (out_features, in_features))
         self.bias = _born(draw, (out_features,)) if bias else None
 
@@ -283,22 +378,22 @@ class Linear(Module):
 class Embedding(Module):
     """A row of `weight` (num_embeddings, embedding_dim) per integer: (...) -> (..., embedding_dim). Starts as N(0, 1).
 
-    Integers outside 0 .. num_embeddings - 1 raise IndexError.
+    The integers are a Tensor, a NumPy array or a nested list. Those outside 0 .. num_embeddings - 1 raise IndexError.
     """
 
     def __init__(self, num_embeddings: int, embedding_dim: int, generator: Generator | None = None):
         _check_sizes(self, num_embeddings=num_embeddings, embedding_dim=embedding_dim)
         self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim
-        self.weight = _born((generator or default_generator).randn, (num_embeddings, embedding_dim))
+        self.weight = _born(_stream("Embedding", generator).randn, (num_embeddings, embedding_dim))
 
     def forward(self, idx):
-        return F.embedding(self.weight, idx)
+        return F.embedding(self.weight, indices(idx, self.weight.device))
 
 
 class LayerNorm(Module):
     """(x - mean) / sqrt(var + eps) * weight + bias over the last axis, of length `dim`; var biased."""
 
-    def __init__(self, dim: int, eps: float = 1e-5, bias: bool = True):
+    def __init__(self, dim: int, eps: float = 1e-5, *, bias: bool = True):
         _check_sizes(self, dim=dim)
         self.dim, self.eps = dim, eps
         self.weight = Parameter(ones(dim))
@@ -326,6 +421,7 @@ class Dropout(Module):
     def __init__(self, p: float = 0.5, generator: Generator | None = None):
         if not 0 <= p <= 1:
             raise ValueError(f"Dropout: p must be a probability between 0 and 1, not {p}")
+        _stream("Dropout", generator)
         self.p, self.generator = p, generator
 
     def forward(self, x):
@@ -347,12 +443,18 @@ class GELU(Module):
 class ReLU(Module):
     """max(x, 0)."""
 
+    def __init__(self):
+        """Nothing is chosen."""
+
     def forward(self, x):
         return F.relu(x)
 
 
 class SiLU(Module):
     """x sigmoid(x)."""
+
+    def __init__(self):
+        """Nothing is chosen."""
 
     def forward(self, x):
         return F.silu(x)
@@ -412,6 +514,10 @@ class Sequential(ModuleList):
 
 
 def _module(module) -> Module:
+    if isinstance(module, list | tuple | dict):
+        raise TypeError(
+            f"a Module is needed here, not a {type(module).__name__}: nn.Sequential(*layers), nn.ModuleList(layers)"
+        )
     if not isinstance(module, Module):
         raise TypeError(f"a Module is needed here, not {type(module).__name__}")
     return module

@@ -16,7 +16,8 @@ and cosine are NumPy's: a float32 randn is within 5e-7 * max(1, |x|) of torch's.
 elements on and uniform (where torch fuses multiply and add) differ in the last bits.
 
 What it refuses: dtypes other than float32 and float64, and secrets (MT19937 can be predicted). It makes NumPy
-arrays only, and a Generator belongs to one thread.
+arrays only, and a Generator belongs to one thread. A copy, a pickle, and what a forked process inherits go on from the
+same place: seed each process on its own where they should draw different numbers.
 """
 
 import math
@@ -288,6 +289,14 @@ class Generator:
         self._twister.set_state(("MT19937", np.array(key, np.uint32), position, 0, 0.0))
         self._normal = normal
         self._place_far(_integer("the state's taken", state.get("taken", 0), 0, 2**64 - 1))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies and pickles: each goes on from here, and neither draws from the other's stream."""
+        return self.state_dict()
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self._far = None
+        self.load_state_dict(state)
 
 
 def _check_probabilities(rows: np.ndarray) -> None:

@@ -128,6 +128,31 @@ class Tensor(Variable):
     def to(self, device: str) -> "Tensor":
         return ops.to(self, device)
 
+    # ----- copies -------------------------------------------------------------------------------------------------
+
+    def __copy__(self) -> "Tensor":
+        """Another Tensor of the same memory and the same place in the graph, with a `.grad` of its own: None."""
+        state: Any = super().__getstate__()
+        attributes, slots = state
+        new = object.__new__(type(self))
+        for name, value in {**(attributes or {}), **slots, "grad": None}.items():
+            setattr(new, name, value)
+        return new
+
+    def __getstate__(self) -> tuple:
+        """For copy.deepcopy and pickle: values, requires_grad and `.grad`. What an op computed is refused.
+
+        A multiprocessing.Queue pickles in a thread of its own: the refusal is printed there, and nothing arrives.
+        """
+        if self.node is not None:
+            raise TypeError(
+                f"a Tensor computed by {self.node.op.name} cannot be deep-copied or pickled, because the graph that it "
+                "belongs to is not copied: use .detach() first"
+            )
+        state: Any = super().__getstate__()
+        attributes, slots = state
+        return attributes, {**slots, "_version": [0]}
+
     # ----- operators ----------------------------------------------------------------------------------------------
     # fmt: off
     def __add__(self, y) -> "Tensor": return ops.add(self, y)

@@ -16,6 +16,8 @@ from tensorlite import backend
 # The tests' matrices are small and pytest-xdist fills the cores: more BLAS threads would only wait for each other.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# A test's first optimizer changes nothing of the process that all tests share.
+os.environ.setdefault("TENSORLITE_PREPARE", "0")
 
 # No limit looks at the clock. The parent is Hypothesis' own default: where $CI is set another would be in force.
 DEFAULT = settings(

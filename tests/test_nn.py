@@ -236,13 +236,33 @@ def test_layers_take_what_they_are_given_and_have_torchs_defaults():
     assert (nn.LayerNorm(3, bias=False).bias, nn.Linear(3, 3, bias=False).bias) == (None, None)
 
 
-def test_repr_shows_the_tree():
-    assert repr(nn.Sequential(nn.LayerNorm(3), nn.GELU())) == (
-        "Sequential(\n  0: LayerNorm(dim=3, eps=1e-05)\n  1: GELU(approximate='tanh')\n)"
+@pytest.mark.finding("E11")
+def test_repr_shows_the_tree_and_what_differs_from_the_defaults():
+    assert repr(nn.Sequential(nn.LayerNorm(3), nn.GELU(), nn.ReLU())) == (
+        "Sequential(\n  0: LayerNorm(dim=3)\n  1: GELU()\n  2: ReLU()\n)"
     )
     assert repr(nn.Sequential(nn.Linear(2, 3), nn.ModuleList([nn.Dropout(0.1)]))) == (
         "Sequential(\n  0: Linear(in_features=2, out_features=3)\n  1: ModuleList(\n    0: Dropout(p=0.1)\n  )\n)"
     )
+    assert repr(nn.Linear(np.int64(2), 3, bias=False)) == "Linear(in_features=2, out_features=3, bias=False)"
+    assert repr(nn.LayerNorm(3, eps=0.1, bias=False)) == "LayerNorm(dim=3, eps=0.1, bias=False)"
+    assert repr(nn.GELU("none")) == "GELU(approximate='none')"
+
+
+@pytest.mark.finding("E11")
+def test_repr_is_the_same_in_both_modes_and_a_subclass_shows_its_own_settings():
+    class Net(nn.Module):
+        width = 4
+
+        def __init__(self, depth=1, name="net"):
+            self.depth, self.name, self.layers = depth, name, nn.ModuleList([nn.Linear(1, 1) for _ in range(depth)])
+
+    model = Net(depth=2)
+    shown = repr(model)
+    assert shown.startswith("Net(depth=2\n  layers: ModuleList(\n    0: Linear(in_features=1, out_features=1)\n")
+    assert repr(model.eval()) == repr(model.train()) == shown
+    model.width, model.depth = 5, 1
+    assert repr(model).startswith("Net(width=5\n")
 
 
 # ----- state ------------------------------------------------------------------------------------------------------

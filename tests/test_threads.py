@@ -192,14 +192,15 @@ def test_a_worker_keeps_nothing_of_what_it_did(threads, monkeypatch):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
-def test_a_forked_copy_has_no_workers_and_waits_for_none(threads, monkeypatch):
+def test_a_forked_copy_starts_workers_of_its_own(threads, monkeypatch):
     threads(2)
     monkeypatch.setattr(machine, "WORTH_SPLITTING", 0)
+    names = lambda part: threading.current_thread().name  # noqa: E731
+    assert machine.in_parts(names, 10, 1.0) == ["MainThread", "tensorlite"]
     child = os.fork()
     if not child:
-        right = machine.in_parts(lambda part: part, 10, 1.0) == [slice(0, 10)]
-        machine.set_threads(2)
-        os._exit(0 if right and len(machine.in_parts(lambda part: part, 10, 1.0)) == 2 else 1)
+        right = machine.in_parts(names, 10, 1.0) == ["MainThread", "tensorlite"] and len(machine._workers) == 1
+        os._exit(0 if right else 1)
     assert os.waitpid(child, 0)[1] == 0
 
 

@@ -5,10 +5,13 @@ from collections.abc import Iterable, Mapping
 from numbers import Real
 from typing import Any
 
+from ..nn import Module
 from ..tensor import Tensor
 
 
 def groups_of(optimizer: str, params: Iterable, options: dict[str, Any]) -> list[dict]:
+    if isinstance(params, Module):
+        raise TypeError(f"{optimizer}: give the parameters of the module, model.parameters()")
     entries = [{"params": params}] if isinstance(params, Tensor) else list(params)
     if not any(isinstance(entry, Mapping) for entry in entries):
         entries = [{"params": entries}]

@@ -17,18 +17,36 @@ class Flat:
     """The parameters of a group that share device and dtype, in one array, beside it what the optimizer keeps."""
 
     def __init__(self, group: dict, params: list[Tensor], keeps: Iterable[str], kernels: bool = False):
-        like = params[0].data
-        self.group, self.params, self.device = group, params, params[0].device
+        like, library = params[0].data, xp(params[0].data)
+        self.group, self.params, self.device, self.dtype = group, params, params[0].device, like.dtype
         self.offsets = list(itertools.accumulate((p.size for p in params), initial=0))
-        size, library = self.offsets[-1], xp(like)
-        self.data = library.empty(size, like.dtype)
-        self.kept = {name: library.zeros(size, like.dtype) for name in keeps}
-        self.views = [self.part(self.data, i) for i in range(len(params))]
-        for p, view in zip(params, self.views, strict=True):
-            view[...] = p.data
-            p.data = view
+        self.kept = {name: library.zeros(self.offsets[-1], like.dtype) for name in keeps}
+        self.gather()
         self.counted = [0] * len(params)  # steps of each, as torch counts: one without a gradient is not stepped
         self.cohorts = [Cohort(list(range(len(params))), library, 0)] if kernels and update.serves(like) else None
+
+    def gather(self) -> None:
+        """Move the parameters into one array: the `.data` of each becomes a view of its part."""
+        for p in self.params:
+            if (p.device, p.dtype) != (self.device, self.dtype):
+                raise _replaced(p)
+        self.data = xp(self.params[0].data).empty(self.offsets[-1], self.dtype)
+        self.views = [self.part(self.data, i) for i in range(len(self.params))]
+        for p, view in zip(self.params, self.views, strict=True):
+            view[...] = p.data
+            p.data = view
+
+    def __getstate__(self) -> dict:
+        """For copy.deepcopy and pickle, which do not keep views: the copy gathers its parameters at its first step.
+
+        Not sooner: they may be copied after this, with a module that arranges their memory.
+        """
+        return {name: value for name, value in vars(self).items() if name not in ("data", "views")}
+
+    @property
+    def gathered(self) -> bool:
+        """False in a deep copy before its first step."""
+        return "views" in vars(self)
 
     @property
     def steps(self) -> list[int]:
@@ -66,10 +84,7 @@ class Flat:
     def check(self) -> None:
         for i, (p, view) in enumerate(zip(self.params, self.views, strict=True)):
             if p.data is not view:
-                raise RuntimeError(
-                    f"step: the data of a parameter of shape {p.shape} was replaced after this optimizer was made (by "
-                    "Module.to, or by another optimizer): make the optimizer last"
-                )
+                raise _replaced(p)
             if p.grad is not None and (wrong := misfit(p.grad.data, p)):
                 raise ValueError(f"step: the gradient of parameter {i} of its group: {wrong}")
 
@@ -97,6 +112,13 @@ class Flat:
                 multiply(gradient[at - begin : until - begin], scale, out=g[at - start : until - start])
                 at = until
             yield slice(start, stop), g
+
+
+def _replaced(p: Tensor) -> RuntimeError:
+    return RuntimeError(
+        f"step: the data of a parameter of shape {p.shape} was replaced after this optimizer was made (by "
+        "Module.to, or by another optimizer): make the optimizer last"
+    )
 
 
 class Cohort:

@@ -1,6 +1,7 @@
 """SGD, Adam and AdamW."""
 
 import math
+import warnings
 from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
@@ -9,9 +10,10 @@ from ..backend import Array, scratch, to_device, xp
 from ..graph import capturing
 from ..kernels.cpu.steps import compiled
 from ..kernels.cuda import update
-from ..machine import in_parts
-from ..nn import misfit
+from ..machine import in_parts, prepare_training
+from ..nn import check_set_to_none, misfit
 from ..tensor import Tensor
+from ..torchwords import explaining, hint
 from .checks import check_number, check_params, groups_of
 from .flat import Cohort, Flat
 
@@ -40,8 +42,13 @@ class Optimizer:
         self._flats = [
             Flat(self.groups[key[0]], members, self.keeps, self.has_kernel) for key, members in alike.items()
         ]
+        if any(flat.device == "cpu" for flat in self._flats):
+            prepare_training()
         places = {id(p): (flat, i) for flat in self._flats for i, p in enumerate(flat.params)}
         self._places = [places[id(p)] for p in self.params]  # where each lies
+
+    def __getattr__(self, name: str):
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}{hint('Optimizer', name)}")
 
     def check_options(self, group: dict) -> None:
         """A ValueError for options that make no sense."""
@@ -71,6 +78,8 @@ class Optimizer:
         """
         if not isinstance(grad_scale, Tensor):
             check_number("grad_scale", grad_scale)
+        if not all(flat.gathered for flat in self._flats):
+            self._settle()
         for flat in self._flats:  # all of them before the first is changed
             flat.check()
         near = [flat for flat in self._flats if flat.cohorts is None]
@@ -92,6 +101,17 @@ class Optimizer:
                 flat.counted[first:last] = [step] * (last - first)
                 for p in flat.params[first:last]:
                     p.changed()
+
+    def _settle(self) -> None:
+        """The first step of a deep copy: its parameters get their places in memory."""
+        if all(p.grad is None for p in self.params):
+            warnings.warn(
+                f"{type(self).__name__}: this optimizer is a copy and none of its parameters has a gradient: they "
+                "belong to no model unless both are copied together, copy.deepcopy((model, optimizer))",
+                stacklevel=3,
+            )
+        for flat in self._flats:
+            flat.gather()
 
     def _update(self, flat: Flat, first: int, begin: int, step: int, scale: float, part: slice) -> None:
         """Update `part` of what begins with parameter `first`, at `begin`, block by block."""
@@ -131,8 +151,9 @@ class Optimizer:
         for p in self.params:
             p.changed()
 
-    def zero_grad(self) -> None:
+    def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget all gradients (`.grad` is None again)."""
+        check_set_to_none(set_to_none)
         for p in self.params:
             p.grad = None
 
@@ -180,6 +201,7 @@ class SGD(Optimizer):
 
     keeps = ("velocity",)
 
+    @explaining("Optimizer")
     def __init__(
         self, params, lr: float, momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 0.0
     ):  # fmt: skip
@@ -188,6 +210,8 @@ class SGD(Optimizer):
     def check_options(self, group):
         super().check_options(group)
         check_number("momentum", group["momentum"], below=1)
+        if not isinstance(group["nesterov"], bool):
+            raise TypeError(f"nesterov must be True or False, not {group['nesterov']!r:.80}")
         if group["nesterov"] and not group["momentum"]:
             raise ValueError("nesterov needs a momentum above 0")
 
@@ -220,6 +244,7 @@ class Adam(Optimizer):
     decoupled = False  # whether the decay acts on p directly
     has_kernel = True
 
+    @explaining("Optimizer")
     def __init__(
         self, params, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
         weight_decay: float = 0.0,
@@ -275,6 +300,7 @@ class AdamW(Adam):
 
     decoupled = True
 
+    @explaining("Optimizer")
     def __init__(
         self, params, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
         weight_decay: float = 0.01,

@@ -20,8 +20,8 @@ CLASSES = 64  # at least so many at once in linear_cross_entropy: narrower produ
 
 
 def serves_cross_entropy(logits, targets, *, reduction="mean", label_smoothing=0.0, weight=None, **_) -> bool:
-    usual = targets.dtype.kind in "iu" and reduction in ("mean", "sum") and not label_smoothing and weight is None
-    return serves(logits) and usual
+    usual = reduction in ("mean", "sum") and not label_smoothing and weight is None
+    return usual and serves(logits, targets) and targets.dtype.kind in "iu"
 
 
 def cross_entropy(logits, targets, *, ignore_index=-100, reduction="mean", label_smoothing=0.0, weight=None):
@@ -58,8 +58,8 @@ def cross_entropy_vjp(g, needs, logits_shape, p, scale, rows, classes):
 
 
 def serves_linear_cross_entropy(x, weight, targets, *, reduction="mean", **_) -> bool:
-    usual = targets.dtype.kind in "iu" and weight.ndim == 2 and reduction in ("mean", "sum")
-    return serves(x, weight, targets) and usual
+    usual = weight.ndim == 2 and reduction in ("mean", "sum")
+    return usual and serves(x, weight, targets) and targets.dtype.kind in "iu"
 
 
 def _some_classes(N: int, V: int) -> list[slice]:
