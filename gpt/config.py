@@ -169,7 +169,7 @@ class Settings:
     dtype: Literal["float32", "tf32", "bfloat16"] = "float32"  # of what is multiplied; coarser is faster
     cuda_graph: bool = True  # on a GPU a step is recorded once and then replayed, which is faster; or else it is not
     checkpoint_blocks: bool = False  # compute blocks again in the backward pass: less memory, a third more work
-    threads: int | None = None  # for large ops; default: all cores, or 1 where other programs keep them busy
+    threads: int | None = None  # for large ops; default: OPENBLAS_NUM_THREADS, or the cores this process may use
     out: Path | None = None  # the run's directory; default: below runs/, named after what is learnt from
     resume: Path | None = None  # continue this run, with its own settings except for those that you give
     overwrite: bool = False  # delete the run that is in `out` first

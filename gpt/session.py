@@ -9,11 +9,14 @@ import math
 import platform
 from dataclasses import dataclass, replace
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
 import tensorlite as tl
 from tensorlite import backend, machine, nn, optim
+from tensorlite.kernels import onednn
+from tensorlite.kernels.cpu import steps
 
 from . import checkpoint
 from . import tokenizer as tokenizers
@@ -77,11 +80,19 @@ def make_optimizer(model: nn.Module, config: Settings) -> optim.AdamW:
 
 
 def made_with(device: str = "cpu") -> dict[str, str]:
-    """What the last bits of the numbers depend on."""
+    """What the last bits of the numbers depend on: versions, kernels, the CPU's instructions and threads."""
     versions = {name: version(name) for name in ("tensorlite", "numpy")}
     blas = {f"blas {name}": value for name, value in machine.blas().items()}
-    here = {"machine": platform.machine(), **backend.about_device(device)}
-    return {"python": platform.python_version(), **versions, **blas, **here}
+    here = {
+        "machine": platform.machine(),
+        "instructions": machine.instructions(),
+        "libc": " ".join(platform.libc_ver()).strip(),
+        "threads": str(machine.threads()),
+        "numba": "off" if steps.missing() else f"{version('numba')}, llvmlite {version('llvmlite')}",
+        "oneDNN": "off" if onednn.missing() else version(onednn.WHEEL),
+        "ml_dtypes": version("ml_dtypes") if find_spec("ml_dtypes") else "not installed",
+    }
+    return {"python": platform.python_version(), **versions, **blas, **here, **backend.about_device(device)}
 
 
 # ----- saving and going on ----------------------------------------------------------------------------------------
@@ -145,6 +156,14 @@ def settings(run: Path, kind: type[Config] = TrainConfig) -> Config:  # type: ig
     if "training" not in description:
         raise ValueError(f"{run} was imported, so no training of it can be resumed: begin one from it, gpt finetune")
     return replace(kind.from_dict(description["training"]), resume=run)
+
+
+def recorded_threads(config: Settings) -> int | None:
+    """The number of threads that the run to be resumed was computed with; None for a new run."""
+    if config.resume is None:
+        return None
+    found, _ = checkpoint.newest(config.resume, logs=True)
+    return checkpoint.read_config(found.folder / "config.json").get("training", {}).get("threads")
 
 
 def allowed_changes(run: Path, description: dict[str, Any], config: Settings, now: dict[str, str]) -> list[str]:

@@ -28,7 +28,7 @@ from .config import Settings, command_of
 from .model import GPT
 from .pretraining import Pretraining
 from .progress import Progress, result_table, say
-from .session import Session, begin, directory, resume, save
+from .session import Session, begin, directory, recorded_threads, resume, save
 from .step import Step
 from .system import peak_memory
 from .task import Task
@@ -51,7 +51,7 @@ def train(config: Settings, console: Console | None = None, task: type[Task] = P
     loss or gradient stay nan or infinite; RuntimeError where another process trains there.
     """
     console, run = console or Console(), directory(config)
-    threads = config.threads or machine.default_threads()
+    threads = config.threads or recorded_threads(config) or machine.default_threads()
     device, about_threads = backend.use_device(config.device), machine.set_threads(threads)
     config = replace(config, threads=threads, device=device)
     if config.resume is None:
