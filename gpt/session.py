@@ -58,6 +58,8 @@ def begin(task: type[Task], config: Settings, run: Path, say: Say) -> Session:
     tl.manual_seed(config.seed)  # of the weights, and then of dropout
     device = backend.use_device(config.device)
     tokenizer, model, found = task.begin(config, run, say)
+    if config.lr is None:
+        config = replace(config, lr=config.default_lr(model.config.n_embd))
     model.to(device)
     description = {
         "format": "gpt.run",
@@ -76,7 +78,7 @@ def begin(task: type[Task], config: Settings, run: Path, say: Say) -> Session:
 def make_optimizer(model: nn.Module, config: Settings) -> optim.AdamW:
     """AdamW with decay on matrices and embeddings alone: biases and norms have no size to keep small."""
     groups = optim.decay_groups((p for p in model.parameters() if p.requires_grad), config.weight_decay)
-    return optim.AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2))
+    return optim.AdamW(groups, lr=config.peak_lr, betas=(config.beta1, config.beta2))
 
 
 def made_with(device: str = "cpu") -> dict[str, str]:
@@ -123,6 +125,8 @@ def resume(task: type[Task], config: Settings, run: Path, say: Say) -> Session:
     found, problems = checkpoint.newest(run, logs=True)
     description = checkpoint.read_config(found.folder / "config.json")
     checkpoint.check_task(run, description, config.task)
+    if config.lr is None:
+        config = replace(config, lr=description["training"]["lr"])
     device = backend.use_device(config.device)
     changes = allowed_changes(run, description, config, made_with(device))
     for path in (run / name for name in task.files):

@@ -179,8 +179,8 @@ class Unseen:
 def learning_rate(config: Settings, step: int, steps: int) -> float:
     """Of the step that follows `step` of `steps`: a linear rise, then a cosine to min_lr at the last step."""
     warmup = min(100, steps // 10) if config.warmup is None else config.warmup
-    min_lr = config.lr * config.lowest if config.min_lr is None else config.min_lr
-    return optim.warmup_cosine(step, lr=config.lr, min_lr=min_lr, warmup=warmup, total=steps)
+    min_lr = config.peak_lr * config.lowest if config.min_lr is None else config.min_lr
+    return optim.warmup_cosine(step, lr=config.peak_lr, min_lr=min_lr, warmup=warmup, total=steps)
 
 
 def first_bad(model: nn.Module) -> str:

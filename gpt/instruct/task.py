@@ -67,6 +67,11 @@ class InstructConfig(FineTuneConfig):
         if self.dropout is not None:
             check_number("dropout", self.dropout, low=0, below=1)
 
+    @property
+    def adapts(self) -> bool:
+        """Whether LoRA's matrices are what learns."""
+        return self.lora
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """The settings that `to_dict` described; a ValueError names every unknown and every missing field."""
