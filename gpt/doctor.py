@@ -33,10 +33,17 @@ GPT2_FILES = {  # tiktoken names a downloaded file by the SHA-1 of its address
 
 
 def report(console: Console) -> int:
-    """Print the findings; the exit status, 0."""
+    """Print the findings, below each what to do about it; the exit status, 0.
+
+    A line that is longer than the terminal is wide goes on below. In a pipe or a file no line is broken.
+    """
     table = Table(title="gpt doctor", title_justify="left", show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     for name, finding, advice in (*software(), *processor(), *graphics(), *storage()):
-        table.add_row(name, escape(finding), escape(advice))
+        table.add_row(name, escape("\n".join(filter(None, (finding, advice)))))
+    if not console.is_terminal:
+        console.width = 10_000
     console.print(table)
     return 0
 

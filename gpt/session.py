@@ -173,8 +173,11 @@ def recorded_threads(config: Settings) -> int | None:
 def allowed_changes(run: Path, description: dict[str, Any], config: Settings, now: dict[str, str]) -> list[str]:
     """One line for each setting that is not as before; a ValueError for those that a begun run cannot change."""
     lines = []
+    begun = (
+        type(config).from_dict(description["training"]).to_dict()
+    )  # a setting that is newer than the run: its default
     for name, after in config.to_dict().items():
-        before = description["training"].get(name)
+        before = begun[name]
         if before != after and name in config.fixed:
             raise ValueError(
                 f"{run} was begun with {name} {before!r} and cannot go on with {after!r}: start another run"

@@ -16,7 +16,7 @@ CHAPTERS = {  # flags that make it short, and how many numbers it compares then
     "ch04": ("--out {out}", 27),
     "ch05": ("--small --steps 10 --out {out}", 12),
     "ch06": ("--steps 2 --out {out}", 8),
-    "ch07": ("--steps 2 --answers 2 --out {out}", 13),
+    "ch07": ("--steps 2 --answers 2 --out {out}", 17),
     "appendix_a": ("--out {out}", 20),
     "appendix_d": ("--small --steps 10 --out {out}", 3),
     "appendix_e": ("--steps 2 --out {out}", 3),

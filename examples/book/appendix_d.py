@@ -154,11 +154,11 @@ SAMPLES = [  # after each epoch; line ends are shown as spaces
     '. "I"I and I had to the to the to the and the of the to the of the to Gisburn, and the of the the of the of the '
     "to the to the of the of the of the to the of",
     ' know   "--and--and--I                 ", and, and, and, and I had been, and, and " it.   ',
-    " know the picture to have the picture--his--his, the donkey of a little: \"strong, with a little of the donkey, "
+    ' know the picture to have the picture--his--his, the donkey of a little: "strong, with a little of the donkey, '
     "in the picture--as, with a little of his painting, the donkey, the donkey, with a little",
     "?\"     I, and he had a little the in a flash that he was a little the fact, and in the picture. Gisburn's my "
     "unexpected discovery; and as I had the picture--the. He was his",
-    "?\"  \"Yes--I glanced after him, so inevitably the last word. Gisburn's past! The women had been his pictures I "
+    '?"  "Yes--I glanced after him, so inevitably the last word. Gisburn\'s past! The women had been his pictures I '
     "remember getting off a prodigious phrase about the honour being _mine_--because he didn't say",
     '?" "I that my hostess was "interesting": on that point I could have given Miss Croft the fact, and Mrs. "I must '
     "have Jack himself, I had again run over from Monte Carlo; and Mrs. Gis",
