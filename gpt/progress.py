@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn
@@ -112,7 +112,8 @@ def say(console: Console, log: Path, line: str, shown: str | None = None) -> Non
     with open(log, "a", encoding="utf-8") as file:
         file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S}  {line}\n")
     text = line if shown is None else shown
-    console.print(text, markup=False, highlight=False, soft_wrap=not console.is_terminal, overflow="fold")
+    how: dict[str, Any] = {"overflow": "fold"} if console.is_terminal else {"soft_wrap": True}
+    console.print(text, markup=False, highlight=False, **how)
 
 
 def result_table(title: str, rows: dict[str, str]) -> Table:

@@ -193,8 +193,8 @@ page.compare(
 (new,) = generate(model, [tokenizer.encode(asked)], 35, stop_token=tokenizer.special_tokens["<|endoftext|>"])
 compare(
     "before training", tokenizer.decode(new).strip(),
-    "### Response:\n\nThe chef cooks the meal every day.\n\n### Instruction:\n\nConvert the active sentence to passive: "
-    "'The chef cooks the",
+    "### Response:\n\nThe chef cooks the meal every day.\n\n### Instruction:\n\nConvert the active sentence to "
+    "passive: 'The chef cooks the",
 )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from rich.console import Console
 from runs import ONE_THREAD, write_text
 
 from gpt import doctor
-from gpt.progress import Progress, figure_text, fitting
+from gpt.progress import Progress, figure_text, fitting, say
 
 COLUMNS = 80
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -95,6 +95,15 @@ def test_no_row_of_fine_tuning_is_longer_than_the_terminal(run, tmp_path, task):
     wanted = r"accuracy \d+\.\d%  \(training \d+\.\d%\)" if task == "classify" else r"lr \S+  [\d,]+ texts/s"
     for row in figures(shown)[1:]:
         assert re.search(rf"  loss \d+\.\d{{4}}  validation \d+\.\d{{4}}  {wanted}", row)
+
+
+def test_in_a_pipe_and_in_the_log_a_line_is_whole(tmp_path):
+    for terminal in (False, True):
+        console = Console(force_terminal=terminal, width=20, color_system=None, file=io.StringIO())
+        say(console, tmp_path / "log.txt", "a line of words that is rather long")
+        shown = ["a line of words that", "is rather long"] if terminal else ["a line of words that is rather long"]
+        assert console.file.getvalue().splitlines() == shown
+    assert re.findall("a line.*", (tmp_path / "log.txt").read_text()) == 2 * ["a line of words that is rather long"]
 
 
 @pytest.mark.finding("E6")
