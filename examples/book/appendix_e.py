@@ -60,7 +60,8 @@ print(f"{linear.num_parameters():,} parameters, beside them {layer.lora_A.size +
 
 # %%
 tl.manual_seed(123)
-whole = Classifier(replace(PRESETS["gpt2"], init="torch"), 2, "last")  # random weights: only counted
+with nn.undrawn():  # only counted
+    whole = Classifier(replace(PRESETS["gpt2"], init="torch"), 2, "last")
 page.compare("parameters", whole.num_parameters(), "124,441,346")
 for p in whole.parameters():
     p.requires_grad = False
