@@ -119,8 +119,8 @@ def say(console: Console, log: Path, line: str, shown: str | None = None) -> Non
 def result_table(title: str, rows: dict[str, str]) -> Table:
     """Names on the left, values on the right."""
     table = Table(title=title, show_header=False, title_justify="left")
-    table.add_column()
-    table.add_column(justify="right")
+    table.add_column(overflow="fold")
+    table.add_column(justify="right", overflow="fold")
     for name, value in rows.items():
         table.add_row(name, value)
     return table

@@ -160,6 +160,9 @@ def set_threads(threads: int) -> str:
     OpenBLAS' own threads wait for each other without sleeping: where another program wants a core, a small step then
     takes ten times as long. Ours sleep. A BLAS other than that of NumPy's wheels is left alone, with its own threads.
     ValueError for fewer than one.
+
+    The same number gives the same bits again. Another number adds up parts in another order: over 200 steps of a small
+    GPT, with one thread and with two, losses were 2e-7 apart (relative), weights 7e-7 of their tensor's largest.
     """
     global _threads
     if threads < 1:

@@ -74,6 +74,7 @@ def test_no_row_of_training_is_longer_than_the_terminal(run):
         assert re.fullmatch(rf"{STEP}  loss \d\.\d{{4}}  validation \d\.\d{{4}}  lr \S+  [\d,]+ tokens/s.*", row)
     assert any(re.match(rf"{STEP} .+ +\d+% loss \d\.\d+  [\d,]+ tokens/s  [\d:]+ left", row) for row in rows)  # the bar
     assert str(path) in "".join(rows)  # broken, but whole
+    assert not any("…" in row for row in rows)
     log = (path / "log.txt").read_text()
     assert len(re.findall(rf"{STEP}  loss .* left$", log, re.MULTILINE)) == 4  # the log has all of a row's parts
 
