@@ -165,7 +165,7 @@ class Settings:
     batch_size: int = 8  # sequences per pass: more is smoother and faster per token, until memory ends
     grad_accumulation: int = 1  # passes per step: a batch as large as you like in the memory of one pass
     steps: int = 1200  # updates of the weights
-    lr: float = 2e-3  # peak learning rate; small models bear more, 124M about 6e-4
+    lr: float | None = None  # peak learning rate; default: what suits the task and the model, see default_lr
     min_lr: float | None = None  # where the cosine ends; default: a tenth of lr
     warmup: int | None = None  # steps of linear rise to lr, while Adam's averages settle; default: a tenth, at most 100
     beta1: float = 0.9  # Adam's memory of the gradient: about 1 / (1 - beta1) steps
@@ -183,7 +183,7 @@ class Settings:
     dtype: Literal["float32", "tf32", "bfloat16"] = "float32"  # of what is multiplied; coarser is faster
     cuda_graph: bool = True  # on a GPU a step is recorded once and then replayed, which is faster; or else it is not
     checkpoint_blocks: bool = False  # compute blocks again in the backward pass: less memory, a third more work
-    threads: int | None = None  # for large ops; default: all cores, or 1 where other programs keep them busy
+    threads: int | None = None  # for large ops; default: OPENBLAS_NUM_THREADS, or the cores this process may use
     out: Path | None = None  # the run's directory; default: below runs/, named after what is learnt from
     resume: Path | None = None  # continue this run, with its own settings except for those that you give
     overwrite: bool = False  # delete the run that is in `out` first
@@ -195,7 +195,8 @@ class Settings:
             check_integer(name, getattr(self, name), low)
         for name in ("beta1", "beta2"):
             check_number(name, getattr(self, name), low=0, below=1)
-        for name in ("lr", "weight_decay", "clip"):
+        check_number("lr", self.peak_lr, low=0)
+        for name in ("weight_decay", "clip"):
             check_number(name, getattr(self, name), low=0)
         check_choice("dtype", self.dtype, ("float32", "tf32", "bfloat16"))
         check_device(self.device)
@@ -203,14 +204,23 @@ class Settings:
         check_choice("checkpoint_blocks", self.checkpoint_blocks, (True, False))
         if self.threads is not None:
             check_integer("threads", self.threads, low=1)
-        if self.min_lr is not None and not 0 <= self.min_lr <= self.lr:
-            raise ValueError(f"min_lr must be from 0 to lr, which is {self.lr}, got {self.min_lr!r}")
+        if self.min_lr is not None and not 0 <= self.min_lr <= (math.inf if self.lr is None else self.lr):
+            raise ValueError(f"min_lr must be from 0 to lr, which is {self.peak_lr}, got {self.min_lr!r}")
         if self.warmup is not None and not 0 <= self.warmup <= (self.steps or self.warmup):
             raise ValueError(f"warmup must be from 0 to steps, which is {self.steps}, got {self.warmup!r}")
         if self.seed >= 2**32:
             raise ValueError(f"seed must be below 2**32, got {self.seed}")
         if self.resume is not None and (self.out is not None or self.overwrite):
             raise ValueError("resume continues a run where it is: leave out and overwrite away")
+
+    @property
+    def peak_lr(self) -> float:
+        """`lr`, or the default for a model as wide as GPT-2's smallest."""
+        return self.default_lr() if self.lr is None else self.lr
+
+    def default_lr(self, n_embd: int = 768) -> float:
+        """The peak learning rate for a model of that width, where none is given."""
+        return 2e-3
 
     def name(self) -> str:
         """What a run is called that was given no directory."""
@@ -287,6 +297,8 @@ class TrainConfig(Settings, TextConfig):
         "n_embd",
     )  # fmt: skip
 
+    lr: float = 2e-3  # peak learning rate; small models bear more, 124M about 6e-4
+
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice("tokenizer", self.tokenizer, ("bpe", "char", "word", "gpt2"))
@@ -330,7 +342,9 @@ class FineTuneConfig(Settings, Source):
     fewest = 0
 
     steps: int = 0  # updates of the weights, in place of epochs; 0: as many as epochs make
-    lr: float = 5e-5  # peak learning rate: for GPT-2's weights; a small model of your own wants 1e-4 to 1e-3
+    # peak learning rate; default: 8e-4 with LoRA; without, 5e-5 for GPT-2's widths, and more for a narrower model: 6e-4
+    # where it is 64 wide
+    lr: float | None = None
     min_lr: float | None = None  # where a cosine ends; default: lr, which then stays as it is
     warmup: int | None = 0  # steps of linear rise to lr
     beta2: float = 0.999  # Adam's memory of the gradient's square
@@ -340,6 +354,19 @@ class FineTuneConfig(Settings, Source):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_integer("epochs", self.epochs, low=1)
+
+    def default_lr(self, n_embd: int = 768) -> float:
+        """8e-4 with LoRA; without, the book's 5e-5, and more in proportion for what is narrower than 768.
+
+        A weight of a narrow model has fewer others beside it that move the same sum, so it must move further. LoRA's
+        correction begins at zero and needs 16 times as much to come as far in as many steps.
+        """
+        return 8e-4 if self.adapts else float(f"{5e-5 * max(1.0, 768 / n_embd):.1e}")
+
+    @property
+    def adapts(self) -> bool:
+        """Whether LoRA's matrices are what learns."""
+        return False
 
     def name(self) -> str:
         """That of the run it starts from, and the task."""
@@ -385,3 +412,8 @@ class ClassifyConfig(FineTuneConfig):
             check_integer("max_length", self.max_length, low=1)
         if self.dropout is not None:
             check_number("dropout", self.dropout, low=0, below=1)
+
+    @property
+    def adapts(self) -> bool:
+        """Whether LoRA's matrices are what learns."""
+        return self.layers == "lora"

@@ -33,10 +33,17 @@ GPT2_FILES = {  # tiktoken names a downloaded file by the SHA-1 of its address
 
 
 def report(console: Console) -> int:
-    """Print the findings; the exit status, 0."""
+    """Print the findings, below each what to do about it; the exit status, 0.
+
+    A line that is longer than the terminal is wide goes on below. In a pipe or a file no line is broken.
+    """
     table = Table(title="gpt doctor", title_justify="left", show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     for name, finding, advice in (*software(), *processor(), *graphics(), *storage()):
-        table.add_row(name, escape(finding), escape(advice))
+        table.add_row(name, escape("\n".join(filter(None, (finding, advice)))))
+    if not console.is_terminal:
+        console.width = 10_000
     console.print(table)
     return 0
 
@@ -47,18 +54,17 @@ def software() -> list[tuple[str, str, str]]:
 
 
 def processor() -> list[tuple[str, str, str]]:
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    blas = machine.blas()
+    usable, blas = machine.usable_cores(), machine.blas()
     kernels = f", kernels for {blas['kernels']}" if "kernels" in blas else ""
-    threads, allocator, why_not = machine.default_threads(), machine.keep_freed_memory(), onednn.missing()
+    allocator, why_not = machine.keep_freed_memory(), onednn.missing()
     return [
-        ("CPU", f"{cpu_name()}, {usable} cores usable", ""),
+        ("CPU", f"{cpu_name()}, {usable} core{'s' if usable > 1 else ''} usable", about_quota()),
         (
             "BLAS",
             f"{blas['name']} {blas['version']}{kernels}",
             "\n".join([*slower_kernels(), *machine.blas_environment()]),
         ),
-        ("threads", *about_threads(threads, usable)),
+        ("threads", *about_threads()),
         ("compiled loops", "off" if steps.missing() else f"on, by numba {installed('numba')}", steps.missing()),
         ("bfloat16", "off" if why_not else "on request: gpt train --dtype bfloat16", why_not),
         ("allocator", allocator, "" if "keeps" in allocator else "training takes fresh memory in every step: slower"),
@@ -81,15 +87,18 @@ def slower_kernels() -> list[str]:
     ]
 
 
-def about_threads(threads: int, usable: int | None) -> tuple[str, str]:
-    """How many threads training takes, and why they are not all."""
+def about_quota() -> str:
+    """A sentence where a container grants less time than its cores have."""
+    quota, cores = machine.cpu_quota(), os.cpu_count() or 1
+    return f"of {cores}: this container's CPU quota is {quota:.4g} cores" if quota < cores else ""
+
+
+def about_threads() -> tuple[str, str]:
+    """How many threads large ops run on, and what sets their number."""
     if machine.blas().get("kernels") is None:
         return "BLAS's own", "this BLAS is not the OpenBLAS of NumPy's wheels: its threads are its own"
-    given = [name for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS") if os.environ.get(name, "").isdigit()]
-    if given:
-        return f"{threads}, as {given[0]} says", ""
-    busy = "other programs keep the cores busy: --threads N takes N all the same" if threads != usable else ""
-    return f"{threads}", busy
+    given = machine.given_threads()
+    return f"{machine.default_threads()}" + (f", as {given} says" if given else ""), ""
 
 
 def graphics() -> list[tuple[str, str, str]]:

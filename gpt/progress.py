@@ -1,7 +1,7 @@
 """What training shows: lines that stay, on a terminal a bar that moves below them, and a table at the end.
 
-One idea: the same lines everywhere. A terminal, a pipe and the run's log.txt get them (the log with the time of day);
-only the bar needs a terminal.
+The same lines everywhere: a terminal, a pipe and the run's log.txt get them (the log with the time of day). Only the
+bar needs a terminal. There a line of figures stays on one row: what does not fit beside the loss is left to the log.
 """
 
 import math
@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn
@@ -53,19 +53,23 @@ class Progress:
         self.losses.append(loss)
         if self.console.is_terminal and time.monotonic() - self.drawn > REFRESH:
             self.drawn = time.monotonic()
-            text = f"loss {loss:.3f}{self.validation}  {self.pace()}  {self.time_left(step)}"
+            text = fitting([f"loss {loss:.3f}", self.pace(), self.time_left(step), self.validation], self.beside_bar())
             self.bar.update(self.task, completed=step, description=text, refresh=True)
 
     def evaluated(self, step: int, figures: Mapping[str, float], lr: float) -> None:
         """A line with the figures of an evaluation, and the training loss averaged since the line before."""
-        self.validation = f"  validation {figures['validation_loss']:.3f}"
-        mean = f"  loss {sum(self.losses) / len(self.losses):.4f}" if self.losses else ""
+        self.validation = f"validation {figures['validation_loss']:.3f}"
+        parts = [f"step {step:>{len(f'{self.total:,}')},}/{self.total:,}"]
+        parts += [f"loss {sum(self.losses) / len(self.losses):.4f}"] if self.losses else []
+        parts += [figure_text(name, value) for name, value in figures.items()]
+        parts += [f"lr {lr:.1e}", self.pace(), self.time_left(step)] if self.done else []
         self.losses = []
-        rate = f"  lr {lr:.1e}  {self.pace()}  {self.time_left(step)}" if self.done else ""
-        width = len(f"{self.total:,}")
-        names = (name.removeprefix("validation_").replace("loss", "validation").replace("_", " ") for name in figures)
-        shown = "".join(f"  {name} {value:.4f}" for name, value in zip(names, figures.values(), strict=True))
-        self.say(f"step {step:>{width},}/{self.total:,}{mean}{shown}{rate}")
+        whole = "  ".join(parts)
+        say(self.console, self.log, whole, fitting(parts, self.console.width) if self.console.is_terminal else whole)
+
+    def beside_bar(self) -> int:
+        """How many cells the terminal's row has for the text behind the bar; the bar keeps ten."""
+        return self.console.width - len(f"step {self.total:,}/{self.total:,}") - len(" 100% ") - 11
 
     def per_second(self) -> float:
         """Tokens (or texts) trained on per second of training: evaluations, samples and checkpoints are not counted."""
@@ -82,18 +86,41 @@ class Progress:
         return (f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}") + " left"
 
 
-def say(console: Console, log: Path, line: str) -> None:
-    """Print a line as it is, and add it to the log with the time of day."""
+def figure_text(name: str, value: float) -> str:
+    """A figure of an evaluation in a few characters: "validation 1.2345", "accuracy 95.0%", "(training 97.5%)"."""
+    what, _, kind = name.partition("_")
+    if kind == "accuracy":
+        return f"accuracy {value:.1%}" if what == "validation" else f"({what} {value:.1%})"
+    return f"{what if kind == 'loss' else name.replace('_', ' ')} {value:.4f}"
+
+
+def fitting(parts: list[str], width: int) -> str:
+    """The parts, two spaces apart: as many of the first ones as fit, and the first in any case."""
+    line, *others = [part for part in parts if part]
+    for part in others:
+        if len(line) + 2 + len(part) > width:
+            break
+        line += f"  {part}"
+    return line
+
+
+def say(console: Console, log: Path, line: str, shown: str | None = None) -> None:
+    """Add a line to the log with the time of day, and print it, or `shown` in its place.
+
+    A terminal gets it broken between words where it is longer than the terminal is wide.
+    """
     with open(log, "a", encoding="utf-8") as file:
         file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S}  {line}\n")
-    console.print(line, markup=False, highlight=False, soft_wrap=True)
+    text = line if shown is None else shown
+    how: dict[str, Any] = {"overflow": "fold"} if console.is_terminal else {"soft_wrap": True}
+    console.print(text, markup=False, highlight=False, **how)
 
 
 def result_table(title: str, rows: dict[str, str]) -> Table:
     """Names on the left, values on the right."""
     table = Table(title=title, show_header=False, title_justify="left")
-    table.add_column()
-    table.add_column(justify="right")
+    table.add_column(overflow="fold")
+    table.add_column(justify="right", overflow="fold")
     for name, value in rows.items():
         table.add_row(name, value)
     return table

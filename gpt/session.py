@@ -9,11 +9,14 @@ import math
 import platform
 from dataclasses import dataclass, replace
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
 import tensorlite as tl
 from tensorlite import backend, machine, nn, optim
+from tensorlite.kernels import onednn
+from tensorlite.kernels.cpu import steps
 
 from . import checkpoint
 from . import tokenizer as tokenizers
@@ -55,6 +58,8 @@ def begin(task: type[Task], config: Settings, run: Path, say: Say) -> Session:
     tl.manual_seed(config.seed)  # of the weights, and then of dropout
     device = backend.use_device(config.device)
     tokenizer, model, found = task.begin(config, run, say)
+    if config.lr is None:
+        config = replace(config, lr=config.default_lr(model.config.n_embd))
     model.to(device)
     description = {
         "format": "gpt.run",
@@ -73,15 +78,23 @@ def begin(task: type[Task], config: Settings, run: Path, say: Say) -> Session:
 def make_optimizer(model: nn.Module, config: Settings) -> optim.AdamW:
     """AdamW with decay on matrices and embeddings alone: biases and norms have no size to keep small."""
     groups = optim.decay_groups((p for p in model.parameters() if p.requires_grad), config.weight_decay)
-    return optim.AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2))
+    return optim.AdamW(groups, lr=config.peak_lr, betas=(config.beta1, config.beta2))
 
 
 def made_with(device: str = "cpu") -> dict[str, str]:
-    """What the last bits of the numbers depend on."""
+    """What the last bits of the numbers depend on: versions, kernels, the CPU's instructions and threads."""
     versions = {name: version(name) for name in ("tensorlite", "numpy")}
     blas = {f"blas {name}": value for name, value in machine.blas().items()}
-    here = {"machine": platform.machine(), **backend.about_device(device)}
-    return {"python": platform.python_version(), **versions, **blas, **here}
+    here = {
+        "machine": platform.machine(),
+        "instructions": machine.instructions(),
+        "libc": " ".join(platform.libc_ver()).strip(),
+        "threads": str(machine.threads()),
+        "numba": "off" if steps.missing() else f"{version('numba')}, llvmlite {version('llvmlite')}",
+        "oneDNN": "off" if onednn.missing() else version(onednn.WHEEL),
+        "ml_dtypes": version("ml_dtypes") if find_spec("ml_dtypes") else "not installed",
+    }
+    return {"python": platform.python_version(), **versions, **blas, **here, **backend.about_device(device)}
 
 
 # ----- saving and going on ----------------------------------------------------------------------------------------
@@ -112,6 +125,8 @@ def resume(task: type[Task], config: Settings, run: Path, say: Say) -> Session:
     found, problems = checkpoint.newest(run, logs=True)
     description = checkpoint.read_config(found.folder / "config.json")
     checkpoint.check_task(run, description, config.task)
+    if config.lr is None:
+        config = replace(config, lr=description["training"]["lr"])
     device = backend.use_device(config.device)
     changes = allowed_changes(run, description, config, made_with(device))
     for path in (run / name for name in task.files):
@@ -147,11 +162,22 @@ def settings(run: Path, kind: type[Config] = TrainConfig) -> Config:  # type: ig
     return replace(kind.from_dict(description["training"]), resume=run)
 
 
+def recorded_threads(config: Settings) -> int | None:
+    """The number of threads that the run to be resumed was computed with; None for a new run."""
+    if config.resume is None:
+        return None
+    found, _ = checkpoint.newest(config.resume, logs=True)
+    return checkpoint.read_config(found.folder / "config.json").get("training", {}).get("threads")
+
+
 def allowed_changes(run: Path, description: dict[str, Any], config: Settings, now: dict[str, str]) -> list[str]:
     """One line for each setting that is not as before; a ValueError for those that a begun run cannot change."""
     lines = []
+    begun = (
+        type(config).from_dict(description["training"]).to_dict()
+    )  # a setting that is newer than the run: its default
     for name, after in config.to_dict().items():
-        before = description["training"].get(name)
+        before = begun[name]
         if before != after and name in config.fixed:
             raise ValueError(
                 f"{run} was begun with {name} {before!r} and cannot go on with {after!r}: start another run"

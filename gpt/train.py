@@ -28,7 +28,7 @@ from .config import Settings, command_of
 from .model import GPT
 from .pretraining import Pretraining
 from .progress import Progress, result_table, say
-from .session import Session, begin, directory, resume, save
+from .session import Session, begin, directory, recorded_threads, resume, save
 from .step import Step
 from .system import peak_memory
 from .task import Task
@@ -51,7 +51,7 @@ def train(config: Settings, console: Console | None = None, task: type[Task] = P
     loss or gradient stay nan or infinite; RuntimeError where another process trains there.
     """
     console, run = console or Console(), directory(config)
-    threads = config.threads or machine.default_threads()
+    threads = config.threads or recorded_threads(config) or machine.default_threads()
     device, about_threads = backend.use_device(config.device), machine.set_threads(threads)
     config = replace(config, threads=threads, device=device)
     if config.resume is None:
@@ -179,8 +179,8 @@ class Unseen:
 def learning_rate(config: Settings, step: int, steps: int) -> float:
     """Of the step that follows `step` of `steps`: a linear rise, then a cosine to min_lr at the last step."""
     warmup = min(100, steps // 10) if config.warmup is None else config.warmup
-    min_lr = config.lr * config.lowest if config.min_lr is None else config.min_lr
-    return optim.warmup_cosine(step, lr=config.lr, min_lr=min_lr, warmup=warmup, total=steps)
+    min_lr = config.peak_lr * config.lowest if config.min_lr is None else config.min_lr
+    return optim.warmup_cosine(step, lr=config.peak_lr, min_lr=min_lr, warmup=warmup, total=steps)
 
 
 def first_bad(model: nn.Module) -> str:

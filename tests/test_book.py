@@ -1,5 +1,7 @@
 """The book's chapters run as scripts, and every number that they print beside the page's is the page's."""
 
+import ast
+import contextlib
 import os
 import re
 import subprocess
@@ -16,21 +18,31 @@ CHAPTERS = {  # flags that make it short, and how many numbers it compares then
     "ch04": ("--out {out}", 27),
     "ch05": ("--small --steps 10 --out {out}", 12),
     "ch06": ("--steps 2 --out {out}", 8),
-    "ch07": ("--steps 2 --answers 2 --out {out}", 13),
+    "ch07": ("--steps 2 --answers 2 --out {out}", 17),
     "appendix_a": ("--out {out}", 20),
     "appendix_d": ("--small --steps 10 --out {out}", 3),
     "appendix_e": ("--steps 2 --out {out}", 3),
 }
 
 
-def run(chapter: str, flags: str, data: Path, out: Path) -> str:
-    """What a chapter prints. It gets one BLAS thread: with more of them, tests that run side by side wait in turns."""
+def run(chapter: str, flags: str, data: Path, out: Path, script: Path | None = None) -> str:
+    """What a chapter (or a `script` in its place) prints.
+
+    It gets one BLAS thread: with more of them, tests that run side by side wait in turns.
+    """
     environment = os.environ | {
-        "PYTHONPATH": str(BOOK.parents[1]), "PYTHONIOENCODING": "utf-8", "OPENBLAS_NUM_THREADS": "1",
+        "PYTHONPATH": f"{BOOK.parents[1]}{os.pathsep}{BOOK}", "PYTHONIOENCODING": "utf-8", "OPENBLAS_NUM_THREADS": "1",
         "TENSORLITE_DATA": str(data),
     }  # fmt: skip
     threads = [] if chapter in ("ch02", "ch03", "ch04", "appendix_a") else ["--threads", "1"]
-    command = [sys.executable, "-W", "error", str(BOOK / f"{chapter}.py"), *flags.format(out=out).split(), *threads]
+    command = [
+        sys.executable,
+        "-W",
+        "error",
+        str(script or BOOK / f"{chapter}.py"),
+        *flags.format(out=out).split(),
+        *threads,
+    ]
     done = subprocess.run(command, capture_output=True, encoding="utf-8", env=environment, timeout=1800)
     assert done.returncode == 0, done.stderr
     for path in re.findall(r"^picture: (\S+)", done.stdout, re.MULTILINE):
@@ -52,17 +64,59 @@ def test_every_number_is_the_page_s(chapter, data_dir, tmp_path):
     assert text.splitlines()[-1].endswith(" 0 !=")
 
 
+def beginning_of(chapter: str, end: str, folder: Path) -> Path:
+    """A script of the chapter's cells up to the one that has the line `end`."""
+    cells = re.split(r"^(?=# %%)", (BOOK / f"{chapter}.py").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    count = next(i for i, cell in enumerate(cells) if end in cell.splitlines())
+    path = folder / f"beginning-of-{chapter}.py"
+    path.write_text("".join(cells[:count]) + "# %%\npage.summary()\n", encoding="utf-8")
+    return path
+
+
 @pytest.mark.slow
 def test_the_first_rows_of_the_training_log(data_dir, tmp_path):
-    text = run("ch05", "--steps 6 --out {out}", data_dir, tmp_path)
-    for file in tmp_path.glob("*.safetensors"):
-        file.unlink()  # two gigabytes, and pytest keeps the folders of three runs
+    """Chapter 5 up to its training log; what comes behind would sample from and save two gigabytes for nothing."""
+    text = run("ch05", "--steps 6 --out {out}", data_dir, tmp_path, beginning_of("ch05", "# ## 5.3 Sampling", tmp_path))
     assert rows(text, "!=") == []
     for row in (
         "Ep 1 (Step 000000): Train loss, Val loss: 9.781 9.933 ",
         "(Step 000005): Train loss, Val loss: 8.111 8.339 ",
     ):
         assert any(row in line for line in rows(text, "=="))
+
+
+@pytest.mark.parametrize(
+    ("chapter", "name", "steps"),
+    [("appendix_d", "LOG", range(0, 135, 5)), ("ch05", "LOG", range(0, 90, 5))],
+)
+@pytest.mark.finding("C14")
+def test_a_log_of_the_page_is_whole(chapter, name, steps):
+    """Every row that the loop prints is compared, and every sample: one after each epoch of nine steps."""
+    constants = constants_of(chapter)
+    assert list(constants[name]) == list(steps)
+    assert len(constants["SAMPLES"]) == steps.stop // 9
+
+
+@pytest.mark.finding("B11")
+def test_both_recipes_of_appendix_e_have_a_whole_log_each():
+    constants = constants_of("appendix_e")
+    assert constants["RECIPES"] == {"page": (16 * 16, 5e-5), "repository": (16, 8e-4)}
+    for recipe in constants["RECIPES"]:
+        assert list(constants["LOGS"][recipe]) == list(range(0, 650, 50))
+        assert len(constants["ACCURACY"][recipe]) == 5
+    source = (BOOK / "appendix_e.py").read_text(encoding="utf-8")  # A is drawn behind the first pass over the loaders
+    places = [source.index(line) for line in ("before = [judge", "lora.apply(model", "adapted_before = [judge")]
+    assert places == sorted(places)
+
+
+def constants_of(chapter: str) -> dict:
+    """The values of a script's names in capitals, as far as they are made of literals."""
+    found: dict = {}
+    for node in ast.parse((BOOK / f"{chapter}.py").read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id.isupper():
+            with contextlib.suppress(NameError):  # one that is made of what the script computes
+                found[node.targets[0].id] = eval(ast.unparse(node.value), {}, dict(found))
+    return found
 
 
 def test_the_committed_log_is_a_whole_run_of_the_page_s_numbers():

@@ -188,7 +188,7 @@ def test_where_it_cannot_be_had_it_is_off_and_says_why(monkeypatch, tmp_path, la
     info.write_text("flags : fpu avx512f" + (" avx512_bf16" if lacking != "cpu" else "") + "\n")
     monkeypatch.setattr(onednn, "CPU_INFO", info)
     monkeypatch.setattr(onednn, "_dnnl", onednn._dnnl.__wrapped__)
-    monkeypatch.setattr(onednn, "_WHEEL", "no-such-wheel" if lacking == "wheel" else "numpy")
+    monkeypatch.setattr(onednn, "WHEEL", "no-such-wheel" if lacking == "wheel" else "numpy")
     said = precision.set_matmul_dtype("bfloat16")
     assert said.startswith("bfloat16 is off, all is computed in float32: ")
     assert {"cpu": "avx512_bf16", "wheel": "pip install 'tensorlite[bf16]'", "file": "libdnnl.so.3"}[lacking] in said

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from table import ROWS
 
 import tensorlite as tl
-from tensorlite import backend, fused, machine, optim
+from tensorlite import fused, machine, optim
 from tensorlite.kernels.cpu import blocks, losses, scores
 from tensorlite.testing import smooth
 from tensorlite.workers import Worker
@@ -204,17 +204,103 @@ def test_a_forked_copy_starts_workers_of_its_own(threads, monkeypatch):
     assert os.waitpid(child, 0)[1] == 0
 
 
-def test_the_users_own_setting_wins(monkeypatch):
-    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "7")
-    assert machine.default_threads() == 7
-    monkeypatch.delenv("OPENBLAS_NUM_THREADS")
-    monkeypatch.setenv("OMP_NUM_THREADS", "5")
-    assert machine.default_threads() == 5
-    monkeypatch.delenv("OMP_NUM_THREADS")
-    monkeypatch.setattr(backend.os, "getloadavg", lambda: (1000.0, 0, 0), raising=False)
-    assert machine.default_threads() == 1
-    monkeypatch.setattr(backend.os, "getloadavg", lambda: (0.0, 0, 0), raising=False)
-    assert machine.default_threads() >= 1
+# ----- how many: a setting of the machine, never its load ---------------------------------------------------------
+
+
+@pytest.fixture
+def no_variable(monkeypatch):
+    for name in machine.THREAD_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.finding("B13")
+@pytest.mark.usefixtures("no_variable")
+def test_the_load_average_is_never_asked_for(monkeypatch):
+    def refused():
+        raise AssertionError("the load average was asked for")
+
+    expected = machine.default_threads()
+    monkeypatch.setattr(os, "getloadavg", refused, raising=False)
+    assert machine.default_threads() == expected == machine.usable_cores() >= 1
+
+
+@pytest.mark.finding("B13")
+@pytest.mark.usefixtures("no_variable")
+@pytest.mark.parametrize(
+    ("openblas", "omp", "threads"),
+    [
+        ("7", None, 7), (None, "5", 5), ("7", "5", 7), ("0", "5", 5), ("", "5", 5), ("many", "5", 5), (None, "4,2", 4),
+        (None, " 3 ", 3), ("-1", None, None), ("\N{SUPERSCRIPT TWO}", None, None), (None, None, None),
+    ],
+)  # fmt: skip
+def test_the_users_own_setting_wins(monkeypatch, openblas, omp, threads):
+    """A value that is no number above 0 counts as unset, as OpenBLAS takes it; OMP_NUM_THREADS may be a list."""
+    for name, value in zip(machine.THREAD_VARIABLES, (openblas, omp), strict=True):
+        if value is not None:
+            monkeypatch.setenv(name, value)
+    assert machine.default_threads() == (threads or machine.usable_cores())
+    assert (machine.given_threads() is None) == (threads is None)
+
+
+@pytest.mark.finding("B13")
+@pytest.mark.usefixtures("no_variable")
+@pytest.mark.parametrize(
+    ("cores", "quota", "threads"), [(8, 3.0, 3), (8, 2.9, 2), (8, 0.5, 1), (8, float("inf"), 8), (2, 16.0, 2)]
+)
+def test_cores_are_limited_by_the_containers_quota(monkeypatch, cores, quota, threads):
+    monkeypatch.setattr(os, "process_cpu_count", lambda: cores, raising=False)
+    monkeypatch.setattr(machine, "cpu_quota", lambda: quota)
+    assert machine.default_threads() == machine.usable_cores() == threads
+
+
+@pytest.mark.finding("B13")
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinity mask")
+@pytest.mark.usefixtures("no_variable")
+def test_cores_are_those_of_the_affinity_mask(monkeypatch):
+    monkeypatch.setattr(machine, "cpu_quota", lambda: float("inf"))
+    before = os.sched_getaffinity(0)
+    assert machine.usable_cores() == len(before)
+    os.sched_setaffinity(0, {min(before)})
+    try:
+        assert machine.usable_cores() == 1
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+QUOTAS = [  # /proc/self/cgroup, the files of the control groups, the quota
+    ("0::/\n", {"cpu.max": "150000 100000\n"}, 1.5),
+    ("0::/\n", {"cpu.max": "max 100000\n"}, None),
+    ("0::/\n", {}, None),
+    ("0::/pod/box\n", {"pod/cpu.max": "400000 100000\n", "pod/box/cpu.max": "max 100000\n"}, 4.0),
+    ("0::/pod/box\n", {"pod/cpu.max": "400000 100000\n", "pod/box/cpu.max": "50000 50000\n"}, 1.0),
+    ("0::/host/path\n", {"cpu.max": "200000 100000\n"}, 2.0),  # only the container's own group is mounted
+    ("0::/../..\n", {"cpu.max": "200000 100000\n"}, 2.0),
+    ("4:cpu,cpuacct:/\n0::/\n", {"cpu/cpu.cfs_quota_us": "250000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 2.5),
+    ("4:cpu:/a\n", {"cpu/a/cpu.cfs_quota_us": "100000\n", "cpu/a/cpu.cfs_period_us": "50000\n"}, 2.0),
+    ("4:cpu:/\n", {"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None),
+    ("5:memory:/\n", {"cpu/cpu.cfs_quota_us": "100000\n", "cpu/cpu.cfs_period_us": "100000\n"}, None),
+    (None, {"cpu.max": "100000 100000\n"}, None),  # not Linux
+]
+
+
+@pytest.mark.finding("B13")
+@pytest.mark.parametrize(("membership", "files", "quota"), QUOTAS)
+def test_a_containers_cpu_quota(tmp_path, membership, files, quota):
+    if membership is not None:
+        (tmp_path / "proc/self").mkdir(parents=True)
+        (tmp_path / "proc/self/cgroup").write_text(membership)
+    for name, content in files.items():
+        path = tmp_path / "sys/fs/cgroup" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    assert machine.cpu_quota(tmp_path) == (float("inf") if quota is None else quota)
+
+
+def test_fewer_than_one_thread_is_refused(threads):
+    threads(2)
+    with pytest.raises(ValueError, match="threads must be an integer of at least 1, got 0"):
+        threads(0)
+    assert machine.threads() == 2
 
 
 @pytest.mark.parametrize(

@@ -130,17 +130,42 @@ compare("after clipping", largest * factor, "0.0185")
 # %% [markdown]
 # ## D.4 All of it
 #
-# Chapter 5's loop with three lines more. Clipping begins behind the warm-up, as on the page. (Each evaluation looks at
-# one batch here, and the peak is lower: 0.001 in print, while notebooks of the repository have had other rates.)
+# Chapter 5's loop with three lines more. Clipping begins after the warm-up, as on the page. Each evaluation looks at
+# one batch here, and the peak rate is 0.001. (The repository's notebook sets a `peak_lr` that its optimizer never gets:
+# AdamW's own default, 0.001, is what both print.) The page shows the rows of steps 0, 5, 10, 15 and 130 and the samples
+# of epochs 1, 2 and 15; the rest are the notebook's of before November 2025, which agrees with the page in these.
 
 # %%
-LOG = {0: "10.934 10.939", 5: "9.151 9.461", 10: "7.949 8.184", 15: "6.362 6.876", 130: "0.041 6.915"}
+LOG = {  # step: the training and validation loss that the repository's notebook prints; the page shows five of the rows
+    0: "10.934 10.939", 5: "9.151 9.461", 10: "7.949 8.184", 15: "6.362 6.876", 20: "5.851 6.607", 25: "5.750 6.634",
+    30: "5.225 6.944", 35: "4.304 6.512", 40: "3.736 6.383", 45: "2.395 6.244", 50: "2.948 6.279", 55: "2.316 6.169",
+    60: "1.003 6.343", 65: "0.860 6.348", 70: "1.117 6.375", 75: "0.367 6.498", 80: "0.289 6.612", 85: "0.263 6.700",
+    90: "0.151 6.788", 95: "0.097 6.805", 100: "0.081 6.832", 105: "0.089 6.900", 110: "0.045 6.911",
+    115: "0.047 6.903", 120: "0.038 6.907", 125: "0.040 6.912", 130: "0.041 6.915",
+}  # fmt: skip
 START = "Every effort moves you"
-SAMPLES = {
-    1: 50 * ",",
-    15: '?"  "Yes--quite insensible to the irony. She wanted him vindicated--and by me!"  He laughed again, and threw '
-    'back his head to look up at the sketch of the donkey. "There were days when I',
-}
+RECITED = (
+    '?"  "Yes--quite insensible to the irony. She wanted him vindicated--and by me!"  He laughed again, and threw '
+    'back his head to look up at the sketch of the donkey. "There were days when I'
+)
+SAMPLES = [  # after each epoch; line ends are shown as spaces
+    50 * ",",
+    ",,,,,,,,,,,,,,,,,,, the,,,,,,,,, the,,,,,,,,,,, the,,,,,,,,",
+    '. "I"I and I had to the to the to the and the of the to the of the to Gisburn, and the of the the of the of the '
+    "to the to the of the of the of the to the of",
+    ' know   "--and--and--I                 ", and, and, and, and I had been, and, and " it.   ',
+    ' know the picture to have the picture--his--his, the donkey of a little: "strong, with a little of the donkey, '
+    "in the picture--as, with a little of his painting, the donkey, the donkey, with a little",
+    "?\"     I, and he had a little the in a flash that he was a little the fact, and in the picture. Gisburn's my "
+    "unexpected discovery; and as I had the picture--the. He was his",
+    '?"  "Yes--I glanced after him, so inevitably the last word. Gisburn\'s past! The women had been his pictures I '
+    "remember getting off a prodigious phrase about the honour being _mine_--because he didn't say",
+    '?" "I that my hostess was "interesting": on that point I could have given Miss Croft the fact, and Mrs. "I must '
+    "have Jack himself, I had again run over from Monte Carlo; and Mrs. Gis",
+    '?" " on--forming, as it were, so inevitably the background of the house."  " went on groping and muddling; then I '
+    "looked at the donkey again. I may be pardoned the bull--that I found",
+    *(6 * [RECITED]),
+]
 
 
 def first_losses() -> list[float]:
@@ -168,20 +193,14 @@ def train(optimizer: optim.Optimizer, steps: int, peak: float, initial: float, l
             optimizer.step(grad_scale=scale)
             if step % 5 == 0:
                 name, losses = f"Ep {epoch} (Iter {step:06d}): Train loss, Val loss", first_losses()
-                if step in LOG:
-                    compare(name, losses, LOG[step])
-                else:
-                    print(f"   {name}: {losses[0]:.3f} {losses[1]:.3f}")
+                compare(name, losses, LOG[step])
             if step == steps - 1:
                 break
         if (step + 1) % len(train_loader) == 0:
             ids = tokenizer.encode(START)
             (new,) = generate(model, [ids], 50)
             written = tokenizer.decode(ids + new).replace("\n", " ")
-            if epoch in SAMPLES:
-                compare(f"sample of epoch {epoch}", written, START + SAMPLES[epoch])
-            else:
-                print(f"   {written}")
+            compare(f"sample of epoch {epoch}", written, START + SAMPLES[epoch - 1])
 
 
 tl.manual_seed(123)

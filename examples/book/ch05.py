@@ -111,13 +111,13 @@ compare("cross-entropy", loss, "10.7940")
 compare("perplexity", loss.exp(), "48725.8203")
 
 # %% [markdown]
-# The book's repository later changed the second text's targets, so that its notebook shows another loss here than the
-# printed page: as "I really like" is to be followed by tokens that are shifted once more.
+# From March to May 2024 the notebook in the book's repository had other targets for the second text, and another loss.
+# Since then it shows 10.7940, as in print.
 
 # %%
 with tl.no_grad():
-    _, later = model(inputs, tl.tensor([[3626, 6100, 345], [588, 428, 11311]]))
-compare("cross-entropy, the notebook's targets", later, "10.7722")
+    _, other = model(inputs, tl.tensor([[3626, 6100, 345], [588, 428, 11311]]))
+compare("cross-entropy, the targets of March to May 2024", other, "10.7722")
 
 # %% [markdown]
 # **The data.** The first nine tenths of the characters are for training. Windows of 256 tokens do not overlap (the

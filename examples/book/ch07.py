@@ -27,6 +27,7 @@ import tensorlite as tl
 from gpt import instruct, lora, pretrained
 from gpt.config import GPTConfig
 from gpt.download import fetch_model
+from gpt.generate import generate
 from gpt.judge import Api, judge, summary
 from gpt.model import GPT
 from tensorlite import fused, io, machine, optim
@@ -53,6 +54,8 @@ def compare(name: str, ours, theirs: str) -> None:
     """page.compare, where the model is the page's: GPT-2 medium."""
     if options.gpt2 and model.config.n_layer == 24:
         page.compare(name, ours, theirs)
+    elif isinstance(ours, str):
+        print(f"   {name}: {ours!r}")
     else:
         print(f"   {name}: {' '.join(f'{value:.3f}' for value in page.flatten(ours))}")
 
@@ -104,14 +107,37 @@ page.compare("loss of three", fused.cross_entropy(scores, tl.tensor([0, 1, 1])),
 page.compare("the third left out", fused.cross_entropy(scores, tl.tensor([0, 1, -100])), "1.1269")
 
 # %% [markdown]
-# **Exercise 7.2.** One may leave out the instruction too, and learn from the answers alone. `collate` knows where an
-# answer begins when it is given what `encode` made.
+# **Exercise 7.2.** One may leave out the instruction too, and learn from the answers alone. `collate` is told how many
+# ids of a text are its prompt. The page's mask ends where `format_alpaca` ends: the header "### Response:" is still
+# learned. `instruct.encode`, and so `gpt finetune instruct --mask-instruction`, counts the header as prompt, for that
+# is what `gpt chat` writes itself.
 
 # %%
-encoded = instruct.encode(entries[50], tokenizer)
-_, (masked,) = instruct.collate([encoded], mask_instruction=True)
-learned = [token for token in masked.tolist() if token != -100]
-print(f"   {len(masked)} targets, {len(learned)} of them count: {tokenizer.decode(learned)!r}")
+sample = [
+    {"instruction": "What is an antonym of 'complicated'?", "input": "",
+     "output": "An antonym of 'complicated' is 'simple'."},
+    {"instruction": "Sort the following list in alphabetical order.", "input": "Zebra, Elephant, Crocodile",
+     "output": "Crocodile, Elephant, Zebra"},
+    {"instruction": "Arrange the given numbers in descending order.", "input": "5, 12, 8, 3, 15",
+     "output": "15, 12, 8, 5, 3."},
+]  # fmt: skip
+
+
+def as_the_page_masks(entry: instruct.Entry) -> instruct.Encoded:
+    """An entry's ids, of which those of the instruction and the input count as prompt."""
+    return instruct.Encoded(len(tokenizer.encode(instruct.format_alpaca(entry))), instruct.encode(entry, tokenizer).ids)
+
+
+_, masked = instruct.collate([as_the_page_masks(entry) for entry in sample], mask_instruction=True)
+page.compare("shape of the targets", list(masked.shape), "3 64")
+page.compare("left out of the second text: 46 of its prompt, 2 of its padding", masked[1].tolist().count(-100), "48")
+page.compare(
+    "what remains of it", masked[1, 46:62], "198 198 21017 18261 25 198 34 12204 375 576 11 42651 11 1168 37052 50256"
+)
+for whose, encoded in (("page", as_the_page_masks(entries[50])), ("ours", instruct.encode(entries[50], tokenizer))):
+    _, (masked,) = instruct.collate([encoded], mask_instruction=True)
+    learned = [token for token in masked.tolist() if token != -100]
+    print(f"   entry 50, {whose}: {masked.size - len(learned)} targets left out, learned {tokenizer.decode(learned)!r}")
 
 # %% [markdown]
 # ## 7.4 Loaders
@@ -136,6 +162,9 @@ page.compare(
 
 # %% [markdown]
 # ## 7.5 The model
+#
+# GPT-2 has one matrix for token embedding and head. The page loads it into both, and from then on they are two, each of
+# which learns by itself: `with_own_head` does that, and `gpt finetune instruct --untie-head`.
 
 # %%
 if options.gpt2:
@@ -144,13 +173,29 @@ if options.gpt2:
     weights = model.state_dict()
     model = GPT(model.config.with_dropout(0.0))
     model.load_state_dict(weights)
+    model = instruct.with_own_head(model)
 else:
     print("no --gpt2: a small model with random weights")
     tl.manual_seed(123)
     model = GPT(GPTConfig(vocab_size=50257, context_length=256, n_layer=2, n_head=4, n_embd=64))
 print(f"{model.num_parameters():,} parameters")
-(before,) = instruct.answers(model, tokenizer, parts.validation[:1], max_new_tokens=35)
-print(f"before: {parts.validation[0]['instruction']!r} -> {before!r}")
+
+# %% [markdown]
+# Before training it continues the instruction as any other text. (No header for the answer stands behind it: the model
+# writes one itself.)
+
+# %%
+asked = instruct.format_alpaca(parts.validation[0])
+page.compare(
+    "first validation entry", asked.partition("### Instruction:\n")[2],
+    "Convert the active sentence to passive: 'The chef cooks the meal every day.'",
+)  # fmt: skip
+(new,) = generate(model, [tokenizer.encode(asked)], 35, stop_token=tokenizer.special_tokens["<|endoftext|>"])
+compare(
+    "before training", tokenizer.decode(new).strip(),
+    "### Response:\n\nThe chef cooks the meal every day.\n\n### Instruction:\n\nConvert the active sentence to "
+    "passive: 'The chef cooks the",
+)  # fmt: skip
 
 
 def mean_loss(part: str, batches: int = 5) -> float:

@@ -43,8 +43,7 @@ class Chat:
         check_integer("max_new_tokens", self.max_new_tokens, low=1)
         if self.history is not None:
             check_integer("history", self.history, low=0)
-        if machine.default_threads() == 1:  # otherwise BLAS keeps its own: they are better at matrix times vector
-            machine.set_threads(1)
+        machine.set_threads(machine.default_threads())
         talk = self.conversation()
         if self.once is not None:
             answer(talk, self.once, self.input)

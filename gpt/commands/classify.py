@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from tensorlite import backend
+from tensorlite import backend, machine
 
 from .. import classify, corpus
 from ..config import check_device
@@ -26,6 +26,7 @@ class Classify:
         check_device(self.device)
 
     def __call__(self) -> int:
+        machine.set_threads(machine.default_threads())
         trained = classify.load(self.run, backend.use_device(self.device))
         for text in self.lines():
             (p,) = classify.classify(trained, [text])

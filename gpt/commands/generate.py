@@ -37,8 +37,7 @@ class Generate:
         check_device(self.device)
 
     def __call__(self) -> int:
-        if machine.default_threads() == 1:  # otherwise BLAS keeps its own: they are better at matrix times vector
-            machine.set_threads(1)
+        machine.set_threads(machine.default_threads())
         device = backend.use_device(self.device)
         if self.dtype == "bfloat16" and device == "cpu":
             raise ValueError("--dtype bfloat16 is for a GPU, and this would run on the CPU: leave it away")

@@ -12,7 +12,7 @@ from .answers import answers, save_responses
 from .batches import Encoded, collate, conversations, encode, encode_all, with_end_of_text
 from .chat import Conversation
 from .entries import STYLES, Entry, Split, Style, format_alpaca, format_phi3, read_entries, split
-from .task import InstructConfig, Instructions
+from .task import InstructConfig, Instructions, with_own_head
 
 __all__ = [
     "STYLES",
@@ -34,4 +34,5 @@ __all__ = [
     "save_responses",
     "split",
     "with_end_of_text",
+    "with_own_head",
 ]

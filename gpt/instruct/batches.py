@@ -83,7 +83,9 @@ def collate(
     Each text is padded by one `pad` and then to the longest; inputs are all but the last id, targets all but the first.
     The first pad in a row's targets stays, so that the model learns to end; those behind it become `ignore_index`. With
     `mask_instruction` so do all targets that are part of the prompt: that asks for Encoded, which know where it ends.
-    At last both are cut to `allowed_max_length`.
+    What `encode` makes counts the answer's header ("### Response:") as prompt. The book's exercise 7.2 does not: for
+    that, give Encoded(n, ids) with n the number of ids of `format_alpaca(entry)`. At last both are cut to
+    `allowed_max_length`.
     """
     rows = [item.ids if isinstance(item, Encoded) else list(item) for item in batch]
     if not rows:

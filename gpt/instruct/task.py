@@ -7,7 +7,7 @@ which style it asks, so that `gpt chat` asks in the same.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -33,16 +33,18 @@ class InstructConfig(FineTuneConfig):
 
     task = "instruct"
     fixed = (
-        *FineTuneConfig.fixed, "style", "mask_instruction", "turns", "max_length", "lora", "rank", "alpha", "targets",
+        *FineTuneConfig.fixed, "style", "mask_instruction", "turns", "max_length", "untie_head", "lora", "rank",
+        "alpha", "targets",
     )  # fmt: skip
 
     epochs: int = 2  # passes over the training entries
     style: Literal["alpaca", "phi3"] = "alpaca"  # how an entry becomes a text; phi3 is shorter
-    mask_instruction: bool = False  # learn from the answers alone and not from the questions
+    mask_instruction: bool = False  # learn from the answers alone, not from the questions and the answer's header
     turns: int = 1  # longest conversation: up to this many entries in a row, so that chat may look back at earlier ones
     max_length: int | None = (
         None  # cut longer texts at this many tokens; default: what the context cannot hold is refused
     )
+    untie_head: bool = False  # train a head of its own, begun as a copy of the token embedding, as the book does
     lora: bool = False  # train small matrices beside the Linears, all else is frozen
     rank: int = 16  # of LoRA's matrices
     alpha: float = 16.0  # LoRA's correction counts alpha / rank
@@ -56,7 +58,7 @@ class InstructConfig(FineTuneConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice("style", self.style, tuple(STYLES))
-        for name in ("mask_instruction", "lora"):
+        for name in ("mask_instruction", "untie_head", "lora"):
             check_choice(name, getattr(self, name), (True, False))
         for name in ("turns", "eval_batches", "max_new_tokens", "rank"):
             check_integer(name, getattr(self, name), low=1)
@@ -66,6 +68,11 @@ class InstructConfig(FineTuneConfig):
                 check_integer(name, getattr(self, name), low=low)
         if self.dropout is not None:
             check_number("dropout", self.dropout, low=0, below=1)
+
+    @property
+    def adapts(self) -> bool:
+        """Whether LoRA's matrices are what learns."""
+        return self.lora
 
 
 class Instructions:
@@ -83,6 +90,8 @@ class Instructions:
         model, tokenizer = with_end_of_text(*checkpoint.load_model(config.base))
         if config.dropout is not None:
             model = with_dropout(model, config.dropout)
+        if config.untie_head:
+            model = with_own_head(model)
         entries = read_entries(config.data)
         length = model.config.context_length
         texts = encode_all(entries, tokenizer, config.style, None if config.max_length else length)
@@ -213,3 +222,16 @@ def with_dropout(model: GPT, p: float) -> GPT:
     changed = GPT(model.config.with_dropout(p))
     changed.load_state_dict(model.state_dict())
     return changed
+
+
+def with_own_head(model: GPT) -> GPT:
+    """A copy of the model whose head learns by itself: it begins as a copy of the token embedding, and as large.
+
+    GPT-2's weights have one matrix for both (a tied head). The book loads it twice, so that from the first step on
+    token embedding and head differ. A model that has its own head already is returned as it is.
+    """
+    if not model.config.tie_head:
+        return model
+    own = GPT.blank(replace(model.config, tie_head=False))
+    own.load_state_dict({**model.state_dict(), "head.weight": model.token_embedding.weight})
+    return own

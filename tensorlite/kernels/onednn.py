@@ -25,7 +25,7 @@ from ..machine import in_parts
 from .precision import matmul_dtype
 
 CPU_INFO = Path("/proc/cpuinfo")  # Linux alone has it, and so has the wheel
-_WHEEL, _LIBRARY = "onednn-cpu-gomp", "libdnnl.so.3"
+WHEEL, _LIBRARY = "onednn-cpu-gomp", "libdnnl.so.3"
 _F32, _BF16, _CPU, _IN_ORDER, _FROM, _TO = 3, 2, 1, 1, 1, 17  # constants of oneDNN's C interface, version 3
 
 
@@ -34,7 +34,7 @@ _F32, _BF16, _CPU, _IN_ORDER, _FROM, _TO = 3, 2, 1, 1, 1, 17  # constants of one
 
 def missing() -> str:
     """Why there are no bfloat16 products here, and what to do about it; '' where there are."""
-    return _missing(CPU_INFO, _WHEEL)
+    return _missing(CPU_INFO, WHEEL)
 
 
 @functools.cache
@@ -147,9 +147,9 @@ class _Argument(ctypes.Structure):
 @functools.cache
 def _dnnl() -> ctypes.CDLL:
     """The library, set to one thread in each of ours. PackageNotFoundError or OSError where it is not to be had."""
-    found = [file for file in files(_WHEEL) or () if file.name == _LIBRARY]
+    found = [file for file in files(WHEEL) or () if file.name == _LIBRARY]
     if not found:
-        raise OSError(f"the package {_WHEEL} has no {_LIBRARY}")
+        raise OSError(f"the package {WHEEL} has no {_LIBRARY}")
     before = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = "1"  # OpenMP reads it once, as it is loaded: the threads are ours
     try:

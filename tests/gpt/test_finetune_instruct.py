@@ -8,6 +8,7 @@ import select
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from gpt import train as training
 from gpt.commands import chat as chat_command
 from gpt.generate import generate
 from gpt.instruct import STYLES, Conversation, InstructConfig, Instructions
+from gpt.model import GPT
 from tensorlite import machine
 
 YES = {"instruction": "Say yes.", "input": "", "output": "yes"}
@@ -134,6 +136,56 @@ def test_lora_trains_the_adapters_alone_and_the_adapter_is_enough(folder):
     assert not lora.adapters(merged)
     assert all(p.requires_grad for p in merged.parameters())
     np.testing.assert_allclose(merged(ids)[0].numpy(), plain(ids)[0].numpy(), rtol=1e-5, atol=1e-5)
+
+
+def weights(run: Path) -> dict[str, np.ndarray]:
+    return {name: p.numpy() for name, p in tl.io.load(run / "model.safetensors").items()}
+
+
+@pytest.fixture(scope="module")
+def tied(folder):
+    """A pretrained run whose head is its token embedding, as GPT-2's is."""
+    model, tokenizer = checkpoint.load_model(folder / "base")
+    tl.manual_seed(0)
+    tied = GPT(replace(model.config, tie_head=True))
+    (folder / "tied").mkdir()
+    description = json.loads((folder / "base" / "config.json").read_text()) | {"model": tied.config.to_dict()}
+    (folder / "tied" / "config.json").write_text(json.dumps(description))
+    tokenizer.save(folder / "tied" / "tokenizer.json")
+    tl.io.save(folder / "tied" / "model.safetensors", tied.state_dict())
+    return folder / "tied"
+
+
+@pytest.mark.finding("B12")
+def test_an_untied_head_begins_as_a_copy_and_learns_by_itself(folder, tied):
+    """At first nothing has changed but that there are two matrices; their gradients add up to that of the tied one."""
+    before, _ = checkpoint.load_model(tied)
+    own = instruct.with_own_head(before)
+    idx = tl.tensor([[1, 2, 3, 4]])
+    np.testing.assert_array_equal(own(idx)[0].numpy(), before(idx)[0].numpy())
+    for model in (before, own):
+        model.loss(idx, idx).backward()
+    parts = own.token_embedding.weight.grad.numpy(), own.head.weight.grad.numpy()
+    assert all(np.abs(part).max() > 1e-3 for part in parts)
+    np.testing.assert_allclose(sum(parts), before.token_embedding.weight.grad.numpy(), rtol=1e-4, atol=1e-6)
+    assert instruct.with_own_head(own) is own
+
+
+@pytest.mark.finding("B12")
+def test_fine_tuning_with_an_untied_head(folder, tied):
+    """Both matrices learn, each in its own way; the run is resumed, and asked, with the head that it has."""
+    for name, untie_head in (("own-head", True), ("one-matrix", False)):
+        tune(folder, name, base=tied, untie_head=untie_head, steps=2)
+    assert "head.weight" not in weights(folder / "one-matrix")
+    two, start = weights(folder / "own-head"), weights(tied)["token_embedding.weight"]
+    embedding, head = two["token_embedding.weight"][: len(start)], two["head.weight"][: len(start)]
+    assert (embedding != start).any()
+    assert (head != start).any()
+    assert (embedding != head).any()
+    with pytest.raises(ValueError, match="was begun with untie_head True and cannot go on with False"):
+        tune(folder, "own-head", out=None, resume=folder / "own-head", base=tied, steps=4)
+    tune(folder, "own-head", out=None, resume=folder / "own-head", base=tied, untie_head=True, steps=4)
+    assert checkpoint.load_model(folder / "own-head")[0].head is not None
 
 
 def test_a_taught_run_can_be_taught_again(folder):

@@ -1,16 +1,20 @@
 """LoRA: the book's count, the formula, what is frozen and costs nothing, merging to the bit, files."""
 
 import json
+import random
 import tracemalloc
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from runs import train
 
 import tensorlite as tl
-from gpt import lora
-from gpt.config import PRESETS, GPTConfig
+from gpt import lora, session
+from gpt.classify import Classification
+from gpt.config import PRESETS, ClassifyConfig, GPTConfig, TrainConfig
 from gpt.generate import generate
+from gpt.instruct import InstructConfig
 from gpt.model import GPT
 from tensorlite import io, nn, optim
 
@@ -193,6 +197,79 @@ def test_no_short_cut_goes_past_the_adapters():
         assert model.loss(IDS, IDS).item() < gpt().loss(IDS, IDS).item() - 0.5
     cached, read_again = (generate(model, [[1, 2]], 5, use_cache=use) for use in (True, False))
     assert cached == read_again != generate(gpt(), [[1, 2]], 5)
+
+
+# ----- learning rates ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.finding("B11")
+@pytest.mark.parametrize(
+    ("settings", "n_embd", "lr"),
+    [
+        (ClassifyConfig(layers="lora"), 768, 8e-4),  # the book's repository, with alpha / rank
+        (ClassifyConfig(layers="lora"), 64, 8e-4),
+        (InstructConfig(lora=True), 1024, 8e-4),
+        (ClassifyConfig(), 768, 5e-5),  # the book
+        (InstructConfig(), 1024, 5e-5),
+        (ClassifyConfig(layers="all"), 64, 6e-4),
+        (InstructConfig(), 128, 3e-4),
+        (TrainConfig(), 64, 2e-3),
+    ],
+)
+def test_the_default_rate_suits_what_learns(settings, n_embd, lr):
+    assert settings.default_lr(n_embd) == lr
+
+
+WORDS = {"drink": ("milk", "tea", "juice", "water"), "fruit": ("pear", "plum", "fig", "lime")}
+
+
+@pytest.fixture(scope="module")
+def spoken(tmp_path_factory):
+    """A folder with labelled sentences, and a small run that was pretrained on them."""
+    folder, chance = tmp_path_factory.mktemp("spoken"), random.Random(5)
+    rows = [
+        (kind, f"{chance.choice(('I want', 'we took', 'give me'))} a {chance.choice(WORDS[kind])} {i}")
+        for i, kind in enumerate(("drink", "fruit") * 120)
+    ]
+    (folder / "data.tsv").write_text("".join(f"{label}\t{text}\n" for label, text in rows))
+    (folder / "text.txt").write_text("\n".join(text for _, text in rows))
+    shape = {"vocab_size": 300, "n_layer": 2, "n_head": 2, "n_embd": 32, "context_length": 24}
+    train(
+        TrainConfig(
+            text=(folder / "text.txt",), out=folder / "base", steps=100, batch_size=4, threads=1, eval_every=100,
+            sample_every=0, sample_tokens=5, **shape,
+        )
+    )  # fmt: skip
+    return folder
+
+
+def accuracy(folder, **settings) -> tuple[float, float]:
+    """Of fine-tuning on the sentences: the share of test sentences labelled correctly, and the rate as recorded."""
+    config = ClassifyConfig(
+        base=folder / "base", data=folder / "data.tsv", out=folder / "run", overwrite=True, batch_size=4, threads=1,
+        eval_every=1000, position="last-real", **settings,
+    )  # fmt: skip
+    train(config, Classification)
+    *_, last = map(json.loads, (folder / "run" / "metrics.jsonl").read_text().splitlines())
+    return last["test_accuracy"], json.loads((folder / "run" / "config.json").read_text())["training"]["lr"]
+
+
+@pytest.mark.finding("B11")
+def test_lora_by_default_learns_what_training_all_layers_learns(spoken):
+    everything, rate = accuracy(spoken, layers="all", epochs=4)
+    adapted, rate_adapted = accuracy(spoken, layers="lora", epochs=4)
+    assert (rate, rate_adapted) == (1.2e-3, 8e-4)
+    assert everything >= 0.98
+    assert adapted >= everything - 0.02
+
+
+@pytest.mark.finding("B11")
+def test_a_rate_that_is_given_is_taken(spoken):
+    assert accuracy(spoken, layers="lora", steps=1, lr=3e-5)[1] == 3e-5
+    assert session.settings(spoken / "run", ClassifyConfig).lr == 3e-5
+    resumed = ClassifyConfig(resume=spoken / "run", steps=2, layers="lora", position="last-real", batch_size=4)
+    said = train(replace(resumed, base=spoken / "base", data=spoken / "data.tsv", eval_every=1000), Classification)
+    assert "changed    lr" not in said  # without a rate, a resumed run keeps its own
 
 
 # ----- merging ----------------------------------------------------------------------------------------------------
