@@ -9,8 +9,8 @@ import math
 from collections.abc import Sequence
 
 from .backend import is_floating, xp
+from .checks import checked_axes, checked_axis
 from .ops import (
-    _axis,
     _einsum,
     _pad,
     _raw,
@@ -79,8 +79,7 @@ def norm(x, axis=None, keepdims=False):
 
 def prod(x, axis=None, keepdims=False):
     """The product, by halves: made of multiplications alone, its derivatives of any order are right at zeros too."""
-    axes = tuple(range(x.ndim)) if axis is None else axis if isinstance(axis, tuple) else (axis,)
-    axes = sorted(_axis(a, x.ndim) for a in axes)
+    axes = sorted(checked_axes(axis, x.ndim))
     shape = tuple([1 if i in axes else n for i, n in enumerate(x.shape)]) if keepdims else None
     rest = [i for i in range(x.ndim) if i not in axes]
     count = math.prod(x.shape[i] for i in axes)
@@ -98,7 +97,7 @@ def cumprod(x, axis=None):
     """The running product along `axis` (None: of the flattened array), by doubling strides: right at zeros too."""
     if axis is None:
         x, axis = reshape(x, (x.size,)), 0
-    before, step = (slice(None),) * _axis(axis, x.ndim), 1
+    before, step = (slice(None),) * checked_axis(axis, x.ndim), 1
     while step < x.shape[axis]:
         head, tail, shifted = x[(*before, slice(step))], x[(*before, slice(step, None))], x[(*before, slice(-step))]
         x, step = concatenate([head, tail * shifted], axis=axis), step * 2
@@ -107,8 +106,7 @@ def cumprod(x, axis=None):
 
 def _count(shape, axis) -> int:
     """How many elements a reduction over `axis` takes together."""
-    axes = range(len(shape)) if axis is None else axis if isinstance(axis, tuple) else (axis,)
-    return math.prod(shape[_axis(a, len(shape))] for a in axes)
+    return math.prod(shape[a] for a in checked_axes(axis, len(shape)))
 
 
 def _must_float(name: str, x) -> None:
@@ -121,10 +119,10 @@ def _must_float(name: str, x) -> None:
 
 def topk(x, k: int, axis=-1):
     """The `k` largest along `axis` in descending order, and their indices; of equals, the lower index comes first."""
-    size = x.shape[_axis(axis, x.ndim)]
+    size = x.shape[checked_axis(axis, x.ndim)]
     if not 0 <= k <= size:
         raise ValueError(f"topk: k must be between 0 and {size} (the size of axis {axis}), not {k}")
-    first = (slice(None),) * _axis(axis, x.ndim) + (slice(k),)
+    first = (slice(None),) * checked_axis(axis, x.ndim) + (slice(k),)
     indices = size - 1 - flip(argsort(flip(detach(x), axis), axis=axis), axis)[first]
     return take_along_axis(x, indices, axis), indices
 
@@ -136,7 +134,7 @@ def masked_fill(x, mask, value: float):
 
 def diagonal(x, offset: int = 0, axis1: int = 0, axis2: int = 1):
     """The diagonal of two axes, as the last axis of the result."""
-    a, b = _axis(axis1, x.ndim), _axis(axis2, x.ndim)
+    a, b = checked_axis(axis1, x.ndim), checked_axis(axis2, x.ndim)
     if a == b:
         raise ValueError(f"diagonal: axis1 and axis2 are both {a}")
     x = transpose(x, (*[i for i in range(x.ndim) if i not in (a, b)], a, b))
@@ -151,10 +149,7 @@ def diagonal(x, offset: int = 0, axis1: int = 0, axis2: int = 1):
 
 def squeeze(x, axis=None):
     """Without the axes of length 1 (or without those given, which must have length 1)."""
-    axes = (
-        [i for i, n in enumerate(x.shape) if n == 1] if axis is None else axis if isinstance(axis, tuple) else (axis,)
-    )
-    gone = {_axis(a, x.ndim) for a in axes}
+    gone = [i for i, n in enumerate(x.shape) if n == 1] if axis is None else checked_axes(axis, x.ndim)
     if wrong := [a for a in gone if x.shape[a] != 1]:
         raise ValueError(f"squeeze: axis {wrong[0]} of shape {x.shape} has length {x.shape[wrong[0]]}, not 1")
     return reshape(x, tuple([n for i, n in enumerate(x.shape) if i not in gone]))
@@ -162,12 +157,12 @@ def squeeze(x, axis=None):
 
 def stack(xs: Sequence, axis: int = 0):
     """Arrays of one shape joined along a new axis."""
-    return concatenate([expand_dims(x, axis) for x in xs], _axis(axis, xs[0].ndim + 1) if xs else 0)
+    return concatenate([expand_dims(x, axis) for x in xs], checked_axis(axis, xs[0].ndim + 1) if xs else 0)
 
 
 def split(x, sections, axis: int = 0) -> list:
     """Cut along `axis`, as NumPy does: into a number of equal parts, or before each of the given positions."""
-    axis = _axis(axis, x.ndim)
+    axis = checked_axis(axis, x.ndim)
     size, cuts = x.shape[axis], sections
     if isinstance(cuts, int):
         if cuts < 1 or size % cuts:
@@ -181,7 +176,7 @@ def repeat(x, repeats: int, axis=None):
     """Each element `repeats` times in a row along `axis` (None: of the flattened array)."""
     if axis is None:
         x, axis = reshape(x, (x.size,)), 0
-    axis = _axis(axis, x.ndim)
+    axis = checked_axis(axis, x.ndim)
     before, size, after = x.shape[:axis], x.shape[axis], x.shape[axis + 1 :]
     copies = broadcast_to(expand_dims(x, axis + 1), (*before, size, repeats, *after))
     return reshape(copies, (*before, size * repeats, *after))  # (..., size, repeats, ...) -> (..., size * repeats, ...)
@@ -201,7 +196,7 @@ def roll(x, shift: int, axis=None):
     """Elements moved on by `shift` places along `axis`, around the end (None: in the flattened array)."""
     if axis is None:
         return reshape(roll(reshape(x, (x.size,)), shift, 0), x.shape)
-    before, size = (slice(None),) * _axis(axis, x.ndim), x.shape[axis]
+    before, size = (slice(None),) * checked_axis(axis, x.ndim), x.shape[axis]
     cut = size - shift % size if size else 0
     return concatenate([x[(*before, slice(cut, None))], x[(*before, slice(cut))]], axis)
 

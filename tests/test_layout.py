@@ -9,7 +9,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 TENSORLITE = [
-    "workers", "machine", "backend", "files", "special", "random", "autograd", "primitive", "ops", "derived",
+    "workers", "machine", "backend", "checks", "files", "special", "random", "autograd", "indexing", "primitive", "ops",
+    "derived",
     "functional", "kernels", "fused", "tensor", "graph", "nn", "recompute", "optim", "data", "io", "inspect", "testing",
 ]  # fmt: skip
 GPT = [
