@@ -53,8 +53,10 @@ def checked_shape(shape: Any) -> tuple[int, ...]:
 
 def checked_dtype(dtype: Any) -> np.dtype:
     """`dtype` as NumPy's dtype object. TypeError unless it is floating, integer or boolean."""
+    if isinstance(dtype, int):
+        raise TypeError(f"{dtype} is not a dtype: a shape of several lengths is one argument, a tuple")
     try:
-        found = np.dtype(dtype)
+        found = np.dtype("None" if dtype is None else dtype)  # to NumPy, None is float64
     except TypeError as error:
         raise TypeError(f"{dtype!r} is not a dtype: give a floating, integer or boolean one, as tl.float32") from error
     if found.kind not in "iub" and not is_floating(found):

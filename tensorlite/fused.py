@@ -12,6 +12,7 @@ from . import ops
 from .autograd import Variable
 from .backend import xp
 from .functional import check_heads, log_softmax, mse_loss, relu, rms_norm, silu, softmax  # not hot
+from .habits import explain
 from .kernels import cpu, cuda
 from .primitive import fused, publish
 from .random import default_generator
@@ -90,3 +91,4 @@ dropout.__doc__ = spec.dropout.__doc__
 multi_head_attention.__doc__ = spec.multi_head_attention.__doc__
 scaled_dot_product_attention.__doc__ = spec.scaled_dot_product_attention.__doc__
 publish(globals())
+explain(globals(), __all__)
