@@ -20,13 +20,15 @@ def checked_axis(axis: Any, ndim: int) -> int:
 
 
 def checked_axes(axis: Any, ndim: int) -> tuple[int, ...]:
-    """`axis` (None: all of them; an int; a tuple or list of ints) as axes counted from the front, each at most once.
+    """`axis` (None: all of them; an int; a tuple of ints) as axes counted from the front, each at most once.
 
     Errors as in `checked_axis`, and ValueError for an axis that is named twice.
     """
     if axis is None:
         return tuple(range(ndim))
-    axes = tuple([checked_axis(a, ndim) for a in (axis if isinstance(axis, (tuple, list)) else (axis,))])
+    if isinstance(axis, list):
+        raise TypeError(f"axis must be an integer, a tuple of integers or None, not {axis} (list)")
+    axes = tuple([checked_axis(a, ndim) for a in (axis if isinstance(axis, tuple) else (axis,))])
     if len(set(axes)) < len(axes):
         raise ValueError(f"axis {axis} names an axis twice: give each axis once")
     return axes
@@ -36,7 +38,7 @@ def checked_order(axes: Any, ndim: int) -> tuple[int, ...] | None:
     """`axes` as a permutation of all axes (None stays None: the reversed order)."""
     if axes is None:
         return None
-    order = checked_axes(axes, ndim)
+    order = checked_axes(tuple(axes) if isinstance(axes, list) else axes, ndim)
     if len(order) != ndim:
         raise ValueError(f"axes {axes} must name each of the {ndim} axes once")
     return order

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from . import derived, habits, ops
+from . import derived, habits, interop, ops
 from .autograd import Variable
 from .backend import Array, create, device_of, float32, int64, is_array, is_floating, to_device, to_host
 from .checks import checked_dtype, checked_shape
@@ -29,7 +29,8 @@ class Tensor(Variable):
     """
 
     __slots__ = ()
-    __array_ufunc__ = None  # so that ndarray * Tensor asks Tensor, and is a Tensor
+    __array_ufunc__ = interop.ArrayUfunc()  # ndarray * Tensor is a Tensor, and np.exp(Tensor)
+    __array_function__ = interop.array_function
     __hash__ = object.__hash__  # `==` compares elements; identity is what dicts and sets go by
 
     # ----- what it is ---------------------------------------------------------------------------------------------

@@ -10,8 +10,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 TENSORLITE = [
     "workers", "machine", "habits", "backend", "checks", "files", "special", "random", "autograd", "indexing",
-    "primitive", "ops", "derived", "functional", "kernels", "fused", "tensor", "graph", "nn", "recompute", "optim",
-    "data", "io", "inspect", "testing",
+    "primitive", "ops", "derived", "functional", "kernels", "fused", "interop", "tensor", "graph", "nn", "recompute",
+    "optim", "data", "io", "inspect", "testing",
 ]  # fmt: skip
 GPT = [
     "system", "cache", "config", "tokenizer", "corpus", "attention", "model", "generate", "lora", "checkpoint",
