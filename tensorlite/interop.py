@@ -52,12 +52,13 @@ SIGNATURES = """
 """  # NumPy's positional arguments in our words
 DEFAULTS = {"dtype": None, "out": None, "order": "C", "kind": None, "mode": "constant", "decimals": 0, "ord": None}
 WORDS = habits.ARGUMENTS | {"arr": "x", "array": "x", "m": "x", "ary": "x", "newshape": "shape", "axes": "axes"}
-EXACT = """
-    allclose isclose array_equal array_equiv argwhere nonzero flatnonzero count_nonzero argpartition lexsort
-    searchsorted shape ndim size result_type can_cast min_scalar_type iscomplexobj isrealobj iscomplex isreal isposinf
-    isneginf shares_memory may_share_memory array_repr array_str array2string digitize isin empty_like signbit nanargmax
-    nanargmin logical_and logical_or logical_xor logical_not matrix_rank
-""".split()  # noqa: SIM905: booleans, integers, shapes, dtypes and text: no gradient is lost with them
+EXACT = {  # booleans, integers, shapes, dtypes and text: no gradient is lost with them
+    "allclose", "isclose", "array_equal", "array_equiv", "argwhere", "nonzero", "flatnonzero", "count_nonzero",
+    "argpartition", "lexsort", "searchsorted", "shape", "ndim", "size", "result_type", "can_cast",
+    "min_scalar_type", "iscomplexobj", "isrealobj", "iscomplex", "isreal", "isposinf", "isneginf", "shares_memory",
+    "may_share_memory", "array_repr", "array_str", "array2string", "digitize", "isin", "empty_like", "signbit",
+    "nanargmax", "nanargmin", "logical_and", "logical_or", "logical_xor", "logical_not", "matrix_rank",
+}  # fmt: skip
 
 
 def _recorded() -> dict[Callable, tuple[Callable, list[str]]]:
