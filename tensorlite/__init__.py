@@ -16,5 +16,10 @@ habits.explain(globals(), [*ops.__all__, *derived.__all__])
 def __getattr__(name: str):
     if name == "bfloat16":  # needs the ml_dtypes package
         return backend.bfloat16()
-    elsewhere = {n: f"tl.{m.__name__.split('.')[-1]}.{n}" for m in (optim, nn, fused) for n in m.__all__}
+    elsewhere = {each: f"tl.{where}.{each}" for where in ("optim", "nn", "fused") for each in _public(globals()[where])}
     raise habits.missing("tensorlite", name, elsewhere | habits.NAMES | habits.FUNCTIONS, globals())
+
+
+def _public(module) -> list[str]:
+    classes = [name for name, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__]
+    return getattr(module, "__all__", classes)

@@ -48,10 +48,9 @@ FUNCTIONS = {  # of the package torch or numpy -> what to write, where that is n
     "float": "tl.float32", "double": "tl.float64", "half": "tl.float16", "long": "tl.int64", "int": "tl.int32",
     "bool": "tl.bool_", "inference_mode": "tl.no_grad()", "set_grad_enabled": "tl.no_grad()", "cuda": 'x.to("cuda")',
     "enable_grad": "code outside tl.no_grad()", "save": "tl.io.save(path, tensors)", "load": "tl.io.load(path)",
-    "autograd": "tl.grad(output, inputs)", "rand_like": "tl.rand(x.shape)", "randn_like": "tl.randn(x.shape)",
+    "rand_like": "tl.rand(x.shape)", "randn_like": "tl.randn(x.shape)",
     "rand_int": "tl.randint(low, high, shape)", "permute": "tl.transpose(x, axes)", "seed": "tl.manual_seed(seed)",
     "Size": "a tuple", "device": 'a name, "cpu" or "cuda"', "linalg": "tl.norm(x)", "F": "tl.fused",
-    "einops": "tl.einsum(equation, *xs)", "concat": "tl.concatenate(xs, axis)",
 }  # fmt: skip
 
 ARGUMENTS = {  # torch's and NumPy's names of arguments -> ours

@@ -251,9 +251,9 @@ def cumsum(x, axis=None):
     return _cumsum(reshape(x, (x.size,)), axis=0) if axis is None else _cumsum(x, axis=checked_axis(axis, x.ndim))
 
 
-def sort(x, axis: int = -1):
-    """`x` in ascending order along `axis`, nan last."""
-    return _sort(x, axis=axis)
+def sort(x, axis: int | None = -1):
+    """`x` in ascending order along `axis` (None: of the flattened array), nan last."""
+    return _sort(reshape(x, (x.size,)), axis=0) if axis is None else _sort(x, axis=checked_axis(axis, x.ndim))
 
 
 def reshape(x, shape):
@@ -295,6 +295,7 @@ def flip(x, axis=None):
 
 def concatenate(xs: Sequence, axis: int = 0):
     """Arrays joined along an axis that they have."""
+    xs = list(xs)
     if not xs:
         raise ValueError("concatenate: give at least one Tensor")
     return _concat(*xs, axis=checked_axis(axis, xs[0].ndim))
@@ -364,6 +365,10 @@ def detach(x):
 
 def to(x, device: str):
     """`x` on another device; the gradient travels back."""
+    if not isinstance(device, str):
+        raise TypeError(
+            f"to: a device is 'cpu' or 'cuda', not a {type(device).__name__}; for a dtype write x.astype(dtype)"
+        )
     from_device = device_of(_raw(x))
     return x if device == from_device else _to(x, device=device, source=from_device)
 

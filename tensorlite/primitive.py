@@ -17,14 +17,13 @@ from operator import itemgetter
 from typing import Any
 
 from .autograd import Node, Variable, grad, recording, setting
-from .backend import Scalar, device_of, is_array, is_floating, xp
-from .checks import checked_axes
+from .backend import Scalar, is_floating, xp
+from .errors import UNSUPPORTED, explained, given, unusable
 from .habits import unknown_argument
 
 _fusing = contextvars.ContextVar("fusing", default=True)
 PRIMITIVES: dict[str, "Primitive"] = {}  # every named op: what the tests walk
 POSITIONAL = ("axis", "keepdims", "k")  # metadata that may be given by position, as NumPy has it
-UNSUPPORTED = frozenset("cOSUMm")  # kinds of dtypes: complex numbers, objects, strings, dates
 
 
 def unfused():
@@ -130,25 +129,28 @@ class Primitive:
             raw.append(a)
             bit += bit
         try:
-            served = self.spec is None or (_fusing.get() and self.serves(*raw, **meta))
-        except AttributeError as error:  # a list has no shape
-            raise self._explain(error, raw, meta) from error
-        if not served:
-            return self.spec(*args, **meta)
+            if self.spec is not None and not (_fusing.get() and self.serves(*raw, **meta)):
+                return self.spec(*args, **meta)
+        except (AttributeError, TypeError) as error:  # a list has no shape
+            if wrong := unusable(self, error, raw):
+                raise wrong from error
+            raise
         try:
             out = self.forward(*raw, **meta) if meta else self.forward(*raw)
+            kept = meta
+            if type(out) is tuple:
+                out, kept = out
+            if not variables:
+                return out
+            if isinstance(out, Scalar):  # NumPy's reductions return scalars
+                out = xp(out).asarray(out)
+            version = [0] if out.base is None and out is not raw[0] else _version_of(out, args[0])
         except (ValueError, TypeError, IndexError, AttributeError) as error:
-            raise self._explain(error, raw, meta) from error
-        kept = meta
-        if type(out) is tuple:
-            out, kept = out
-        if not variables:
-            return out
-        if isinstance(out, Scalar):  # NumPy's reductions return scalars
-            out = xp(out).asarray(out)
+            raise explained(self, error, raw, meta) from error
         if variables != len(raw) and out.dtype.kind in UNSUPPORTED:
-            raise TypeError(f"{self._given(raw)}: the result would be of dtype {out.dtype}, which Tensors do not hold")
-        version = [0] if out.base is None and out is not raw[0] else _version_of(out, args[0])
+            raise TypeError(
+                f"{given(self.name, raw)}: the result would be of dtype {out.dtype}, which Tensors do not hold"
+            )
         mask &= self.differentiable
         if not mask or not recording.get() or not is_floating(out.dtype):
             return Variable.result(out, False, None, version)
@@ -231,33 +233,6 @@ class Primitive:
         if unknown := rest.keys() - self.keywords.keys():
             raise TypeError(unknown_argument(self.name, min(unknown), self._signature().split(", ")))
         return tuple(values), rest
-
-    def _explain(self, error: Exception, raw: Sequence, meta: dict) -> Exception:
-        """The same error, naming the op and what it was given. Mixed devices are looked for first."""
-        devices = sorted({device_of(x) for x in raw if is_array(x)})
-        if len(devices) > 1:
-            return ValueError(
-                f"{self.name}: arguments on different devices, {' and '.join(devices)}: move one with .to(device)"
-            )
-        given = self._given(raw)
-        for x in raw if isinstance(error, (TypeError, AttributeError)) else ():
-            if not is_array(x) and not isinstance(x, (int, float, Scalar)) and not (x is None in self.defaults):
-                return TypeError(f"{given}: give Tensors, arrays and numbers, not {type(x).__name__}")
-            if is_array(x) and x.dtype.kind in UNSUPPORTED:
-                return TypeError(f"{given}: give floats, integers or booleans, not {x.dtype}")
-        if "axis" in meta and raw and is_array(raw[0]):
-            try:
-                checked_axes(meta["axis"], raw[0].ndim)
-            except (TypeError, ValueError, IndexError) as wrong:
-                return type(wrong)(f"{given}: {wrong}")
-        kind = next(kind for kind in (IndexError, ValueError, TypeError, AttributeError) if isinstance(error, kind))
-        if kind is TypeError and "ufunc" in str(error):  # NumPy has no loop for these dtypes
-            return TypeError(f"{given}: not defined for these dtypes: cast first, x.astype(dtype)")
-        return kind(f"{given}: {error}")
-
-    def _given(self, raw: Sequence) -> str:
-        given = ", ".join(f"{x.dtype}{list(x.shape)}" if is_array(x) else type(x).__name__ for x in raw)
-        return f"{self.name}({given})"
 
     def __getattr__(self, name: str):
         if name == "differentiable":

@@ -159,10 +159,6 @@ class Tensor(Variable):
         return ops.astype(self, dtype)
 
     def to(self, device: str) -> "Tensor":
-        if not isinstance(device, str):
-            raise TypeError(
-                f"to: a device is a name, 'cpu' or 'cuda', not {device!r}; for a dtype write x.astype(dtype)"
-            )
         return ops.to(self, device)
 
     # ----- operators ----------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 TENSORLITE = [
-    "workers", "machine", "habits", "backend", "checks", "files", "special", "random", "autograd", "indexing",
+    "workers", "machine", "habits", "backend", "checks", "errors", "files", "special", "random", "autograd", "indexing",
     "primitive", "ops", "derived", "functional", "kernels", "fused", "interop", "tensor", "graph", "nn", "recompute",
     "optim", "data", "io", "inspect", "testing",
 ]  # fmt: skip
