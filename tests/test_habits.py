@@ -1,4 +1,4 @@
-"""What people write from habit (numbers, names of torch and NumPy, lists, changes in place) works or says what to do."""
+"""What people write from habit: numbers, names, lists, changes in place. It works, or says what to write instead."""
 
 import math
 import re
@@ -107,7 +107,8 @@ def test_a_name_from_torch_or_numpy_is_answered_with_ours(name):
 NAMES = {
     "cat": "tl.concatenate", "from_numpy": "tl.tensor", "array": "tl.tensor", "as_tensor": "tl.tensor",
     "relu": "tl.fused.relu", "softmax": "tl.fused.softmax", "layer_norm": "tl.fused.layer_norm",
-    "Linear": "tl.nn.Linear", "AdamW": "tl.optim.AdamW", "long": "tl.int64", "inference_mode": "tl.no_grad()", "save": "tl.io.save",
+    "Linear": "tl.nn.Linear", "AdamW": "tl.optim.AdamW", "long": "tl.int64", "inference_mode": "tl.no_grad()",
+    "save": "tl.io.save",
     "unsqueeze": "expand_dims", "logsumexpp": "did you mean logsumexp", "Parameter": "tl.nn.Parameter",
 }  # fmt: skip
 
