@@ -1,6 +1,6 @@
 """tensorlite: reverse-mode automatic differentiation on NumPy (CPU) and CuPy (NVIDIA GPU), small enough to read."""
 
-from . import backend, data, derived, functional, fused, graph, io, nn, ops, optim, primitive, random, recompute
+from . import backend, data, derived, functional, fused, graph, habits, io, nn, ops, optim, primitive, random, recompute
 from .autograd import grad, no_grad
 from .backend import bool_, default_device, float16, float32, float64, int32, int64, uint8
 from .derived import *
@@ -9,8 +9,17 @@ from .primitive import unfused
 from .random import Generator, default_generator, manual_seed
 from .tensor import *
 
+__version__ = "0.1.0"
+habits.explain(globals(), [*ops.__all__, *derived.__all__])
+
 
 def __getattr__(name: str):
     if name == "bfloat16":  # needs the ml_dtypes package
         return backend.bfloat16()
-    raise AttributeError(f"module 'tensorlite' has no attribute {name!r}")
+    elsewhere = {each: f"tl.{where}.{each}" for where in ("optim", "nn", "fused") for each in _public(globals()[where])}
+    raise habits.missing("tensorlite", name, elsewhere | habits.NAMES | habits.FUNCTIONS, globals())
+
+
+def _public(module) -> list[str]:
+    classes = [name for name, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__]
+    return getattr(module, "__all__", classes)

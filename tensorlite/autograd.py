@@ -10,12 +10,12 @@ a state. What an op is, and what its rules may ask for, stands in primitive.py; 
 
 import contextvars
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from heapq import heappop, heappush
 from typing import Any
 
-from .backend import Array, add, is_array, xp
+from .backend import Array, Scalar, add, is_array, xp
 
 recording = contextvars.ContextVar("recording", default=True)
 _creation_order = itertools.count()
@@ -30,9 +30,13 @@ def setting(variable: contextvars.ContextVar, value: bool) -> Iterator[None]:
         variable.reset(token)
 
 
-def no_grad():
-    """`with no_grad():` ops are computed but not recorded. Nests, survives exceptions, holds per thread."""
-    return setting(recording, False)
+def no_grad(function: Callable | None = None):
+    """`with no_grad():` ops are computed but not recorded. Nests, survives exceptions, holds per thread.
+
+    It decorates functions too: `@no_grad()` or `@no_grad`.
+    """
+    without = setting(recording, False)
+    return without if function is None else without(function)
 
 
 # ----- values and nodes -------------------------------------------------------------------------------------------
@@ -41,17 +45,34 @@ def no_grad():
 class Variable:
     """A value that remembers how it was computed. tensor.py gives it its operators and its name, Tensor."""
 
-    __slots__ = ("__weakref__", "_version", "data", "grad", "node", "requires_grad")
+    __slots__ = ("__weakref__", "_grad", "_version", "data", "node", "requires_grad")
     result: type["Variable"]  # the class of what ops return; tensor.py sets it
 
     def __init__(
         self, data: Array, requires_grad: bool = False, node: "Node | None" = None, version: list | None = None
     ):
+        if version is None:
+            if not is_array(data):
+                if not isinstance(data, Scalar):  # which NumPy's reductions return
+                    raise TypeError(f"Tensor(...) holds an array, not {type(data).__name__}: write tl.tensor(...)")
+                data = xp(data).asarray(data)
+            version = [0]
         self.data = data
         self.requires_grad = requires_grad
         self.node = node  # None: a leaf, which is its own node in the graph
-        self.grad: Variable | None = None
-        self._version = [0] if version is None else version  # one cell for all that may share this memory
+        self._grad: Any = None
+        self._version = version  # one cell for all that may share this memory
+
+    @property
+    def grad(self) -> Any:
+        """The gradient that `backward` added up, for a leaf: a Variable, or None."""
+        return self._grad
+
+    @grad.setter
+    def grad(self, value: Any) -> None:
+        if value is not None and not isinstance(value, Variable):
+            raise TypeError(f"grad: assign a Tensor or None, not {type(value).__name__}")
+        self._grad = value
 
     def backward(self, gradient: "Variable | Array | None" = None, retain_graph: bool = False) -> None:
         """Add the gradient of `self` to the `.grad` of every leaf that it was computed from.
@@ -62,11 +83,11 @@ class Variable:
         """
         g = _incoming(self, gradient)
         for leaf, piece, owned in _walk(self, g.data, None, retain_graph, record=False):
-            if leaf.grad is None:
-                leaf.grad = _own(piece, owned)
+            if leaf._grad is None:
+                leaf._grad = _own(piece, owned)
             else:
-                leaf.grad.data = add(leaf.grad.data, piece, out=leaf.grad.data)
-                leaf.grad._version[0] += 1
+                leaf._grad.data = add(leaf._grad.data, piece, out=leaf._grad.data)
+                leaf._grad._version[0] += 1
 
 
 class Node:
@@ -115,8 +136,11 @@ def grad(output: Variable, inputs, gradient=None, create_graph: bool = False, re
     """The gradient of `output` by `inputs`, returned; no `.grad` is touched.
 
     `inputs` is a Tensor (leaf or not) or a sequence of them; the result has the same form, each gradient with the
-    shape and dtype of its input, zeros where `output` does not depend on it. With `create_graph` the gradient is
-    itself differentiable, to any order. `gradient` as in `backward`; `retain_graph` defaults to `create_graph`.
+    shape and dtype of its input, zeros where `output` does not depend on it. `gradient` as in `backward`;
+    `retain_graph` defaults to `create_graph`.
+
+    With `create_graph` the gradient is itself differentiable, to any order. One that turned out constant requires a
+    gradient too, so that its own are zeros, and not an error as for an output that nothing was recorded for.
     """
     single = isinstance(inputs, Variable)
     inputs = [inputs] if single else list(inputs)
@@ -128,10 +152,12 @@ def grad(output: Variable, inputs, gradient=None, create_graph: bool = False, re
     with setting(recording, create_graph):
         walked = _walk(output, g if create_graph else g.data, {x.node or x for x in inputs}, keep, create_graph)
     found = {node: piece if create_graph else _own(piece, owned) for node, piece, owned in walked}
-    results = [found.get(x.node or x) for x in inputs]
+    reached = [found.get(x.node or x) for x in inputs]
     results = [
-        Variable.result(xp(x.data).zeros_like(x.data)) if r is None else r for x, r in zip(inputs, results, strict=True)
+        Variable.result(xp(x.data).zeros_like(x.data)) if r is None else r for x, r in zip(inputs, reached, strict=True)
     ]
+    if create_graph:
+        results = [r if r.requires_grad else Variable.result(r.data, True, None, r._version) for r in results]
     return results[0] if single else results
 
 
@@ -214,7 +240,7 @@ def _incoming(output: Variable, gradient) -> Variable:
     if not output.requires_grad:
         raise RuntimeError(
             "backward: this Tensor was not computed from one that requires a gradient: "
-            "create the inputs with requires_grad=True, outside no_grad()"
+            "create the inputs with requires_grad=True, and compute it outside no_grad()"
         )
     if gradient is None:
         if data.size != 1:

@@ -8,14 +8,15 @@ import builtins
 import math
 from collections.abc import Sequence
 
-from .backend import is_floating, xp
+from .backend import float32, is_floating, xp
+from .checks import checked_axes, checked_axis
 from .ops import (
-    _axis,
     _einsum,
     _pad,
     _raw,
     _root,
     argsort,
+    astype,
     broadcast_to,
     concatenate,
     detach,
@@ -55,7 +56,11 @@ __all__ = [
 
 
 def mean(x, axis=None, keepdims=False):
-    """The mean over `axis` (None: over all elements). Integers have to be cast first."""
+    """The mean over `axis` (None: over all elements); of booleans, the share that is true, in float32.
+
+    Integers have to be cast first.
+    """
+    x = astype(x, float32) if x.dtype.kind == "b" else x
     _must_float("mean", x)
     return sum(x, axis=axis, keepdims=keepdims) / _count(x.shape, axis)
 
@@ -79,8 +84,7 @@ def norm(x, axis=None, keepdims=False):
 
 def prod(x, axis=None, keepdims=False):
     """The product, by halves: made of multiplications alone, its derivatives of any order are right at zeros too."""
-    axes = tuple(range(x.ndim)) if axis is None else axis if isinstance(axis, tuple) else (axis,)
-    axes = sorted(_axis(a, x.ndim) for a in axes)
+    axes = sorted(checked_axes(axis, x.ndim))
     shape = tuple([1 if i in axes else n for i, n in enumerate(x.shape)]) if keepdims else None
     rest = [i for i in range(x.ndim) if i not in axes]
     count = math.prod(x.shape[i] for i in axes)
@@ -98,7 +102,7 @@ def cumprod(x, axis=None):
     """The running product along `axis` (None: of the flattened array), by doubling strides: right at zeros too."""
     if axis is None:
         x, axis = reshape(x, (x.size,)), 0
-    before, step = (slice(None),) * _axis(axis, x.ndim), 1
+    before, step = (slice(None),) * checked_axis(axis, x.ndim), 1
     while step < x.shape[axis]:
         head, tail, shifted = x[(*before, slice(step))], x[(*before, slice(step, None))], x[(*before, slice(-step))]
         x, step = concatenate([head, tail * shifted], axis=axis), step * 2
@@ -107,8 +111,7 @@ def cumprod(x, axis=None):
 
 def _count(shape, axis) -> int:
     """How many elements a reduction over `axis` takes together."""
-    axes = range(len(shape)) if axis is None else axis if isinstance(axis, tuple) else (axis,)
-    return math.prod(shape[_axis(a, len(shape))] for a in axes)
+    return math.prod(shape[a] for a in checked_axes(axis, len(shape)))
 
 
 def _must_float(name: str, x) -> None:
@@ -121,10 +124,10 @@ def _must_float(name: str, x) -> None:
 
 def topk(x, k: int, axis=-1):
     """The `k` largest along `axis` in descending order, and their indices; of equals, the lower index comes first."""
-    size = x.shape[_axis(axis, x.ndim)]
-    if not 0 <= k <= size:
+    size = x.shape[checked_axis(axis, x.ndim)]
+    if not hasattr(k, "__index__") or not 0 <= k <= size:
         raise ValueError(f"topk: k must be between 0 and {size} (the size of axis {axis}), not {k}")
-    first = (slice(None),) * _axis(axis, x.ndim) + (slice(k),)
+    first = (slice(None),) * checked_axis(axis, x.ndim) + (slice(k),)
     indices = size - 1 - flip(argsort(flip(detach(x), axis), axis=axis), axis)[first]
     return take_along_axis(x, indices, axis), indices
 
@@ -136,7 +139,7 @@ def masked_fill(x, mask, value: float):
 
 def diagonal(x, offset: int = 0, axis1: int = 0, axis2: int = 1):
     """The diagonal of two axes, as the last axis of the result."""
-    a, b = _axis(axis1, x.ndim), _axis(axis2, x.ndim)
+    a, b = checked_axis(axis1, x.ndim), checked_axis(axis2, x.ndim)
     if a == b:
         raise ValueError(f"diagonal: axis1 and axis2 are both {a}")
     x = transpose(x, (*[i for i in range(x.ndim) if i not in (a, b)], a, b))
@@ -151,10 +154,7 @@ def diagonal(x, offset: int = 0, axis1: int = 0, axis2: int = 1):
 
 def squeeze(x, axis=None):
     """Without the axes of length 1 (or without those given, which must have length 1)."""
-    axes = (
-        [i for i, n in enumerate(x.shape) if n == 1] if axis is None else axis if isinstance(axis, tuple) else (axis,)
-    )
-    gone = {_axis(a, x.ndim) for a in axes}
+    gone = [i for i, n in enumerate(x.shape) if n == 1] if axis is None else checked_axes(axis, x.ndim)
     if wrong := [a for a in gone if x.shape[a] != 1]:
         raise ValueError(f"squeeze: axis {wrong[0]} of shape {x.shape} has length {x.shape[wrong[0]]}, not 1")
     return reshape(x, tuple([n for i, n in enumerate(x.shape) if i not in gone]))
@@ -162,12 +162,13 @@ def squeeze(x, axis=None):
 
 def stack(xs: Sequence, axis: int = 0):
     """Arrays of one shape joined along a new axis."""
-    return concatenate([expand_dims(x, axis) for x in xs], _axis(axis, xs[0].ndim + 1) if xs else 0)
+    xs = list(xs)
+    return concatenate([expand_dims(x, axis) for x in xs], checked_axis(axis, xs[0].ndim + 1) if xs else 0)
 
 
 def split(x, sections, axis: int = 0) -> list:
     """Cut along `axis`, as NumPy does: into a number of equal parts, or before each of the given positions."""
-    axis = _axis(axis, x.ndim)
+    axis = checked_axis(axis, x.ndim)
     size, cuts = x.shape[axis], sections
     if isinstance(cuts, int):
         if cuts < 1 or size % cuts:
@@ -179,9 +180,10 @@ def split(x, sections, axis: int = 0) -> list:
 
 def repeat(x, repeats: int, axis=None):
     """Each element `repeats` times in a row along `axis` (None: of the flattened array)."""
+    repeats = _count_of("repeat: repeats", repeats)
     if axis is None:
         x, axis = reshape(x, (x.size,)), 0
-    axis = _axis(axis, x.ndim)
+    axis = checked_axis(axis, x.ndim)
     before, size, after = x.shape[:axis], x.shape[axis], x.shape[axis + 1 :]
     copies = broadcast_to(expand_dims(x, axis + 1), (*before, size, repeats, *after))
     return reshape(copies, (*before, size * repeats, *after))  # (..., size, repeats, ...) -> (..., size * repeats, ...)
@@ -189,7 +191,7 @@ def repeat(x, repeats: int, axis=None):
 
 def tile(x, reps):
     """The whole of `x` repeated `reps` times (an int, or a tuple of one per axis, aligned on the right)."""
-    reps = reps if isinstance(reps, tuple) else (reps,)
+    reps = tuple([_count_of("tile: reps", r) for r in (reps if isinstance(reps, (tuple, list)) else (reps,))])
     shape = (1,) * (len(reps) - x.ndim) + tuple(x.shape)
     reps = (1,) * (len(shape) - len(reps)) + reps
     apart = tuple([n for size in shape for n in (1, size)])
@@ -197,24 +199,48 @@ def tile(x, reps):
     return reshape(copies, tuple([r * n for r, n in zip(reps, shape, strict=True)]))  # (r, n, ...) -> (r * n, ...)
 
 
-def roll(x, shift: int, axis=None):
-    """Elements moved on by `shift` places along `axis`, around the end (None: in the flattened array)."""
+def roll(x, shift, axis=None):
+    """Elements moved on by `shift` places along `axis`, around the end (None: in the flattened array).
+
+    Both may be tuples, of one length or one of them a single number, as in NumPy.
+    """
+    shifts = shift if isinstance(shift, (tuple, list)) else (shift,)
     if axis is None:
-        return reshape(roll(reshape(x, (x.size,)), shift, 0), x.shape)
-    before, size = (slice(None),) * _axis(axis, x.ndim), x.shape[axis]
+        return reshape(_rolled(reshape(x, (x.size,)), builtins.sum(shifts), 0), x.shape)
+    axes = axis if isinstance(axis, (tuple, list)) else (axis,)
+    if 1 not in (len(shifts), len(axes)) and len(shifts) != len(axes):
+        raise ValueError(f"roll: shift {shift} and axis {axis} must have the same length")
+    size = builtins.max(len(shifts), len(axes)) if shifts and axes else 0
+    for k in range(size):
+        x = _rolled(x, shifts[k % len(shifts)], checked_axis(axes[k % len(axes)], x.ndim))
+    return x
+
+
+def _rolled(x, shift: int, axis: int):
+    if not hasattr(shift, "__index__"):
+        raise TypeError(f"roll: shift must be an integer or a tuple of integers, not {shift!r}")
+    before, size = (slice(None),) * axis, x.shape[axis]
     cut = size - shift % size if size else 0
     return concatenate([x[(*before, slice(cut, None))], x[(*before, slice(cut))]], axis)
 
 
 def pad(x, widths, value: float = 0.0):
     """Constant borders. `widths`: an int for all, a pair (before, after) for all, or one pair per axis."""
-    if isinstance(widths, int):
-        widths = (widths, widths)
-    if widths and isinstance(widths[0], int):
-        widths = [widths] * x.ndim
-    if len(widths) != x.ndim or builtins.any(len(pair) != 2 or builtins.min(pair) < 0 for pair in widths):
-        raise ValueError(f"pad: widths must be {x.ndim} pairs of non-negative ints, not {widths}")
-    return _pad(x, widths=tuple([tuple(pair) for pair in widths]), value=value) if widths else x  # 0-d: no borders
+    pairs = widths if isinstance(widths, (tuple, list)) else (widths, widths)
+    single = not builtins.any(isinstance(pair, (tuple, list)) for pair in pairs)
+    pairs = [tuple(pair) if isinstance(pair, (tuple, list)) else pair for pair in ([pairs] if single else pairs)]
+    fit = single or len(pairs) == x.ndim
+    if not fit or builtins.any(not isinstance(pair, tuple) or len(pair) != 2 for pair in pairs):
+        raise ValueError(f"pad: widths must be an int, a pair, or {x.ndim} pairs of non-negative ints, not {widths}")
+    pairs = [tuple([_count_of("pad: a width", width) for width in pair]) for pair in pairs] * (x.ndim if single else 1)
+    return _pad(x, widths=tuple(pairs), value=value) if pairs else x  # 0-d: no borders
+
+
+def _count_of(what: str, value) -> int:
+    """A non-negative integer."""
+    if not hasattr(value, "__index__") or value < 0:
+        raise ValueError(f"{what} must be a non-negative integer, not {value!r}")
+    return int(value)
 
 
 # ----- products ------------------------------------------------------------------------------------------------------

@@ -72,6 +72,7 @@ def embedding(weight, idx):
     values, which would wait for it: check ids where they are read.
     """
     idx = as_array("embedding", idx, weight)
+    check_table("embedding", weight)
     check_indices("embedding", idx, weight.shape[0])
     return ops.getitem(weight, idx)
 
@@ -127,6 +128,7 @@ def scaled_dot_product_attention(
     of S positions sees the positions up to its own. A row that may attend to nothing gives 0, and no gradient.
     `dropout_p` drops attention weights.
     """
+    check_attention(q, k, v)
     keep = keep_mask(q, (*q.shape[:-1], k.shape[-2]), dropout_p, generator) if dropout_p else None
     return attention(q, k, v, keep, mask, is_causal=is_causal, dropout_p=dropout_p, scale=scale)
 
@@ -263,6 +265,21 @@ def as_array(name: str, idx, like):
     if isinstance(idx, Variable) or is_array(idx):
         return idx
     return xp(like.data if isinstance(like, Variable) else like).asarray(integers(name, idx))
+
+
+def check_table(name: str, weight) -> None:
+    if weight.ndim != 2:
+        raise ValueError(f"{name}: weight must have shape (V, D), one row for each index, not {weight.shape}")
+
+
+def check_attention(q, k, v) -> None:
+    shapes = [x.shape for x in (q, k, v)]
+    fit = min(map(len, shapes)) >= 2 and q.shape[-1] == k.shape[-1] and k.shape[-2] == v.shape[-2]
+    if not fit:
+        raise ValueError(
+            "scaled_dot_product_attention: q (..., T, D), k (..., S, D) and v (..., S, E) are wanted, not shapes "
+            f"{', '.join(map(str, shapes))}"
+        )
 
 
 def check_indices(name: str, idx, size: int, ignore_index: int | None = None) -> None:

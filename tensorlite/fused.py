@@ -11,7 +11,8 @@ from . import functional as spec
 from . import ops
 from .autograd import Variable
 from .backend import xp
-from .functional import check_heads, log_softmax, mse_loss, relu, rms_norm, silu, softmax  # not hot
+from .functional import check_attention, check_heads, log_softmax, mse_loss, relu, rms_norm, silu, softmax  # not hot
+from .habits import explain
 from .kernels import cpu, cuda
 from .primitive import fused, publish
 from .random import default_generator
@@ -67,6 +68,7 @@ def keep_mask(x, shape, p, generator):
 def scaled_dot_product_attention(
     q, k, v, *, mask=None, is_causal=False, dropout_p=0.0, scale=None, generator=None
 ):  # fmt: skip
+    check_attention(q, k, v)
     keep = keep_mask(q, (*q.shape[:-1], k.shape[-2]), dropout_p, generator) if dropout_p else None
     return attention(q, k, v, keep, mask, is_causal=is_causal, dropout_p=dropout_p, scale=scale)
 
@@ -90,3 +92,4 @@ dropout.__doc__ = spec.dropout.__doc__
 multi_head_attention.__doc__ = spec.multi_head_attention.__doc__
 scaled_dot_product_attention.__doc__ = spec.scaled_dot_product_attention.__doc__
 publish(globals())
+explain(globals(), __all__)

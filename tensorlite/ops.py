@@ -15,6 +15,8 @@ from collections.abc import Sequence
 
 from .autograd import Variable
 from .backend import device_of, is_array, to_device, xp
+from .checks import checked_axes, checked_axis, checked_dtype, checked_order, checked_shape
+from .indexing import canonical, explained
 from .primitive import elementwise, primitive, publish, unbroadcast
 from .special import erf as _erf
 
@@ -108,12 +110,12 @@ argsort     = primitive(lambda x, *, axis=-1: xp(x).argsort(x, axis=axis, kind="
 _reshape    = primitive(lambda x, *, shape: x.reshape(shape))                       .vjp(lambda g, x_shape: g.reshape(x_shape))
 _transpose  = primitive(lambda x, *, axes: xp(x).transpose(x, axes))                .vjp(lambda g, axes: transpose(g, _inverse(axes)))
 _broadcast  = primitive(lambda x, *, shape: xp(x).broadcast_to(x, shape))           .vjp(lambda g, x_shape: unbroadcast(g, x_shape))
-_getitem    = primitive(lambda x, *, index: x[index])                               .vjp(lambda g, x_shape, index: scatter_add(g, index=index, shape=x_shape))
-_scatter    = primitive(lambda x, *, index, shape: _scatter_add(x, index, shape))   .vjp(lambda g, index: getitem(g, index))
+_getitem    = primitive(lambda x, *, index: x[index])                               .vjp(lambda g, x_shape, index: _scatter(g, index=index, shape=x_shape))
+_scatter    = primitive(lambda x, *, index, shape: _scatter_add(x, index, shape))   .vjp(lambda g, x_shape, index: unbroadcast(_getitem(g, index=index), x_shape))
 _pad        = primitive(lambda x, *, widths, value: xp(x).pad(x, widths, constant_values=value)).vjp(lambda g, x_shape, widths: g[tuple([slice(w, w + n) for (w, _), n in zip(widths, x_shape, strict=True)])])
 _concat     = primitive(lambda *xs, axis: xp(xs[0]).concatenate(xs, axis=axis))     .vjp(lambda g, index, xs_shape, axis: g[_piece(xs_shape, index, axis)])
-tril        = primitive(lambda x, *, k=0: xp(x).tril(x, k))                         .vjp(lambda g, k: tril(g, k=k))
-triu        = primitive(lambda x, *, k=0: xp(x).triu(x, k))                         .vjp(lambda g, k: triu(g, k=k))
+tril        = primitive(lambda x, *, k=0: _matrices(x).tril(x, k))                        .vjp(lambda g, k: tril(g, k=k))
+triu        = primitive(lambda x, *, k=0: _matrices(x).triu(x, k))                        .vjp(lambda g, k: triu(g, k=k))
 
 # ----- products -----------------------------------------------------------------------------------------------------
 
@@ -187,6 +189,13 @@ def _has_arrays(index: tuple) -> bool:
     return builtins.any(is_array(i) and i.dtype.kind in "iu" for i in index)
 
 
+def _matrices(x):
+    """The library of `x`, which must have the two axes of a matrix."""
+    if x.ndim < 2:
+        raise ValueError("a triangle needs two axes: give a matrix or a stack of matrices")
+    return xp(x)
+
+
 def _piece(shapes, index: int, axis: int):
     """Where the argument `index` of a concatenation stands in its result."""
     start = builtins.sum(shape[axis] for shape in shapes[:index])
@@ -239,12 +248,12 @@ def clip(x, low=None, high=None):
 
 def cumsum(x, axis=None):
     """The running sum along `axis` (None: of the flattened array)."""
-    return _cumsum(reshape(x, (x.size,)), axis=0) if axis is None else _cumsum(x, axis=_axis(axis, x.ndim))
+    return _cumsum(reshape(x, (x.size,)), axis=0) if axis is None else _cumsum(x, axis=checked_axis(axis, x.ndim))
 
 
-def sort(x, axis: int = -1):
-    """`x` in ascending order along `axis`, nan last."""
-    return _sort(x, axis=axis)
+def sort(x, axis: int | None = -1):
+    """`x` in ascending order along `axis` (None: of the flattened array), nan last."""
+    return _sort(reshape(x, (x.size,)), axis=0) if axis is None else _sort(x, axis=checked_axis(axis, x.ndim))
 
 
 def reshape(x, shape):
@@ -256,20 +265,20 @@ def reshape(x, shape):
 
 def transpose(x, axes=None):
     """The axes in the order given (None: reversed)."""
-    return _transpose(x, axes=axes)
+    return _transpose(x, axes=checked_order(axes, x.ndim))
 
 
 def swapaxes(x, a: int, b: int):
     """Two axes exchanged."""
     order = list(range(x.ndim))
-    a, b = _axis(a, x.ndim), _axis(b, x.ndim)
+    a, b = checked_axis(a, x.ndim), checked_axis(b, x.ndim)
     order[a], order[b] = b, a
     return _transpose(x, axes=tuple(order))
 
 
 def expand_dims(x, axis: int):
     """A new axis of length 1 at position `axis`."""
-    axis = _axis(axis, x.ndim + 1)
+    axis = checked_axis(axis, x.ndim + 1)
     return reshape(x, (*x.shape[:axis], 1, *x.shape[axis:]))
 
 
@@ -280,48 +289,72 @@ def broadcast_to(x, shape):
 
 def flip(x, axis=None):
     """The order reversed along `axis` (an int or a tuple; None: along every axis)."""
-    axes = range(x.ndim) if axis is None else axis if isinstance(axis, tuple) else (axis,)
-    reverse = {_axis(a, x.ndim) for a in axes}
+    reverse = checked_axes(axis, x.ndim)
     return getitem(x, tuple([slice(None, None, -1) if i in reverse else slice(None) for i in range(x.ndim)]))
 
 
 def concatenate(xs: Sequence, axis: int = 0):
     """Arrays joined along an axis that they have."""
+    xs = list(xs)
     if not xs:
         raise ValueError("concatenate: give at least one Tensor")
-    return _concat(*xs, axis=_axis(axis, xs[0].ndim))
+    return _concat(*xs, axis=checked_axis(axis, xs[0].ndim))
 
 
 def getitem(x, index):
-    """`x[index]`: slices, integers, integer arrays, booleans, None, Ellipsis. Indices that repeat get added gradients."""
-    return _getitem(x, index=_raw_index(x, index))
+    """`x[index]`, with NumPy's whole grammar (indexing.py). Gradients of positions that repeat add up.
+
+    IndexError for what is not an index, and for one out of range (in an index array on a GPU, nobody looks).
+    """
+    index = canonical(index, _raw(x), x.shape)
+    try:
+        return _getitem(x, index=index)
+    except IndexError as error:
+        raise explained("getitem", error, index, x.shape) from error
 
 
-def take_along_axis(x, indices, axis: int = -1):
-    """For each place of `indices`, the element of `x` there along `axis` (the other axes must agree)."""
-    indices, axis = _raw(indices), _axis(axis, x.ndim)
-    if indices.ndim != x.ndim:
-        raise ValueError(f"take_along_axis: indices have {indices.ndim} dimensions, x has {x.ndim}: they must agree")
+def scatter_add(x, index, shape: tuple[int, ...]):
+    """Zeros of `shape` with `x` (or what broadcasts to the indexed shape) added at `index`, the transpose of getitem:
+    where positions repeat, values add up. Errors as in getitem.
+    """
+    shape, lib = checked_shape(shape), xp(_raw(x))
+    index = canonical(index, _raw(x), shape)
+    try:
+        place = lib.broadcast_to(lib.zeros(()), shape)[index].shape
+        if x.ndim > len(place):  # NumPy's assignment would take leading axes of length 1
+            raise ValueError(f"scatter_add: x of shape {x.shape} does not broadcast to the indexed shape {place}")
+        return _scatter(x, index=index, shape=shape)
+    except IndexError as error:
+        raise explained("scatter_add", error, index, shape) from error
+
+
+def take_along_axis(x, indices, axis: int | None = -1):
+    """For each place of the integers `indices`, the element of `x` there along `axis`, as in NumPy.
+
+    Both have as many axes, and the lengths of all but `axis` agree or broadcast. None: `x` is flattened, `indices` are
+    a vector. TypeError, ValueError or IndexError for what is not so.
+    """
+    if axis is None:
+        x, axis = reshape(x, (x.size,)), 0
+    axis = checked_axis(axis, x.ndim)
+    indices = _raw(indices)
+    indices = indices if is_array(indices) else xp(_raw(x)).asarray(indices)
+    if indices.dtype.kind not in "iu":
+        raise TypeError(f"take_along_axis: indices must be integers, not {indices.dtype}")
+    others = zip(x.shape, indices.shape, range(x.ndim), strict=False)
+    if indices.ndim != x.ndim or builtins.any(m != n and 1 not in (m, n) and i != axis for m, n, i in others):
+        raise ValueError(
+            f"take_along_axis: indices of shape {indices.shape} do not fit {x.shape}: all axes but axis {axis} must agree"
+        )
     lib = xp(indices)
-    grid = [lib.arange(n).reshape([n if i == j else 1 for j in range(x.ndim)]) for i, n in enumerate(indices.shape)]
+    grid = [lib.arange(n).reshape([n if i == j else 1 for j in range(x.ndim)]) for i, n in enumerate(x.shape)]
     grid[axis] = indices
     return getitem(x, tuple(grid))
 
 
-def scatter_add(x, index, shape: tuple[int, ...]):
-    """Zeros of `shape` with `x` added at `index`, the transpose of getitem: where indices repeat, values add up."""
-    return _scatter(x, index=_raw_index(x, index), shape=shape)
-
-
-def _raw_index(x, index):
-    """An index as a tuple, without Tensors and lists in it."""
-    parts = index if isinstance(index, tuple) else (index,)
-    lib = xp(_raw(x))  # an empty list names no places
-    return tuple([lib.asarray(i, dtype=None if i else int) if isinstance(i, list) else _raw(i) for i in parts])
-
-
 def astype(x, dtype):
     """`x` converted to `dtype`; the gradient comes back in the dtype of `x`."""
+    dtype = checked_dtype(dtype)
     return x if x.dtype == dtype else _astype(x, dtype=dtype)
 
 
@@ -332,14 +365,12 @@ def detach(x):
 
 def to(x, device: str):
     """`x` on another device; the gradient travels back."""
+    if not isinstance(device, str):
+        raise TypeError(
+            f"to: a device is 'cpu' or 'cuda', not a {type(device).__name__}; for a dtype write x.astype(dtype)"
+        )
     from_device = device_of(_raw(x))
     return x if device == from_device else _to(x, device=device, source=from_device)
-
-
-def _axis(axis: int, ndim: int) -> int:
-    if not -ndim <= axis < ndim:
-        raise IndexError(f"axis {axis} is out of range for {ndim} dimensions: choose from {-ndim} to {ndim - 1}")
-    return axis % ndim
 
 
 def _raw(x):

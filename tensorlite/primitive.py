@@ -17,10 +17,13 @@ from operator import itemgetter
 from typing import Any
 
 from .autograd import Node, Variable, grad, recording, setting
-from .backend import Scalar, device_of, is_array, is_floating, xp
+from .backend import Scalar, is_floating, xp
+from .errors import UNSUPPORTED, explained, given, unusable
+from .habits import unknown_argument
 
 _fusing = contextvars.ContextVar("fusing", default=True)
 PRIMITIVES: dict[str, "Primitive"] = {}  # every named op: what the tests walk
+POSITIONAL = ("axis", "keepdims", "k")  # metadata that may be given by position, as NumPy has it
 
 
 def unfused():
@@ -114,31 +117,40 @@ class Primitive:
         raise TypeError(f"a derivative rule asks for {name!r}; it can have {', '.join(known)}")
 
     def __call__(self, *args, **meta):
-        if len(args) < self.arity or (meta and not self.keywords.keys() >= meta.keys()):
+        if (len(args) != self.arity and not self.variadic) or (meta and not self.keywords.keys() >= meta.keys()):
             args, meta = self._bind(args, meta)
-        mask, bit, variables, raw = 0, 1, False, []
+        mask, bit, variables, raw = 0, 1, 0, []
         for a in args:
             if isinstance(a, Variable):
-                variables = True
+                variables += 1
                 if a.requires_grad:
                     mask |= bit
                 a = a.data
             raw.append(a)
             bit += bit
-        if self.spec is not None and not (_fusing.get() and self.serves(*raw, **meta)):
-            return self.spec(*args, **meta)
+        try:
+            if self.spec is not None and not (_fusing.get() and self.serves(*raw, **meta)):
+                return self.spec(*args, **meta)
+        except (AttributeError, TypeError) as error:  # a list has no shape
+            if wrong := unusable(self, error, raw):
+                raise wrong from error
+            raise
         try:
             out = self.forward(*raw, **meta) if meta else self.forward(*raw)
-        except (ValueError, TypeError, IndexError) as error:
-            raise self._explain(error, raw) from error
-        kept = meta
-        if type(out) is tuple:
-            out, kept = out
-        if not variables:
-            return out
-        if isinstance(out, Scalar):  # NumPy's reductions return scalars
-            out = xp(out).asarray(out)
-        version = [0] if out.base is None and out is not raw[0] else _version_of(out, args[0])
+            kept = meta
+            if type(out) is tuple:
+                out, kept = out
+            if not variables:
+                return out
+            if isinstance(out, Scalar):  # NumPy's reductions return scalars
+                out = xp(out).asarray(out)
+            version = [0] if out.base is None and out is not raw[0] else _version_of(out, args[0])
+        except (ValueError, TypeError, IndexError, AttributeError) as error:
+            raise explained(self, error, raw, meta) from error
+        if variables != len(raw) and out.dtype.kind in UNSUPPORTED:
+            raise TypeError(
+                f"{given(self.name, raw)}: the result would be of dtype {out.dtype}, which Tensors do not hold"
+            )
         mask &= self.differentiable
         if not mask or not recording.get() or not is_floating(out.dtype):
             return Variable.result(out, False, None, version)
@@ -203,25 +215,32 @@ class Primitive:
         return piece
 
     def _bind(self, args: tuple, meta: dict) -> tuple[tuple, dict]:
-        """Values given by keyword move to their positions; an unknown keyword is an error that lists the known ones."""
+        """Values given by keyword move to their positions, and an axis given by position becomes a keyword; an unknown
+        keyword is an error that lists the known ones.
+        """
         values, rest = list(args), dict(meta)
-        for name, default in list(zip(self.arguments, self.defaults, strict=True))[len(args) :]:
+        if not self.variadic and len(args) > self.arity:
+            extra = values[self.arity :]
+            names = [name for name in self.keywords if name in POSITIONAL and name not in meta]
+            if len(extra) > len(names):
+                raise TypeError(f"{self.name}: {len(args)} arguments by position; it takes {self._signature()}")
+            rest |= zip(names, extra, strict=False)
+            del values[self.arity :]
+        for name, default in list(zip(self.arguments, self.defaults, strict=True))[len(values) :]:
             if name not in rest and default is inspect.Parameter.empty:
                 raise TypeError(f"{self.name}: argument {name!r} is missing; it takes {self._signature()}")
             values.append(rest.pop(name, default))
         if unknown := rest.keys() - self.keywords.keys():
-            raise TypeError(f"{self.name}: no argument {min(unknown)!r} here; it takes {self._signature()}")
+            raise TypeError(unknown_argument(self.name, min(unknown), self._signature().split(", ")))
         return tuple(values), rest
 
-    def _explain(self, error: Exception, raw: Sequence) -> Exception:
-        """The same error, naming the op and what it was given. Mixed devices are looked for first."""
-        devices = sorted({device_of(x) for x in raw if is_array(x)})
-        if len(devices) > 1:
-            return ValueError(
-                f"{self.name}: arguments on different devices, {' and '.join(devices)}: move one with .to(device)"
+    def __getattr__(self, name: str):
+        if name == "differentiable":
+            raise TypeError(
+                f"{self.name} has no derivative rules: attach one per argument with .vjp(...), None where it has no "
+                "derivative"
             )
-        given = ", ".join(f"{x.dtype}{list(x.shape)}" if is_array(x) else type(x).__name__ for x in raw)
-        return type(error)(f"{self.name}({given}): {error}")
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
 
     def _signature(self) -> str:
         return ", ".join([*self.arguments, *[f"{k}=" for k in self.keywords]])

@@ -4,14 +4,15 @@ One idea: every operator and method is one line into ops.py. Nothing is decided 
 There are no in-place operations: `x += 1` makes a new Tensor and binds the name to it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from . import derived, ops
+from . import derived, habits, interop, ops
 from .autograd import Variable
 from .backend import Array, create, device_of, float32, int64, is_array, is_floating, to_device, to_host
+from .checks import checked_dtype, checked_shape
 from .random import Generator, default_generator
 
 __all__ = [
@@ -28,8 +29,8 @@ class Tensor(Variable):
     """
 
     __slots__ = ()
-    grad: "Tensor | None"
-    __array_ufunc__ = None  # so that ndarray * Tensor asks Tensor, and is a Tensor
+    __array_ufunc__ = interop.ArrayUfunc()  # ndarray * Tensor is a Tensor, and np.exp(Tensor)
+    __array_function__ = interop.array_function
     __hash__ = object.__hash__  # `==` compares elements; identity is what dicts and sets go by
 
     # ----- what it is ---------------------------------------------------------------------------------------------
@@ -44,7 +45,7 @@ class Tensor(Variable):
 
     @property
     def size(self) -> int:
-        return self.data.size
+        return habits.Count(self.data.size)
 
     @property
     def dtype(self) -> np.dtype:
@@ -79,6 +80,8 @@ class Tensor(Variable):
         return self.shape[0]
 
     def __iter__(self) -> Iterator["Tensor"]:
+        if not self.ndim:
+            raise TypeError("iteration over a 0-d Tensor: it has no first axis; .item() is its value")
         return (self[i] for i in range(len(self)))
 
     def __bool__(self) -> bool:
@@ -102,6 +105,11 @@ class Tensor(Variable):
         return values
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        if self.requires_grad:
+            raise TypeError(
+                "a Tensor that requires a gradient becomes no NumPy array, which would lose the gradient: write "
+                "x.detach().numpy(), or use tensorlite's function"
+            )
         if self.device != "cpu":
             raise TypeError(f"a Tensor on {self.device} is not copied to the CPU unasked: call .numpy()")
         return np.array(self.data, dtype=dtype, copy=copy)
@@ -116,6 +124,31 @@ class Tensor(Variable):
         """The values as nested Python lists."""
         return to_host(self.data).tolist()
 
+    def _number(self, what: str) -> float | int | bool:
+        if self.size != 1:
+            raise TypeError(f"{what}: only a Tensor of one element is a number, not shape {self.shape}")
+        return self.item()
+
+    def __float__(self) -> float:
+        return float(self._number("float"))
+
+    def __int__(self) -> int:
+        return int(self._number("int"))
+
+    def __index__(self) -> int:
+        if self.ndim or self.dtype.kind not in "iu":
+            raise TypeError(f"an index is a 0-d Tensor of integers, not {self.dtype} of shape {self.shape}")
+        return int(self.item())
+
+    def __complex__(self) -> complex:
+        raise TypeError("complex: Tensors hold no complex numbers: write float(x)")
+
+    def __round__(self, ndigits: int | None = None) -> float | int:
+        return round(self._number("round"), ndigits)
+
+    def __format__(self, spec: str) -> str:
+        return format(self._number("format"), spec) if spec else str(self)
+
     def detach(self) -> "Tensor":
         return ops.detach(self)
 
@@ -123,7 +156,7 @@ class Tensor(Variable):
         return ops.clone(self)
 
     def astype(self, dtype) -> "Tensor":
-        return ops.astype(self, np.dtype(dtype))
+        return ops.astype(self, dtype)
 
     def to(self, device: str) -> "Tensor":
         return ops.to(self, device)
@@ -249,7 +282,15 @@ class Tensor(Variable):
     def outer(self, y) -> "Tensor": return derived.outer(self, y)
     # fmt: on
 
+    def __getattr__(self, name: str):
+        if name.startswith("_") or name in Variable.__slots__:  # of a protocol, or not set yet
+            raise AttributeError(f"a Tensor has no attribute {name!r}")
+        if not is_array(self.data):
+            raise TypeError(f"x.data was set to a {type(self.data).__name__}: it must be an array")
+        raise habits.missing("a Tensor", name, habits.NAMES, dir(type(self)))
 
+
+habits.adapt(Tensor)
 Variable.result = Tensor  # what ops return
 
 
@@ -272,12 +313,10 @@ def tensor(data, dtype=None, device: str | None = None, requires_grad: bool = Fa
         data = data.data
     if is_array(data):
         array = to_device(data, device or device_of(data))
-        array = array.astype(dtype or data.dtype)  # always a copy
+        array = array.astype(data.dtype if dtype is None else checked_dtype(dtype))  # always a copy
     else:
         array = _from_python(data, dtype)
         array = to_device(array, device)
-    if not (is_floating(array.dtype) or array.dtype.kind in "iub"):
-        raise TypeError(f"tensor: dtype {array.dtype} is not supported: give floats, integers or booleans")
     return _make(array, requires_grad)
 
 
@@ -292,54 +331,51 @@ def _from_python(data, dtype) -> np.ndarray:
         )
     if dtype is None:
         dtype = float32 if array.dtype.kind == "f" and not isinstance(data, np.generic) else array.dtype
-    return array.astype(dtype)
+    return array.astype(checked_dtype(dtype))
 
 
 def _make(array: Array, requires_grad: bool = False) -> Tensor:
+    checked_dtype(array.dtype)
     if requires_grad and not is_floating(array.dtype):
         raise TypeError(f"requires_grad: only floating Tensors have gradients, not {array.dtype}")
     return Tensor(array, requires_grad)
 
 
-def _checked(shape) -> tuple[int, ...]:
-    shape = tuple(shape) if isinstance(shape, Sequence) else (shape,)
-    if any(not isinstance(n, (int, np.integer)) or n < 0 for n in shape):
-        raise ValueError(f"a shape is made of non-negative integers, not {shape}")
-    return shape
-
-
 def zeros(shape, dtype=float32, device: str | None = None, requires_grad: bool = False) -> Tensor:
-    return _make(create(device, "zeros", _checked(shape), dtype), requires_grad)
+    return _make(create(device, "zeros", checked_shape(shape), checked_dtype(dtype)), requires_grad)
 
 
 def ones(shape, dtype=float32, device: str | None = None, requires_grad: bool = False) -> Tensor:
-    return _make(create(device, "ones", _checked(shape), dtype), requires_grad)
+    return _make(create(device, "ones", checked_shape(shape), checked_dtype(dtype)), requires_grad)
 
 
 def full(shape, value, dtype=None, device: str | None = None, requires_grad: bool = False) -> Tensor:
-    dtype = dtype or (float32 if isinstance(value, float) else None)
-    return _make(create(device, "full", _checked(shape), value, dtype), requires_grad)
+    """All elements `value`, a number; float32 for a Python float, int64 for an int."""
+    if not isinstance(value, (int, float, np.generic)):
+        raise TypeError(f"full: value must be a number, not {type(value).__name__}")
+    dtype = checked_dtype(dtype) if dtype is not None else float32 if isinstance(value, float) else None
+    return _make(create(device, "full", checked_shape(shape), value, dtype), requires_grad)
 
 
 def empty(shape, dtype=float32, device: str | None = None, requires_grad: bool = False) -> Tensor:
     """Uninitialised memory: write to all of it before you read."""
-    return _make(create(device, "empty", _checked(shape), dtype), requires_grad)
+    return _make(create(device, "empty", checked_shape(shape), checked_dtype(dtype)), requires_grad)
 
 
 def zeros_like(x: Tensor, dtype=None) -> Tensor:
-    return zeros(x.shape, dtype or x.dtype, x.device)
+    return zeros(x.shape, x.dtype if dtype is None else dtype, x.device)
 
 
 def ones_like(x: Tensor, dtype=None) -> Tensor:
-    return ones(x.shape, dtype or x.dtype, x.device)
+    return ones(x.shape, x.dtype if dtype is None else dtype, x.device)
 
 
 def full_like(x: Tensor, value, dtype=None) -> Tensor:
-    return full(x.shape, value, dtype or x.dtype, x.device)
+    return full(x.shape, value, x.dtype if dtype is None else dtype, x.device)
 
 
 def empty_like(x: Tensor, dtype=None) -> Tensor:
-    return empty(x.shape, dtype or x.dtype, x.device)
+    return empty(x.shape, x.dtype if dtype is None else dtype, x.device)
 
 
 def arange(start, stop=None, step=1, dtype=None, device: str | None = None) -> Tensor:
@@ -348,17 +384,18 @@ def arange(start, stop=None, step=1, dtype=None, device: str | None = None) -> T
         start, stop = 0, start
     if step == 0:
         raise ValueError("arange: step must not be 0")
-    dtype = dtype or (float32 if any(isinstance(v, float) for v in (start, stop, step)) else int64)
-    return _make(create(device, "arange", start, stop, step, dtype=dtype))
+    if dtype is None:
+        dtype = float32 if any(isinstance(v, float) for v in (start, stop, step)) else int64
+    return _make(create(device, "arange", start, stop, step, dtype=checked_dtype(dtype)))
 
 
 def linspace(start: float, stop: float, num: int = 50, dtype=float32, device: str | None = None) -> Tensor:
     """`num` equally spaced values from start to stop, both included."""
-    return _make(create(device, "linspace", start, stop, num, dtype=dtype))
+    return _make(create(device, "linspace", start, stop, num, dtype=checked_dtype(dtype)))
 
 
 def eye(n: int, m: int | None = None, dtype=float32, device: str | None = None) -> Tensor:
-    return _make(create(device, "eye", n, m, dtype=dtype))
+    return _make(create(device, "eye", n, m, dtype=checked_dtype(dtype)))
 
 
 # ----- random numbers: torch's CPU stream (random.py) ---------------------------------------------------------------
@@ -370,7 +407,7 @@ def _random(values: np.ndarray, device: str | None, requires_grad: bool = False)
 
 def rand(*shape, dtype=float32, device=None, generator: Generator | None = None, requires_grad: bool = False) -> Tensor:
     """Uniform in [0, 1)."""
-    values = (generator or default_generator).rand(_checked(_tuple(shape)), dtype=dtype)
+    values = (generator or default_generator).rand(checked_shape(_tuple(shape)), dtype=checked_dtype(dtype))
     return _random(values, device, requires_grad)
 
 
@@ -378,13 +415,13 @@ def randn(
     *shape, dtype=float32, device=None, generator: Generator | None = None, requires_grad: bool = False
 ) -> Tensor:
     """Normal with mean 0 and standard deviation 1."""
-    values = (generator or default_generator).randn(_checked(_tuple(shape)), dtype=dtype)
+    values = (generator or default_generator).randn(checked_shape(_tuple(shape)), dtype=checked_dtype(dtype))
     return _random(values, device, requires_grad)
 
 
 def randint(low: int, high: int, shape, device=None, generator: Generator | None = None) -> Tensor:
     """int64, uniform in [low, high)."""
-    return _random((generator or default_generator).randint(low, high, _checked(shape)), device)
+    return _random((generator or default_generator).randint(low, high, checked_shape(shape)), device)
 
 
 def randperm(n: int, device=None, generator: Generator | None = None) -> Tensor:

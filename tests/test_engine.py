@@ -367,6 +367,44 @@ def test_grad_of_a_gradient_to_any_order():
     assert orders == pytest.approx([s, -2 * t * s, s * (6 * t * t - 2), s * t * (16 - 24 * t * t)])
 
 
+@pytest.mark.finding("E9")
+def test_gradients_that_turned_constant_have_gradients_of_zero():
+    x = leaf(3.0)
+    y, orders = x * x, []
+    for _ in range(5):
+        y = tl.grad(y, x, create_graph=True)
+        orders.append(y.item())
+        assert y.requires_grad
+    assert orders == [6, 2, 0, 0, 0]
+    a, b = leaf([1, 2]), leaf([3, 4])
+    by_a, by_b = tl.grad((a * 5).sum(), [a, b], create_graph=True)  # constant, and 0
+    assert (by_a.tolist(), by_b.tolist()) == ([5, 5], [0, 0])
+    product = (by_a * by_b).sum() + (by_a * a).sum()
+    assert [p.tolist() for p in tl.grad(product, [a, b])] == [[5, 5], [0, 0]]
+
+
+@pytest.mark.finding("E9")
+def test_a_hessian_vector_product_of_a_linear_function_is_zero():
+    x, v = leaf([1.0, 2.0]), np.array([3.0, 4.0])
+    slope = tl.grad((x * 5).sum(), x, create_graph=True)
+    assert tl.grad((slope * v).sum(), x).tolist() == [0, 0]
+    assert tl.grad((slope * slope).sum(), x, create_graph=True).requires_grad
+    (slope * v).sum().backward()  # adds nothing to x
+    assert x.grad is None
+
+
+@pytest.mark.finding("E9")
+def test_a_constant_gradient_leaves_the_incoming_one_as_it_is():
+    x, v = leaf([1.0, 2.0]), tl.tensor(np.array([3.0, 4.0]))
+    by_x = tl.grad(x, x, v, create_graph=True)
+    assert (by_x.requires_grad, v.requires_grad) == (True, False)
+    assert not tl.grad(x * 2, x, v).requires_grad  # without create_graph
+    nothing = tl.tensor([1.0])
+    for mistake in (lambda: tl.grad(nothing, x), lambda: nothing.backward(), lambda: tl.grad(x.detach().sum(), x)):
+        with pytest.raises(RuntimeError, match="not computed from one that requires a gradient"):
+            mistake()
+
+
 def test_higher_orders_through_fused_ops_whose_arguments_depend_on_each_other():
     x = leaf([[0.3, -0.2], [0.5, 0.9]])
 

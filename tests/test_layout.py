@@ -9,9 +9,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 TENSORLITE = [
-    "torchwords", "workers", "machine", "backend", "files", "special", "random", "autograd", "primitive", "ops",
-    "derived", "functional", "kernels", "fused", "tensor", "graph", "nn", "recompute", "optim", "data", "io", "inspect",
-    "testing",
+    "torchwords", "workers", "machine", "habits", "backend", "checks", "errors", "files", "special", "random",
+    "autograd", "indexing", "primitive", "ops", "derived", "functional", "kernels", "fused", "interop", "tensor",
+    "graph", "nn", "recompute", "optim", "data", "io", "inspect", "testing",
 ]  # fmt: skip
 GPT = [
     "system", "cache", "jsonfile", "results", "exchange", "config", "tokenizer", "corpus", "attention", "model",

@@ -5,7 +5,7 @@ import functools
 import numpy as np
 
 from ...backend import together
-from ...functional import check_indices, check_last_axis
+from ...functional import check_indices, check_last_axis, check_table
 from .blocks import as_rows, by_rows, product, products, serves
 from .steps import steps
 
@@ -13,7 +13,7 @@ from .steps import steps
 
 
 def serves_linear(x, weight, bias=None) -> bool:
-    return serves(x, weight, bias) and weight.ndim == 2
+    return serves(x, weight, bias) and weight.ndim == 2 and (bias is None or bias.shape == weight.shape[:1])
 
 
 def linear(x, weight, bias=None):
@@ -31,9 +31,9 @@ def linear_vjp(g, needs, x, weight):
 
 
 def serves_projections(x, query, key, value, query_bias=None, key_bias=None, value_bias=None) -> bool:
-    biases = query_bias, key_bias, value_bias
-    alike = len({bias is None for bias in biases}) == 1
-    return alike and serves(x, *biases) and all(serves_linear(x, weight) for weight in (query, key, value))
+    pairs = (query, query_bias), (key, key_bias), (value, value_bias)
+    alike = len({bias is None for _, bias in pairs}) == 1
+    return alike and all(serves_linear(x, weight, bias) for weight, bias in pairs)
 
 
 def projections(x, query, key, value, query_bias=None, key_bias=None, value_bias=None):
@@ -53,6 +53,7 @@ def projections_vjp(g, needs, x, query, key, value):
 
 
 def embedding(weight, idx):
+    check_table("embedding", weight)
     check_indices("embedding", idx, weight.shape[0])
     return weight.take(idx, axis=0)
 

@@ -116,7 +116,7 @@ def _team(name: str, types: str, C: int, x: Array, *others: Array | None) -> tup
 
 
 def serves_linear(x, weight, bias=None) -> bool:
-    if not serves(x, weight, bias) or weight.ndim != 2:
+    if not serves(x, weight, bias) or weight.ndim != 2 or (bias is not None and bias.shape != weight.shape[:1]):
         return False
     return matmul_dtype() == "bfloat16" or x.dtype == weight.dtype
 
@@ -150,9 +150,9 @@ def linear_vjp(g, needs, x, weight, rows, matrix):
 
 
 def serves_projections(x, query, key, value, query_bias=None, key_bias=None, value_bias=None) -> bool:
-    biases = query_bias, key_bias, value_bias
-    alike = len({bias is None for bias in biases}) == 1
-    return alike and serves(x, *biases) and all(serves_linear(x, weight) for weight in (query, key, value))
+    pairs = (query, query_bias), (key, key_bias), (value, value_bias)
+    alike = len({bias is None for _, bias in pairs}) == 1
+    return alike and all(serves_linear(x, weight, bias) for weight, bias in pairs)
 
 
 def projections(x, query, key, value, query_bias=None, key_bias=None, value_bias=None):

@@ -1,0 +1,124 @@
+"""What may stand between the brackets of `x[...]`: NumPy's grammar, as one tuple that derivative rules can rely on.
+
+An index is a tuple of parts, one per axis; anything else is its only part. A part is an integer, a slice, None (a new
+axis), Ellipsis (all axes not named), a boolean, or an array of integers or booleans: lists and tuples inside the
+index, ranges, arrays and Tensors are such arrays.
+"""
+
+import operator
+from types import EllipsisType
+from typing import Any
+
+import numpy as np
+
+from .autograd import Variable
+from .backend import Array, is_array, to_host, xp
+
+_PLAIN = {int, slice, type(None), EllipsisType}
+_SEQUENCES = (list, tuple, range)
+_ALLOWED = "an index is made of integers, slices, None, Ellipsis, and arrays or lists of integers or booleans"
+
+
+def canonical(index: Any, x: Array, shape: tuple[int, ...]) -> tuple:
+    """`index` into `shape` as a tuple of ints, slices, None, Ellipsis, booleans, and arrays of the library of `x`.
+
+    IndexError for anything else. CuPy does not report a position that is out of range in an array, so what the host
+    knows of an index is checked here for it; values in a GPU's memory are not, which would wait for the GPU.
+    """
+    given = index if isinstance(index, tuple) else (index,)
+    parts = tuple([part if type(part) in _PLAIN else _part(part) for part in given])
+    if (library := xp(x)) is np:
+        return parts
+    if wrong := problem(parts, shape, wait=False):
+        raise IndexError(wrong)
+    pairs = zip(given, parts, strict=True)
+    return tuple([library.asarray(part) if isinstance(old, _SEQUENCES) else _plain_slice(part) for old, part in pairs])
+
+
+def _plain_slice(part: Any) -> Any:
+    """A slice whose bounds are Python's integers (CuPy takes no others); any other part as it is."""
+    if not isinstance(part, slice):
+        return part
+    bounds = part.start, part.stop, part.step
+    return slice(*[bound if bound is None else operator.index(bound) for bound in bounds])
+
+
+def _part(part: Any) -> Any:
+    """A part that is not plain: an int, a bool, or an array of integers or booleans."""
+    if isinstance(part, Variable):
+        part = part.data
+    elif isinstance(part, (bool, np.bool_)):
+        return bool(part)
+    elif not is_array(part):
+        if hasattr(part, "__index__"):  # NumPy's integers
+            return operator.index(part)
+        part = _from_sequence(part)
+    if part.dtype.kind not in "iub":
+        raise IndexError(f"{_ALLOWED}, not an array of {part.dtype}")
+    return part
+
+
+def _from_sequence(part: Any) -> np.ndarray:
+    if not isinstance(part, _SEQUENCES):
+        raise IndexError(f"{_ALLOWED}, not {part!r} ({type(part).__name__})")
+    try:
+        array = np.asarray(part)
+    except ValueError as error:
+        raise IndexError(
+            f"{_ALLOWED}, not the {type(part).__name__} {part}: its rows have different lengths"
+        ) from error
+    if array.size and array.dtype.kind not in "iub":
+        raise IndexError(f"{_ALLOWED}, not {part}")
+    return array if array.size else array.astype(int)  # an empty list names no places
+
+
+def explained(name: str, error: IndexError, index: tuple, shape: tuple[int, ...]) -> IndexError:
+    """The error of an array library, as one sentence that says what does not fit and what is allowed."""
+    text = problem(index, shape) or str(error)
+    return IndexError(text if text.startswith(name) else f"{name}: {text}")
+
+
+def problem(index: tuple, shape: tuple[int, ...], wait: bool = True) -> str:
+    """The first thing in a canonical index that does not fit an array of `shape`, in one sentence; '' if none.
+
+    Without `wait`, the values of arrays in a GPU's memory are not looked at.
+    """
+    taken = sum(_axes_taken(part) for part in index)
+    if sum(part is Ellipsis for part in index) > 1:
+        return "an index can hold only one Ellipsis"
+    if taken > len(shape):
+        return f"too many indices: {taken} axes are indexed, and shape {shape} has {len(shape)}"
+    axis = 0
+    for part in index:
+        if part is Ellipsis:
+            axis += len(shape) - taken
+        elif wrong := _misfit(part, axis, shape, wait):
+            return wrong
+        else:
+            axis += _axes_taken(part)
+    return ""
+
+
+def _axes_taken(part: Any) -> int:
+    if part is None or part is Ellipsis or isinstance(part, bool):
+        return 0
+    return part.ndim if is_array(part) and part.dtype == bool else 1
+
+
+def _misfit(part: Any, axis: int, shape: tuple[int, ...], wait: bool) -> str:
+    if isinstance(part, (slice, bool)) or part is None:
+        return ""
+    if is_array(part) and part.dtype == bool:
+        covered = shape[axis : axis + part.ndim]
+        if part.shape == covered:
+            return ""
+        return f"a boolean index of shape {part.shape} must have the shape {covered} of the axes that it indexes"
+    if not wait and is_array(part) and xp(part) is not np:
+        return ""
+    size = shape[axis]
+    places = to_host(part) if is_array(part) else np.array([part], dtype=object)  # an int may be of any size
+    wrong = places[(places < -size) | (places >= size)]
+    if not wrong.size:
+        return ""
+    allowed = f"choose from {-size} to {size - 1}" if size else "the axis is empty"
+    return f"index {wrong.flat[0]} is out of range for axis {axis} of size {size}: {allowed}"

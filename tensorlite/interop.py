@@ -1,0 +1,150 @@
+"""NumPy's functions on Tensors, by NumPy's own protocols (NEP 13 for ufuncs, NEP 18 for all others).
+
+Where tensorlite has the function it is called, and recorded. Otherwise NumPy computes on the arrays, provided that no
+argument requires a gradient or that the answer has none by nature (`EXACT`); else the call is refused by a sentence,
+because the gradient would be lost without a word. docs/numpy.md lists which function does what.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from . import derived, habits, ops
+from .autograd import Variable
+from .backend import device_of
+
+ALIASES = {  # NumPy's names -> ours, where they differ
+    "subtract": "sub", "multiply": "mul", "divide": "div", "power": "pow", "negative": "neg", "absolute": "abs",
+    "rint": "round", "amax": "max", "amin": "min", "around": "round", "concat": "concatenate", "copy": "clone",
+    "permute_dims": "transpose",
+}  # fmt: skip
+OPERATORS = {  # ufuncs that are operators of Tensor first of all
+    "bitwise_and": "and", "bitwise_or": "or", "bitwise_xor": "xor", "floor_divide": "floordiv", "remainder": "mod",
+}  # fmt: skip
+SIGNATURES = """
+    sum mean prod: x axis dtype out keepdims
+    var std: x axis dtype out ddof keepdims
+    max min amax amin all any argmax argmin: x axis out keepdims
+    cumsum cumprod: x axis dtype out
+    sort argsort: x axis kind order
+    clip: x low high out
+    where: condition x y
+    concatenate concat stack: xs axis out
+    split: x sections axis
+    repeat: x repeats axis
+    tile: x reps
+    flip squeeze expand_dims: x axis
+    roll: x shift axis
+    pad: x widths mode value
+    transpose permute_dims: x axes
+    reshape: x shape order
+    swapaxes: x a b
+    broadcast_to: x shape
+    take_along_axis: x indices axis
+    diagonal: x offset axis1 axis2
+    tril triu: x k
+    outer: x y out
+    round around: x decimals out
+    copy: x order
+    zeros_like ones_like: x dtype order
+    norm: x ord axis keepdims
+"""  # NumPy's positional arguments in our words
+DEFAULTS = {"dtype": None, "out": None, "order": "C", "kind": None, "mode": "constant", "decimals": 0, "ord": None}
+WORDS = habits.ARGUMENTS | {"arr": "x", "array": "x", "m": "x", "ary": "x", "newshape": "shape", "axes": "axes"}
+EXACT = {  # booleans, integers, shapes, dtypes and text: no gradient is lost with them
+    "allclose", "isclose", "array_equal", "array_equiv", "argwhere", "nonzero", "flatnonzero", "count_nonzero",
+    "argpartition", "lexsort", "searchsorted", "shape", "ndim", "size", "result_type", "can_cast",
+    "min_scalar_type", "iscomplexobj", "isrealobj", "iscomplex", "isreal", "isposinf", "isneginf", "shares_memory",
+    "may_share_memory", "array_repr", "array_str", "array2string", "digitize", "isin", "empty_like", "signbit",
+    "nanargmax", "nanargmin", "logical_and", "logical_or", "logical_xor", "logical_not", "matrix_rank",
+}  # fmt: skip
+
+
+def _recorded() -> dict[Callable, tuple[Callable, list[str]]]:
+    """NumPy's function -> ours, and NumPy's positional arguments in our words."""
+    table = {}
+    for line in SIGNATURES.strip().splitlines():
+        names, _, parameters = line.partition(":")
+        for name in names.split():
+            ours = ALIASES.get(name, name)
+            theirs = getattr(np.linalg if name == "norm" else np, name)
+            table[theirs] = getattr(ops, ours, None) or getattr(derived, ours), parameters.split()
+    return table
+
+
+RECORDED = _recorded()
+
+
+def array_function(self, func: Callable, types: Any, args: Sequence, kwargs: dict) -> Any:
+    """What NumPy calls instead of `func` where a Tensor is among its arguments."""
+    name = func.__name__ if func.__module__ == "numpy" else f"{func.__module__}.{func.__name__}".partition(".")[2]
+    if func is np.einsum and isinstance(args[0], str) and kwargs.keys() <= {"optimize"}:
+        return derived.einsum(*args)
+    if func in RECORDED:
+        ours, names = RECORDED[func]
+        given = dict(zip(names, args, strict=False)) | {WORDS.get(k, k): v for k, v in kwargs.items()}
+        given = {
+            k: v for k, v in given.items() if k not in DEFAULTS or type(v) is not type(DEFAULTS[k]) or v != DEFAULTS[k]
+        }
+        if len(args) <= len(names) and given.keys() <= set(names) - DEFAULTS.keys():
+            return ours(**given)
+    return _by_numpy(func, name, args, kwargs)
+
+
+def array_ufunc(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+    """What NumPy calls instead of a ufunc, or of an operator of its arrays, where a Tensor is among the arguments."""
+    name = ufunc.__name__
+    if method == "__call__" and not kwargs:
+        if name in OPERATORS and len(inputs) == 2:
+            x, y = inputs
+            of, other, side = (x, y, "") if isinstance(x, Variable) else (y, x, "r")
+            operator = getattr(of, f"__{side}{OPERATORS[name]}__", None)
+            if operator is not None:
+                return operator(other)
+        ours = getattr(ops, ALIASES.get(name, name), None) or getattr(derived, name, None)
+        if ours is not None:
+            return ours(*inputs)
+    return _by_numpy(ufunc if method == "__call__" else getattr(ufunc, method), name, inputs, kwargs)
+
+
+class ArrayUfunc:
+    """NumPy asks the class Tensor. CuPy asks the object, and leaves `array * Tensor` to Tensor where that says None."""
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        return array_ufunc if instance is None else None
+
+
+def _by_numpy(func: Callable, name: str, args: Sequence, kwargs: dict) -> Any:
+    """NumPy's own answer, where nothing is lost with it."""
+    if name not in EXACT and _graded([*args, *kwargs.values()]):
+        hint = habits.NAMES.get(name) or (f"tl.{name}" if name in (*ops.__all__, *derived.__all__) else "")
+        raise TypeError(
+            f"np.{name} would lose the gradient of a Tensor that requires one: write "
+            f"{hint + ', or ' if hint else ''}x.detach().numpy()"
+        )
+    return func(*_arrays(args), **_arrays(kwargs))
+
+
+def _same(value: Any, default: Any) -> bool:
+    return type(value) is type(default) and value == default
+
+
+def _graded(value: Any) -> bool:
+    """Whether a Tensor that requires a gradient is in it."""
+    if isinstance(value, (list, tuple)):
+        return any(map(_graded, value))
+    return isinstance(value, Variable) and value.requires_grad
+
+
+def _arrays(value: Any) -> Any:
+    """Arguments with the arrays of their Tensors."""
+    if isinstance(value, Variable):
+        if device_of(value.data) != "cpu":
+            raise TypeError(f"a Tensor on {device_of(value.data)} is not copied to the CPU unasked: write x.numpy()")
+        array = value.data.view()
+        array.flags.writeable = False  # NumPy's `out=` would change a Tensor unseen
+        return array
+    if isinstance(value, dict):
+        return {key: _arrays(each) for key, each in value.items()}
+    return type(value)(map(_arrays, value)) if type(value) in (list, tuple) else value
