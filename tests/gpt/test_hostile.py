@@ -28,7 +28,7 @@ from tensorlite import io
 from tensorlite.data import TokenFile
 
 SIZES = ("vocab_size", "context_length", "n_layer", "n_embd")
-HUGE = (10**6, 10**9, 2**32 - 1, 2**32, 10**300)
+HUGE = (10**7, 10**9, 2**32 - 1, 2**32, 10**300)
 SHAPE = {"vocab_size": 9, "context_length": 4, "n_layer": 1, "n_head": 1, "n_embd": 4}
 
 
@@ -78,7 +78,7 @@ def test_a_folder_that_asks_for_more_than_its_weights_is_not_built(tmp_path, mon
 @pytest.mark.parametrize(
     "adapters",
     [
-        {"rank": 10**9, "alpha": 1, "targets": ["*"]}, {"rank": 2, "alpha": 1, "targets": 5}, {"rank": 2}, [2], "x",
+        {"rank": 10**9, "alpha": 1, "targets": ["*"]}, {"rank": 2, "alpha": 1, "targets": 5}, {"alpha": 1}, [2], "x",
         {"rank": [2], "alpha": 1, "targets": ["*"]}, {"rank": 2, "alpha": 1, "targets": ["*"], "more": 1},
     ],
 )  # fmt: skip
@@ -91,11 +91,20 @@ def test_adapters_are_those_of_the_file(tmp_path, adapters):
     assert weights.config_of(description, entries, tmp_path) == model.config
     with pytest.raises(ValueError, match=r"does not hold the LoRA adapters that config\.json describes"):
         weights.config_of({**description, "lora": adapters}, entries, tmp_path)
-    if adapters != {"rank": 2}:
-        as_classifier = {"layers": "lora", "rank": adapters["rank"] if isinstance(adapters, dict) else adapters}
-        if as_classifier["rank"] != 2:
-            with pytest.raises(ValueError, match="does not hold the LoRA adapters"):
-                weights.config_of({"model": description["model"], "training": as_classifier}, entries, tmp_path)
+
+
+@pytest.mark.finding("A7")
+@pytest.mark.parametrize("rank", [3, 10**9, "2", None, [2]])
+def test_the_adapters_of_a_classifier_are_those_of_the_file(tmp_path, rank):
+    model = classify.build(ClassifyConfig(), GPTConfig(**SHAPE), 2)
+    lora.apply(model, rank=2)
+    io.save(tmp_path / "model.safetensors", model.state_dict())
+    entries = io.entries(tmp_path / "model.safetensors")
+    description = {"model": GPTConfig(**SHAPE).to_dict(), "training": {"layers": "lora", "rank": 2, "alpha": 1}}
+    assert weights.config_of(description, entries, tmp_path).n_layer == 1
+    description["training"]["rank"] = rank
+    with pytest.raises(ValueError, match="does not hold the LoRA adapters"):
+        weights.config_of(description, entries, tmp_path)
 
 
 @pytest.mark.parametrize("lengths", [[20_000], [400] * 200])
