@@ -308,10 +308,15 @@ class Transfer:
         Names in the archive decide nothing, and never more bytes are unpacked than the file has.
         """
         try:
-            with zipfile.ZipFile(self.part) as archive, archive.open(str(self.file.member)) as member:
-                self.unpacked.write_bytes(member.read(self.file.size or 64 * MEGABYTE))
-        except (zipfile.BadZipFile, zlib.error, KeyError, EOFError, RuntimeError, ValueError) as error:
+            with zipfile.ZipFile(self.part) as archive:
+                found = archive.getinfo(str(self.file.member))
+                if found.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                    raise ValueError("others may ask for gigabytes of memory")
+                with archive.open(found) as member:
+                    data = member.read(self.file.size or 64 * MEGABYTE)
+        except (zipfile.BadZipFile, zlib.error, LookupError, EOFError, RuntimeError, ValueError, OSError) as error:
             raise Other(f"it is no zip archive with {self.file.member}") from error
+        self.unpacked.write_bytes(data)
         return self.unpacked
 
 

@@ -6,6 +6,7 @@ import io
 import json
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -324,6 +325,25 @@ def make_reply(folder: Path) -> None:
     (folder / "reply.jsonl").write_text("".join(json.dumps(each) + "\n" for each in parts), encoding="utf-8")
 
 
+def make_archive(folder: Path) -> None:
+    with zipfile.ZipFile(folder / "file.part", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in ("other", "member", "folder/member"):
+            archive.writestr(name, name * 20)
+
+
+def read_archive(folder: Path) -> None:
+    """What a download unpacks."""
+    from rich.console import Console
+
+    from gpt import download
+    from gpt.sources import File
+
+    file = File("file", ("http://localhost/",), None, 120, "member")
+    with contextlib.suppress(download.Other):
+        download.Transfer(file, folder, Console(file=io.StringIO())).unpack()
+    (folder / "file.unpacked").unlink(missing_ok=True)
+
+
 def seal_run(folder: Path) -> None:
     """Sizes and SHA-256 of the manifests are those of the changed files."""
     from gpt import checkpoint
@@ -352,5 +372,6 @@ TARGETS = {
     "entries": Target(make_entries, each_file(read_entries)),
     "tokens": Target(make_tokens, each_file(read_tokens)),
     "texts": Target(make_texts, each_file(read_texts)),
+    "archive": Target(make_archive, read_archive),
     "reply": Target(make_reply, each_file(read_reply)),
 }

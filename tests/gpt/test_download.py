@@ -366,9 +366,9 @@ def test_what_killed_downloads_left_is_deleted(get, server, tmp_path):
 # ----- archives ---------------------------------------------------------------------------------------------------
 
 
-def archive(**members: bytes) -> bytes:
+def archive(how: int = zipfile.ZIP_DEFLATED, **members: bytes) -> bytes:
     data = io.BytesIO()
-    with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as writer:
+    with zipfile.ZipFile(data, "w", how) as writer:
         for name, content in members.items():
             writer.writestr(name, content)
     return data.getvalue()
@@ -390,6 +390,8 @@ def test_one_member_is_unpacked_and_nothing_else(get, tmp_path):
         archive(file=CONTENT[:-1]),
         archive(file=CONTENT)[:-30],
         archive(file=CONTENT).replace(b"\x14\0\0\0\x08\0", b"\x14\0\x01\0\x08\0"),  # says that it needs a password
+        archive(how=zipfile.ZIP_LZMA, file=CONTENT),  # its decoder takes as much memory as the archive says
+        archive(file=CONTENT)[:-8] + b"\xff\xff\xff\x7f" + archive(file=CONTENT)[-4:],  # a directory before its begin
     ],
 )
 def test_a_wrong_archive_is_refused(get, server, tmp_path, wrong):

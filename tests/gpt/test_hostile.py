@@ -404,4 +404,4 @@ def test_changed_files_of_each_kind():
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert len(re.findall(r"60 cases drawn from a seed", done.stdout)) == 15
+    assert len(re.findall(r"60 cases drawn from a seed", done.stdout)) == 16
