@@ -278,6 +278,7 @@ BEGIN = EMPTY.compress(b"") + EMPTY.flush(zlib.Z_SYNC_FLUSH)
     "answer",
     [
         endless(OK + b"\r\n", b"a", 0.01),
+        endless(OK + b"\r\n", b"a" * P, 0.1),  # pieces enough for an attempt, and not for a minute
         endless(CHUNKED, b"1\r\na\r\n", 0.01),
         endless(CHUNKED, b"0", 0.05),
         endless(OK + b"X-Slow: ", b"x", 0.05),
@@ -288,7 +289,8 @@ BEGIN = EMPTY.compress(b"") + EMPTY.flush(zlib.Z_SYNC_FLUSH)
 def test_a_server_that_is_too_slow_is_left(get, server, monkeypatch, tmp_path, answer, size):
     monkeypatch.setattr(download, "SLOWEST", 0.2)
     monkeypatch.setattr(download, "ATTEMPTS", 2)
-    with pytest.raises(OSError, match="it is too slow: less than 16 KiB a minute"):
+    monkeypatch.setattr(download, "ENOUGH", 10 * P)
+    with pytest.raises(OSError, match="it is too slow: less than 128 KiB a minute"):
         get(answer, size=size)
     assert len(server.ranges("/0")) == 2
 
