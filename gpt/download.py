@@ -38,8 +38,9 @@ ATTEMPTS = 3  # at one address, in a row, that brought nothing
 WAIT = 1.0  # seconds before the second attempt, twice as many before the third
 TIMEOUT = (10.0, 30.0)  # seconds until a connection stands, and of silence
 PIECE = 1 << 14  # bytes; what a connection that fell silent has of the next one is lost
-SLOWEST = 60.0  # seconds for the head of an answer, and for each PIECE of its body
-SLOW = "it is too slow: less than 16 KiB a minute"
+SLOWEST = 60.0  # seconds for the head of an answer, for a PIECE of its body, and for ENOUGH of it
+ENOUGH = 1 << 17  # bytes; less than half of what a modem brings
+SLOW = "it is too slow: less than 128 KiB a minute"
 MEGABYTE = 10**6
 LEFT = ("part", "unpacked")  # suffixes of what a killed download leaves: the next one goes on from it, or deletes it
 AGAIN = (408, 429, 500, 502, 503, 504)  # what a server answers that may know better soon
@@ -204,7 +205,7 @@ class Transfer:
                 problem = "what arrived in pieces has another SHA-256"
             except OSError as error:
                 raise OSError(f"{self.part} cannot be written: {error.strerror or error}") from error
-            failures = 0 if self.here() >= before + PIECE else failures + 1
+            failures = 0 if self.here() >= before + PIECE and problem != SLOW else failures + 1
             if failures == ATTEMPTS:
                 raise Wrong(problem)
             time.sleep(pause)
@@ -259,7 +260,7 @@ class Transfer:
             yield from unpacked(body, answer.headers.get("Content-Encoding"), self.limit())
 
     def append(self, pieces: Iterator[bytes], start: int, total: int | None) -> None:
-        """Write what comes behind the first `start` bytes of the part; Broken where too little comes in SLOWEST."""
+        """Write what comes behind the first `start` bytes of the part; Broken where that is less than ENOUGH."""
         free, size = shutil.disk_usage(self.folder).free, self.size()
         if total and total - start > free:
             need, there = bytes_text(total - start), bytes_text(free)
@@ -274,7 +275,7 @@ class Transfer:
                 if out.tell() > self.limit():
                     raise Refused(f"it sends more than {self.limit():,} bytes")
                 if time.monotonic() - begun > SLOWEST:
-                    if arrived < PIECE:
+                    if arrived < ENOUGH:
                         raise Broken(SLOW)
                     begun, arrived = time.monotonic(), 0
 
@@ -308,10 +309,15 @@ class Transfer:
         Names in the archive decide nothing, and never more bytes are unpacked than the file has.
         """
         try:
-            with zipfile.ZipFile(self.part) as archive, archive.open(str(self.file.member)) as member:
-                self.unpacked.write_bytes(member.read(self.file.size or 64 * MEGABYTE))
-        except (zipfile.BadZipFile, zlib.error, KeyError, EOFError, RuntimeError, ValueError) as error:
+            with zipfile.ZipFile(self.part) as archive:
+                found = archive.getinfo(str(self.file.member))
+                if found.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                    raise ValueError("others may ask for gigabytes of memory")
+                with archive.open(found) as member:
+                    data = member.read(self.file.size or 64 * MEGABYTE)
+        except (zipfile.BadZipFile, zlib.error, LookupError, EOFError, RuntimeError, ValueError, OSError) as error:
             raise Other(f"it is no zip archive with {self.file.member}") from error
+        self.unpacked.write_bytes(data)
         return self.unpacked
 
 

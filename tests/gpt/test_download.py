@@ -278,6 +278,7 @@ BEGIN = EMPTY.compress(b"") + EMPTY.flush(zlib.Z_SYNC_FLUSH)
     "answer",
     [
         endless(OK + b"\r\n", b"a", 0.01),
+        endless(OK + b"\r\n", b"a" * P, 0.1),  # pieces enough for an attempt, and not for a minute
         endless(CHUNKED, b"1\r\na\r\n", 0.01),
         endless(CHUNKED, b"0", 0.05),
         endless(OK + b"X-Slow: ", b"x", 0.05),
@@ -288,7 +289,8 @@ BEGIN = EMPTY.compress(b"") + EMPTY.flush(zlib.Z_SYNC_FLUSH)
 def test_a_server_that_is_too_slow_is_left(get, server, monkeypatch, tmp_path, answer, size):
     monkeypatch.setattr(download, "SLOWEST", 0.2)
     monkeypatch.setattr(download, "ATTEMPTS", 2)
-    with pytest.raises(OSError, match="it is too slow: less than 16 KiB a minute"):
+    monkeypatch.setattr(download, "ENOUGH", 10 * P)
+    with pytest.raises(OSError, match="it is too slow: less than 128 KiB a minute"):
         get(answer, size=size)
     assert len(server.ranges("/0")) == 2
 
@@ -366,9 +368,9 @@ def test_what_killed_downloads_left_is_deleted(get, server, tmp_path):
 # ----- archives ---------------------------------------------------------------------------------------------------
 
 
-def archive(**members: bytes) -> bytes:
+def archive(how: int = zipfile.ZIP_DEFLATED, **members: bytes) -> bytes:
     data = io.BytesIO()
-    with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as writer:
+    with zipfile.ZipFile(data, "w", how) as writer:
         for name, content in members.items():
             writer.writestr(name, content)
     return data.getvalue()
@@ -390,6 +392,8 @@ def test_one_member_is_unpacked_and_nothing_else(get, tmp_path):
         archive(file=CONTENT[:-1]),
         archive(file=CONTENT)[:-30],
         archive(file=CONTENT).replace(b"\x14\0\0\0\x08\0", b"\x14\0\x01\0\x08\0"),  # says that it needs a password
+        archive(how=zipfile.ZIP_LZMA, file=CONTENT),  # its decoder takes as much memory as the archive says
+        archive(file=CONTENT)[:-8] + b"\xff\xff\xff\x7f" + archive(file=CONTENT)[-4:],  # a directory before its begin
     ],
 )
 def test_a_wrong_archive_is_refused(get, server, tmp_path, wrong):

@@ -28,7 +28,7 @@ from tensorlite import io
 from tensorlite.data import TokenFile
 
 SIZES = ("vocab_size", "context_length", "n_layer", "n_embd")
-HUGE = (10**6, 10**9, 2**32 - 1, 2**32, 10**300)
+HUGE = (10**7, 10**9, 2**32 - 1, 2**32, 10**300)
 SHAPE = {"vocab_size": 9, "context_length": 4, "n_layer": 1, "n_head": 1, "n_embd": 4}
 
 
@@ -78,7 +78,7 @@ def test_a_folder_that_asks_for_more_than_its_weights_is_not_built(tmp_path, mon
 @pytest.mark.parametrize(
     "adapters",
     [
-        {"rank": 10**9, "alpha": 1, "targets": ["*"]}, {"rank": 2, "alpha": 1, "targets": 5}, {"rank": 2}, [2], "x",
+        {"rank": 10**9, "alpha": 1, "targets": ["*"]}, {"rank": 2, "alpha": 1, "targets": 5}, {"alpha": 1}, [2], "x",
         {"rank": [2], "alpha": 1, "targets": ["*"]}, {"rank": 2, "alpha": 1, "targets": ["*"], "more": 1},
     ],
 )  # fmt: skip
@@ -91,11 +91,20 @@ def test_adapters_are_those_of_the_file(tmp_path, adapters):
     assert weights.config_of(description, entries, tmp_path) == model.config
     with pytest.raises(ValueError, match=r"does not hold the LoRA adapters that config\.json describes"):
         weights.config_of({**description, "lora": adapters}, entries, tmp_path)
-    if adapters != {"rank": 2}:
-        as_classifier = {"layers": "lora", "rank": adapters["rank"] if isinstance(adapters, dict) else adapters}
-        if as_classifier["rank"] != 2:
-            with pytest.raises(ValueError, match="does not hold the LoRA adapters"):
-                weights.config_of({"model": description["model"], "training": as_classifier}, entries, tmp_path)
+
+
+@pytest.mark.finding("A7")
+@pytest.mark.parametrize("rank", [3, 10**9, "2", None, [2]])
+def test_the_adapters_of_a_classifier_are_those_of_the_file(tmp_path, rank):
+    model = classify.build(ClassifyConfig(), GPTConfig(**SHAPE), 2)
+    lora.apply(model, rank=2)
+    io.save(tmp_path / "model.safetensors", model.state_dict())
+    entries = io.entries(tmp_path / "model.safetensors")
+    description = {"model": GPTConfig(**SHAPE).to_dict(), "training": {"layers": "lora", "rank": 2, "alpha": 1}}
+    assert weights.config_of(description, entries, tmp_path).n_layer == 1
+    description["training"]["rank"] = rank
+    with pytest.raises(ValueError, match="does not hold the LoRA adapters"):
+        weights.config_of(description, entries, tmp_path)
 
 
 @pytest.mark.parametrize("lengths", [[20_000], [400] * 200])
@@ -243,7 +252,7 @@ def test_links_in_the_folder_and_in_hugging_faces_cache_are_followed(tmp_path):
 def test_a_pointer_of_git_lfs_is_called_that(tmp_path):
     text = "version https://git-lfs.github.com/spec/v1\noid sha256:248dfc\nsize 548105171\n"
     (tmp_path / "model.safetensors").write_text(text)
-    with pytest.raises(ValueError, match=r"it looks like a pointer of Git LFS, .* `git lfs pull` fetches"):
+    with pytest.raises(ValueError, match="it is a pointer of Git LFS and not the file itself: `git lfs pull` fetches"):
         io.load(tmp_path / "model.safetensors")
 
 
@@ -388,11 +397,11 @@ def test_a_token_file_says_its_size_truly(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="its limits of memory are Linux's")
-def test_a_hundred_changed_files_of_each_kind():
-    """Drawn from a seed, so the same everywhere: python -m tests.fuzz --random --cases 100."""
+def test_changed_files_of_each_kind():
+    """Drawn from a seed, so the same everywhere: python -m tests.fuzz --random --cases 60."""
     root = Path(__file__).resolve().parents[2]
-    command = [sys.executable, "-m", "tests.fuzz", "--random", "--cases", "100"]
+    command = [sys.executable, "-m", "tests.fuzz", "--random", "--cases", "60"]
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert len(re.findall(r"100 cases drawn from a seed", done.stdout)) == 15
+    assert len(re.findall(r"60 cases drawn from a seed", done.stdout)) == 16

@@ -18,6 +18,7 @@ ENTRIES = [{"name": str(i)} for i in range(4)]
 ABOUT = {"data": "x", "run": None}
 ADDED = st.lists(
     st.tuples(st.integers(0, 3), st.dictionaries(st.sampled_from("abc"), st.text() | st.integers(), max_size=2)),
+    min_size=1,
     max_size=6,
 )
 
