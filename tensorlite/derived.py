@@ -227,7 +227,7 @@ def _rolled(x, shift: int, axis: int):
 def pad(x, widths, value: float = 0.0):
     """Constant borders. `widths`: an int for all, a pair (before, after) for all, or one pair per axis."""
     pairs = widths if isinstance(widths, (tuple, list)) else (widths, widths)
-    single = not builtins.any(isinstance(pair, (tuple, list)) for pair in pairs)
+    single = len(pairs) > 0 and not builtins.any(isinstance(pair, (tuple, list)) for pair in pairs)
     pairs = [tuple(pair) if isinstance(pair, (tuple, list)) else pair for pair in ([pairs] if single else pairs)]
     fit = single or len(pairs) == x.ndim
     if not fit or builtins.any(not isinstance(pair, tuple) or len(pair) != 2 for pair in pairs):

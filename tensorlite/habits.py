@@ -1,7 +1,7 @@
 """Habits from torch and NumPy, answered by a sentence that names our word: names, arguments, lists, in-place changes.
 
-Nothing here computes. `missing` serves the `__getattr__` of Tensor and of the package, `explain` wraps functions whose
-arguments torch names differently, and `adapt` gives Tensor the operators that would change it in place.
+Nothing here computes. `missing` serves the `__getattr__` of the package, `explain` wraps functions whose arguments
+torch names differently, and `adapt` gives the class Tensor the names and the operators that it does not have.
 """
 
 import functools
@@ -62,18 +62,29 @@ ARGUMENTS = {  # torch's and NumPy's names of arguments -> ours
 }  # fmt: skip
 
 
-def missing(owner: str, name: str, table: dict[str, str], known: Iterable[str]) -> AttributeError:
-    """The error for an attribute that is not there: what to write, or names that look like it."""
-    if name in table:
-        hint = f": write {table[name]}"
-    elif name.endswith("_") and not name.startswith("_"):
-        hint = f": Tensors are not changed in place, write x = x.{name[:-1]}(...)"
-    else:
-        import difflib  # only when something is wrong already
+IN_PLACE = "abs add bernoulli ceil clamp clip copy cos div exp fill floor log masked_fill mul neg normal pow reciprocal"
+IN_PLACE += " round rsqrt scatter scatter_add sigmoid sign sin sqrt square squeeze sub tanh uniform unsqueeze zero"
 
-        close = difflib.get_close_matches(name, [each for each in known if not each.startswith("_")])
-        hint = f": did you mean {' or '.join(close)}?" if close else ""
+
+def missing(owner: str, name: str, table: dict[str, str], known: Iterable[str]) -> AttributeError:
+    """The error for a name that is not there: what to write, or names that look like it."""
+    if name in table:
+        return AttributeError(f"{owner} has no attribute {name!r}: write {table[name]}")
+    import difflib  # only when something is wrong already
+
+    close = difflib.get_close_matches(name, [each for each in known if not each.startswith("_")])
+    hint = f": did you mean {' or '.join(close)}?" if close else ""
     return AttributeError(f"{owner} has no attribute {name!r}{hint}")
+
+
+class Elsewhere:
+    """A name that Tensor does not have. (A `__getattr__` would slow down every attribute of every Tensor.)"""
+
+    def __init__(self, name: str, hint: str):
+        self.name, self.hint = name, hint
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        raise AttributeError(f"a Tensor has no attribute {self.name!r}: {self.hint}", name=self.name, obj=instance)
 
 
 # ----- arguments ----------------------------------------------------------------------------------------------------
@@ -167,6 +178,14 @@ def adapt(tensor: type) -> None:
     for name, method in list(vars(tensor).items()):
         if inspect.isfunction(method) and "axis" in inspect.signature(method).parameters:
             setattr(tensor, name, explaining(method))
+    hints = {f"{name}_": "Tensors are not changed in place, write x = ..." for name in IN_PLACE.split()}
+    for name, hint in (hints | {name: f"write {ours}" for name, ours in NAMES.items()}).items():
+        setattr(tensor, name, Elsewhere(name, hint))
     for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor"):
         setattr(tensor, f"__i{name}__", _in_place)
     tensor.__setitem__ = _set_item  # type: ignore[attr-defined, index]
+    tensor.__dir__ = _names  # type: ignore[method-assign, assignment]
+
+
+def _names(self) -> list[str]:
+    return [name for name in object.__dir__(self) if not isinstance(vars(type(self)).get(name), Elsewhere)]

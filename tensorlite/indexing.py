@@ -19,17 +19,18 @@ _SEQUENCES = (list, tuple, range)
 _ALLOWED = "an index is made of integers, slices, None, Ellipsis, and arrays or lists of integers or booleans"
 
 
-def canonical(index: Any, x: Array, shape: tuple[int, ...]) -> tuple:
-    """`index` into `shape` as a tuple of ints, slices, None, Ellipsis, booleans, and arrays of the library of `x`.
+def canonical(index: Any, x: Array, shape: tuple[int, ...] | None = None) -> tuple:
+    """`index` as a tuple of ints, slices, None, Ellipsis, booleans, and arrays of the library of `x`.
 
-    IndexError for anything else. CuPy does not report a position that is out of range in an array, so what the host
-    knows of an index is checked here for it; values in a GPU's memory are not, which would wait for the GPU.
+    `shape` is that of what is indexed, where that is not `x`. IndexError for anything else. CuPy does not report a
+    position that is out of range in an array, so what the host knows of an index is checked here for it; values in a
+    GPU's memory are not, which would wait for the GPU.
     """
     given = index if isinstance(index, tuple) else (index,)
     parts = tuple([part if type(part) in _PLAIN else _part(part) for part in given])
     if (library := xp(x)) is np:
         return parts
-    if wrong := problem(parts, shape, wait=False):
+    if wrong := problem(parts, x.shape if shape is None else shape, wait=False):
         raise IndexError(wrong)
     pairs = zip(given, parts, strict=True)
     return tuple([library.asarray(part) if isinstance(old, _SEQUENCES) else _plain_slice(part) for old, part in pairs])
@@ -45,22 +46,28 @@ def _plain_slice(part: Any) -> Any:
 
 def _part(part: Any) -> Any:
     """A part that is not plain: an int, a bool, or an array of integers or booleans."""
-    if isinstance(part, Variable):
-        part = part.data
-    elif isinstance(part, (bool, np.bool_)):
-        return bool(part)
-    elif not is_array(part):
-        if hasattr(part, "__index__"):  # NumPy's integers
-            return operator.index(part)
-        part = _from_sequence(part)
+    if type(part) is not np.ndarray:
+        if isinstance(part, Variable):
+            part = part.data
+        elif isinstance(part, _SEQUENCES):
+            part = _from_sequence(part)
+        elif isinstance(part, (bool, np.bool_)):
+            return bool(part)
+        elif not is_array(part):
+            return _integer(part)
     if part.dtype.kind not in "iub":
         raise IndexError(f"{_ALLOWED}, not an array of {part.dtype}")
     return part
 
 
+def _integer(part: Any) -> int:
+    try:
+        return operator.index(part)  # NumPy's integers
+    except TypeError:
+        raise IndexError(f"{_ALLOWED}, not {part!r} ({type(part).__name__})") from None
+
+
 def _from_sequence(part: Any) -> np.ndarray:
-    if not isinstance(part, _SEQUENCES):
-        raise IndexError(f"{_ALLOWED}, not {part!r} ({type(part).__name__})")
     try:
         array = np.asarray(part)
     except ValueError as error:

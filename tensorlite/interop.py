@@ -19,9 +19,6 @@ ALIASES = {  # NumPy's names -> ours, where they differ
     "rint": "round", "amax": "max", "amin": "min", "around": "round", "concat": "concatenate", "copy": "clone",
     "permute_dims": "transpose",
 }  # fmt: skip
-OPERATORS = {  # ufuncs that are operators of Tensor first of all
-    "bitwise_and": "and", "bitwise_or": "or", "bitwise_xor": "xor", "floor_divide": "floordiv", "remainder": "mod",
-}  # fmt: skip
 SIGNATURES = """
     sum mean prod: x axis dtype out keepdims
     var std: x axis dtype out ddof keepdims
@@ -74,6 +71,15 @@ def _recorded() -> dict[Callable, tuple[Callable, list[str]]]:
 
 
 RECORDED = _recorded()
+UFUNCS: dict[np.ufunc, Callable] = {  # NumPy's ufunc -> ours
+    theirs: ours
+    for name, theirs in vars(np).items()
+    if isinstance(theirs, np.ufunc)
+    and (ours := getattr(ops, ALIASES.get(name, name), None) or getattr(derived, name, None)) is not None
+}
+OPERATORS: dict[np.ufunc, str] = {  # ufuncs that are operators of Tensor, if it has them
+    np.bitwise_and: "and", np.bitwise_or: "or", np.bitwise_xor: "xor", np.floor_divide: "floordiv", np.remainder: "mod",
+}  # fmt: skip
 
 
 def array_function(self, func: Callable, types: Any, args: Sequence, kwargs: dict) -> Any:
@@ -94,18 +100,16 @@ def array_function(self, func: Callable, types: Any, args: Sequence, kwargs: dic
 
 def array_ufunc(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
     """What NumPy calls instead of a ufunc, or of an operator of its arrays, where a Tensor is among the arguments."""
-    name = ufunc.__name__
-    if method == "__call__" and not kwargs:
-        if name in OPERATORS and len(inputs) == 2:
-            x, y = inputs
-            of, other, side = (x, y, "") if isinstance(x, Variable) else (y, x, "r")
-            operator = getattr(of, f"__{side}{OPERATORS[name]}__", None)
-            if operator is not None:
-                return operator(other)
-        ours = getattr(ops, ALIASES.get(name, name), None) or getattr(derived, name, None)
-        if ours is not None:
-            return ours(*inputs)
-    return _by_numpy(ufunc if method == "__call__" else getattr(ufunc, method), name, inputs, kwargs)
+    if method != "__call__" or kwargs:
+        return _by_numpy(ufunc if method == "__call__" else getattr(ufunc, method), ufunc.__name__, inputs, kwargs)
+    if (ours := UFUNCS.get(ufunc)) is not None:
+        return ours(*inputs)
+    if (name := OPERATORS.get(ufunc)) and len(inputs) == 2:
+        x, y = inputs
+        of, other, side = (x, y, "") if isinstance(x, Variable) else (y, x, "r")
+        if (operator := getattr(of, f"__{side}{name}__", None)) is not None:
+            return operator(other)
+    return _by_numpy(ufunc, ufunc.__name__, inputs, kwargs)
 
 
 class ArrayUfunc:

@@ -306,7 +306,7 @@ def getitem(x, index):
 
     IndexError for what is not an index, and for one out of range (in an index array on a GPU, nobody looks).
     """
-    index = canonical(index, _raw(x), x.shape)
+    index = canonical(index, _raw(x))
     try:
         return _getitem(x, index=index)
     except IndexError as error:

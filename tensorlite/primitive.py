@@ -55,6 +55,7 @@ class Primitive:
         if "out" in self.keywords or (self.variadic and "index" in self.keywords):
             raise TypeError("a keyword named out (or index, beside *xs) would hide what rules call so: rename it")
         self.keeps = tuple(keeps)  # residuals: what a fused forward returns beside its result
+        self.differentiable: Any = WithoutRules(self)  # until vjp attaches some: a bit for each argument with a rule
 
     def vjp(self, *rules: Callable | None) -> "Primitive":
         """Attach one rule per positional argument; None says that the op is not differentiable in that argument."""
@@ -234,19 +235,24 @@ class Primitive:
             raise TypeError(unknown_argument(self.name, min(unknown), self._signature().split(", ")))
         return tuple(values), rest
 
-    def __getattr__(self, name: str):
-        if name == "differentiable":
-            raise TypeError(
-                f"{self.name} has no derivative rules: attach one per argument with .vjp(...), None where it has no "
-                "derivative"
-            )
-        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
-
     def _signature(self) -> str:
         return ", ".join([*self.arguments, *[f"{k}=" for k in self.keywords]])
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__.lower()} op {self.name}({self._signature()})>"
+
+
+class WithoutRules:
+    """Stands where an op without rules has those bits. (A `__getattr__` would slow down all attributes of all ops.)"""
+
+    def __init__(self, op: Primitive):
+        self.op = op
+
+    def __rand__(self, mask: int):
+        raise TypeError(
+            f"{self.op.name} has no derivative rules: attach one per argument with .vjp(...), None where it has no "
+            "derivative"
+        )
 
 
 class Elementwise(Primitive):

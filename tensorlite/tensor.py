@@ -1,7 +1,8 @@
 """class Tensor: an array with operators and methods that record how it was computed; and the functions that make one.
 
 One idea: every operator and method is one line into ops.py. Nothing is decided here but what a user may hand in.
-There are no in-place operations: `x += 1` makes a new Tensor and binds the name to it.
+There are no in-place operations: `x += 1` makes a new Tensor and binds the name to it, and is refused where `x` is a
+leaf that requires a gradient. habits.py answers what other libraries spell otherwise, interop.py NumPy's functions.
 """
 
 from collections.abc import Iterator
@@ -129,11 +130,12 @@ class Tensor(Variable):
             raise TypeError(f"{what}: only a Tensor of one element is a number, not shape {self.shape}")
         return self.item()
 
-    def __float__(self) -> float:
-        return float(self._number("float"))
-
-    def __int__(self) -> int:
-        return int(self._number("int"))
+    # fmt: off
+    def __float__(self) -> float: return float(self._number("float"))
+    def __int__(self) -> int: return int(self._number("int"))
+    def __round__(self, ndigits: int | None = None) -> float | int: return round(self._number("round"), ndigits)
+    def __format__(self, spec: str) -> str: return format(self._number("format"), spec) if spec else str(self)
+    # fmt: on
 
     def __index__(self) -> int:
         if self.ndim or self.dtype.kind not in "iu":
@@ -142,12 +144,6 @@ class Tensor(Variable):
 
     def __complex__(self) -> complex:
         raise TypeError("complex: Tensors hold no complex numbers: write float(x)")
-
-    def __round__(self, ndigits: int | None = None) -> float | int:
-        return round(self._number("round"), ndigits)
-
-    def __format__(self, spec: str) -> str:
-        return format(self._number("format"), spec) if spec else str(self)
 
     def detach(self) -> "Tensor":
         return ops.detach(self)
@@ -281,13 +277,6 @@ class Tensor(Variable):
     def matmul(self, y) -> "Tensor": return ops.matmul(self, y)
     def outer(self, y) -> "Tensor": return derived.outer(self, y)
     # fmt: on
-
-    def __getattr__(self, name: str):
-        if name.startswith("_") or name in Variable.__slots__:  # of a protocol, or not set yet
-            raise AttributeError(f"a Tensor has no attribute {name!r}")
-        if not is_array(self.data):
-            raise TypeError(f"x.data was set to a {type(self.data).__name__}: it must be an array")
-        raise habits.missing("a Tensor", name, habits.NAMES, dir(type(self)))
 
 
 habits.adapt(Tensor)

@@ -92,7 +92,7 @@ ATTRIBUTES = {
     "numel": "x.size", "t": "x.T", "contiguous": "clone", "float": "astype(tl.float32)", "long": "astype(tl.int64)",
     "dim": "ndim", "flatten": "reshape(-1)", "clamp": "clip", "softmax": "fused.softmax", "gather": "take_along_axis",
     "requires_grad_": "requires_grad = True", "add_": "not changed in place", "zero_": "not changed in place",
-    "copy": "clone", "sqroot": "sqrt", "reshap": "did you mean reshape",
+    "copy": "clone",
 }  # fmt: skip
 
 
@@ -158,8 +158,10 @@ def test_attributes_that_python_looks_for_are_just_missing():
     x = leaf()
     assert getattr(x, "__array_interface__", None) is None
     assert getattr(x, "_repr_html_", None) is None
-    with pytest.raises(AttributeError, match=r"^a Tensor has no attribute '_ipython_display_'$"):
+    with pytest.raises(AttributeError, match="has no attribute '_ipython_display_'"):
         _ = x._ipython_display_
+    assert "view" not in dir(x)
+    assert {"reshape", "data", "grad"} <= set(dir(x))
 
 
 @pytest.mark.finding("C2")
@@ -290,8 +292,7 @@ def test_an_op_without_rules_says_what_to_do():
     for x in (leaf(), leaf().detach()):
         with pytest.raises(TypeError, match=r"double has no derivative rules: attach one per argument with \.vjp\("):
             double(x)
-    with pytest.raises(AttributeError, match="Primitive has no attribute 'colour'"):
-        _ = primitive(lambda x: x).colour
+    assert primitive(lambda x: 2 * x).vjp(lambda g: 2 * g)(leaf()).requires_grad
 
 
 # ----- lists ------------------------------------------------------------------------------------------------------
@@ -401,16 +402,8 @@ def test_assigning_to_elements_data_and_grad_says_what_to_write():
     w.grad = tl.ones((2, 2))
     w.grad = None
     w.data = [1, 2]
-    for use in (
-        lambda: w * 2,
-        lambda: w + 1,
-        lambda: w.shape,
-        lambda: str(w),
-        lambda: w.sum(),
-        lambda: w[0],
-        lambda: F.gelu(w),
-    ):
-        with pytest.raises(TypeError, match=r"give Tensors, not a list|set to a list: it must be an array"):
+    for use in (lambda: w * 2, lambda: w + 1, lambda: w - w, w.sum, w.exp, lambda: F.gelu(w), lambda: w @ w):
+        with pytest.raises(TypeError, match="give Tensors, not a list"):
             use()
 
 

@@ -237,6 +237,7 @@ def test_on_a_gpu_what_the_host_knows_of_an_index_is_checked_without_a_wait(devi
         x[index]
     assert x[(0, 0), (1, 1)].device == "strict"
     assert strict.waits == before
+    assert x[:, np.int64(-1) :: np.int64(-2)].tolist() == GRID[:, ::-2].tolist()
 
 
 @pytest.mark.finding("B1")
