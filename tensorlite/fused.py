@@ -67,6 +67,7 @@ def keep_mask(x, shape, p, generator):
 def scaled_dot_product_attention(
     q, k, v, *, mask=None, is_causal=False, dropout_p=0.0, scale=None, generator=None
 ):  # fmt: skip
+    spec.check_mask("scaled_dot_product_attention", mask)
     keep = keep_mask(q, (*q.shape[:-1], k.shape[-2]), dropout_p, generator) if dropout_p else None
     return attention(q, k, v, keep, mask, is_causal=is_causal, dropout_p=dropout_p, scale=scale)
 

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 TENSORLITE = [
-    "workers", "machine", "backend", "files", "special", "random", "autograd", "primitive", "ops", "derived",
+    "workers", "machine", "backend", "files", "special", "random", "autograd", "promotion", "primitive", "ops", "derived",
     "functional", "kernels", "fused", "tensor", "graph", "nn", "recompute", "optim", "data", "io", "inspect", "testing",
 ]  # fmt: skip
 GPT = [
