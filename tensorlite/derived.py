@@ -58,20 +58,20 @@ __all__ = [
 # ----- reductions ----------------------------------------------------------------------------------------------------
 
 
-@wide
+@floating
 def mean(x, axis=None, keepdims=False):
     """The mean over `axis` (None: over all elements); of integers and booleans it is float32."""
     return sum(x, axis=axis, keepdims=keepdims) / _count(x.shape, axis)
 
 
-@wide
+@floating
 def var(x, axis=None, ddof=0, keepdims=False):
     """The variance: sum((x - mean)**2) / (n - ddof), in two passes, so that large means lose no digits."""
     distance = x - mean(x, axis=axis, keepdims=True)
     return sum(square(distance), axis=axis, keepdims=keepdims) / builtins.max(_count(x.shape, axis) - ddof, 0)
 
 
-@wide
+@floating
 def std(x, axis=None, ddof=0, keepdims=False):
     """The square root of `var`; its gradient is 0 where it is 0."""
     return _root(var(x, axis=axis, ddof=ddof, keepdims=keepdims))
@@ -272,7 +272,7 @@ def _einsum_of(*xs, equation: str):
 def _sum_labels(x, term: str, labels: set[str]):
     """`x` summed over the axes that `labels` name, and what is left of its term."""
     axes = tuple([k for k, c in enumerate(term) if c in labels])
-    return (sum(x, axis=axes), "".join(c for c in term if c not in labels)) if axes else (x, term)
+    return (astype(sum(x, axis=axes), x.dtype), "".join(c for c in term if c not in labels)) if axes else (x, term)
 
 
 def _parse_einsum(equation: str, xs) -> tuple[list[str], str, dict[str, int]]:

@@ -20,7 +20,7 @@ def relu(x):
     return ops.where(x <= 0, 0, x)  # this way around, nan stays nan
 
 
-@wide
+@floating
 def gelu(x, *, approximate: str = "tanh"):
     """x times the normal distribution's Phi(x). Hendrycks and Gimpel, "Gaussian error linear units", 2016.
 
@@ -33,7 +33,7 @@ def gelu(x, *, approximate: str = "tanh"):
     return 0.5 * x * (1 + ops.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
 
 
-@wide
+@floating
 def silu(x):
     """x sigmoid(x)."""
     return x * ops.sigmoid(x)
@@ -83,7 +83,7 @@ def embedding(weight, idx):
     return ops.getitem(weight, idx)
 
 
-@wide
+@floating
 def layer_norm(x, weight=None, bias=None, *, eps: float = 1e-5):
     """(x - mean) / sqrt(var + eps) * weight + bias over the last axis, var biased. Ba, Kiros and Hinton, 2016."""
     check_last_axis("layer_norm", x, weight, bias)
@@ -93,7 +93,7 @@ def layer_norm(x, weight=None, bias=None, *, eps: float = 1e-5):
     return y if bias is None else y + bias
 
 
-@wide
+@floating
 def rms_norm(x, weight=None, *, eps: float = 1e-5):
     """x / sqrt(mean(x**2) + eps) * weight over the last axis. Zhang and Sennrich, 2019."""
     check_last_axis("rms_norm", x, weight)
@@ -140,7 +140,7 @@ def scaled_dot_product_attention(
     return attention(q, k, v, keep, mask, is_causal=is_causal, dropout_p=dropout_p, scale=scale)
 
 
-@wide
+@floating
 def attention(q, k, v, keep=None, mask=None, *, is_causal=False, dropout_p=0.0, scale=None):
     """The above once the dropout mask `keep` is drawn: a function of its arguments alone."""
     raw = q.data if isinstance(q, Variable) else q

@@ -43,7 +43,7 @@ embedding            = fused(cpu.layers.embedding,             _embedding,      
 layer_norm           = fused(cpu.layers.layer_norm,            _layer_norm,                serves=cpu.blocks.serves, keeps=("mean", "rstd"), cheap=True)                              .vjp(cpu.layers.layer_norm_vjp)
 gelu                 = fused(cpu.layers.gelu,                  _gelu,                      serves=cpu.layers.serves_gelu, cheap=True)                                                 .vjp(cpu.layers.gelu_vjp)
 dropped              = fused(cpu.layers.dropped,               _dropped,                   serves=cpu.blocks.serves)                                                                  .vjp(cpu.layers.dropped_vjp)
-attention            = fused(cpu.scores.attention,             _attention,                 serves=cpu.blocks.serves, keeps=("weights",))                                              .vjp(cpu.scores.attention_vjp)
+attention            = fused(cpu.scores.attention,             _attention,                 serves=cpu.scores.serves_attention, keeps=("weights",))                                    .vjp(cpu.scores.attention_vjp)
 heads_attention      = fused(cpu.scores.heads_attention,       _heads_attention,           serves=cpu.scores.serves_heads, keeps=("weights",))                                        .vjp(cpu.scores.heads_attention_vjp)
 cross_entropy        = fused(cpu.losses.cross_entropy,         _cross_entropy,             serves=cpu.losses.serves_cross_entropy, keeps=("p", "scale", "rows", "classes"))           .vjp(cpu.losses.cross_entropy_vjp)
 linear_cross_entropy = fused(cpu.losses.linear_cross_entropy,  _linear_cross_entropy,      serves=cpu.losses.serves_linear_cross_entropy, keeps=("exps", "shares", "valid", "scale")) .vjp(cpu.losses.linear_cross_entropy_vjp)
@@ -67,7 +67,6 @@ def keep_mask(x, shape, p, generator):
 def scaled_dot_product_attention(
     q, k, v, *, mask=None, is_causal=False, dropout_p=0.0, scale=None, generator=None
 ):  # fmt: skip
-    spec.check_mask("scaled_dot_product_attention", mask)
     keep = keep_mask(q, (*q.shape[:-1], k.shape[-2]), dropout_p, generator) if dropout_p else None
     return attention(q, k, v, keep, mask, is_causal=is_causal, dropout_p=dropout_p, scale=scale)
 

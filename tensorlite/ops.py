@@ -14,8 +14,8 @@ import math
 from collections.abc import Sequence
 
 from .autograd import Variable
-from .backend import device_of, float32, is_array, is_floating, to_device, xp
-from .primitive import _astype, astype, elementwise, move, primitive, publish, unbroadcast, wide
+from .backend import Scalar, device_of, float32, is_array, is_floating, to_device, xp
+from .primitive import astype, elementwise, move, primitive, publish, unbroadcast, wide
 from .special import erf as _erf
 
 # fmt: off
@@ -141,8 +141,14 @@ def _power_by_x(g, x, y):
 
 
 def _sigmoid(x):
+    x = _float(x)
     z = xp(x).exp(-xp(x).abs(x))  # never overflows, and keeps the digits of both tails
     return xp(x).where(x >= 0, 1, z) / (1 + z)
+
+
+def _float(x):
+    """Integers and booleans as float32: -x and x - y of small ones would wrap."""
+    return x.astype(float32) if x.dtype.kind in "iub" else x
 
 
 def _share(g, x, y, worse):
@@ -157,6 +163,7 @@ def _share_among(g, x, out, axis, keepdims):
 
 
 def _logsumexp(x, axis, keepdims):
+    x = _float(x)
     top = xp(x).max(x, axis=axis, keepdims=True)
     top = xp(x).where(xp(x).isfinite(top), top, 0)  # inf - inf is nan
     total = xp(x).log(xp(x).sum(xp(x).exp(x - top), axis=axis, keepdims=True)) + top
@@ -229,15 +236,15 @@ def _einsum_by(g, index, xs, terms, into):
 def pow(x, y):
     """x**y. A Python number as `y` (the usual case) has its own primitive."""
     if isinstance(y, (int, float)):
-        return _powern(x, n=y)
+        return _powern(x, n=y.item() if isinstance(y, Scalar) else y)
     return _power_of_number(y, x) if isinstance(x, (int, float)) else _power(x, y)
 
 
 @wide
 def _power_of_number(y, x):
-    """x**y. A rule takes log(x), so the number `x` becomes an array: of y's dtype, but no float becomes an integer."""
-    dtype = float32 if isinstance(x, float) and not is_floating(y.dtype) else y.dtype
-    return _power(xp(_raw(y)).asarray(x, dtype=dtype), y)
+    """x**y. A rule takes log(x), so the number `x` becomes an array: of y's dtype, except that 0.5 is no integer."""
+    dtype = y.dtype if is_floating(y.dtype) or (type(x) is int and y.dtype != bool) else float32
+    return _power(xp(_raw(y)).asarray(x, dtype=dtype if isinstance(x, float) or y.dtype != bool else None), y)
 
 
 def clip(x, low=None, high=None):

@@ -144,7 +144,7 @@ class Primitive:
             out, kept = out
         dtype = getattr(out, "dtype", float32)
         if (dtype is float64 or dtype is float16) and self.computes and (found := without_widening(args, out, astype)):
-            return self(*found, **meta)
+            return astype(self(*found, **meta), float32)
         if not variables:
             return out
         if isinstance(out, Scalar):  # NumPy's reductions return scalars

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from .autograd import Variable
-from .backend import Array, Scalar, float32, float64, is_floating
+from .backend import Array, Scalar, float32, is_floating
 
 
 def is_narrow(dtype: np.dtype) -> bool:
