@@ -51,7 +51,7 @@ def softmax(x, axis: int = -1):
 
 @floating
 def log_softmax(x, axis: int = -1):
-    """log(softmax(x)), without the log of a number that rounds to 0. A row that holds inf or nan is nan, as in torch."""
+    """log(softmax(x)), without the log of a number that rounds to 0. A row with inf or nan in it is nan throughout."""
     x = x - ops.detach(x).max(axis=axis, keepdims=True)  # as in softmax
     return x - ops.logsumexp(x, axis=axis, keepdims=True)
 

@@ -127,10 +127,12 @@ class Primitive:
                 if a.requires_grad:
                     mask |= bit
                 a = a.data
-            if getattr(a, "itemsize", 4) == 2:
-                narrow = True
+                if a.itemsize == 2:
+                    narrow = True
             raw.append(a)
             bit += bit
+        if not variables and raw:
+            narrow = getattr(raw[0], "itemsize", 4) == 2
         if narrow and self.computes and (converted := in_float32(args, astype, compares=not self.differentiable)):
             return _rounded(self(*converted[0], **meta), converted[1])
         if self.spec is not None and not (_fusing.get() and self.serves(*raw, **meta)):
@@ -142,7 +144,7 @@ class Primitive:
         kept = meta
         if type(out) is tuple:
             out, kept = out
-        dtype = getattr(out, "dtype", float32)
+        dtype = out.dtype if variables else getattr(out, "dtype", float32)
         if (dtype is float64 or dtype is float16) and self.computes and (found := without_widening(args, out, astype)):
             return astype(self(*found, **meta), float32)
         if not variables:

@@ -56,8 +56,8 @@ def in_float32(values: Sequence, cast: Callable, compares: bool = False) -> tupl
 def without_widening(values: Sequence, out: Array, cast: Callable) -> list | None:
     """What to compute with instead of `values`, where NumPy widened the result `out` to float64, or made it float16.
 
-    None where that is right: some array is float64. Otherwise integers or booleans become float32 and NumPy scalars
-    Python numbers.
+    None where that is right: some array is float64. Otherwise integers, booleans and lists become float32, and NumPy
+    scalars Python numbers.
     """
     dtypes = _dtypes(values)
     known = {dtype for dtype in dtypes if dtype is not None}  # (None equals float64)
@@ -67,6 +67,8 @@ def without_widening(values: Sequence, out: Array, cast: Callable) -> list | Non
     for value, dtype in zip(values, dtypes, strict=True):
         if isinstance(value, Scalar) and dtype is None:
             value = value.item()
+        elif isinstance(value, list):
+            value = np.asarray(value, float32)
         elif dtype is not None and dtype.kind in "iub":
             value = cast(value, float32)
         converted.append(value)

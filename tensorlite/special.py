@@ -34,7 +34,7 @@ _LARGE = (
 
 
 def erf(x: Array) -> Array:
-    """2/sqrt(pi) times the integral of exp(-t**2) from 0 to x, elementwise, with the dtype of `x`; float64 of integers."""
+    """2/sqrt(pi) times the integral of exp(-t**2) from 0 to x, elementwise, in the dtype of `x` (integers: float64)."""
     lib = xp(x)
     size = lib.minimum(lib.abs(x.astype(float64)), 6.0)  # erf(6) is 1 in float64
     decay, beyond = lib.exp(-size * size), lib.maximum(size, 4.0)

@@ -177,7 +177,7 @@ def test_a_mask_of_integers_is_refused(layers, dtype):
 def test_a_loss_of_two_shapes_is_refused(layers):
     column, row, number = t(np.ones((3, 1))), t(np.ones(3)), t(np.array(1.0))
     for x, y, sentence in [
-        (column, row, r"mse_loss: x has shape \(3, 1\) and y \(3,\), but they must be equal: write y.reshape\(\(3, 1\)\)"),
+        (column, row, r"mse_loss: x has shape \(3, 1\) and y \(3,\), but they must be equal: write y.reshape\(\(3, 1"),
         (row, column, r"x has shape \(3,\) and y \(3, 1\), .* y.reshape\(\(3,\)\)"),
         (row, number, r"x has shape \(3,\) and y \(\), .* y.broadcast_to\(\(3,\)\) if that is meant"),
         (column, 1.0, r"x has shape \(3, 1\) and y \(\)"),

@@ -10,7 +10,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 TENSORLITE = [
     "workers", "machine", "backend", "files", "special", "random", "autograd", "promotion", "primitive", "ops",
-    "derived", "functional", "kernels", "fused", "tensor", "graph", "nn", "recompute", "optim", "data", "io", "inspect", "testing",
+    "derived", "functional", "kernels", "fused", "tensor", "graph", "nn", "recompute", "optim", "data", "io",
+    "inspect", "testing",
 ]  # fmt: skip
 GPT = [
     "system", "cache", "config", "tokenizer", "corpus", "attention", "model", "generate", "lora", "checkpoint",
