@@ -110,6 +110,7 @@ def dropout(x, p: float = 0.5, training: bool = True, generator: Generator | Non
     return dropped(x, keep_mask(x, x.shape, p, generator), p=p)
 
 
+@floating
 def dropped(x, keep, *, p: float):
     """x / (1 - p) where `keep`, otherwise 0: dropout once its mask is drawn."""
     return ops.where(keep, x * (1 / (1 - p) if p < 1 else 0.0), 0)

@@ -129,10 +129,10 @@ class Primitive:
                 a = a.data
                 if a.itemsize == 2:
                     narrow = True
+            elif getattr(a, "itemsize", 4) == 2:
+                narrow = True
             raw.append(a)
             bit += bit
-        if not variables and raw:
-            narrow = getattr(raw[0], "itemsize", 4) == 2
         if narrow and self.computes and (converted := in_float32(args, astype, compares=not self.differentiable)):
             return _rounded(self(*converted[0], **meta), converted[1])
         if self.spec is not None and not (_fusing.get() and self.serves(*raw, **meta)):
@@ -267,6 +267,8 @@ class Fused(Primitive):
     What is `cheap` takes far less time than the product that follows it: no other fused op keeps its large results. In
     their place stands its node, and the first who asks makes the result again.
     """
+
+    computes = False  # kernels know their dtypes: what they do not serve, the specification promotes
 
     def __init__(
         self,

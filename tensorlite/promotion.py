@@ -45,7 +45,6 @@ def in_float32(values: Sequence, cast: Callable, compares: bool = False) -> tupl
     converted = []
     for value, dtype in zip(values, dtypes, strict=True):
         if dtype is None:
-            value = value.item() if isinstance(value, Scalar) else value
             value = float(narrow.type(value)) if compares and narrow and isinstance(value, float) else value
         elif is_narrow(dtype):
             value = cast(value, float32)

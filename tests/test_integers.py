@@ -115,6 +115,12 @@ def test_small_integers_do_not_wrap_where_more_are_taken_together(dtype):
         np.testing.assert_allclose(f(x).data, np.broadcast_to(expected, f(x).shape), rtol=1e-5, atol=1e-6)
     two = tl.tensor(np.array([1, top], dtype))
     assert F.softmax(two).data.sum() == pytest.approx(1)
+    if dtype.itemsize > 1:
+        half = np.iinfo(dtype).max // 2 + 1  # half - 0 fits into the dtype, -half - half does not
+        far = tl.tensor(np.array([0, half] if dtype.kind == "u" else [-half, half], dtype))
+        assert tl.logsumexp(far).item() == pytest.approx(half)
+        np.testing.assert_array_equal(F.softmax(far).data, [0, 1])
+        np.testing.assert_array_equal(tl.sigmoid(far).data, [0.5 if dtype.kind == "u" else 0, 1])
     if dtype.kind == "i":
         low = tl.tensor(np.array([-100, 100], dtype))  # 200 apart: more than int8 holds
         np.testing.assert_allclose(F.softmax(low).data, [0, 1], atol=1e-30)
@@ -231,7 +237,7 @@ def test_float64_comes_from_float64_arrays_alone():
         tl.arange(4) / np.float64(4), tl.where(tl.tensor([True]), 1.0, 0.0), tl.clip(f, np.float64(0), np.float64(9)),
     ):  # fmt: skip
         assert y.dtype == np.float32
-    for y in (f + [0.5, 1.0], f * [0.5, 1.0], tl.maximum([3.0, 0.0], f)):  # a list is what tensor() makes of it
+    for y in (f - [0.5, 1.0], f * [0.5, 1.0], tl.maximum(f, [3.0, 0.0])):  # a list is what tensor() makes of it
         assert y.dtype == tl.grad(y.sum(), f).dtype == np.float32
     np.testing.assert_array_equal((f / np.sqrt(64)).data, [0.125, 0.25])
     y = f * np.sqrt(64)
