@@ -242,9 +242,13 @@ def pow(x, y):
 
 @wide
 def _power_of_number(y, x):
-    """x**y. A rule takes log(x), so the number `x` becomes an array: of y's dtype, except that 0.5 is no integer."""
-    dtype = y.dtype if is_floating(y.dtype) or (type(x) is int and y.dtype != bool) else float32
-    return _power(xp(_raw(y)).asarray(x, dtype=dtype if isinstance(x, float) or y.dtype != bool else None), y)
+    """x**y. A rule takes log(x), so the number `x` becomes an array: of y's dtype where that can hold it."""
+    dtype = y.dtype
+    if not is_floating(dtype) and isinstance(x, float):
+        dtype = float32
+    elif dtype.kind == "b":
+        dtype = None  # NumPy's integers
+    return _power(xp(_raw(y)).asarray(x, dtype=dtype), y)
 
 
 def clip(x, low=None, high=None):

@@ -44,8 +44,8 @@ def cumulative(f):
 
 
 def clip_to_arrays(x, low, high):
-    """torch.clamp of equal shapes (backward fails where the limits widen x), and with the gradient that torch loses where
-    both limits are equal and x is below: it goes to `low`."""
+    """torch.clamp, whose backward fails where the limits widen x, with the gradient that it loses where both limits are
+    equal and x is below: it goes to `low`."""
     x, low, high = torch.broadcast_tensors(x, low, high)
     below = torch.where((low == high) & (x < low), low - low.detach(), 0)
     return torch.clamp(x, low, high) + below
