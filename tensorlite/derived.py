@@ -8,7 +8,9 @@ import builtins
 import math
 from collections.abc import Sequence
 
-from .backend import float32, is_floating, xp
+import numpy as np
+
+from .backend import xp
 from .checks import checked_axes, checked_axis
 from .ops import (
     _einsum,
@@ -30,6 +32,7 @@ from .ops import (
     transpose,
     where,
 )
+from .primitive import floating, wide
 
 __all__ = [
     "mean",
@@ -55,35 +58,35 @@ __all__ = [
 # ----- reductions ----------------------------------------------------------------------------------------------------
 
 
+@floating
 def mean(x, axis=None, keepdims=False):
-    """The mean over `axis` (None: over all elements); of booleans, the share that is true, in float32.
-
-    Integers have to be cast first.
-    """
-    x = astype(x, float32) if x.dtype.kind == "b" else x
-    _must_float("mean", x)
+    """The mean over `axis` (None: over all elements); of integers and booleans it is float32."""
     return sum(x, axis=axis, keepdims=keepdims) / _count(x.shape, axis)
 
 
+@floating
 def var(x, axis=None, ddof=0, keepdims=False):
     """The variance: sum((x - mean)**2) / (n - ddof), in two passes, so that large means lose no digits."""
-    _must_float("var", x)
     distance = x - mean(x, axis=axis, keepdims=True)
     return sum(square(distance), axis=axis, keepdims=keepdims) / builtins.max(_count(x.shape, axis) - ddof, 0)
 
 
+@floating
 def std(x, axis=None, ddof=0, keepdims=False):
     """The square root of `var`; its gradient is 0 where it is 0."""
     return _root(var(x, axis=axis, ddof=ddof, keepdims=keepdims))
 
 
+@floating
 def norm(x, axis=None, keepdims=False):
     """The Euclidean norm sqrt(sum(x**2)); its gradient is 0 at 0."""
     return _root(sum(square(x), axis=axis, keepdims=keepdims))
 
 
+@wide
 def prod(x, axis=None, keepdims=False):
     """The product, by halves: made of multiplications alone, its derivatives of any order are right at zeros too."""
+    x = _large_integers(x)
     axes = sorted(checked_axes(axis, x.ndim))
     shape = tuple([1 if i in axes else n for i, n in enumerate(x.shape)]) if keepdims else None
     rest = [i for i in range(x.ndim) if i not in axes]
@@ -98,8 +101,10 @@ def prod(x, axis=None, keepdims=False):
     return x[0] if shape is None else x[0].reshape(shape)
 
 
+@wide
 def cumprod(x, axis=None):
     """The running product along `axis` (None: of the flattened array), by doubling strides: right at zeros too."""
+    x = _large_integers(x)
     if axis is None:
         x, axis = reshape(x, (x.size,)), 0
     before, step = (slice(None),) * checked_axis(axis, x.ndim), 1
@@ -109,14 +114,15 @@ def cumprod(x, axis=None):
     return x
 
 
+def _large_integers(x):
+    """Integers and booleans as 64 bits, as NumPy's sums and products have them; floats as they are."""
+    kind = x.dtype.kind
+    return astype(x, np.dtype("uint64" if kind == "u" else "int64")) if kind in "iub" else x
+
+
 def _count(shape, axis) -> int:
     """How many elements a reduction over `axis` takes together."""
     return math.prod(shape[a] for a in checked_axes(axis, len(shape)))
-
-
-def _must_float(name: str, x) -> None:
-    if not is_floating(x.dtype):
-        raise TypeError(f"{name}: {x.dtype} has no mean: cast it first, x.astype(float32)")
 
 
 # ----- order and indexing --------------------------------------------------------------------------------------------
@@ -133,7 +139,9 @@ def topk(x, k: int, axis=-1):
 
 
 def masked_fill(x, mask, value: float):
-    """`x` with `value` where `mask` is true; no gradient flows there, not even from inf or nan."""
+    """`x` with `value` where the boolean `mask` is true; no gradient flows there, not even from inf or nan."""
+    if _raw(mask).dtype != bool:
+        raise TypeError(f"masked_fill: the mask must be boolean, not {mask.dtype}: of a mask of 0 and 1 make mask == 1")
     return where(mask, value, x)
 
 
@@ -260,6 +268,11 @@ def einsum(equation: str, *xs):
     The equation is brought to a form in which each label of a term stands in another term or in the output, so that
     the derivative by one argument is again an einsum: of the incoming gradient with the other arguments.
     """
+    return _einsum_of(*xs, equation=equation)
+
+
+@wide
+def _einsum_of(*xs, equation: str):
     terms, out, sizes = _parse_einsum(equation, xs)
     args = list(xs)
     for i, term in enumerate(terms):
@@ -280,7 +293,7 @@ def einsum(equation: str, *xs):
 def _sum_labels(x, term: str, labels: set[str]):
     """`x` summed over the axes that `labels` name, and what is left of its term."""
     axes = tuple([k for k, c in enumerate(term) if c in labels])
-    return (sum(x, axis=axes), "".join(c for c in term if c not in labels)) if axes else (x, term)
+    return (astype(sum(x, axis=axes), x.dtype), "".join(c for c in term if c not in labels)) if axes else (x, term)
 
 
 def _parse_einsum(equation: str, xs) -> tuple[list[str], str, dict[str, int]]:

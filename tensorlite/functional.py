@@ -9,6 +9,7 @@ import math
 from . import derived, ops
 from .autograd import Variable
 from .backend import device_of, integers, is_array, is_floating, xp
+from .primitive import floating, wide
 from .random import Generator, default_generator
 
 # ----- activations ------------------------------------------------------------------------------------------------
@@ -19,6 +20,7 @@ def relu(x):
     return ops.where(x <= 0, 0, x)  # this way around, nan stays nan
 
 
+@floating
 def gelu(x, *, approximate: str = "tanh"):
     """x times the normal distribution's Phi(x). Hendrycks and Gimpel, "Gaussian error linear units", 2016.
 
@@ -31,6 +33,7 @@ def gelu(x, *, approximate: str = "tanh"):
     return 0.5 * x * (1 + ops.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
 
 
+@floating
 def silu(x):
     """x sigmoid(x)."""
     return x * ops.sigmoid(x)
@@ -39,26 +42,31 @@ def silu(x):
 # ----- softmax ----------------------------------------------------------------------------------------------------
 
 
+@floating
 def softmax(x, axis: int = -1):
     """exp(x_i) / sum_j exp(x_j) along `axis`. The shift by the maximum cancels; it only keeps exp from overflowing."""
     e = ops.exp(x - ops.detach(x).max(axis=axis, keepdims=True))
     return e / e.sum(axis=axis, keepdims=True)
 
 
+@floating
 def log_softmax(x, axis: int = -1):
-    """log(softmax(x)), without the log of a number that rounds to 0."""
+    """log(softmax(x)), without the log of a number that rounds to 0. A row with inf or nan in it is nan throughout."""
+    x = x - ops.detach(x).max(axis=axis, keepdims=True)  # as in softmax
     return x - ops.logsumexp(x, axis=axis, keepdims=True)
 
 
 # ----- layers -----------------------------------------------------------------------------------------------------
 
 
+@wide
 def linear(x, weight, bias=None):
     """x W^T + b: x (..., n_in), weight (n_out, n_in), bias (n_out) -> (..., n_out)."""
     y = ops.matmul(x, weight.swapaxes(0, 1))
     return y if bias is None else y + bias
 
 
+@wide
 def projections(x, query, key, value, query_bias=None, key_bias=None, value_bias=None):
     """Three `linear`s of one x, side by side: x (..., n_in), weights (n_out, n_in) each -> (..., 3 n_out)."""
     parts = (query, query_bias), (key, key_bias), (value, value_bias)
@@ -77,6 +85,7 @@ def embedding(weight, idx):
     return ops.getitem(weight, idx)
 
 
+@floating
 def layer_norm(x, weight=None, bias=None, *, eps: float = 1e-5):
     """(x - mean) / sqrt(var + eps) * weight + bias over the last axis, var biased. Ba, Kiros and Hinton, 2016."""
     check_last_axis("layer_norm", x, weight, bias)
@@ -86,6 +95,7 @@ def layer_norm(x, weight=None, bias=None, *, eps: float = 1e-5):
     return y if bias is None else y + bias
 
 
+@floating
 def rms_norm(x, weight=None, *, eps: float = 1e-5):
     """x / sqrt(mean(x**2) + eps) * weight over the last axis. Zhang and Sennrich, 2019."""
     check_last_axis("rms_norm", x, weight)
@@ -102,6 +112,7 @@ def dropout(x, p: float = 0.5, training: bool = True, generator: Generator | Non
     return dropped(x, keep_mask(x, x.shape, p, generator), p=p)
 
 
+@floating
 def dropped(x, keep, *, p: float):
     """x / (1 - p) where `keep`, otherwise 0: dropout once its mask is drawn."""
     return ops.where(keep, x * (1 / (1 - p) if p < 1 else 0.0), 0)
@@ -133,9 +144,11 @@ def scaled_dot_product_attention(
     return attention(q, k, v, keep, mask, is_causal=is_causal, dropout_p=dropout_p, scale=scale)
 
 
+@floating
 def attention(q, k, v, keep=None, mask=None, *, is_causal=False, dropout_p=0.0, scale=None):
     """The above once the dropout mask `keep` is drawn: a function of its arguments alone."""
     raw = q.data if isinstance(q, Variable) else q
+    check_mask("scaled_dot_product_attention", mask)
     scores = ops.matmul(q, k.swapaxes(-1, -2)) * (1 / math.sqrt(q.shape[-1]) if scale is None else scale)
     allowed = causal_mask(raw, q.shape[-2], k.shape[-2]) if is_causal else None
     if mask is not None and mask.dtype == bool:
@@ -199,11 +212,14 @@ def causal_mask(x, T: int, S: int):
 # ----- losses -----------------------------------------------------------------------------------------------------
 
 
+@floating
 def mse_loss(x, y, reduction: str = "mean"):
-    """The mean of (x - y)**2."""
+    """The mean of (x - y)**2. ValueError where the shapes differ: a loss does not broadcast."""
+    check_same_shape("mse_loss", x, y)
     return _reduce(ops.square(x - y), reduction)
 
 
+@wide
 def cross_entropy(
     logits, targets, *, ignore_index: int = -100, reduction: str = "mean", label_smoothing: float = 0.0, weight=None
 ):
@@ -238,6 +254,7 @@ def cross_entropy(
     return _reduce(losses, reduction)
 
 
+@wide
 def linear_cross_entropy(x, weight, targets, *, ignore_index: int = -100, reduction: str = "mean"):
     """The cross-entropy of the logits x W^T, a model's head and its loss in one: x (..., C), weight (V, C)."""
     return cross_entropy(linear(x, weight), targets, ignore_index=ignore_index, reduction=reduction)
@@ -250,6 +267,22 @@ def _reduce(losses, reduction: str):
 
 
 # ----- checks at the door -----------------------------------------------------------------------------------------
+
+
+def check_same_shape(name: str, x, y) -> None:
+    a, b = getattr(x, "shape", ()), getattr(y, "shape", ())
+    if a != b:
+        fix = f"y.reshape({a})" if math.prod(a) == math.prod(b) else f"y.broadcast_to({a}) if that is meant"
+        raise ValueError(f"{name}: x has shape {a} and y {b}, but they must be equal: write {fix}")
+
+
+def check_mask(name: str, mask) -> None:
+    """Attention masks are boolean or floating: TypeError for integers, which would be added to the scores."""
+    if mask is not None and mask.dtype != bool and not is_floating(mask.dtype):
+        raise TypeError(
+            f"{name}: the mask must be boolean (True: may attend) or floating (added to the scores), not {mask.dtype}: "
+            "of a mask of 0 and 1 make mask == 1"
+        )
 
 
 def check_last_axis(name: str, x, *vectors) -> None:

@@ -14,10 +14,10 @@ import math
 from collections.abc import Sequence
 
 from .autograd import Variable
-from .backend import device_of, is_array, to_device, xp
-from .checks import checked_axes, checked_axis, checked_dtype, checked_order, checked_shape
+from .backend import Scalar, device_of, float32, is_array, is_floating, to_device, xp
+from .checks import checked_axes, checked_axis, checked_order, checked_shape
 from .indexing import canonical, explained
-from .primitive import elementwise, primitive, publish, unbroadcast
+from .primitive import astype, elementwise, move, primitive, publish, unbroadcast, wide
 from .special import erf as _erf
 
 # fmt: off
@@ -25,7 +25,7 @@ __all__ = [
     "add", "sub", "mul", "div", "neg", "pow", "abs", "square", "sqrt", "rsqrt", "reciprocal", "exp", "expm1", "log",
     "log1p", "sin", "cos", "tanh", "sigmoid", "erf", "maximum", "minimum", "clip", "where", "sign", "floor", "ceil",
     "round", "equal", "not_equal", "less", "less_equal", "greater", "greater_equal", "logical_and", "logical_or",
-    "logical_xor", "logical_not", "isnan", "isinf", "isfinite", "sum", "max", "min", "argmax", "argmin", "logsumexp",
+    "logical_xor", "logical_not", "bitwise_and", "bitwise_or", "bitwise_xor", "invert", "isnan", "isinf", "isfinite", "sum", "max", "min", "argmax", "argmin", "logsumexp",
     "cumsum", "all", "any", "sort", "argsort", "take_along_axis", "reshape", "transpose", "swapaxes", "expand_dims",
     "broadcast_to", "concatenate", "flip", "tril", "triu", "getitem", "scatter_add", "matmul", "astype", "detach", "clone", "to",
 ]
@@ -63,7 +63,7 @@ erf         = elementwise(lambda x: _erf(x))                        .vjp(lambda 
 
 maximum     = elementwise(lambda x, y: xp(x).maximum(x, y))         .vjp(lambda g, x, y: _share(g, x, y, x < y), lambda g, x, y: _share(g, x, y, y < x))
 minimum     = elementwise(lambda x, y: xp(x).minimum(x, y))         .vjp(lambda g, x, y: _share(g, x, y, y < x), lambda g, x, y: _share(g, x, y, x < y))
-_clip       = elementwise(lambda x, *, low, high: xp(x).clip(x, low, high)).vjp(lambda g, x, low, high: where((x >= low) & (x <= high), g, 0))
+_clip       = elementwise(lambda x, low, high: xp(x).clip(x, low, high)).vjp(lambda g, x, low, high: where(_is_within(x, low, high), g, 0), lambda g, x, low, high: where(_is_below(x, low, high), g, 0), lambda g, x, low, high: where(_is_above(x, low, high), g, 0))
 where       = elementwise(lambda condition, x, y: xp(condition).where(condition, x, y)).vjp(None, lambda g, condition: where(condition, g, 0), lambda g, condition: where(condition, 0, g))
 
 # ----- piecewise constant: the derivative is 0 wherever there is one ------------------------------------------------
@@ -72,8 +72,8 @@ sign        = elementwise(lambda x: xp(x).sign(x))                  .vjp(lambda 
 floor       = elementwise(lambda x: xp(x).floor(x))                 .vjp(lambda g: zeros_like(g))
 ceil        = elementwise(lambda x: xp(x).ceil(x))                  .vjp(lambda g: zeros_like(g))
 round       = elementwise(lambda x: xp(x).round(x))                 .vjp(lambda g: zeros_like(g))
-zeros_like  = primitive(lambda x: xp(x).zeros_like(x))              .vjp(None)
-ones_like   = primitive(lambda x: xp(x).ones_like(x))               .vjp(None)
+zeros_like  = move(lambda x: xp(x).zeros_like(x))                   .vjp(None)
+ones_like   = move(lambda x: xp(x).ones_like(x))                    .vjp(None)
 
 # ----- comparisons and logic ----------------------------------------------------------------------------------------
 
@@ -87,6 +87,10 @@ logical_and   = elementwise(lambda x, y: xp(x).logical_and(x, y))   .vjp(None, N
 logical_or    = elementwise(lambda x, y: xp(x).logical_or(x, y))    .vjp(None, None)
 logical_xor   = elementwise(lambda x, y: xp(x).logical_xor(x, y))   .vjp(None, None)
 logical_not   = elementwise(lambda x: xp(x).logical_not(x))         .vjp(None)
+bitwise_and   = elementwise(lambda x, y: x & y)                     .vjp(None, None)
+bitwise_or    = elementwise(lambda x, y: x | y)                     .vjp(None, None)
+bitwise_xor   = elementwise(lambda x, y: x ^ y)                     .vjp(None, None)
+invert        = elementwise(lambda x: ~x)                           .vjp(None)
 isnan         = elementwise(lambda x: xp(x).isnan(x))               .vjp(None)
 isinf         = elementwise(lambda x: xp(x).isinf(x))               .vjp(None)
 isfinite      = elementwise(lambda x: xp(x).isfinite(x))            .vjp(None)
@@ -107,15 +111,15 @@ argsort     = primitive(lambda x, *, axis=-1: xp(x).argsort(x, axis=axis, kind="
 
 # ----- shapes: the rule undoes the move -----------------------------------------------------------------------------
 
-_reshape    = primitive(lambda x, *, shape: x.reshape(shape))                       .vjp(lambda g, x_shape: g.reshape(x_shape))
-_transpose  = primitive(lambda x, *, axes: xp(x).transpose(x, axes))                .vjp(lambda g, axes: transpose(g, _inverse(axes)))
-_broadcast  = primitive(lambda x, *, shape: xp(x).broadcast_to(x, shape))           .vjp(lambda g, x_shape: unbroadcast(g, x_shape))
-_getitem    = primitive(lambda x, *, index: x[index])                               .vjp(lambda g, x_shape, index: _scatter(g, index=index, shape=x_shape))
+_reshape    = move(lambda x, *, shape: x.reshape(shape))                            .vjp(lambda g, x_shape: g.reshape(x_shape))
+_transpose  = move(lambda x, *, axes: xp(x).transpose(x, axes))                     .vjp(lambda g, axes: transpose(g, _inverse(axes)))
+_broadcast  = move(lambda x, *, shape: xp(x).broadcast_to(x, shape))                .vjp(lambda g, x_shape: unbroadcast(g, x_shape))
+_getitem    = move(lambda x, *, index: x[index])                                    .vjp(lambda g, x_shape, index: _scatter(g, index=index, shape=x_shape))
 _scatter    = primitive(lambda x, *, index, shape: _scatter_add(x, index, shape))   .vjp(lambda g, x_shape, index: unbroadcast(_getitem(g, index=index), x_shape))
-_pad        = primitive(lambda x, *, widths, value: xp(x).pad(x, widths, constant_values=value)).vjp(lambda g, x_shape, widths: g[tuple([slice(w, w + n) for (w, _), n in zip(widths, x_shape, strict=True)])])
+_pad        = move(lambda x, *, widths, value: xp(x).pad(x, widths, constant_values=value)).vjp(lambda g, x_shape, widths: g[tuple([slice(w, w + n) for (w, _), n in zip(widths, x_shape, strict=True)])])
 _concat     = primitive(lambda *xs, axis: xp(xs[0]).concatenate(xs, axis=axis))     .vjp(lambda g, index, xs_shape, axis: g[_piece(xs_shape, index, axis)])
-tril        = primitive(lambda x, *, k=0: _matrices(x).tril(x, k))                        .vjp(lambda g, k: tril(g, k=k))
-triu        = primitive(lambda x, *, k=0: _matrices(x).triu(x, k))                        .vjp(lambda g, k: triu(g, k=k))
+tril        = move(lambda x, *, k=0: _matrices(x).tril(x, k))                       .vjp(lambda g, k: tril(g, k=k))
+triu        = move(lambda x, *, k=0: _matrices(x).triu(x, k))                       .vjp(lambda g, k: triu(g, k=k))
 
 # ----- products -----------------------------------------------------------------------------------------------------
 
@@ -124,9 +128,8 @@ _einsum     = primitive(lambda *xs, terms, into: xp(xs[0]).einsum(",".join(terms
 
 # ----- copies -------------------------------------------------------------------------------------------------------
 
-_astype     = primitive(lambda x, *, dtype: x.astype(dtype))                        .vjp(lambda g: g)  # the engine casts back
-clone       = primitive(lambda x: x.copy())                                         .vjp(lambda g: g)
-_to         = primitive(lambda x, *, device, source: to_device(x, device))          .vjp(lambda g, device, source: _to(g, device=source, source=device))
+clone       = move(lambda x: x.copy())                                              .vjp(lambda g: g)
+_to         = move(lambda x, *, device, source: to_device(x, device))               .vjp(lambda g, device, source: _to(g, device=source, source=device))
 # fmt: on
 
 
@@ -140,8 +143,14 @@ def _power_by_x(g, x, y):
 
 
 def _sigmoid(x):
+    x = _float(x)
     z = xp(x).exp(-xp(x).abs(x))  # never overflows, and keeps the digits of both tails
     return xp(x).where(x >= 0, 1, z) / (1 + z)
+
+
+def _float(x):
+    """Integers and booleans as float32: -x and x - y of small ones would wrap."""
+    return x.astype(float32) if x.dtype.kind in "iub" else x
 
 
 def _share(g, x, y, worse):
@@ -156,6 +165,7 @@ def _share_among(g, x, out, axis, keepdims):
 
 
 def _logsumexp(x, axis, keepdims):
+    x = _float(x)
     top = xp(x).max(x, axis=axis, keepdims=True)
     top = xp(x).where(xp(x).isfinite(top), top, 0)  # inf - inf is nan
     total = xp(x).log(xp(x).sum(xp(x).exp(x - top), axis=axis, keepdims=True)) + top
@@ -235,15 +245,39 @@ def _einsum_by(g, index, xs, terms, into):
 def pow(x, y):
     """x**y. A Python number as `y` (the usual case) has its own primitive."""
     if isinstance(y, (int, float)):
-        return _powern(x, n=y)
-    if isinstance(x, (int, float)):  # log(x) is asked for: an array of y's dtype keeps float32 what it is
-        x = xp(_raw(y)).asarray(x, dtype=y.dtype)
-    return _power(x, y)
+        return _powern(x, n=y.item() if isinstance(y, Scalar) else y)
+    return _power_of_number(y, x) if isinstance(x, (int, float)) else _power(x, y)
+
+
+@wide
+def _power_of_number(y, x):
+    """x**y. A rule takes log(x), so the number `x` becomes an array: of y's dtype where that can hold it."""
+    dtype = y.dtype
+    if not is_floating(dtype) and isinstance(x, float):
+        dtype = float32
+    elif dtype.kind == "b":
+        dtype = None  # NumPy's integers
+    return _power(xp(_raw(y)).asarray(x, dtype=dtype), y)
 
 
 def clip(x, low=None, high=None):
-    """`x` limited to [low, high] (numbers; None: no limit). The gradient passes at the limits."""
-    return _clip(x, low=-math.inf if low is None else low, high=math.inf if high is None else high)
+    """`x` limited to [low, high]: numbers or arrays that broadcast, None for no limit; where low > high, it is `high`.
+
+    The gradient passes to `x` inside and at the limits, and beyond a limit to that limit.
+    """
+    return clone(x) if low is None and high is None else _clip(x, low, high)
+
+
+def _is_within(x, low, high):
+    return x <= high if low is None else x >= low if high is None else (x >= low) & (x <= high)
+
+
+def _is_below(x, low, high):
+    return x < low if high is None else (x < low) & (low <= high)
+
+
+def _is_above(x, low, high):
+    return x > high if low is None else (x > high) | (low > high)
 
 
 def cumsum(x, axis=None):
@@ -350,12 +384,6 @@ def take_along_axis(x, indices, axis: int | None = -1):
     grid = [lib.arange(n).reshape([n if i == j else 1 for j in range(x.ndim)]) for i, n in enumerate(x.shape)]
     grid[axis] = indices
     return getitem(x, tuple(grid))
-
-
-def astype(x, dtype):
-    """`x` converted to `dtype`; the gradient comes back in the dtype of `x`."""
-    dtype = checked_dtype(dtype)
-    return x if x.dtype == dtype else _astype(x, dtype=dtype)
 
 
 def detach(x):

@@ -11,16 +11,20 @@ computes a gradient (on arrays) and records how it was computed (on Variables): 
 """
 
 import contextvars
+import functools
 import inspect
 from collections.abc import Callable, Sequence
 from operator import itemgetter
-from typing import Any
+from typing import Any, TypeVar
 
 from .autograd import Node, Variable, grad, recording, setting
-from .backend import Scalar, is_floating, xp
+from .backend import Scalar, float16, float32, float64, is_floating, xp
+from .checks import checked_dtype
 from .errors import UNSUPPORTED, explained, given, unusable
 from .habits import unknown_argument
+from .promotion import in_float32, is_narrow, without_widening
 
+F = TypeVar("F", bound=Callable)
 _fusing = contextvars.ContextVar("fusing", default=True)
 PRIMITIVES: dict[str, "Primitive"] = {}  # every named op: what the tests walk
 POSITIONAL = ("axis", "keepdims", "k")  # metadata that may be given by position, as NumPy has it
@@ -39,6 +43,7 @@ class Primitive:
     """
 
     broadcasts = False  # elementwise ops broadcast their arguments; the engine sums that away again
+    computes = True  # its arguments are promoted first (promotion.py); otherwise it moves elements or converts them
     cheap = False  # a fused op's large result may be made again rather than kept
     spec: Any = None  # what a fused op must equal, and what runs where it does not serve
     name = "an unnamed op"
@@ -120,15 +125,22 @@ class Primitive:
     def __call__(self, *args, **meta):
         if (len(args) != self.arity and not self.variadic) or (meta and not self.keywords.keys() >= meta.keys()):
             args, meta = self._bind(args, meta)
-        mask, bit, variables, raw = 0, 1, 0, []
+        mask, bit, variables, narrow, raw = 0, 1, 0, False, []
         for a in args:
             if isinstance(a, Variable):
                 variables += 1
                 if a.requires_grad:
                     mask |= bit
                 a = a.data
+                if a.itemsize == 2:
+                    narrow = True
+            elif getattr(a, "itemsize", 4) == 2:
+                narrow = True
             raw.append(a)
             bit += bit
+        if narrow and self.computes and (found := in_float32(args, astype, self)):
+            converted, dtype = found
+            return _rounded(self(*converted, **meta), dtype)
         try:
             if self.spec is not None and not (_fusing.get() and self.serves(*raw, **meta)):
                 return self.spec(*args, **meta)
@@ -141,19 +153,20 @@ class Primitive:
             kept = meta
             if type(out) is tuple:
                 out, kept = out
-            if not variables:
-                return out
-            if isinstance(out, Scalar):  # NumPy's reductions return scalars
-                out = xp(out).asarray(out)
-            version = [0] if out.base is None and out is not raw[0] else _version_of(out, args[0])
+            dtype = out.dtype if variables else getattr(out, "dtype", float32)
         except (ValueError, TypeError, IndexError, AttributeError) as error:
             raise explained(self, error, raw, meta) from error
-        if variables != len(raw) and out.dtype.kind in UNSUPPORTED:
-            raise TypeError(
-                f"{given(self.name, raw)}: the result would be of dtype {out.dtype}, which Tensors do not hold"
-            )
+        if (dtype is float64 or dtype is float16) and self.computes and (kinder := without_widening(args, out, astype)):
+            return astype(self(*kinder, **meta), float32)
+        if not variables:
+            return out
+        if variables != len(raw) and dtype.kind in UNSUPPORTED:
+            raise TypeError(f"{given(self.name, raw)}: the result would be of dtype {dtype}, which Tensors do not hold")
+        if isinstance(out, Scalar):  # NumPy's reductions return scalars
+            out = xp(out).asarray(out)
+        version = [0] if out.base is None and out is not raw[0] else _version_of(out, args[0])
         mask &= self.differentiable
-        if not mask or not recording.get() or not is_floating(out.dtype):
+        if not mask or not recording.get() or (dtype is not float32 and not is_floating(dtype)):
             return Variable.result(out, False, None, version)
         return Variable.result(out, True, self._record(args, raw, out, version, meta, kept, mask), version)
 
@@ -261,6 +274,12 @@ class Elementwise(Primitive):
     broadcasts = True
 
 
+class Move(Primitive):
+    """A primitive that computes nothing: the elements of its result are those of its arguments, in their dtype."""
+
+    computes = False
+
+
 CHEAP = 1 << 19  # elements: up to so many stay in a cache, and are sooner kept than made again
 
 
@@ -273,6 +292,8 @@ class Fused(Primitive):
     What is `cheap` takes far less time than the product that follows it: no other fused op keeps its large results. In
     their place stands its node, and the first who asks makes the result again.
     """
+
+    computes = False  # kernels know their dtypes: what they do not serve, the specification promotes
 
     def __init__(
         self,
@@ -333,7 +354,8 @@ class Fused(Primitive):
         for i in wanted:  # partial derivatives: as an argument may be computed from another, each gets its own node
             args[i] = identity(args[i])
         meta = {name: values[self.position[name]] for name in self.keywords}
-        return grad(self.spec(*args, **meta), [args[i] for i in wanted], g, create_graph=True)
+        out = astype(self.spec(*args, **meta), g.data.dtype)  # the loss of a GPU's kernel may be wider
+        return grad(out, [args[i] for i in wanted], g, create_graph=True)
 
 
 def unbroadcast(g, shape: tuple[int, ...]):
@@ -342,6 +364,8 @@ def unbroadcast(g, shape: tuple[int, ...]):
         return g
     extra = g.ndim - len(shape)
     stretched = tuple(i + extra for i, n in enumerate(shape) if n == 1 and g.shape[i + extra] != 1)
+    if is_narrow(g.dtype):
+        return astype(unbroadcast(astype(g, float32), shape), g.dtype)
     return g.sum(axis=(*range(extra), *stretched), keepdims=True).reshape(shape)
 
 
@@ -377,6 +401,50 @@ def publish(namespace: dict[str, Any]) -> None:
             PRIMITIVES[name] = op
 
 
-primitive, elementwise, fused = Primitive, Elementwise, Fused
-identity = elementwise(lambda x: x).vjp(lambda g: g)
-publish({"identity": identity})
+primitive, elementwise, move, fused = Primitive, Elementwise, Move, Fused
+identity = move(lambda x: x).vjp(lambda g: g)
+_astype = move(lambda x, *, dtype: x.astype(dtype)).vjp(lambda g: g)  # the engine casts back
+publish({"identity": identity, "_astype": _astype})
+
+
+def astype(x, dtype):
+    """`x` converted to `dtype`; the gradient comes back in the dtype of `x`."""
+    dtype = checked_dtype(dtype)
+    return x if _dtype(x) == dtype else _astype(x, dtype=dtype)
+
+
+def wide(function: F, integers: bool = False) -> F:
+    """For a function made of several ops: narrow floats are converted once for all of them, and the result is rounded.
+
+    With `integers`, a first argument of integers or booleans becomes float32.
+    """
+
+    @functools.wraps(function)
+    def promoted(*args, **options):
+        dtype = _dtype(args[0]) if args else None
+        if dtype is float32 or dtype is float64 or dtype is None:
+            return function(*args, **options)
+        if integers and not is_floating(dtype):
+            args = astype(args[0], float32), *args[1:]
+        found = in_float32([*args, *options.values()], astype)
+        if found is None:
+            return function(*args, **options)
+        converted, narrow = found
+        options = dict(zip(options, converted[len(args) :], strict=True))
+        return _rounded(function(*converted[: len(args)], **options), narrow)
+
+    return promoted  # type: ignore[return-value]
+
+
+def floating(function: F) -> F:
+    """`wide`, for functions whose result is floating: integers and booleans become float32 first."""
+    return wide(function, integers=True)
+
+
+def _rounded(x, dtype):
+    """`x` in `dtype` (None: as it is), unless it holds integers or booleans."""
+    return x if dtype is None or not is_floating(_dtype(x)) else astype(x, dtype)
+
+
+def _dtype(x):
+    return getattr(x.data if isinstance(x, Variable) else x, "dtype", None)

@@ -5,7 +5,7 @@ Source: W. J. Cody, "Rational Chebyshev approximation for the error function", M
 
 import math
 
-from .backend import Array, float64, xp
+from .backend import Array, float64, is_floating, xp
 
 # Numerators and denominators, highest power first: erf(x)/x in x**2 for |x| <= 0.46875, exp(x**2) erfc(x) in x up to 4,
 # and (1/sqrt(pi) - x exp(x**2) erfc(x)) x**2 in x**-2 beyond.
@@ -34,16 +34,16 @@ _LARGE = (
 
 
 def erf(x: Array) -> Array:
-    """2/sqrt(pi) times the integral of exp(-t**2) from 0 to x, elementwise, with the dtype of `x` (a float)."""
+    """2/sqrt(pi) times the integral of exp(-t**2) from 0 to x, elementwise, in the dtype of `x` (integers: float64)."""
     lib = xp(x)
-    size = lib.minimum(lib.abs(x).astype(float64), 6.0)  # erf(6) is 1 in float64
+    size = lib.minimum(lib.abs(x.astype(float64)), 6.0)  # erf(6) is 1 in float64
     decay, beyond = lib.exp(-size * size), lib.maximum(size, 4.0)
     far = 1 / (beyond * beyond)
     small = size * _ratio(_SMALL, lib.minimum(size * size, 0.25))
     middle = 1 - decay * _ratio(_MIDDLE, size)
     large = 1 - decay / beyond * (1 / math.sqrt(math.pi) - far * _ratio(_LARGE, far))
     result = lib.where(size <= 0.46875, small, lib.where(size <= 4, middle, large))
-    return lib.copysign(result, x).astype(x.dtype)
+    return lib.copysign(result, x).astype(x.dtype if is_floating(x.dtype) else float64)
 
 
 def _ratio(coefficients: tuple[list[float], list[float]], x: Array) -> Array:

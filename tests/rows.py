@@ -32,6 +32,9 @@ class Row:
     step: float = 1e-3  # of these; 1.0 where the op is a polynomial of degree 4 at most in each element: then exact
     covers: tuple[str, ...] | None = None  # the primitives that it proves, where that is not the one of its own name
     dtype: Any = None  # of the output for float64 inputs, where it is not float64
+    narrow: float = (
+        0.5  # in float16 and bfloat16 the result is so many epsilons from the exact one: 0.5 is one rounding
+    )
 
     @property
     def function(self) -> str:

@@ -23,6 +23,19 @@ def conditions(draw):
     return tuple(others), {"condition": draw(booleans(shape))}
 
 
+EXTREME = {"low": np.maximum, "high": np.minimum}  # what a limit is
+
+
+def on_integers(op):
+    """`op` of the integers 16 x, and of which of them are positive: two halves of one result."""
+
+    def of(*xs):
+        integers = [(x * 16).astype(np.int64) for x in xs]
+        return op(*integers) * 2 + op(*[x > 0 for x in integers])
+
+    return of
+
+
 def zero(*xs, **meta):
     return 0.0
 
@@ -51,7 +64,7 @@ ELEMENTWISE = [
     Row("pow",        tl.pow,        np.power,                       local(lambda x, y: np.where(y == 0, 0, y * x ** (y - 1)),
                                                                            lambda x, y: np.where((x == 0) & (y >= 0), 0, x**y * np.log(x))), arrays(2), POSITIVE, covers=("power",)),
     Row("pow, to a number", lambda x, n: tl.pow(x, n), lambda x, n: x**n, local(lambda x, n: n * x ** (n - 1) if n else 0),            arrays(1, n=st.sampled_from([0, 1, 2, 3, -1, -2, 0.5, 2.5, 1.0])), POSITIVE, covers=("powern",)),
-    Row("pow, of a number", lambda x, b: b**x, lambda x, b: b**x,    local(lambda x, b: b**x * math.log(b)),                            arrays(1, b=st.sampled_from([2.0, 0.5, 3, 1])), ANY, covers=("power",)),
+    Row("pow, of a number", lambda x, b: tl.pow(b, x), lambda x, b: b**x,    local(lambda x, b: b**x * math.log(b)),                            arrays(1, b=st.sampled_from([2.0, 0.5, 3, 1])), ANY, covers=("power",)),
     Row("exp",        tl.exp,        np.exp,                         local(np.exp),                                                     arrays(1), ANY),
     Row("expm1",      tl.expm1,      np.expm1,                       local(np.exp),                                                     arrays(1), ANY),
     Row("log",        tl.log,        np.log,                         local(lambda x: 1 / x),                                            arrays(1), POSITIVE),
@@ -66,9 +79,12 @@ ELEMENTWISE = [
     Row("clip",       lambda x, limits: tl.clip(x, *limits), lambda x, limits: np.clip(x, *limits),
         local(lambda x, limits: (x >= (-math.inf if limits[0] is None else limits[0])) & (x <= (math.inf if limits[1] is None else limits[1]))),
         arrays(1, limits=st.sampled_from([(-1, 1), (None, 0.5), (-0.5, None), (None, None), (0, 0)])), {"avoid": (-1, -0.5, 0, 0.5, 1)}, exact=True),
+    Row("clip, to arrays", tl.clip, np.clip, local(lambda x, a, b: (x >= a) & (x <= b), lambda x, a, b: (x < a) & (a <= b), lambda x, a, b: (x > b) | (a > b)), arrays(3), exact=True),
+    Row("clip, to an array", lambda x, limit, side: tl.clip(x, **{side: limit}), lambda x, limit, side: EXTREME[side](x, limit),
+        local(lambda x, limit, side: (x == limit) | (EXTREME[side](x, limit) == x), lambda x, limit, side: EXTREME[side](x, limit) != x), arrays(2, side=st.sampled_from(["low", "high"])), exact=True),
     Row("where",      lambda x, y, condition: tl.where(condition, x, y), lambda x, y, condition: np.where(condition, x, y),
         local(lambda x, y, condition: condition, lambda x, y, condition: ~condition), conditions(), ANY, exact=True),
-    Row("identity",   identity,      np.positive,                    local(one),                                                        arrays(1), ANY, exact=True, step=1.0),
+    Row("identity",   identity,      np.copy,                        local(one),                                                        arrays(1), ANY, exact=True, step=1.0),
     Row("sign",       tl.sign,       np.sign,                        local(zero),                                                       arrays(1), exact=True),
     Row("floor",      tl.floor,      np.floor,                       local(zero),                                                       arrays(1), INTEGERS, exact=True),
     Row("ceil",       tl.ceil,       np.ceil,                        local(zero),                                                       arrays(1), INTEGERS, exact=True),
@@ -79,6 +95,9 @@ ELEMENTWISE = [
       for name in ("equal", "not_equal", "less", "less_equal", "greater", "greater_equal", "logical_and", "logical_or", "logical_xor")],
     *[Row(name, getattr(tl, name), getattr(np, name),                None,                                                              arrays(1))
       for name in ("logical_not", "isnan", "isinf", "isfinite")],
+    *[Row(name, on_integers(getattr(tl, name)), on_integers(getattr(np, name)), None,                                                   arrays(2))
+      for name in ("bitwise_and", "bitwise_or", "bitwise_xor")],
+    Row("invert",     on_integers(tl.invert), on_integers(np.invert), None,                                                             arrays(1)),
 ]
 # fmt: on
 

@@ -196,7 +196,7 @@ def equations(draw):
 
 
 def scatter_value(x, index, shape):
-    out = np.zeros(shape)
+    out = np.zeros(shape, x.dtype)
     np.add.at(out, index, x)
     return out
 
@@ -264,7 +264,7 @@ MOVES = [
     Row("einsum",           lambda *xs, equation: tl.einsum(equation, *xs), lambda *xs, equation: np.einsum(equation, *xs), einsum_gradient, equations(), step=1.0),
     Row("astype",           lambda x: tl.astype(x, np.float32), lambda x: x.astype(np.float32), lambda g, x: (g.astype(np.float64),), arrays(1), {"avoid": ()}, differences=False, dtype=np.float32),
     Row("astype, integers", lambda x: tl.astype(x, np.int64), lambda x: x.astype(np.int64), None,               arrays(1)),
-    Row("detach",           tl.detach,          np.positive,    None,                                            arrays(1), covers=()),
-    Row("to",               lambda x: ops._to(x, device="cpu", source="cpu"), np.positive, local(lambda x: 1),  arrays(1), exact=True, step=1.0),
+    Row("detach",           tl.detach,          np.copy,        None,                                            arrays(1), covers=()),
+    Row("to",               lambda x: ops._to(x, device="cpu", source="cpu"), np.copy,     local(lambda x: 1),  arrays(1), exact=True, step=1.0),
 ]
 # fmt: on

@@ -5,8 +5,10 @@ import pytest
 from emulator import emulated  # noqa: F401
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from test_stability import SPECIAL
 
 import tensorlite.functional as spec
+from tensorlite.autograd import grad
 from tensorlite.backend import bfloat16
 from tensorlite.kernels import precision
 from tensorlite.kernels.cuda import embedding, launch, losses
@@ -99,6 +101,21 @@ def test_what_is_not_finite(special):
             np.testing.assert_allclose(losses_of, expected, rtol=1e-5)
             targets[2] = -100  # ignored, it does not matter
             assert np.isfinite(losses.cross_entropy(logits, targets)[0])
+
+
+@pytest.mark.finding("B10")
+@pytest.mark.parametrize(("dtype", "rtol"), [(np.float32, 1e-5), (BF16, 1e-2)])
+def test_infinite_logits_give_the_loss_and_the_gradient_of_every_other_path(dtype, rtol):
+    one = np.ones((1, 1), dtype)
+    for row, target, expected, gradient in SPECIAL:
+        logits, targets = np.array([row], dtype), np.array([target])
+        loss, kept = losses.cross_entropy(logits, targets)
+        grad, _ = losses.cross_entropy_vjp(np.array(1, np.float32), [True, False], logits, -100, **kept)
+        by_head, kept = losses.linear_cross_entropy(one, logits.T.astype(np.float32), targets)
+        for got in (loss, by_head):
+            np.testing.assert_allclose(got, expected, rtol=1e-5)
+        for got in (grad, kept["dlogits"][:, :3]):
+            np.testing.assert_allclose(got.astype(np.float64), [gradient], rtol=rtol, atol=1e-6)
 
 
 @pytest.mark.parametrize("wrong", [-1, 40, 2**31, -(2**40)])
@@ -239,3 +256,21 @@ def test_the_engine_can_call_them():
         loss.backward()
         close(loss.data, expected.data, 1e-6)
         close(w.grad.data, exact.grad.data, 1e-5)
+
+
+def test_a_second_derivative_of_bfloat16_logits():
+    """The kernel gives the loss as float32, the specification, which is differentiated, would round it."""
+    keeps = ("classes", "tops", "totals", "count")
+    loss_of = fused(losses.cross_entropy, spec.cross_entropy, serves=losses.serves_cross_entropy, keeps=keeps).vjp(
+        losses.cross_entropy_vjp
+    )
+    x, targets = np.random.default_rng(7).standard_normal((3, 8)).astype(BF16), np.array([1, 7, 0])
+
+    def second(x, loss_of):
+        x = Tensor(x, requires_grad=True)
+        slope = grad(loss_of(x, targets), x, create_graph=True)
+        return slope.data, grad((slope * slope).sum(), x).data
+
+    for got, expected in zip(second(x, loss_of), second(x.astype(np.float64), spec.cross_entropy), strict=True):
+        assert got.dtype == BF16
+        close(got, expected, 2**-7)

@@ -10,8 +10,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 TENSORLITE = [
     "torchwords", "workers", "machine", "habits", "backend", "checks", "errors", "files", "special", "random",
-    "autograd", "indexing", "primitive", "ops", "derived", "functional", "kernels", "fused", "interop", "tensor",
-    "graph", "nn", "recompute", "optim", "data", "io", "inspect", "testing",
+    "autograd", "promotion", "indexing", "primitive", "ops", "derived", "functional", "kernels", "fused", "interop",
+    "tensor", "graph", "nn", "recompute", "optim", "data", "io", "inspect", "testing",
 ]  # fmt: skip
 GPT = [
     "system", "cache", "jsonfile", "results", "exchange", "config", "tokenizer", "corpus", "attention", "model",

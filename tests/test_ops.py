@@ -3,6 +3,7 @@
 import math
 import pickle
 
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import Phase, assume, find, given, settings
@@ -18,6 +19,7 @@ every_row = pytest.mark.parametrize("row", ROWS, ids=str)
 every_gradient = pytest.mark.parametrize("row", DIFFERENTIABLE, ids=str)
 few = settings(max_examples=max(5, settings().max_examples // 5))
 SEEDS = st.integers(0, 2**20)
+NARROW = st.sampled_from([np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16)])
 NEVER_EMPTY = {"scaled_dot_product_attention"}  # test_kernels.py draws it without positions
 
 
@@ -148,6 +150,37 @@ def test_float32_stays_float32(row, data, seed):
     assert_equals(value, wide, rtol=1e-3, atol=1e-3)
     for got, expected in zip(gradients, wide_gradients, strict=True):
         assert_equals(got, expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.finding("B4")
+@every_row
+@few
+@given(data=st.data(), seed=SEEDS, dtype=NARROW)
+def test_narrow_floats_are_computed_in_float32_and_rounded_once(row, data, seed, dtype):
+    """Value and gradient of float16 and bfloat16 beside the formulas in float64, of the same rounded inputs."""
+    shapes, meta = data.draw(row.inputs)
+    xs = [x.astype(dtype) for x in data.draw(smooth(*shapes, **row.domain))]
+    small = {name: v.astype(dtype) if getattr(v, "dtype", None) == np.float64 else v for name, v in meta.items()}
+    value, g, gradients = run(row, xs, small, seed)
+    wide = [x.astype(np.float64) for x in xs]
+    expected = np.asarray(row.value(*wide, **meta))
+    if row.gradient is None:
+        np.testing.assert_array_equal(value, expected)
+        return
+    formulas = row.gradient(g.astype(np.float64), *wide, **meta)
+    assert {value.dtype, *[p.dtype for p in gradients]} == {np.dtype(row.dtype or dtype), dtype}
+    for got, exact in zip([value, *gradients], [expected, *formulas], strict=True):
+        assert_within_epsilons(got, exact, row.narrow)
+
+
+def assert_within_epsilons(got, exact, epsilons):
+    """`got` is within so many epsilons of its dtype, and what float32 loses beside the largest element."""
+    limits = ml_dtypes.finfo(got.dtype)
+    there = np.abs(exact) < float(limits.max)
+    got, exact = got.astype(np.float64)[there], np.broadcast_to(exact, got.shape)[there]
+    error = np.abs(got - exact)
+    bound = 1.001 * epsilons * float(limits.eps) * np.abs(exact) + 1e-5 * (1 + np.abs(exact).max(initial=0))
+    assert (error <= bound).all(), f"{error.max()}: {(error / float(limits.eps) / np.abs(exact)).max()} epsilons"
 
 
 @every_gradient

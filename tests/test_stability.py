@@ -196,6 +196,62 @@ def test_cross_entropy_of_large_and_infinite_logits(layers):
     assert slope[1].tolist() == [0, 0]
 
 
+SPECIAL = [  # logits, target, and with torch 2.13 the loss and the gradient: nan in all of a row that has no softmax
+    ([0, INF, 1], 0, NAN, [NAN] * 3),
+    ([0, INF, 1], 1, NAN, [NAN] * 3),
+    ([0, INF, INF], 1, NAN, [NAN] * 3),
+    ([INF, INF, INF], 0, NAN, [NAN] * 3),
+    ([INF, -INF, 0], 1, NAN, [NAN] * 3),
+    ([INF, -INF, 0], 2, NAN, [NAN] * 3),
+    ([-INF, -INF, -INF], 0, NAN, [NAN] * 3),
+    ([NAN, 0, 1], 0, NAN, [NAN] * 3),
+    ([NAN, 0, 1], 1, NAN, [NAN] * 3),
+    ([0, -INF, 1], 1, INF, [1 / (1 + math.e), -1, math.e / (1 + math.e)]),
+    ([0, -INF, 1], 0, math.log(1 + math.e), [-math.e / (1 + math.e), 0, math.e / (1 + math.e)]),
+    ([-INF, 0, -INF], 1, 0, [0, 0, 0]),
+]
+LOSSES = {
+    "mean": lambda layers, x, t: layers.cross_entropy(x, t, reduction="mean"),
+    "sum": lambda layers, x, t: layers.cross_entropy(x, t, reduction="sum"),
+    "none": lambda layers, x, t: layers.cross_entropy(x, t, reduction="none").sum(),
+    "weighted": lambda layers, x, t: layers.cross_entropy(x, t, weight=np.ones(3, x.dtype)),
+    "head": lambda layers, x, t: layers.linear_cross_entropy(tl.ones((1, 1), dtype=x.dtype), x.T, t),
+    "picked": lambda layers, x, t: -layers.log_softmax(x)[0, t[0]],
+}
+
+
+@pytest.mark.finding("B10")
+@both
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16])
+@pytest.mark.parametrize("path", LOSSES)
+def test_cross_entropy_of_infinite_logits_is_the_same_on_every_path(layers, path, dtype):
+    for logits, target, expected, gradient in SPECIAL:
+        value, (slope,) = slopes(lambda x, t=target: LOSSES[path](layers, x, np.array([t])), [logits], dtype=dtype)
+        np.testing.assert_allclose(value, expected, rtol=1e-3, atol=1e-6)
+        np.testing.assert_allclose(slope, [gradient], rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.finding("B10")
+@both
+def test_large_rows_with_infinite_logits_as_numba_computes_them(layers):
+    """More elements than it takes for compiled loops, with one bad row of each kind: the others do not notice."""
+    rng = np.random.default_rng(0)
+    weight = rng.standard_normal((1000, 64)).astype(np.float32)
+    x = rng.standard_normal((40, 64)).astype(np.float32)
+    x[3, 5], x[7, 0], weight[1, 5] = INF, NAN, 0
+    targets = rng.integers(0, 1000, 40)
+    good = ~np.isin(np.arange(40), [3, 7])
+    value, (by_x,) = slopes(
+        lambda x: layers.linear_cross_entropy(x, weight, targets, reduction="sum"), x, dtype=np.float32
+    )
+    assert np.isnan(value)
+    assert np.isnan(by_x[~good]).all()
+    _, (expected,) = slopes(
+        lambda x: layers.linear_cross_entropy(x, weight, targets[good], reduction="sum"), x[good], dtype=np.float32
+    )
+    np.testing.assert_allclose(by_x[good], expected, rtol=1e-4, atol=1e-6)
+
+
 @both
 @pytest.mark.parametrize("at_once", [1, 64])
 def test_a_head_with_large_and_infinite_logits(layers, at_once, monkeypatch):

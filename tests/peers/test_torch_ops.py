@@ -43,6 +43,14 @@ def cumulative(f):
     return lambda x, axis: f(x.flatten(), 0) if axis is None else f(x, axis)
 
 
+def clip_to_arrays(x, low, high):
+    """torch.clamp, whose backward fails where the limits widen x, with the gradient that it loses where both limits are
+    equal and x is below: it goes to `low`."""
+    x, low, high = torch.broadcast_tensors(x, low, high)
+    below = torch.where((low == high) & (x < low), low - low.detach(), 0)
+    return torch.clamp(x, low, high) + below
+
+
 def clip(x, limits):
     return x.clone() if limits == (None, None) else torch.clamp(x, *limits)
 
@@ -121,6 +129,8 @@ PEERS = {name: getattr(torch, name) for name in SAME.split()} | {
     "pow, to a number": lambda x, n: x**n,
     "pow, of a number": lambda x, b: b**x,
     "clip": clip,
+    "clip, to arrays": clip_to_arrays,
+    "clip, to an array": lambda x, limit, side: torch.clamp(x, **{"min" if side == "low" else "max": limit}),
     "where": lambda x, y, condition: torch.where(condition, x, y),
     "sum": reduction(torch.sum),
     "mean": reduction(torch.mean),

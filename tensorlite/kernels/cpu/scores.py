@@ -85,6 +85,11 @@ def _beside(x: np.ndarray, lead: tuple[int, ...], T: int, D: int) -> np.ndarray:
     return np.empty_like(x, shape=(*lead, T, D)) if same else np.empty((*lead, T, D), x.dtype)
 
 
+def serves_attention(q, k, v, keep=None, mask=None, **_) -> bool:
+    """A mask of integers is left to the specification, which refuses it."""
+    return serves(q, k, v, keep, mask) and (mask is None or mask.dtype.kind not in "iu")
+
+
 def attention(q, k, v, keep=None, mask=None, *, is_causal=False, dropout_p=0.0, scale=None):
     T, S, scale = q.shape[-2], k.shape[-2], _scale(scale, q)
     few = T == 1 and 0 < math.prod(k.shape[-3:-1]) <= SCORES and q.shape[:-2] == k.shape[:-2] == v.shape[:-2]
