@@ -9,7 +9,7 @@ import time
 import pytest
 from runs import contents, flags, gpt, start
 
-from gpt import checkpoint, rundir
+from gpt import checkpoint, lockfile
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def test_stopped_by_a_signal_it_saves_and_goes_on(unbroken, tmp_path, number, st
 
 def test_another_process_is_locked_out(unbroken):
     whole, _ = unbroken
-    with rundir.lock(whole):
+    with lockfile.lock(whole):
         status, _, errors = gpt("train", "--resume", whole)
     assert status == 1
     assert re.fullmatch(r"gpt: process \d+ is training in .*: wait for it, or name another directory\n", errors)
