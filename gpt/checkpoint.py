@@ -119,6 +119,8 @@ def writing(run: Path, step: int, size: int, keep: int = 2) -> Iterator[Path]:
     try:
         publish(run, folder, keep)
     except OSError as error:
+        if run.name == rundir.STAGING:  # the run that it was to replace stays
+            raise _not_saved(run, step, error) from error
         warnings.warn(
             f"step {step} is saved as {folder}, but its files could not be shown in {run}, or older checkpoints not be "
             f"deleted: {error.strerror or error}",
