@@ -285,9 +285,7 @@ def cut_logs(run: Path, checkpoint: Checkpoint) -> list[str]:
                 os.truncate(path, size)
             continue
         what = "has changed since" if path.exists() else "is missing, and was there at"
-        problems.append(
-            f"{path} {what} step {checkpoint.step}: training goes on, and the file keeps what is left of it"
-        )
+        problems.append(f"{path} {what} step {checkpoint.step}: training goes on, and what is left of it is kept")
         with open(path, "ab+") as file:
             if file.tell():
                 file.seek(-1, os.SEEK_END)
@@ -326,12 +324,12 @@ def files_of(run: Path) -> Path:
         warnings.warn(
             f"{run} has no checkpoints: {', '.join(MODEL)} are read as they are there, without a checksum",
             RunWarning,
-            stacklevel=2,
+            stacklevel=1,  # the same place whoever asks, so that it is said once
         )
         return run
     found, problems = newest(run, MODEL)
     if problems:
-        warnings.warn(f"{'; '.join(problems)}; {found.folder} is read instead", RunWarning, stacklevel=2)
+        warnings.warn(f"{'; '.join(problems)}; {found.folder} is read instead", RunWarning, stacklevel=1)
     return found.folder
 
 
