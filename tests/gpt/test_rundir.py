@@ -475,6 +475,7 @@ def test_a_list_of_files_that_reaches_elsewhere_is_not_believed(tmp_path, names)
 
 def test_a_run_without_a_list_of_its_files_goes_on_and_gets_one(run):
     (run / "run.json").unlink()
+    fill(run / "checkpoints" / "step_00000003.tmp", "tokenizer.json.tmp", ".0123456789abcdef.tmp", "config.json")
     train(TrainConfig(**{**vars(session.settings(run)), "steps": 3}))
     assert {*rundir.listed(run)} == {*rundir.RUN, "train.tokens", "validation.tokens"}
     (run / "run.json").write_text("somebody's")
