@@ -143,6 +143,9 @@ def test_a_run_is_never_written_over_what_it_is_made_from(short, run, tmp_path, 
     text = write_text(tmp_path)
     fill(tmp_path / "data", "train.jsonl")
     (tmp_path / "link").symlink_to(tmp_path / "data")
+    fill(tmp_path / "outer" / "inner", "train.jsonl")
+    (tmp_path / "shortcut").symlink_to(tmp_path / "outer" / "inner")
+    through = {"overwrite": overwrite, "base": run, "data": tmp_path / "shortcut" / "train.jsonl"}
     hf = folders.write(tmp_path / "hf")
     before = everything(tmp_path)
     monkeypatch.chdir(tmp_path)
@@ -151,6 +154,7 @@ def test_a_run_is_never_written_over_what_it_is_made_from(short, run, tmp_path, 
         (tiny(tmp_path, out=Path("."), text=(text,), overwrite=overwrite), training.Pretraining),
         (InstructConfig(out=Path("data"), **given), instruct.Instructions),
         (InstructConfig(out=tmp_path / "link", **given), instruct.Instructions),
+        (InstructConfig(out=tmp_path / "outer", **through), instruct.Instructions),
         (ClassifyConfig(out=run, **given), classify.Classification),
         (ClassifyConfig(out=run / "checkpoints" / "step_00000002", **given), classify.Classification),
         (ClassifyConfig(out=tmp_path, **given), classify.Classification),
