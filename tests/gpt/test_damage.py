@@ -115,11 +115,13 @@ def test_a_damaged_key_of_a_manifest_is_damage(run, old):
 
 @pytest.mark.finding("A3")
 def test_editing_what_a_run_shows_damages_no_checkpoint(run):
+    further(run, steps=3)  # a copied directory has no hard links, and this one has
+    assert (run / "model.safetensors").samefile(run / "checkpoints" / "step_00000003" / "model.safetensors")
     for name in ("config.json", "tokenizer.json"):
         with open(run / name, "a") as file:
             file.write(" ")
     found, problems = checkpoint.newest(run)
-    assert (found.step, problems) == (2, [])
+    assert (found.step, problems) == (3, [])
 
 
 @pytest.mark.finding("A3")

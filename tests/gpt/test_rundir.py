@@ -374,6 +374,12 @@ def test_a_killed_start_is_taken_up_by_the_next(run, tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match="has no checkpoint"):
         checkpoint.load_model(tmp_path / "fresh")
     fill(tmp_path / "fresh", "thesis.tex")
+    with pytest.raises(ValueError, match="tokens, and context_length 9999"):
+        train(tiny(tmp_path, out=tmp_path / "fresh", context_length=9999))
+    assert [*everything(tmp_path / "fresh")] == ["thesis.tex"]  # what the kill left is gone too
+    (tmp_path / "fresh" / "thesis.tex").unlink()
+    killed(monkeypatch, tiny(tmp_path, out=tmp_path / "fresh", seed=2, **SHORT))
+    fill(tmp_path / "fresh", "thesis.tex")
     train(tiny(tmp_path, out=tmp_path / "fresh", **SHORT))
     assert checkpoint.newest(tmp_path / "fresh")[0].step == 2
     train(TrainConfig(**{**vars(session.settings(run)), "steps": 3}))
