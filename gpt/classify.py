@@ -129,6 +129,7 @@ class Classification:
     """The task of `gpt finetune classify`. A batch is what Padding makes of rows."""
 
     files: ClassVar = tuple(f"{part}.jsonl" for part in PARTS)
+    results: ClassVar[tuple[str, ...]] = ("report.json", "report.png")
     unit = "texts"
 
     @classmethod

@@ -4,17 +4,23 @@ The same lines everywhere: a terminal, a pipe and the run's log.txt get them (th
 bar needs a terminal. There a line of figures stays on one row: what does not fit beside the loss is left to the log.
 """
 
+import errno
 import math
+import os
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TextIO, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
+
+from .system import naming
 
 REFRESH = 0.2  # seconds: a bar drawn after every step would cost a small model's training several percent
 
@@ -104,13 +110,50 @@ def fitting(parts: list[str], width: int) -> str:
     return line
 
 
-def say(console: Console, log: Path, line: str, shown: str | None = None) -> None:
+class Screen:
+    """Standard output of a program that goes on when nobody reads it any more: a closed pipe, a closed terminal."""
+
+    def __init__(self, file: TextIO):
+        self.file, self.closed_by_reader = file, False
+
+    def write(self, text: str) -> int:
+        self._try(lambda: self.file.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        self._try(self.file.flush)
+
+    def _try(self, act: Callable[[], object]) -> None:
+        if self.closed_by_reader:
+            return
+        try:
+            act()
+        except OSError as error:
+            if error.errno not in (errno.EPIPE, errno.EIO, errno.EINVAL):  # EINVAL: a closed pipe on Windows
+                raise
+            self.closed_by_reader = True
+            with suppress(OSError, ValueError):  # so that what is still in its buffer is no error when Python ends
+                null = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(null, self.file.fileno())
+                os.close(null)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+
+def open_screen() -> Console:
+    """Standard output, for training."""
+    return Console(file=cast(TextIO, Screen(sys.stdout)))
+
+
+def say(console: Console, log: Path | None, line: str, shown: str | None = None) -> None:
     """Add a line to the log with the time of day, and print it, or `shown` in its place.
 
     A terminal gets it broken between words where it is longer than the terminal is wide.
     """
-    with open(log, "a", encoding="utf-8") as file:
-        file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S}  {line}\n")
+    if log is not None:
+        with naming(log), open(log, "a", encoding="utf-8") as file:
+            file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S}  {line}\n")
     text = line if shown is None else shown
     how: dict[str, Any] = {"overflow": "fold"} if console.is_terminal else {"soft_wrap": True}
     console.print(text, markup=False, highlight=False, **how)

@@ -14,10 +14,10 @@ TENSORLITE = [
     "tensor", "graph", "nn", "recompute", "optim", "data", "io", "inspect", "testing",
 ]  # fmt: skip
 GPT = [
-    "system", "cache", "jsonfile", "results", "exchange", "config", "tokenizer", "corpus", "attention", "model",
-    "generate", "lora", "weights", "checkpoint", "progress", "plots", "task", "step", "pretraining", "session", "train",
-    "pretrained", "sources", "download", "evaluate", "labelled", "classify", "instruct", "judge", "doctor", "commands",
-    "cli", "__main__", "bench",
+    "system", "cache", "jsonfile", "results", "exchange", "rundir", "lockfile", "placing", "config", "tokenizer",
+    "corpus", "attention", "model", "generate", "lora", "weights", "checkpoint", "progress", "plots", "task", "step",
+    "pretraining", "session", "train", "pretrained", "sources", "download", "evaluate", "labelled", "classify",
+    "instruct", "judge", "doctor", "commands", "cli", "__main__", "bench",
 ]  # fmt: skip
 
 

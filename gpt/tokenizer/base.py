@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import contextlib
 import json
 import operator
 import os
@@ -12,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any, Protocol, TypeVar
 
-from tensorlite.files import check_regular
+from tensorlite.files import check_regular, replacing
 
 from ..jsonfile import parse
 
@@ -167,16 +166,8 @@ class StreamDecoder:
 def write_fields(path: str | os.PathLike[str], fields: Mapping[str, Any]) -> None:
     """Write a tokenizer's fields as JSON; a crash leaves the old file or none, never half of one."""
     text = json.dumps({"format": FORMAT, "version": VERSION, **fields}, indent=1)
-    temporary = f"{os.fspath(path)}.tmp"
-    try:
-        with open(temporary, "w", encoding="ascii") as file:
-            file.write(text + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
+    with replacing(path) as file:
+        file.write(f"{text}\n".encode("ascii"))
 
 
 def read_fields(path: str | os.PathLike[str]) -> dict[str, Any]:

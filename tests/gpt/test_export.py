@@ -15,8 +15,11 @@ import tensorlite as tl
 from gpt import checkpoint, lora, pretrained
 from gpt.config import GPTConfig
 from gpt.model import GPT
+from gpt.pretrained import runs
 from gpt.tokenizer import BPETokenizer, CharTokenizer, WordTokenizer
 from tensorlite import io
+
+LORA = {"rank": 2, "alpha": 4, "targets": ["*"]}
 
 
 def run_of(folder: Path, config: GPTConfig, tokenizer) -> tuple[Path, GPT]:
@@ -41,7 +44,9 @@ def test_out_and_in_again_is_the_same_model(call, tmp_path, tie_head, qkv_bias):
     )  # fmt: skip
     run, model = run_of(tmp_path / "run", config, folders.TOKENIZER)
     status, output, errors = call("export", run, tmp_path / "out")
-    assert (status, errors) == (0, "")
+    assert status == 0
+    assert errors.startswith(f"gpt: warning: {run} has no checkpoints: ")
+    assert errors.count("\n") == 1
     assert "config.json, merges.txt, model.safetensors, tokenizer.json, tokenizer_config.json, vocab.json" in output
     again = pretrained.load(tmp_path / "out")
     assert {**vars(again.config), "qkv_bias": qkv_bias} == vars(config)
@@ -74,7 +79,7 @@ def test_a_trained_run_goes_out(call, tmp_path):
 def test_adapters_are_merged(tmp_path):
     run, model = run_of(tmp_path / "run", SMALL, folders.TOKENIZER)
     description = checkpoint.read_config(run / "config.json")
-    checkpoint.write_json(run / "config.json", description | {"task": "instruct", "lora": {"rank": 2, "alpha": 4}})
+    checkpoint.write_json(run / "config.json", description | {"task": "instruct", "lora": LORA})
     lora.apply(model, rank=2, alpha=4)
     for p in lora.trainable(model):
         p.data[...] = tl.randn(*p.shape).data
@@ -110,7 +115,7 @@ def test_what_gpt2s_format_cannot_hold(call, tmp_path):
         status, _, errors = call("export", source, tmp_path / "out")
         assert status == 1, source
         assert says in errors
-        assert errors.count("\n") == 1
+        assert [line[:5] for line in errors.splitlines() if not line.startswith("gpt: warning: ")] == ["gpt: "]
         assert not (tmp_path / "out").exists()
 
 
@@ -120,10 +125,10 @@ def test_a_folder_that_is_there_is_not_touched(call, tmp_path):
     out.mkdir()
     assert call("export", run, out)[0] == 0  # an empty one will do
     before = contents(out)
-    for target in (out, run, out / "config.json"):
+    for target in (out, out / "config.json"):
         status, _, errors = call("export", run, target)
         assert status == 1
-        assert errors == f"gpt: {target} is there already: name a folder that is not, or an empty one\n"
+        assert errors.endswith(f"gpt: {target} is there already: name a folder that is not, or an empty one\n")
     assert contents(out) == before
 
 
@@ -136,6 +141,49 @@ def test_an_export_that_fails_leaves_nothing(tmp_path, monkeypatch, function):
 
     monkeypatch.setattr(f"os.{function}", fail)
     with pytest.raises(KeyboardInterrupt):
+        pretrained.export_run(run, tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def killed_export(run: Path, out: Path, monkeypatch) -> None:
+    """Killed when everything is written, just before it gets its name."""
+
+    def kill(*_):
+        raise SystemExit(9)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.rename", kill)
+        clear, place = runs._clear, out.with_name(f".{out.name}.gpt-export")
+        patch.setattr(runs, "_clear", lambda where: None if (where / "new").exists() else clear(where))
+        patch.setattr("gpt.system.remove_open", lambda file, path: None)
+        with pytest.raises(SystemExit):
+            pretrained.export_run(run, out)
+    assert (place / "new" / "model.safetensors").exists()
+
+
+@pytest.mark.finding("A9")
+def test_what_a_killed_export_left_is_removed_by_the_next_one_and_nothing_else(tmp_path, monkeypatch):
+    run, _ = run_of(tmp_path / "run", SMALL, folders.TOKENIZER)
+    for name in (".out.1234abcd.tmp", ".out.tmp", ".notes.tmp"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "thesis.tex").write_text("mine")
+    killed_export(run, tmp_path / "out", monkeypatch)
+    pretrained.export_run(run, tmp_path / "out")
+    names = [".notes.tmp", ".out.1234abcd.tmp", ".out.tmp", "out", "run"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    killed_export(run, tmp_path / "other", monkeypatch)
+    (tmp_path / ".other.gpt-export" / "new" / "thesis.tex").write_text("mine")
+    with pytest.raises(OSError, match=r"other cannot be written: .*new/thesis\.tex is not an export's: move it"):
+        pretrained.export_run(run, tmp_path / "other")
+    assert (tmp_path / ".other.gpt-export" / "new" / "thesis.tex").read_text() == "mine"
+
+
+def test_two_exports_to_one_folder_do_not_meet(tmp_path):
+    run, _ = run_of(tmp_path / "run", SMALL, folders.TOKENIZER)
+    with (
+        runs._workplace(tmp_path / "out", {"config.json"}),
+        pytest.raises(RuntimeError, match=r"process \d+ is exporting in .*\.out\.gpt-export: wait for it"),
+    ):
         pretrained.export_run(run, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 

@@ -9,7 +9,7 @@ import time
 import pytest
 from runs import contents, flags, gpt, start
 
-from gpt import checkpoint
+from gpt import checkpoint, lockfile
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,8 @@ def test_killed_at_thirty_random_moments(unbroken, tmp_path):
         assert contents(run) == expected
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.finding("A6")
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_stopped_by_a_signal_it_saves_and_goes_on(unbroken, tmp_path, number, status):
     whole, _ = unbroken
     run = tmp_path / "run"
@@ -69,9 +70,24 @@ def test_stopped_by_a_signal_it_saves_and_goes_on(unbroken, tmp_path, number, st
     assert contents(run, only_top=True) == contents(whole, only_top=True)
 
 
+@pytest.mark.finding("A6")
+def test_whoever_closes_the_pipe_does_not_stop_training(unbroken, tmp_path):
+    """`gpt train | head -1`: all else is in log.txt, and the run is as any other."""
+    whole, _ = unbroken
+    with start(*flags(whole.parent), "--out", tmp_path / "run") as process:
+        first = process.stdout.readline()
+        process.stdout.close()
+        errors = process.stderr.read()
+    assert first.startswith("text ")
+    assert (process.returncode, errors) == (0, "")
+    assert contents(tmp_path / "run") == contents(whole)
+    lines = [[line[21:28] for line in (run / "log.txt").read_text().splitlines()] for run in (tmp_path / "run", whole)]
+    assert lines[0] == lines[1]
+
+
 def test_another_process_is_locked_out(unbroken):
     whole, _ = unbroken
-    with checkpoint.lock(whole):
+    with lockfile.lock(whole):
         status, _, errors = gpt("train", "--resume", whole)
     assert status == 1
     assert re.fullmatch(r"gpt: process \d+ is training in .*: wait for it, or name another directory\n", errors)

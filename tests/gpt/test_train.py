@@ -4,19 +4,20 @@ import json
 import math
 import random
 import re
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 from runs import contents, tiny, train
 
 import tensorlite as tl
-from gpt import checkpoint, plots, session, step
+from gpt import checkpoint, corpus, plots, rundir, session, step
 from gpt import train as training
 from gpt.config import PRESETS, TrainConfig
 from gpt.model import GPT
 from gpt.pretraining import Pretraining, evaluate
 from gpt.progress import Progress
-from tensorlite import optim
+from tensorlite import data, optim
 from tensorlite.data import TokenFile, write_tokens
 
 
@@ -30,7 +31,7 @@ def metrics(run) -> list[dict]:
 def test_a_run_is_a_directory_that_a_person_can_look_into(finished):
     folder, screen = finished
     run = folder / "run"
-    for name in (*checkpoint.FILES, *checkpoint.LOGS, *checkpoint.OTHERS):
+    for name in (*rundir.RUN, "train.tokens", "validation.tokens", "run.json"):
         assert (run / name).exists(), name
     assert (run / "loss.png").read_bytes().startswith(b"\x89PNG")
     assert [part.split("\n")[0] for part in (run / "samples.txt").read_text().split("----- ")[1:]] == [
@@ -155,7 +156,8 @@ def test_clipping_and_decay_as_asked(tmp_path, monkeypatch):
     assert scales == pytest.approx([0.01 / norm for norm in norms], rel=1e-3)
     train(tiny(tmp_path, clip=0.0, steps=3, overwrite=True))
     assert scales[3:] == [1.0, 1.0, 1.0]
-    s = session.begin(Pretraining, tiny(tmp_path, weight_decay=0.3), tmp_path / "run", lambda line: None)
+    (tmp_path / "begun").mkdir()
+    s = session.begin(Pretraining, tiny(tmp_path, weight_decay=0.3), tmp_path / "begun", lambda line: None)
     decays = {p.ndim: group["weight_decay"] for group in s.optimizer.groups for p in group["params"]}
     assert decays == {2: 0.3, 1: 0.0}
 
@@ -228,7 +230,7 @@ def test_training_that_stays_not_finite_stops_and_keeps_the_last_good_checkpoint
     with pytest.raises(FloatingPointError, match=r"step 10: loss .* 4 steps in a row: stopped.*step 6 is kept in"):
         train(tiny(tmp_path, checkpoint_every=1))
     run = tmp_path / "run"
-    assert checkpoint.newest(run, logs=True)[0].step == 6
+    assert checkpoint.newest(run)[0].step == 6
     monkeypatch.undo()
     train(session.settings(run))  # with the cause gone, it goes on from there
     assert checkpoint.newest(run)[0].step == 30
@@ -258,6 +260,30 @@ def test_a_text_may_name_its_special_token(tmp_path):
     config.text[0].write_text("One story.<|endoftext|>Another one.<|endoftext|>" * 20, encoding="utf-8")
     train(config)
     assert (TokenFile(tmp_path / "run" / "train.tokens").tokens == 256).sum() == 36
+
+
+@pytest.mark.finding("A11")
+@pytest.mark.parametrize(("tokenizer", "held", "most"), [("char", 1 << 26, 1), ("bpe", 1 << 26, 1), ("char", 0, 2)])
+def test_the_text_is_opened_once_or_twice_and_each_token_file_is_checked_once(
+    tmp_path, monkeypatch, tokenizer, held, most
+):
+    """Twice where it is too long to be kept; the token files too, when training goes on."""
+    config, opened, checked, hashed = tiny(tmp_path, steps=2, tokenizer=tokenizer, vocab_size=258), [], [], []
+    real = {"open": Path.open, "ids": data._check_ids, "fingerprint": checkpoint.fingerprint}
+    monkeypatch.setattr(corpus, "HELD", held)
+    monkeypatch.setattr(Path, "open", lambda path, *a, **k: (opened.append(path.name), real["open"](path, *a, **k))[1])
+    monkeypatch.setattr(data, "_check_ids", lambda name, *a: (checked.append(Path(name).name), real["ids"](name, *a)))
+    monkeypatch.setattr(
+        checkpoint, "fingerprint", lambda path, *a: (hashed.append(path.name), real["fingerprint"](path, *a))[1]
+    )
+    train(config)
+    names = ("train.tokens", "validation.tokens")
+    assert opened.count("bottles.txt") == most
+    assert [(checked.count(name), hashed.count(name)) for name in names] == [(1, 1), (1, 1)]
+    opened.clear(), checked.clear(), hashed.clear()
+    train(TrainConfig(**{**vars(session.settings(tmp_path / "run")), "steps": 4}))
+    assert opened.count("bottles.txt") == 0
+    assert [(checked.count(name), hashed.count(name)) for name in names] == [(1, 1), (1, 1)]
 
 
 # ----- what is refused --------------------------------------------------------------------------------------------
@@ -311,7 +337,7 @@ def test_one_sentence_for_what_cannot_be_trained(tmp_path, changes, text, error,
         config.text[0].write_bytes(text.encode("latin-1"))
     with pytest.raises(error, match=says):
         train(config)
-    train(tiny(tmp_path, steps=1))  # what was left there is no obstacle
+    assert not (tmp_path / "run").exists()
 
 
 def test_directories_that_will_not_do(finished, tmp_path):
@@ -320,7 +346,7 @@ def test_directories_that_will_not_do(finished, tmp_path):
     (tmp_path / "other" / "letter.txt").write_text("dear")
     for out, error, says in (
         (tmp_path / "file", NotADirectoryError, "file is a file: name a directory for the run"),
-        (tmp_path / "other", FileExistsError, r"has files that are no run's, such as letter\.txt"),
+        (tmp_path / "other", FileExistsError, r"is not empty and gpt did not write letter\.txt: name another"),
         (finished[0] / "run", FileExistsError, "has a run already: continue it with --resume .* or give --overwrite"),
         (tmp_path / "file" / "below", NotADirectoryError, "Not a directory"),
     ):
