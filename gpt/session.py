@@ -55,7 +55,7 @@ def begin(task: type[Task], config: Settings, run: Path, say: Say) -> Session:
     tl.manual_seed(config.seed)  # of the weights, and then of dropout
     device = backend.use_device(config.device)
     tokenizer, model, found = task.begin(config, run, say)
-    model.to(device)
+    model.to(device).train()  # a task may have loaded it to look at it, without dropout
     description = {
         "format": "gpt.run",
         "version": checkpoint.VERSION,
