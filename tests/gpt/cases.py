@@ -1,0 +1,133 @@
+"""A command of `writers` that has been run undisturbed, and so what is right when it is disturbed."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from faults import Call, watching
+from writers import USERS, Ended, Writer, call, copy, prepare, snapshot, weights
+
+import tensorlite as tl
+from gpt import train as training
+
+
+class Case:
+    """One command in folder/work: run once, with its calls to the file system and all that it reported as saved."""
+
+    def __init__(self, writer: Writer, folder: Path):
+        self.writer, self.work, self.start = writer, folder / "work", folder / "start"
+        self.out, self.is_run, self.parsed = self.work / writer.out, writer.out == "run", {}
+        prepare(writer, self.work)
+        copy(self.work, self.start)
+        self.before = snapshot(self.work)
+        self.calls: list[Call] = []  # those that change something
+        self.old = self.answer() if self.out.exists() else None  # what was there
+        self.reports: list[tuple[int, bytes]] = []  # after how many calls something was saved, and what it was
+        with pytest.MonkeyPatch.context() as patch, watching(self.work, self.see):
+            patch.setattr(training, "save", self.reporting(training.save))
+            ended = call(writer.line(self.work), self.parsed)
+        assert ended.status == 0, ended
+        self.reports.append((len(self.calls), self.answer()))
+        self.final = snapshot(self.work)
+        self.new = {answer for _, answer in self.reports}
+        assert self.old not in self.new
+
+    def see(self, call: Call) -> None:
+        if call.writes:
+            self.calls.append(call)
+
+    def reporting(self, save):
+        def call(s):
+            save(s)
+            drawn, calls = tl.default_generator.state_dict(), len(self.calls)
+            self.reports.append((calls, self.answer()))  # a model that is made to be looked at draws weights
+            tl.default_generator.load_state_dict(drawn)
+
+        return call
+
+    def answer(self) -> bytes:
+        """What a user gets of what the command has made."""
+        if self.is_run:
+            return weights(self.out)
+        return (self.out / "model.safetensors" if self.out.is_dir() else self.out).read_bytes()
+
+    def begin(self) -> None:
+        """As before the command."""
+        copy(self.start, self.work)
+
+    def line(self) -> list[str]:
+        return self.writer.line(self.work)
+
+    def next_line(self) -> list[str]:
+        """What a user gives next: --resume where there is something of the new run, else the same again."""
+        argv = list(self.writer.argv)
+        try:
+            begun = self.answer() in self.new
+        except Exception:
+            begun = False
+        if self.is_run and begun:
+            if argv[0] == "import":
+                argv = [*(part for part in argv if part != "--overwrite"), "--overwrite"]
+            else:
+                argv = [*argv[: argv.index("train") + 1 if "train" in argv else 2], "--resume", "@run"]
+        elif begun and argv[0] == "export":
+            shutil.rmtree(self.out)
+        return self.writer.line(self.work, tuple(argv))
+
+    # ----- what is wrong -----
+
+    def badly_left(self, ended: Ended, lasting: bool) -> Iterator[str]:
+        """What a user would complain about after a disturbance; `lasting`: nothing could be tidied up."""
+        now = snapshot(self.work)
+        other = {name: data for name, data in self.before.items() if Path(name).parts[0] != self.writer.out}
+        mine, before, final = ({n: d for n, d in e.items() if n not in other} for e in (now, self.before, self.final))
+        litter = sorted(name for name in mine if Path(name).parts[0] != self.writer.out)
+        if {name: now.get(name) for name in other} != other:
+            yield "an input was changed"
+        if self.writer.users and any(now.get(f"run/{name}") != data for name, data in USERS.items()):
+            yield "a file of the user's is gone"
+        if litter and not lasting:
+            yield f"left beside: {litter[:3]}"
+        if ended.status == 0 and mine != final and "warning" not in ended.output:
+            yield f"exit 0, and not as it should be: {different(mine, final)}"
+        try:
+            found = self.answer()
+        except FileNotFoundError as error:
+            if self.old is not None:
+                yield f"the old one is lost: {error}"
+            elif self.out.exists() and not lasting:
+                yield f"a failed start left {sorted(path.name for path in self.out.iterdir())}"
+        except Exception as error:
+            yield f"what is there cannot be loaded: {type(error).__name__} {error}"
+        else:
+            if found not in self.new | {self.old}:
+                yield "neither the old nor the new one"
+            elif found == self.old and mine != before and not lasting and not self.writer.stop_at:
+                yield f"the old one is not as it was: {different(mine, before)}"
+            elif found != self.old and not self.is_run and mine != final and not lasting:
+                yield f"the new one is not whole: {different(mine, final)}"
+        if "nothing is left" in ended.errors and self.out.exists() and mine != before:
+            yield "it is there, and it is said that it is not"
+
+    def badly_gone_on(self, said: str = "") -> Iterator[str]:
+        """What is wrong with what the next command makes of it; `said`: what the disturbed one did."""
+        line = self.next_line()
+        again = call(line, self.parsed)
+        if again.status:
+            yield f"and then {' '.join(line[:3])}: {again.errors.strip()}"
+            return
+        now = snapshot(self.work)
+        if "damaged" in said + again.output:  # and set aside, to be looked at
+            now = {name: data for name, data in now.items() if ".damaged" not in name}
+        if now != self.final and not (self.writer.name == "save" and all(n.endswith(".tmp") for n in now - self.final.keys())):
+            yield f"the end is not as without it: {different(now, self.final)}"
+
+
+def different(a: dict, b: dict) -> list[str]:
+    """Names: + for those that only `a` has, - for those that only `b` has, ! where the content differs."""
+    return sorted(
+        [f"+{name}" for name in a.keys() - b.keys()]
+        + [f"-{name}" for name in b.keys() - a.keys()]
+        + [f"!{name}" for name in a.keys() & b.keys() if a[name] != b[name]]
+    )[:6]
