@@ -21,22 +21,28 @@ KILLS = int(os.environ.get("GPT_KILLS", "20"))
 KILLED = ("train", "resume", "overwrite", "classify-overwrite", "import", "import-overwrite", "export")
 
 
+@pytest.fixture(scope="module")
+def server():
+    with killing.Server() as server:
+        yield server
+
+
 @pytest.mark.finding("A1")
 @pytest.mark.finding("A2")
 @pytest.mark.finding("A9")
 @pytest.mark.parametrize("name", KILLED)
-def test_killed_at_random_moments(name, tmp_path, record_property):
+def test_killed_at_random_moments(name, server, tmp_path):
     """Often again while the next command repairs what the kill has left."""
     case, chance, found, counts = Case(WRITERS[name], tmp_path), random.Random(f"{name} {KILLS}"), [], Counter()
     case.begin()
-    status, seconds = killing.run(case.line(), 600)
+    status, seconds = server.run(case.line(), 600)
     assert status == 0
     wanted = -(-KILLS // len(KILLED))
     while counts["kills"] < wanted:
         case.begin()
         in_a_row, line = 0, case.line()
         while in_a_row == 0 or chance.random() < 0.4:
-            status, took = killing.run(line, chance.uniform(0, 1.1 * seconds))
+            status, took = server.run(line, chance.uniform(0, 1.1 * seconds))
             if status != -9:
                 assert status == 0, line
                 break
@@ -47,7 +53,6 @@ def test_killed_at_random_moments(name, tmp_path, record_property):
         counts.update(f"left {name}" for name in left_behind(case))
         problems = [*case.badly_left(Ended(status, "", ""), lasting=True), *case.badly_gone_on()]
         found += [f"{problem} [kill {counts['kills']}, {in_a_row} in a row]" for problem in problems]
-    record_property("counts", dict(counts))
     print(name, dict(counts))
     assert not found, "\n".join([f"{len(found)} problems", *found])
 

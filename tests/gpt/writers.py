@@ -8,10 +8,11 @@ import io
 import json
 import os
 import shutil
+from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import folders
 import numpy as np
@@ -85,22 +86,24 @@ class Ended(NamedTuple):
     errors: str
 
 
-def call(argv: list[str], parsed: dict[tuple[str, ...], object] | None = None) -> Ended:
-    """The command in this process; `parsed` remembers what a command line meant, as parsing takes longest."""
+def understand(argv: list[str], parsed: dict[tuple[str, ...], Any]) -> Callable[[], int]:
+    """What a command line means; `parsed` remembers it, as parsing takes longer than doing it."""
+    if "--resume" in argv:  # means what it says in the run
+        return {"classify": FinetuneClassify, "instruct": FinetuneInstruct}.get(argv[1], Train).default(argv)
+    if tuple(argv) not in parsed:
+        parsed[tuple(argv)] = (lambda: save(Path(argv[1]))) if argv[0] == "save" else PARSE(argv)
+    return parsed[tuple(argv)]
+
+
+PARSE = cli.parse
+
+
+def call(argv: list[str], parsed: dict[tuple[str, ...], Any] | None = None) -> Ended:
+    """The command in this process."""
     parsed = {} if parsed is None else parsed
     output, errors = io.StringIO(), io.StringIO()
-
-    def parse(args: list[str]):
-        if "--resume" in args:
-            return {"classify": FinetuneClassify, "instruct": FinetuneInstruct}.get(args[1], Train).default(args)
-        if args[0] == "save":
-            return lambda: save(Path(args[1]))
-        if tuple(args) not in parsed:
-            parsed[tuple(args)] = REAL_PARSE(args)
-        return parsed[tuple(args)]
-
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(output), redirect_stderr(errors):
-        patch.setattr(cli, "parse", parse)
+        patch.setattr(cli, "parse", lambda args: understand(args, parsed))
         patch.setattr(machine, "keep_freed_memory", lambda: "not asked for in a test")
         patch.setattr(plots, "draw_run", draw)
         patch.setattr(plots, "draw_report", draw)
@@ -109,9 +112,6 @@ def call(argv: list[str], parsed: dict[tuple[str, ...], object] | None = None) -
         except (SystemExit, Killed) as left:
             status = -9 if isinstance(left, Killed) else int(left.code or 0)
     return Ended(status, output.getvalue(), errors.getvalue())
-
-
-REAL_PARSE = cli.parse
 
 
 def draw(run: Path) -> Path:
