@@ -204,7 +204,11 @@ ERRNOS = {  # what each call may say; the first is the likeliest
     "fsync": ("EIO", "ENOSPC"), "close": ("EIO", "EDQUOT"), "rename": ("EIO", "EACCES", "EXDEV"),
     "unlink": ("EACCES", "EIO"), "rmdir": ("EACCES", "EBUSY"),
 }  # fmt: skip
-MODES = ("once", "full", "read-only", "interrupted", "killed")
+CONCERNED = {  # the calls that may fail
+    "once": (*READING, *CHANGING), "full": GROWING, "read-only": (*GROWING, "overwrite", "truncate", "rename", "unlink", "rmdir"),
+    "interrupted": CHANGING, "killed": CHANGING,
+}  # fmt: skip
+MODES = tuple(CONCERNED)
 
 
 class Failing:
@@ -216,7 +220,7 @@ class Failing:
 
     def __init__(self, mode: str, at: int = 0, choice: int = 0):
         self.mode, self.at, self.choice = mode, at, choice
-        self.concerned = {"once": READING + CHANGING, "full": GROWING}.get(mode, CHANGING)
+        self.concerned = CONCERNED[mode]
         self.calls: list[Call] = []
 
     def __call__(self, call: Call) -> None:

@@ -43,7 +43,9 @@ class Memory:
         self.allocator = Allocator(
             theirs.context,
             ctypes.CFUNCTYPE(*Malloc)(lambda context, size: None if self.fails(size) else malloc(context, size)),
-            ctypes.CFUNCTYPE(*Calloc)(lambda context, n, size: None if self.fails(n * size) else calloc(context, n, size)),
+            ctypes.CFUNCTYPE(*Calloc)(
+                lambda context, n, size: None if self.fails(n * size) else calloc(context, n, size)
+            ),
             theirs.realloc,
             theirs.free,
         )

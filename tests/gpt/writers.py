@@ -54,7 +54,19 @@ class Writer:
 
 OLD_RUN = ("train", "--text", "@text.txt", "--out", "@run", *TINY, "--seed", "7")
 NEW_RUN = ("train", "--text", "@text.txt", "--out", "@run", *TINY)
-BASE = (*NEW_RUN[:2], "@all.txt", "--out", "@base", *TINY, "--tokenizer", "word", "--context-length", "40", "--steps", "2")
+BASE = (
+    *NEW_RUN[:2],
+    "@all.txt",
+    "--out",
+    "@base",
+    *TINY,
+    "--tokenizer",
+    "word",
+    "--context-length",
+    "40",
+    "--steps",
+    "2",
+)
 CLASSIFY = ("finetune", "classify", "@base", "--data", "@data.tsv", "--out", "@run", *TUNE)
 INSTRUCT = (
     "finetune", "instruct", "@base", "--data", "@data.json", "--out", "@run", *TUNE, "--lora", "--rank", "2",
@@ -66,12 +78,12 @@ WRITERS = {
     for writer in (
         Writer("train", NEW_RUN),
         Writer("resume", ("train", "--resume", "@run"), before=(NEW_RUN,), stop_at=2, users=True),
-        Writer("overwrite", (*NEW_RUN, "--overwrite"), before=(OLD_RUN,)),
+        Writer("overwrite", (*NEW_RUN, "--overwrite"), before=(OLD_RUN,), users=True),
         Writer("classify", CLASSIFY, before=(BASE,)),
         Writer("classify-overwrite", (*CLASSIFY, "--overwrite"), before=(BASE, OLD_RUN)),
         Writer("instruct", INSTRUCT, before=(BASE,)),
         Writer("import", IMPORT),
-        Writer("import-overwrite", (*IMPORT, "--overwrite"), before=(OLD_RUN,)),
+        Writer("import-overwrite", (*IMPORT, "--overwrite"), before=(OLD_RUN,), users=True),
         Writer("export", ("export", "@base", "@out"), out="out", before=(IMPORT[:2] + ("@base",),)),
         Writer("save", ("save", "@x.safetensors"), out="x.safetensors"),
     )
