@@ -1,17 +1,23 @@
-"""A run is a directory that a person can look into, and that survives being killed at any moment.
+"""Checkpoints: what a run needs to go on, whole or not there, whatever happens while they are written.
 
+    RUN/checkpoints/step_00000300/                                              whole checkpoints, manifest.json in each
     RUN/config.json  tokenizer.json  model.safetensors  training.safetensors    the newest checkpoint's own files
     RUN/metrics.jsonl  samples.txt  log.txt                                     grow line by line
     RUN/train.tokens  validation.tokens                                         the text, as token ids
     RUN/train.jsonl  validation.jsonl  test.jsonl                               or the entries, where a run has those
     RUN/loss.png                                                                drawn when training ends
-    RUN/report.json  report.png  responses.json  adapter.safetensors            what fine-tuning came to
-    RUN/checkpoints/step_00000300/                                              whole checkpoints, manifest.json in each
+    RUN/report.json  report.png  responses.json  adapter.safetensors            the results of fine-tuning
+    RUN/run.json  lock                                                          whose these files are: rundir.py
 
-One idea: **a checkpoint is there or it is not.** It is written to `step_N.tmp`, every file flushed to the disk, the
-manifest with their sizes and SHA-256 last; one rename makes it real; the files above are hard links to it; and only
-then an older one is deleted. Reading starts from the newest whose every byte agrees with its manifest. The same
-training writes the same bytes: times are in log.txt alone. What it refuses: pickles, and to repair.
+A checkpoint is written to `step_N.tmp`, every file flushed to the disk, the manifest with sizes and SHA-256 last; one
+rename makes it real; then its files are shown in RUN, and only then an older one is deleted. Reading starts from the
+newest that agrees with its manifest in every byte that is read; a newer one that does not is named, in a warning.
+
+What is shown in RUN: config.json and tokenizer.json are copies, so that editing them there changes no checkpoint. The
+two files of tensors are hard links where the file system has them, and copies elsewhere: nothing of gpt's writes them
+in place, and a program that does damages the newest checkpoint too, which is then noticed.
+
+The same training writes the same bytes: times are in log.txt alone. What it refuses: pickles, and to repair.
 """
 
 import errno
@@ -19,87 +25,40 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import tensorlite as tl
 from tensorlite import io, nn
+from tensorlite.files import temporary_beside
 from tensorlite.optim import Optimizer
 
-from . import lora, system
+from . import jsonfile, lora, rundir, weights
 from . import tokenizer as tokenizers
-from .config import GPTConfig, command_of
+from .config import command_of
 from .model import GPT
+from .rundir import FILES, LOGS, is_run
 from .system import sync
 
 VERSION = 1
-FILES = ("config.json", "tokenizer.json", "model.safetensors", "training.safetensors")
-LOGS = ("metrics.jsonl", "samples.txt")  # a checkpoint knows how long they were, and what they said
-OTHERS = ("log.txt", "train.tokens", "validation.tokens", "loss.png", "lock", "checkpoints")
-ENTRIES = (  # of fine-tuning
-    "train.jsonl", "validation.jsonl", "test.jsonl", "report.json", "report.png", "responses.json",
-    "adapter.safetensors",
-)  # fmt: skip
+MODEL = FILES[:3]  # what a trained model is read from
+
+__all__ = ["FILES", "LOGS", "MODEL", "VERSION", "is_run"]
+
+
+class RunWarning(UserWarning):
+    """A run is not as it was written, and something else is read than one would expect."""
 
 
 class Checkpoint(NamedTuple):
-    """A checkpoint that was verified, byte by byte."""
+    """A checkpoint whose files were verified, byte by byte."""
 
     folder: Path
     step: int
-    logs: Mapping[str, int]  # the length in bytes that each log had
-
-
-# ----- the directory ----------------------------------------------------------------------------------------------
-
-
-def is_run(path: Path) -> bool:
-    """True for a directory where a checkpoint was completed."""
-    return any(_folders(path))
-
-
-def create(run: Path, overwrite: bool = False) -> None:
-    """Make the directory of a new run, or take one that is empty or was left before its first checkpoint.
-
-    NotADirectoryError where `run` is a file; FileExistsError where it has files that no run writes, or, unless
-    `overwrite`, a checkpoint.
-    """
-    if run.exists() and not run.is_dir():
-        raise NotADirectoryError(f"{run} is a file: name a directory for the run")
-    run.mkdir(parents=True, exist_ok=True)
-    if is_run(run) and not overwrite:
-        raise FileExistsError(f"{run} has a run already: continue it with --resume {run}, or give --overwrite")
-    names = {path.name for path in run.iterdir() if path.suffix != ".tmp"}
-    foreign = sorted(names - {*FILES, *LOGS, *OTHERS, *ENTRIES})
-    if foreign:
-        raise FileExistsError(f"{run} has files that are no run's, such as {foreign[0]}: name another directory")
-
-
-def clear(run: Path) -> None:
-    """Delete a run's files from its directory, and no others."""
-    shutil.rmtree(run / "checkpoints", ignore_errors=not (run / "checkpoints").exists())
-    for name in (*FILES, *LOGS, *OTHERS, *ENTRIES):
-        if name not in ("lock", "checkpoints"):
-            (run / name).unlink(missing_ok=True)
-    for left in run.glob(".*.tmp"):  # tensorlite.files names so what it has not finished
-        left.unlink()
-
-
-@contextmanager
-def lock(run: Path) -> Iterator[None]:
-    """Keep every other process from training in `run`; a RuntimeError says which one does. A kill unlocks."""
-    with open(run / "lock", "a+") as file:
-        if not system.lock(file):
-            file.seek(0)
-            raise RuntimeError(
-                f"process {file.read().strip() or '?'} is training in {run}: wait for it, or name another directory"
-            )
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
+    logs: Mapping[str, dict[str, Any]]  # length and SHA-256 that each log had
 
 
 # ----- writing ----------------------------------------------------------------------------------------------------
@@ -131,14 +90,15 @@ def save(
 def writing(run: Path, step: int, size: int, keep: int = 2) -> Iterator[Path]:
     """A folder to write FILES into, of about `size` bytes together: the checkpoint of `step` when the block has ended.
 
-    Whatever is raised in the block or after, there is no such checkpoint, and the older ones are as they were; an
-    OSError says so.
+    If anything fails before that, there is no such checkpoint. If showing it in `run` or deleting older ones fails
+    afterwards, it stays. The older ones are as they were in both cases; an OSError says which it is.
     """
-    folder = run / "checkpoints" / f"step_{step:08d}"
-    temporary = folder.with_suffix(".tmp")
+    folder = run / rundir.CHECKPOINTS / f"step_{step:08d}"
+    temporary, made = folder.with_suffix(".tmp"), False
     try:
         _make_room(run, size)
         temporary.mkdir(parents=True)
+        made = True
         yield temporary
         for path in (*(temporary / name for name in FILES), *(run / name for name in LOGS if (run / name).exists())):
             sync(path)
@@ -149,15 +109,30 @@ def writing(run: Path, step: int, size: int, keep: int = 2) -> Iterator[Path]:
         sync(temporary / "manifest.json")
         sync(temporary)
         os.rename(temporary, folder)
-        sync(folder.parent)
-        publish(run, folder, keep)
     except Exception as error:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if made:
+            with suppress(OSError):  # what cannot be deleted now is deleted before the next one is written
+                rundir.delete_checkpoint(temporary)
         if not isinstance(error, OSError):
             raise
-        kept = next((path.name for path in _folders(run)), "none")
-        reason = error.strerror or error
-        raise OSError(f"step {step} cannot be saved in {run}: {reason}; newest checkpoint there: {kept}") from error
+        raise _not_saved(run, step, error) from error
+    try:
+        sync(folder.parent)
+        sync(run)
+        publish(run, folder, keep)
+    except OSError as error:
+        if run.name == rundir.STAGING:
+            raise _not_saved(run, step, error) from error
+        raise OSError(
+            f"step {step} is saved as {folder}, but its files could not be shown in {run}, or older checkpoints not be "
+            f"deleted: {error.strerror or error}"
+        ) from error
+
+
+def _not_saved(run: Path, step: int, error: OSError) -> OSError:
+    run = run.parent if run.name == rundir.STAGING else run  # the directory that the user named
+    kept = next((path.name for path in rundir.steps(run)), "none")
+    return OSError(f"step {step} cannot be saved in {run}: {error.strerror or error}; newest checkpoint there: {kept}")
 
 
 def _make_room(run: Path, size: int) -> None:
@@ -170,12 +145,12 @@ def _make_room(run: Path, size: int) -> None:
 
 def _tidy(run: Path, keep: int | None = None) -> None:
     """Delete what a kill left unfinished, and all checkpoints but the newest `keep`."""
-    old = list(_folders(run))[keep:] if keep else []
-    for folder in (*old, *(run / "checkpoints").glob("*.tmp")):
-        shutil.rmtree(folder)
+    old = rundir.steps(run)[keep:] if keep else []
+    for folder in (*old, *(run / rundir.CHECKPOINTS).glob("step_*.tmp")):
+        rundir.delete_checkpoint(folder)
 
 
-def _manifest(step: int, files: dict, logs: dict) -> dict[str, Any]:
+def _manifest(step: int, files: Mapping, logs: Mapping) -> dict[str, Any]:
     return {"format": "gpt.checkpoint", "version": VERSION, "step": step, "files": files, "logs": logs}
 
 
@@ -191,20 +166,33 @@ def fingerprint(path: Path, size: int | None = None) -> dict[str, Any]:
 
 
 def publish(run: Path, folder: Path, keep: int) -> None:
-    """Show a checkpoint's files in the run's directory, as hard links or else copies; delete all but `keep`."""
+    """Show a checkpoint's files in the run's directory; delete all checkpoints but `keep`."""
     for name in FILES:
-        new = run / "checkpoints" / f"{name}.new"
-        new.unlink(missing_ok=True)
-        try:
-            os.link(folder / name, new)
-        except OSError as error:
-            if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.EINVAL):
-                raise
-            shutil.copyfile(folder / name, new)  # a file system without hard links
-        os.replace(new, run / name)
-        new.unlink(missing_ok=True)  # replacing a link by a link to the same file leaves both
+        _show(folder / name, run / name)
     sync(run)
     _tidy(run, keep)
+
+
+def _show(source: Path, target: Path) -> None:
+    """`target` becomes a copy of `source`, or where nobody edits it and the file system can, a hard link."""
+    new = temporary_beside(target)
+    try:
+        if source.suffix != ".safetensors" or not _link(source, new):
+            shutil.copyfile(source, new)
+            sync(new)
+        os.replace(new, target)
+    finally:
+        new.unlink(missing_ok=True)  # also where a link replaces one to the same file, which leaves both
+
+
+def _link(source: Path, new: Path) -> bool:
+    """False where there is no hard link afterwards: file systems that lack them say so in many ways."""
+    try:
+        os.link(source, new)
+    except (OSError, AttributeError, NotImplementedError):
+        new.unlink(missing_ok=True)
+        return False
+    return True
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -218,82 +206,103 @@ def _canonical(value: Any) -> str:
 # ----- reading ----------------------------------------------------------------------------------------------------
 
 
-def _folders(run: Path) -> Iterator[Path]:
-    """The completed checkpoints, newest first."""
-    folders = (run / "checkpoints").glob("step_*")
-    return iter(sorted((path for path in folders if path.suffix == ""), reverse=True))
+def newest(run: Path, files: Iterable[str] = FILES) -> tuple[Checkpoint, list[str]]:
+    """The newest checkpoint of which all `files` are whole, and one sentence for each newer one that is damaged.
 
-
-def newest(run: Path, logs: bool = False) -> tuple[Checkpoint, list[str]]:
-    """The newest checkpoint that is whole, and one sentence for each newer one that is not.
-
-    With `logs`, what the logs said by then is part of it. FileNotFoundError where `run` has no checkpoint; ValueError
-    where none is whole.
+    FileNotFoundError where `run` has no checkpoint; ValueError where none is whole.
     """
     problems: list[str] = []
-    for folder in _folders(run):
+    files = tuple(files)
+    for folder in rundir.steps(run):
         try:
-            return _verified(run, folder, logs), problems
+            return _verified(folder, files), problems
         except (ValueError, OSError) as error:
             problems.append(f"{folder} is damaged: {error}")
     if problems:
         raise ValueError(f"{run} has no checkpoint that is whole; " + "; ".join(problems))
-    if not run.is_dir():
-        raise FileNotFoundError(f"there is no run {run}")
-    raise FileNotFoundError(f"{run} has no checkpoint: it is no run, or one that ended before its first")
+    raise rundir.no_run(run)
 
 
-def _verified(run: Path, folder: Path, logs: bool) -> Checkpoint:
+def _verified(folder: Path, files: tuple[str, ...]) -> Checkpoint:
     text = (folder / "manifest.json").read_text(encoding="utf-8")
+    spoilt = ValueError("manifest.json is not what was written")
     try:
-        manifest = json.loads(text)
-        version, written = manifest["version"], {name: manifest["logs"][name] for name in LOGS}
-        lengths = {name: int(entry["bytes"]) for name, entry in written.items()}
+        manifest = jsonfile.parse(text)
+        version, written, logs = (
+            manifest["version"],
+            _entries(manifest["files"], FILES),
+            _entries(manifest["logs"], LOGS),
+        )
     except (ValueError, LookupError, TypeError):
-        raise ValueError("manifest.json is not what was written") from None
+        raise spoilt from None
     if version != VERSION:
-        raise ValueError(f"its version is {version!r}, and this gpt reads version {VERSION}")
-    files = {name: fingerprint(folder / name) for name in FILES}
-    found = {name: fingerprint(run / name, lengths[name]) for name in LOGS} if logs else written
-    for name, digest in (files | found).items():
-        if str(digest["sha256"]) not in text:
+        raise ValueError(f"its version is {version!r:.80}, and this gpt reads version {VERSION}")
+    if text != _canonical(_manifest(rundir.step_of(folder), written, logs)):
+        raise spoilt
+    for name in files:
+        if fingerprint(folder / name) != written[name]:
             raise ValueError(f"{name} is not what was written")
-    if text != _canonical(_manifest(int(folder.name.removeprefix("step_")), files, found)):
-        raise ValueError("manifest.json is not what was written")
-    return Checkpoint(folder, manifest["step"], lengths)
+    return Checkpoint(folder, rundir.step_of(folder), logs)
+
+
+def _entries(found: Mapping, names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """{name: {"bytes", "sha256"}} of a manifest."""
+    entries = {name: {"bytes": found[name]["bytes"], "sha256": found[name]["sha256"]} for name in names}
+    for entry in entries.values():
+        if type(entry["bytes"]) is not int or not isinstance(entry["sha256"], str):
+            raise ValueError
+    return entries
 
 
 def restore(run: Path, checkpoint: Checkpoint, model: nn.Module, optimizer: Optimizer, keep: int = 2) -> dict[str, Any]:
     """Put a run back to where its newest whole checkpoint was made; what `save` got as `state` comes back.
 
-    Weights and optimizer are loaded, the logs cut to their length of then, the files in `run` shown anew.
+    Weights and optimizer are loaded, newer checkpoints, which are damaged, set aside, the files in `run` shown anew.
     """
     model.load_state_dict(io.entries(checkpoint.folder / "model.safetensors"))
     path = checkpoint.folder / "training.safetensors"
     state = json.loads(io.metadata(path)["training"])
     optimizer.load_state_dict({"steps": state["optimizer_steps"], "tensors": io.load(path)})
-    for folder in _folders(run):
-        if folder > checkpoint.folder:  # damaged: out of the way, but still there to be looked at
+    for folder in rundir.steps(run):
+        if rundir.step_of(folder) > checkpoint.step and rundir.ours(folder):  # still there to be looked at
             aside = folder.with_suffix(".damaged")
-            shutil.rmtree(aside, ignore_errors=True)
+            rundir.delete_checkpoint(aside)
             os.rename(folder, aside)
-    for name, size in checkpoint.logs.items():
-        if (run / name).exists():
-            os.truncate(run / name, size)
     publish(run, checkpoint.folder, keep)
     return state
 
 
+def cut_logs(run: Path, checkpoint: Checkpoint) -> list[str]:
+    """Cut the logs to their length when the checkpoint was made; a sentence for each that is not what it was then.
+
+    Such a log is left as it is, but for a line end after its last line, so that new lines stand by themselves.
+    """
+    problems = []
+    for name, written in checkpoint.logs.items():
+        path, size = run / name, written["bytes"]
+        if fingerprint(path, size) == written:
+            if path.exists() and path.stat().st_size > size:
+                os.truncate(path, size)
+            continue
+        what = "has changed since" if path.exists() else "is missing, and was there at"
+        problems.append(
+            f"{path} {what} step {checkpoint.step}: training goes on, and the file keeps what is left of it"
+        )
+        with open(path, "ab+") as file:
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":
+                    file.write(b"\n")
+    return problems
+
+
 def read_config(path: Path) -> dict[str, Any]:
     """The config.json of a run; ValueError where it is not one, or a newer gpt's."""
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from None
+    config = jsonfile.read(path)
     if not isinstance(config, dict) or config.get("format") != "gpt.run" or not isinstance(config.get("model"), dict):
         raise ValueError(f"{path} does not describe a run of gpt")
     if config.get("version") != VERSION:
-        raise ValueError(f"{path} has version {config.get('version')!r}, and this gpt reads version {VERSION}")
+        raise ValueError(f"{path} has version {config.get('version')!r:.80}, and this gpt reads version {VERSION}")
     return config
 
 
@@ -302,34 +311,49 @@ def check_task(run: Path, description: Mapping[str, Any], *tasks: str) -> None:
     found = description.get("task", "pretrain")
     if found not in tasks:
         raise ValueError(
-            f"{run} is a run of the task {found!r}, and one of {' or '.join(map(repr, tasks))} is needed here: "
+            f"{run} is a run of the task {found!r:.80}, and one of {' or '.join(map(repr, tasks))} is needed here: "
             f"{command_of(found)} --resume goes on with it"
         )
 
 
 def files_of(run: Path) -> Path:
-    """Where a trained run's files are: its newest checkpoint that is whole, or, where it has none, the run itself."""
-    return newest(run)[0].folder if is_run(run) or not (run / "model.safetensors").exists() else run
+    """Where a trained run's model is: its newest checkpoint that is whole, or, where it has none, the run itself.
+
+    A RunWarning names each newer checkpoint that is damaged and what is read instead, and says so where nothing can be
+    verified: three files alone carry no checksum.
+    """
+    if not is_run(run) and (run / "model.safetensors").exists():
+        warnings.warn(
+            f"{run} has no checkpoints: {', '.join(MODEL)} are read as they are there, without a checksum",
+            RunWarning,
+            stacklevel=2,
+        )
+        return run
+    found, problems = newest(run, MODEL)
+    if problems:
+        warnings.warn(f"{'; '.join(problems)}; {found.folder} is read instead", RunWarning, stacklevel=2)
+    return found.folder
 
 
-def load_model(run: Path, device: str | None = None) -> tuple[GPT, tokenizers.Tokenizer]:
+def load_model(run: Path, device: str | None = None, folder: Path | None = None) -> tuple[GPT, tokenizers.Tokenizer]:
     """The trained model of a run, ready to generate, on the CPU or on `device`, and its tokenizer.
 
-    From the newest checkpoint that is whole, or, where a directory has just config.json, tokenizer.json and
-    model.safetensors, from those. LoRA adapters are merged. ValueError for a run whose task is not to write.
+    From `folder`, where `files_of` found its files before, or where it finds them now. LoRA adapters are merged.
+    ValueError for a run whose task is not to write.
     """
     run = Path(run)
-    folder = files_of(run)
+    folder = folder or files_of(run)
     description = read_config(folder / "config.json")
     check_task(run, description, "pretrain", "instruct")
-    config = GPTConfig.from_dict(description["model"])
+    entries = io.entries(folder / "model.safetensors")
+    config = weights.config_of(description, entries, folder / "model.safetensors")
     tokenizer = tokenizers.load(folder / "tokenizer.json")
     if tokenizer.vocab_size != config.vocab_size:
         raise ValueError(f"{run}: the tokenizer has {tokenizer.vocab_size} tokens, the model {config.vocab_size}")
     model = GPT.blank(config)
     if adapters := description.get("lora"):
         lora.apply(model, **adapters)
-    model.load_state_dict(io.entries(folder / "model.safetensors"))
+    model.load_state_dict(entries)
     if adapters:
         lora.merge(model)
         for p in model.parameters():

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, NamedTuple
 import tensorlite as tl
 from tensorlite import Tensor, fused, io, nn
 
-from . import checkpoint, labelled, lora
+from . import checkpoint, labelled, lora, weights
 from . import tokenizer as tokenizers
 from .config import ClassifyConfig, GPTConfig
 from .model import GPT, wide
@@ -129,6 +129,7 @@ class Classification:
     """The task of `gpt finetune classify`. A batch is what Padding makes of rows."""
 
     files: ClassVar = tuple(f"{part}.jsonl" for part in PARTS)
+    results: ClassVar[tuple[str, ...]] = ("report.json", "report.png")
     unit = "texts"
 
     @classmethod
@@ -316,8 +317,10 @@ def load(run: Path, device: str | None = None) -> Trained:
     if description.get("task", "pretrain") == "pretrain":
         raise ValueError(f"{run} was not taught to label texts: gpt finetune classify {run} --data FILE does that")
     checkpoint.check_task(run, description, "classify")
+    entries = io.entries(folder / "model.safetensors")
+    weights.config_of(description, entries, folder / "model.safetensors")  # before one of that size is built
     model = Classification.rebuild(ClassifyConfig.from_dict(description["training"]), description)
-    model.load_state_dict(io.entries(folder / "model.safetensors"))
+    model.load_state_dict(entries)
     tokenizer = tokenizers.load(folder / "tokenizer.json")
     return Trained(
         (model if device is None else model.to(device)).eval(),

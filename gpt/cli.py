@@ -1,15 +1,17 @@
 """The command `gpt`: arguments to a command (gpt/commands), an error to one sentence.
 
 One idea: wrong usage ends with exit status 2, what goes wrong later with 1, each in one sentence; `--debug` shows the
-traceback. Stopped by SIGINT it is 130, by SIGTERM 143.
+traceback. Stopped by SIGINT it is 130, by SIGTERM 143, by SIGHUP 129.
 """
 
+import contextlib
 import functools
 import io
 import operator
 import os
 import sys
 import traceback
+import warnings
 from typing import Annotated, Any
 
 import tyro
@@ -17,7 +19,7 @@ from tyro.conf import subcommand
 
 from tensorlite import backend, machine
 
-from . import __version__
+from . import __version__, checkpoint
 from .commands import COMMANDS
 
 
@@ -30,7 +32,10 @@ def main(args: list[str] | None = None) -> None:
         if isinstance(output, io.TextIOWrapper):
             output.reconfigure(errors="replace")  # a terminal that knows no UTF-8 shows ? and no traceback
     try:
-        sys.exit(run(args))
+        with warnings.catch_warnings():
+            warnings.showwarning = show_warning
+            warnings.simplefilter("default", checkpoint.RunWarning)
+            sys.exit(run(args))
     except BrokenPipeError:  # whoever read our output has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
@@ -41,6 +46,12 @@ def main(args: list[str] | None = None) -> None:
             traceback.print_exc()
         print(f"gpt: {sentence(error)}", file=sys.stderr)
         sys.exit(1)
+
+
+def show_warning(message, category, filename, lineno, file=None, line=None) -> None:
+    """A warning as one line, without the place in our source that it comes from."""
+    with contextlib.suppress(OSError):  # nobody reads it any more
+        print(f"gpt: warning: {' '.join(str(message).split())}", file=sys.stderr, flush=True)
 
 
 def run(args: list[str]) -> int:

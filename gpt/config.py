@@ -172,7 +172,8 @@ class Settings:
     threads: int | None = None  # for large ops; default: all cores, or 1 where other programs keep them busy
     out: Path | None = None  # the run's directory; default: below runs/, named after what is learnt from
     resume: Path | None = None  # continue this run, with its own settings except for those that you give
-    overwrite: bool = False  # delete the run that is in `out` first
+    resume_if_exists: bool = False  # continue the run in `out` if there is one, else start it: for schedulers
+    overwrite: bool = False  # replace the run or files in `out`, once the new run's first checkpoint is whole
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "grad_accumulation", "eval_every", "checkpoint_every", "keep"):
@@ -195,8 +196,10 @@ class Settings:
             raise ValueError(f"warmup must be from 0 to steps, which is {self.steps}, got {self.warmup!r}")
         if self.seed >= 2**32:
             raise ValueError(f"seed must be below 2**32, got {self.seed}")
-        if self.resume is not None and (self.out is not None or self.overwrite):
-            raise ValueError("resume continues a run where it is: leave out and overwrite away")
+        if self.resume is not None and (self.out is not None or self.overwrite or self.resume_if_exists):
+            raise ValueError("resume continues a run where it is: omit out, overwrite and resume_if_exists")
+        if self.resume_if_exists and self.overwrite:
+            raise ValueError("resume_if_exists keeps a run and overwrite replaces it: omit one of them")
 
     def name(self) -> str:
         """What a run is called that was given no directory."""
@@ -208,7 +211,12 @@ class Settings:
         Nor is the device one of them: a run may go on with another one.
         """
         values = {name: _plain(value) for name, value in asdict(self).items()}
-        return {name: value for name, value in values.items() if name not in ("device", "out", "resume", "overwrite")}
+        started = ("device", "out", "resume", "resume_if_exists", "overwrite")
+        return {name: value for name, value in values.items() if name not in started}
+
+    def reads(self) -> tuple[Path, ...]:
+        """The files and directories that a new run starts from."""
+        return ()
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -270,6 +278,10 @@ class TrainConfig(Settings, TextConfig):
             raise ValueError(f"validation must be between 0 and 1, say 0.1, got {self.validation!r}")
         self.model(vocab_size=self.vocab_size)  # checks the model's fields, before a text is read for it
 
+    def reads(self) -> tuple[Path, ...]:
+        """The texts."""
+        return tuple(map(Path, self.text))
+
     def name(self) -> str:
         """That of the first text."""
         return self.text[0].stem if self.text else "reference"
@@ -318,6 +330,10 @@ class FineTuneConfig(Settings, Source):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_integer("epochs", self.epochs, low=1)
+
+    def reads(self) -> tuple[Path, ...]:
+        """The run it starts from, and the entries."""
+        return tuple(path for path in (self.base, self.data) if path is not None)
 
     def name(self) -> str:
         """That of the run it starts from, and the task."""

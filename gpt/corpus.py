@@ -16,6 +16,7 @@ from .tokenizer.base import Tokenizer, chunks
 
 AnyPath = str | os.PathLike[str]
 BLOCK = 1 << 20  # bytes of a file that are read at once
+HELD = 1 << 26  # bytes of a text that is kept in memory while it is prepared
 
 _ASCII = str.maketrans({"‘": "'", "’": "'", "“": '"', "”": '"', "–": "-", "—": "--", "…": "..."})
 _RULE_OR_TABLE = re.compile(r"\s*([*=~^-])\1{2,}\s*|\s*[|+].*[|+]\s*")  # below a title; a row of a drawn table
@@ -121,13 +122,13 @@ def _blocks(path: Path) -> Iterator[str]:
 def reader(paths: Iterable[AnyPath]) -> Callable[[], Iterable[str]]:
     """A function that gives the blocks of the text from its beginning, as often as it is called.
 
-    Files are read again each time, so that a long text is never held whole; without any it is the built-in corpus. What
-    can be read only once, such as a pipe, is held.
+    A text of at most HELD bytes is read once and kept; longer files are read again each time, so that they are never
+    held whole. Without any it is the built-in corpus. What can be read only once, such as a pipe, is kept too.
     """
     paths = list(paths)
-    if paths and all(os.path.isfile(path) for path in paths):
+    if paths and all(os.path.isfile(path) for path in paths) and sum(map(os.path.getsize, paths)) > HELD:
         return lambda: blocks(paths)
-    text = [read_text(paths) if paths else builtin()]
+    text = list(blocks(paths)) if paths else [builtin()]
     return lambda: text
 
 
@@ -161,6 +162,39 @@ def between(blocks: Iterable[str], start: int, stop: int) -> Iterator[str]:
         at += len(block)
         if at >= stop:
             return
+
+
+def halves(blocks: Iterable[str], place: int) -> tuple[Iterator[str], Iterator[str]]:
+    """A text in blocks before and from a place in it, read once: the second half when the first was read to its end."""
+    source, rest = iter(blocks), [""]
+
+    def first() -> Iterator[str]:
+        at = 0
+        for block in source:
+            yield block[: place - at]
+            at += len(block)
+            if at >= place:
+                rest[0] = block[len(block) - (at - place) :]
+                return
+
+    def second() -> Iterator[str]:
+        yield rest[0]
+        yield from source
+
+    return first(), second()
+
+
+class Counted:
+    """A text in blocks that counts itself while it is read."""
+
+    def __init__(self, blocks: Iterable[str]):
+        self.blocks, self.characters, self.bytes = iter(blocks), 0, 0
+
+    def __iter__(self) -> Iterator[str]:
+        for block in self.blocks:
+            self.characters += len(block)
+            self.bytes += len(block.encode())
+            yield block
 
 
 def encode(tokenizer: Tokenizer, text: str | Iterable[str], allowed_special: Set[str] = frozenset()) -> Iterator[int]:

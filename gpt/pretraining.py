@@ -28,6 +28,7 @@ class Pretraining:
     """The task of `gpt train`. A batch is inputs and targets, (B, T) each."""
 
     files: ClassVar = tuple(f"{part}.tokens" for part in PARTS)
+    results: ClassVar[tuple[str, ...]] = ()
     unit = "tokens"
 
     @classmethod
@@ -36,7 +37,9 @@ class Pretraining:
         tokenizer, data = prepare(config, run, say)
         model_config = config.model(tokenizer.vocab_size)
         check_memory(model_config, config)
-        open_tokens(run, model_config.context_length)  # what is too short is refused before the model is made
+        open_tokens(
+            run, model_config.context_length, check=False
+        )  # what is too short is refused before the model is made
         model = GPT(model_config)
         c = model_config
         shape = f"{c.n_layer} layers, {c.n_head} heads, {c.n_embd} wide, context {c.context_length}"
@@ -117,30 +120,30 @@ def prepare(config: TrainConfig, run: Path, say: Say) -> tuple[Tokenizer, dict[s
     """Text to tokenizer, train.tokens and validation.tokens, never held whole; what came of it, for config.json."""
     began = time.monotonic()
     read = corpus.reader(config.text)
-    length = sum(map(len, read()))
-    name = ", ".join(map(str, config.text)) or "this Python's language reference"
-    say(f"text       {name}: {length:,} characters")
-    cut = corpus.cut(length, 1 - config.validation)
-    parts = dict(zip(PARTS, ((0, cut), (cut, length)), strict=True))
     # Only byte-pair encoding can encode what it was not made for, so only it is kept from seeing the validation text.
-    seen = corpus.between(read(), *parts["train"]) if config.tokenizer == "bpe" else read()
-    tokenizer = tokenizers.create(config.tokenizer, seen, config.vocab_size)
+    blind = config.tokenizer == "bpe"
+    whole = corpus.Counted(read())
+    tokenizer = None if blind else tokenizers.create(config.tokenizer, whole)
+    for _ in whole:
+        pass  # what the tokenizer did not want to see is counted
+    name = ", ".join(map(str, config.text)) or "this Python's language reference"
+    say(f"text       {name}: {whole.characters:,} characters")
+    cut = corpus.cut(whole.characters, 1 - config.validation)
+    tokenizer = tokenizer or tokenizers.create("bpe", corpus.between(read(), 0, cut), config.vocab_size)
     data = {}
-    for part, places in parts.items():
-        path = run / f"{part}.tokens"
-        text = corpus.between(read(), *places)
+    for part, blocks in zip(PARTS, corpus.halves(read(), cut), strict=True):
+        path, text = run / f"{part}.tokens", corpus.Counted(blocks)
         ids = corpus.encode(tokenizer, text, allowed_special=set(tokenizer.special_tokens))
         count = write_tokens(path, ids, tokenizer.vocab_size)
-        size = sum(len(block.encode()) for block in corpus.between(read(), *places))
-        data[part] = {"tokens": count, "text_bytes": size, **checkpoint.fingerprint(path)}
+        data[part] = {"tokens": count, "text_bytes": text.bytes, **checkpoint.fingerprint(path)}
     counts = " + ".join(f"{data[part]['tokens']:,} {part}" for part in PARTS)
     say(f"tokens     {config.tokenizer} of {tokenizer.vocab_size:,}: {counts}; {time.monotonic() - began:.1f} s")
     return tokenizer, data
 
 
-def open_tokens(run: Path, context_length: int) -> dict[str, TokenFile]:
-    """The token files of a run; a ValueError where one is too short to learn from or to be tested on."""
-    tokens = {part: TokenFile(run / f"{part}.tokens") for part in PARTS}
+def open_tokens(run: Path, context_length: int, check: bool = True) -> dict[str, TokenFile]:
+    """The token files of a run, their ids checked; a ValueError where one is too short to learn or to be tested on."""
+    tokens = {part: TokenFile(run / f"{part}.tokens", check) for part in PARTS}
     for part, file in tokens.items():
         if len(file) <= context_length:
             raise ValueError(

@@ -4,12 +4,16 @@ One idea: the same lines everywhere. A terminal, a pipe and the run's log.txt ge
 only the bar needs a terminal.
 """
 
+import errno
 import math
+import os
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Self
+from typing import Any, Self, TextIO, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn
@@ -82,10 +86,47 @@ class Progress:
         return (f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}") + " left"
 
 
-def say(console: Console, log: Path, line: str) -> None:
+class Screen:
+    """Standard output of a program that goes on when nobody reads it any more: a closed pipe, a closed terminal."""
+
+    def __init__(self, file: TextIO):
+        self.file, self.closed_by_reader = file, False
+
+    def write(self, text: str) -> int:
+        self._try(lambda: self.file.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        self._try(self.file.flush)
+
+    def _try(self, act: Callable[[], object]) -> None:
+        if self.closed_by_reader:
+            return
+        try:
+            act()
+        except OSError as error:
+            if error.errno not in (errno.EPIPE, errno.EIO, errno.EINVAL):  # EINVAL: a closed pipe on Windows
+                raise
+            self.closed_by_reader = True
+            with suppress(OSError, ValueError):  # so that what is still in its buffer is no error when Python ends
+                null = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(null, self.file.fileno())
+                os.close(null)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+
+def open_screen() -> Console:
+    """Standard output, for training."""
+    return Console(file=cast(TextIO, Screen(sys.stdout)))
+
+
+def say(console: Console, log: Path | None, line: str) -> None:
     """Print a line as it is, and add it to the log with the time of day."""
-    with open(log, "a", encoding="utf-8") as file:
-        file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S}  {line}\n")
+    if log is not None:
+        with open(log, "a", encoding="utf-8") as file:
+            file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S}  {line}\n")
     console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import tensorlite as tl
-from tensorlite import backend, machine, nn, optim
+from tensorlite import backend, io, machine, nn, optim
 
-from . import checkpoint
+from . import checkpoint, rundir, system, weights
 from . import tokenizer as tokenizers
 from .config import Settings, TrainConfig
 from .task import Say, Task
@@ -40,21 +40,37 @@ class Session:
     saved: int = -1  # the step of the newest checkpoint
 
 
-def directory(config: Settings) -> Path:
+def files(task: type[Task]) -> tuple[str, ...]:
+    """The names of all that a run of the task writes into its directory."""
+    return (*rundir.RUN, *task.files, *task.results)
+
+
+def directory(config: Settings, task: type[Task]) -> Path:
     """Where the run is or will be; without `out`, runs/ and the settings' name, with a number if that is taken."""
     if given := config.resume or config.out:
         return given
-    name = config.name()
-    names = (name if number == 1 else f"{name}-{number}" for number in itertools.count(1))
-    return next(run for run in (Path("runs") / name for name in names) if config.overwrite or not run.exists())
+    first = Path("runs") / config.name()
+    if config.overwrite or config.resume_if_exists:
+        return first
+    others = (first.with_name(f"{first.name}-{number}") for number in itertools.count(2))
+    return next(run for run in itertools.chain([first], others) if rundir.is_free(run, files(task)))
+
+
+def continued(config: Settings, task: type[Task]) -> Settings:
+    """`config` itself or, where it says resume_if_exists and there is a run already, as the settings to resume that."""
+    if not config.resume_if_exists or not checkpoint.is_run(run := directory(config, task)):
+        return config
+    threads = config.threads or settings(run, type(config)).threads
+    return replace(config, resume=run, out=None, resume_if_exists=False, threads=threads)
 
 
 def begin(task: type[Task], config: Settings, run: Path, say: Say) -> Session:
     """A new run: data into its directory, and the weights to start from."""
-    checkpoint.clear(run)
     tl.manual_seed(config.seed)  # of the weights, and then of dropout
     device = backend.use_device(config.device)
     tokenizer, model, found = task.begin(config, run, say)
+    for name in task.files:
+        system.sync(run / name)
     model.to(device).train()  # a task may have loaded it to look at it, without dropout
     description = {
         "format": "gpt.run",
@@ -65,7 +81,6 @@ def begin(task: type[Task], config: Settings, run: Path, say: Say) -> Session:
         **found,
         "made_with": made_with(device),
     }
-    say(f"run        {run}")
     learnt = task(config, run, tokenizer, description)
     return Session(run, config, description, tokenizer, model, make_optimizer(model, config), learnt)
 
@@ -103,13 +118,28 @@ def save(s: Session) -> None:
     s.saved = s.step
 
 
-def resume(task: type[Task], config: Settings, run: Path, say: Say) -> Session:
+def move(s: Session, task: type[Task], place: rundir.Place) -> None:
+    """A new run takes its place, since its first checkpoint is whole."""
+    if place.folder == place.run:
+        place.commit()
+        return
+    state, generator = s.task.state_dict(), tl.default_generator.state_dict()
+    del s.task  # it has files open, which Windows does not rename
+    place.commit()
+    s.run = place.run
+    s.task = task(s.config, s.run, s.tokenizer, s.description)
+    s.task.load_state_dict(state)
+    tl.default_generator.load_state_dict(generator)
+
+
+def resume(task: type[Task], config: Settings, run: Path, say: Say, unless_finished: bool = False) -> Session | None:
     """The run as its newest whole checkpoint left it, with the settings of `config`.
 
     On another device than before its batches are the same, its numbers up to rounding, and dropout draws from another
-    stream.
+    stream. With `unless_finished` None, and nothing is changed, where the run has done all of its steps and its last
+    figures are there.
     """
-    found, problems = checkpoint.newest(run, logs=True)
+    found, problems = checkpoint.newest(run)
     description = checkpoint.read_config(found.folder / "config.json")
     checkpoint.check_task(run, description, config.task)
     device = backend.use_device(config.device)
@@ -118,14 +148,18 @@ def resume(task: type[Task], config: Settings, run: Path, say: Say) -> Session:
         written = {key: description["data"][path.stem][key] for key in ("bytes", "sha256")}
         if checkpoint.fingerprint(path) != written:
             raise ValueError(f"{path} is not the file that the run was begun with: it is damaged, start another run")
+    check_sizes(found.folder, description, config)
     model = task.rebuild(config, description).to(device)
     optimizer = make_optimizer(model, config)
     description |= {"model": model.config.to_dict(), "training": config.to_dict(), "made_with": made_with(device)}
     tokenizer = tokenizers.load(found.folder / "tokenizer.json")
     learnt = task(config, run, tokenizer, description)
+    if unless_finished and min(found.step, rundir.finished(run) or 0) >= learnt.steps:
+        return None
     if learnt.steps < found.step:
         raise ValueError(f"{run} has done {found.step} steps already: steps cannot be {learnt.steps}")
     state = checkpoint.restore(run, found, model, optimizer, config.keep)
+    problems += checkpoint.cut_logs(run, found)
     s = Session(run, config, description, tokenizer, model, optimizer, learnt)
     s.step = s.saved = found.step
     s.best = tuple(state["best"])
@@ -139,12 +173,21 @@ def resume(task: type[Task], config: Settings, run: Path, say: Say) -> Session:
 
 def settings(run: Path, kind: type[Config] = TrainConfig) -> Config:  # type: ignore[assignment]
     """What a run was started with, as the settings to resume it."""
-    found, _ = checkpoint.newest(run, logs=True)
+    found, _ = checkpoint.newest(run, ["config.json"])  # `resume` says what is damaged
     description = checkpoint.read_config(found.folder / "config.json")
     checkpoint.check_task(run, description, kind.task)
     if "training" not in description:
         raise ValueError(f"{run} was imported, so no training of it can be resumed: begin one from it, gpt finetune")
     return replace(kind.from_dict(description["training"]), resume=run)
+
+
+def check_sizes(folder: Path, description: dict[str, Any], config: Settings) -> None:
+    """A ValueError, before anything is built, where the weights' file in `folder` cannot hold the model to be built."""
+    path = folder / "model.safetensors"
+    entries = io.entries(path)
+    model = weights.config_of(description, entries, path)
+    if isinstance(config, TrainConfig):  # its model is built from the settings
+        weights.config_of({"model": config.model(model.vocab_size).to_dict()}, entries, path)
 
 
 def allowed_changes(run: Path, description: dict[str, Any], config: Settings, now: dict[str, str]) -> list[str]:

@@ -45,6 +45,22 @@ def _lock_on_windows(descriptor: int, wait: bool) -> bool:
         os.lseek(descriptor, here, os.SEEK_SET)
 
 
+def is_open_at(file: IO[Any], path: Path) -> bool:
+    """True while the open file is the one that has this name: another process may have removed or replaced it."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def remove_open(file: IO[Any], path: Path) -> None:
+    """Close a file and remove its name: in this order on Windows, and elsewhere so that a lock on it covers both."""
+    if sys.platform == "win32":
+        file.close()
+    path.unlink(missing_ok=True)
+    file.close()
+
+
 def sync(path: Path) -> None:
     """Wait until a file, or the names in a directory, are on the disk.
 

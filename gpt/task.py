@@ -52,6 +52,7 @@ class Task(Protocol):
     """What a run learns. Made for a run whose data files are there: a task opens them and asks nobody else."""
 
     files: ClassVar[tuple[str, ...]]  # the data files that `begin` wrote into the run
+    results: ClassVar[tuple[str, ...]]  # the files that `finish` may write there
     steps: int  # how many there are in all
     unit: str  # what is counted: "tokens", "texts"
     per_step: int  # how many of them a step learns from

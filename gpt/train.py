@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,12 +22,12 @@ import tensorlite as tl
 from tensorlite import Tensor, backend, machine, nn, optim
 from tensorlite.kernels import precision
 
-from . import checkpoint
+from . import rundir
 from .config import Settings, command_of
 from .model import GPT
 from .pretraining import Pretraining
-from .progress import Progress, result_table, say
-from .session import Session, begin, directory, resume, save
+from .progress import Progress, open_screen, result_table, say
+from .session import Session, begin, continued, directory, files, move, resume, save
 from .step import Step
 from .system import peak_memory
 from .task import Task
@@ -45,57 +44,90 @@ class Result(NamedTuple):
 
 
 def train(config: Settings, console: Console | None = None, task: type[Task] = Pretraining) -> Result:
-    """Train `task` as `config` says. The first SIGINT or SIGTERM finishes the step and saves; a second leaves at once.
+    """Train `task` as `config` says. The first SIGINT, SIGTERM or SIGHUP finishes the step and saves; a second leaves.
 
     ValueError or OSError, in one sentence, for settings, data and directories that do not do; FloatingPointError where
-    loss or gradient stay nan or infinite; RuntimeError where another process trains there.
+    loss or gradient stay nan or infinite; RuntimeError where another process trains there. Whatever ends a new run
+    before its first checkpoint, its directory is as it was before.
     """
-    console, run = console or Console(), directory(config)
+    console, again = console or open_screen(), config.resume_if_exists
+    config = continued(config, task)
+    run, names = directory(config, task), files(task)
     threads = config.threads or machine.default_threads()
     device, about_threads = backend.use_device(config.device), machine.set_threads(threads)
     config = replace(config, threads=threads, device=device)
-    if config.resume is None:
-        checkpoint.create(run, config.overwrite)
-    elif not checkpoint.is_run(run):
-        checkpoint.newest(run)  # says what is missing
-    with checkpoint.lock(run):
-        tell = partial(say, console, run / "log.txt")
-        s = (begin if config.resume is None else resume)(task, config, run, tell)
+    with (
+        stopping(at_once=True),
+        rundir.start(run, config.overwrite, names, config.reads())
+        if config.resume is None
+        else rundir.resume(run, names) as place,
+    ):
+
+        def tell(line: str) -> None:
+            say(console, place.folder / "log.txt", line)
+
+        if config.resume is None:
+            s: Session | None = begin(task, config, place.folder, tell)
+            tell(f"run        {run}")
+        else:
+            s = resume(task, config, run, tell, unless_finished=again)
+        if s is None:
+            say(console, None, f"{run} has done all of its steps: there is nothing left to do")
+            return Result(run, None)
         tell(f"threads    {about_threads}")
         tell(f"device     {about_device(device)}")
         compute_as(config, s.model, tell)
-        show = Progress(s.step, s.task.steps, s.task.per_step, s.task.unit, console, run / "log.txt")
-        with show, stopping() as signals:
-            if s.saved < 0:  # a new run
-                append_metrics(s, {"step": 0, **watch(s, show, lr=0.0)})
-                save(s)
-            step = Step(s.task, s.model, s.optimizer, config)
-            unseen = Unseen(s, show, every=1 if device == "cpu" else LOOK_EVERY)
-            while s.step < s.task.steps and not signals:
-                unseen.make(step)
-                evaluate = s.step % config.eval_every == 0 or s.step == s.task.steps
-                sample = config.sample_every and s.step % config.sample_every == 0 and s.step < s.task.steps
-                checkpoint_due = s.step % config.checkpoint_every == 0
-                if evaluate or sample or checkpoint_due or unseen.full:
-                    unseen.look(evaluate)
-                if sample:
-                    append_sample(s, show.say)
-                if checkpoint_due:
-                    save(s)
-            unseen.look()
-            if step.graph.why_not:
-                tell(f"cuda graph off: {step.graph.why_not}")
-            if s.saved != s.step:
-                save(s)
-        if signals:
-            again = f"{command_of(config.task)} --resume {run}"
-            tell(f"stopped after step {s.step}, saved step {s.saved}: go on with {again}")
-        else:
-            finish(s, show)
-        from . import plots  # here and not above: matplotlib takes longer to load than all the rest
+        stopped_by = learn(s, task, place, console)
+        draw(run, tell)
+        if stopped_by is None:
+            rundir.finish(run, s.step)
+    return Result(run, stopped_by)
 
+
+def learn(s: Session, task: type[Task], place: rundir.Place, console: Console) -> int | None:
+    """All steps that are left, or until a signal, whose number is returned."""
+    show = Progress(s.step, s.task.steps, s.task.per_step, s.task.unit, console, place.folder / "log.txt")
+    with show, stopping() as signals:
+        if s.saved < 0:  # a new run
+            append_metrics(s, {"step": 0, **watch(s, show, lr=0.0)})
+            save(s)
+            move(s, task, place)
+            show.log = s.run / "log.txt"
+        config = s.config
+        step = Step(s.task, s.model, s.optimizer, config)
+        unseen = Unseen(s, show, every=1 if config.device == "cpu" else LOOK_EVERY)
+        while s.step < s.task.steps and not signals:
+            unseen.make(step)
+            evaluate = s.step % config.eval_every == 0 or s.step == s.task.steps
+            sample = config.sample_every and s.step % config.sample_every == 0 and s.step < s.task.steps
+            checkpoint_due = s.step % config.checkpoint_every == 0
+            if evaluate or sample or checkpoint_due or unseen.full:
+                unseen.look(evaluate)
+            if sample:
+                append_sample(s, show.say)
+            if checkpoint_due:
+                save(s)
+        unseen.look()
+        if step.graph.why_not:
+            show.say(f"cuda graph off: {step.graph.why_not}")
+        if s.saved != s.step:
+            save(s)
+    if signals:
+        again = f"{command_of(s.config.task)} --resume {s.run}"
+        show.say(f"stopped after step {s.step}, saved step {s.saved}: go on with {again}")
+        return signals[0]
+    finish(s, show)
+    return None
+
+
+def draw(run: Path, tell: Callable[[str], None]) -> None:
+    """loss.png; metrics that are damaged are no reason to lose anything else."""
+    from . import plots  # here and not above: matplotlib takes longer to load than all the rest
+
+    try:
         plots.draw_run(run)
-    return Result(run, signals[0] if signals else None)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        tell(f"warning: {run / 'loss.png'} is not drawn, metrics.jsonl is damaged: {error}")
 
 
 def compute_as(config: Settings, model: nn.Module, tell: Callable[[str], None]) -> None:
@@ -193,19 +225,26 @@ def first_bad(model: nn.Module) -> str:
 
 
 @contextmanager
-def stopping() -> Iterator[list[int]]:
-    """A list that the first SIGINT or SIGTERM goes into. A second one raises SystemExit. Then all is as before.
+def stopping(at_once: bool = False) -> Iterator[list[int]]:
+    """A list that the first SIGINT, SIGTERM or SIGHUP goes into. A second one raises SystemExit. Then all is as before.
 
-    Only Python's main thread may handle signals; in another one they are left alone.
+    With `at_once` already the first SIGTERM or SIGHUP does, and SIGINT is left alone. A SIGHUP that is ignored, as
+    nohup does it, stays so. Only Python's main thread may handle signals; in another one they are left alone.
     """
     received: list[int] = []
 
     def handle(number, frame):
-        if received:
+        if at_once or received:
             raise SystemExit(128 + number)
         received.append(number)
 
-    mine = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+    mine = [] if at_once else [signal.SIGINT]
+    mine += [signal.SIGTERM]
+    hangup = getattr(signal, "SIGHUP", None)  # not on Windows
+    if hangup is not None and signal.getsignal(hangup) != signal.SIG_IGN:
+        mine.append(hangup)
+    if threading.current_thread() is not threading.main_thread():
+        mine = []
     before = {number: signal.signal(number, handle) for number in mine}
     try:
         yield received

@@ -5,11 +5,19 @@ and only then take the old file's name in one step (rename), which reaches the d
 """
 
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+
+LEFTOVER = re.compile(r"\.tensorlite-[0-9a-f]{16}\.tmp")  # what a killed process leaves; nobody else names files so
+
+
+def temporary_beside(path: Path) -> Path:
+    """A new name in the folder of `path` for a file that will take its place; `LEFTOVER` matches it."""
+    return path.with_name(f".tensorlite-{secrets.token_hex(8)}.tmp")
 
 
 @contextmanager
@@ -17,11 +25,11 @@ def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
     """`with replacing(path) as file:` write bytes to `file`; they become the file at `path` when the block ends.
 
     If anything fails, in the block or after, the file at `path` is what it was, and the temporary one is removed (a
-    killed process leaves it: `.<16 hex digits>.tmp`). A symlink stays, its target is replaced. The mode is that of any
-    new file, 0666 without the umask's bits. A failed write is an OSError that names `path`.
+    killed process leaves it: `.tensorlite-<16 hex digits>.tmp`). A symlink stays, its target is replaced. The mode is
+    that of any new file, 0666 without the umask's bits. A failed write is an OSError that names `path`.
     """
     target = Path(os.path.realpath(path))
-    temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
+    temporary = temporary_beside(target)
     try:
         with open(temporary, "xb") as file:
             yield file

@@ -56,14 +56,15 @@ class Chat:
 
     def conversation(self) -> Conversation:
         """The run's model, ready to be asked in the style that it was taught in."""
-        description = checkpoint.read_config(checkpoint.files_of(self.run) / "config.json")
+        folder = checkpoint.files_of(self.run)
+        description = checkpoint.read_config(folder / "config.json")
         if description.get("task", "pretrain") == "pretrain":
             raise ValueError(
                 f"{self.run} was not taught to answer: gpt finetune instruct {self.run} --data FILE does that, and "
                 "gpt generate lets it write as it is"
             )
         checkpoint.check_task(self.run, description, "instruct")
-        model, tokenizer = checkpoint.load_model(self.run, backend.use_device(self.device))
+        model, tokenizer = checkpoint.load_model(self.run, backend.use_device(self.device), folder)
         check_sampling(model.config.vocab_size, self.temperature, self.top_k, self.top_p)
         stop, taught = stop_token(self.stop, tokenizer), description["training"]["turns"]
         assert stop is not None  # fine-tuning sees to it

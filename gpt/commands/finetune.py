@@ -4,13 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Self
 
-from rich.console import Console
 from tyro.conf import Positional, arg
 
 from .. import session
 from ..classify import Classification
 from ..config import ClassifyConfig, FineTuneConfig
 from ..instruct import InstructConfig, Instructions
+from ..progress import open_screen
 from ..task import Task
 from ..train import train
 from .train import following
@@ -28,7 +28,7 @@ class Finetune(FineTuneConfig):
         return cls() if resumed is None else session.settings(Path(resumed), cls)
 
     def fine_tune(self, task: type[Task]) -> int:
-        result = train(self, Console(), task)
+        result = train(self, open_screen(), task)
         return 0 if result.stopped_by is None else 128 + result.stopped_by
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from rich.console import Console
 from tyro.conf import Positional, arg
 
-from .. import checkpoint, pretrained
+from .. import pretrained, rundir
 from ..download import fetch_model
 from ..model import parameter_table
 
@@ -26,7 +26,7 @@ class Import:
         ),
     ] = ()
     model: Literal["gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"] | None = None  # download it; then give RUN alone
-    overwrite: bool = False  # delete the run that is there first
+    overwrite: bool = False  # replace the run or files that are there, once everything is imported
 
     def __post_init__(self) -> None:
         wanted = ("SOURCE and RUN", 2) if self.model is None else ("RUN alone, since --model says what to import", 1)
@@ -37,7 +37,7 @@ class Import:
         console = Console()
         run = self.paths[-1]
         if self.model is not None:
-            checkpoint.create(run, self.overwrite)  # refuses before much is fetched for nothing
+            rundir.check_new(run, self.overwrite, pretrained.NAMES)  # before much is fetched for nothing
         source = self.paths[0] if self.model is None else fetch_model(self.model, console)
         with console.status(f"importing {source}"):
             found = pretrained.import_folder(source, run, self.overwrite)

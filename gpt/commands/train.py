@@ -4,12 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from rich.console import Console
-
 from tensorlite import machine
 
 from .. import session
 from ..config import TrainConfig
+from ..progress import open_screen
 from ..train import train
 
 
@@ -24,7 +23,7 @@ class Train(TrainConfig):
         return cls() if resumed is None else cls(**vars(session.settings(Path(resumed))))
 
     def __call__(self) -> int:
-        console = Console()
+        console = open_screen()
         for warning in machine.blas_environment():
             console.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
         result = train(self, console)

@@ -14,6 +14,6 @@ refuses: pickles, and every model that is not exactly ours; the error lists all 
 """
 
 from .reading import load, load_tokenizer
-from .runs import export_run, import_folder
+from .runs import NAMES, export_run, import_folder
 
-__all__ = ["export_run", "import_folder", "load", "load_tokenizer"]
+__all__ = ["NAMES", "export_run", "import_folder", "load", "load_tokenizer"]

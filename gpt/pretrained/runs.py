@@ -8,16 +8,15 @@ import contextlib
 import json
 import math
 import os
-import secrets
-import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import tensorlite as tl
 from tensorlite import Tensor, io
+from tensorlite.files import LEFTOVER, replacing
 
-from .. import checkpoint
+from .. import checkpoint, jsonfile, rundir, weights
 from .. import tokenizer as tokenizers
 from ..config import GPTConfig
 from ..tokenizer import END_OF_TEXT, Tokenizer
@@ -26,6 +25,8 @@ from .reading import find
 from .vocabulary import read_tokenizer, tokenizer_files
 
 Reader = Callable[[str], Tensor]  # a Tensor by its name
+NAMES = (*rundir.FILES, rundir.LOCK, rundir.CHECKPOINTS)  # what an import writes into its run's directory
+EXPORT = "export.json"  # marks a folder in which an export is written
 
 
 class Imported(NamedTuple):
@@ -44,8 +45,9 @@ def import_folder(folder: str | Path, run: str | Path, overwrite: bool = False) 
 
     What is wrong with the folder is said before the run's directory is touched, but for weights that are not finite
     (FloatingPointError). Errors of the folder as `reading.find` and `vocabulary.read_tokenizer`, of the directory as
-    `checkpoint.create`, RuntimeError where another process is using it, OSError where it cannot be written.
+    `rundir.start`, OSError where it cannot be written. Whatever is raised, the directory is as it was before.
     """
+    rundir.keep_apart(Path(run), Path(folder))
     source, run = find(Path(folder)), Path(run)
     config = source.config
     tokenizer = read_tokenizer(source.folder, config.vocab_size)
@@ -63,14 +65,13 @@ def import_folder(folder: str | Path, run: str | Path, overwrite: bool = False) 
         "model": config.to_dict(),
         "imported": {"from": str(folder), "format": source.format},
     }
-    checkpoint.create(run, overwrite)
-    with checkpoint.lock(run):
-        checkpoint.clear(run)
-        with checkpoint.writing(run, 0, 4 * sum(map(math.prod, our_shapes(config).values()))) as target:
+    with rundir.start(run, overwrite, NAMES, [Path(folder)]) as place:
+        with checkpoint.writing(place.folder, 0, 4 * sum(map(math.prod, our_shapes(config).values()))) as target:
             checkpoint.write_json(target / "config.json", description)
             tokenizer.save(target / "tokenizer.json")
             io.save_each(target / "model.safetensors", kinds, read)
             io.save(target / "training.safetensors", {}, {"training": json.dumps({"step": 0})})  # nothing was trained
+        place.commit()
     return Imported(source.format, config, tokenizer)
 
 
@@ -81,19 +82,21 @@ def export_run(run: str | Path, folder: str | Path) -> GPTConfig:
     """Write a run's newest checkpoint as transformers' `from_pretrained(folder)` loads it, tokenizer included.
 
     The folder is there whole, or not at all. ValueError for a model or tokenizer that GPT-2's format cannot hold;
-    FileExistsError where `folder` has files; OSError where it cannot be written; errors of the run as
-    `checkpoint.load_model`. LoRA adapters are merged.
+    FileExistsError where `folder` has files; OSError where it cannot be written; RuntimeError where another process
+    is exporting to it; errors of the run as `checkpoint.load_model`. LoRA adapters are merged.
     """
     run, folder = Path(run), Path(folder)
+    rundir.keep_apart(folder, run)
     files = checkpoint.files_of(run)
     description = checkpoint.read_config(files / "config.json")
     if (task := description.get("task", "pretrain")) not in ("pretrain", "instruct"):
         raise ValueError(f"GPT-2's format cannot hold the model of {run}: its task is {task!r}, so it writes no text")
-    config = GPTConfig.from_dict(description["model"])
+    entries = io.entries(files / "model.safetensors")
+    config = weights.config_of(description, entries, files / "model.safetensors")
     tokenizer = tokenizers.load(files / "tokenizer.json")
     if tokenizer.vocab_size != config.vocab_size:
         raise ValueError(f"{run}: the tokenizer has {tokenizer.vocab_size} tokens, the model {config.vocab_size}")
-    read = _reader(run, files, config, merged=bool(description.get("lora")))
+    read = _reader(run, files, entries, config, merged=bool(description.get("lora")))
     texts = tokenizer_files(tokenizer, config.context_length)
     texts["config.json"] = json.dumps(hugging_face_config(config, tokenizer), indent=2) + "\n"
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -102,11 +105,10 @@ def export_run(run: str | Path, folder: str | Path) -> GPTConfig:
     return config
 
 
-def _reader(run: Path, files: Path, config: GPTConfig, merged: bool) -> Reader:
+def _reader(run: Path, files: Path, entries: dict[str, io.Entry], config: GPTConfig, merged: bool) -> Reader:
     """What reads our Parameters by name; with `merged`, adapters were added to them, in memory."""
     if merged:
-        return checkpoint.load_model(run)[0].state_dict().__getitem__
-    entries = io.entries(files / "model.safetensors")
+        return checkpoint.load_model(run, folder=files)[0].state_dict().__getitem__
     if problems := misfits(entries, our_shapes(config)):
         raise ValueError(f"GPT-2's format cannot hold the model of {run}: {'; '.join(problems)}")
     return lambda name: entries[name].read_float32()
@@ -140,23 +142,69 @@ def _write_folder(folder: Path, texts: dict[str, str], config: GPTConfig, read: 
     """Write all files beside `folder`, then give them its name in one step."""
     kinds = {_prefixed(name): (tl.float32, shape) for name, shape in their_shapes(config).items()}
     folder = folder.resolve()  # "." has no name to put another beside
-    temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
+    made: list[Path] = []
     try:
-        temporary.mkdir(parents=True)
-        for name, text in texts.items():
-            (temporary / name).write_text(text, encoding="utf-8", newline="\n")
-            checkpoint.sync(temporary / name)
-        io.save_each(temporary / "model.safetensors", kinds, _their_tensors(config, read), {"format": "pt"})
-        checkpoint.sync(temporary)
-        with contextlib.suppress(FileNotFoundError):
-            folder.rmdir()  # an empty one; Windows renames onto none
-        os.rename(temporary, folder)
-        checkpoint.sync(folder.parent)
+        rundir.make(folder.parent, made)
+        with _workplace(folder, {*texts, "model.safetensors"}) as new:
+            new.mkdir()
+            for name, text in texts.items():
+                (new / name).write_text(text, encoding="utf-8", newline="\n")
+                checkpoint.sync(new / name)
+            io.save_each(new / "model.safetensors", kinds, _their_tensors(config, read), {"format": "pt"})
+            checkpoint.sync(new)
+            with contextlib.suppress(FileNotFoundError):
+                folder.rmdir()  # an empty one; Windows renames onto none
+            os.rename(new, folder)
+            checkpoint.sync(folder.parent)
     except BaseException as error:
-        shutil.rmtree(temporary, ignore_errors=True)
+        for path in reversed(made):
+            with contextlib.suppress(OSError):  # not empty
+                path.rmdir()
         if isinstance(error, OSError):
             raise OSError(f"{folder} cannot be written: {error.strerror or error}; nothing is left of it") from error
         raise
+
+
+@contextlib.contextmanager
+def _workplace(folder: Path, names: set[str]) -> Iterator[Path]:
+    """A folder to write the files `names` into and to rename to `folder`; it goes, with what a killed export left.
+
+    That is .FOLDER.gpt-export/new; export.json beside `new` lists its files. What is not listed is never deleted.
+    """
+    place = folder.with_name(f".{folder.name}.gpt-export")
+    place.mkdir(exist_ok=True)
+    try:
+        with rundir.lock(place, "exporting in") as held:
+            held.remove = True
+            _clear(place)
+            with replacing(place / EXPORT) as file:
+                file.write(json.dumps({"format": "gpt.export", "version": 1, "files": sorted(names)}).encode())
+            try:
+                yield place / "new"
+            finally:
+                _clear(place)
+    finally:
+        with contextlib.suppress(OSError):  # another process is exporting there
+            place.rmdir()
+
+
+def _clear(place: Path) -> None:
+    """Delete what an export has written; FileExistsError where there is anything else."""
+    new, marker = place / "new", place / EXPORT
+    names = jsonfile.read_object(marker)["files"] if marker.exists() else []
+    if new.is_dir() and not new.is_symlink():
+        for name in (*filter(rundir.NAME.fullmatch, names), *_leftovers(new)):
+            (new / name).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # not empty
+            new.rmdir()
+    for name in (*_leftovers(place), *([] if new.exists() else [EXPORT])):
+        (place / name).unlink(missing_ok=True)
+    if other := sorted({*os.listdir(place)} - {rundir.LOCK}):
+        raise FileExistsError(f"{place / other[0]} is not an export's: move it away")
+
+
+def _leftovers(folder: Path) -> list[str]:
+    return [name for name in os.listdir(folder) if LEFTOVER.fullmatch(name)]
 
 
 def _their_tensors(config: GPTConfig, read: Reader) -> Reader:

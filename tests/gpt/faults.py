@@ -1,8 +1,8 @@
-"""Calls to the file system below a directory, seen before they are made: a test can let one fail, or write them down.
+"""Calls to the file system below a directory, seen before they are made: one may fail, or they are written down.
 
-One idea: the commands run as they are. `watching(root, see)` replaces the functions of os, io, builtins, fcntl, mmap, numpy and
-safetensors through which this repository reaches files; each call with a path below `root` is first shown to `see` as
-a Call. What `see` raises, the caller gets in place of a result. An fsync is only shown: no test loses power.
+One idea: the commands run as they are. `watching(root, see)` replaces the functions of os, io, builtins, fcntl, mmap,
+numpy and safetensors through which this repository reaches files; each call with a path below `root` is first shown to
+`see` as a Call. What `see` raises, the caller gets in place of a result. An fsync is only shown: no test loses power.
 """
 
 import builtins
@@ -205,8 +205,8 @@ ERRNOS = {  # what each call may say; the first is the likeliest
     "unlink": ("EACCES", "EIO"), "rmdir": ("EACCES", "EBUSY"),
 }  # fmt: skip
 CONCERNED = {  # the calls that may fail
-    "once": (*READING, *CHANGING), "full": GROWING, "read-only": (*GROWING, "overwrite", "truncate", "rename", "unlink", "rmdir"),
-    "interrupted": CHANGING, "killed": CHANGING,
+    "once": (*READING, *CHANGING), "full": GROWING, "interrupted": CHANGING, "killed": CHANGING,
+    "read-only": (*GROWING, "overwrite", "truncate", "rename", "unlink", "rmdir"),
 }  # fmt: skip
 MODES = tuple(CONCERNED)
 

@@ -1,4 +1,4 @@
-"""What a disk may hold when the power fails: a model of files and directories, fed with the calls that `faults.watching` shows.
+"""What a disk may hold when the power fails: a model of files and directories, fed with the calls of `faults`.
 
 One idea: only an fsync is a promise. Bytes that were written and truncations are lost, zero or cut, each on its own,
 until their file is synced; names that were made, removed or renamed are there or not, each on its own, until their

@@ -64,7 +64,7 @@ def two_steps(tmp_path) -> Trained:
 
 def restored(run: Path) -> tuple[Trained, dict]:
     """What a new process finds."""
-    found, _ = checkpoint.newest(run, logs=True)
+    found, _ = checkpoint.newest(run)
     fresh = Trained(run)
     return fresh, checkpoint.restore(run, found, fresh.model, fresh.optimizer)
 
@@ -88,7 +88,9 @@ def test_the_newest_files_are_shown_and_old_checkpoints_go(two_steps):
     two_steps.save(3)
     assert [path.name for path in sorted((run / "checkpoints").iterdir())] == ["step_00000002", "step_00000003"]
     for name in checkpoint.FILES:
-        assert (run / name).samefile(run / "checkpoints" / "step_00000003" / name)
+        shown, kept = run / name, run / "checkpoints" / "step_00000003" / name
+        assert shown.read_bytes() == kept.read_bytes()
+        assert shown.samefile(kept) == name.endswith(".safetensors")  # what people edit is a copy
         assert (run / name).stat().st_mode & 0o777 == 0o666 & ~current_umask()
 
 
@@ -197,7 +199,11 @@ def test_a_failure_at_any_call_leaves_a_whole_checkpoint(tmp_path, monkeypatch, 
             assert at > 30, calls
             return
         if isinstance(raised, OSError):
-            assert re.match(r"step 3 cannot be saved in .*: No space left on device.*; newest checkpoint", str(raised))
+            saved = (run / "checkpoints" / "step_00000003").exists()
+            says = "step 3 is saved as .*: No space left on device" if saved else (
+                "step 3 cannot be saved in .*: No space left on device.*; newest checkpoint there: step_00000002"
+            )  # fmt: skip
+            assert re.fullmatch(says, str(raised))
             assert not (run / "checkpoints" / "step_00000003.tmp").exists()
         again, state = restored(run)
         assert state["step"] in (2, 3), calls
@@ -259,24 +265,16 @@ def test_a_flipped_bit_anywhere_is_fallen_back_from(two_steps, name):
     size = path.stat().st_size
     for position in chance.sample(range(size), min(size, 400)):
         before = flip(path, position, chance)
-        found, problems = checkpoint.newest(two_steps.run, logs=True)
+        found, problems = checkpoint.newest(two_steps.run)
+        if found.step == 2:  # in what it says about a log: then that is not believed
+            assert checkpoint.cut_logs(two_steps.run, found), position
+            path.write_bytes(before)
+            continue
         path.write_bytes(before)
         assert found.step == 1, position
         assert len(problems) == 1
         assert "step_00000002 is damaged" in problems[0]
     assert checkpoint.newest(two_steps.run)[0].step == 2
-
-
-@pytest.mark.parametrize("name", checkpoint.LOGS)
-def test_a_flipped_bit_in_a_log_is_fallen_back_from_or_refused(two_steps, name):
-    path, chance = two_steps.run / name, random.Random(3)
-    before = flip(path, len("step 1\n") + 2, chance)  # written between the two checkpoints
-    assert checkpoint.newest(two_steps.run, logs=True)[0].step == 1
-    path.write_bytes(before)
-    flip(path, 0, chance)
-    with pytest.raises(ValueError, match=f"no checkpoint that is whole.*{name} is not what was written"):
-        checkpoint.newest(two_steps.run, logs=True)
-    assert checkpoint.newest(two_steps.run)[0].step == 2  # to generate, the logs do not matter
 
 
 @pytest.mark.parametrize(
@@ -345,7 +343,10 @@ def test_load_model_needs_three_files_and_no_checkpoint(two_steps, tmp_path):
         (lambda run: (run / "config.json").write_text("[1]"), r"does not describe a run of gpt"),
         (lambda run: edit(run / "config.json", version=2), r"has version 2, and this gpt reads version 1"),
         (lambda run: edit(run / "config.json", model={"n_layer": 1}), r"missing vocab_size, context_length"),
-        (lambda run: edit(run / "config.json", model=CONFIG.to_dict() | {"n_embd": 8}), r"does not fit GPT:\n"),
+        (
+            lambda run: edit(run / "config.json", model=CONFIG.to_dict() | {"n_embd": 8}),
+            r"does not hold the weights of the model in config",
+        ),
         (lambda run: CharTokenizer.train("ab").save(run / "tokenizer.json"), r"tokenizer has 2 tokens, the model 5"),
         (lambda run: (run / "model.safetensors").write_bytes(b"\x80\x04rest"), r"pickle"),
     ],

@@ -89,7 +89,7 @@ def test_a_run_moves_between_devices(runs, tmp_path, first, then):
 def test_a_step_does_not_wait_for_its_device(tmp_path):
     """Drawing, counting, loss, gradient and clipping: nobody looks at a value."""
     run = tmp_path / "run"
-    checkpoint.create(run)
+    run.mkdir()
     s = session.begin(Pretraining, tiny(tmp_path, device="strict", batch_size=2), run, lambda line: None)
     assert {p.device for p in s.model.parameters()} == {"strict"}
     before = strict.waits

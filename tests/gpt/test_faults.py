@@ -3,17 +3,15 @@
 GPT_FAULTS=all lets every call fail (some 20 minutes); otherwise a few of each command do, or GPT_FAULTS times as many.
 """
 
-import os
 import random
 from collections import Counter
-from math import inf
+from math import isinf
 
 import pytest
-from cases import Case
+from cases import FACTOR, Case
 from faults import ERRNOS, MODES, Failing, watching
 from writers import WRITERS, Ended, call
 
-FACTOR = float(os.environ.get("GPT_FAULTS", "1").replace("all", "inf"))
 SAMPLES = {"once": 14, "full": 4, "read-only": 5, "interrupted": 5, "killed": 8}  # of each command
 STATUSES = {"interrupted": (130,), "killed": (-9,)}  # else 1, or 0 where it could be done without
 
@@ -55,7 +53,7 @@ def problems(case: Case, mode: str, at: int, choice: int) -> list[str]:
 def chosen(writer: str, mode: str, names: list[str]) -> list[tuple[int, int]]:
     """Which calls fail, and with which of their errnos: all where the caller may look at it."""
     numbers, chance = range(1, len(names) + 1), random.Random(f"{writer} {mode}")
-    if FACTOR == inf:
+    if isinf(FACTOR):
         several = ("link", "lock", "map", "list", "room") if mode == "once" else ()
         return [
             (n, c) for n in numbers

@@ -15,7 +15,7 @@ from cases import Case
 from runs import contents, flags, gpt, start
 from writers import WRITERS, Ended
 
-from gpt import checkpoint
+from gpt import checkpoint, rundir
 
 KILLS = int(os.environ.get("GPT_KILLS", "20"))
 KILLED = ("train", "resume", "overwrite", "classify-overwrite", "import", "import-overwrite", "export")
@@ -42,7 +42,7 @@ def test_killed_at_random_moments(name, server, tmp_path):
         case.begin()
         in_a_row, line = 0, case.line()
         while in_a_row == 0 or chance.random() < 0.4:
-            status, took = server.run(line, chance.uniform(0, 1.1 * seconds))
+            status, _ = server.run(line, chance.uniform(0, 1.1 * seconds))
             if status != -9:
                 break
             in_a_row, line = in_a_row + 1, case.next_line()
@@ -95,7 +95,7 @@ def test_stopped_by_a_signal_it_saves_and_goes_on(unbroken, tmp_path, number, st
 
 
 def test_another_process_is_locked_out(unbroken):
-    with checkpoint.lock(unbroken):
+    with rundir.lock(unbroken):
         status, _, errors = gpt("train", "--resume", unbroken)
     assert status == 1
     assert re.fullmatch(r"gpt: process \d+ is training in .*: wait for it, or name another directory\n", errors)

@@ -1,16 +1,14 @@
 """Memory runs out in a training step, at any of its arrays: one sentence, and the run goes on from its checkpoint."""
 
-import os
 import random
 
 import pytest
-from cases import Case
+from cases import FACTOR, Case
 from memory import MEMORY
 from writers import WRITERS, call
 
 from gpt import step as steps
 
-FACTOR = float(os.environ.get("GPT_FAULTS", "1").replace("all", "inf"))
 LARGE = 64  # bytes, for a model so small
 
 

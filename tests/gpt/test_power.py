@@ -4,18 +4,16 @@ GPT_FAULTS=all lets it fail after every call, three times (some 10 minutes); oth
 after GPT_FAULTS times as many.
 """
 
-import os
 import random
 import shutil
-from math import inf
+from math import isinf
 
 import pytest
-from cases import Case
+from cases import FACTOR, Case
 from power import Disk
 from writers import WRITERS, snapshot
 
-FACTOR = float(os.environ.get("GPT_FAULTS", "1").replace("all", "inf"))
-SAMPLES, TIMES = 14 * FACTOR, 1 if FACTOR < inf else 3
+SAMPLES, TIMES = 14 * FACTOR, 3 if isinf(FACTOR) else 1
 
 
 @pytest.fixture(scope="module", params=WRITERS)

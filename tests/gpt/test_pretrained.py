@@ -172,8 +172,7 @@ def test_what_is_not_finite_is_not_imported(tmp_path):
     tensors["h.1.mlp.c_fc.bias"][3] = np.inf
     with pytest.raises(FloatingPointError, match=r"blocks.1.feed_forward.expand.bias in .*/hf has values that are not"):
         pretrained.import_folder(folders.write(tmp_path / "hf", tensors=tensors), tmp_path / "run")
-    assert not checkpoint.is_run(tmp_path / "run")
-    assert not list((tmp_path / "run").rglob("*.safetensors"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_full_disk_leaves_no_half_of_a_run_and_no_half_of_a_folder(call, tmp_path):
@@ -190,7 +189,7 @@ def test_a_full_disk_leaves_no_half_of_a_run_and_no_half_of_a_folder(call, tmp_p
     assert re.fullmatch(r"gpt: step 0 cannot be saved in .*/other: File too large.*\n", into[2])
     assert re.fullmatch(r"gpt: .*/out cannot be written: File too large.*; nothing is left of it\n", out[2])
     assert not checkpoint.is_run(tmp_path / "other")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["hf", "other", "run"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["hf", "run"]
     assert call("import", folder, tmp_path / "other")[0] == 0  # as if nothing had been
 
 

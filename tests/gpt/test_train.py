@@ -10,7 +10,7 @@ from rich.console import Console
 from runs import contents, tiny, train
 
 import tensorlite as tl
-from gpt import checkpoint, plots, session, step
+from gpt import checkpoint, plots, rundir, session, step
 from gpt import train as training
 from gpt.config import PRESETS, TrainConfig
 from gpt.model import GPT
@@ -30,7 +30,7 @@ def metrics(run) -> list[dict]:
 def test_a_run_is_a_directory_that_a_person_can_look_into(finished):
     folder, screen = finished
     run = folder / "run"
-    for name in (*checkpoint.FILES, *checkpoint.LOGS, *checkpoint.OTHERS):
+    for name in (*rundir.RUN, "train.tokens", "validation.tokens", "run.json"):
         assert (run / name).exists(), name
     assert (run / "loss.png").read_bytes().startswith(b"\x89PNG")
     assert [part.split("\n")[0] for part in (run / "samples.txt").read_text().split("----- ")[1:]] == [
@@ -155,7 +155,8 @@ def test_clipping_and_decay_as_asked(tmp_path, monkeypatch):
     assert scales == pytest.approx([0.01 / norm for norm in norms], rel=1e-3)
     train(tiny(tmp_path, clip=0.0, steps=3, overwrite=True))
     assert scales[3:] == [1.0, 1.0, 1.0]
-    s = session.begin(Pretraining, tiny(tmp_path, weight_decay=0.3), tmp_path / "run", lambda line: None)
+    (tmp_path / "begun").mkdir()
+    s = session.begin(Pretraining, tiny(tmp_path, weight_decay=0.3), tmp_path / "begun", lambda line: None)
     decays = {p.ndim: group["weight_decay"] for group in s.optimizer.groups for p in group["params"]}
     assert decays == {2: 0.3, 1: 0.0}
 
@@ -228,7 +229,7 @@ def test_training_that_stays_not_finite_stops_and_keeps_the_last_good_checkpoint
     with pytest.raises(FloatingPointError, match=r"step 10: loss .* 4 steps in a row: stopped.*step 6 is kept in"):
         train(tiny(tmp_path, checkpoint_every=1))
     run = tmp_path / "run"
-    assert checkpoint.newest(run, logs=True)[0].step == 6
+    assert checkpoint.newest(run)[0].step == 6
     monkeypatch.undo()
     train(session.settings(run))  # with the cause gone, it goes on from there
     assert checkpoint.newest(run)[0].step == 30
@@ -320,7 +321,7 @@ def test_directories_that_will_not_do(finished, tmp_path):
     (tmp_path / "other" / "letter.txt").write_text("dear")
     for out, error, says in (
         (tmp_path / "file", NotADirectoryError, "file is a file: name a directory for the run"),
-        (tmp_path / "other", FileExistsError, r"has files that are no run's, such as letter\.txt"),
+        (tmp_path / "other", FileExistsError, r"is not empty and gpt did not write letter\.txt: name another"),
         (finished[0] / "run", FileExistsError, "has a run already: continue it with --resume .* or give --overwrite"),
         (tmp_path / "file" / "below", NotADirectoryError, "Not a directory"),
     ):

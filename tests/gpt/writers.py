@@ -30,11 +30,10 @@ from tensorlite import machine
 USERS = {"notes.txt": b"mine\n", ".notes.tmp": b"mine too\n", "checkpoints/step_00000028_best/x": b"kept by hand\n"}
 ENTRIES = [{"instruction": f"Say {word}.", "input": "", "output": word} for word in ("yes", "no")] * 10
 ROWS = [("drink", "I want milk"), ("fruit", "a ripe plum"), ("drink", "some tea"), ("fruit", "two figs")] * 5
-TINY = (
-    "--tokenizer char --n-layer 1 --n-head 2 --n-embd 8 --context-length 8 --batch-size 2 --eval-batches 1 "
-    "--sample-tokens 5 --steps 4 --eval-every 2 --sample-every 3 --checkpoint-every 2 --dropout 0.1 --threads 1"
-).split()
-TUNE = "--steps 2 --batch-size 2 --checkpoint-every 1 --eval-every 1 --threads 1 --lr 0.01".split()
+SHAPE = "--tokenizer char --n-layer 1 --n-head 2 --n-embd 8 --context-length 8 --batch-size 2 --dropout 0.1"
+LOOKS = "--eval-batches 1 --sample-tokens 5 --eval-every 2 --sample-every 3 --checkpoint-every 2 --threads 1"
+TINY = f"{SHAPE} {LOOKS} --steps 4".split()
+TUNE = "--steps 2 --batch-size 2 --checkpoint-every 1 --eval-every 1 --threads 1 --lr 0.01".split()  # noqa: SIM905
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,7 @@ WRITERS = {
         Writer("instruct", INSTRUCT, before=(BASE,)),
         Writer("import", IMPORT),
         Writer("import-overwrite", (*IMPORT, "--overwrite"), before=(OLD_RUN,), users=True),
-        Writer("export", ("export", "@base", "@out"), out="out", before=(IMPORT[:2] + ("@base",),)),
+        Writer("export", ("export", "@base", "@out"), out="out", before=((*IMPORT[:2], "@base"),)),
         Writer("save", ("save", "@x.safetensors"), out="x.safetensors"),
     )
 }

@@ -1,0 +1,29 @@
+"""JSON that somebody else may have written. What is not JSON, or nests too deeply for Python, is a ValueError."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+
+def parse(text: str | bytes) -> Any:
+    """The value of a JSON text; a JSONDecodeError (a ValueError with a place) for all that is none."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise json.JSONDecodeError("it nests too deeply", "", 0) from None
+
+
+def read(path: Path) -> Any:
+    """The value of a UTF-8 file of JSON; a ValueError names the file. OSError where it cannot be read."""
+    try:
+        return parse(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from None
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The same, of a file that holds a JSON object."""
+    value = read(path)
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} holds no JSON object but {type(value).__name__}")
+    return value
