@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import codecs
-import contextlib
 import json
 import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any, Protocol, TypeVar
+
+from tensorlite.files import replacing
 
 FORMAT = "gpt.tokenizer"
 VERSION = 1
@@ -147,18 +148,9 @@ class StreamDecoder:
 
 
 def write_fields(path: str | os.PathLike[str], fields: Mapping[str, Any]) -> None:
-    """Write a tokenizer's fields as JSON; a crash leaves the old file or none, never half of one."""
-    text = json.dumps({"format": FORMAT, "version": VERSION, **fields}, indent=1)
-    temporary = f"{os.fspath(path)}.tmp"
-    try:
-        with open(temporary, "w", encoding="ascii") as file:
-            file.write(text + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
+    """Write a tokenizer's fields as JSON; whatever fails, the file is the old one, a whole new one, or not there."""
+    with replacing(path) as file:
+        file.write((json.dumps({"format": FORMAT, "version": VERSION, **fields}, indent=1) + "\n").encode("ascii"))
 
 
 def read_fields(path: str | os.PathLike[str]) -> dict[str, Any]:
