@@ -40,17 +40,11 @@ from . import jsonfile, lora, rundir, weights
 from . import tokenizer as tokenizers
 from .config import command_of
 from .model import GPT
-from .rundir import FILES, LOGS, is_run
+from .rundir import FILES, LOGS, RunWarning, is_run
 from .system import sync
 
 VERSION = 1
 MODEL = FILES[:3]  # what a trained model is read from
-
-__all__ = ["FILES", "LOGS", "MODEL", "VERSION", "is_run"]
-
-
-class RunWarning(UserWarning):
-    """A run is not as it was written, and something else is read than one would expect."""
 
 
 class Checkpoint(NamedTuple):
@@ -90,8 +84,8 @@ def save(
 def writing(run: Path, step: int, size: int, keep: int = 2) -> Iterator[Path]:
     """A folder to write FILES into, of about `size` bytes together: the checkpoint of `step` when the block has ended.
 
-    If anything fails before that, there is no such checkpoint. If showing it in `run` or deleting older ones fails
-    afterwards, it stays. The older ones are as they were in both cases; an OSError says which it is.
+    If anything fails before that, there is no such checkpoint, and the older ones are as they were; an OSError says so.
+    It is a RunWarning where afterwards its files cannot be shown in `run`, or older ones not be deleted.
     """
     folder = run / rundir.CHECKPOINTS / f"step_{step:08d}"
     temporary, made = folder.with_suffix(".tmp"), False
@@ -119,14 +113,18 @@ def writing(run: Path, step: int, size: int, keep: int = 2) -> Iterator[Path]:
     try:
         sync(folder.parent)
         sync(run)
+    except OSError as error:
+        reason = error.strerror or error
+        raise OSError(f"step {step} is saved as {folder}, but it may not be on the disk yet: {reason}") from error
+    try:
         publish(run, folder, keep)
     except OSError as error:
-        if run.name == rundir.STAGING:
-            raise _not_saved(run, step, error) from error
-        raise OSError(
+        warnings.warn(
             f"step {step} is saved as {folder}, but its files could not be shown in {run}, or older checkpoints not be "
-            f"deleted: {error.strerror or error}"
-        ) from error
+            f"deleted: {error.strerror or error}",
+            RunWarning,
+            stacklevel=2,
+        )
 
 
 def _not_saved(run: Path, step: int, error: OSError) -> OSError:
@@ -146,7 +144,7 @@ def _make_room(run: Path, size: int) -> None:
 def _tidy(run: Path, keep: int | None = None) -> None:
     """Delete what a kill left unfinished, and all checkpoints but the newest `keep`."""
     old = rundir.steps(run)[keep:] if keep else []
-    for folder in (*old, *(run / rundir.CHECKPOINTS).glob("step_*.tmp")):
+    for folder in (*old, *rundir.unfinished(run)):
         rundir.delete_checkpoint(folder)
 
 

@@ -81,8 +81,8 @@ def parse(args: list[str]) -> Any:
 
 def sentence(error: Exception) -> str:
     """One sentence for an error: without the errno of an OSError, with the kind of one that was not foreseen."""
-    if isinstance(error, OSError) and error.strerror and error.filename:
-        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     if said := backend.out_of_memory(error):
         return f"{said}: a smaller batch_size or context_length, or checkpoint_blocks in training, needs less"
     if isinstance(error, MemoryError):

@@ -128,7 +128,7 @@ def reader(paths: Iterable[AnyPath]) -> Callable[[], Iterable[str]]:
     paths = list(paths)
     if paths and all(os.path.isfile(path) for path in paths) and sum(map(os.path.getsize, paths)) > HELD:
         return lambda: blocks(paths)
-    text = list(blocks(paths)) if paths else [builtin()]
+    text = [block for block in blocks(paths) if block] if paths else [builtin()]
     return lambda: text
 
 

@@ -20,6 +20,8 @@ from rich.progress import BarColumn, TaskProgressColumn, TextColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 
+from .system import naming
+
 REFRESH = 0.2  # seconds: a bar drawn after every step would cost a small model's training several percent
 
 
@@ -125,7 +127,7 @@ def open_screen() -> Console:
 def say(console: Console, log: Path | None, line: str) -> None:
     """Print a line as it is, and add it to the log with the time of day."""
     if log is not None:
-        with open(log, "a", encoding="utf-8") as file:
+        with naming(log), open(log, "a", encoding="utf-8") as file:
             file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S}  {line}\n")
     console.print(line, markup=False, highlight=False, soft_wrap=True)
 

@@ -20,15 +20,14 @@ who writes refuses links. The run's directory itself may be a link.
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from tensorlite.files import LEFTOVER, replacing
 
-from . import jsonfile, system
+from . import jsonfile
 from .system import sync
 
 FILES = ("config.json", "tokenizer.json", "model.safetensors", "training.safetensors")  # of a checkpoint
@@ -41,10 +40,10 @@ VERSION = 1
 STEP = re.compile(r"step_[0-9]{8,}")  # a checkpoint that was completed
 STEP_FOLDER = re.compile(rf"{STEP.pattern}(\.tmp|\.damaged)?")
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")  # a file beside run.json, and no path
-HARMLESS = {  # what systems and editors leave in any directory
-    ".DS_Store", ".localized", "Thumbs.db", "desktop.ini", ".directory", "lost+found", ".ipynb_checkpoints",
-    ".gitignore", ".gitkeep",
-}  # fmt: skip
+
+
+class RunWarning(UserWarning):
+    """A run or its directory is not as one would expect, and what is done instead."""
 
 
 # ----- what is there ----------------------------------------------------------------------------------------------
@@ -53,10 +52,10 @@ HARMLESS = {  # what systems and editors leave in any directory
 def steps(run: Path) -> list[Path]:
     """The completed checkpoints, newest first, wherever they are at the moment."""
     if journal := _journal(run):
-        places = [run / STAGING / name if _there(run / STAGING / name) else run / name for name in journal["new"]]
+        places = [run / STAGING / name if there(run / STAGING / name) else run / name for name in journal["new"]]
         found = [path for path in places if path.parent.name == CHECKPOINTS and path.is_dir()]
     else:
-        found = [path for path in _step_folders(run) if STEP.fullmatch(path.name)]
+        found = [path for path in step_folders(run) if STEP.fullmatch(path.name)]
     return sorted(found, key=step_of, reverse=True)
 
 
@@ -77,12 +76,17 @@ def step_of(folder: Path) -> int:
     return int(folder.name.removeprefix("step_"))
 
 
+def unfinished(run: Path) -> list[Path]:
+    """What a kill left of checkpoints that were being written."""
+    return [path for path in step_folders(run) if path.suffix == ".tmp"]
+
+
 def ours(folder: Path) -> bool:
     """True for a checkpoint's folder that holds nothing else than a checkpoint's files: it may be deleted."""
     if not STEP_FOLDER.fullmatch(folder.name) or folder.is_symlink() or not folder.is_dir():
         return False
     known = (*FILES, "manifest.json")
-    return all((name in known or LEFTOVER.fullmatch(name)) and _regular(folder / name) for name in os.listdir(folder))
+    return all((name in known or LEFTOVER.fullmatch(name)) and regular(folder / name) for name in os.listdir(folder))
 
 
 def listed(run: Path) -> tuple[str, ...] | None:
@@ -97,9 +101,9 @@ def finished(run: Path) -> int | None:
     return None if manifest is None else manifest["finished"]
 
 
-def finish(run: Path, step: int) -> None:
-    """Note that the run has done its last step, and everything after it."""
-    _write_manifest(run, listed(run) or (), step)
+def finish(run: Path, names: Iterable[str], step: int) -> None:
+    """Note that the run, which writes `names`, has done its last step and everything after it."""
+    write_manifest(run, {*names, *(listed(run) or ())}, step)
 
 
 def _manifest(run: Path) -> dict[str, Any] | None:
@@ -108,7 +112,7 @@ def _manifest(run: Path) -> dict[str, Any] | None:
         if value["format"] != "gpt.run.files":
             return None
         version, names, step = value["version"], value["files"], value["finished"]
-    except (OSError, ValueError, LookupError, TypeError):
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, LookupError, TypeError):
         return None  # none, or another program's
     if version != VERSION:
         raise ValueError(f"{run / MANIFEST} has version {version!r:.80}, and this gpt reads version {VERSION}")
@@ -118,12 +122,12 @@ def _manifest(run: Path) -> dict[str, Any] | None:
     return value
 
 
-def _write_manifest(run: Path, names: Iterable[str], finished: int | None = None) -> None:
+def write_manifest(run: Path, names: Iterable[str], finished: int | None = None) -> None:
     value = {"format": "gpt.run.files", "version": VERSION, "finished": finished, "files": sorted(names)}
-    _write(run / MANIFEST, value)
+    write(run / MANIFEST, value)
 
 
-def _write(path: Path, value: Any) -> None:
+def write(path: Path, value: Any) -> None:
     with replacing(path) as file:
         file.write((json.dumps(value, indent=2) + "\n").encode())
 
@@ -131,13 +135,13 @@ def _write(path: Path, value: Any) -> None:
 def _journal(run: Path) -> dict[str, list[str]] | None:
     """What RUN/.gpt-new/replace.json lists: "old" and "new" names; None where there is none."""
     path = run / STAGING / JOURNAL
-    if not path.exists():
-        return None
     try:
         value = jsonfile.read_object(path)
         names = [*value["old"], *value["new"]]
         if value["format"] != "gpt.run.replace" or value["version"] != VERSION or not all(map(_ours_by_name, names)):
             raise ValueError
+    except (FileNotFoundError, NotADirectoryError):
+        return None
     except (ValueError, LookupError, TypeError):
         raise ValueError(
             f"{path} is damaged: move {path.parent} away, and what it holds of the new run with it"
@@ -151,109 +155,33 @@ def _ours_by_name(name: Any) -> bool:
     return bool(STEP_FOLDER.fullmatch(folder) if start == CHECKPOINTS else not start and NAME.fullmatch(folder))
 
 
-def _step_folders(run: Path) -> list[Path]:
-    folder = run / CHECKPOINTS
-    if not folder.is_dir():
-        return []
-    return [path for path in sorted(folder.iterdir()) if STEP_FOLDER.fullmatch(path.name) and path.is_dir()]
+def step_folders(run: Path) -> list[Path]:
+    try:
+        names = os.listdir(run / CHECKPOINTS)
+    except (FileNotFoundError, NotADirectoryError):
+        return []  # any other error is one: these are not no checkpoints
+    paths = [run / CHECKPOINTS / name for name in sorted(names) if STEP_FOLDER.fullmatch(name)]
+    return [path for path in paths if path.is_dir()]
 
 
-def _there(path: Path) -> bool:
+def there(path: Path) -> bool:
     return os.path.lexists(path)
 
 
-def _regular(path: Path) -> bool:
+def regular(path: Path) -> bool:
     return path.is_file() and not path.is_symlink()
 
 
-# ----- what is refused --------------------------------------------------------------------------------------------
-
-
-def keep_apart(out: Path, read: Path) -> None:
-    """A ValueError where a new run in `out` could damage `read`, which it starts from."""
-    if _inside(read, out):
-        how = "is" if _inside(out, read) else "contains"
-        raise ValueError(f"{out} {how} {read}, which is to be read: name another directory to write to")
-    if _inside(out, read) and _inside(out, read / CHECKPOINTS):
-        raise ValueError(f"{out} lies among the checkpoints of {read}: name another directory to write to")
-
-
-def _inside(path: Path, folder: Path) -> bool:
-    """True where `path` is `folder` or lies in it, also by other names for the same place."""
-    path, folder = Path(os.path.realpath(path)), Path(os.path.realpath(folder))
-    for place in (path, *path.parents):
-        if place == folder or (place.exists() and folder.exists() and os.path.samefile(place, folder)):
-            return True
-    return False
-
-
-def check_new(run: Path, overwrite: bool, names: Iterable[str]) -> None:
-    """An error, in one sentence, where a new run that writes `names` cannot have the directory `run`.
-
-    NotADirectoryError where it is a file; FileExistsError where it has a run or, unless `overwrite`, anything else that
-    gpt did not write; ValueError for links.
-    """
-    if not run.is_dir():
-        if _there(run):
-            raise NotADirectoryError(f"{run} is a file: name a directory for the run")
-        return
-    entries = [name for name in sorted(os.listdir(run)) if not _harmless(name)]
-    if LOCK in entries and not (_regular(run / LOCK) and re.fullmatch(rb"[0-9]{0,20}", (run / LOCK).read_bytes())):
-        raise FileExistsError(f"{run / LOCK} is not gpt's: name another directory")
-    if not (entries := [name for name in entries if name != LOCK]):
-        return
-    check_links(run, names)
-    mine = listed(run)
-    if _has_run(run) and not overwrite:
-        raise FileExistsError(
-            f"{run} has a run already: continue it with --resume {run} (or --resume-if-exists, which starts it where "
-            "there is none), or give --overwrite"
-        )
-    foreign = entries if mine is None else sorted(({*names} - {*mine}) & {*entries})
-    if foreign and not overwrite and not _has_run(run):
-        raise FileExistsError(
-            f"{run} is not empty and gpt did not write {foreign[0]}: name another directory, or give --overwrite, "
-            "which replaces the files that a run needs and leaves all others"
-        )
-    _in_the_way(run, names)
-
-
-def _harmless(name: str) -> bool:
-    return name in HARMLESS or name.startswith("._") or name == STAGING or bool(LEFTOVER.fullmatch(name))
-
-
-def _has_run(run: Path) -> bool:
-    """A checkpoint, one that was set aside, or what a checkpoint shows in the directory of a run."""
-    folders = [path for path in _step_folders(run) if path.suffix != ".tmp"]
-    return is_run(run) or (listed(run) is not None and bool(folders or any(_there(run / name) for name in FILES)))
-
-
-def _in_the_way(run: Path, names: Iterable[str]) -> list[str]:
-    """What a new run that writes `names` would replace, the old run's files included; an error for what it cannot."""
-    wanted = dict.fromkeys((*names, *(listed(run) or ()), MANIFEST))
-    found = [name for name in wanted if name not in (LOCK, CHECKPOINTS) and _there(run / name)]
-    for name in (*found, CHECKPOINTS):
-        if (run / name).is_dir() != (name == CHECKPOINTS) and _there(run / name):
-            raise FileExistsError(
-                f"{run / name} is {'a file' if name == CHECKPOINTS else 'a directory'}: name another directory for the "
-                "run, or move it away"
-            )
-    for folder in _step_folders(run):
-        if not ours(folder):
-            raise FileExistsError(
-                f"{folder} has files that are no checkpoint's: name another directory, or move it away"
-            )
-        found.append(f"{CHECKPOINTS}/{folder.name}")
-    return found
+# ----- links ------------------------------------------------------------------------------------------------------
 
 
 def check_links(run: Path, names: Iterable[str] = ()) -> None:
     """A ValueError for a link, or whatever else is neither file nor directory, where a run has files of its own."""
-    wanted = {*RUN, *names, *(listed(run) or ()), MANIFEST, JOURNAL}
-    for place in (run, run / STAGING):
-        for name in (STAGING, CHECKPOINTS, *sorted(wanted)):
+    wanted = sorted({*RUN, *names, *(listed(run) or ()), MANIFEST})
+    for place, more in ((run, STAGING), (run / STAGING, JOURNAL)):
+        for name in (more, *wanted):
             _refuse_link(place / name)
-        for folder in _step_folders(place):
+        for folder in step_folders(place):
             for path in (folder, *(folder / name for name in (*FILES, "manifest.json"))):
                 _refuse_link(path)
 
@@ -264,161 +192,8 @@ def _refuse_link(path: Path) -> None:
             f"{path} is a symbolic link, and gpt does not write through links inside a run: put the file itself there, "
             "or let the run's whole directory be a link"
         )
-    if _there(path) and not (path.is_file() or path.is_dir()):
+    if there(path) and not (path.is_file() or path.is_dir()):
         raise ValueError(f"{path} is neither a file nor a directory: move it away")
-
-
-# ----- who may write ----------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Held:
-    """A lock: with `remove` its file goes too when it is released."""
-
-    remove: bool = False
-
-
-@contextmanager
-def lock(folder: Path, doing: str = "training in") -> Iterator[Held]:
-    """Keep every other process from writing in `folder`; a RuntimeError says which one does. A kill unlocks."""
-    path, held = folder / LOCK, Held()
-    while True:
-        file = open(path, "a+")  # noqa: SIM115
-        if not system.lock(file):
-            with file:
-                file.seek(0)
-                raise RuntimeError(
-                    f"process {file.read().strip() or '?'} is {doing} {folder}: wait for it, or name another directory"
-                )
-        if system.is_open_at(file, path):
-            break
-        file.close()  # whoever had it removed it meanwhile
-    with file:
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        try:
-            yield held
-        finally:
-            if held.remove:
-                system.remove_open(file, path)
-
-
-@dataclass
-class Place:
-    """Where a run's files are written: `folder` is `run`, or a folder in it until `commit`."""
-
-    run: Path
-    folder: Path
-    names: tuple[str, ...]
-    begun: bool = False
-    committed: bool = False
-
-    def commit(self) -> None:
-        """The first checkpoint is whole: the new run takes the place of what was there. No file of it may be open."""
-        if self.folder != self.run:
-            old = _in_the_way(self.run, self.names)
-            new = [name for name in (*self.names, MANIFEST) if name != CHECKPOINTS and _there(self.folder / name)]
-            new = [*(f"{CHECKPOINTS}/{folder.name}" for folder in _step_folders(self.folder)), *new]
-            sync(self.folder)
-            sync(self.run)
-            _write(self.folder / JOURNAL, {"format": "gpt.run.replace", "version": VERSION, "old": old, "new": new})
-            self.committed = True
-            _complete(self.run)
-            self.folder = self.run
-        self.committed = True
-
-
-@contextmanager
-def start(run: Path, overwrite: bool, names: Iterable[str], reads: Iterable[Path] = ()) -> Iterator[Place]:
-    """A place for a new run that writes `names` and starts from `reads`.
-
-    If the block raises before the new run's first checkpoint is whole, and committed, everything is as it was before.
-    Errors as `check_new` and `keep_apart`; RuntimeError where another process is writing there.
-    """
-    names = tuple(names)
-    for read in reads:
-        keep_apart(run, read)
-    check_new(run, overwrite, names)
-    made: list[Path] = []
-    try:
-        make(run, made)
-        with lock(run) as held:
-            place = Place(run, run, names)
-            try:
-                settle(run)
-                check_new(run, overwrite, names)
-                _begin(place)
-                yield place
-            except BaseException as error:
-                if not place.committed and not (place.begun and place.folder == run and is_run(run)):
-                    try:
-                        _undo(place)
-                        held.remove = listed(run) is None and not is_run(run)
-                    except OSError as another:
-                        error.add_note(f"what was begun in {run} is removed by the next start there: {another}")
-                raise
-    except BaseException:
-        for folder in reversed(made):
-            with suppress(OSError):  # not empty
-                folder.rmdir()
-        raise
-
-
-@contextmanager
-def resume(run: Path, names: Iterable[str]) -> Iterator[Place]:
-    """The place of a run that has a checkpoint, to write `names` there. Errors as `lock` and `check_links`."""
-    if not is_run(run):
-        raise no_run(run)
-    check_links(run, names)
-    with lock(run):
-        settle(run)
-        mine = listed(run)
-        if mine is None and _there(run / MANIFEST):
-            raise ValueError(f"{run / MANIFEST} is damaged, or not gpt's: move it away, and it is written anew")
-        if mine is None or not {*names} <= {*mine}:  # a run of an older gpt
-            _write_manifest(run, {*(mine or ()), *names}, finished(run))
-        yield Place(run, run, tuple(names), committed=True)
-
-
-def is_free(run: Path, names: Iterable[str]) -> bool:
-    """True where a new run can have the directory without replacing anything, and nobody is writing there."""
-    try:
-        check_new(run, False, names)
-    except (OSError, ValueError):
-        return False
-    if not (run / LOCK).is_file():
-        return True
-    with open(run / LOCK, "a+") as file:
-        return system.lock(file)
-
-
-def make(folder: Path, made: list[Path]) -> None:
-    """Make the directory; into `made` go all that were made for it, outermost first."""
-    for path in [path for path in (folder, *folder.parents) if not path.exists()][::-1]:
-        path.mkdir(exist_ok=True)
-        made.append(path)
-        sync(path.parent)
-
-
-def _begin(place: Place) -> None:
-    """Choose where the new run is written, and write run.json there."""
-    if listed(place.run) is not None and not _has_run(place.run):
-        remove(place.run)  # a start that was killed before its first checkpoint
-    _sweep(place.run)
-    if _in_the_way(place.run, place.names):
-        place.folder = place.run / STAGING
-    place.begun = True
-    if place.folder != place.run:
-        place.folder.mkdir()
-    _write_manifest(place.folder, place.names)
-
-
-def _undo(place: Place) -> None:
-    if place.begun:
-        remove(place.folder)
-    if place.folder != place.run and place.folder.is_dir():
-        place.folder.rmdir()
 
 
 # ----- completing and removing ------------------------------------------------------------------------------------
@@ -430,7 +205,7 @@ def settle(run: Path) -> None:
     if not staging.is_dir():
         return
     if _journal(run):
-        _complete(run)
+        complete(run)
         return
     remove(staging)
     left = os.listdir(staging)
@@ -439,7 +214,7 @@ def settle(run: Path) -> None:
     staging.rmdir()
 
 
-def _complete(run: Path) -> None:
+def complete(run: Path) -> None:
     """Do what the journal says, from wherever it was left: delete the old run's files, move the new one's up."""
     staging, journal = run / STAGING, _journal(run)
     assert journal is not None
@@ -447,7 +222,7 @@ def _complete(run: Path) -> None:
         if name not in journal["new"]:
             _delete(run / name)
     for name in journal["new"]:
-        if not _there(staging / name):
+        if not there(staging / name):
             continue  # moved already
         if name.startswith(CHECKPOINTS):
             (run / CHECKPOINTS).mkdir(exist_ok=True)
@@ -466,7 +241,7 @@ def _complete(run: Path) -> None:
 def remove(folder: Path) -> None:
     """Delete the files of a run from its directory by its list, and no others. The list goes last."""
     (folder / JOURNAL).unlink(missing_ok=True)
-    for step in _step_folders(folder):
+    for step in step_folders(folder):
         if ours(step):
             _delete(step)
     for name in listed(folder) or ():
@@ -474,7 +249,7 @@ def remove(folder: Path) -> None:
             (folder / name).unlink(missing_ok=True)
     for place in (folder / CHECKPOINTS, folder):
         if place.is_dir():
-            _sweep(place)
+            sweep(place)
     with suppress(OSError):  # none, or not empty
         (folder / CHECKPOINTS).rmdir()
     if listed(folder) is not None:
@@ -499,7 +274,7 @@ def delete_checkpoint(folder: Path) -> None:
         _delete(folder)
 
 
-def _sweep(folder: Path) -> None:
+def sweep(folder: Path) -> None:
     """Delete what killed processes left of files that they were writing."""
     for name in os.listdir(folder):
         if LEFTOVER.fullmatch(name):

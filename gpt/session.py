@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import tensorlite as tl
 from tensorlite import backend, io, machine, nn, optim
 
-from . import checkpoint, rundir, system, weights
+from . import checkpoint, placing, rundir, system, weights
 from . import tokenizer as tokenizers
 from .config import Settings, TrainConfig
 from .task import Say, Task
@@ -53,7 +53,7 @@ def directory(config: Settings, task: type[Task]) -> Path:
     if config.overwrite or config.resume_if_exists:
         return first
     others = (first.with_name(f"{first.name}-{number}") for number in itertools.count(2))
-    return next(run for run in itertools.chain([first], others) if rundir.is_free(run, files(task)))
+    return next(run for run in itertools.chain([first], others) if placing.is_free(run, files(task)))
 
 
 def continued(config: Settings, task: type[Task]) -> Settings:
@@ -118,7 +118,7 @@ def save(s: Session) -> None:
     s.saved = s.step
 
 
-def move(s: Session, task: type[Task], place: rundir.Place) -> None:
+def move(s: Session, task: type[Task], place: placing.Place) -> None:
     """A new run takes its place, since its first checkpoint is whole."""
     if place.folder == place.run:
         place.commit()

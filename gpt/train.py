@@ -22,14 +22,14 @@ import tensorlite as tl
 from tensorlite import Tensor, backend, machine, nn, optim
 from tensorlite.kernels import precision
 
-from . import rundir
+from . import placing, rundir
 from .config import Settings, command_of
 from .model import GPT
 from .pretraining import Pretraining
 from .progress import Progress, open_screen, result_table, say
 from .session import Session, begin, continued, directory, files, move, resume, save
 from .step import Step
-from .system import peak_memory
+from .system import naming, peak_memory
 from .task import Task
 
 PATIENCE = 3  # steps in a row that may be skipped because loss or gradient are not finite
@@ -58,9 +58,9 @@ def train(config: Settings, console: Console | None = None, task: type[Task] = P
     config = replace(config, threads=threads, device=device)
     with (
         stopping(at_once=True),
-        rundir.start(run, config.overwrite, names, config.reads())
+        placing.start(run, config.overwrite, names, config.reads())
         if config.resume is None
-        else rundir.resume(run, names) as place,
+        else placing.resume(run, names) as place,
     ):
 
         def tell(line: str) -> None:
@@ -80,11 +80,11 @@ def train(config: Settings, console: Console | None = None, task: type[Task] = P
         stopped_by = learn(s, task, place, console)
         draw(run, tell)
         if stopped_by is None:
-            rundir.finish(run, s.step)
+            rundir.finish(run, names, s.step)
     return Result(run, stopped_by)
 
 
-def learn(s: Session, task: type[Task], place: rundir.Place, console: Console) -> int | None:
+def learn(s: Session, task: type[Task], place: placing.Place, console: Console) -> int | None:
     """All steps that are left, or until a signal, whose number is returned."""
     show = Progress(s.step, s.task.steps, s.task.per_step, s.task.unit, console, place.folder / "log.txt")
     with show, stopping() as signals:
@@ -267,13 +267,15 @@ def watch(s: Session, show: Progress, lr: float) -> dict[str, float]:
 def append_sample(s: Session, show) -> None:
     """What the model can do as it stands; to samples.txt and to the screen."""
     text = s.task.sample(s.model, s.step)
-    with open(s.run / "samples.txt", "a", encoding="utf-8", newline="\n") as file:
+    path = s.run / "samples.txt"
+    with naming(path), open(path, "a", encoding="utf-8", newline="\n") as file:
         file.write(f"----- step {s.step}\n{text}\n\n")
     show(f"----- a sample at step {s.step}\n{text}\n-----")
 
 
 def append_metrics(s: Session, line: dict[str, Any]) -> None:
-    with open(s.run / "metrics.jsonl", "a", encoding="utf-8", newline="\n") as file:
+    path = s.run / "metrics.jsonl"
+    with naming(path), open(path, "a", encoding="utf-8", newline="\n") as file:
         file.write(json.dumps(line) + "\n")
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from rich.console import Console
 from tyro.conf import Positional, arg
 
-from .. import pretrained, rundir
+from .. import placing, pretrained
 from ..download import fetch_model
 from ..model import parameter_table
 
@@ -37,7 +37,7 @@ class Import:
         console = Console()
         run = self.paths[-1]
         if self.model is not None:
-            rundir.check_new(run, self.overwrite, pretrained.NAMES)  # before much is fetched for nothing
+            placing.check_new(run, self.overwrite, pretrained.NAMES)  # before much is fetched for nothing
         source = self.paths[0] if self.model is None else fetch_model(self.model, console)
         with console.status(f"importing {source}"):
             found = pretrained.import_folder(source, run, self.overwrite)

@@ -16,7 +16,7 @@ import tensorlite as tl
 from tensorlite import Tensor, io
 from tensorlite.files import LEFTOVER, replacing
 
-from .. import checkpoint, jsonfile, rundir, weights
+from .. import checkpoint, jsonfile, lockfile, placing, rundir, weights
 from .. import tokenizer as tokenizers
 from ..config import GPTConfig
 from ..tokenizer import END_OF_TEXT, Tokenizer
@@ -45,9 +45,9 @@ def import_folder(folder: str | Path, run: str | Path, overwrite: bool = False) 
 
     What is wrong with the folder is said before the run's directory is touched, but for weights that are not finite
     (FloatingPointError). Errors of the folder as `reading.find` and `vocabulary.read_tokenizer`, of the directory as
-    `rundir.start`, OSError where it cannot be written. Whatever is raised, the directory is as it was before.
+    `placing.start`, OSError where it cannot be written. Whatever is raised, the directory is as it was before.
     """
-    rundir.keep_apart(Path(run), Path(folder))
+    placing.keep_apart(Path(run), Path(folder))
     source, run = find(Path(folder)), Path(run)
     config = source.config
     tokenizer = read_tokenizer(source.folder, config.vocab_size)
@@ -65,7 +65,7 @@ def import_folder(folder: str | Path, run: str | Path, overwrite: bool = False) 
         "model": config.to_dict(),
         "imported": {"from": str(folder), "format": source.format},
     }
-    with rundir.start(run, overwrite, NAMES, [Path(folder)]) as place:
+    with placing.start(run, overwrite, NAMES, [Path(folder)]) as place:
         with checkpoint.writing(place.folder, 0, 4 * sum(map(math.prod, our_shapes(config).values()))) as target:
             checkpoint.write_json(target / "config.json", description)
             tokenizer.save(target / "tokenizer.json")
@@ -86,7 +86,7 @@ def export_run(run: str | Path, folder: str | Path) -> GPTConfig:
     is exporting to it; errors of the run as `checkpoint.load_model`. LoRA adapters are merged.
     """
     run, folder = Path(run), Path(folder)
-    rundir.keep_apart(folder, run)
+    placing.keep_apart(folder, run)
     files = checkpoint.files_of(run)
     description = checkpoint.read_config(files / "config.json")
     if (task := description.get("task", "pretrain")) not in ("pretrain", "instruct"):
@@ -143,8 +143,9 @@ def _write_folder(folder: Path, texts: dict[str, str], config: GPTConfig, read: 
     kinds = {_prefixed(name): (tl.float32, shape) for name, shape in their_shapes(config).items()}
     folder = folder.resolve()  # "." has no name to put another beside
     made: list[Path] = []
+    done = False
     try:
-        rundir.make(folder.parent, made)
+        placing.make(folder.parent, made)
         with _workplace(folder, {*texts, "model.safetensors"}) as new:
             new.mkdir()
             for name, text in texts.items():
@@ -155,13 +156,19 @@ def _write_folder(folder: Path, texts: dict[str, str], config: GPTConfig, read: 
             with contextlib.suppress(FileNotFoundError):
                 folder.rmdir()  # an empty one; Windows renames onto none
             os.rename(new, folder)
+            done = True
             checkpoint.sync(folder.parent)
     except BaseException as error:
         for path in reversed(made):
             with contextlib.suppress(OSError):  # not empty
                 path.rmdir()
         if isinstance(error, OSError):
-            raise OSError(f"{folder} cannot be written: {error.strerror or error}; nothing is left of it") from error
+            reason = error.strerror or error
+            raise OSError(
+                f"{folder} is written, but it may not be on the disk yet, or something is left beside it: {reason}"
+                if done
+                else f"{folder} cannot be written: {reason}; nothing is left of it"
+            ) from error
         raise
 
 
@@ -174,7 +181,7 @@ def _workplace(folder: Path, names: set[str]) -> Iterator[Path]:
     place = folder.with_name(f".{folder.name}.gpt-export")
     place.mkdir(exist_ok=True)
     try:
-        with rundir.lock(place, "exporting in") as held:
+        with lockfile.lock(place, "exporting in") as held:
             held.remove = True
             _clear(place)
             with replacing(place / EXPORT) as file:

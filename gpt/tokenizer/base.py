@@ -148,9 +148,10 @@ class StreamDecoder:
 
 
 def write_fields(path: str | os.PathLike[str], fields: Mapping[str, Any]) -> None:
-    """Write a tokenizer's fields as JSON; whatever fails, the file is the old one, a whole new one, or not there."""
+    """Write a tokenizer's fields as JSON; a crash leaves the old file or none, never half of one."""
+    text = json.dumps({"format": FORMAT, "version": VERSION, **fields}, indent=1)
     with replacing(path) as file:
-        file.write((json.dumps({"format": FORMAT, "version": VERSION, **fields}, indent=1) + "\n").encode("ascii"))
+        file.write(f"{text}\n".encode("ascii"))
 
 
 def read_fields(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -131,7 +131,7 @@ class Case:
             yield f"and then {' '.join(line[:3])}: {again.errors.strip()}"
             return
         now = snapshot(self.work)
-        if "damaged" in said + again.output:  # and set aside, to be looked at
+        if "damaged" in said + again.output + again.errors:  # and set aside, to be looked at
             now = {name: data for name, data in now.items() if ".damaged" not in name}
         if self.writer.name == "save":  # no later one can tell whether a temporary file beside it is in use
             now = {name: data for name, data in now.items() if not LEFTOVER.fullmatch(name)}

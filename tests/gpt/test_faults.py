@@ -28,12 +28,12 @@ def disturbed(case: Case, failing: Failing) -> Ended:
 
 
 def badly_said(mode: str, ended: Ended):
-    lines = ended.errors.splitlines()
+    lines = [line for line in ended.errors.splitlines() if not line.startswith("gpt: warning: ")]
     if ended.status not in STATUSES.get(mode, (0, 1)):
         yield f"exit status {ended.status}"
     if len(lines) != (ended.status == 1) or (lines and not lines[0].startswith("gpt: ")):
         yield f"said in {len(lines)} lines: {lines[:3]}"
-    elif lines and any(bad in lines[0] for bad in ("foreseen", "unexpected", "[Errno", "Error:")):
+    elif any(bad in ended.errors for bad in ("foreseen", "unexpected", "[Errno", "Error:")):
         yield "a sentence that is not for users"
 
 
@@ -45,7 +45,11 @@ def problems(case: Case, mode: str, at: int, choice: int) -> list[str]:
         return [f"{mode} {at}: the call was not reached"]
     failed = failing.calls[at - 1]
     lasting = mode in ("killed", "read-only") or failed.name in ("unlink", "rmdir")
-    found = [*badly_said(mode, ended), *case.badly_left(ended, lasting), *case.badly_gone_on(ended.output)]
+    found = [
+        *badly_said(mode, ended),
+        *case.badly_left(ended, lasting),
+        *case.badly_gone_on(ended.output + ended.errors),
+    ]
     where = f"{failed.name} {failed.path} {failed.to}; {ended.status} {ended.errors}".strip()
     return [f"{problem} [{mode} {at}/{choice}: {where}]".replace(str(case.work), "") for problem in found]
 

@@ -15,7 +15,7 @@ from cases import Case
 from runs import contents, flags, gpt, start
 from writers import WRITERS, Ended
 
-from gpt import checkpoint, rundir
+from gpt import checkpoint, lockfile
 
 KILLS = int(os.environ.get("GPT_KILLS", "20"))
 KILLED = ("train", "resume", "overwrite", "classify-overwrite", "import", "import-overwrite", "export")
@@ -95,7 +95,7 @@ def test_stopped_by_a_signal_it_saves_and_goes_on(unbroken, tmp_path, number, st
 
 
 def test_another_process_is_locked_out(unbroken):
-    with rundir.lock(unbroken):
+    with lockfile.lock(unbroken):
         status, _, errors = gpt("train", "--resume", unbroken)
     assert status == 1
     assert re.fullmatch(r"gpt: process \d+ is training in .*: wait for it, or name another directory\n", errors)

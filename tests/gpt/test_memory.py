@@ -45,5 +45,5 @@ def test_memory_may_run_out_at_any_array_of_a_step(case, monkeypatch):
         assert ended.status == 1, (at, ended)
         assert ended.errors.startswith("gpt: out of memory: Unable to allocate")
         assert len(ended.errors.splitlines()) == 1
-        found = [*case.badly_left(ended, lasting=False), *case.badly_gone_on(ended.output)]
+        found = [*case.badly_left(ended, lasting=False), *case.badly_gone_on(ended.output + ended.errors)]
         assert not found, (at, found, ended.errors)

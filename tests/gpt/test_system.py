@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from runs import ONE_THREAD, write_text
 
-from gpt import checkpoint, doctor, rundir, system
+from gpt import checkpoint, doctor, lockfile, system
 
 
 class Msvcrt(types.ModuleType):
@@ -62,9 +62,9 @@ def test_a_second_training_names_the_first(tmp_path, where, request):
     if where == "windows":
         request.getfixturevalue("windows")
     with (
-        rundir.lock(tmp_path),
+        lockfile.lock(tmp_path),
         pytest.raises(RuntimeError, match=f"process {os.getpid()} is training in"),
-        rundir.lock(tmp_path),
+        lockfile.lock(tmp_path),
     ):
         pass
 
