@@ -28,9 +28,9 @@ def lock(folder: Path, doing: str = "training in") -> Iterator[Held]:
     try:
         yield held
     finally:
-        if held.remove:
-            system.remove_open(file, path)
-        file.close()
+        with file:
+            if held.remove:
+                system.remove_open(file, path)
 
 
 def _acquire(path: Path, doing: str) -> IO[str] | None:
@@ -54,9 +54,9 @@ def _acquire(path: Path, doing: str) -> IO[str] | None:
             file.flush()
         return file
     except BaseException:
-        if new:
-            system.remove_open(file, path)
-        file.close()
+        with file:
+            if new:
+                system.remove_open(file, path)
         raise
 
 
