@@ -1,6 +1,7 @@
 """A command of `writers` that has been run undisturbed, and so what is right when it is disturbed."""
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -120,6 +121,8 @@ class Case:
                 yield f"the old one is not as it was: {different(mine, before)}"
             elif found != self.old and not self.is_run and mine != final and not lasting:
                 yield f"the new one is not whole: {different(mine, final)}"
+        if (where := re.search("is saved as (.*?),", ended.errors)) and not Path(where[1]).exists():
+            yield "it is said to be saved, and is not there"
         if "nothing is left" in ended.errors and self.out.exists() and mine != before:
             yield "it is there, and it is said that it is not"
 

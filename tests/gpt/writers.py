@@ -33,7 +33,7 @@ ROWS = [("drink", "I want milk"), ("fruit", "a ripe plum"), ("drink", "some tea"
 SHAPE = "--tokenizer char --n-layer 1 --n-head 2 --n-embd 8 --context-length 8 --batch-size 2 --dropout 0.1"
 LOOKS = "--eval-batches 1 --sample-tokens 5 --eval-every 2 --sample-every 3 --checkpoint-every 2 --threads 1"
 TINY = f"{SHAPE} {LOOKS} --steps 4".split()
-TUNE = "--steps 2 --batch-size 2 --checkpoint-every 1 --eval-every 1 --threads 1 --lr 0.01".split()  # noqa: SIM905
+TUNE = "--keep 1 --steps 2 --batch-size 2 --checkpoint-every 1 --eval-every 1 --threads 1 --lr 0.01".split()  # noqa: SIM905
 
 
 @dataclass(frozen=True)
