@@ -94,7 +94,8 @@ def writing(run: Path, step: int, size: int, keep: int = 2) -> Iterator[Path]:
         temporary.mkdir(parents=True)
         made = True
         yield temporary
-        for path in (*(temporary / name for name in FILES), *(run / name for name in LOGS if (run / name).exists())):
+        logs_here = [run / name for name in LOGS if (run / name).exists()]
+        for path in (*(temporary / name for name in FILES), *logs_here, run):  # in `run`: the logs' names
             sync(path)
         files, logs = (
             {name: fingerprint(at / name) for name in names} for at, names in ((temporary, FILES), (run, LOGS))
@@ -112,7 +113,6 @@ def writing(run: Path, step: int, size: int, keep: int = 2) -> Iterator[Path]:
         raise _not_saved(run, step, error) from error
     try:
         sync(folder.parent)
-        sync(run)
     except OSError as error:
         reason = error.strerror or error
         raise OSError(f"step {step} is saved as {folder}, but it may not be on the disk yet: {reason}") from error

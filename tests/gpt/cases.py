@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from faults import Call, watching
-from writers import USERS, Ended, Writer, call, copy, prepare, snapshot, weights
+from writers import Ended, Writer, call, copy, prepare, snapshot, weights
 
 import tensorlite as tl
 from gpt import train as training
@@ -27,7 +27,8 @@ class Case:
         copy(self.work, self.start)
         self.before = snapshot(self.work)
         self.calls: list[Call] = []  # those that change something
-        self.old = self.answer() if self.out.exists() else None  # what was there
+        something = self.out.exists() and not (self.is_run and not writer.before)
+        self.old = self.answer() if something else None  # what was there
         self.reports: list[tuple[int, bytes]] = []  # after how many calls something was saved, and what it was
         self.new: set[bytes] = set()  # all that may be answered of the new one
         with pytest.MonkeyPatch.context() as patch, watching(self.work, self.see):
@@ -99,8 +100,10 @@ class Case:
         litter = sorted(name for name in mine if Path(name).parts[0] != self.writer.out)
         if {name: now.get(name) for name in other} != other:
             yield "an input was changed"
-        if self.writer.users and any(now.get(f"run/{name}") != data for name, data in USERS.items()):
-            yield "a file of the user's is gone"
+        users = {f"{self.writer.out}/{name}": data for name, data in self.writer.users.items()}
+        gone = [name for name, data in users.items() if now.get(name) != data]
+        if any(final[name] == users[name] for name in gone):
+            yield f"a file of the user's is gone: {gone}"
         if litter and not lasting:
             yield f"left beside: {litter[:3]}"
         if ended.status == 0 and mine != final and "warning" not in ended.output + ended.errors and not lasting:
@@ -110,8 +113,10 @@ class Case:
         except FileNotFoundError as error:
             if self.old is not None:
                 yield f"the old one is lost: {error}"
-            elif self.out.exists() and not lasting:
-                yield f"a failed start left {sorted(path.name for path in self.out.iterdir())}"
+            elif gone:
+                yield f"a file of the user's is gone, and nothing is in its place: {gone}"
+            elif mine != before and not lasting:
+                yield f"a failed start left {different(mine, before)}"
         except Exception as error:
             yield f"what is there cannot be loaded: {type(error).__name__} {error}"
         else:

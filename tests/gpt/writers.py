@@ -8,9 +8,9 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +28,7 @@ from gpt.instruct import STYLES
 from tensorlite import machine
 
 USERS = {"notes.txt": b"mine\n", ".notes.tmp": b"mine too\n", "checkpoints/step_00000028_best/x": b"kept by hand\n"}
+REPLACED = {"config.json": b"{}\n", "train.tokens": b"of another program", "metrics.jsonl": b"its figures\n"}
 ENTRIES = [{"instruction": f"Say {word}.", "input": "", "output": word} for word in ("yes", "no")] * 10
 ROWS = [("drink", "I want milk"), ("fruit", "a ripe plum"), ("drink", "some tea"), ("fruit", "two figs")] * 5
 SHAPE = "--tokenizer char --n-layer 1 --n-head 2 --n-embd 8 --context-length 8 --batch-size 2 --dropout 0.1"
@@ -45,7 +46,7 @@ class Writer:
     out: str = "run"  # what it makes
     before: tuple[tuple[str, ...], ...] = ()  # command lines that make what is there already
     stop_at: int = 0  # `before` ends after that step, as if stopped: for what is resumed
-    users: bool = False  # the user has put files into `out`
+    users: Mapping[str, bytes] = field(default_factory=dict)  # files that the user has put into `out`
 
     def line(self, work: Path, argv: tuple[str, ...] | None = None) -> list[str]:
         return [str(work / part[1:]) if part.startswith("@") else part for part in argv or self.argv]
@@ -76,13 +77,14 @@ WRITERS = {
     writer.name: writer
     for writer in (
         Writer("train", NEW_RUN),
-        Writer("resume", ("train", "--resume", "@run"), before=(NEW_RUN,), stop_at=2, users=True),
-        Writer("overwrite", (*NEW_RUN, "--overwrite"), before=(OLD_RUN,), users=True),
+        Writer("resume", ("train", "--resume", "@run"), before=(NEW_RUN,), stop_at=2, users=USERS),
+        Writer("overwrite", (*NEW_RUN, "--overwrite"), before=(OLD_RUN,), users=USERS),
+        Writer("overwrite-users", (*NEW_RUN, "--overwrite"), users=USERS | REPLACED),
         Writer("classify", CLASSIFY, before=(BASE,)),
         Writer("classify-overwrite", (*CLASSIFY, "--overwrite"), before=(BASE, OLD_RUN)),
         Writer("instruct", INSTRUCT, before=(BASE,)),
         Writer("import", IMPORT),
-        Writer("import-overwrite", (*IMPORT, "--overwrite"), before=(OLD_RUN,), users=True),
+        Writer("import-overwrite", (*IMPORT, "--overwrite"), before=(OLD_RUN,), users=USERS),
         Writer("export", ("export", "@base", "@out"), out="out", before=((*IMPORT[:2], "@base"),)),
         Writer("save", ("save", "@x.safetensors"), out="x.safetensors"),
     )
@@ -156,8 +158,8 @@ def prepare(writer: Writer, work: Path) -> None:
     for argv in writer.before:
         ended = stopped(writer.line(work, argv), writer.stop_at) if writer.stop_at else call(writer.line(work, argv))
         assert ended.status in (0, 143), ended
-    for name, data in USERS.items() if writer.users else ():
-        (work / "run" / name).parent.mkdir(exist_ok=True)
+    for name, data in writer.users.items():
+        (work / "run" / name).parent.mkdir(parents=True, exist_ok=True)
         (work / "run" / name).write_bytes(data)
 
 
