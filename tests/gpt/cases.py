@@ -4,17 +4,27 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from faults import Call, watching
-from writers import Ended, Writer, call, copy, prepare, snapshot, weights
+from writers import WRITERS, Ended, Writer, call, copy, prepare, snapshot, weights
 
 import tensorlite as tl
 from gpt import train as training
 from tensorlite.files import LEFTOVER
 
 FACTOR = float(os.environ.get("GPT_FAULTS", "1").replace("all", "inf"))  # how many times as many disturbances
+
+
+@contextmanager
+def case_of(name: str) -> Iterator["Case"]:
+    """The command of that name, in a directory of its own, which is in memory where that can be."""
+    memory = Path("/dev/shm")
+    with TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
+        yield Case(WRITERS[name], Path(folder))
 
 
 class Case:

@@ -53,7 +53,7 @@ def serve() -> None:
         writers.understand(line, parsed)
         pid = os.fork()
         if not pid:
-            os._exit(writers.call(line, parsed).status)
+            os._exit(writers.call(line, parsed, synced=True).status)
         print(pid, flush=True)
         print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
 

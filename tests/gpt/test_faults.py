@@ -8,17 +8,18 @@ from collections import Counter
 from math import isinf
 
 import pytest
-from cases import FACTOR, Case
+from cases import FACTOR, Case, case_of
 from faults import ERRNOS, MODES, Failing, watching
 from writers import WRITERS, Ended, call
 
-SAMPLES = {"once": 14, "full": 4, "read-only": 5, "interrupted": 5, "killed": 8}  # of each command
+SAMPLES = {"once": 10, "full": 3, "read-only": 4, "interrupted": 4, "killed": 7}  # of each command
 STATUSES = {"interrupted": (130,), "killed": (-9,)}  # else 1, or 0 where it could be done without
 
 
 @pytest.fixture(scope="module", params=WRITERS)
-def case(request, tmp_path_factory):
-    return Case(WRITERS[request.param], tmp_path_factory.mktemp("faults"))
+def case(request):
+    with case_of(request.param) as case:
+        yield case
 
 
 def disturbed(case: Case, failing: Failing) -> Ended:

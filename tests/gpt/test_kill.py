@@ -11,9 +11,9 @@ from collections import Counter
 
 import killing
 import pytest
-from cases import Case
+from cases import Case, case_of
 from runs import contents, flags, gpt, start
-from writers import WRITERS, Ended
+from writers import Ended
 
 from gpt import checkpoint, lockfile
 
@@ -31,9 +31,14 @@ def server():
 @pytest.mark.finding("A2")
 @pytest.mark.finding("A9")
 @pytest.mark.parametrize("name", KILLED)
-def test_killed_at_random_moments(name, server, tmp_path):
+def test_killed_at_random_moments(name, server):
     """Often again while the next command repairs what the kill has left."""
-    case, chance, found, counts = Case(WRITERS[name], tmp_path), random.Random(f"{name} {KILLS}"), [], Counter()
+    with case_of(name) as case:
+        kill(case, server)
+
+
+def kill(case: Case, server: killing.Server) -> None:
+    name, chance, found, counts = case.writer.name, random.Random(f"{case.writer.name} {KILLS}"), [], Counter()
     case.begin()
     status, seconds = server.run(case.line(), 600)
     assert status == 0

@@ -3,9 +3,9 @@
 import random
 
 import pytest
-from cases import FACTOR, Case
+from cases import FACTOR, Case, case_of
 from memory import MEMORY
-from writers import WRITERS, call
+from writers import call
 
 from gpt import step as steps
 
@@ -13,8 +13,9 @@ LARGE = 64  # bytes, for a model so small
 
 
 @pytest.fixture(scope="module", params=["train", "resume", "classify", "instruct", "overwrite"])
-def case(request, tmp_path_factory):
-    return Case(WRITERS[request.param], tmp_path_factory.mktemp("memory"))
+def case(request):
+    with case_of(request.param) as case:
+        yield case
 
 
 def out_of_memory(case: Case, monkeypatch, at: int):
@@ -40,7 +41,7 @@ def test_memory_may_run_out_at_any_array_of_a_step(case, monkeypatch):
     count = MEMORY.counted
     assert count > 100
     numbers = range(1, count + 1)
-    for at in sorted(random.Random(case.writer.name).sample(numbers, int(min(10 * FACTOR, count)))):
+    for at in sorted(random.Random(case.writer.name).sample(numbers, int(min(6 * FACTOR, count)))):
         ended = out_of_memory(case, monkeypatch, at)
         assert ended.status == 1, (at, ended)
         assert ended.errors.startswith("gpt: out of memory: Unable to allocate")

@@ -9,16 +9,17 @@ import shutil
 from math import isinf
 
 import pytest
-from cases import FACTOR, Case
+from cases import FACTOR, Case, case_of
 from power import Disk
 from writers import WRITERS, snapshot
 
-SAMPLES, TIMES = 14 * FACTOR, 3 if isinf(FACTOR) else 1
+SAMPLES, TIMES = 10 * FACTOR, 3 if isinf(FACTOR) else 1
 
 
 @pytest.fixture(scope="module", params=WRITERS)
-def case(request, tmp_path_factory):
-    return Case(WRITERS[request.param], tmp_path_factory.mktemp("power"))
+def case(request):
+    with case_of(request.param) as case:
+        yield case
 
 
 def disk_after(case: Case, calls: int) -> Disk:

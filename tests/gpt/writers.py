@@ -111,13 +111,18 @@ def understand(argv: list[str], parsed: dict[tuple[str, ...], Any]) -> Callable[
 PARSE = cli.parse
 
 
-def call(argv: list[str], parsed: dict[tuple[str, ...], Any] | None = None) -> Ended:
-    """The command in this process."""
+FSYNC = os.fsync
+
+
+def call(argv: list[str], parsed: dict[tuple[str, ...], Any] | None = None, synced: bool = False) -> Ended:
+    """The command in this process; nothing waits for the disk, unless `synced`."""
     parsed = {} if parsed is None else parsed
     output, errors = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(output), redirect_stderr(errors):
         patch.setattr(cli, "parse", lambda args: understand(args, parsed))
         patch.setattr(machine, "keep_freed_memory", lambda: "not asked for in a test")
+        if os.fsync is FSYNC and not synced:  # nobody is watching
+            patch.setattr(os, "fsync", lambda descriptor: None)
         patch.setattr(plots, "draw_run", draw)
         patch.setattr(plots, "draw_report", draw)
         try:
