@@ -1,7 +1,6 @@
 """A command of `writers` that has been run undisturbed, and so what is right when it is disturbed."""
 
 import os
-import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -84,13 +83,16 @@ class Case:
     def line(self) -> list[str]:
         return self.writer.line(self.work)
 
+    def begun(self) -> bool:
+        """True where something of the new one is there."""
+        try:
+            return self.answer() in self.new
+        except Exception:
+            return False
+
     def next_line(self) -> list[str]:
         """What a user gives next: --resume where there is something of the new run, else the same again."""
-        argv = list(self.writer.argv)
-        try:
-            begun = self.answer() in self.new
-        except Exception:
-            begun = False
+        argv, begun = list(self.writer.argv), self.begun()
         if self.is_run and begun:
             if argv[0] == "import":
                 argv = [*(part for part in argv if part != "--overwrite"), "--overwrite"]
@@ -136,7 +138,7 @@ class Case:
                 yield f"the old one is not as it was: {different(mine, before)}"
             elif found != self.old and not self.is_run and mine != final and not lasting:
                 yield f"the new one is not whole: {different(mine, final)}"
-        if (where := re.search("is saved as (.*?),", ended.errors)) and not Path(where[1]).exists():
+        if "is saved as" in ended.errors and ended.status == 1 and not self.begun():
             yield "it is said to be saved, and is not there"
         if "nothing is left" in ended.errors and self.out.exists() and mine != before:
             yield "it is there, and it is said that it is not"
