@@ -119,6 +119,8 @@ def writing(run: Path, step: int, size: int, keep: int = 2) -> Iterator[Path]:
     try:
         publish(run, folder, keep)
     except OSError as error:
+        if run.name == rundir.STAGING:  # the run that it was to replace stays
+            raise _not_saved(run, step, error) from error
         warnings.warn(
             f"step {step} is saved as {folder}, but its files could not be shown in {run}, or older checkpoints not be "
             f"deleted: {error.strerror or error}",
@@ -283,9 +285,7 @@ def cut_logs(run: Path, checkpoint: Checkpoint) -> list[str]:
                 os.truncate(path, size)
             continue
         what = "has changed since" if path.exists() else "is missing, and was there at"
-        problems.append(
-            f"{path} {what} step {checkpoint.step}: training goes on, and the file keeps what is left of it"
-        )
+        problems.append(f"{path} {what} step {checkpoint.step}: training goes on, and what is left of it is kept")
         with open(path, "ab+") as file:
             if file.tell():
                 file.seek(-1, os.SEEK_END)
@@ -324,12 +324,12 @@ def files_of(run: Path) -> Path:
         warnings.warn(
             f"{run} has no checkpoints: {', '.join(MODEL)} are read as they are there, without a checksum",
             RunWarning,
-            stacklevel=2,
+            stacklevel=1,  # the same place whoever asks, so that it is said once
         )
         return run
     found, problems = newest(run, MODEL)
     if problems:
-        warnings.warn(f"{'; '.join(problems)}; {found.folder} is read instead", RunWarning, stacklevel=2)
+        warnings.warn(f"{'; '.join(problems)}; {found.folder} is read instead", RunWarning, stacklevel=1)
     return found.folder
 
 

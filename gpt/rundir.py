@@ -137,8 +137,10 @@ def _journal(run: Path) -> dict[str, list[str]] | None:
     path = run / STAGING / JOURNAL
     try:
         value = jsonfile.read_object(path)
-        names = [*value["old"], *value["new"]]
-        if value["format"] != "gpt.run.replace" or value["version"] != VERSION or not all(map(_ours_by_name, names)):
+        whole = isinstance(value["old"], list) and isinstance(value["new"], list)
+        if not whole or not all(map(_ours_by_name, (*value["old"], *value["new"]))):
+            raise ValueError
+        if (value["format"], value["version"]) != ("gpt.run.replace", VERSION):
             raise ValueError
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -151,7 +153,7 @@ def _journal(run: Path) -> dict[str, list[str]] | None:
 
 def _ours_by_name(name: Any) -> bool:
     """A name beside run.json, or a checkpoint's folder."""
-    start, _, folder = str(name).rpartition("/")
+    start, _, folder = name.rpartition("/") if isinstance(name, str) else ("", "", "")
     return bool(STEP_FOLDER.fullmatch(folder) if start == CHECKPOINTS else not start and NAME.fullmatch(folder))
 
 

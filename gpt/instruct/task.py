@@ -77,7 +77,7 @@ class Instructions:
     """The task of `gpt finetune instruct`. A batch is inputs and targets, (B, T) each, of `collate`."""
 
     files: ClassVar = tuple(f"{part}.jsonl" for part in PARTS)
-    results: ClassVar[tuple[str, ...]] = ("responses.json", "adapter.safetensors")
+    results: ClassVar[tuple[str, ...]] = ("responses.json", "responses.json.partial", "adapter.safetensors")
     unit = "texts"
 
     @classmethod
