@@ -85,11 +85,10 @@ def writing(run: Path, step: int, size: int, keep: int = 2) -> Iterator[Path]:
     """A folder to write FILES into, of about `size` bytes together: the checkpoint of `step` when the block has ended.
 
     If anything fails before that, there is no such checkpoint, and the older ones are as they were; an OSError says so.
-    It is a RunWarning where afterwards its files cannot be shown in `run`, or older ones not be deleted; but of a run
-    that is to replace another, which stays then, it is an error too.
+    It is a RunWarning where afterwards its files cannot be shown in `run`, or older ones not be deleted.
     """
     folder = run / rundir.CHECKPOINTS / f"step_{step:08d}"
-    temporary, made, staged = folder.with_suffix(".tmp"), False, run.name == rundir.STAGING
+    temporary, made = folder.with_suffix(".tmp"), False
     try:
         _make_room(run, size)
         temporary.mkdir(parents=True)
@@ -115,14 +114,14 @@ def writing(run: Path, step: int, size: int, keep: int = 2) -> Iterator[Path]:
     try:
         sync(folder.parent)
     except OSError as error:
-        if staged:
+        if run.name == rundir.STAGING:  # the run that it was to replace stays
             raise _not_saved(run, step, error) from error
         reason = error.strerror or error
         raise OSError(f"step {step} is saved as {folder}, but it may not be on the disk yet: {reason}") from error
     try:
         publish(run, folder, keep)
     except OSError as error:
-        if staged:
+        if run.name == rundir.STAGING:
             raise _not_saved(run, step, error) from error
         warnings.warn(
             f"step {step} is saved as {folder}, but its files could not be shown in {run}, or older checkpoints not be "

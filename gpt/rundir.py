@@ -39,6 +39,8 @@ MANIFEST, STAGING, JOURNAL, CHECKPOINTS, LOCK = "run.json", ".gpt-new", "replace
 VERSION = 1
 STEP = re.compile(r"step_[0-9]{8,}")  # a checkpoint that was completed
 STEP_FOLDER = re.compile(rf"{STEP.pattern}(\.tmp|\.damaged)?")
+OLDER = (r"\.[0-9a-f]{16}\.tmp", r"tokenizer\.json\.tmp")  # what a kill left of an older gpt's checkpoint
+CHECKPOINT_FILE = re.compile("|".join((*map(re.escape, FILES), r"manifest\.json", LEFTOVER.pattern, *OLDER)))
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")  # a file beside run.json, and no path
 
 
@@ -85,8 +87,7 @@ def ours(folder: Path) -> bool:
     """True for a checkpoint's folder that holds nothing else than a checkpoint's files: it may be deleted."""
     if not STEP_FOLDER.fullmatch(folder.name) or folder.is_symlink() or not folder.is_dir():
         return False
-    known = (*FILES, "manifest.json")
-    return all((name in known or LEFTOVER.fullmatch(name)) and regular(folder / name) for name in os.listdir(folder))
+    return all(CHECKPOINT_FILE.fullmatch(name) and regular(folder / name) for name in os.listdir(folder))
 
 
 def listed(run: Path) -> tuple[str, ...] | None:
@@ -167,7 +168,12 @@ def step_folders(run: Path) -> list[Path]:
 
 
 def there(path: Path) -> bool:
-    return os.path.lexists(path)
+    """Whether there is anything of this name; an error where that cannot be found out (os.path.lexists says no)."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def regular(path: Path) -> bool:

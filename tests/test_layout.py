@@ -13,7 +13,8 @@ TENSORLITE = [
     "functional", "kernels", "fused", "tensor", "graph", "nn", "recompute", "optim", "data", "io", "inspect", "testing",
 ]  # fmt: skip
 GPT = [
-    "system", "cache", "config", "tokenizer", "corpus", "attention", "model", "generate", "lora", "checkpoint",
+    "system", "cache", "jsonfile", "rundir", "lockfile", "placing", "config", "tokenizer", "corpus", "attention",
+    "model", "generate", "lora", "weights", "checkpoint",
     "progress", "plots", "task", "step", "pretraining", "session", "train", "pretrained", "sources", "download",
     "evaluate", "labelled", "classify", "instruct", "judge", "doctor", "commands", "cli", "__main__", "bench",
 ]  # fmt: skip

@@ -153,9 +153,11 @@ def _write_folder(folder: Path, texts: dict[str, str], config: GPTConfig, read: 
                 checkpoint.sync(new / name)
             io.save_each(new / "model.safetensors", kinds, _their_tensors(config, read), {"format": "pt"})
             checkpoint.sync(new)
-            with contextlib.suppress(FileNotFoundError):
-                folder.rmdir()  # an empty one; Windows renames onto none
-            os.rename(new, folder)
+            try:
+                os.rename(new, folder)
+            except FileExistsError:  # Windows does not replace an empty one
+                folder.rmdir()
+                os.rename(new, folder)
             done = True
             checkpoint.sync(folder.parent)
     except BaseException as error:
@@ -179,6 +181,8 @@ def _workplace(folder: Path, names: set[str]) -> Iterator[Path]:
     That is .FOLDER.gpt-export/new; export.json beside `new` lists its files. What is not listed is never deleted.
     """
     place = folder.with_name(f".{folder.name}.gpt-export")
+    if place.is_symlink():
+        raise FileExistsError(f"{place} is a symbolic link: move it away")
     place.mkdir(exist_ok=True)
     try:
         with lockfile.lock(place, "exporting in") as held:
@@ -198,13 +202,16 @@ def _workplace(folder: Path, names: set[str]) -> Iterator[Path]:
 def _clear(place: Path) -> None:
     """Delete what an export has written; FileExistsError where there is anything else."""
     new, marker = place / "new", place / EXPORT
-    names = jsonfile.read_object(marker)["files"] if marker.exists() else []
+    names = jsonfile.read_object(marker).get("files") if marker.exists() else []
+    names = [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
     if new.is_dir() and not new.is_symlink():
         for name in (*filter(rundir.NAME.fullmatch, names), *_leftovers(new)):
             (new / name).unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # not empty
             new.rmdir()
-    for name in (*_leftovers(place), *([] if new.exists() else [EXPORT])):
+    if new.is_dir() and (other := os.listdir(new)):
+        raise FileExistsError(f"{new / other[0]} is not an export's: move it away")
+    for name in (*_leftovers(place), EXPORT):
         (place / name).unlink(missing_ok=True)
     if other := sorted({*os.listdir(place)} - {rundir.LOCK}):
         raise FileExistsError(f"{place / other[0]} is not an export's: move it away")

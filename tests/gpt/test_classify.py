@@ -80,6 +80,17 @@ def tuned(tmp_path_factory, base):
     return folder, learn(tune(folder, base))
 
 
+@pytest.mark.finding("A6")
+def test_the_same_command_line_again_is_done_once(base, tmp_path, call):
+    write_tsv(tmp_path / "data.tsv")
+    again = ["finetune", "classify", base, "--data", tmp_path / "data.tsv", "--out", tmp_path / "run"]
+    again += ["--epochs", "1", "--batch-size", "16", "--resume-if-exists"]
+    assert call(*again)[0] == 0
+    before = contents(tmp_path / "run")
+    assert call(*again) == (0, f"{tmp_path / 'run'} has done all of its steps: there is nothing left to do\n", "")
+    assert contents(tmp_path / "run") == before
+
+
 # ----- the book's numbers -----------------------------------------------------------------------------------------
 
 

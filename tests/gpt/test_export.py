@@ -15,6 +15,7 @@ import tensorlite as tl
 from gpt import checkpoint, lora, pretrained
 from gpt.config import GPTConfig
 from gpt.model import GPT
+from gpt.pretrained import runs
 from gpt.tokenizer import BPETokenizer, CharTokenizer, WordTokenizer
 from tensorlite import io
 
@@ -140,6 +141,49 @@ def test_an_export_that_fails_leaves_nothing(tmp_path, monkeypatch, function):
 
     monkeypatch.setattr(f"os.{function}", fail)
     with pytest.raises(KeyboardInterrupt):
+        pretrained.export_run(run, tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def killed_export(run: Path, out: Path, monkeypatch) -> None:
+    """Killed when everything is written, just before it gets its name."""
+
+    def kill(*_):
+        raise SystemExit(9)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.rename", kill)
+        clear, place = runs._clear, out.with_name(f".{out.name}.gpt-export")
+        patch.setattr(runs, "_clear", lambda where: None if (where / "new").exists() else clear(where))
+        patch.setattr("gpt.system.remove_open", lambda file, path: None)
+        with pytest.raises(SystemExit):
+            pretrained.export_run(run, out)
+    assert (place / "new" / "model.safetensors").exists()
+
+
+@pytest.mark.finding("A9")
+def test_what_a_killed_export_left_is_removed_by_the_next_one_and_nothing_else(tmp_path, monkeypatch):
+    run, _ = run_of(tmp_path / "run", SMALL, folders.TOKENIZER)
+    for name in (".out.1234abcd.tmp", ".out.tmp", ".notes.tmp"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "thesis.tex").write_text("mine")
+    killed_export(run, tmp_path / "out", monkeypatch)
+    pretrained.export_run(run, tmp_path / "out")
+    names = [".notes.tmp", ".out.1234abcd.tmp", ".out.tmp", "out", "run"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    killed_export(run, tmp_path / "other", monkeypatch)
+    (tmp_path / ".other.gpt-export" / "new" / "thesis.tex").write_text("mine")
+    with pytest.raises(OSError, match=r"other cannot be written: .*new/thesis\.tex is not an export's: move it"):
+        pretrained.export_run(run, tmp_path / "other")
+    assert (tmp_path / ".other.gpt-export" / "new" / "thesis.tex").read_text() == "mine"
+
+
+def test_two_exports_to_one_folder_do_not_meet(tmp_path):
+    run, _ = run_of(tmp_path / "run", SMALL, folders.TOKENIZER)
+    with (
+        runs._workplace(tmp_path / "out", {"config.json"}),
+        pytest.raises(RuntimeError, match=r"process \d+ is exporting in .*\.out\.gpt-export: wait for it"),
+    ):
         pretrained.export_run(run, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 

@@ -98,6 +98,16 @@ def test_it_learns_to_answer_and_leaves_everything_in_the_run(folder):
     assert not (run / "adapter.safetensors").exists()
 
 
+@pytest.mark.finding("A6")
+def test_the_same_command_line_again_is_done_once(folder, call):
+    again = ["finetune", "instruct", folder / "base", "--data", folder / "data.json", "--out", folder / "again-again"]
+    again += ["--steps", 2, "--style", "phi3", "--responses", 0, "--resume-if-exists"]
+    assert call(*again)[0] == 0
+    before = contents(folder / "again-again")
+    assert call(*again) == (0, f"{folder / 'again-again'} has done all of its steps: there is nothing left to do\n", "")
+    assert contents(folder / "again-again") == before
+
+
 def test_resumed_it_ends_in_the_same_bytes(folder):
     tune(folder, "half", steps=20, turns=2, batch_size=4)
     screen = io.StringIO()

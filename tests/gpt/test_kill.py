@@ -81,7 +81,8 @@ def unbroken(tmp_path_factory):
     return folder / "run"
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.finding("A6")
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_stopped_by_a_signal_it_saves_and_goes_on(unbroken, tmp_path, number, status):
     run = tmp_path / "run"
     with start(*flags(unbroken.parent), "--out", run) as process:
@@ -97,6 +98,21 @@ def test_stopped_by_a_signal_it_saves_and_goes_on(unbroken, tmp_path, number, st
     status, _, errors = gpt("train", "--resume", run)
     assert status == 0, errors
     assert contents(run, only_top=True) == contents(unbroken, only_top=True)
+
+
+@pytest.mark.finding("A6")
+def test_whoever_closes_the_pipe_does_not_stop_training(unbroken, tmp_path):
+    """`gpt train | head -1`: all else is in log.txt, and the run is as any other."""
+    whole, _ = unbroken
+    with start(*flags(whole.parent), "--out", tmp_path / "run") as process:
+        first = process.stdout.readline()
+        process.stdout.close()
+        errors = process.stderr.read()
+    assert first.startswith("text ")
+    assert (process.returncode, errors) == (0, "")
+    assert contents(tmp_path / "run") == contents(whole)
+    lines = [[line[21:28] for line in (run / "log.txt").read_text().splitlines()] for run in (tmp_path / "run", whole)]
+    assert lines[0] == lines[1]
 
 
 def test_another_process_is_locked_out(unbroken):

@@ -6,7 +6,7 @@ import signal
 import threading
 
 import pytest
-from runs import contents, tiny, train
+from runs import contents, flags, tiny, train
 
 from gpt import checkpoint, plots, session
 from gpt import train as training
@@ -125,6 +125,91 @@ def test_the_second_signal_leaves_at_once_and_the_handlers_are_put_back():
             os.kill(os.getpid(), signal.SIGINT)
     assert left.value.code == 130
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+@pytest.mark.finding("A6")
+def test_a_hangup_that_is_ignored_stays_so():
+    """nohup starts a program so."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        for at_once in (False, True):
+            with training.stopping(at_once) as received:
+                os.kill(os.getpid(), signal.SIGHUP)
+                assert (signal.getsignal(signal.SIGHUP), received) == (signal.SIG_IGN, [])
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_before_the_first_checkpoint_leaves_at_once_and_nothing_is_left(tmp_path, monkeypatch, number, status):
+    monkeypatch.setattr(training, "begin", lambda *_: os.kill(os.getpid(), number))
+    with pytest.raises(SystemExit) as left:
+        train(tiny(tmp_path))
+    assert left.value.code == status
+    assert not (tmp_path / "run").exists()
+
+
+# ----- the same command line again ----------------------------------------------------------------------------------
+
+
+@pytest.mark.finding("A6")
+def test_the_same_command_line_starts_goes_on_and_is_done(finished, call, tmp_path, monkeypatch):
+    """As a scheduler submits it: stopped once, once to the end, and once more for nothing."""
+    again = [*flags(finished[0]), "--out", tmp_path / "run", "--resume-if-exists"]
+    real = training.update
+
+    def update(s, step):
+        if s.step == 9:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(s, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "update", update)
+        assert call(*again)[0] == 143
+    assert checkpoint.newest(tmp_path / "run")[0].step == 10
+    status, output, errors = call(*again)
+    assert (status, errors) == (0, "")
+    assert "after step 10\n" in output
+    assert "changed" not in output
+    assert contents(tmp_path / "run") == contents(finished[0] / "run")
+    assert call(*again) == (0, f"{tmp_path / 'run'} has done all of its steps: there is nothing left to do\n", "")
+    assert contents(tmp_path / "run") == contents(finished[0] / "run")
+    status, output, _ = call(*again, "--steps", 31)
+    assert status == 0
+    assert "changed    steps from 30 to 31" in output
+
+
+@pytest.mark.finding("A6")
+def test_what_a_kill_left_after_the_last_step_is_caught_up(tmp_path, monkeypatch):
+    """The last figures are a part of what is to be done."""
+    config = tiny(tmp_path, steps=4, resume_if_exists=True)
+
+    def crash(*_):
+        raise Crash
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "finish", crash)
+        with pytest.raises(Crash):
+            train(config)
+    assert checkpoint.newest(tmp_path / "run")[0].step == 4
+    assert "whole_validation_loss" not in metrics(tmp_path / "run")[-1]
+    assert "bits per byte" in train(config)
+    assert "whole_validation_loss" in metrics(tmp_path / "run")[-1]
+    assert train(config).count("\n") == 1
+
+
+@pytest.mark.finding("A6")
+def test_without_out_it_is_the_first_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        train(tiny(tmp_path, out=None, steps=2, resume_if_exists=True))
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["bottles"]
+
+
+@pytest.mark.parametrize("other", [{"overwrite": True}, {"resume": "x", "out": None}])
+def test_what_it_cannot_be_combined_with(tmp_path, other):
+    with pytest.raises(ValueError, match=r"omit (one of them|out, overwrite and resume_if_exists)"):
+        tiny(tmp_path, resume_if_exists=True, **other)
 
 
 def test_training_in_another_thread_leaves_signals_alone(tmp_path):

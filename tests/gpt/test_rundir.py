@@ -337,6 +337,24 @@ def test_a_failure_at_any_call_leaves_the_old_run_or_the_new_one(tmp_path, monke
     assert seen.count("old") > 30
 
 
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="it is Linux that says what is open")
+def test_no_file_is_open_while_it_is_moved(run, tmp_path, monkeypatch):
+    """Windows would refuse."""
+    real, seen = rundir.complete, []
+
+    def complete(run):
+        paths = [Path("/proc/self/fd", fd) for fd in os.listdir("/proc/self/fd")]
+        names = [os.readlink(path) for path in paths if path.is_symlink()]
+        seen.append(
+            [line for line in (*names, *Path("/proc/self/maps").read_text().splitlines()) if ".gpt-new" in line]
+        )
+        real(run)
+
+    monkeypatch.setattr(rundir, "complete", complete)
+    train(tiny(tmp_path, overwrite=True, **SHORT))
+    assert seen == [[]]
+
+
 @pytest.mark.finding("A2")
 def test_a_killed_start_is_taken_up_by_the_next(run, tmp_path, monkeypatch):
     """Killed while it evaluated, before its first checkpoint: the old run is read, and a new start begins afresh."""
@@ -457,6 +475,7 @@ def test_a_list_of_files_that_reaches_elsewhere_is_not_believed(tmp_path, names)
 
 def test_a_run_without_a_list_of_its_files_goes_on_and_gets_one(run):
     (run / "run.json").unlink()
+    fill(run / "checkpoints" / "step_00000003.tmp", "tokenizer.json.tmp", ".0123456789abcdef.tmp", "config.json")
     train(TrainConfig(**{**vars(session.settings(run)), "steps": 3}))
     assert {*rundir.listed(run)} == {*rundir.RUN, "train.tokens", "validation.tokens"}
     (run / "run.json").write_text("somebody's")

@@ -4,19 +4,20 @@ import json
 import math
 import random
 import re
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 from runs import contents, tiny, train
 
 import tensorlite as tl
-from gpt import checkpoint, plots, rundir, session, step
+from gpt import checkpoint, corpus, plots, rundir, session, step
 from gpt import train as training
 from gpt.config import PRESETS, TrainConfig
 from gpt.model import GPT
 from gpt.pretraining import Pretraining, evaluate
 from gpt.progress import Progress
-from tensorlite import optim
+from tensorlite import data, optim
 from tensorlite.data import TokenFile, write_tokens
 
 
@@ -261,6 +262,30 @@ def test_a_text_may_name_its_special_token(tmp_path):
     assert (TokenFile(tmp_path / "run" / "train.tokens").tokens == 256).sum() == 36
 
 
+@pytest.mark.finding("A11")
+@pytest.mark.parametrize(("tokenizer", "held", "most"), [("char", 1 << 26, 1), ("bpe", 1 << 26, 1), ("char", 0, 2)])
+def test_the_text_is_opened_once_or_twice_and_each_token_file_is_checked_once(
+    tmp_path, monkeypatch, tokenizer, held, most
+):
+    """Twice where it is too long to be kept; the token files too, when training goes on."""
+    config, opened, checked, hashed = tiny(tmp_path, steps=2, tokenizer=tokenizer, vocab_size=258), [], [], []
+    real = {"open": Path.open, "ids": data._check_ids, "fingerprint": checkpoint.fingerprint}
+    monkeypatch.setattr(corpus, "HELD", held)
+    monkeypatch.setattr(Path, "open", lambda path, *a, **k: (opened.append(path.name), real["open"](path, *a, **k))[1])
+    monkeypatch.setattr(data, "_check_ids", lambda name, *a: (checked.append(Path(name).name), real["ids"](name, *a)))
+    monkeypatch.setattr(
+        checkpoint, "fingerprint", lambda path, *a: (hashed.append(path.name), real["fingerprint"](path, *a))[1]
+    )
+    train(config)
+    names = ("train.tokens", "validation.tokens")
+    assert opened.count("bottles.txt") == most
+    assert [(checked.count(name), hashed.count(name)) for name in names] == [(1, 1), (1, 1)]
+    opened.clear(), checked.clear(), hashed.clear()
+    train(TrainConfig(**{**vars(session.settings(tmp_path / "run")), "steps": 4}))
+    assert opened.count("bottles.txt") == 0
+    assert [(checked.count(name), hashed.count(name)) for name in names] == [(1, 1), (1, 1)]
+
+
 # ----- what is refused --------------------------------------------------------------------------------------------
 
 
@@ -312,7 +337,7 @@ def test_one_sentence_for_what_cannot_be_trained(tmp_path, changes, text, error,
         config.text[0].write_bytes(text.encode("latin-1"))
     with pytest.raises(error, match=says):
         train(config)
-    train(tiny(tmp_path, steps=1))  # what was left there is no obstacle
+    assert not (tmp_path / "run").exists()
 
 
 def test_directories_that_will_not_do(finished, tmp_path):
