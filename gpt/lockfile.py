@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from tensorlite.files import naming
+
 from . import rundir, system
 
 
@@ -38,7 +40,7 @@ def _acquire(path: Path, doing: str) -> IO[str] | None:
     new = not rundir.there(path)
     file = open(path, "a+")  # noqa: SIM115
     try:
-        with system.naming(path):
+        with naming(path):
             if not take(file, path.parent):
                 new = False
                 file.seek(0)

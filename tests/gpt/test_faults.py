@@ -28,7 +28,7 @@ def disturbed(case: Case, failing: Failing) -> Ended:
         return call(case.line(), case.parsed)
 
 
-def badly_said(mode: str, ended: Ended):
+def badly_said(case: Case, mode: str, ended: Ended):
     lines = [line for line in ended.errors.splitlines() if not line.startswith("gpt: warning: ")]
     if ended.status not in STATUSES.get(mode, (0, 1)):
         yield f"exit status {ended.status}"
@@ -36,6 +36,8 @@ def badly_said(mode: str, ended: Ended):
         yield f"said in {len(lines)} lines: {lines[:3]}"
     elif any(bad in ended.errors for bad in ("foreseen", "unexpected", "[Errno", "Error:")):
         yield "a sentence that is not for users"
+    elif lines and str(case.work) not in lines[0]:
+        yield "a sentence that names no file"
 
 
 def problems(case: Case, mode: str, at: int, choice: int) -> list[str]:
@@ -47,7 +49,7 @@ def problems(case: Case, mode: str, at: int, choice: int) -> list[str]:
     failed = failing.calls[at - 1]
     lasting = mode in ("killed", "read-only") or failed.name in ("unlink", "rmdir")
     found = [
-        *badly_said(mode, ended),
+        *badly_said(case, mode, ended),
         *case.badly_left(ended, lasting),
         *case.badly_gone_on(ended.output + ended.errors),
     ]
