@@ -79,7 +79,6 @@ def train(config: Settings, console: Console | None = None, task: type[Task] = P
         tell(f"device     {about_device(device)}")
         compute_as(config, s.model, tell)
         stopped_by = learn(s, task, place, console)
-        draw(run, tell)
         if stopped_by is None:
             rundir.finish(run, names, s.step)
     return Result(run, stopped_by)
@@ -113,6 +112,7 @@ def learn(s: Session, task: type[Task], place: placing.Place, console: Console) 
             show.say(f"cuda graph off: {step.graph.why_not}")
         if s.saved != s.step:
             save(s)
+    draw(s.run, show.say)  # before the last figures, which may take long
     if signals:
         again = f"{command_of(s.config.task)} --resume {s.run}"
         show.say(f"stopped after step {s.step}, saved step {s.saved}: go on with {again}")
