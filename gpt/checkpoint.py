@@ -218,7 +218,9 @@ def newest(run: Path, files: Iterable[str] = FILES) -> tuple[Checkpoint, list[st
     for folder in rundir.steps(run):
         try:
             return _verified(folder, files), problems
-        except (ValueError, OSError) as error:
+        except OSError as error:
+            problems.append(f"{folder} is damaged: {Path(error.filename or folder).name}: {error.strerror or error}")
+        except ValueError as error:
             problems.append(f"{folder} is damaged: {error}")
     if problems:
         raise ValueError(f"{run} has no checkpoint that is whole; " + "; ".join(problems))

@@ -47,6 +47,8 @@ def problems(case: Case, mode: str, at: int, choice: int) -> list[str]:
     if not failing.reached:
         return [f"{mode} {at}: the call was not reached"]
     failed = failing.calls[at - 1]
+    if ended.status == 0 and "/base/checkpoints/step_00000000 is read instead" in ended.errors:
+        return [*badly_said(case, mode, ended)]  # another run, but not in silence
     lasting = mode in ("killed", "read-only") or failed.name in ("unlink", "rmdir")
     found = [
         *badly_said(case, mode, ended),
