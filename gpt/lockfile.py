@@ -30,7 +30,7 @@ def lock(folder: Path, doing: str = "training in") -> Iterator[Held]:
     try:
         yield held
     finally:
-        with file:
+        with naming(path), file:
             if held.remove:
                 system.remove_open(file, path)
 
@@ -56,7 +56,7 @@ def _acquire(path: Path, doing: str) -> IO[str] | None:
             file.flush()
         return file
     except BaseException:
-        with file:
+        with naming(path), file:
             if new:
                 system.remove_open(file, path)
         raise

@@ -12,7 +12,7 @@ from cases import FACTOR, Case, case_of
 from faults import ERRNOS, MODES, Failing, watching
 from writers import WRITERS, Ended, call
 
-SAMPLES = {"once": 10, "full": 3, "read-only": 4, "interrupted": 4, "killed": 7}  # of each command
+SAMPLES = {"once": 9, "full": 3, "read-only": 3, "interrupted": 3, "killed": 6}  # of each command
 STATUSES = {"interrupted": (130,), "killed": (-9,)}  # else 1, or 0 where it could be done without
 
 

@@ -103,7 +103,7 @@ def test_stopped_by_a_signal_it_saves_and_goes_on(unbroken, tmp_path, number, st
 @pytest.mark.finding("A6")
 def test_whoever_closes_the_pipe_does_not_stop_training(unbroken, tmp_path):
     """`gpt train | head -1`: all else is in log.txt, and the run is as any other."""
-    whole, _ = unbroken
+    whole = unbroken
     with start(*flags(whole.parent), "--out", tmp_path / "run") as process:
         first = process.stdout.readline()
         process.stdout.close()

@@ -13,7 +13,7 @@ from cases import FACTOR, Case, case_of
 from power import Disk
 from writers import WRITERS, snapshot
 
-SAMPLES, TIMES = 10 * FACTOR, 3 if isinf(FACTOR) else 1
+SAMPLES, TIMES = 9 * FACTOR, 3 if isinf(FACTOR) else 1
 
 
 @pytest.fixture(scope="module", params=WRITERS)

@@ -26,6 +26,7 @@ from gpt.commands.finetune import FinetuneClassify, FinetuneInstruct
 from gpt.commands.train import Train
 from gpt.instruct import STYLES
 from tensorlite import machine
+from tensorlite.files import naming
 
 USERS = {"notes.txt": b"mine\n", ".notes.tmp": b"mine too\n", "checkpoints/step_00000028_best/x": b"kept by hand\n"}
 REPLACED = {"config.json": b"{}\n", "train.tokens": b"of another program", "metrics.jsonl": b"its figures\n"}
@@ -135,7 +136,7 @@ def call(argv: list[str], parsed: dict[tuple[str, ...], Any] | None = None, sync
 def draw(run: Path) -> Path:
     """A picture that takes no time."""
     path = run / "loss.png"
-    with open(path, "wb") as file:
+    with naming(path), open(path, "wb") as file:
         file.write(b"a picture")
     return path
 
