@@ -33,7 +33,7 @@ from typing import Any, NamedTuple
 
 import tensorlite as tl
 from tensorlite import io, nn
-from tensorlite.files import temporary_beside
+from tensorlite.files import naming, temporary_beside
 from tensorlite.optim import Optimizer
 
 from . import jsonfile, lora, rundir, weights
@@ -160,7 +160,7 @@ def fingerprint(path: Path, size: int | None = None) -> dict[str, Any]:
     """Length and SHA-256 of a file or of its first `size` bytes; a log that was not begun is empty."""
     hasher, length = hashlib.sha256(), 0
     if path.exists():
-        with open(path, "rb") as file:
+        with naming(path), open(path, "rb") as file:
             while block := file.read(2**20 if size is None else min(2**20, size - length)):
                 hasher.update(block)
                 length += len(block)
@@ -218,7 +218,9 @@ def newest(run: Path, files: Iterable[str] = FILES) -> tuple[Checkpoint, list[st
     for folder in rundir.steps(run):
         try:
             return _verified(folder, files), problems
-        except (ValueError, OSError) as error:
+        except OSError as error:
+            problems.append(f"{folder} is damaged: {Path(error.filename or folder).name}: {error.strerror or error}")
+        except ValueError as error:
             problems.append(f"{folder} is damaged: {error}")
     if problems:
         raise ValueError(f"{run} has no checkpoint that is whole; " + "; ".join(problems))

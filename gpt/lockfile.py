@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from tensorlite.files import naming
+
 from . import rundir, system
 
 
@@ -28,7 +30,7 @@ def lock(folder: Path, doing: str = "training in") -> Iterator[Held]:
     try:
         yield held
     finally:
-        with file:
+        with naming(path), file:
             if held.remove:
                 system.remove_open(file, path)
 
@@ -38,7 +40,7 @@ def _acquire(path: Path, doing: str) -> IO[str] | None:
     new = not rundir.there(path)
     file = open(path, "a+")  # noqa: SIM115
     try:
-        with system.naming(path):
+        with naming(path):
             if not take(file, path.parent):
                 new = False
                 file.seek(0)
@@ -54,7 +56,7 @@ def _acquire(path: Path, doing: str) -> IO[str] | None:
             file.flush()
         return file
     except BaseException:
-        with file:
+        with naming(path), file:
             if new:
                 system.remove_open(file, path)
         raise

@@ -11,6 +11,8 @@ from typing import Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from tensorlite.files import naming
+
 from .jsonfile import parse
 
 TRAINING, VALIDATION, FAINT = "#8fb3d9", "#c2410c", "#6b7280"
@@ -63,7 +65,8 @@ def draw_run(run: Path) -> Path:
         each.grid(alpha=0.25)
         each.spines[["top", "right"]].set_visible(False)
     path = run / "loss.png"
-    figure.savefig(path, metadata={"Software": None})  # the same picture from the same numbers, whatever draws it
+    with naming(path):
+        figure.savefig(path, metadata={"Software": None})  # the same picture from the same numbers, whatever draws it
     return path
 
 
@@ -85,5 +88,6 @@ def draw_report(run: Path) -> Path:
     axes.set_yticks(range(len(labels)), labels)
     axes.set(xlabel="said", ylabel="is", title=f"{run.name}: {report['accuracy']:.1%} of the test texts")
     path = run / "report.png"
-    figure.savefig(path, metadata={"Software": None})
+    with naming(path):
+        figure.savefig(path, metadata={"Software": None})
     return path

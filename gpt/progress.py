@@ -20,7 +20,7 @@ from rich.progress import BarColumn, TaskProgressColumn, TextColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 
-from .system import naming
+from tensorlite.files import naming
 
 REFRESH = 0.2  # seconds: a bar drawn after every step would cost a small model's training several percent
 

@@ -76,7 +76,7 @@ def begin(task: type[Task], config: Settings, run: Path, say: Say) -> Session:
         system.sync(run / name)
     if config.lr is None:
         config = replace(config, lr=config.default_lr(model.config.n_embd))
-    model.to(device)
+    model.to(device).train()  # a task may have loaded it to look at it, without dropout
     description = {
         "format": "gpt.run",
         "version": checkpoint.VERSION,

@@ -8,23 +8,12 @@ import ctypes
 import os
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from tensorlite.files import naming
+
 LOCKED = 1 << 30  # the byte that is locked on Windows, which lets nobody read a locked one: far behind what a file says
-
-
-@contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """An OSError of the block that names no file (of a write, say) names `path`."""
-    try:
-        yield
-    except OSError as error:
-        if error.filename is None:
-            error.filename = str(path)
-        raise
 
 
 def lock(file: IO[Any], wait: bool = False) -> bool:

@@ -20,6 +20,7 @@ from rich.console import Console
 
 import tensorlite as tl
 from tensorlite import Tensor, backend, machine, nn, optim
+from tensorlite.files import naming
 from tensorlite.kernels import precision
 
 from . import placing, rundir
@@ -29,7 +30,7 @@ from .pretraining import Pretraining
 from .progress import Progress, open_screen, result_table, say
 from .session import Session, begin, continued, directory, files, move, recorded_threads, resume, save
 from .step import Step
-from .system import naming, peak_memory
+from .system import peak_memory
 from .task import Task
 
 PATIENCE = 3  # steps in a row that may be skipped because loss or gradient are not finite

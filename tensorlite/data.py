@@ -18,7 +18,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 
 from .derived import stack
-from .files import replacing
+from .files import naming, replacing
 from .random import Generator, default_generator
 from .tensor import Tensor, tensor
 from .torchwords import explaining, hint, missing
@@ -251,7 +251,7 @@ class TokenFile:
 
     def __init__(self, path: str | os.PathLike, check: bool = True):
         self.path = Path(path)
-        with open(self.path, "rb") as file:
+        with naming(self.path), open(self.path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
             header = file.read(HEADER.size)
         itemsize, self.vocab_size, count = self._parse(header)
@@ -260,7 +260,8 @@ class TokenFile:
                 f"its header says {count} ids of {itemsize} bytes, but {size - HEADER.size} bytes follow it: the file "
                 "was cut off or changed"
             )
-        self.tokens = np.memmap(self.path, f"<u{itemsize}", "r", HEADER.size, (count,))
+        with naming(self.path):  # some file systems cannot map files
+            self.tokens = np.memmap(self.path, f"<u{itemsize}", "r", HEADER.size, (count,))
         for start in range(0, count if check else 0, CHUNK):
             _check_ids(str(self.path), self.tokens[start : start + CHUNK], self.vocab_size, start)
 

@@ -22,6 +22,17 @@ def temporary_beside(path: Path) -> Path:
 
 
 @contextmanager
+def naming(path: str | os.PathLike) -> Iterator[None]:
+    """An OSError of the block that names no file (of a write, say) names `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = os.fspath(path)
+        raise
+
+
+@contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
     """`with replacing(path) as file:` write bytes to `file`; they become the file at `path` when the block ends.
 
@@ -51,7 +62,8 @@ def _fsync_folder(folder: Path) -> None:
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        with naming(folder):
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
 

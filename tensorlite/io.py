@@ -27,7 +27,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from .backend import bfloat16, float32, is_array, to_device, to_host
-from .files import check_regular, replacing
+from .files import check_regular, naming, replacing
 from .tensor import Tensor
 
 DTYPES = {  # a Tensor's dtype -> its name in a file
@@ -110,12 +110,12 @@ class Entry:
 
     def read(self, device: str | None = None) -> Tensor:
         """The Tensor, in memory of its own. Errors as `load`, which reads all."""
-        with open(self.path, "rb") as file:
+        with naming(self.path), open(self.path, "rb") as file:
             return Tensor(to_device(self._array(file), device))
 
     def read_float32(self, device: str | None = None) -> Tensor:
         """The same as float32, exactly: for float32, float16 and bfloat16, which here needs no ml_dtypes."""
-        with open(self.path, "rb") as file:
+        with naming(self.path), open(self.path, "rb") as file:
             if self.dtype == "bfloat16":  # the upper half of a float32's bits
                 x = (replace(self, dtype="uint16")._array(file).astype(np.uint32) << 16).view(float32)
             elif self.dtype in ("float16", "float32"):
@@ -173,7 +173,7 @@ def _opened(path: str | os.PathLike) -> Iterator[tuple[BinaryIO, dict[str, Entry
     import safetensors  # here, so that `import tensorlite` does not wait for it
 
     check_regular(path)
-    with open(path, "rb") as file:  # the errors of a path that is missing, a folder or not readable come from here
+    with naming(path), open(path, "rb") as file:  # errors of a path that is missing or a folder come from here
         start = file.read(8)
         try:
             with safetensors.safe_open(path, framework="np"):

@@ -17,7 +17,7 @@ from rich.console import Console
 from runs import ONE_THREAD, contents, tiny, train
 
 import tensorlite as tl
-from gpt import checkpoint, cli, instruct, lora
+from gpt import checkpoint, cli, instruct, lora, session
 from gpt import train as training
 from gpt.commands import chat as chat_command
 from gpt.generate import generate
@@ -438,3 +438,13 @@ def test_sigint_stops_after_a_step_and_it_can_go_on(folder, call):
     status, output, _ = call("finetune", "instruct", "--resume", folder / "stopped", "--steps", 1)
     assert status == 0
     assert "answered exactly as expected" in output
+
+
+def test_what_is_learnt_from_is_dropped_as_the_run_says(folder, tmp_path):
+    """Also where the model is taken as it is, since its tokenizer knows the end of a text."""
+    shape = {"n_embd": 8, "context_length": 40, "steps": 1, "tokenizer": "word"}
+    train(tiny(folder, text=(folder / "text.txt",) * 5, out=tmp_path / "base", **shape, dropout=0.5))
+    s = session.begin(Instructions, config(folder, base=tmp_path / "base", out=tmp_path), tmp_path, lambda line: None)
+    batch = s.task.draw()
+    assert s.model.training
+    assert s.task.loss(s.model, batch).item() != s.task.loss(s.model, batch).item()
