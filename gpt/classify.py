@@ -241,7 +241,7 @@ def prepare(
     """Write the parts of the data into the run; "data" and the rest of what config.json says about them."""
     assert config.data is not None
     began, pad = time.monotonic(), padding_token(tokenizer)
-    entries = labelled.read(config.data, config.label_column, config.text_column)
+    entries = labelled.read(config.data, config.label_column, config.text_column, note=say)
     labels = labelled.labels_of(config.data, entries)
     chosen = labelled.balanced(entries, config.split_seed) if config.balance else entries
     parts = labelled.split(chosen, config.split_seed)

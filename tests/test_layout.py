@@ -15,7 +15,7 @@ TENSORLITE = [
 GPT = [
     "system", "cache", "config", "tokenizer", "corpus", "attention", "model", "generate", "lora", "checkpoint",
     "progress", "plots", "task", "step", "pretraining", "session", "train", "pretrained", "sources", "download",
-    "evaluate", "labelled", "classify", "instruct", "judge", "doctor", "commands", "cli", "__main__", "bench",
+    "evaluate", "records", "labelled", "classify", "instruct", "judge", "doctor", "commands", "cli", "__main__", "bench",
 ]  # fmt: skip
 
 

@@ -88,7 +88,7 @@ class Instructions:
         model, tokenizer = with_end_of_text(*checkpoint.load_model(config.base))
         if config.dropout is not None:
             model = with_dropout(model, config.dropout)
-        entries = read_entries(config.data)
+        entries = read_entries(config.data, note=say)
         length = model.config.context_length
         texts = encode_all(entries, tokenizer, config.style, None if config.max_length else length)
         parts = split(entries)

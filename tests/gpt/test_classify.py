@@ -165,7 +165,7 @@ def test_columns_may_be_named(tmp_path):
     [
         (b"", "f is empty: there is nothing to learn"),
         (b" \n\n", "f is empty: there is nothing to learn"),
-        (b"ham\tcaf\xe9\n", r"f is not UTF-8: byte 0xe9 at offset 7; convert it"),
+        (b"ham\tcaf\xe9\n", "f, line 1 is not UTF-8: byte 0xe9 at offset 7; it may be Latin-1"),
         (b"just some words\n", "f has one column, and a label and a text are needed"),
         (b"ham\tgo\nspam\twin\tbig\n", "f, line 2 has 3 columns, and the first line has 2"),
         (b"ham\tgo\nspam\t\n", "f, line 2: the text is empty"),
@@ -175,12 +175,12 @@ def test_columns_may_be_named(tmp_path):
         (b"label,x,y\nham,2,3\n", "f: which column is the text. Say --text-column and one of label, x, y"),
         (b'{"label": "ham", "text": "a"}\n{"label": ham}', "f is not JSON at line 2, column 11: Expecting value"),
         (b'[{"label": "ham",\n "text" "a"}]', "f is not JSON at line 2, column 9: Expecting ':' delimiter"),
-        (b'[1, 2]', "f: entry 1 is no object with a label and a text: 1"),
-        (b'{"label": "a", "text": "b"}\n[]', r"f: line 2 is no object with a label and a text: \[\]"),
+        (b'[1, 2]', "f, line 1: an entry is an object with named fields, not 1"),
+        (b'{"label": "a", "text": "b"}\n[]', r"f, line 2: an entry is an object with named fields, not \[\]"),
         (b"[]", "f has no entries"),
-        (b'{"label": "a", "text": 7.5}', "f, line 1: the text is no text but 7.5"),
-        (b'{"label": null, "text": "b"}', "f, line 1: the label is no text but None"),
-        (b'{"label": "a", "text": "b"}\n{"label": "a"}', "f: which column is the text. Say --text-column and one of l"),
+        (b'{"label": "a", "text": 7.5}', "f, line 1: the text is not a string but 7.5"),
+        (b'{"label": null, "text": "b"}', "f, line 1: the label is not a string but null"),
+        (b'{"label": "a", "text": "b"}\n{"label": "a"}', "f, line 2: the entry has no text: no field 'text' among label"),
     ],
 )  # fmt: skip
 def test_one_sentence_for_a_file_that_will_not_do(tmp_path, content, says):
