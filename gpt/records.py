@@ -123,6 +123,9 @@ def _text(path: Path) -> str:
 
 # ----- JSON -------------------------------------------------------------------------------------------------------
 
+PIECE = 1 << 13  # characters that are decoded at once, where they hold an entry
+
+
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     return fields if len(fields) == len(pairs) else Repeated(fields)
@@ -157,16 +160,28 @@ class _Text:
         return self.text[at : at + 1]
 
     def value(self) -> tuple[Any, int]:
-        """The JSON value here, and where it ends."""
-        try:
-            return _decode(self.text, self.at)
-        except json.JSONDecodeError as error:
-            begun = f", in what begins on line {self.line}" if "\n" in self.text[self.at : error.pos] else ""
-            raise self.error(error.msg + begun, error.pos) from None
-        except RecursionError:
-            raise self.error("it nests too deeply") from None
-        except ValueError:  # a number of thousands of digits
-            raise self.error("it has a number with too many digits") from None
+        """The JSON value here, and where it ends.
+
+        The decoder gets a piece of the text, and a longer one if that may have cut the value: an error of json counts
+        the lines of all that it was given, and a file may have an error on each of its lines.
+        """
+        size = PIECE
+        while True:
+            piece = self.text[self.at : self.at + size]
+            try:
+                value, end = _decode(piece, 0)
+                return value, self.at + end
+            except json.JSONDecodeError as error:
+                cut = error.pos > size - 32 or error.msg.startswith("Unterminated")
+                if cut and len(piece) == size:
+                    size *= 4
+                    continue
+                begun = f", in what begins on line {self.line}" if "\n" in piece[: error.pos] else ""
+                raise self.error(error.msg + begun, self.at + error.pos) from None
+            except RecursionError:
+                raise self.error("it nests too deeply") from None
+            except ValueError:  # a number of thousands of digits
+                raise self.error("it has a number with too many digits") from None
 
     def error(self, reason: str, at: int | None = None) -> ValueError:
         at = self.at if at is None else at

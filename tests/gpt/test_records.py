@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from odd_files import ENTRY, HAM, INSTRUCTIONS, LABELLED, MANY, PLAIN, table
 
-from gpt import corpus, instruct, labelled
+from gpt import corpus, instruct, labelled, records
 from gpt.labelled import Entry
 
 pytestmark = pytest.mark.finding("C11")
@@ -97,6 +97,31 @@ def test_the_corpus_of_the_book_says_which_of_its_lines_are_one_text(data_dir):
     notes: list[str] = []
     assert len(labelled.read(data_dir / "SMSSpamCollection", note=notes.append)) == 5572
     assert re.fullmatch(r"warning: .*: lines 5082 to 5084 are read as one text, because a quotation mark .*", *notes)
+
+
+@pytest.mark.parametrize(("name", "content", "expected"), LABELLED, ids=[name for name, *_ in LABELLED])
+def test_entries_longer_than_a_piece_are_read_as_others(tmp_path, monkeypatch, name, content, expected):
+    monkeypatch.setattr(records, "PIECE", 3)
+    check(labelled.read, tmp_path, name, content, expected)
+
+
+def test_an_error_on_each_line_costs_what_a_line_costs(tmp_path, monkeypatch):
+    """An error of json counts the lines of the text that it is given."""
+    given = []
+
+    class Counting(json.JSONDecodeError):
+        def __init__(self, message, document, at):
+            given.append(len(document))
+            super().__init__(message, document, at)
+
+    monkeypatch.setattr(json.decoder, "JSONDecodeError", Counting)
+    monkeypatch.setattr(records, "PIECE", 100)
+    good = "".join(f'{{"label": "{label}", "text": "{text}"}}\n' for label, text in MANY)
+    found, notes = read(labelled.read, tmp_path / "f", (good + '{"label": bad}\n') * 500)
+    assert found == MANY * 500
+    assert notes[-1].endswith("495 more of 10,500 entries cannot be used; left out")
+    assert len(given) == 500
+    assert max(given) <= 100
 
 
 def test_a_folder_and_a_file_that_is_not_there(tmp_path):
