@@ -11,6 +11,7 @@ from codecs import getincrementaldecoder
 from collections.abc import Callable, Iterable, Iterator, Set
 from io import IncrementalNewlineDecoder
 from pathlib import Path
+from typing import Literal
 
 from .tokenizer.base import Tokenizer, chunks
 
@@ -193,11 +194,14 @@ def between(blocks: Iterable[str], start: int, stop: int) -> Iterator[str]:
             return
 
 
-def encode(tokenizer: Tokenizer, text: str | Iterable[str], allowed_special: Set[str] = frozenset()) -> Iterator[int]:
+def encode(
+    tokenizer: Tokenizer, text: str | Iterable[str], allowed_special: Set[str] | Literal["all"] = frozenset()
+) -> Iterator[int]:
     """The ids of tokenizer.encode(text, allowed_special) one by one, for text too long to hold them all.
 
     The text may come in blocks, cut anywhere. A Python list takes about 40 bytes a token; a token file, which this
-    feeds, takes 2 or 4. Positions in error messages count from the start of a part of about a million characters.
+    feeds, takes 2 or 4. Positions in error messages count from the start of a part of about a million characters. A
+    stretch of more than a million characters without a space or newline is cut, as `chunks` says.
     """
-    for chunk in chunks(text):
+    for chunk in chunks(text, whole=tokenizer.special_tokens):
         yield from tokenizer.encode(chunk, allowed_special)
