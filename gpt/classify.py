@@ -21,6 +21,7 @@ from . import checkpoint, labelled, lora
 from . import tokenizer as tokenizers
 from .config import ClassifyConfig, GPTConfig
 from .model import GPT, wide
+from .progress import bar, counted, visible
 from .task import Beginning, Epochs, Say, beside, looking, second_stream
 from .tokenizer import END_OF_TEXT, Tokenizer
 
@@ -115,8 +116,8 @@ def padding_token(tokenizer: Tokenizer) -> int:
 
 
 def encode(tokenizer: Tokenizer, text: str, length: int) -> list[int]:
-    """At most `length` ids, and at least one."""
-    ids = tokenizer.encode(text)[:length]
+    """At most `length` ids, and at least one; special tokens in the text are text."""
+    ids = tokenizer.encode_ordinary(text)[:length]
     if not ids:
         raise ValueError(f"the text {text!r} has no token in it: give some text")
     return ids
@@ -212,7 +213,7 @@ class Classification:
             (p,) = probabilities(model, self.padding, [row])
             best = max(range(len(p)), key=p.__getitem__)
             lines.append(f"{self.labels[best]} {p[best]:.3f} (is {entry.label})  {' '.join(entry.text.split()):.80}")
-        return "\n".join(lines)
+        return visible("\n".join(lines))
 
     def finish(self, model: Classifier) -> tuple[dict[str, Any], dict[str, str]]:
         """The test part; report.json and report.png."""
@@ -253,7 +254,8 @@ def prepare(
         labelled.write(path, members)
         counts = {label: sum(e.label == label for e in members) for label in labels}
         data[part] = {"entries": len(members), "labels": counts, **checkpoint.fingerprint(path)}
-    longest = max(len(tokenizer.encode(e.text)) for e in parts["train"])
+    lengths = [len(tokenizer.encode_ordinary(e.text)) for e in parts["train"]]
+    longest = max(lengths)
     length = config.max_length or longest
     if length > shape.context_length:
         what = "max_length is" if config.max_length else "the longest training text has"

@@ -10,10 +10,11 @@ from there on each step reads the whole window, with and without a cache.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import NamedTuple
+from operator import index
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import tensorlite as tl
@@ -56,13 +57,14 @@ def stream(
     tensorlite's default generator. A prompt longer than the context is read from its end. Dropout is off, nothing is
     recorded; the model's mode and the caller's are left as they were.
 
-    ValueError, at the call and not at the first step: no prompt, an empty one, an id outside the vocabulary, or an
-    option outside its range.
+    Token ids are integers of Python or NumPy, a prompt any row of them, such as a slice of a TokenFile. ValueError, at
+    the call and not at the first step: no prompt, an empty one, an id outside the vocabulary, or an option outside its
+    range.
     """
-    _check(model.config.vocab_size, prompts, stop_token)
+    texts = [_ids(prompt) for prompt in prompts]
+    _check(model.config.vocab_size, texts, stop_token)
     check_integer("max_new_tokens", max_new_tokens, low=0)
     check_sampling(model.config.vocab_size, temperature, top_k, top_p)
-    texts = [list(prompt) for prompt in prompts]
     streams = [tl.default_generator if seed is None else Generator(seed + i) for i in range(len(texts))]
     memory = None
     if use_cache:
@@ -290,6 +292,22 @@ def _check(vocab_size: int, prompts: Sequence[Sequence[int]], stop_token: int | 
         _check_token("the stop token is", stop_token, vocab_size)
 
 
+def _ids(prompt: Iterable[Any]) -> list[Any]:
+    """A prompt as a list, its integers as Python's; what is none stays as it is, for `_check` to name."""
+    try:
+        return [_id(token) for token in prompt]
+    except TypeError:
+        raise ValueError(f"prompts are rows of token ids, one for each text, and one of them is {prompt!r}") from None
+
+
+def _id(token: Any) -> Any:
+    try:
+        return token if isinstance(token, bool) else index(token)
+    except TypeError:
+        return token
+
+
 def _check_token(what: str, token: int, vocab_size: int) -> None:
+    token = _id(token)
     if isinstance(token, bool) or not isinstance(token, int) or not 0 <= token < vocab_size:
         raise ValueError(f"{what} {token!r}, but the model's vocabulary is 0 to {vocab_size - 1}")

@@ -18,8 +18,9 @@ from . import tokenizer as tokenizers
 from .config import GPTConfig, TrainConfig
 from .generate import generate
 from .model import GPT
+from .progress import visible
 from .task import Beginning, Say, beside, looking, second_stream
-from .tokenizer import Tokenizer
+from .tokenizer import END_OF_TEXT, Tokenizer
 
 PARTS = ("train", "validation")  # of the text
 
@@ -81,13 +82,13 @@ class Pretraining:
         seed, top_k = (self.config.seed + step) % 2**32, min(200, self.tokenizer.vocab_size)
         length = self.config.sample_tokens
         (new,) = generate(model, [self.prompt], length, temperature=0.7, top_k=top_k, seed=seed)
-        return self.tokenizer.decode(self.prompt + new).strip("\n")
+        return visible(self.tokenizer.decode(self.prompt + new).strip("\n"))
 
     def sample_prompt(self) -> list[int]:
         """What samples begin with: the prompt, a new line, or where no token is one the validation text's first."""
         if self.config.prompt is None:
             return new_line(self.tokenizer) or self.tokens["validation"][:1].tolist()
-        ids = self.tokenizer.encode(self.config.prompt)
+        ids = self.tokenizer.encode_ordinary(self.config.prompt)
         if not ids:
             raise ValueError(f"the prompt {self.config.prompt!r} has no token in it: give some text")
         return ids
@@ -133,6 +134,7 @@ def prepare(config: TrainConfig, run: Path, say: Say) -> tuple[Tokenizer, dict[s
         count = write_tokens(path, ids, tokenizer.vocab_size)
         size = sum(len(block.encode()) for block in corpus.between(read(), *places))
         data[part] = {"tokens": count, "text_bytes": size, **checkpoint.fingerprint(path)}
+    data["train"]["start"] = start_of(TokenFile(run / "train.tokens", check=False), tokenizer)
     counts = " + ".join(f"{data[part]['tokens']:,} {part}" for part in PARTS)
     say(f"tokens     {config.tokenizer} of {tokenizer.vocab_size:,}: {counts}; {time.monotonic() - began:.1f} s")
     return tokenizer, data
@@ -194,9 +196,32 @@ def evaluate(model: GPT, tokens: TokenFile, batch_size: int, batches: int | None
     return total / count
 
 
+# ----- where a text begins ----------------------------------------------------------------------------------------
+
+
 def new_line(tokenizer: Tokenizer) -> list[int]:
     """A new line, after which a text may begin; [] for a tokenizer that does not know it."""
     try:
         return tokenizer.encode("\n")
     except ValueError:  # characters, of a text of one line
         return []
+
+
+def start_of(tokens: TokenFile, tokenizer: Tokenizer) -> list[int]:
+    """What a text without a prompt begins after: the end of a text, if the training text has it, or a new line.
+
+    Where the tokenizer knows none (words, and characters of one line), it is the training text's first token.
+    """
+    end = tokenizer.special_tokens.get(END_OF_TEXT)
+    step = 1 << 20
+    if end is not None and any((tokens[i : i + step] == end).any() for i in range(0, len(tokens), step)):
+        return [end]
+    return new_line(tokenizer) or [int(tokens[0])]
+
+
+def start_of_run(description: Mapping[str, Any], tokenizer: Tokenizer) -> list[int]:
+    """The same for a run, as its config.json has it; imported weights know the end of a text."""
+    if found := description.get("data", {}).get("train", {}).get("start"):
+        return found
+    end = [tokenizer.special_tokens[END_OF_TEXT]] if END_OF_TEXT in tokenizer.special_tokens else []
+    return (end if "imported" in description else []) or new_line(tokenizer) or end or [0]

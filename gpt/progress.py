@@ -5,16 +5,19 @@ only the bar needs a terminal.
 """
 
 import math
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, TaskProgressColumn, TextColumn
+from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
+from rich.text import Text
 
 REFRESH = 0.2  # seconds: a bar drawn after every step would cost a small model's training several percent
 
@@ -82,20 +85,52 @@ class Progress:
         return (f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}") + " left"
 
 
+# ----- text on a screen -------------------------------------------------------------------------------------------
+
+_CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), 127, *range(128, 160)) if chr(code) not in "\n\t"}
+
+
+def visible(text: str) -> str:
+    """The text with its control characters, other than "\\n" and "\\t", written as \\x1b: a terminal would obey them."""
+    return text.translate(_CONTROL)
+
+
+def show(text: str) -> None:
+    """Write to standard output at once: on a terminal with visible control characters, elsewhere as it is."""
+    sys.stdout.write(visible(text) if sys.stdout.isatty() else text)
+    sys.stdout.flush()
+
+
+def counted(n: int, what: str) -> str:
+    """1, "token" -> "1 token"; 2000, "token" -> "2,000 tokens"."""
+    return f"{n:,} {what}{'s' * (n != 1)}"
+
+
+@contextmanager
+def bar(what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+    """A bar on standard error while the block lasts, if that is a terminal; the function that it gives advances it."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(None), TaskProgressColumn(), TimeRemainingColumn())
+    with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as shown:
+        task = shown.add_task(what, total=total)
+        yield lambda n: shown.advance(task, n)
+
+
 def say(console: Console, log: Path, line: str) -> None:
-    """Print a line as it is, and add it to the log with the time of day."""
-    with open(log, "a", encoding="utf-8") as file:
+    """Print a line, and add it to the log with the time of day; control characters in it become visible."""
+    line = visible(line)
+    with open(log, "a", encoding="utf-8", errors="backslashreplace") as file:  # a path may have bytes that are no text
         file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S}  {line}\n")
     console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def result_table(title: str, rows: dict[str, str]) -> Table:
-    """Names on the left, values on the right."""
-    table = Table(title=title, show_header=False, title_justify="left")
+    """Names on the left, values on the right; all of them are plain text, in which "[b]" is no markup."""
+    table = Table(title=Text(title, style="table.title"), show_header=False, title_justify="left")
     table.add_column()
     table.add_column(justify="right")
     for name, value in rows.items():
-        table.add_row(name, value)
+        table.add_row(Text(name), Text(value))
     return table
 
 

@@ -14,7 +14,8 @@ from .. import checkpoint
 from ..config import check_device, check_integer
 from ..generate import check_sampling
 from ..instruct import STYLES, Conversation
-from .generate import show, stop_token
+from ..progress import show
+from .generate import stop_token
 
 HELP = "/input TEXT goes along with the next question, /reset forgets what was said, /quit or Ctrl-D leaves"
 

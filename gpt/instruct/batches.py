@@ -24,10 +24,13 @@ class Encoded(NamedTuple):
 
 
 def encode(entry: Entry, tokenizer: Tokenizer, style: str = "alpaca") -> Encoded:
-    """The whole text of an entry, answer included. ValueError for text that the tokenizer does not know."""
+    """The whole text of an entry, answer included; special tokens in it are text.
+
+    ValueError for text that the tokenizer does not know.
+    """
     prompt = STYLES[style].prompt(entry)
-    ids = tokenizer.encode(prompt + entry["output"])
-    return Encoded(_shared(tokenizer.encode(prompt), ids), ids)
+    ids = tokenizer.encode_ordinary(prompt + entry["output"])
+    return Encoded(_shared(tokenizer.encode_ordinary(prompt), ids), ids)
 
 
 def _shared(prompt: list[int], ids: list[int]) -> int:

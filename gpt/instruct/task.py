@@ -17,6 +17,7 @@ from tensorlite import Tensor
 from .. import checkpoint, lora
 from ..config import FineTuneConfig, GPTConfig, check_choice, check_integer, check_number
 from ..model import GPT
+from ..progress import visible
 from ..task import Beginning, Epochs, Say, beside, looking, second_stream
 from ..tokenizer import END_OF_TEXT, Tokenizer
 from .answers import answers, save_responses
@@ -186,7 +187,7 @@ class Instructions:
         for entry, answer in zip(chosen, self.answers(model, chosen), strict=True):
             question = entry["instruction"] + (f"\n{entry['input']}" if entry["input"] else "")
             texts.append(f"{question}\nexpected: {entry['output']}\nanswered: {answer}")
-        return "\n\n".join(texts)
+        return visible("\n\n".join(texts))
 
     def finish(self, model: GPT) -> tuple[dict[str, Any], dict[str, str]]:
         """Over the test entries: the loss, and their answers, saved as responses.json; adapters saved alone."""
