@@ -53,7 +53,9 @@ def _columns(found: Records, label: str | None, text: str | None) -> tuple[str, 
     label = label or next((name for name in names if name.lower() in LABELS and name != text), None)
     text = text or next((name for name in names if name.lower() in TEXTS and name != label), None)
     if len(names) == 2 and not (label and text):
-        values = {name: {str(r.fields.get(name)) for r in found.records if isinstance(r.fields, dict)} for name in names}
+        values = {
+            name: {str(r.fields.get(name)) for r in found.records if isinstance(r.fields, dict)} for name in names
+        }
         fewest = min(names, key=lambda name: len(values[name]))
         label = label or (fewest if text is None else next(name for name in names if name != text))
         text = text or next(name for name in names if name != label)
@@ -154,6 +156,24 @@ def split(entries: Sequence[Entry], seed: int) -> dict[str, list[Entry]]:
         if not part:
             raise ValueError(f"{len(entries)} entries are too few to split: none is left for the {name} part")
     return parts
+
+
+def unique(entries: Sequence[Entry]) -> tuple[list[Entry], int]:
+    """The first entry of each text, in their order; and how many of the others have another label than it."""
+    first: dict[str, Entry] = {}
+    for entry in entries:
+        first.setdefault(entry.text, entry)
+    return list(first.values()), sum(first[entry.text].label != entry.label for entry in entries)
+
+
+def repeated(parts: Mapping[str, Sequence[Entry]]) -> dict[str, list[bool]]:
+    """For each part, of which of its entries the text is also, word for word, in a part before it."""
+    seen: set[str] = set()
+    found = {}
+    for name, entries in parts.items():
+        found[name] = [entry.text in seen for entry in entries]
+        seen |= {entry.text for entry in entries}
+    return found
 
 
 def write(path: Path, entries: Sequence[Entry]) -> None:

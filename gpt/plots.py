@@ -5,6 +5,7 @@ a window.
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,15 @@ def draw_report(run: Path) -> Path:
             axes.text(j, i, f"{count}", ha="center", va="center", color=color, fontsize=12 if len(labels) < 8 else 8)
     axes.set_xticks(range(len(labels)), labels, rotation=45 if len(labels) > 4 else 0)
     axes.set_yticks(range(len(labels)), labels)
-    axes.set(xlabel="said", ylabel="is", title=f"{run.name}: {report['accuracy']:.1%} of the test texts")
+    axes.set(xlabel="said", ylabel="is", title=report_title(run, report))
     path = run / "report.png"
     figure.savefig(path, metadata={"Software": None})
     return path
+
+
+def report_title(run: Path, report: Mapping[str, Any]) -> str:
+    """The run's name and its accuracy, with how many of the texts were known before."""
+    title = f"{run.name}: {report['accuracy']:.1%} of the test texts"
+    if again := report.get("repeated", 0):
+        return f"{title}\n({again:,} of {sum(map(sum, report['confusion'])):,} also in training or validation)"
+    return title

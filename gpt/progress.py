@@ -91,7 +91,7 @@ _CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), 127, *range(128, 160
 
 
 def visible(text: str) -> str:
-    """The text with its control characters, other than "\\n" and "\\t", written as \\x1b: a terminal would obey them."""
+    """The text with its control characters, but for "\\n" and "\\t", written as \\x1b: a terminal would obey them."""
     return text.translate(_CONTROL)
 
 

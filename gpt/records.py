@@ -84,10 +84,11 @@ def usable(found: Records, make: Callable[[dict[str, Any]], Item], note: Note | 
         others = len(problems) - 1
         more = f"; nor can {others:,} other{'s' * (others > 1)} of {total:,} entries be used" if others else ""
         raise ValueError(f"{problems[0]}{more}")
-    for sentence in (*found.notes, *(f"{problem}; left out" for problem in problems[:SHOWN])) if note else ():
-        note(f"warning: {sentence}")
-    if note and len(problems) > SHOWN:
-        note(f"warning: {found.path}: {len(problems) - SHOWN:,} more of {total:,} entries cannot be used; left out")
+    if note is not None:
+        for sentence in (*found.notes, *(f"{problem}; left out" for problem in problems[:SHOWN])):
+            note(f"warning: {sentence}")
+        if len(problems) > SHOWN:
+            note(f"warning: {found.path}: {len(problems) - SHOWN:,} more of {total:,} entries cannot be used; left out")
     return items
 
 
@@ -325,8 +326,8 @@ def _check_quotes(path: Path, text: str, delimiter: str, rows: Sequence[Row]) ->
                 )
         if inside and (fault or sum(delimiter in line for line in inside) * 2 > len(inside)):
             notes.append(
-                f"{path}: lines {row.line} to {row.end} are read as one text, because a quotation mark opens it, though "
-                "they look like several entries"
+                f"{path}: lines {row.line} to {row.end} are read as one text, because a quotation mark opens it, "
+                "though they look like several entries"
             )
     return notes
 

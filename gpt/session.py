@@ -151,7 +151,7 @@ def allowed_changes(run: Path, description: dict[str, Any], config: Settings, no
     """One line for each setting that is not as before; a ValueError for those that a begun run cannot change."""
     lines = []
     for name, after in config.to_dict().items():
-        before = description["training"].get(name)
+        before = description["training"].get(name, after)  # one that older runs did not have is as it was
         if before != after and name in config.fixed:
             raise ValueError(
                 f"{run} was begun with {name} {before!r} and cannot go on with {after!r}: start another run"

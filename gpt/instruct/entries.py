@@ -6,7 +6,6 @@ An entry that lacks a field, asks nothing or answers nothing is refused, or note
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from .. import records
@@ -53,9 +52,7 @@ STYLES = {
 # ----- entries ----------------------------------------------------------------------------------------------------
 
 
-def read_entries(
-    path: str | os.PathLike, also: Sequence[str] = (), note: Note | None = None
-) -> list[dict[str, str]]:
+def read_entries(path: str | os.PathLike, also: Sequence[str] = (), note: Note | None = None) -> list[dict[str, str]]:
     """The entries of a file, in its order, as {instruction, input, output}.
 
     The file is JSON (a list, or a list in an object), JSON lines, or a table whose first line names its columns.

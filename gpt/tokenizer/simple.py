@@ -20,6 +20,7 @@ from .base import (
     write_fields,
 )
 
+
 class WordTokenizer:
     """A word or a punctuation mark is a token (the book's chapter 2).
 

@@ -110,7 +110,7 @@ def test_a_special_token_in_the_prompt_of_samples_is_text(bpe, tmp_path):
 
 @pytest.mark.finding("C10")
 def test_a_special_token_in_an_entry_or_a_question_is_text(bpe):
-    model, tok = checkpoint.load_model(bpe)
+    _, tok = checkpoint.load_model(bpe)
     end = tok.special_tokens[END_OF_TEXT]
     entry = {"instruction": f"a {END_OF_TEXT}", "input": END_OF_TEXT, "output": END_OF_TEXT}
     encoded = instruct.encode(entry, tok)
@@ -253,7 +253,7 @@ def test_a_terminal_sees_no_control_characters_and_a_pipe_sees_all(nasty):
     piped = subprocess.run(command, capture_output=True, env=ONE_THREAD, check=True).stdout.decode()
     assert piped.startswith("\x1b[31m")
     parent, child = pty.openpty()
-    with subprocess.Popen(command, stdout=child, stderr=subprocess.DEVNULL, env={**ONE_THREAD, "TERM": "dumb"}) as shown:
+    with subprocess.Popen(command, stdout=child, stderr=subprocess.DEVNULL, env=ONE_THREAD) as shown:
         os.close(child)
         screen = b""
         while select.select([parent], [], [], 60)[0]:

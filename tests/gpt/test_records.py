@@ -51,10 +51,10 @@ def test_instructions(tmp_path, name, content, expected):
     ("name", "notes"),
     [
         ("plain.tsv", []),
-        ("unknown names.csv", ["{f}, line 1 is read as the names of the columns, 'klass' and 'nachricht', and not as"]),
+        ("unknown names.csv", ["{f}, line 1 is read as the names of the columns, 'klass' and 'nachricht'"]),
         ("empty text of many.tsv", ["{f}, line 21: the text is empty; left out"]),
-        ("one wide of many.csv", ["{f}, line 21 has 3 columns, and the first line has 2: a text with one of the commas"]),
-        ("a damaged line of many.jsonl", ["{f} is not JSON at line 13, column 1: Expecting ',' delimiter, in what begins on line 11; l"]),
+        ("one wide of many.csv", ["{f}, line 21 has 3 columns, and the first line has 2: a text with one of"]),
+        ("a damaged line of many.jsonl", ["{f} is not JSON at line 13, column 1: Expecting ',' delimiter, in what b"]),
         ("cut off.jsonl", ["{f} is not JSON at line 21, column 18: Unterminated string"]),
     ],
 )  # fmt: skip
@@ -87,7 +87,7 @@ def test_columns_of_a_wide_table_are_named_or_numbered(tmp_path, label, text, he
     path = tmp_path / "f"
     path.write_text(head + "".join(f"{i},{a},{b}\n" for i, (a, b) in enumerate(HAM)))
     if not head and not (label + text).isdecimal():
-        with pytest.raises(ValueError, match="f has no column '(klass|msg)' for the .*: its columns are 1, 2, 3"):
+        with pytest.raises(ValueError, match=r"f has no column '(klass|msg)' for the .*: its columns are 1, 2, 3"):
             labelled.read(path, label, text)
     else:
         assert labelled.read(path, label, text) == [*HAM]
@@ -133,7 +133,7 @@ def test_a_folder_and_a_file_that_is_not_there(tmp_path):
 
 
 # Every character that can be in a file, those most often that some reader takes for something else.
-CHARACTERS = st.one_of(st.sampled_from('\u2028\u2029\x85\x0b\x0c\x1c\r\n\t",;|{}[]\\ é🙂'), st.characters(codec="utf-8"))
+CHARACTERS = st.one_of(st.sampled_from('\u2028\u2029\x85\x0b\x0c\x1c\r\n\t",;|{}[]\\ é'), st.characters(codec="utf-8"))
 TEXT = st.text(CHARACTERS, min_size=1).filter(lambda text: text.strip())
 ENTRIES = st.lists(st.builds(lambda label, text: Entry(label.strip(), text), TEXT, TEXT), min_size=1, max_size=4)
 

@@ -237,7 +237,7 @@ def test_work_grows_with_the_text_and_what_is_held_does_not(monkeypatch, unit, w
     for length in (100_000, 200_000, 400_000):
         seen, work = [""], 0
 
-        def counting(text, start, size, *others, cut=base._cut):
+        def counting(text, start, size, *others, cut=base._cut, seen=seen):
             nonlocal work
             work += min(len(text) - start, 2 * size)
             if text is not seen[-1]:
