@@ -13,8 +13,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from operator import index
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 import tensorlite as tl
@@ -25,10 +24,14 @@ from tensorlite.graph import Graph
 from .attention import KVCache
 from .config import check_integer, check_number
 from .model import GPT
+from .tokenizer.base import plain_ids
 
 
 def generate(model: GPT, prompts: Sequence[Sequence[int]], max_new_tokens: int, **options) -> list[list[int]]:
     """What `stream` yields, collected: for each prompt the new token ids, without the prompt and the stop token."""
+    if isinstance(prompts, str) or not isinstance(prompts, Iterable):
+        raise TypeError(f"prompts: a list of lists of token ids is needed, not {prompts!r:.80}")
+    prompts = list(prompts)
     texts: list[list[int]] = [[] for _ in prompts]
     for step in stream(model, prompts, max_new_tokens, **options):
         for text, token in zip(texts, step, strict=True):
@@ -57,12 +60,10 @@ def stream(
     tensorlite's default generator. A prompt longer than the context is read from its end. Dropout is off, nothing is
     recorded; the model's mode and the caller's are left as they were.
 
-    Token ids are integers of Python or NumPy, a prompt any row of them, such as a slice of a TokenFile. ValueError, at
-    the call and not at the first step: no prompt, an empty one, an id outside the vocabulary, or an option outside its
-    range.
+    ValueError, at the call and not at the first step: no prompt, an empty one, an id outside the vocabulary, or an
+    option outside its range.
     """
-    texts = [_ids(prompt) for prompt in prompts]
-    _check(model.config.vocab_size, texts, stop_token)
+    texts = _texts(model.config.vocab_size, prompts, stop_token)
     check_integer("max_new_tokens", max_new_tokens, low=0)
     check_sampling(model.config.vocab_size, temperature, top_k, top_p)
     streams = [tl.default_generator if seed is None else Generator(seed + i) for i in range(len(texts))]
@@ -280,34 +281,15 @@ def check_sampling(vocab_size: int, temperature: float, top_k: int | None, top_p
             raise ValueError(f"top_p must be above 0 and at most 1, got {top_p}")
 
 
-def _check(vocab_size: int, prompts: Sequence[Sequence[int]], stop_token: int | None) -> None:
-    if not prompts:
+def _texts(vocab_size: int, prompts: Iterable[Iterable[int]], stop_token: int | None) -> list[list[int]]:
+    """The prompts as lists of ints, checked."""
+    texts = [plain_ids(prompt, vocab_size, f"prompt {i}: ") for i, prompt in enumerate(prompts)]
+    if not texts:
         raise ValueError("there is no prompt: give at least one list of token ids")
-    for i, prompt in enumerate(prompts):
-        if not prompt:
-            raise ValueError(f"prompt {i} is empty: give at least one token, such as the end of a text before")
-        for token in prompt:
-            _check_token(f"prompt {i} has the token", token, vocab_size)
+    if [] in texts:
+        raise ValueError(
+            f"prompt {texts.index([])} is empty: give at least one token, such as the end of a text before"
+        )
     if stop_token is not None:
-        _check_token("the stop token is", stop_token, vocab_size)
-
-
-def _ids(prompt: Iterable[Any]) -> list[Any]:
-    """A prompt as a list, its integers as Python's; what is none stays as it is, for `_check` to name."""
-    try:
-        return [_id(token) for token in prompt]
-    except TypeError:
-        raise ValueError(f"prompts are rows of token ids, one for each text, and one of them is {prompt!r}") from None
-
-
-def _id(token: Any) -> Any:
-    try:
-        return token if isinstance(token, bool) else index(token)
-    except TypeError:
-        return token
-
-
-def _check_token(what: str, token: int, vocab_size: int) -> None:
-    token = _id(token)
-    if isinstance(token, bool) or not isinstance(token, int) or not 0 <= token < vocab_size:
-        raise ValueError(f"{what} {token!r}, but the model's vocabulary is 0 to {vocab_size - 1}")
+        plain_ids([stop_token], vocab_size, "stop_token: ")
+    return texts

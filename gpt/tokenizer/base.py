@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import contextlib
 import json
+import operator
 import os
 import re
 from collections import Counter
@@ -90,14 +91,27 @@ def special_pattern(special_tokens: Iterable[str]) -> re.Pattern[str]:
     return re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
 
 
+def plain_ids(ids: Iterable[Any], vocab_size: int, where: str = "") -> list[int]:
+    """Token ids as Python's ints: of a list, an array, a Tensor or a slice of a TokenFile.
+
+    ValueError names the first that is not an integer from 0 to vocab_size - 1; TypeError where `ids` is no row of them.
+    """
+    values = ids.tolist() if hasattr(ids, "tolist") else ids
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise TypeError(f"{where}a list of token ids is needed, not {values!r:.80}")
+    plain = []
+    for id in values:
+        number = operator.index(id) if hasattr(id, "__index__") and not isinstance(id, bool) else -1
+        if not 0 <= number < vocab_size:
+            id = id if number == -1 else number
+            raise ValueError(f"{where}id {id!r} is not in the vocabulary: ids are integers from 0 to {vocab_size - 1}")
+        plain.append(number)
+    return plain
+
+
 def look_up(table: Mapping[int, Piece], ids: Iterable[int]) -> list[Piece]:
     """[table[id] for id in ids], where an unknown id is a ValueError that names it and the range."""
-    try:
-        return [table[id] for id in ids]
-    except KeyError as error:
-        raise ValueError(
-            f"id {error.args[0]!r} is not in the vocabulary: ids are integers from 0 to {len(table) - 1}"
-        ) from None
+    return [table[id] for id in plain_ids(ids, len(table))]
 
 
 # ----- long text --------------------------------------------------------------------------------------------
