@@ -9,7 +9,7 @@ What it refuses: to write into the run that it starts from. The new run has the 
 
 import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -21,7 +21,7 @@ from . import checkpoint, labelled, lora
 from . import tokenizer as tokenizers
 from .config import ClassifyConfig, GPTConfig
 from .model import GPT, wide
-from .progress import counted, visible
+from .progress import bar, counted, visible
 from .task import Beginning, Epochs, Say, beside, looking, second_stream
 from .tokenizer import END_OF_TEXT, Tokenizer
 
@@ -193,7 +193,9 @@ class Classification:
             "training_accuracy": accuracy(seen),
         }
 
-    def judge(self, model: Classifier, rows: Sequence[Row]) -> tuple[float, list[list[int]]]:
+    def judge(
+        self, model: Classifier, rows: Sequence[Row], advance: Callable[[int], None] = lambda rows: None
+    ) -> tuple[float, list[list[int]]]:
         """Mean loss, and how many of each label (rows) were taken for each label (columns)."""
         confusion = [[0] * len(self.labels) for _ in self.labels]
         total = 0.0
@@ -205,6 +207,7 @@ class Classification:
                 total += fused.cross_entropy(logits, targets, reduction="sum").item()
                 for label, found in zip(labels.tolist(), logits.argmax(axis=-1).tolist(), strict=True):
                     confusion[label][found] += 1
+                advance(len(lengths))
         return total / len(rows), confusion
 
     def sample(self, model: Classifier, step: int) -> str:
@@ -218,7 +221,8 @@ class Classification:
 
     def finish(self, model: Classifier) -> tuple[dict[str, Any], dict[str, str]]:
         """The test part; report.json and report.png."""
-        loss, confusion = self.judge(model, self.rows["test"])
+        with bar("testing", len(self.rows["test"])) as advance:
+            loss, confusion = self.judge(model, self.rows["test"], advance)
         report = {"labels": self.labels, "test_loss": loss, **figures(self.labels, confusion)}
         shown = {"test loss": f"{loss:.4f}", "test accuracy": f"{report['accuracy']:.2%}"}
         report["repeated"] = again = sum(self.repeated["test"])  # texts that training or validation has too

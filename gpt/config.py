@@ -5,6 +5,7 @@ unchanged, and no other code has to ask whether it makes sense. It refuses unkno
 """
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
@@ -217,6 +218,17 @@ class Settings:
         return cls(**values)
 
 
+def as_paths(config: Any, *names: str) -> None:
+    """Turn text in these fields of a frozen dataclass into Paths: in Python one writes text="a/b.txt"."""
+    for name in names:
+        value = getattr(config, name)
+        if isinstance(value, str | os.PathLike):
+            path = Path(value)
+            object.__setattr__(config, name, (path,) if name == "text" else path)
+        elif name == "text":
+            object.__setattr__(config, name, tuple(map(Path, value)))
+
+
 def command_of(task: str) -> str:
     """The command that trains it."""
     return "gpt train" if task == "pretrain" else f"gpt finetune {task}"
@@ -245,7 +257,8 @@ class TextConfig:
     n_embd: int | None = None  # width
     dropout: float | None = None  # share of activations dropped in training: against memorising a small text
 
-    eval_batches: int = 20  # batches per evaluation, spread evenly over the validation text; the last one takes all
+    eval_batches: int = 20  # batches per evaluation, spread evenly over the validation text
+    final_tokens: int = 200_000  # tokens of the validation text in the last evaluation, spread evenly; 0: all of it
     sample_tokens: int = 200  # length of a sample
     prompt: str | None = None  # what samples begin with; default: a new line, where the tokenizer knows one
 
@@ -261,11 +274,13 @@ class TrainConfig(Settings, TextConfig):
     )  # fmt: skip
 
     def __post_init__(self) -> None:
+        as_paths(self, "text", "out", "resume")
         super().__post_init__()
         check_choice("tokenizer", self.tokenizer, ("bpe", "char", "word", "gpt2"))
         check_choice("preset", self.preset, tuple(PRESETS))
         check_integer("eval_batches", self.eval_batches, low=1)
         check_integer("sample_tokens", self.sample_tokens, low=0)
+        check_integer("final_tokens", self.final_tokens, low=0)
         if not 0 < self.validation < 1:
             raise ValueError(f"validation must be between 0 and 1, say 0.1, got {self.validation!r}")
         self.model(vocab_size=self.vocab_size)  # checks the model's fields, before a text is read for it
@@ -316,6 +331,7 @@ class FineTuneConfig(Settings, Source):
     sample_every: int = 0  # steps between samples in samples.txt; 0: only at the end
 
     def __post_init__(self) -> None:
+        as_paths(self, "base", "data", "out", "resume")
         super().__post_init__()
         check_integer("epochs", self.epochs, low=1)
 

@@ -6,7 +6,7 @@ files of token ids in the run.
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,7 +18,7 @@ from . import tokenizer as tokenizers
 from .config import GPTConfig, TrainConfig
 from .generate import generate
 from .model import GPT
-from .progress import visible
+from .progress import bar, counted, visible
 from .task import Beginning, Say, beside, looking, second_stream
 from .tokenizer import END_OF_TEXT, Tokenizer
 
@@ -94,12 +94,20 @@ class Pretraining:
         return ids
 
     def finish(self, model: GPT) -> tuple[dict[str, Any], dict[str, str]]:
-        """Over the whole validation text."""
-        loss = evaluate(model, self.tokens["validation"], self.config.batch_size)
+        """Over the validation text, or as much of it as `final_tokens` says."""
+        length, batch_size = model.config.context_length, self.config.batch_size
+        windows, wanted = len(self.tokens["validation"].windows(length, length)), self.config.final_tokens
+        count = min(windows, max(1, wanted // length)) if wanted else windows
+        batches = None if count == windows else -(-count // batch_size)
+        count = windows if batches is None else min(windows, batches * batch_size)
+        whole = count == windows
+        with bar("last evaluation", count) as advance:
+            loss = evaluate(model, self.tokens["validation"], batch_size, batches, advance)
         data = self.data["validation"]
         bits = loss / math.log(2) * data["tokens"] / data["text_bytes"]
-        return {"whole_validation_loss": loss, "bits_per_byte": bits}, {
-            "validation loss, whole text": f"{loss:.4f}",
+        about = "whole text" if whole else f"{count * length:,} of {data['tokens']:,} tokens"
+        return {"whole_validation_loss" if whole else "final_validation_loss": loss, "bits_per_byte": bits}, {
+            f"validation loss, {about}": f"{loss:.4f}",
             "perplexity": f"{math.exp(min(loss, 700)):,.2f}",
             "bits per byte": f"{bits:.3f}",
         }
@@ -146,8 +154,8 @@ def open_tokens(run: Path, context_length: int) -> dict[str, TokenFile]:
     for part, file in tokens.items():
         if len(file) <= context_length:
             raise ValueError(
-                f"the {part} text has {len(file)} tokens, and context_length {context_length} needs more than as many: "
-                "give more text, a smaller context_length, or another share with validation"
+                f"the {part} text has {counted(len(file), 'token')}, and context_length {context_length} needs more "
+                "than as many: give more text, a smaller context_length, or another share with validation"
             )
     return tokens
 
@@ -179,11 +187,14 @@ def check_memory(model: GPTConfig, config: TrainConfig) -> None:
 # ----- looking at it ----------------------------------------------------------------------------------------------
 
 
-def evaluate(model: GPT, tokens: TokenFile, batch_size: int, batches: int | None = None) -> float:
+def evaluate(
+    model: GPT, tokens: TokenFile, batch_size: int, batches: int | None = None,
+    advance: Callable[[int], None] = lambda windows: None,
+) -> float:  # fmt: skip
     """Mean cross-entropy in nats over the windows that cover the text, or over `batches` of them, evenly spread.
 
     The windows do not overlap: each token is predicted once (of the last ones, fewer than a window may be left out). No
-    random numbers; dropout is off.
+    random numbers; dropout is off. `advance` is told after each batch how many windows it had.
     """
     windows = tokens.windows(model.config.context_length, model.config.context_length)
     count = len(windows) if batches is None else min(len(windows), batches * batch_size)
@@ -193,6 +204,7 @@ def evaluate(model: GPT, tokens: TokenFile, batch_size: int, batches: int | None
         for i in range(0, count, batch_size):
             batch = default_collate([windows[index] for index in chosen[i : i + batch_size]])  # (B, T) each
             total += model.loss(*beside(model, *batch)).item() * len(batch[0])
+            advance(len(batch[0]))
     return total / count
 
 

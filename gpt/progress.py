@@ -7,11 +7,11 @@ only the bar needs a terminal.
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -19,6 +19,7 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
+Item = TypeVar("Item")
 REFRESH = 0.2  # seconds: a bar drawn after every step would cost a small model's training several percent
 
 
@@ -114,6 +115,13 @@ def bar(what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
     with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as shown:
         task = shown.add_task(what, total=total)
         yield lambda n: shown.advance(task, n)
+
+
+def passing(items: Iterable[Item], advance: Callable[[int], None]) -> Iterator[Item]:
+    """The items as they come; after each `advance(1)`."""
+    for item in items:
+        yield item
+        advance(1)
 
 
 def say(console: Console, log: Path, line: str) -> None:

@@ -87,14 +87,14 @@ def train(config: Settings, console: Console | None = None, task: type[Task] = P
                 tell(f"cuda graph off: {step.graph.why_not}")
             if s.saved != s.step:
                 save(s)
+        from . import plots  # here and not above: matplotlib takes longer to load than all the rest
+
+        plots.draw_run(run)  # before the last evaluation: whoever does not wait for that has the picture
         if signals:
             again = f"{command_of(config.task)} --resume {run}"
             tell(f"stopped after step {s.step}, saved step {s.saved}: go on with {again}")
         else:
             finish(s, show)
-        from . import plots  # here and not above: matplotlib takes longer to load than all the rest
-
-        plots.draw_run(run)
     return Result(run, signals[0] if signals else None)
 
 

@@ -178,7 +178,7 @@ def _opened(path: str | os.PathLike) -> Iterator[tuple[BinaryIO, dict[str, Entry
             with safetensors.safe_open(path, framework="np"):
                 pass  # opening checks all of the header against the file's length
         except (safetensors.SafetensorError, OSError) as error:
-            raise _error(path, pickle_advice(start) or str(error)) from error
+            raise _error(path, pickle_advice(start) or pointer_advice(path) or str(error)) from error
         length = struct.unpack("<Q", start)[0]
         text = file.read(length)
         if not text.startswith(b"{"):
@@ -216,6 +216,13 @@ def pickle_advice(start: bytes) -> str:
         "it looks like a pickle, which can run any code when it is loaded; if you trust it, convert it where torch is "
         "installed: safetensors.torch.save_file(torch.load(path, weights_only=True), 'model.safetensors')"
     )
+
+
+def pointer_advice(path: str | os.PathLike) -> str:
+    """What to do with a file that Git LFS left in place of the one that was meant; '' for all others."""
+    with open(path, "rb") as file:
+        pointer = file.read(24) == b"version https://git-lfs."
+    return "it is a pointer of Git LFS and not the file itself: `git lfs pull` fetches that" if pointer else ""
 
 
 def _error(path: str | os.PathLike, reason: str) -> ValueError:

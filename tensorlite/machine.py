@@ -106,7 +106,7 @@ def set_threads(threads: int) -> str:
     library.scipy_openblas_set_num_threads64_(1)
     _threads = threads
     _workers.extend(Worker() for _ in range(threads - 1 - len(_workers)))
-    return f"{threads} threads for large ops, BLAS on one in each"
+    return f"{threads} thread{'s' * (threads != 1)} for large ops, BLAS on one in each"
 
 
 @functools.cache

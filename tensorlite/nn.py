@@ -13,7 +13,7 @@ shape and dtype.
 import contextvars
 import functools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -159,7 +159,7 @@ class Module:
         """Copy `state` into the Parameters, in place: they stay the same objects, tied ones stay tied.
 
         Everything is looked at before anything is copied. A wrong shape or dtype anywhere, and with `strict` a
-        missing or an unexpected name, raises one ValueError that lists them all. Returns the missing and the
+        missing or an unexpected name, raises one ValueError that lists them. Returns the missing and the
         unexpected names (both empty when strict). From another device, values are moved. `state` may have entries of
         files (io.entries) for Tensors: they are read one at a time.
         """
@@ -167,13 +167,13 @@ class Module:
         values = {name: x.data if isinstance(x, Tensor) else x for name, x in state.items()}
         missing = [name for name in own if name not in values]
         unexpected = [name for name in values if name not in own]
-        problems = [f"missing: {', '.join(missing)}"] if missing and strict else []
-        problems += [f"unexpected: {', '.join(unexpected)}"] if unexpected and strict else []
+        problems = [f"missing: {', '.join(_some(missing))}"] if missing and strict else []
+        problems += [f"unexpected: {', '.join(_some(unexpected))}"] if unexpected and strict else []
         for name, p in own.items():
             if name in values and (wrong := misfit(values[name], p)):
                 problems.append(f"{name}: {wrong}")
         if problems:
-            raise ValueError(f"this state does not fit {type(self).__name__}:\n  " + "\n  ".join(problems))
+            raise ValueError(f"this state does not fit {type(self).__name__}:\n  " + "\n  ".join(_some(problems)))
         for name, p in own.items():
             if name in values:
                 value = values[name].read().data if hasattr(values[name], "read") else values[name]
@@ -229,6 +229,11 @@ def _conversion(target) -> Callable:
     if not is_floating(dtype):
         raise TypeError(f"to: Parameters are floating, they cannot be {dtype}")
     return lambda x: x.astype(dtype) if is_floating(x.dtype) and x.dtype != dtype else x
+
+
+def _some(words: Sequence[str], most: int = 10) -> list[str]:
+    """The first ones, and how many more there are: the state of another model has hundreds."""
+    return [*words[:most], *([f"and {len(words) - most} more"] if len(words) > most else [])]
 
 
 def misfit(value, place: Tensor) -> str:

@@ -17,7 +17,7 @@ from tensorlite import Tensor
 from .. import checkpoint, lora
 from ..config import FineTuneConfig, GPTConfig, check_choice, check_integer, check_number
 from ..model import GPT
-from ..progress import visible
+from ..progress import bar, passing, visible
 from ..task import Beginning, Epochs, Say, beside, looking, second_stream
 from ..tokenizer import END_OF_TEXT, Tokenizer
 from .answers import answers, save_responses
@@ -41,9 +41,8 @@ class InstructConfig(FineTuneConfig):
     style: Literal["alpaca", "phi3"] = "alpaca"  # how an entry becomes a text; phi3 is shorter
     mask_instruction: bool = False  # learn from the answers alone and not from the questions
     turns: int = 1  # longest conversation: up to this many entries in a row, so that chat may look back at earlier ones
-    max_length: int | None = (
-        None  # cut longer texts at this many tokens; default: what the context cannot hold is refused
-    )
+    # cut longer texts at this many tokens; default: what the context cannot hold is refused
+    max_length: int | None = None
     lora: bool = False  # train small matrices beside the Linears, all else is frozen
     rank: int = 16  # of LoRA's matrices
     alpha: float = 16.0  # LoRA's correction counts alpha / rank
@@ -91,7 +90,10 @@ class Instructions:
             model = with_dropout(model, config.dropout)
         entries = read_entries(config.data, note=say)
         length = model.config.context_length
-        texts = encode_all(entries, tokenizer, config.style, None if config.max_length else length)
+        try:
+            texts = encode_all(entries, tokenizer, config.style, None if config.max_length else length)
+        except ValueError as error:
+            raise ValueError(f"{config.data}: {error}") from None
         parts = split(entries)
         data = {}
         for part in PARTS:
@@ -195,7 +197,9 @@ class Instructions:
         figures, rows = {"test_loss": loss}, {"test loss": f"{loss:.4f}"}
         asked = self.entries["test"][: self.config.responses]
         if asked:
-            found = self.answers(model, asked)
+            new = answers(model, self.tokenizer, asked, self.config.style, self.config.max_new_tokens)
+            with bar("answering test entries", len(asked)) as advance:
+                found = list(passing(new, advance))
             save_responses(self.run / "responses.json", asked, found)
             right = sum(a == entry["output"].strip() for entry, a in zip(asked, found, strict=True))
             figures["exact_match"] = right / len(asked)

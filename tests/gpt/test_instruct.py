@@ -163,7 +163,8 @@ def test_what_does_not_fit_or_is_not_known_is_named_by_its_number():
     longest = len("<|user|>\nSpell it.\nOcassion\n<|assistant|>:\nOccasion")
     assert len(instruct.encode_all([ENTRY], tok, "phi3", longest)[0].ids) == longest
     with pytest.raises(
-        ValueError, match=f"entry 2 .* takes {longest} tokens and the context has {longest - 1}: shorten"
+        ValueError,
+        match=rf"1 of 2 entries are longer than .* {longest - 1} tokens, .* entry 2 \(Spell it.\) with {longest}",
     ):
         instruct.encode_all([PLAIN, ENTRY], tok, "phi3", longest - 1)
     with pytest.raises(ValueError, match=r"entry 2: character 'é' .* is not in the vocabulary"):

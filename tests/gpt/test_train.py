@@ -279,7 +279,7 @@ def test_a_text_may_name_its_special_token(tmp_path):
             {"context_length": 9999},
             None,
             ValueError,
-            r"the train text has \d+ tokens, and context_length 9999 needs more",
+            r"the train text has 3,816 tokens, and context_length 9999 needs more",
         ),
         ({"prompt": "é"}, None, ValueError, r"'é' \(U\+00E9\) at position 0 is not in the vocabulary"),
         ({"prompt": ""}, None, ValueError, r"the prompt '' has no token in it"),
