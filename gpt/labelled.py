@@ -64,7 +64,7 @@ def _columns(found: Records, label: str | None, text: str | None) -> tuple[str, 
         shown = "" if found.named else f"; its first line is {' | '.join(found.records[0].fields.values())!r:.60}"
         raise ValueError(f"{path}: which column is the {what}? Say --{what}-column and one of {_listed(names)}{shown}")
     if label and label == text:
-        raise ValueError(f"{path}: label and text are both {label!r}: name two columns")
+        raise ValueError(f"{path}: label and text are both {label!r:.80}: name two columns")
     return label or "", text or ""
 
 
@@ -73,11 +73,11 @@ def _by_name_or_number(found: Records, what: str, name: str | None) -> str | Non
         return name
     if name.isdecimal() and 1 <= int(name) <= len(found.names):
         return found.names[int(name) - 1]
-    raise ValueError(f"{found.path} has no column {name!r} for the {what}: its columns are {_listed(found.names)}")
+    raise ValueError(f"{found.path} has no column {name!r:.80} for the {what}: its columns are {_listed(found.names)}")
 
 
 def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "") or "none"
+    return ", ".join(f"{name:.60}" for name in names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "") or "none"
 
 
 def _without_line_of_names(found: Records, label: str) -> Records:
@@ -94,7 +94,7 @@ def _without_line_of_names(found: Records, label: str) -> Records:
             "--label-column, or, if the first line names the columns, call them label and text there"
         )
     names = " and ".join(repr(value) for value in first.fields.values())
-    note = f"{found.path}, {first.where} is read as the names of the columns, {names:.80}, and not as an entry"
+    note = f"{found.path}, {first.where} is read as the names of the columns, {names:.120}, and not as an entry"
     return found._replace(records=others, notes=[*found.notes, note])
 
 
@@ -102,7 +102,7 @@ def _entry(fields: Mapping[str, Any], *columns: str) -> Entry:
     values = []
     for what, column in zip(("label", "text"), columns, strict=True):
         if column not in fields:
-            raise ValueError(f"the entry has no {what}: no field {column!r} among {_listed(list(fields))}")
+            raise ValueError(f"the entry has no {what}: no field {column!r:.80} among {_listed(list(fields))}")
         value = fields[column]
         if what == "label" and isinstance(value, bool | int):
             value = str(value)  # 0 and 1 are labels in many a JSON file

@@ -230,8 +230,8 @@ def _unwrapped(path: Path, only: Record, known: Collection[str]) -> list[Record]
         return [only]
     lists = {n: v for n, v in fields.items() if isinstance(v, list) and v and all(isinstance(i, dict) for i in v)}
     if len(lists) > 1:
-        raise ValueError(f"{path} has several lists of entries, {', '.join(lists)}: write one of them to its own file")
-    return [Record(f"entry {i} of {name!r}", v) for name in lists for i, v in enumerate(lists[name], 1)] or [only]
+        raise ValueError(f"{path} has several lists of entries, {', '.join(lists):.120}: write one of them to its own file")
+    return [Record(f"entry {i} of {name!r:.80}", v) for name in lists for i, v in enumerate(lists[name], 1)] or [only]
 
 
 # ----- tables -----------------------------------------------------------------------------------------------------
@@ -264,7 +264,7 @@ def _table(path: Path, text: str, known: Collection[str], wanted: Collection[str
     used = [i for i in range(width) if (named and names[i]) or any(row.cells[i].strip() for row in body)]
     names = [names[i] if named and names[i] else str(i + 1) for i in range(width)]
     if twice := [name for name, count in Counter(names[i] for i in used).items() if count > 1]:
-        raise ValueError(f"{path} has two columns that are called {twice[0]!r}: give each a name of its own")
+        raise ValueError(f"{path} has two columns that are called {twice[0]!r:.80}: give each a name of its own")
     records = [Record(f"line {row.line}", {names[i]: row.cells[i] for i in used}) for row in body]
     return Records(path, [names[i] for i in used], named, records, problems, notes)
 
@@ -285,7 +285,7 @@ def _delimited(path: Path, text: str, known: Collection[str]) -> tuple[str, list
     """The character that separates columns, and the rows: with it nearly all rows are as wide as the first."""
     first = next(line for line in text.split("\n") if line.strip())
     found = {delimiter: _rows(text, delimiter) for delimiter in DELIMITERS if delimiter in first}
-    found = {delimiter: rows for delimiter, rows in found.items() if len(rows[0].cells) > 1}
+    found = {delimiter: rows for delimiter, rows in found.items() if rows and len(rows[0].cells) > 1}
     if not found:
         raise ValueError(
             f"{path} has one column, and a label and a text are needed: separate them by a tab or a comma, or write "

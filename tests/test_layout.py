@@ -15,7 +15,8 @@ TENSORLITE = [
 GPT = [
     "system", "cache", "config", "tokenizer", "corpus", "attention", "model", "generate", "lora", "checkpoint",
     "progress", "plots", "task", "step", "pretraining", "session", "train", "pretrained", "sources", "download",
-    "evaluate", "records", "labelled", "classify", "instruct", "judge", "doctor", "commands", "cli", "__main__", "bench",
+    "evaluate", "records", "labelled", "classify", "instruct", "judge", "doctor", "commands", "cli", "__main__",
+    "bench",
 ]  # fmt: skip
 
 

@@ -146,6 +146,7 @@ LABELLED: list[tuple[str, str | bytes, list[tuple[str, str]] | str]] = [
     ("empty list.json", "[]", r"has no entries"),
     # no data at all
     ("empty.csv", "", r"is empty: there is nothing to learn from it"),
+    ("only separators.csv", ",,\n , \n", r"has one column, and a label and a text are needed"),
     ("blank.csv", "\ufeff \n\t\r\n", r"is empty: there is nothing to learn from it"),
     ("pointer.csv", POINTER, r"pointer\.csv is a pointer of Git LFS and not the file itself: `git lfs pull`"),
     ("packed.csv", gzip.compress(table().encode()), r"is compressed \(gzip\): unpack it first"),
