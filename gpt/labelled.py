@@ -77,7 +77,10 @@ def _by_name_or_number(found: Records, what: str, name: str | None) -> str | Non
 
 
 def _listed(names: Sequence[str]) -> str:
-    return ", ".join(f"{name:.60}" for name in names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "") or "none"
+    return (
+        ", ".join(f"{name:.60}" for name in names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
+        or "none"
+    )
 
 
 def _without_line_of_names(found: Records, label: str) -> Records:

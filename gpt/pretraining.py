@@ -18,7 +18,7 @@ from . import tokenizer as tokenizers
 from .config import GPTConfig, TrainConfig
 from .generate import generate
 from .model import GPT
-from .progress import bar, counted, visible
+from .progress import bar, counted, passing, visible
 from .task import Beginning, Say, beside, looking, second_stream
 from .tokenizer import END_OF_TEXT, Tokenizer
 
@@ -40,8 +40,8 @@ class Pretraining:
         open_tokens(run, model_config.context_length)  # what is too short is refused before the model is made
         model = GPT(model_config)
         c = model_config
-        shape = f"{c.n_layer} layers, {c.n_head} heads, {c.n_embd} wide, context {c.context_length}"
-        say(f"model      {config.preset}: {shape}: {model.num_parameters():,} parameters")
+        shape = f"{counted(c.n_layer, 'layer')}, {counted(c.n_head, 'head')}, {c.n_embd} wide"
+        say(f"model      {config.preset}: {shape}, context {c.context_length}: {model.num_parameters():,} parameters")
         return Beginning(tokenizer, model, {"data": data})
 
     @classmethod
@@ -133,13 +133,15 @@ def prepare(config: TrainConfig, run: Path, say: Say) -> tuple[Tokenizer, dict[s
     parts = dict(zip(PARTS, ((0, cut), (cut, length)), strict=True))
     # Only byte-pair encoding can encode what it was not made for, so only it is kept from seeing the validation text.
     seen = corpus.between(read(), *parts["train"]) if config.tokenizer == "bpe" else read()
-    tokenizer = tokenizers.create(config.tokenizer, seen, config.vocab_size)
+    with bar("learning what tokens are", length if config.tokenizer != "bpe" else cut) as advance:
+        tokenizer = tokenizers.create(config.tokenizer, passing(seen, advance, len), config.vocab_size)
     data = {}
     for part, places in parts.items():
         path = run / f"{part}.tokens"
         text = corpus.between(read(), *places)
-        ids = corpus.encode(tokenizer, text, allowed_special=set(tokenizer.special_tokens))
-        count = write_tokens(path, ids, tokenizer.vocab_size)
+        with bar(f"making tokens of the {part} text", places[1] - places[0]) as advance:
+            ids = corpus.encode(tokenizer, passing(text, advance, len), allowed_special=set(tokenizer.special_tokens))
+            count = write_tokens(path, ids, tokenizer.vocab_size)
         size = sum(len(block.encode()) for block in corpus.between(read(), *places))
         data[part] = {"tokens": count, "text_bytes": size, **checkpoint.fingerprint(path)}
     data["train"]["start"] = start_of(TokenFile(run / "train.tokens", check=False), tokenizer)

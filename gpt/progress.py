@@ -117,11 +117,13 @@ def bar(what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
         yield lambda n: shown.advance(task, n)
 
 
-def passing(items: Iterable[Item], advance: Callable[[int], None]) -> Iterator[Item]:
-    """The items as they come; after each `advance(1)`."""
+def passing(
+    items: Iterable[Item], advance: Callable[[int], None], size: Callable[[Item], int] = lambda item: 1
+) -> Iterator[Item]:
+    """The items as they come; after each `advance(size(item))`."""
     for item in items:
         yield item
-        advance(1)
+        advance(size(item))
 
 
 def say(console: Console, log: Path, line: str) -> None:

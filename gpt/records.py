@@ -230,7 +230,9 @@ def _unwrapped(path: Path, only: Record, known: Collection[str]) -> list[Record]
         return [only]
     lists = {n: v for n, v in fields.items() if isinstance(v, list) and v and all(isinstance(i, dict) for i in v)}
     if len(lists) > 1:
-        raise ValueError(f"{path} has several lists of entries, {', '.join(lists):.120}: write one of them to its own file")
+        raise ValueError(
+            f"{path} has several lists of entries, {', '.join(lists):.120}: write one of them to its own file"
+        )
     return [Record(f"entry {i} of {name!r:.80}", v) for name in lists for i, v in enumerate(lists[name], 1)] or [only]
 
 

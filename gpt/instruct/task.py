@@ -204,6 +204,10 @@ class Instructions:
             right = sum(a == entry["output"].strip() for entry, a in zip(asked, found, strict=True))
             figures["exact_match"] = right / len(asked)
             rows["answered exactly as expected"] = f"{right:,} of {len(asked):,} test entries"
+            seen = {question(entry) for part in ("train", "validation") for entry in self.entries[part]}
+            if again := sum(question(entry) in seen for entry in asked):
+                figures["test_repeated"] = again
+                rows["asked in training or validation too"] = f"{again:,} of {len(asked):,}"
         if lora.adapters(model):
             lora.save(model, self.run / "adapter.safetensors")
             rows["adapter alone"] = f"{(self.run / 'adapter.safetensors').stat().st_size:,} bytes"
@@ -216,6 +220,11 @@ class Instructions:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.epochs.load_state_dict(state["batches"])
+
+
+def question(entry: Entry) -> tuple[str, str]:
+    """All that is asked."""
+    return entry["instruction"], entry["input"]
 
 
 def with_dropout(model: GPT, p: float) -> GPT:

@@ -85,6 +85,7 @@ def test_it_learns_to_answer_and_leaves_everything_in_the_run(folder):
     assert len(losses) == 4
     assert losses[-1] < losses[0] / 10
     assert lines[-1]["exact_match"] == 1.0
+    assert lines[-1]["test_repeated"] == 3  # all are asked in training, too
     assert lines[-1]["test_loss"] < 0.2
     samples = (run / "samples.txt").read_text(encoding="utf-8")
     assert re.search(r"Say yes\.\nexpected: yes\nanswered: yes\n", samples)
