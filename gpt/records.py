@@ -290,8 +290,8 @@ def _delimited(path: Path, text: str, known: Collection[str]) -> tuple[str, list
     found = {delimiter: rows for delimiter, rows in found.items() if rows and len(rows[0].cells) > 1}
     if not found:
         raise ValueError(
-            f"{path} has one column, and a label and a text are needed: separate them by a tab or a comma, or write "
-            'JSON lines like {"label": "ham", "text": "..."}'
+            f"{path} is neither JSON nor a table with several columns: separate them by tabs or commas, or write a "
+            "JSON object on each line"
         )
     alike = {d: sum(len(row.cells) == len(rows[0].cells) for row in rows) / len(rows) for d, rows in found.items()}
     naming = [d for d, rows in found.items() if {cell.strip().lower() for cell in rows[0].cells} & set(known)]

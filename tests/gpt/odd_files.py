@@ -94,7 +94,7 @@ LABELLED: list[tuple[str, str | bytes, list[tuple[str, str]] | str]] = [
     ("one name twice.csv", "label,text,text\nham,go,x\n", r"has two columns that are called 'text'"),
     ("only names.csv", "label,text\n", r"has a line of names and no entries"),
     ("blank lines.csv", "\n\nham,go\n\n  \nspam,x\n,\nham,y\n\n", texts("go", "x", "y")),
-    ("one column.txt", "just some words\n", r"has one column, and a label and a text are needed"),
+    ("one column.txt", "just some words\n", r"is neither JSON nor a table with several columns"),
     ("text cut in two.csv", "ham,go\nspam,x, now\nham,y\n", r"line 2 has 3 columns, and the first line has 2: a text"),
     ("brackets.tsv", "[ham]\tgo\n[spam]\tx\n[ham]\ty\n", [("[ham]", "go"), ("[spam]", "x"), ("[ham]", "y")]),
     # fields
@@ -146,7 +146,7 @@ LABELLED: list[tuple[str, str | bytes, list[tuple[str, str]] | str]] = [
     ("empty list.json", "[]", r"has no entries"),
     # no data at all
     ("empty.csv", "", r"is empty: there is nothing to learn from it"),
-    ("only separators.csv", ",,\n , \n", r"has one column, and a label and a text are needed"),
+    ("only separators.csv", ",,\n , \n", r"is neither JSON nor a table with several columns"),
     ("blank.csv", "\ufeff \n\t\r\n", r"is empty: there is nothing to learn from it"),
     ("pointer.csv", POINTER, r"pointer\.csv is a pointer of Git LFS and not the file itself: `git lfs pull`"),
     ("packed.csv", gzip.compress(table().encode()), r"is compressed \(gzip\): unpack it first"),

@@ -170,7 +170,7 @@ def test_columns_may_be_named(tmp_path):
         (b"", "f is empty: there is nothing to learn"),
         (b" \n\n", "f is empty: there is nothing to learn"),
         (b"ham\tcaf\xe9\n", "f, line 1 is not UTF-8: byte 0xe9 at offset 7; it may be Latin-1"),
-        (b"just some words\n", "f has one column, and a label and a text are needed"),
+        (b"just some words\n", "f is neither JSON nor a table with several columns"),
         (b"ham\tgo\nspam\twin\tbig\n", "f, line 2 has 3 columns, and the first line has 2"),
         (b"ham\tgo\nspam\t\n", "f, line 2: the text is empty"),
         (b"ham\tgo\n \tsee\nham\tno\n", "f, line 2: the label is empty"),
