@@ -1,3 +1,68 @@
-"""gpt: build, train and talk to a GPT, on tensorlite alone."""
+"""gpt: build, train and talk to a GPT, on tensorlite alone.
+
+The names in `__all__` are what programs use; each is loaded when it is first asked for, so that `import gpt` costs
+nothing. The modules are attributes too: `gpt.generate.generate(model, prompts, 20)`, `gpt.train.train(config)`.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .checkpoint import load_model
+    from .classify import Classifier
+    from .config import PRESETS, ClassifyConfig, GPTConfig, TrainConfig
+    from .generate import stream
+    from .instruct import Conversation, InstructConfig
+    from .model import GPT
+    from .tokenizer import BPETokenizer, CharTokenizer, WordTokenizer, gpt2
 
 __version__ = "0.1.0"
+__all__ = [
+    "GPT",
+    "PRESETS",
+    "BPETokenizer",
+    "CharTokenizer",
+    "ClassifyConfig",
+    "Classifier",
+    "Conversation",
+    "GPTConfig",
+    "InstructConfig",
+    "TrainConfig",
+    "WordTokenizer",
+    "gpt2",
+    "load_model",
+    "stream",
+]
+
+_PLACES = {
+    "GPT": "model",
+    "PRESETS": "config",
+    "BPETokenizer": "tokenizer",
+    "CharTokenizer": "tokenizer",
+    "ClassifyConfig": "config",
+    "Classifier": "classify",
+    "Conversation": "instruct",
+    "GPTConfig": "config",
+    "InstructConfig": "instruct",
+    "TrainConfig": "config",
+    "WordTokenizer": "tokenizer",
+    "gpt2": "tokenizer",
+    "load_model": "checkpoint",
+    "stream": "generate",
+}
+_MODULES = (
+    "checkpoint", "classify", "config", "corpus", "evaluate", "generate", "instruct", "judge", "labelled", "lora",
+    "model", "pretrained", "tokenizer", "train",
+)  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PLACES:
+        return getattr(import_module(f".{_PLACES[name]}", __name__), name)
+    if name in _MODULES:
+        return import_module(f".{name}", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}: it has {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_MODULES})

@@ -9,7 +9,7 @@ What it refuses: to write into the run that it starts from. The new run has the 
 
 import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -21,6 +21,7 @@ from . import checkpoint, labelled, lora, weights
 from . import tokenizer as tokenizers
 from .config import ClassifyConfig, GPTConfig
 from .model import GPT, wide
+from .progress import bar, counted, visible
 from .task import Beginning, Epochs, Say, beside, looking, second_stream
 from .tokenizer import END_OF_TEXT, Tokenizer
 
@@ -115,8 +116,8 @@ def padding_token(tokenizer: Tokenizer) -> int:
 
 
 def encode(tokenizer: Tokenizer, text: str, length: int) -> list[int]:
-    """At most `length` ids, and at least one."""
-    ids = tokenizer.encode(text)[:length]
+    """At most `length` ids, and at least one; special tokens in the text are text."""
+    ids = tokenizer.encode_ordinary(text)[:length]
     if not ids:
         raise ValueError(f"the text {text!r} has no token in it: give some text")
     return ids
@@ -159,6 +160,7 @@ class Classification:
         self.config, self.run, self.labels = config, run, description["labels"]
         self.padding = padding_of(description)
         self.entries = {part: labelled.read(run / f"{part}.jsonl", "label", "text") for part in PARTS}
+        self.repeated = labelled.repeated(self.entries)
         numbers = {label: number for number, label in enumerate(self.labels)}
         self.rows = {
             part: [Row(encode(tokenizer, e.text, self.padding.length), numbers[e.label]) for e in entries]
@@ -192,7 +194,9 @@ class Classification:
             "training_accuracy": accuracy(seen),
         }
 
-    def judge(self, model: Classifier, rows: Sequence[Row]) -> tuple[float, list[list[int]]]:
+    def judge(
+        self, model: Classifier, rows: Sequence[Row], advance: Callable[[int], None] = lambda rows: None
+    ) -> tuple[float, list[list[int]]]:
         """Mean loss, and how many of each label (rows) were taken for each label (columns)."""
         confusion = [[0] * len(self.labels) for _ in self.labels]
         total = 0.0
@@ -204,6 +208,7 @@ class Classification:
                 total += fused.cross_entropy(logits, targets, reduction="sum").item()
                 for label, found in zip(labels.tolist(), logits.argmax(axis=-1).tolist(), strict=True):
                     confusion[label][found] += 1
+                advance(len(lengths))
         return total / len(rows), confusion
 
     def sample(self, model: Classifier, step: int) -> str:
@@ -213,21 +218,29 @@ class Classification:
             (p,) = probabilities(model, self.padding, [row])
             best = max(range(len(p)), key=p.__getitem__)
             lines.append(f"{self.labels[best]} {p[best]:.3f} (is {entry.label})  {' '.join(entry.text.split()):.80}")
-        return "\n".join(lines)
+        return visible("\n".join(lines))
 
     def finish(self, model: Classifier) -> tuple[dict[str, Any], dict[str, str]]:
         """The test part; report.json and report.png."""
-        loss, confusion = self.judge(model, self.rows["test"])
+        with bar("testing", len(self.rows["test"])) as advance:
+            loss, confusion = self.judge(model, self.rows["test"], advance)
         report = {"labels": self.labels, "test_loss": loss, **figures(self.labels, confusion)}
+        shown = {"test loss": f"{loss:.4f}", "test accuracy": f"{report['accuracy']:.2%}"}
+        report["repeated"] = again = sum(self.repeated["test"])  # texts that training or validation has too
+        if again:
+            new = [row for row, known in zip(self.rows["test"], self.repeated["test"], strict=True) if not known]
+            report["accuracy_without_repeated"] = accuracy(self.judge(model, new)[1]) if new else None
+            shown["test texts also in training or validation"] = f"{again:,} of {len(self.rows['test']):,}"
+            if new:
+                shown["test accuracy without these"] = f"{report['accuracy_without_repeated']:.2%}"
         checkpoint.write_json(self.run / "report.json", report)
         from . import plots  # here and not above: matplotlib takes longer to load than all the rest
 
         plots.draw_report(self.run)
-        rows = {"test loss": f"{loss:.4f}", "test accuracy": f"{report['accuracy']:.2%}"}
         for label in self.labels[:10]:
             each = report["by_label"][label]
-            rows[f"precision, recall of {label}"] = f"{each['precision']:.1%}, {each['recall']:.1%}"
-        return {"test_loss": loss, "test_accuracy": report["accuracy"]}, rows
+            shown[f"precision, recall of {label:.20}"] = f"{each['precision']:.1%}, {each['recall']:.1%}"
+        return {"test_loss": loss, "test_accuracy": report["accuracy"], "test_repeated": again}, shown
 
     def state_dict(self) -> dict[str, Any]:
         return {"epochs": self.epochs.state_dict()}
@@ -242,7 +255,13 @@ def prepare(
     """Write the parts of the data into the run; "data" and the rest of what config.json says about them."""
     assert config.data is not None
     began, pad = time.monotonic(), padding_token(tokenizer)
-    entries = labelled.read(config.data, config.label_column, config.text_column)
+    entries = labelled.read(config.data, config.label_column, config.text_column, note=say)
+    read = f"{len(entries):,} entries"
+    if config.unique_texts:
+        unique, differing = labelled.unique(entries)
+        read += f", {len(entries) - len(unique):,} of them with a text that came before ({differing:,} of these with "
+        read += "another label) left out"
+        entries = unique
     labels = labelled.labels_of(config.data, entries)
     chosen = labelled.balanced(entries, config.split_seed) if config.balance else entries
     parts = labelled.split(chosen, config.split_seed)
@@ -254,18 +273,42 @@ def prepare(
         labelled.write(path, members)
         counts = {label: sum(e.label == label for e in members) for label in labels}
         data[part] = {"entries": len(members), "labels": counts, **checkpoint.fingerprint(path)}
-    longest = max(len(tokenizer.encode(e.text)) for e in parts["train"])
+    lengths = token_counts(config, tokenizer, parts)
+    longest, context = max(lengths), shape.context_length
     length = config.max_length or longest
-    if length > shape.context_length:
-        what = "max_length is" if config.max_length else "the longest training text has"
+    if length > context:
+        longer = counted(sum(n > context for n in lengths), "training text")
+        what = "max_length is" if config.max_length else f"{longer} of {len(lengths):,} are too long: the longest has"
         raise ValueError(
-            f"{what} {length} tokens, and {config.base} has a context_length of {shape.context_length}: "
-            f"--max-length {shape.context_length} cuts what is longer"
+            f"{what} {counted(length, 'token')}, and {config.base} has a context_length of {context}: --max-length "
+            f"{context} cuts what is longer"
         )
-    say(f"data       {config.data}: {len(entries):,} entries, {len(chosen):,} of them used; labels {', '.join(labels)}")
+    say(f"data       {config.data}: {read}, {len(chosen):,} of them used; labels {', '.join(labels)}")
     counts_text = " + ".join(f"{len(members):,} {part}" for part, members in parts.items())
     say(f"texts      {counts_text}; read to {length} of {longest} tokens; {time.monotonic() - began:.1f} s")
+    again = labelled.repeated(parts)
+    if any(again["validation"]) or any(again["test"]):
+        say(
+            f"warning: {sum(again['test']):,} of {len(parts['test']):,} test texts are also in training or validation, "
+            f"and {sum(again['validation']):,} of {len(parts['validation']):,} validation texts in training: the "
+            "accuracies count them; --unique-texts uses each text once"
+        )
     return data, {"labels": labels, "length": length, "padding": pad}
+
+
+def token_counts(config: ClassifyConfig, tokenizer: Tokenizer, parts: Mapping[str, list[labelled.Entry]]) -> list[int]:
+    """How many tokens each training text has; a ValueError names a text, of any part, that has none."""
+    counts: dict[str, list[int]] = {}
+    for part, entries in parts.items():
+        for entry in entries:
+            try:
+                n = len(tokenizer.encode_ordinary(entry.text))
+            except ValueError as error:
+                raise ValueError(f"{config.data}: the text {entry.text!r:.60}: {error}") from None
+            if not n:
+                raise ValueError(f"{config.data}: the text {entry.text!r:.60} has no token of the run's tokenizer")
+            counts.setdefault(part, []).append(n)
+    return counts["train"]
 
 
 def padding_of(description: Mapping[str, Any]) -> Padding:
@@ -359,6 +402,26 @@ def classify(trained: Trained, texts: Iterable[str], batch_size: int = 16) -> li
     return [dict(zip(trained.labels, p, strict=True)) for p in found]
 
 
+def classify_lines(
+    trained: Trained, lines: Sequence[str], batch_size: int = 16
+) -> list[dict[str, float] | ValueError | None]:
+    """As `classify`, with a result for every line: None for a blank one, a ValueError for one that has no tokens."""
+    found: list[Any] = [None] * len(lines)
+    rows = {}
+    for i, line in enumerate(lines):
+        if line.strip():
+            try:
+                rows[i] = Row(encode(trained.tokenizer, line, trained.padding.length), 0)
+            except ValueError as error:
+                found[i] = error
+    places = list(rows)
+    for start in range(0, len(places), batch_size):
+        batch = places[start : start + batch_size]
+        for i, p in zip(batch, probabilities(trained.model, trained.padding, [rows[i] for i in batch]), strict=True):
+            found[i] = dict(zip(trained.labels, p, strict=True))
+    return found
+
+
 def probabilities(model: Classifier, padding: Padding, rows: Sequence[Row]) -> list[list[float]]:
     """(B, labels)"""
     ids, lengths, _ = padding.batch(rows)
@@ -367,8 +430,11 @@ def probabilities(model: Classifier, padding: Padding, rows: Sequence[Row]) -> l
         return fused.softmax(model(idx, lengths)).tolist()
 
 
-def answer(text: str, p: Mapping[str, float], as_json: bool) -> str:
-    """One text's answer: label, probability and text between tabs, or all probabilities as JSON."""
+def answer(text: str, p: Mapping[str, float] | None, as_json: bool) -> str:
+    """One text's answer: label, probability and text between tabs, or all probabilities as JSON; without `p`, none."""
+    if p is None:
+        nothing = {"text": text, "label": None, "probabilities": None}
+        return json.dumps(nothing, ensure_ascii=False) if as_json else f"\t\t{' '.join(text.split())}"
     if as_json:
         return json.dumps({"text": text, "label": max(p, key=p.__getitem__), "probabilities": p}, ensure_ascii=False)
     best = max(p, key=p.__getitem__)

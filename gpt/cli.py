@@ -63,7 +63,9 @@ def run(args: list[str]) -> int:
         print(f"gpt {__version__}")
         return 0
     machine.keep_freed_memory()
-    return parse(args)()
+    with warnings.catch_warnings():  # NumPy's, of overflow and the like: what is not finite is said in a sentence
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return parse(args)()
 
 
 def parse(args: list[str]) -> Any:

@@ -5,6 +5,7 @@ unchanged, and no other code has to ask whether it makes sense. It refuses unkno
 """
 
 import math
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields, replace
@@ -250,6 +251,17 @@ class Settings:
         return cls(**{name: _from_plain(name, value, kinds[name]) for name, value in values.items()})
 
 
+def as_paths(config: Any, *names: str) -> None:
+    """Turn text in these fields of a frozen dataclass into Paths: in Python one writes text="a/b.txt"."""
+    for name in names:
+        value = getattr(config, name)
+        if isinstance(value, str | os.PathLike):
+            path = Path(value)
+            object.__setattr__(config, name, (path,) if name == "text" else path)
+        elif name == "text":
+            object.__setattr__(config, name, tuple(map(Path, value)))
+
+
 def command_of(task: str) -> str:
     """The command that trains it."""
     return "gpt train" if task == "pretrain" else f"gpt finetune {task}"
@@ -290,7 +302,8 @@ class TextConfig:
     n_embd: int | None = None  # width
     dropout: float | None = None  # share of activations dropped in training: against memorising a small text
 
-    eval_batches: int = 20  # batches per evaluation, spread evenly over the validation text; the last one takes all
+    eval_batches: int = 20  # batches per evaluation, spread evenly over the validation text
+    final_tokens: int = 200_000  # tokens of the validation text in the last evaluation, spread evenly; 0: all of it
     sample_tokens: int = 200  # length of a sample
     prompt: str | None = None  # what samples begin with; default: a new line, where the tokenizer knows one
 
@@ -308,11 +321,13 @@ class TrainConfig(Settings, TextConfig):
     lr: float = 2e-3  # peak learning rate; small models bear more, 124M about 6e-4
 
     def __post_init__(self) -> None:
+        as_paths(self, "text", "out", "resume")
         super().__post_init__()
         check_choice("tokenizer", self.tokenizer, ("bpe", "char", "word", "gpt2"))
         check_choice("preset", self.preset, tuple(PRESETS))
         check_integer("eval_batches", self.eval_batches, low=1)
         check_integer("sample_tokens", self.sample_tokens, low=0)
+        check_integer("final_tokens", self.final_tokens, low=0)
         if not 0 < self.validation < 1:
             raise ValueError(f"validation must be between 0 and 1, say 0.1, got {self.validation!r}")
         self.model(vocab_size=self.vocab_size)  # checks the model's fields, before a text is read for it
@@ -364,6 +379,7 @@ class FineTuneConfig(Settings, Source):
     sample_every: int = 0  # steps between samples in samples.txt; 0: only at the end
 
     def __post_init__(self) -> None:
+        as_paths(self, "base", "data", "out", "resume")
         super().__post_init__()
         check_integer("epochs", self.epochs, low=1)
 
@@ -399,18 +415,19 @@ class ClassifyConfig(FineTuneConfig):
 
     task = "classify"
     fixed = (
-        *FineTuneConfig.fixed, "label_column", "text_column", "balance", "split_seed", "max_length", "layers",
-        "position", "causal", "rank", "alpha",
+        *FineTuneConfig.fixed, "label_column", "text_column", "balance", "unique_texts", "split_seed", "max_length",
+        "layers", "position", "causal", "rank", "alpha",
     )  # fmt: skip
 
     label_column: str | None = None  # what the column of labels is called; default: found
     text_column: str | None = None  # what the column of texts is called; default: found
-    balance: bool = True  # leave out entries, so that every label has as many as the rarest
+    balance: bool = True  # whether every label gets as many entries as the rarest; without, all entries are used
+    unique_texts: bool = False  # use each text once, so that no test text is in training; default: as in the book
     split_seed: int = 123  # of which entries are left out, and which are for training, validation and test
     max_length: int | None = None  # tokens of a text that are read; default: those of the longest training text
     layers: Literal["head", "last-block", "last-2", "all", "lora"] = "last-block"  # what learns; the rest is frozen
     position: Literal["last", "last-real", "first", "mean"] = "last"  # where the label is read; last: also of padding
-    causal: bool = True  # no position sees a later one, as in pretraining
+    causal: bool = True  # whether no position sees a later one, as in pretraining; without, all see each other
     rank: int = 16  # of LoRA's matrices, where layers is lora
     alpha: float = 16.0  # LoRA's correction counts alpha / rank
     dropout: float | None = None  # share of activations dropped in training; default: as the run has it
@@ -419,7 +436,7 @@ class ClassifyConfig(FineTuneConfig):
         super().__post_init__()
         check_choice("layers", self.layers, ("head", "last-block", "last-2", "all", "lora"))
         check_choice("position", self.position, ("last", "last-real", "first", "mean"))
-        for name in ("balance", "causal"):
+        for name in ("balance", "unique_texts", "causal"):
             check_choice(name, getattr(self, name), (True, False))
         check_integer("split_seed", self.split_seed, low=0)
         check_integer("rank", self.rank, low=1)

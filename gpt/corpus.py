@@ -11,6 +11,7 @@ from codecs import getincrementaldecoder
 from collections.abc import Callable, Iterable, Iterator, Set
 from io import IncrementalNewlineDecoder
 from pathlib import Path
+from typing import Literal
 
 from .tokenizer.base import Tokenizer, chunks
 
@@ -64,6 +65,36 @@ def _clean(topic: str, seen: set[str]) -> str:
 
 # ----- files -------------------------------------------------------------------------------------------
 
+_BEGINNINGS = {  # of files that are no text: what they are, and what to do
+    b"version https://git-lfs": "is a pointer of Git LFS and not the file itself: `git lfs pull` fetches that",
+    b"\x1f\x8b": "is compressed (gzip): unpack it first",
+    b"BZh": "is compressed (bzip2): unpack it first",
+    b"\xfd7zXZ": "is compressed (xz): unpack it first",
+    b"\x28\xb5\x2f\xfd": "is compressed (zstd): unpack it first",
+    b"PK\x03\x04": "is a zip archive, or a document of an office program: unpack it, or save it as CSV or text",
+    b"\xd0\xcf\x11\xe0": "is a document of an office program: save it as CSV or text",
+    b"PAR1": "is a Parquet file: convert it to JSON lines or CSV",
+    b"ARROW1": "is an Arrow file: convert it to JSON lines or CSV",
+    b"SQLite format 3": "is a database: export the table as CSV",
+    b"%PDF": "is a PDF: extract its text first",
+    b"\x93NUMPY": "holds an array of NumPy and not text",
+    b"\xff\xfe": "is UTF-16: convert it to UTF-8",
+    b"\xfe\xff": "is UTF-16: convert it to UTF-8",
+}
+
+
+def foreign(begin: bytes, page: bool = False) -> str | None:
+    """What a file is that begins so and is no text, with what to do about it; `page`: a web page is none either."""
+    if begin[:4] in (b"\xff\xfe\0\0", b"\0\0\xfe\xff"):
+        return "is UTF-32: convert it to UTF-8"
+    if page and begin.removeprefix(b"\xef\xbb\xbf").lstrip()[:9].lower().startswith((b"<!doctype", b"<html")):
+        return "is a web page (HTML): download the data that it shows"
+    if found := next((said for magic, said in _BEGINNINGS.items() if begin.startswith(magic)), None):
+        return found
+    if len(begin) > 3 and (begin[:4:2] == b"\0\0" or begin[1:4:2] == b"\0\0"):
+        return "looks like UTF-16: convert it to UTF-8"
+    return None
+
 
 def read_text(paths: AnyPath | Iterable[AnyPath]) -> str:
     """The text of one or more UTF-8 files, one after another, each ending its last line if more follow.
@@ -98,17 +129,17 @@ def _blocks(path: Path) -> Iterator[str]:
         raise type(error)(f"the text file {str(path)!r} cannot be read: {error.strerror}") from None
     with file:
         data, read, blank = file.read(BLOCK), 0, True
-        begin = data[:2]
+        if said := foreign(data):
+            raise ValueError(f"the text file {str(path)!r} {said}")
         utf8, lines = getincrementaldecoder("utf-8-sig")(), IncrementalNewlineDecoder(None, translate=True)
         while True:
             read += len(data)
             try:
                 text = lines.decode(utf8.decode(data, final=not data), final=not data)
             except UnicodeDecodeError as error:
-                hint = "it looks like UTF-16" if begin in (b"\xff\xfe", b"\xfe\xff") else "it may be Latin-1 or no text"
                 raise ValueError(
                     f"the text file {str(path)!r} is not UTF-8: byte 0x{error.object[error.start]:02x} at offset "
-                    f"{read - len(error.object) + error.start} ({hint}); convert it to UTF-8"
+                    f"{read - len(error.object) + error.start} (it may be Latin-1 or no text); convert it to UTF-8"
                 ) from None
             blank = blank and (not text or text.isspace())
             yield text
@@ -197,11 +228,14 @@ class Counted:
             yield block
 
 
-def encode(tokenizer: Tokenizer, text: str | Iterable[str], allowed_special: Set[str] = frozenset()) -> Iterator[int]:
+def encode(
+    tokenizer: Tokenizer, text: str | Iterable[str], allowed_special: Set[str] | Literal["all"] = frozenset()
+) -> Iterator[int]:
     """The ids of tokenizer.encode(text, allowed_special) one by one, for text too long to hold them all.
 
     The text may come in blocks, cut anywhere. A Python list takes about 40 bytes a token; a token file, which this
-    feeds, takes 2 or 4. Positions in error messages count from the start of a part of about a million characters.
+    feeds, takes 2 or 4. Positions in error messages count from the start of a part of about a million characters. A
+    stretch of more than a million characters without a space or newline is cut, as `chunks` says.
     """
-    for chunk in chunks(text):
+    for chunk in chunks(text, whole=tokenizer.special_tokens):
         yield from tokenizer.encode(chunk, allowed_special)

@@ -12,18 +12,23 @@ tokens the last one is a target alone: max_length 1024 there is context 1023 her
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import tensorlite as tl
 from tensorlite import fused
 
-from . import corpus
 from .config import check_integer
 from .model import GPT
-from .tokenizer import Tokenizer
+from .tokenizer import Tokenizer, chunks
 
+Bar = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 LOGITS = 1 << 24  # numbers held at a time (64 MiB): the head goes over as many positions as give these
+
+
+def no_bar(what: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
+    return nullcontext(lambda done: None)
 
 
 @dataclass(frozen=True)
@@ -57,19 +62,23 @@ class Score:
 
 def evaluate(
     model: GPT, tokenizer: Tokenizer, text: str, context: int | None = None, stride: int | None = None,
-    batch_size: int = 4, begin: Callable[[int], None] = lambda predictions: None,
-    advance: Callable[[int], None] = lambda predictions: None,
+    batch_size: int = 4, bar: Bar = no_bar,
 ) -> Score:  # fmt: skip
     """The Score of a text. `context` (default: the model's) and `stride` (default: context) are what the module says.
 
-    Special tokens in the text are read as such. `begin` is told how many predictions there will be, `advance` after
-    each batch how many were made. ValueError for a text of fewer than two tokens, and for numbers that do not fit.
+    Special tokens in the text are read as such, as in training. `bar(what, total)` is a context that gives a function
+    to call with what was done since: of the characters that become tokens, then of the predictions. ValueError for a
+    text of fewer than two tokens, and for numbers that do not fit.
     """
-    ids = list(corpus.encode(tokenizer, text, set(tokenizer.special_tokens)))
+    ids: list[int] = []
+    with bar("making tokens", len(text)) as advance:
+        for part in chunks(text, whole=tokenizer.special_tokens):
+            ids += tokenizer.encode(part, "all")
+            advance(len(part))
     if len(ids) < 2:
         raise ValueError(f"the text has {len(ids)} of this tokenizer's tokens: to predict one takes at least 2")
-    begin(len(ids) - 1)
-    nats = total_loss(model, ids, context, stride, batch_size, advance)
+    with bar("predicting", len(ids) - 1) as advance:
+        nats = total_loss(model, ids, context, stride, batch_size, advance)
     size = len(text.encode()) - len(tokenizer.decode_bytes(ids[:1]))
     return Score(len(ids), len(ids) - 1, size, nats)
 
@@ -78,7 +87,11 @@ def total_loss(
     model: GPT, ids: Sequence[int], context: int | None = None, stride: int | None = None, batch_size: int = 4,
     advance: Callable[[int], None] = lambda predictions: None,
 ) -> float:  # fmt: skip
-    """-ln of the probability of ids[1:], each given those before it in its window; arguments as `evaluate` has them."""
+    """-ln of the probability of ids[1:], each given those before it in its window.
+
+    `ids` is a list, an array or a TokenFile; `advance` is told after each batch how many predictions it made; the other
+    arguments are those of `evaluate`.
+    """
     longest = model.config.context_length
     context = longest if context is None else context
     stride = context if stride is None else stride
@@ -93,10 +106,11 @@ def total_loss(
     model.eval()
     with tl.no_grad():
         for batch in batches(windows(len(ids), context, stride), batch_size):
-            x = tl.tensor([ids[start:end] for start, end, _ in batch], device=device)  # (B, T)
+            texts = [[int(id) for id in ids[start : end + 1]] for start, end, _ in batch]  # of an array too
+            x = tl.tensor([text[:-1] for text in texts], device=device)  # (B, T)
             seen = batch[0].seen
             features = model.features(x)[:, seen:].reshape(-1, model.config.n_embd)  # (B, N, C) -> (B N, C)
-            targets = [id for start, end, _ in batch for id in ids[start + seen + 1 : end + 1]]  # B N
+            targets = [id for text in texts for id in text[seen + 1 :]]  # B N
             rows = max(1, LOGITS // model.config.vocab_size)
             for i in range(0, len(targets), rows):
                 y = tl.tensor(targets[i : i + rows], device=device)

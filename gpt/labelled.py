@@ -1,12 +1,9 @@
 """Labelled texts: read from a file, balanced, split. What classification learns from.
 
-One idea: the file says what it is. Tab-separated (as the SMS corpus comes), CSV and JSON lines are told apart by their
-content, and the columns of label and text by their names, or, without names, by what they hold. What cannot be told is
-an error that names the choices, and nothing is guessed between two.
+The file says what it is (records.py), and the columns of label and text are found by their names, or, without names, by
+what they hold. What cannot be told is an error that names the choices: nothing is guessed between two.
 """
 
-import csv
-import io
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,6 +11,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tensorlite.random import sample_rows
+
+from . import records
+from .records import Note, Records
+from .tokenizer.base import check_text
 
 LABELS = ("label", "labels", "class", "category", "target", "sentiment", "topic", "intent")  # names of columns
 TEXTS = ("text", "texts", "message", "sms", "sentence", "review", "content", "title")
@@ -30,115 +31,90 @@ class Entry(NamedTuple):
 # ----- reading ----------------------------------------------------------------------------------------------------
 
 
-def read(path: Path, label_column: str | None = None, text_column: str | None = None) -> list[Entry]:
-    """The entries of a file, in its order.
+def read(
+    path: Path, label_column: str | None = None, text_column: str | None = None, note: Note | None = None
+) -> list[Entry]:
+    """The entries of a file, in its order. Columns are named as in the file, or by their number from 1.
 
-    OSError where it cannot be read; ValueError, in one sentence with the line, where it is empty, not UTF-8, no such
-    file, or its columns cannot be told apart.
+    `note` takes a sentence for each entry that cannot be used and is left out, up to a tenth of them. OSError where the
+    file cannot be read; ValueError, in one sentence with the line, where it is empty, not UTF-8, damaged, its columns
+    cannot be told apart, or, without `note`, an entry cannot be used.
     """
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a directory: name the file in it that has the entries")
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path} is not UTF-8: byte {error.object[error.start]:#04x} at offset {error.start}; convert it to UTF-8"
-        ) from None
-    except OSError as error:
-        raise type(error)(f"{path} cannot be read: {error.strerror}") from None
-    if not text.strip():
-        raise ValueError(f"{path} is empty: there is nothing to learn from it")
-    if text.lstrip()[0] in "[{":
-        names, rows = _json(path, text)
-    else:
-        names, rows = _table(path, text, bool(label_column or text_column))
-    columns = _columns(path, names, rows, label_column, text_column)
-    return [_entry(path, line, [row[column] for column in columns]) for line, row in rows]
+    found = records.read(path, (*LABELS, *TEXTS), [name for name in (label_column, text_column) if name])
+    label, text = _columns(found, label_column, text_column)
+    found = _without_line_of_names(found, label)
+    return records.usable(found, lambda fields: _entry(fields, label, text), note)
 
 
-Rows = list[tuple[int, Mapping[str, Any]]]  # each with the line that it stands on
-
-
-def _json(path: Path, text: str) -> tuple[list[str], Rows]:
-    """A list of objects, or an object a line; the names that they all have."""
-    try:
-        if text.lstrip()[0] == "[":
-            rows: Rows = list(enumerate(json.loads(text), 1))
-        else:
-            rows = []
-            for number, line in enumerate(text.splitlines(), 1):
-                if line.strip():
-                    rows.append((number, json.loads(line)))
-    except json.JSONDecodeError as error:
-        at = error.lineno if text.lstrip()[0] == "[" else number
-        raise ValueError(f"{path} is not JSON at line {at}, column {error.colno}: {error.msg}") from None
-    what = "entry" if text.lstrip()[0] == "[" else "line"
-    for number, row in rows:
-        if not isinstance(row, dict):
-            raise ValueError(f"{path}: {what} {number} is no object with a label and a text: {row!r:.40}")
-    if not rows:
-        raise ValueError(f"{path} has no entries: there is nothing to learn from it")
-    names = [name for name in rows[0][1] if all(name in row for _, row in rows)]
-    return names, rows
-
-
-def _table(path: Path, text: str, named: bool) -> tuple[list[str], Rows]:
-    """Tab-separated where the first line has a tab, else CSV. Names are its first line, where that looks like names."""
-    first = text.split("\n", 1)[0]
-    csv.field_size_limit(2**31 - 1)
-    reader = csv.reader(io.StringIO(text), delimiter="\t" if "\t" in first else ",", quotechar='"')
-    try:
-        found = [(reader.line_num, row) for row in reader if row]
-    except csv.Error as error:
-        raise ValueError(f"{path}, line {reader.line_num}: {error}") from None
-    width = len(found[0][1])
-    if width < 2:
-        raise ValueError(
-            f"{path} has one column, and a label and a text are needed: separate them by a tab or a comma, or write "
-            'JSON lines like {"label": "ham", "text": "..."}'
-        )
-    for line, row in found:
-        if len(row) != width:
-            raise ValueError(f"{path}, line {line} has {len(row)} columns, and the first line has {width}")
-    names = [name.strip() for name in found[0][1]]
-    if named or {name.lower() for name in names} & {*LABELS, *TEXTS}:
-        rows: Rows = [(line, dict(zip(names, row, strict=True))) for line, row in found[1:]]
-        if not rows:
-            raise ValueError(f"{path} has a line of names and no entries: there is nothing to learn from it")
-        return names, rows
-    numbers = [str(i) for i in range(1, width + 1)]
-    return numbers, [(line, dict(zip(numbers, row, strict=True))) for line, row in found]
-
-
-def _columns(path: Path, names: list[str], rows: Rows, label: str | None, text: str | None) -> tuple[str, str]:
+def _columns(found: Records, label: str | None, text: str | None) -> tuple[str, str]:
     """Which column is the label and which the text: as named, by well-known names, or, of two, by their variety."""
-    listed = ", ".join(names) or "none that all entries have"
-    for what, name in (("label", label), ("text", text)):
-        if name is not None and name not in names:
-            raise ValueError(f"{path} has no column {name!r} for the {what}: its columns are {listed}")
+    path, names = found.path, found.names
+    label, text = _by_name_or_number(found, "label", label), _by_name_or_number(found, "text", text)
     label = label or next((name for name in names if name.lower() in LABELS and name != text), None)
     text = text or next((name for name in names if name.lower() in TEXTS and name != label), None)
     if len(names) == 2 and not (label and text):
-        fewest = min(names, key=lambda name: len({str(row[name]) for _, row in rows}))
+        values = {
+            name: {str(r.fields.get(name)) for r in found.records if isinstance(r.fields, dict)} for name in names
+        }
+        fewest = min(names, key=lambda name: len(values[name]))
         label = label or (fewest if text is None else next(name for name in names if name != text))
         text = text or next(name for name in names if name != label)
-    for what, name in (("label", label), ("text", text)):
-        if name is None:
-            raise ValueError(f"{path}: which column is the {what}? Say --{what}-column and one of {listed}")
-    if label == text:
-        raise ValueError(f"{path}: label and text are both {label!r}: name two columns")
-    return label, text  # type: ignore[return-value]
+    if names and not (label and text):
+        what = "text" if label else "label"
+        shown = "" if found.named else f"; its first line is {' | '.join(found.records[0].fields.values())!r:.60}"
+        raise ValueError(f"{path}: which column is the {what}? Say --{what}-column and one of {_listed(names)}{shown}")
+    if label and label == text:
+        raise ValueError(f"{path}: label and text are both {label!r:.80}: name two columns")
+    return label or "", text or ""
 
 
-def _entry(path: Path, line: int, values: list[Any]) -> Entry:
-    label, text = values
-    if isinstance(label, bool | int):
-        label = str(label)  # 0 and 1 are labels in many a JSON file
-    for what, value in (("label", label), ("text", text)):
+def _by_name_or_number(found: Records, what: str, name: str | None) -> str | None:
+    if name is None or name in found.names:
+        return name
+    if name.isdecimal() and 1 <= int(name) <= len(found.names):
+        return found.names[int(name) - 1]
+    raise ValueError(f"{found.path} has no column {name!r:.80} for the {what}: its columns are {_listed(found.names)}")
+
+
+def _listed(names: Sequence[str]) -> str:
+    return (
+        ", ".join(f"{name:.60}" for name in names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
+        or "none"
+    )
+
+
+def _without_line_of_names(found: Records, label: str) -> Records:
+    """Without a first line whose names are not known: its "label" is nowhere else, while those of the others recur."""
+    if found.named or len(found.records) < 3:
+        return found
+    first, *others = found.records
+    labels = {record.fields[label].strip() for record in others}
+    if first.fields[label].strip() in labels:
+        return found
+    if len(labels) == len(others):
+        raise ValueError(
+            f"{found.path} has {len(labels) + 1} labels in {len(labels) + 1} entries: name the right column with "
+            "--label-column, or, if the first line names the columns, call them label and text there"
+        )
+    names = " and ".join(repr(value) for value in first.fields.values())
+    note = f"{found.path}, {first.where} is read as the names of the columns, {names:.120}, and not as an entry"
+    return found._replace(records=others, notes=[*found.notes, note])
+
+
+def _entry(fields: Mapping[str, Any], *columns: str) -> Entry:
+    values = []
+    for what, column in zip(("label", "text"), columns, strict=True):
+        if column not in fields:
+            raise ValueError(f"the entry has no {what}: no field {column!r:.80} among {_listed(list(fields))}")
+        value = fields[column]
+        if what == "label" and isinstance(value, bool | int):
+            value = str(value)  # 0 and 1 are labels in many a JSON file
         if not isinstance(value, str):
-            raise ValueError(f"{path}, line {line}: the {what} is no text but {value!r:.40}")
+            raise ValueError(f"the {what} is not a string but {json.dumps(value):.40}")
         if not value.strip():
-            raise ValueError(f"{path}, line {line}: the {what} is empty")
+            raise ValueError(f"the {what} is empty")
+        values.append(check_text(value))
+    label, text = values
     return Entry(label.strip(), text)
 
 
@@ -146,10 +122,10 @@ def _entry(path: Path, line: int, values: list[Any]) -> Entry:
 
 
 def labels_of(path: Path, entries: Sequence[Entry]) -> list[str]:
-    """The labels in alphabetical order; a ValueError where there is but one, or nearly as many as entries."""
+    """The labels in alphabetical order; a ValueError where there is only one, or nearly as many as entries."""
     labels = sorted({entry.label for entry in entries})
     if len(labels) < 2:
-        raise ValueError(f"{path} has one label alone, {labels[0]!r}: there is nothing to tell apart")
+        raise ValueError(f"{path} has one label alone, {labels[0]!r:.60}: there is nothing to tell apart")
     if len(labels) > max(2, len(entries) // 2):
         raise ValueError(
             f"{path} has {len(labels)} labels in {len(entries)} entries: name the right column with --label-column"
@@ -183,6 +159,24 @@ def split(entries: Sequence[Entry], seed: int) -> dict[str, list[Entry]]:
         if not part:
             raise ValueError(f"{len(entries)} entries are too few to split: none is left for the {name} part")
     return parts
+
+
+def unique(entries: Sequence[Entry]) -> tuple[list[Entry], int]:
+    """The first entry of each text, in their order; and how many of the others have another label than it."""
+    first: dict[str, Entry] = {}
+    for entry in entries:
+        first.setdefault(entry.text, entry)
+    return list(first.values()), sum(first[entry.text].label != entry.label for entry in entries)
+
+
+def repeated(parts: Mapping[str, Sequence[Entry]]) -> dict[str, list[bool]]:
+    """For each part, of which of its entries the text is also, word for word, in a part before it."""
+    seen: set[str] = set()
+    found = {}
+    for name, entries in parts.items():
+        found[name] = [entry.text in seen for entry in entries]
+        seen |= {entry.text for entry in entries}
+    return found
 
 
 def write(path: Path, entries: Sequence[Entry]) -> None:

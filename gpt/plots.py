@@ -4,17 +4,22 @@ One idea: a picture is drawn from files alone, so that it can be drawn again, an
 a window.
 """
 
-import json
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from matplotlib import font_manager
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from tensorlite.files import naming
-
 from .jsonfile import parse
 
+# Fonts for what the usual one cannot show, if they are there: Linux, Windows, macOS.
+OTHER_FONTS = (
+    "Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Zen Hei", "Microsoft YaHei", "Yu Gothic", "Malgun Gothic",
+    "PingFang SC", "Hiragino Sans", "Apple SD Gothic Neo", "Arial Unicode MS", "Noto Color Emoji",
+)  # fmt: skip
 TRAINING, VALIDATION, FAINT = "#8fb3d9", "#c2410c", "#6b7280"
 
 
@@ -58,21 +63,21 @@ def draw_run(run: Path) -> Path:
     axes.annotate(
         f"{values[-1]:.3f}", (steps[-1], values[-1]), xytext=(4, 6), textcoords="offset points", color=VALIDATION
     )
-    axes.set(ylabel="loss (nats)" if classified else "loss (nats per token)", title=run.name)
+    axes.set(ylabel="loss (nats)" if classified else "loss (nats per token)")
+    axes.set_title(run.name, **plain(run.name))
     axes.legend(frameon=False)
     below.set(xlabel="step", ylabel="lr")
     for each in (axes, *middle, below):
         each.grid(alpha=0.25)
         each.spines[["top", "right"]].set_visible(False)
     path = run / "loss.png"
-    with naming(path):
-        figure.savefig(path, metadata={"Software": None})  # the same picture from the same numbers, whatever draws it
+    save(figure, path)
     return path
 
 
 def draw_report(run: Path) -> Path:
     """Draw RUN/report.png from RUN/report.json: the confusion matrix of a classifier on its test part."""
-    report = json.loads((run / "report.json").read_text(encoding="utf-8"))
+    report = parse((run / "report.json").read_text(encoding="utf-8"))
     labels, confusion = report["labels"], report["confusion"]
     side = max(3.6, 1.6 + 0.62 * len(labels))
     figure = Figure(figsize=(side + 0.6, side), dpi=120, layout="constrained")
@@ -84,10 +89,34 @@ def draw_report(run: Path) -> Path:
         for j, count in enumerate(row):
             color = "white" if shares[i][j] > 0.5 else "black"
             axes.text(j, i, f"{count}", ha="center", va="center", color=color, fontsize=12 if len(labels) < 8 else 8)
-    axes.set_xticks(range(len(labels)), labels, rotation=45 if len(labels) > 4 else 0)
-    axes.set_yticks(range(len(labels)), labels)
-    axes.set(xlabel="said", ylabel="is", title=f"{run.name}: {report['accuracy']:.1%} of the test texts")
+    names = plain("".join(labels))
+    axes.set_xticks(range(len(labels)), labels, rotation=45 if len(labels) > 4 else 0, **names)
+    axes.set_yticks(range(len(labels)), labels, **names)
+    axes.set(xlabel="said", ylabel="is")
+    title = report_title(run, report)
+    axes.set_title(title, **plain(title))
     path = run / "report.png"
-    with naming(path):
-        figure.savefig(path, metadata={"Software": None})
+    save(figure, path)
     return path
+
+
+def report_title(run: Path, report: Mapping[str, Any]) -> str:
+    """The run's name and its accuracy, with how many of the texts were known before."""
+    title = f"{run.name}: {report['accuracy']:.1%} of the test texts"
+    if again := report.get("repeated", 0):
+        return f"{title}\n({again:,} of {sum(map(sum, report['confusion'])):,} also in training or validation)"
+    return title
+
+
+def plain(text: str) -> dict[str, Any]:
+    """How to show a name that people chose: "$" is no mathematics, and other fonts have what the usual one lacks."""
+    installed = [] if text.isascii() else font_manager.fontManager.get_font_names()
+    return {"parse_math": False, "fontfamily": ["DejaVu Sans", *(name for name in OTHER_FONTS if name in installed)]}
+
+
+def save(figure: Figure, path: Path) -> None:
+    """The same picture from the same numbers, whatever draws it. What no font has becomes a box, without a warning."""
+    with naming(path), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
+        warnings.filterwarnings("ignore", "Matplotlib currently does not support")
+        figure.savefig(path, metadata={"Software": None})

@@ -6,7 +6,7 @@ files of token ids in the run.
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,8 +18,9 @@ from . import tokenizer as tokenizers
 from .config import GPTConfig, TrainConfig
 from .generate import generate
 from .model import GPT
+from .progress import bar, counted, passing, visible
 from .task import Beginning, Say, beside, looking, second_stream
-from .tokenizer import Tokenizer
+from .tokenizer import END_OF_TEXT, Tokenizer
 
 PARTS = ("train", "validation")  # of the text
 
@@ -42,8 +43,8 @@ class Pretraining:
         )  # what is too short is refused before the model is made
         model = GPT(model_config)
         c = model_config
-        shape = f"{c.n_layer} layers, {c.n_head} heads, {c.n_embd} wide, context {c.context_length}"
-        say(f"model      {config.preset}: {shape}: {model.num_parameters():,} parameters")
+        shape = f"{counted(c.n_layer, 'layer')}, {counted(c.n_head, 'head')}, {c.n_embd} wide"
+        say(f"model      {config.preset}: {shape}, context {c.context_length}: {model.num_parameters():,} parameters")
         return Beginning(tokenizer, model, {"data": data})
 
     @classmethod
@@ -84,24 +85,32 @@ class Pretraining:
         seed, top_k = (self.config.seed + step) % 2**32, min(200, self.tokenizer.vocab_size)
         length = self.config.sample_tokens
         (new,) = generate(model, [self.prompt], length, temperature=0.7, top_k=top_k, seed=seed)
-        return self.tokenizer.decode(self.prompt + new).strip("\n")
+        return visible(self.tokenizer.decode(self.prompt + new).strip("\n"))
 
     def sample_prompt(self) -> list[int]:
         """What samples begin with: the prompt, a new line, or where no token is one the validation text's first."""
         if self.config.prompt is None:
             return new_line(self.tokenizer) or self.tokens["validation"][:1].tolist()
-        ids = self.tokenizer.encode(self.config.prompt)
+        ids = self.tokenizer.encode_ordinary(self.config.prompt)
         if not ids:
             raise ValueError(f"the prompt {self.config.prompt!r} has no token in it: give some text")
         return ids
 
     def finish(self, model: GPT) -> tuple[dict[str, Any], dict[str, str]]:
-        """Over the whole validation text."""
-        loss = evaluate(model, self.tokens["validation"], self.config.batch_size)
+        """Over the validation text, or as much of it as `final_tokens` says."""
+        length, batch_size = model.config.context_length, self.config.batch_size
+        windows, wanted = len(self.tokens["validation"].windows(length, length)), self.config.final_tokens
+        count = min(windows, max(1, wanted // length)) if wanted else windows
+        batches = None if count == windows else -(-count // batch_size)
+        count = windows if batches is None else min(windows, batches * batch_size)
+        whole = count == windows
+        with bar("last evaluation", count) as advance:
+            loss = evaluate(model, self.tokens["validation"], batch_size, batches, advance)
         data = self.data["validation"]
         bits = loss / math.log(2) * data["tokens"] / data["text_bytes"]
-        return {"whole_validation_loss": loss, "bits_per_byte": bits}, {
-            "validation loss, whole text": f"{loss:.4f}",
+        about = "whole text" if whole else f"{count * length:,} of {data['tokens']:,} tokens"
+        return {"whole_validation_loss" if whole else "final_validation_loss": loss, "bits_per_byte": bits}, {
+            f"validation loss, {about}": f"{loss:.4f}",
             "perplexity": f"{math.exp(min(loss, 700)):,.2f}",
             "bits per byte": f"{bits:.3f}",
         }
@@ -121,21 +130,29 @@ def prepare(config: TrainConfig, run: Path, say: Say) -> tuple[Tokenizer, dict[s
     began = time.monotonic()
     read = corpus.reader(config.text)
     # Only byte-pair encoding can encode what it was not made for, so only it is kept from seeing the validation text.
-    blind = config.tokenizer == "bpe"
     whole = corpus.Counted(read())
-    tokenizer = None if blind else tokenizers.create(config.tokenizer, whole)
-    for _ in whole:
-        pass  # what the tokenizer did not want to see is counted
+    tokenizer = None
+    with bar("reading the text") as advance:
+        if config.tokenizer != "bpe":
+            tokenizer = tokenizers.create(config.tokenizer, passing(whole, advance, len))
+        for _ in passing(whole, advance, len):
+            pass  # what the tokenizer did not want to see is counted
     name = ", ".join(map(str, config.text)) or "this Python's language reference"
-    say(f"text       {name}: {whole.characters:,} characters")
+    say(f"text       {name}: {counted(whole.characters, 'character')}")
     cut = corpus.cut(whole.characters, 1 - config.validation)
-    tokenizer = tokenizer or tokenizers.create("bpe", corpus.between(read(), 0, cut), config.vocab_size)
+    if tokenizer is None:
+        with bar("learning what tokens are", cut) as advance:
+            training_text = passing(corpus.between(read(), 0, cut), advance, len)
+            tokenizer = tokenizers.create("bpe", training_text, config.vocab_size)
     data = {}
-    for part, blocks in zip(PARTS, corpus.halves(read(), cut), strict=True):
+    sizes = cut, whole.characters - cut
+    for part, size, blocks in zip(PARTS, sizes, corpus.halves(read(), cut), strict=True):
         path, text = run / f"{part}.tokens", corpus.Counted(blocks)
-        ids = corpus.encode(tokenizer, text, allowed_special=set(tokenizer.special_tokens))
-        count = write_tokens(path, ids, tokenizer.vocab_size)
+        with bar(f"making tokens of the {part} text", size) as advance:
+            ids = corpus.encode(tokenizer, passing(text, advance, len), allowed_special=set(tokenizer.special_tokens))
+            count = write_tokens(path, ids, tokenizer.vocab_size)
         data[part] = {"tokens": count, "text_bytes": text.bytes, **checkpoint.fingerprint(path)}
+    data["train"]["start"] = start_of(TokenFile(run / "train.tokens", check=False), tokenizer)
     counts = " + ".join(f"{data[part]['tokens']:,} {part}" for part in PARTS)
     say(f"tokens     {config.tokenizer} of {tokenizer.vocab_size:,}: {counts}; {time.monotonic() - began:.1f} s")
     return tokenizer, data
@@ -147,8 +164,8 @@ def open_tokens(run: Path, context_length: int, check: bool = True) -> dict[str,
     for part, file in tokens.items():
         if len(file) <= context_length:
             raise ValueError(
-                f"the {part} text has {len(file)} tokens, and context_length {context_length} needs more than as many: "
-                "give more text, a smaller context_length, or another share with validation"
+                f"the {part} text has {counted(len(file), 'token')}, and context_length {context_length} needs more "
+                "than as many: give more text, a smaller context_length, or another share with validation"
             )
     return tokens
 
@@ -180,11 +197,14 @@ def check_memory(model: GPTConfig, config: TrainConfig) -> None:
 # ----- looking at it ----------------------------------------------------------------------------------------------
 
 
-def evaluate(model: GPT, tokens: TokenFile, batch_size: int, batches: int | None = None) -> float:
+def evaluate(
+    model: GPT, tokens: TokenFile, batch_size: int, batches: int | None = None,
+    advance: Callable[[int], None] = lambda windows: None,
+) -> float:  # fmt: skip
     """Mean cross-entropy in nats over the windows that cover the text, or over `batches` of them, evenly spread.
 
     The windows do not overlap: each token is predicted once (of the last ones, fewer than a window may be left out). No
-    random numbers; dropout is off.
+    random numbers; dropout is off. `advance` is told after each batch how many windows it had.
     """
     windows = tokens.windows(model.config.context_length, model.config.context_length)
     count = len(windows) if batches is None else min(len(windows), batches * batch_size)
@@ -194,7 +214,11 @@ def evaluate(model: GPT, tokens: TokenFile, batch_size: int, batches: int | None
         for i in range(0, count, batch_size):
             batch = default_collate([windows[index] for index in chosen[i : i + batch_size]])  # (B, T) each
             total += model.loss(*beside(model, *batch)).item() * len(batch[0])
+            advance(len(batch[0]))
     return total / count
+
+
+# ----- where a text begins ----------------------------------------------------------------------------------------
 
 
 def new_line(tokenizer: Tokenizer) -> list[int]:
@@ -203,3 +227,23 @@ def new_line(tokenizer: Tokenizer) -> list[int]:
         return tokenizer.encode("\n")
     except ValueError:  # characters, of a text of one line
         return []
+
+
+def start_of(tokens: TokenFile, tokenizer: Tokenizer) -> list[int]:
+    """What a text without a prompt begins after: the end of a text, if the training text has it, or a new line.
+
+    Where the tokenizer knows none (words, and characters of one line), it is the training text's first token.
+    """
+    end = tokenizer.special_tokens.get(END_OF_TEXT)
+    step = 1 << 20
+    if end is not None and any((tokens[i : i + step] == end).any() for i in range(0, len(tokens), step)):
+        return [end]
+    return new_line(tokenizer) or [int(tokens[0])]
+
+
+def start_of_run(description: Mapping[str, Any], tokenizer: Tokenizer) -> list[int]:
+    """The same for a run, as its config.json has it; imported weights know the end of a text."""
+    if found := description.get("data", {}).get("train", {}).get("start"):
+        return found
+    end = [tokenizer.special_tokens[END_OF_TEXT]] if END_OF_TEXT in tokenizer.special_tokens else []
+    return (end if "imported" in description else []) or new_line(tokenizer) or end or [0]

@@ -17,7 +17,7 @@ import contextvars
 import functools
 import inspect
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -220,7 +220,7 @@ class Module:
         """Copy `state` into Parameters and buffers, in place: they stay the same objects, tied ones stay tied.
 
         Everything is looked at before anything is copied. A wrong shape or dtype anywhere, and with `strict` a
-        missing or an unexpected name, raises one ValueError that lists them all. Returns the missing and the
+        missing or an unexpected name, raises one ValueError that lists them. Returns the missing and the
         unexpected names (both empty when strict). From another device, values are moved. `state` may have entries of
         files (io.entries) for Tensors: they are read one at a time.
         """
@@ -228,13 +228,13 @@ class Module:
         values = {name: x.data if isinstance(x, Tensor) else x for name, x in state.items()}
         missing = [name for name in own if name not in values]
         unexpected = [name for name in values if name not in own]
-        problems = [f"missing: {', '.join(missing)}"] if missing and strict else []
-        problems += [f"unexpected: {', '.join(unexpected)}"] if unexpected and strict else []
+        problems = [f"missing: {', '.join(_some(missing))}"] if missing and strict else []
+        problems += [f"unexpected: {', '.join(_some(unexpected))}"] if unexpected and strict else []
         for name, p in own.items():
             if name in values and (wrong := misfit(values[name], p)):
                 problems.append(f"{name}: {wrong}")
         if problems:
-            raise ValueError(f"this state does not fit {type(self).__name__}:\n  " + "\n  ".join(problems))
+            raise ValueError(f"this state does not fit {type(self).__name__}:\n  " + "\n  ".join(_some(problems)))
         for name, p in own.items():
             if name in values:
                 value = values[name].read().data if hasattr(values[name], "read") else values[name]
@@ -310,6 +310,11 @@ def check_set_to_none(value: bool) -> None:
     """A ValueError for False, which in PyTorch fills gradients with zeros."""
     if not value:
         raise ValueError("zero_grad: gradients become None: omit set_to_none, and take a gradient of None as zeros")
+
+
+def _some(words: Sequence[str], most: int = 10) -> list[str]:
+    """The first ones, and how many more there are: the state of another model has hundreds."""
+    return [*words[:most], *([f"and {len(words) - most} more"] if len(words) > most else [])]
 
 
 def misfit(value, place: Tensor) -> str:

@@ -16,8 +16,8 @@ TENSORLITE = [
 GPT = [
     "system", "cache", "jsonfile", "results", "exchange", "rundir", "lockfile", "placing", "config", "tokenizer",
     "corpus", "attention", "model", "generate", "lora", "weights", "checkpoint", "progress", "plots", "task", "step",
-    "pretraining", "session", "train", "pretrained", "sources", "download", "evaluate", "labelled", "classify",
-    "instruct", "judge", "doctor", "commands", "cli", "__main__", "bench",
+    "pretraining", "session", "train", "pretrained", "sources", "download", "evaluate", "records", "labelled",
+    "classify", "instruct", "judge", "doctor", "commands", "cli", "__main__", "bench",
 ]  # fmt: skip
 
 

@@ -1,6 +1,8 @@
 """`gpt chat`: ask a model that was taught to follow instructions."""
 
 import contextlib
+import os
+import select
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,14 +17,18 @@ from .. import checkpoint
 from ..config import check_choice, check_device, check_integer
 from ..generate import check_sampling
 from ..instruct import STYLES, Conversation, InstructConfig
-from .generate import show, stop_token
+from ..progress import show
+from .generate import stop_token
 
 HELP = "/input TEXT goes along with the next question, /reset forgets what was said, /quit or Ctrl-D leaves"
 
 
 @dataclass(frozen=True)
 class Chat:
-    """Talk to a model that was taught to follow instructions."""
+    """Talk to a model that was taught to follow instructions.
+
+    On a terminal, lines that are pasted together are one question; of other input each line is a question.
+    """
 
     run: Positional[Path]  # directory of the run
     once: str | None = None  # answer this and leave
@@ -87,12 +93,15 @@ class Chat:
 
 def converse(talk: Conversation, prompt: str) -> None:
     """Answer line by line, to the end of the input; a `prompt` where a person is typing."""
-    with contextlib.suppress(ImportError):  # not on Windows
-        import readline  # noqa: F401  arrows and earlier lines, for input()
+    if prompt and os.environ.get("TERM", "dumb") != "dumb":
+        with contextlib.suppress(ImportError):  # not on Windows
+            import readline  # arrows and earlier lines, for input()
+
+            readline.parse_and_bind("set enable-bracketed-paste on")  # what is pasted is one text, with its line ends
     about = ""
     while True:
         try:
-            line = input(prompt).strip()
+            line = (typed(prompt) if prompt else input("")).strip()
         except EOFError:
             show("\n" if prompt else "")
             return
@@ -126,6 +135,23 @@ def converse(talk: Conversation, prompt: str) -> None:
                 if not prompt:
                     raise
                 note(str(error))
+
+
+def typed(prompt: str) -> str:
+    """A line that is typed, with all further lines that came along with it, as they do when they are pasted."""
+    lines = [input(prompt)]
+    with contextlib.suppress(EOFError):
+        while more_is_there():
+            lines.append(input(""))
+    return "\n".join(lines)
+
+
+def more_is_there() -> bool:
+    """Whether input is waiting; False on Windows, where a terminal cannot be asked."""
+    try:
+        return bool(select.select([sys.stdin], [], [], 0.05)[0])
+    except (OSError, ValueError):
+        return False
 
 
 def answer(talk: Conversation, instruction: str, about: str = "") -> None:

@@ -1,6 +1,10 @@
 """`gpt classify`: a fine-tuned classifier labels texts."""
 
+import io
+import os
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,11 +14,17 @@ from tensorlite import backend, machine
 
 from .. import classify, corpus
 from ..config import check_device
+from ..progress import bar, show
+
+BATCH = 16  # texts that are labelled together
 
 
 @dataclass(frozen=True)
 class Classify:
-    """Label texts with a run of `gpt finetune classify`: a line each, label, probability and text between tabs."""
+    """Label texts with a run of `gpt finetune classify`: a line each, label, probability and text between tabs.
+
+    Each line of a file or of standard input gives a line; label and probability of a blank one are empty.
+    """
 
     run: Positional[Path]  # directory of the run
     texts: Positional[tuple[str, ...]] = ()  # what to label; default: each line of standard input
@@ -26,17 +36,66 @@ class Classify:
         check_device(self.device)
 
     def __call__(self) -> int:
-        machine.set_threads(machine.default_threads())
-        trained = classify.load(self.run, backend.use_device(self.device))
-        for text in self.lines():
-            (p,) = classify.classify(trained, [text])
-            sys.stdout.write(classify.answer(text, p, self.json) + "\n")
-            sys.stdout.flush()
-        return 0
-
-    def lines(self):
-        """The texts: given, of the file, or as they come in; lines without a visible character are passed over."""
         if self.texts and self.file:
             raise ValueError("give texts or --file, not both")
-        source = self.texts or (corpus.read_text(self.file).split("\n") if self.file else sys.stdin)
-        return (line.strip("\n") for line in source if self.texts or line.strip())
+        machine.set_threads(machine.default_threads())
+        trained = classify.load(self.run, backend.use_device(self.device))
+        if self.texts:
+            found = classify.classify(trained, self.texts, BATCH)
+            for text, p in zip(self.texts, found, strict=True):
+                show(classify.answer(text, p, self.json) + "\n")
+            return 0
+        if self.file:
+            lines = corpus.read_text(self.file).removesuffix("\n").split("\n")
+            batches, source, total = iter([lines]), str(self.file), len(lines)
+        else:
+            batches, source, total = incoming(), "standard input", None
+        faults = number = 0
+        silent = total is None or sys.stdout.isatty()  # the lines themselves show how far it is
+        with nullcontext(lambda n: None) if silent else bar("labelling", total) as advance:
+            for lines in batches:
+                for start in range(0, len(lines), BATCH):
+                    some = lines[start : start + BATCH]
+                    faults += self.label(trained, some, f"{source}, line", number + 1)
+                    number += len(some)
+                    advance(len(some))
+        return 1 if faults else 0
+
+    def label(self, trained: classify.Trained, lines: Sequence[str], where: str, number: int) -> int:
+        """Answer each line; the number of those that could not be labelled, which are named on standard error."""
+        faults = 0
+        for i, (line, p) in enumerate(zip(lines, classify.classify_lines(trained, lines, BATCH), strict=True)):
+            if isinstance(p, ValueError):
+                print(f"{where} {number + i}: {p}", file=sys.stderr)
+                faults += 1
+                p = None
+            show(classify.answer(line, p, self.json) + "\n")
+        return faults
+
+
+def incoming() -> Iterator[list[str]]:
+    """The lines of standard input in lists, each of what has come by then: nobody waits for a batch to be full."""
+    try:
+        descriptor = sys.stdin.fileno()
+    except (io.UnsupportedOperation, AttributeError):  # no file: text that was put there
+        yield [line.rstrip("\r\n") for line in sys.stdin]
+        return
+    held: list[bytes] = []  # of a line whose end has not come
+    first = True
+    while block := os.read(descriptor, 1 << 16):
+        *ended, rest = block.split(b"\n")
+        if ended:
+            ended[0] = b"".join([*held, ended[0]])
+            held = []
+            if first:
+                ended[0] = ended[0].removeprefix(b"\xef\xbb\xbf")
+                first = False
+            yield [text_of(line) for line in ended]
+        held.append(rest)
+    if line := b"".join(held):
+        yield [text_of(line.removeprefix(b"\xef\xbb\xbf") if first else line)]
+
+
+def text_of(line: bytes) -> str:
+    """A line as text; bytes that are not UTF-8 become lone surrogates, which no tokenizer takes."""
+    return line.removesuffix(b"\r").decode("utf-8", "surrogateescape")

@@ -5,8 +5,6 @@ from json import dumps
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
-from rich.progress import Progress
 from tyro.conf import Positional
 
 from tensorlite import backend, machine
@@ -14,7 +12,7 @@ from tensorlite import backend, machine
 from .. import checkpoint, corpus
 from ..config import check_device, check_integer
 from ..evaluate import Score, evaluate
-from ..progress import result_table
+from ..progress import bar, result_table
 
 
 @dataclass(frozen=True)
@@ -41,19 +39,13 @@ class Evaluate:
         model, tokenizer = checkpoint.load_model(self.run, backend.use_device(self.device))
         context = self.context or model.config.context_length
         stride = self.stride or context
-        screen = Console(stderr=True)
-        with Progress(console=screen, transient=True, disable=not screen.is_terminal) as bar:
-            task = bar.add_task("predicting")
-            score = evaluate(
-                model, tokenizer, text, context, stride, self.batch_size,
-                begin=lambda n: bar.update(task, total=n), advance=lambda n: bar.advance(task, n),
-            )  # fmt: skip
+        score = evaluate(model, tokenizer, text, context, stride, self.batch_size, bar)
         if self.json:
             about = {"run": str(self.run), "text": [str(path) for path in self.text]}
             print(dumps({**about, **numbers(score), "context": context, "stride": stride}))
         else:
             title = f"{self.run.name} on {', '.join(path.name for path in self.text)}"
-            Console().print(result_table(escape(title), rows(score, context, stride)))
+            Console().print(result_table(title, rows(score, context, stride)))
         return 0
 
 

@@ -13,7 +13,8 @@ from tensorlite import backend, machine
 from .. import checkpoint
 from ..config import check_device
 from ..generate import stream
-from ..pretraining import new_line
+from ..pretraining import start_of_run
+from ..progress import show
 from ..tokenizer import END_OF_TEXT, StreamDecoder, Tokenizer
 
 
@@ -22,14 +23,16 @@ class Generate:
     """Let a trained model write."""
 
     run: Positional[Path]  # directory of the run
-    prompt: UseAppendAction[tuple[str, ...]] = ()  # what to continue; may be given several times; default: a new line
+    # what to continue; may be given several times; default: what a text of the run begins after, such as a new line
+    prompt: UseAppendAction[tuple[str, ...]] = ()
+    special_tokens: bool = False  # read <|endoftext|> and the like in a prompt as tokens; default: as ordinary text
     max_new_tokens: int = 200  # tokens to add
     temperature: float = 0.8  # 0: always the most probable token; 1: as the model says; above: bolder
     top_k: int | None = None  # draw only from the k most probable tokens
     top_p: float | None = None  # draw only from the most probable tokens that have this much probability together
     seed: int = 1337  # the same seed, the same text
     stop: str | None = None  # end before this token; default: <|endoftext|>, where the tokenizer has it
-    cache: bool = True  # keep keys and values: the same text, faster
+    cache: bool = True  # whether keys and values are kept: the text is the same, and slower without
     device: str = "auto"  # cpu, cuda or cuda:1, the second GPU; auto: the GPU if one answers
     dtype: Literal["float32", "bfloat16"] = "float32"  # of the weights, on a GPU: half the bytes to read for a token
 
@@ -40,11 +43,11 @@ class Generate:
         machine.set_threads(machine.default_threads())
         device = backend.use_device(self.device)
         if self.dtype == "bfloat16" and device == "cpu":
-            raise ValueError("--dtype bfloat16 is for a GPU, and this would run on the CPU: leave it away")
+            raise ValueError("--dtype bfloat16 is for a GPU, and this would run on the CPU: omit it")
         model, tokenizer = checkpoint.load_model(self.run, device)
         if self.dtype == "bfloat16":
             model.to(tl.bfloat16)
-        prompts = [tokenizer.encode(prompt) for prompt in self.prompt] or [new_line(tokenizer)]
+        prompts = [self.encode(tokenizer, prompt) for prompt in self.prompt] or [self.start(tokenizer)]
         for given, ids in zip(self.prompt, prompts, strict=False):
             if not ids:
                 raise ValueError(f"the prompt {given!r} has no token in it: give some text")
@@ -52,8 +55,11 @@ class Generate:
             model, prompts, self.max_new_tokens, temperature=self.temperature, top_k=self.top_k,
             top_p=self.top_p, seed=self.seed, stop_token=stop_token(self.stop, tokenizer), use_cache=self.cache,
         )  # fmt: skip
+        if not self.prompt:
+            say_start(prompts[0], tokenizer)
         readers = [StreamDecoder(tokenizer) for _ in prompts]
-        texts = [[reader.feed(id) for id in ids] for reader, ids in zip(readers, prompts, strict=True)]
+        begin = [[] if not self.prompt and is_end(ids, tokenizer) else ids for ids in prompts]  # what is shown of them
+        texts = [[reader.feed(id) for id in ids] for reader, ids in zip(readers, begin, strict=True)]
         alone = len(prompts) == 1  # then it is shown as it is written
         show("".join(texts[0]) if alone else "")
         for step in steps:
@@ -66,10 +72,26 @@ class Generate:
             show(text[-1] + "\n" if alone else "".join(text) + "\n-----\n")
         return 0
 
+    def encode(self, tokenizer: Tokenizer, prompt: str) -> list[int]:
+        return tokenizer.encode(prompt, "all") if self.special_tokens else tokenizer.encode_ordinary(prompt)
 
-def show(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()
+    def start(self, tokenizer: Tokenizer) -> list[int]:
+        """What to begin after where no prompt is given."""
+        return start_of_run(checkpoint.read_config(checkpoint.files_of(self.run) / "config.json"), tokenizer)
+
+
+def say_start(ids: list[int], tokenizer: Tokenizer) -> None:
+    """Say on standard error what a text without a prompt begins after, or with."""
+    if is_end(ids, tokenizer):
+        about = f"after {END_OF_TEXT}"
+    else:
+        first = tokenizer.decode(ids)
+        about = "after a new line" if first == "\n" else f"with {first!r}"
+    print(f"no prompt is given: the text begins {about}", file=sys.stderr)
+
+
+def is_end(ids: list[int], tokenizer: Tokenizer) -> bool:
+    return ids == [tokenizer.special_tokens.get(END_OF_TEXT)]
 
 
 def stop_token(text: str | None, tokenizer: Tokenizer) -> int | None:

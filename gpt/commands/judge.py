@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 from tyro.conf import Positional
@@ -163,11 +162,11 @@ class Judge:
             lines["too long for the context"] = f"{n - found['judged_by_likelihood']:,}"
         if "scored" in found:
             mean = f"{found['score']:.2f} of 100, mean of {found['scored']:,}" if found["scored"] else "none"
-            lines[f"score by {escape(self.model)}"] = mean
+            lines[f"score by {self.model}"] = mean
             for name in ("empty_responses", "no_number", "no_answer", "not_asked"):
                 if found[name]:
-                    lines[COUNTS[name]] = f"{found[name]:,}{escape(first(name, rows))}"
-        return result_table(f"{escape(self.data.name)}, {n:,} entries", lines)
+                    lines[COUNTS[name]] = f"{found[name]:,}{first(name, rows)}"
+        return result_table(f"{self.data.name}, {n:,} entries", lines)
 
 
 COUNTS = {

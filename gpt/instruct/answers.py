@@ -28,7 +28,8 @@ def answers(
     """
     end = tokenizer.special_tokens[END_OF_TEXT]
     for start in range(0, len(entries), batch_size):
-        prompts = [tokenizer.encode(STYLES[style].prompt(entry)) for entry in entries[start : start + batch_size]]
+        some = [STYLES[style].prompt(entry) for entry in entries[start : start + batch_size]]
+        prompts = [tokenizer.encode_ordinary(prompt) for prompt in some]
         texts: list[list[int]] = [[] for _ in prompts]
         for step in stream(model, prompts, max_new_tokens, stop_token=end, **sampling):
             for text, token in zip(texts, step, strict=True):

@@ -24,10 +24,13 @@ class Encoded(NamedTuple):
 
 
 def encode(entry: Entry, tokenizer: Tokenizer, style: str = "alpaca") -> Encoded:
-    """The whole text of an entry, answer included. ValueError for text that the tokenizer does not know."""
+    """The whole text of an entry, answer included; special tokens in it are text.
+
+    ValueError for text that the tokenizer does not know.
+    """
     prompt = STYLES[style].prompt(entry)
-    ids = tokenizer.encode(prompt + entry["output"])
-    return Encoded(_shared(tokenizer.encode(prompt), ids), ids)
+    ids = tokenizer.encode_ordinary(prompt + entry["output"])
+    return Encoded(_shared(tokenizer.encode_ordinary(prompt), ids), ids)
 
 
 def _shared(prompt: list[int], ids: list[int]) -> int:
@@ -38,19 +41,23 @@ def _shared(prompt: list[int], ids: list[int]) -> int:
 def encode_all(
     entries: Iterable[Entry], tokenizer: Tokenizer, style: str = "alpaca", context_length: int | None = None
 ) -> list[Encoded]:
-    """Each entry encoded; ValueError for one that, with its end of text, is longer than the context."""
-    texts = []
+    """Each entry encoded; ValueError where some, with their end of text, are longer than the context."""
+    texts, long = [], []
     for number, entry in enumerate(entries, 1):
         try:
             text = encode(entry, tokenizer, style)
         except ValueError as error:
             raise ValueError(f"entry {number}: {error}") from None
         if context_length is not None and len(text.ids) > context_length:
-            raise ValueError(
-                f"entry {number} ({entry['instruction']:.40}) takes {len(text.ids)} tokens and the context has "
-                f"{context_length}: shorten or remove it, cut with max_length, or use a model with a longer context"
-            )
+            long.append((number, entry, len(text.ids)))
         texts.append(text)
+    if long:
+        number, entry, size = long[0]
+        raise ValueError(
+            f"{len(long):,} of {len(texts):,} entries are longer than the context of {context_length} tokens, the "
+            f"first of them entry {number} ({entry['instruction']:.40}) with {size:,}: --max-length {context_length} "
+            "cuts them, and a model with a longer context can read them whole"
+        )
     return texts
 
 

@@ -46,7 +46,7 @@ class Conversation:
 
         ValueError where the question alone does not fit the context, or has text that the tokenizer does not know.
         """
-        question = self.tokenizer.encode(self.style.prompt(entry))
+        question = self.tokenizer.encode_ordinary(self.style.prompt(entry))
         context = self.model.config.context_length
         if len(question) >= context:
             raise ValueError(

@@ -1,14 +1,15 @@
 """Entries: what is asked, what is expected, and the text that both become.
 
-What is refused: a file that is not JSON, and an entry that lacks a field, asks nothing or answers nothing.
+An entry that lacks a field, asks nothing or answers nothing is refused, or noted and left out.
 """
 
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
+from .. import records
+from ..records import Note
 from ..tokenizer.base import check_text
 
 Entry = Mapping[str, str]  # instruction, input ("" where there is none), output
@@ -51,61 +52,40 @@ STYLES = {
 # ----- entries ----------------------------------------------------------------------------------------------------
 
 
-def read_entries(path: str | os.PathLike, also: Sequence[str] = ()) -> list[dict[str, str]]:
-    """The entries of a JSON file (one list) or of JSON lines (one entry a line), as {instruction, input, output}.
+def read_entries(path: str | os.PathLike, also: Sequence[str] = (), note: Note | None = None) -> list[dict[str, str]]:
+    """The entries of a file, in its order, as {instruction, input, output}.
 
-    `input` may be left out; other fields are dropped, but for those that `also` names. A ValueError says in one
-    sentence what is wrong where: the line and column of what is no JSON, the number of an entry (from 1) that is none.
+    The file is JSON (a list, or a list in an object), JSON lines, or a table whose first line names its columns.
+    `input` may be left out or null; other fields are dropped, except those that `also` names. `note` takes a sentence
+    for each entry that cannot be used and is left out, up to a tenth of them. OSError where the file cannot be read;
+    ValueError, in one sentence with the line, where it is damaged or, without `note`, an entry cannot be used.
     """
-    path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
+    found = records.read(path, FIELDS)
+    if not found.named:
         raise ValueError(
-            f"{path} is not UTF-8: byte {error.object[error.start]:#04x} at offset {error.start}"
-        ) from None
-    values = _parse(path, text)
-    if not values:
-        raise ValueError(f"{path} has no entries: there is nothing to learn from it")
-    return [_checked(path, number, value, also) for number, value in enumerate(values, 1)]
+            f"{path} is neither JSON nor a table whose first line names the columns: its fields have to be "
+            f"{', '.join(FIELDS)}"
+        )
+    return records.usable(found, lambda fields: _checked(fields, also), note)
 
 
-def _parse(path: Path, text: str) -> list[Any]:
-    """The values of one JSON list, or of one JSON value a line; which it is, the first character says."""
-    if text.lstrip()[:1] == "[":
-        return list(_json(path, text, 0))
-    lines = [(number, line) for number, line in enumerate(text.split("\n")) if line.strip()]
-    return [_json(path, line, number) for number, line in lines]
-
-
-def _json(path: Path, text: str, lines_before: int) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        where = f"line {error.lineno + lines_before}, column {error.colno}"
-        raise ValueError(f"{path} is not JSON: {error.msg} at {where}") from None
-    except RecursionError:
-        raise ValueError(f"{path} is not JSON that can be read: it nests too deeply") from None
-
-
-def _checked(path: Path, number: int, value: Any, also: Sequence[str]) -> dict[str, str]:
+def _checked(fields: Mapping[str, Any], also: Sequence[str]) -> dict[str, str]:
     """An entry with its fields, or a ValueError that says what it lacks."""
-    where = f"{path}: entry {number}"
-    if not isinstance(value, dict):
-        raise ValueError(f"{where} is no object with the fields {', '.join(FIELDS)} but {json.dumps(value):.60}")
     for name in ("instruction", "output"):
-        if name not in value:
-            raise ValueError(f"{where} has no field {name!r}; its fields are {', '.join(value) or 'none'}")
-    entry = {name: value.get(name, "") for name in FIELDS} | {name: value[name] for name in also if name in value}
+        if name not in fields:
+            raise ValueError(f"the entry has no field {name!r}; its fields are {', '.join(fields) or 'none':.120}")
+    entry = {name: fields.get(name, "") for name in FIELDS} | {name: fields[name] for name in also if name in fields}
+    if entry["input"] is None:
+        entry["input"] = ""
     for name, content in entry.items():
         if not isinstance(content, str):
-            raise ValueError(f"{where}: {name} must be a string, not {json.dumps(content):.60}")
+            raise ValueError(f"{name} must be a string, not {json.dumps(content):.60}")
         if name in ("instruction", "output") and not content.strip():
-            raise ValueError(f"{where}: {name} is empty")
+            raise ValueError(f"{name} is empty")
         try:
             check_text(content)
         except ValueError as error:
-            raise ValueError(f"{where}: {name}: {error}") from None
+            raise ValueError(f"{name}: {error}") from None
     return entry
 
 

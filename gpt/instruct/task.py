@@ -17,6 +17,7 @@ from tensorlite import Tensor
 from .. import checkpoint, lora
 from ..config import FineTuneConfig, GPTConfig, check_choice, check_integer, check_number
 from ..model import GPT
+from ..progress import bar, passing, visible
 from ..task import Beginning, Epochs, Say, beside, looking, second_stream
 from ..tokenizer import END_OF_TEXT, Tokenizer
 from .answers import answers, save_responses
@@ -41,9 +42,8 @@ class InstructConfig(FineTuneConfig):
     style: Literal["alpaca", "phi3"] = "alpaca"  # how an entry becomes a text; phi3 is shorter
     mask_instruction: bool = False  # learn from the answers alone, not from the questions and the answer's header
     turns: int = 1  # longest conversation: up to this many entries in a row, so that chat may look back at earlier ones
-    max_length: int | None = (
-        None  # cut longer texts at this many tokens; default: what the context cannot hold is refused
-    )
+    # cut longer texts at this many tokens; default: what the context cannot hold is refused
+    max_length: int | None = None
     untie_head: bool = False  # train a head of its own, begun as a copy of the token embedding, as the book does
     lora: bool = False  # train small matrices beside the Linears, all else is frozen
     rank: int = 16  # of LoRA's matrices
@@ -93,9 +93,12 @@ class Instructions:
             model = with_dropout(model, config.dropout)
         if config.untie_head:
             model = with_own_head(model)
-        entries = read_entries(config.data)
+        entries = read_entries(config.data, note=say)
         length = model.config.context_length
-        texts = encode_all(entries, tokenizer, config.style, None if config.max_length else length)
+        try:
+            texts = encode_all(entries, tokenizer, config.style, None if config.max_length else length)
+        except ValueError as error:
+            raise ValueError(f"{config.data}: {error}") from None
         parts = split(entries)
         data = {}
         for part in PARTS:
@@ -191,7 +194,7 @@ class Instructions:
         for entry, answer in zip(chosen, self.answers(model, chosen), strict=True):
             question = entry["instruction"] + (f"\n{entry['input']}" if entry["input"] else "")
             texts.append(f"{question}\nexpected: {entry['output']}\nanswered: {answer}")
-        return "\n\n".join(texts)
+        return visible("\n\n".join(texts))
 
     def finish(self, model: GPT) -> tuple[dict[str, Any], dict[str, str]]:
         """Over the test entries: the loss, and their answers, saved as responses.json; adapters saved alone."""
@@ -200,10 +203,15 @@ class Instructions:
         asked = self.entries["test"][: self.config.responses]
         if asked:
             new = answers(model, self.tokenizer, asked, self.config.style, self.config.max_new_tokens)
-            found = save_responses(self.run / "responses.json", asked, new)
+            with bar("answering test entries", len(asked)) as advance:
+                found = save_responses(self.run / "responses.json", asked, passing(new, advance))
             right = sum(a == entry["output"].strip() for entry, a in zip(asked, found, strict=True))
             figures["exact_match"] = right / len(asked)
             rows["answered exactly as expected"] = f"{right:,} of {len(asked):,} test entries"
+            seen = {question(entry) for part in ("train", "validation") for entry in self.entries[part]}
+            if again := sum(question(entry) in seen for entry in asked):
+                figures["test_repeated"] = again
+                rows["asked in training or validation too"] = f"{again:,} of {len(asked):,}"
         if lora.adapters(model):
             lora.save(model, self.run / "adapter.safetensors")
             rows["adapter alone"] = f"{(self.run / 'adapter.safetensors').stat().st_size:,} bytes"
@@ -216,6 +224,11 @@ class Instructions:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.epochs.load_state_dict(state["batches"])
+
+
+def question(entry: Entry) -> tuple[str, str]:
+    """All that is asked."""
+    return entry["instruction"], entry["input"]
 
 
 def with_dropout(model: GPT, p: float) -> GPT:

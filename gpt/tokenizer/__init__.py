@@ -16,8 +16,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
-from .base import StreamDecoder, Tokenizer, chunks, read_fields
-from .bpe import END_OF_TEXT, GPT2_PATTERN, BPETokenizer, gpt2
+from .base import END_OF_TEXT, StreamDecoder, Tokenizer, chunks, read_fields
+from .bpe import GPT2_PATTERN, BPETokenizer, gpt2
 from .simple import CharTokenizer, WordTokenizer
 
 __all__ = [

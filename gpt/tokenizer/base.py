@@ -8,13 +8,15 @@ import operator
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from typing import Any, Protocol, TypeVar
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
+from typing import Any, Literal, Protocol, TypeVar
 
 from tensorlite.files import check_regular, replacing
 
 from ..jsonfile import parse
 
+END_OF_TEXT = "<|endoftext|>"
+UNKNOWN = "<|unk|>"
 FORMAT = "gpt.tokenizer"
 VERSION = 1
 
@@ -22,7 +24,11 @@ Piece = TypeVar("Piece")
 
 
 class Tokenizer(Protocol):
-    """Text to ids and back. Ids are 0 .. vocab_size - 1; special tokens have ids of their own."""
+    """Text to ids and back. Ids are 0 .. vocab_size - 1; special tokens have ids of their own.
+
+    `encode` reads those special tokens in the text that `allowed_special` names, "all" for all of them; what it does
+    with others, each tokenizer says. `encode_ordinary` reads none: what a user writes stays text.
+    """
 
     @property
     def vocab_size(self) -> int: ...
@@ -30,7 +36,9 @@ class Tokenizer(Protocol):
     @property
     def special_tokens(self) -> dict[str, int]: ...
 
-    def encode(self, text: str, allowed_special: Set[str] = frozenset()) -> list[int]: ...
+    def encode(self, text: str, allowed_special: Set[str] | Literal["all"] = frozenset()) -> list[int]: ...
+
+    def encode_ordinary(self, text: str) -> list[int]: ...
 
     def decode(self, ids: Iterable[int]) -> str: ...
 
@@ -60,10 +68,13 @@ def check_text(text: str) -> str:
     return text
 
 
-def check_allowed(allowed_special: Set[str]) -> None:
-    """Refuse a plain string, which Python would take for the set of its characters."""
-    if isinstance(allowed_special, str):
-        raise TypeError(f"allowed_special is a set of special tokens: write {{{allowed_special!r}}}")
+def allowed(allowed_special: Set[str] | Literal["all"], special_tokens: Iterable[str]) -> Set[str]:
+    """`allowed_special` as a set: "all" are all; another plain string would be taken for the set of its characters."""
+    if not isinstance(allowed_special, str):
+        return allowed_special
+    if allowed_special != "all":
+        raise TypeError(f'allowed_special is a set of special tokens, or "all": write {{{allowed_special!r}}}')
+    return set(special_tokens)
 
 
 def check_words(words: Sequence[str], what: str) -> None:
@@ -108,26 +119,75 @@ def look_up(table: Mapping[int, Piece], ids: Iterable[int]) -> list[Piece]:
 
 # ----- long text --------------------------------------------------------------------------------------------
 
+SIZE = 1 << 20  # characters of a part
+
 # \S and \s are Python's here, which count four control characters as white space that GPT-2's pattern does
 # not: a character visible to Python is visible to both.
 _CUT = re.compile(r"(?<=\S)(?=[ \n])")
+_BORDER = re.compile(r"(?<=[A-Za-z])(?=[0-9])|(?<=[0-9])(?=[A-Za-z])")  # where pieces of byte-level BPE begin, too
 
 
-def chunks(text: str | Iterable[str], size: int = 1 << 20) -> Iterator[str]:
+def chunks(
+    text: str | Iterable[str], size: int = SIZE, whole: Collection[str] = (END_OF_TEXT, UNKNOWN)
+) -> Iterator[str]:
     """`text` in parts of about `size` characters whose tokens, one after another, are exactly its tokens.
 
-    A text may come in pieces, cut anywhere: then it is never held whole. Each cut of the parts is before a space or
-    newline that follows a visible character. No token of any tokenizer here spans such a place: words and GPT-2's
-    pieces begin there, and special tokens hold no white space.
+    A text may come in pieces, cut anywhere: never more than about three times `size` is held, or a piece, and each
+    character is looked at at most three times. A cut is before a space or newline that follows a visible character. No
+    token of any tokenizer here spans such a place: words and GPT-2's pieces begin there, and special tokens hold no
+    white space.
+
+    Where there is no such place in `size` characters (DNA, base64), a part ends all the same, if it can between a
+    letter and a digit. Its bytes stay the same; the tokens at such a cut may be others than those of the whole, but
+    for characters as tokens. The special tokens `whole` are never cut.
     """
+    ahead = max(map(len, whole), default=0)  # seen beyond a cut, in order not to cut a special token
     rest = ""
-    for piece in [text] if isinstance(text, str) else text:
-        rest, start = rest + piece, 0
-        while len(rest) - start > size and (cut := _CUT.search(rest, start + size)):
-            yield rest[start : cut.start()]
-            start = cut.start()
+    for block in _joined([text] if isinstance(text, str) else text, size):
+        rest, start = rest + block, 0
+        while (cut := _cut(rest, start, size, ahead, whole)) is not None:
+            yield rest[start:cut]
+            start = cut
         rest = rest[start:]
-    yield rest
+    start = 0
+    while (cut := _cut(rest, start, size, 0, whole)) is not None:
+        yield rest[start:cut]
+        start = cut
+    yield rest[start:]
+
+
+def _joined(pieces: Iterable[str], size: int) -> Iterator[str]:
+    """The same text in pieces of at least `size` characters, but for the last: adding many short ones costs more."""
+    held, length = [], 0
+    for piece in pieces:
+        held.append(piece)
+        length += len(piece)
+        if length >= size:
+            yield "".join(held)
+            held, length = [], 0
+    yield "".join(held)
+
+
+def _cut(text: str, start: int, size: int, ahead: int, whole: Collection[str]) -> int | None:
+    """Where the part that begins at `start` ends; None where that cannot be told without more text."""
+    if len(text) - start <= size:
+        return None
+    last = start + 2 * size
+    if found := _CUT.search(text, start + size, last + 1):
+        return found.start()
+    if len(text) <= last + ahead:
+        return None
+    borders = list(_BORDER.finditer(text, max(start + size, last - 1000), last + 1))
+    return _before_special(text, borders[-1].start() if borders else last, start, whole)
+
+
+def _before_special(text: str, cut: int, start: int, whole: Collection[str]) -> int:
+    """`cut`, or the beginning of the special token that it would cut (its end, where the part begins with it)."""
+    for token in whole:
+        at = text.find(token, max(start, cut - len(token) + 1), cut + len(token) - 1)
+        if 0 <= at < cut:
+            return at if at > start else at + len(token)
+    return cut
 
 
 # ----- streaming --------------------------------------------------------------------------------------------

@@ -11,14 +11,22 @@ import json
 import os
 from collections.abc import Iterable, Sequence, Set
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import regex
 import tiktoken
 
 from .. import cache
-from .base import check_allowed, check_fields, check_text, check_words, look_up, special_pattern, write_fields
-from .simple import END_OF_TEXT
+from .base import (
+    END_OF_TEXT,
+    allowed,
+    check_fields,
+    check_text,
+    check_words,
+    look_up,
+    special_pattern,
+    write_fields,
+)
 from .training import count_pieces, learn_merges
 
 # GPT-2's rule for cutting text into pieces that no merge may cross (Radford et al. 2019, encoder.py of the
@@ -85,26 +93,32 @@ class BPETokenizer:
     def special_tokens(self) -> dict[str, int]:
         return dict(self._special_tokens)
 
-    def encode(self, text: str, allowed_special: Set[str] = frozenset()) -> list[int]:
+    def encode(self, text: str, allowed_special: Set[str] | Literal["all"] = frozenset()) -> list[int]:
         """The ids of `text`; ValueError where it holds a special token that is not in `allowed_special`.
 
-        The error keeps a user's or a file's text from steering the model. An allowed one becomes its id.
+        The error keeps a user's or a file's text from steering the model, as does `encode_ordinary`, to which all text
+        is ordinary. An allowed special token becomes its id.
         """
         check_text(text)
-        check_allowed(allowed_special)
+        allowed_special = allowed(allowed_special, self._special_tokens)
         ids: list[int] = []
         start = 0
         for found in self._find_special(text):
             token = found.group()
             if token not in allowed_special:
                 raise ValueError(
-                    f"the text holds the special token {token!r} at position {found.start()}: remove it, or "
-                    f"pass allowed_special={{{token!r}}} to encode it as id {self._special_tokens[token]}"
+                    f"the text holds the special token {token!r} at position {found.start()}: pass "
+                    f"allowed_special={{{token!r}}} to encode it as id {self._special_tokens[token]}, or use "
+                    "encode_ordinary to encode it as text"
                 )
             ids += self._encode_ordinary(text[start : found.start()])
             ids.append(self._special_tokens[token])
             start = found.end()
         return ids + self._encode_ordinary(text[start:])
+
+    def encode_ordinary(self, text: str) -> list[int]:
+        """The ids of `text`, in which special tokens are text like any other."""
+        return self._encode_ordinary(check_text(text))
 
     def _encode_ordinary(self, text: str) -> list[int]:
         # White space before a word is the one place where the pattern backtracks, and where it is about a

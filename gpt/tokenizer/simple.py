@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Sequence, Set
-from typing import Any
+from typing import Any, Literal
 
 from .base import (
-    check_allowed,
+    END_OF_TEXT,
+    UNKNOWN,
+    allowed,
     check_fields,
     check_text,
     check_words,
@@ -17,9 +19,6 @@ from .base import (
     special_pattern,
     write_fields,
 )
-
-END_OF_TEXT = "<|endoftext|>"
-UNKNOWN = "<|unk|>"
 
 
 class WordTokenizer:
@@ -49,6 +48,7 @@ class WordTokenizer:
         self.unknown = unknown
         self._words = dict(enumerate([*words, *specials]))
         self._ids = {word: id for id, word in self._words.items()}
+        self._ordinary = {word: id for id, word in enumerate(words)}
 
     @classmethod
     def train(cls, text: str | Iterable[str], unknown: bool = False) -> WordTokenizer:
@@ -69,15 +69,22 @@ class WordTokenizer:
     def special_tokens(self) -> dict[str, int]:
         return {token: self._ids[token] for token in (END_OF_TEXT, UNKNOWN)} if self.unknown else {}
 
-    def encode(self, text: str, allowed_special: Set[str] = frozenset()) -> list[int]:
+    def encode(self, text: str, allowed_special: Set[str] | Literal["all"] = frozenset()) -> list[int]:
         """The ids of the words of `text`; an unknown word is `<|unk|>`, or without it a ValueError."""
-        check_allowed(allowed_special)
+        allowed(allowed_special, self.special_tokens)
+        return self._encode(text, self._ids)
+
+    def encode_ordinary(self, text: str) -> list[int]:
+        """The same, but `<|endoftext|>` is a word like others: one that is not in the vocabulary."""
+        return self._encode(text, self._ordinary)
+
+    def _encode(self, text: str, ids: dict[str, int]) -> list[int]:
         words = self.words(check_text(text))
         if self.unknown:
             unknown = self._ids[UNKNOWN]
-            return [self._ids.get(word, unknown) for word in words]
+            return [ids.get(word, unknown) for word in words]
         try:
-            return [self._ids[word] for word in words]
+            return [ids[word] for word in words]
         except KeyError as error:
             word = error.args[0]
             raise ValueError(
@@ -145,12 +152,12 @@ class CharTokenizer:
     def special_tokens(self) -> dict[str, int]:
         return dict(self._special_tokens)
 
-    def encode(self, text: str, allowed_special: Set[str] = frozenset()) -> list[int]:
+    def encode(self, text: str, allowed_special: Set[str] | Literal["all"] = frozenset()) -> list[int]:
         """One id a character; ValueError names the first unknown one and its position.
 
         A special token in `allowed_special` is one id; another one is characters like any others.
         """
-        check_allowed(allowed_special)
+        allowed_special = allowed(allowed_special, self._special_tokens)
         ids: list[int] = []
         start = 0
         for found in self._find_special(check_text(text)):
@@ -158,6 +165,10 @@ class CharTokenizer:
                 ids += [*self._encode(text, start, found.start()), self._special_tokens[found.group()]]
                 start = found.end()
         return ids + self._encode(text, start, len(text))
+
+    def encode_ordinary(self, text: str) -> list[int]:
+        """The same without any special token: one id a character."""
+        return self._encode(check_text(text), 0, len(text))
 
     def _encode(self, text: str, start: int, end: int) -> list[int]:
         try:

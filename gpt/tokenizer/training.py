@@ -29,7 +29,7 @@ def count_pieces(texts: Iterable[str], pattern: str, special_tokens: Sequence[st
     split = special_pattern(special_tokens).split
     counts: Counter[str] = Counter()
     for text in texts:
-        for chunk in chunks(text):
+        for chunk in chunks(text, whole=special_tokens):
             for part in split(chunk):
                 counts.update(find(part))
     return counts

@@ -5,11 +5,13 @@ import json
 import random
 import re
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from runs import contents, gpt, start, train
+from runs import ONE_THREAD, contents, gpt, start, train
 
 import tensorlite as tl
 from gpt import checkpoint, classify, labelled, plots, session, step
@@ -17,6 +19,7 @@ from gpt import train as training
 from gpt.classify import Classification, Classifier
 from gpt.config import PRESETS, ClassifyConfig, GPTConfig, TrainConfig
 from gpt.tokenizer import gpt2
+from tensorlite import machine
 from tensorlite.random import sample_rows
 
 LABELS = ("drink", "fruit")
@@ -177,8 +180,8 @@ def test_columns_may_be_named(tmp_path):
     [
         (b"", "f is empty: there is nothing to learn"),
         (b" \n\n", "f is empty: there is nothing to learn"),
-        (b"ham\tcaf\xe9\n", r"f is not UTF-8: byte 0xe9 at offset 7; convert it"),
-        (b"just some words\n", "f has one column, and a label and a text are needed"),
+        (b"ham\tcaf\xe9\n", "f, line 1 is not UTF-8: byte 0xe9 at offset 7; it may be Latin-1"),
+        (b"just some words\n", "f is neither JSON nor a table with several columns"),
         (b"ham\tgo\nspam\twin\tbig\n", "f, line 2 has 3 columns, and the first line has 2"),
         (b"ham\tgo\nspam\t\n", "f, line 2: the text is empty"),
         (b"ham\tgo\n \tsee\nham\tno\n", "f, line 2: the label is empty"),
@@ -187,12 +190,12 @@ def test_columns_may_be_named(tmp_path):
         (b"label,x,y\nham,2,3\n", "f: which column is the text. Say --text-column and one of label, x, y"),
         (b'{"label": "ham", "text": "a"}\n{"label": ham}', "f is not JSON at line 2, column 11: Expecting value"),
         (b'[{"label": "ham",\n "text" "a"}]', "f is not JSON at line 2, column 9: Expecting ':' delimiter"),
-        (b'[1, 2]', "f: entry 1 is no object with a label and a text: 1"),
-        (b'{"label": "a", "text": "b"}\n[]', r"f: line 2 is no object with a label and a text: \[\]"),
+        (b'[1, 2]', "f, line 1: an entry is an object with named fields, not 1"),
+        (b'{"label": "a", "text": "b"}\n[]', r"f, line 2: an entry is an object with named fields, not \[\]"),
         (b"[]", "f has no entries"),
-        (b'{"label": "a", "text": 7.5}', "f, line 1: the text is no text but 7.5"),
-        (b'{"label": null, "text": "b"}', "f, line 1: the label is no text but None"),
-        (b'{"label": "a", "text": "b"}\n{"label": "a"}', "f: which column is the text. Say --text-column and one of l"),
+        (b'{"label": "a", "text": 7.5}', "f, line 1: the text is not a string but 7.5"),
+        (b'{"label": null, "text": "b"}', "f, line 1: the label is not a string but null"),
+        (b'{"label": "a", "text": "b"}\n{"label": "a"}', "f, line 2: the entry has no text: no field 'text'"),
     ],
 )  # fmt: skip
 def test_one_sentence_for_a_file_that_will_not_do(tmp_path, content, says):
@@ -441,24 +444,149 @@ def test_stopped_by_a_signal_it_saves_and_says_how_to_go_on(tuned, base, tmp_pat
     assert f"resumed    {tmp_path / 'run'} after step {step}" in output
 
 
+# ----- texts in several parts -------------------------------------------------------------------------------------
+
+
+@pytest.mark.finding("C12")
+def test_repeated_texts_of_the_corpus_of_the_book(data_dir):
+    found = labelled.read(data_dir / "SMSSpamCollection")
+    parts = labelled.split(labelled.balanced(found, 123), 123)
+    assert {name: sum(again) for name, again in labelled.repeated(parts).items()} == {
+        "train": 0, "validation": 13, "test": 41
+    }  # fmt: skip
+    train, before = ({e.text for name in names for e in parts[name]} for names in (["train"], ["train", "validation"]))
+    assert sum(e.text in before for e in parts["test"]) == 41
+    assert sum(e.text in train for e in parts["test"]) == 37
+    unique, differing = labelled.unique(found)
+    assert len({e.text for e in unique}) == len(unique) == len({e.text for e in found})
+    assert differing == 0
+    parts = labelled.split(labelled.balanced(unique, 123), 123)
+    assert not any(again for part in labelled.repeated(parts).values() for again in part)
+
+
+@pytest.mark.finding("C12")
+def test_the_first_of_equal_texts_stays():
+    rows = [labelled.Entry(*pair) for pair in (("a", "x"), ("b", "y"), ("b", "x"), ("a", "x"), ("a", "z"))]
+    assert labelled.unique(rows) == ([rows[0], rows[1], rows[4]], 1)
+
+
+@pytest.mark.finding("C12")
+@pytest.mark.parametrize("unique", [False, True])
+def test_accuracy_is_told_with_and_without_repeated_texts(tmp_path, base, unique):
+    rows = entries(60)
+    write_tsv(tmp_path / "data.tsv", rows + rows[:20])
+    config = tune(tmp_path, base, steps=2, unique_texts=unique, balance=False)
+    said = " ".join(learn(config).split())
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    parts = {part: labelled.read(tmp_path / "run" / f"{part}.jsonl", "label", "text") for part in classify.PARTS}
+    known = {e.text for part in ("train", "validation") for e in parts[part]}
+    again = [e.text in known for e in parts["test"]]
+    last = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert report["repeated"] == last["test_repeated"] == sum(again)
+    if unique:
+        assert sum(map(len, parts.values())) == 60
+        assert "80 entries, 20 of them with a text that came before (0 of these with another label) left out" in said
+        assert not any(again)
+        assert "also in training" not in said
+        assert "accuracy_without_repeated" not in report
+        return
+    assert sum(again) > 2
+    trained = classify.load(tmp_path / "run")
+    new = [e for e, known_before in zip(parts["test"], again, strict=True) if not known_before]
+    right = [
+        max(p, key=p.get) == e.label
+        for p, e in zip(classify.classify(trained, [e.text for e in new]), new, strict=True)
+    ]
+    assert report["accuracy_without_repeated"] == pytest.approx(sum(right) / len(right))
+    assert f"warning: {sum(again)} of 16 test texts are also in training or validation, and " in said
+    assert "--unique-texts uses each text once" in said
+    assert re.search(rf"test texts also in training or validation .? *{sum(again)} of 16", said)
+    assert f"test accuracy without these │ {report['accuracy_without_repeated']:.2%}" in said
+    assert plots.report_title(tmp_path / "run", report).endswith(f"({sum(again)} of 16 also in training or validation)")
+
+
+def test_a_run_from_before_a_setting_can_be_resumed(tmp_path, base):
+    """Its config.json does not have the setting: it is as it was."""
+    write_tsv(tmp_path / "data.tsv")
+    learn(tune(tmp_path, base, steps=1))
+    config = session.settings(tmp_path / "run", ClassifyConfig)
+    description = checkpoint.read_config(tmp_path / "run" / "config.json")
+    assert "unique_texts" in description["training"]
+    del description["training"]["unique_texts"]
+    assert session.allowed_changes(tmp_path / "run", description, config, description["made_with"]) == []
+    with pytest.raises(ValueError, match="was begun with unique_texts False and cannot go on with True"):
+        session.resume(Classification, replace(config, unique_texts=True), tmp_path / "run", print)
+
+
 # ----- labelling --------------------------------------------------------------------------------------------------
 
 
-def test_gpt_classify(call, tuned, tmp_path, monkeypatch):
+def test_gpt_classify(call, tuned):
     run = tuned[0] / "run"
     status, output, errors = call("classify", run, "give me a plum", "I want a juice")
     assert (status, errors) == (0, "")
     rows = [line.split("\t") for line in output.splitlines()]
     assert [row[2] for row in rows] == ["give me a plum", "I want a juice"]
     assert all(row[0] in LABELS and 0.5 <= float(row[1]) <= 1 for row in rows)
-    (tmp_path / "texts").write_text("give me a plum\n\nI want a juice\n")
-    assert call("classify", run, "--file", tmp_path / "texts")[1] == output
-    monkeypatch.setattr("sys.stdin", io.StringIO((tmp_path / "texts").read_text()))
-    assert call("classify", run)[1] == output
     answer = json.loads(call("classify", run, "give me a plum", "--json")[1])
     assert answer["label"] == rows[0][0]
     assert answer["probabilities"][answer["label"]] == pytest.approx(float(rows[0][1]), abs=1e-4)
     assert set(answer["probabilities"]) == set(LABELS)
+
+
+@pytest.mark.finding("E1")
+@pytest.mark.parametrize("way", ["file", "standard input"])
+@pytest.mark.parametrize("end", ["\n", ""])
+def test_a_line_of_input_is_a_line_of_output(call, tuned, tmp_path, monkeypatch, way, end):
+    """Blank ones too, more of them than make a batch."""
+    run, kinds = tuned[0] / "run", [e.text for e in entries(20)]
+    lines = ["", *kinds, " \t", "", *kinds, "a\u2028b", "a\x0bb"]
+    (tmp_path / "texts").write_text("\n".join(lines) + end, encoding="utf-8")
+    monkeypatch.setattr("sys.stdin", io.StringIO((tmp_path / "texts").read_text(encoding="utf-8")))
+    status, output, errors = call("classify", run, *(["--file", tmp_path / "texts"] if way == "file" else []))
+    assert (status, errors) == (0, "")
+    rows = [line.split("\t") for line in output.split("\n")[:-1]]
+    assert [row[2] for row in rows] == [" ".join(line.split()) for line in lines]
+    alone = [line.split("\t") for line in call("classify", run, *kinds)[1].split("\n")[:-1]]
+    assert [row[0] for row in rows[1:21]] == [row[0] for row in alone]
+    assert [float(row[1]) for row in rows[23:43]] == pytest.approx([float(row[1]) for row in alone], abs=2e-4)
+    assert [rows[i] for i in (0, 21, 22)] == [["", "", ""]] * 3
+
+
+@pytest.mark.finding("E1")
+def test_batches_are_labelled_together_on_the_threads_there_are(call, tuned, monkeypatch):
+    sizes, threads = [], []
+    monkeypatch.setattr(
+        classify, "probabilities", lambda model, padding, rows: sizes.append(len(rows)) or [[0, 1]] * len(rows)
+    )
+    monkeypatch.setattr(machine, "default_threads", lambda: 3)
+    monkeypatch.setattr(machine, "set_threads", threads.append)
+    monkeypatch.setattr("sys.stdin", io.StringIO("give me a plum\n\n" * 20))
+    assert call("classify", tuned[0] / "run")[0] == 0
+    assert sum(sizes) == 20
+    assert len(sizes) == 3
+    assert threads == [3]
+
+
+@pytest.mark.finding("E1")
+def test_answers_come_as_lines_do_and_a_bad_line_stops_nothing(tuned):
+    """In a process, through a pipe that stays open: nobody waits for a full batch."""
+    command = [sys.executable, "-m", "gpt", "classify", str(tuned[0] / "run")]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, env=ONE_THREAD, **pipes) as process:
+        for line in (b"\xef\xbb\xbfgive me a plum\n", b"caf\xe9\r\n", b"\n", b"I want", b" a juice\r\n"):
+            process.stdin.write(line)
+            process.stdin.flush()
+            if line.endswith(b"\n"):
+                answer = process.stdout.readline()
+                assert answer.count(b"\t") == 2
+            if b"plum" in line:
+                assert answer.endswith(b"\tgive me a plum\n")
+        assert answer.endswith(b"\tI want a juice\n")
+        rest, errors = process.communicate(b"a tea")
+    assert rest.endswith(b"\ta tea\n")
+    assert process.returncode == 1
+    assert re.fullmatch(rb"standard input, line 2: the text has a lone surrogate, U\+DCE9, at position 3, .*\n", errors)
 
 
 def test_a_text_is_cut_where_training_cut(tuned):
@@ -499,7 +627,7 @@ def test_a_text_is_cut_where_training_cut(tuned):
         (["finetune", "classify", "{base}", "--data", "{one}"], "{one} has one label alone, 'ham': there is nothing"),
         (
             ["finetune", "classify", "{base}", "--data", "{long}"],
-            "the longest training text has 44 tokens, and {base} has a context_length of 24: --max-length 24 cuts what",
+            "14 training texts of 14 are too long: the longest has 44 tokens, and {base} has a context_length of ",
         ),
         (
             ["finetune", "classify", "{base}", "--data", "{data}", "--max-length", 25],

@@ -1,5 +1,6 @@
 """Evaluation: each token is predicted once, from what its window shows, and the numbers are those of the definition."""
 
+import contextlib
 import json
 import math
 
@@ -129,11 +130,16 @@ def test_bytes_are_those_of_what_is_predicted():
     text = "漢a" * 20 + "é"
     tokenizer = CharTokenizer.train(text)
     made = []
-    score = evaluate.evaluate(indifferent(3), tokenizer, text, begin=made.append, advance=made.append)
+
+    def bar(what, total):
+        made.append((what, total))
+        return contextlib.nullcontext(made.append)
+
+    score = evaluate.evaluate(indifferent(3), tokenizer, text, bar=bar)
     assert (score.tokens, score.predicted, score.bytes) == (41, 40, 19 * 3 + 20 + 2)
     assert score.perplexity == pytest.approx(3, rel=1e-6)
     assert score.bits_per_byte == pytest.approx(40 * math.log2(3) / 79, rel=1e-6)
-    assert made == [40, 40]
+    assert made == [("making tokens", 41), 41, ("predicting", 40), 40]
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,7 @@ def test_it_learns_to_answer_and_leaves_everything_in_the_run(folder):
     assert len(losses) == 4
     assert losses[-1] < losses[0] / 10
     assert lines[-1]["exact_match"] == 1.0
+    assert lines[-1]["test_repeated"] == 3  # all are asked in training, too
     assert lines[-1]["test_loss"] < 0.2
     samples = (run / "samples.txt").read_text(encoding="utf-8")
     assert re.search(r"Say yes\.\nexpected: yes\nanswered: yes\n", samples)
@@ -388,9 +389,12 @@ TEACH, ON = ["finetune", "instruct", "{f}/base"], ["--style", "phi3", "--data", 
         (["chat", "{f}/taught", "--stop", "no"], "stop must be a single token, and 'no' is 2 of this tokenizer's"),
         (["finetune", "instruct"], "the run to start from is missing: gpt finetune instruct RUN --data FILE"),
         (TEACH, "the file of entries is missing: gpt finetune instruct RUN --data FILE"),
-        ([*TEACH, "--data", "nowhere"], "nowhere: No such file or directory"),
-        ([*TEACH, "--data", "{f}/text.txt"], "is not JSON: Expecting value at line 1, column 1"),
-        ([*TEACH, *ON[:-1], "{f}/long.json"], "entry 31 (Say yes.) takes 97 tokens and the context has 80"),
+        ([*TEACH, "--data", "nowhere"], "nowhere cannot be read: No such file or directory"),
+        ([*TEACH, "--data", "{f}/text.txt"], "text.txt is neither JSON nor a table whose first line names the columns"),
+        (
+            [*TEACH, *ON[:-1], "{f}/long.json"],
+            "{f}/long.json: 1 of 31 entries are longer than the context of 80 tokens, the first of them entry 31",
+        ),
         ([*TEACH, "--data", "{f}/data.json"], "entry 1: character 'B' (U+0042) at position 0 is not in the vocabulary"),
         ([*TEACH, *ON, "--batch-size", "26"], "25 training entries make no batch of 26"),
         (

@@ -98,22 +98,22 @@ def entry_without(name):
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ('[\n {"instruction": "a", "output": "b"},\n {"instruction" "a"}]', r"is not JSON: .* at line 3, column 17"),
-        (f'{json.dumps(ENTRY)}\n\n{{"instruction": }}', r"is not JSON: .* at line 3, column 17"),
-        ("[" * 100_000, "is not JSON that can be read: it nests too deeply"),
-        ("", "has no entries"),
+        ('[\n {"instruction": "a", "output": "b"},\n {"instruction" "a"}]', "is not JSON at line 3, column 17: "),
+        (f'{json.dumps(ENTRY)}\n\n{{"instruction": }}', "is not JSON at line 3, column 17: "),
+        ("[" * 100_000, "is not JSON at line 1, column 2: it nests too deeply"),
+        ("", "is empty"),
         ("[]", "has no entries"),
-        ("[3]", "entry 1 is no object with the fields instruction, input, output but 3"),
+        ("[3]", "line 1: an entry is an object with named fields, not 3"),
         (
             json.dumps([ENTRY, entry_without("output")]),
-            "entry 2 has no field 'output'; its fields are instruction, inp",
+            "line 1: the entry has no field 'output'; its fields are instruction, inp",
         ),
-        (json.dumps([entry_without("instruction")]), "entry 1 has no field 'instruction'"),
-        (json.dumps([ENTRY, ENTRY, {**ENTRY, "instruction": " \n"}]), "entry 3: instruction is empty"),
-        (json.dumps({**ENTRY, "output": ""}), "entry 1: output is empty"),
-        (json.dumps({**ENTRY, "input": None}), "entry 1: input must be a string, not null"),
-        ('{"instruction": "\\ud800", "output": "b"}', "entry 1: instruction: the text has a lone surrogate"),
-        (b"\xff\xfe", "is not UTF-8: byte 0xff at offset 0"),
+        (json.dumps([entry_without("instruction")]), "line 1: the entry has no field 'instruction'"),
+        (json.dumps([ENTRY, ENTRY, {**ENTRY, "instruction": " \n"}]), "line 1: instruction is empty"),
+        (json.dumps({**ENTRY, "output": ""}), "line 1: output is empty"),
+        (json.dumps({**ENTRY, "input": 3}), "line 1: input must be a string, not 3"),
+        ('{"instruction": "\\ud800", "output": "b"}', "line 1: instruction: the text has a lone surrogate"),
+        (b"\xff\xfe", "is UTF-16: convert it to UTF-8"),
     ],
 )
 def test_each_fault_is_one_sentence(tmp_path, content, says):
@@ -163,7 +163,8 @@ def test_what_does_not_fit_or_is_not_known_is_named_by_its_number():
     longest = len("<|user|>\nSpell it.\nOcassion\n<|assistant|>:\nOccasion")
     assert len(instruct.encode_all([ENTRY], tok, "phi3", longest)[0].ids) == longest
     with pytest.raises(
-        ValueError, match=f"entry 2 .* takes {longest} tokens and the context has {longest - 1}: shorten"
+        ValueError,
+        match=rf"1 of 2 entries are longer than .* {longest - 1} tokens, .* entry 2 \(Spell it.\) with {longest}",
     ):
         instruct.encode_all([PLAIN, ENTRY], tok, "phi3", longest - 1)
     with pytest.raises(ValueError, match=r"entry 2: character 'é' .* is not in the vocabulary"):

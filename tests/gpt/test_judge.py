@@ -409,10 +409,10 @@ def test_a_server_without_an_answer_is_exit_status_1(call, server, tmp_path):
     ("args", "code", "told"),
     [
         (["--data", "{data}"], 1, "1 of 1 entries of {data} have no model_response: name the run that shall answer"),
-        (["--data", "{tmp}/none"], 1, "{tmp}/none: No such file or directory"),
+        (["--data", "{tmp}/none"], 1, "{tmp}/none cannot be read: No such file or directory"),
         (["{tmp}", "--data", "{data}"], 1, "{tmp} has no checkpoint"),
-        (["--data", "{text}"], 1, "{text} is not JSON: Expecting value at line 1, column 1"),
-        (["--data", "{number}"], 1, "{number}: entry 1: model_response must be a string, not 5"),
+        (["--data", "{text}"], 1, "{text} is neither JSON nor a table with several columns"),
+        (["--data", "{number}"], 1, "{number}, line 1: model_response must be a string, not 5"),
         (["{char}", "--data", "{data}"], 1, "{char} has no end of text and so cannot answer: gpt finetune instruct"),
         (["--data", "{data}", "--api", "localhost"], 2, "api must be an address such as http://localhost:11434"),
         (["--data", "{data}", "--limit", "0"], 2, "limit must be an integer of at least 1, got 0"),

@@ -1,7 +1,10 @@
 """Tokenizers: the book's published ids, round trips, BPE against naive references, and what bad input is told."""
 
+import base64
 import json
 import os
+import random
+import re
 import threading
 import time
 from collections import Counter
@@ -15,7 +18,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gpt import tokenizer
-from gpt.tokenizer import BPETokenizer, CharTokenizer, StreamDecoder, WordTokenizer, gpt2
+from gpt.tokenizer import BPETokenizer, CharTokenizer, StreamDecoder, WordTokenizer, base, gpt2
 from gpt.tokenizer.base import chunks
 
 END = "<|endoftext|>"
@@ -186,21 +189,71 @@ def test_long_white_space_is_encoded_as_tiktoken_alone_would(gpt2_tokenizer, par
 
 
 @every_tokenizer
-@given(text=st.text(alphabet="the end 's\n\t,.é🙂 ", max_size=200), size=st.integers(1, 20))
-def test_chunks_have_the_tokens_of_the_whole(tok, text, size):
+@given(text=st.text(alphabet="the end 's\n\t,.é🙂 ", max_size=200), extra=st.integers(0, 20))
+def test_chunks_have_the_tokens_of_the_whole(tok, text, extra):
     text = SAMPLE[:50] + text + SAMPLE[-50:]
     if isinstance(tok, WordTokenizer) and not tok.unknown:
         tok = WordTokenizer.train(text)
     if isinstance(tok, CharTokenizer):
         tok = CharTokenizer.train(text)
-    parts = list(chunks(text, size))
+    longest = max(map(len, re.split(r"(?<=\S)(?=[ \n])", text)))
+    parts = list(chunks(text, longest + extra))
     assert "".join(parts) == text
     assert [id for part in parts for id in tok.encode(part)] == tok.encode(text)
 
 
 def test_chunks_are_about_as_large_as_asked():
     assert [len(part) for part in chunks("word " * 1000, 100)] == [104] + [100] * 48 + [96]
-    assert list(chunks("x" * 1000, 100)) == ["x" * 1000]
+
+
+@pytest.mark.finding("A10")
+@given(data=st.data(), size=st.integers(1, 30))
+def test_a_text_without_spaces_is_cut_and_stays_the_same_text(data, size):
+    """However it comes; and no special token is cut."""
+    pieces = data.draw(st.lists(st.sampled_from(["A", "CGT" * 9, "x1", "é", END, "<|unk|>", " ", "\n"]), max_size=40))
+    text = "".join(pieces)
+    parts = list(chunks(pieces, size))
+    assert "".join(parts) == text
+    assert max(map(len, parts)) <= 2 * size + len(END)
+    assert sum(part.count(END) for part in parts) == text.count(END)
+    assert parts == list(chunks(text, size))
+
+
+@pytest.mark.finding("A10")
+def test_letters_and_digits_without_spaces_keep_their_tokens(bpe):
+    """As in base64: there a part ends where a piece of byte-level BPE ends."""
+    text = base64.b64encode(random.Random(1).randbytes(6000)).decode()
+    for tok in (bpe, CharTokenizer.train(text)):
+        parts = list(chunks(text, 300))
+        assert len(parts) > 12
+        assert [id for part in parts for id in tok.encode(part)] == tok.encode(text)
+
+
+@pytest.mark.finding("A10")
+@pytest.mark.parametrize("unit", ["ACGT", "x1/+", "words and ", "\t", END])
+@pytest.mark.parametrize("width", [8, 1000, 70_000])
+def test_work_grows_with_the_text_and_what_is_held_does_not(monkeypatch, unit, width):
+    """What is copied for a new piece, and what is searched for a cut, by the number of characters."""
+    size, shares = 1000, []
+    for length in (100_000, 200_000, 400_000):
+        seen, work = [""], 0
+
+        def counting(text, start, size, *others, cut=base._cut, seen=seen):
+            nonlocal work
+            work += min(len(text) - start, 2 * size)
+            if text is not seen[-1]:
+                seen.append(text)
+            return cut(text, start, size, *others)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(base, "_cut", counting)
+            text = (unit * (length // len(unit) + 1))[:length]
+            parts = list(chunks((text[i : i + width] for i in range(0, length, width)), size))
+        assert "".join(parts) == text
+        assert max(map(len, seen)) <= 3 * size + width + len(END)
+        shares.append((work + sum(map(len, seen))) / length)
+    assert max(shares) < 8
+    assert max(shares) < 1.3 * min(shares)
 
 
 # ----- training ---------------------------------------------------------------------------------------------
@@ -380,6 +433,39 @@ def test_special_tokens_that_cannot_work_are_refused(special, told):
 def test_a_plain_string_is_no_set_of_special_tokens(tok):
     with pytest.raises(TypeError, match=r"write \{'<\|endoftext\|>'\}"):
         tok.encode("the end", END)
+
+
+@pytest.mark.finding("C2")
+@every_tokenizer
+def test_all_are_all_special_tokens(tok):
+    text = f"the end {END} "
+    if isinstance(tok, CharTokenizer):
+        tok = CharTokenizer("".join(sorted(set(text))), special_tokens=tuple(tok.special_tokens))
+    elif isinstance(tok, WordTokenizer) and not tok.unknown:
+        tok = WordTokenizer.train(text)
+    assert tok.encode(text, "all") == tok.encode(text, set(tok.special_tokens))
+    assert tok.encode(text, allowed_special="all").count(tok.special_tokens.get(END, -1)) == (END in tok.special_tokens)
+
+
+@pytest.mark.finding("C10")
+@every_tokenizer
+@given(data=st.data())
+def test_ordinary_text_has_no_special_token(tok, data):
+    """Its tokens spell the text, and none of them is a special one, but for the unknown word's."""
+    text = "the" + "".join(data.draw(st.lists(st.sampled_from(["the ", " end", *tok.special_tokens, END]), max_size=5)))
+    if isinstance(tok, CharTokenizer):
+        tok = CharTokenizer("".join(sorted(set(text + END))), special_tokens=tuple(tok.special_tokens))
+    if isinstance(tok, WordTokenizer):
+        if not tok.unknown:
+            return
+        assert tok.special_tokens[END] not in tok.encode_ordinary(text)
+        assert tok.encode_ordinary(f"the {END}") == [*tok.encode("the"), tok.special_tokens["<|unk|>"]]
+        return
+    ids = tok.encode_ordinary(text)
+    assert tok.decode(ids) == text
+    assert not set(ids) & set(tok.special_tokens.values())
+    if not any(token in text for token in tok.special_tokens):
+        assert ids == tok.encode(text)
 
 
 # ----- decoding ---------------------------------------------------------------------------------------------
