@@ -13,6 +13,8 @@ from matplotlib import font_manager
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from tensorlite.files import naming
+
 from .jsonfile import parse
 
 # Fonts for what the usual one cannot show, if they are there: Linux, Windows, macOS.
