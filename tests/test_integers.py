@@ -53,7 +53,6 @@ def outcome(f, *args, **options):
 
 
 @pytest.mark.finding("B5")
-@pytest.mark.finding("15.4")
 @pytest.mark.parametrize("row", rows, ids=str)
 @few
 @given(data=st.data(), dtype=st.sampled_from(DTYPES))

@@ -48,6 +48,16 @@ ITEMS = {  # what is right, by the number under which the fault was reported
     "C12": "Texts that are in two parts of a split are counted and can be excluded",
     "C13": "Odd names, long errors and foreign files give one readable sentence",
     "C14": "The book's examples say which edition a number comes from",
+    "E1": "gpt classify and a loop written by hand use the machine as gpt train does",
+    "E3": "The last evaluation is bounded, shows a bar, and may be interrupted",
+    "E6": "Nothing wraps or is cut at 80 columns",
+    "E8": "Reductions take an axis by position, booleans have a mean, no_grad decorates",
+    "E9": "Gradients of any order, constant ones included",
+    "E11": "print(model) shows what differs from the defaults",
+    "E12": "A failed start leaves nothing",
+    "E13": "Control characters of generated text are made visible on a terminal",
+    "E14": "Paths may be strings, and gpt has names to import",
+    "E15": "Sentences count correctly, and pasted lines are one question",
 }
 
 
