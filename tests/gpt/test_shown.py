@@ -3,7 +3,6 @@
 import dataclasses
 import io
 import json
-import os
 import re
 import signal
 import subprocess
@@ -14,7 +13,6 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 from runs import ONE_THREAD, flags, gpt, tiny, train
-from test_finetune_instruct import read_until
 
 import gpt as package
 from gpt import plots, pretraining, progress
@@ -186,35 +184,14 @@ def test_a_huge_learning_rate_is_a_sentence_and_no_warning_of_numpy(tmp_path):
 
 
 @pytest.mark.finding("E15")
-@pytest.mark.parametrize("term", ["dumb", "xterm"])
-def test_lines_that_are_pasted_are_one_question(tmp_path, term):
-    """As a terminal sends them, with marks around them where the program asks for those."""
-    pty = pytest.importorskip("pty")
-    pytest.importorskip("readline")
-    program = (
-        "from gpt.commands import chat\n"
-        "class Talk:\n"
-        "    forgotten = cut = 0\n"
-        "    def ask(self, entry):\n"
-        "        yield repr(entry['instruction'])\n"
-        "chat.converse(Talk(), '> ')\n"
-    )
-    child, terminal = pty.fork()
-    if child == 0:
-        os.environ.update(ONE_THREAD, TERM=term, COLUMNS="200")
-        os.execv(sys.executable, [sys.executable, "-c", program])
-    screen = read_until(terminal, "> ")
-    if "\x1b[?2004h" in screen:
-        os.write(terminal, b"\x1b[200~one\ntwo\nthree\x1b[201~\n")
-    else:
-        os.write(terminal, b"one\ntwo\nthree\n")
-    assert r"'one\ntwo\nthree'" in read_until(terminal, "three'")
-    read_until(terminal, "> ")
-    os.write(terminal, b"four\n")
-    assert "'four'" in read_until(terminal, "four'")
-    os.write(terminal, b"\x04")
-    os.waitpid(child, 0)
-    os.close(terminal)
+def test_lines_that_are_pasted_are_one_question(monkeypatch):
+    """Those that wait when the first one is read; a line that comes later is a question of its own."""
+    waiting = ["one", "two", "three"]
+    monkeypatch.setattr(chat, "more_is_there", lambda: bool(waiting))
+    monkeypatch.setattr("builtins.input", lambda prompt: waiting.pop(0))
+    assert chat.typed("> ") == "one\ntwo\nthree"
+    waiting = ["four"]
+    assert chat.typed("> ") == "four"
 
 
 @pytest.mark.finding("E15")
