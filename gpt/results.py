@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
-from tensorlite.files import replacing
+from tensorlite.files import naming, replacing
 
 from . import jsonfile
 from .system import lock
@@ -42,7 +42,7 @@ class Results:
             raise FileExistsError(f"{path} is there already: name another file, or give --overwrite to replace it")
         if self.partial.is_symlink():
             raise FileExistsError(f"{self.partial} is a link, to which nothing is written: delete it")
-        with contextlib.ExitStack() as undo:
+        with naming(self.partial), contextlib.ExitStack() as undo:
             self.file = undo.enter_context(open(self.partial, "a+b"))
             self._begin({"format": FORMAT, "version": VERSION, **about}, overwrite)
             undo.pop_all()  # __exit__ closes it
@@ -54,6 +54,8 @@ class Results:
             raise RuntimeError(f"another process is writing {self.partial}: wait for it, or name another file")
         self.file.seek(0)
         first = self.file.readline()
+        if not first.strip(b"\0") or (not first.endswith(b"\n") and _line(header).startswith(first)):
+            first = b""  # a first line that a power cut has left as zeros, or cut off
         if first and (found := _parsed(first)).get("format") != FORMAT:
             raise FileExistsError(f"{self.partial} was not written by gpt: move it away, or name another file")
         if first and found == header:
@@ -66,6 +68,7 @@ class Results:
             )
         self.file.truncate(0)
         self._write(header)
+        os.fsync(self.file.fileno())
 
     def _continue(self) -> None:
         """The rows that are there; a line that was cut off, and what follows a damaged one, is deleted."""
@@ -91,8 +94,9 @@ class Results:
 
     def _write(self, value: Mapping[str, Any]) -> None:
         if self.file is not None:
-            self.file.write(json.dumps(value).encode() + b"\n")
-            self.file.flush()
+            with naming(self.partial):
+                self.file.write(_line(value))
+                self.file.flush()
 
     def finish(self) -> None:
         """Write all rows to `path`, a JSON list, and delete what grew."""
@@ -111,6 +115,10 @@ class Results:
             self.file.close()
             if not self.written:  # a call that failed at its start leaves nothing
                 self.partial.unlink(missing_ok=True)
+
+
+def _line(value: Mapping[str, Any]) -> bytes:
+    return json.dumps(value).encode() + b"\n"
 
 
 def _parsed(line: bytes) -> dict[str, Any]:

@@ -23,11 +23,11 @@ def temporary_beside(path: Path) -> Path:
 
 @contextmanager
 def naming(path: str | os.PathLike) -> Iterator[None]:
-    """An OSError of the block that names no file (of a write, say) names `path`."""
+    """An error of the system in the block that names no file (of a write, say) names `path`; a sentence stays one."""
     try:
         yield
     except OSError as error:
-        if error.filename is None:
+        if error.filename is None and error.errno is not None:
             error.filename = os.fspath(path)
         raise
 

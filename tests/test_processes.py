@@ -47,7 +47,7 @@ def train_elsewhere(given, results) -> None:
 @each_method
 def test_a_process_trains_on_with_what_it_is_sent_to_the_same_bytes(tmp_path, monkeypatch, method):
     for name in ("__spec__", "__file__"):  # a spawned process does not run pytest again
-        monkeypatch.setattr(sys.modules["__main__"], name, None)
+        monkeypatch.setattr(sys.modules["__main__"], name, None, raising=False)
     context = multiprocessing.get_context(method)
     write_tokens(tmp_path / "x.tokens", range(60), 60)
     tl.manual_seed(0)

@@ -260,7 +260,7 @@ def test_load_model_needs_three_files_and_no_checkpoint(two_steps, tmp_path):
         (lambda run: edit(run / "config.json", model={"n_layer": 1}), r"missing vocab_size, context_length"),
         (
             lambda run: edit(run / "config.json", model=CONFIG.to_dict() | {"n_embd": 8}),
-            r"does not hold the weights of the model in config",
+            r"this state does not fit GPT",
         ),
         (lambda run: CharTokenizer.train("ab").save(run / "tokenizer.json"), r"tokenizer has 2 tokens, the model 5"),
         (lambda run: (run / "model.safetensors").write_bytes(b"\x80\x04rest"), r"pickle"),

@@ -409,7 +409,7 @@ def test_a_server_without_an_answer_is_exit_status_1(call, server, tmp_path):
     ("args", "code", "told"),
     [
         (["--data", "{data}"], 1, "1 of 1 entries of {data} have no model_response: name the run that shall answer"),
-        (["--data", "{tmp}/none"], 1, "{tmp}/none cannot be read: No such file or directory"),
+        (["--data", "{tmp}/none"], 1, "{tmp}/none: No such file or directory"),
         (["{tmp}", "--data", "{data}"], 1, "{tmp} has no checkpoint"),
         (["--data", "{text}"], 1, "{text} is neither JSON nor a table with several columns"),
         (["--data", "{number}"], 1, "{number}, line 1: model_response must be a string, not 5"),
