@@ -13,6 +13,8 @@ from typing import Literal
 
 import tyro
 
+from tensorlite import machine
+
 from .. import bench
 from . import duel, gpu, report, setup
 from .duel import Row
@@ -30,7 +32,7 @@ class Bench:
     time_to: float | None = None  # instead of tasks: train by nanoGPT's recipe until this validation loss
     text: Path | None = None  # tiny Shakespeare, for --time-to
     seeds: int = 1  # how often, for --time-to
-    threads: int = os.cpu_count() or 1  # the same for everyone
+    threads: int = machine.usable_cores()  # the same for everyone
     turns: int = 9  # how often each contestant gets its turn
     seconds: float = 1.0  # about how long a turn takes; at least one step
     json: Path | None = None  # where to write the numbers; what is there already is not run again
