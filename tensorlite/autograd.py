@@ -15,7 +15,8 @@ from contextlib import contextmanager
 from heapq import heappop, heappush
 from typing import Any
 
-from .backend import Array, Scalar, add, is_array, xp
+from .backend import Array, Scalar, add, device_of, is_array, xp
+from .checks import checked_requires_grad, unusable_array
 
 recording = contextvars.ContextVar("recording", default=True)
 _creation_order = itertools.count()
@@ -45,7 +46,7 @@ def no_grad(function: Callable | None = None):
 class Variable:
     """A value that remembers how it was computed. tensor.py gives it its operators and its name, Tensor."""
 
-    __slots__ = ("__weakref__", "_grad", "_version", "data", "node", "requires_grad")
+    __slots__ = ("__weakref__", "_grad", "_requires_grad", "_version", "data", "node")
     result: type["Variable"]  # the class of what ops return; tensor.py sets it
 
     def __init__(
@@ -56,12 +57,23 @@ class Variable:
                 if not isinstance(data, Scalar):  # which NumPy's reductions return
                     raise TypeError(f"Tensor(...) holds an array, not {type(data).__name__}: write tl.tensor(...)")
                 data = xp(data).asarray(data)
-            version = [0]
+            if refused := unusable_array(data):
+                raise TypeError(f"Tensor: {refused}")
+            version, requires_grad = [0], checked_requires_grad(requires_grad, data)
         self.data = data
-        self.requires_grad = requires_grad
+        self._requires_grad = requires_grad
         self.node = node  # None: a leaf, which is its own node in the graph
         self._grad: Any = None
         self._version = version  # one cell for all that may share this memory
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether ops on it are recorded. Assign a bool; True needs a floating dtype (TypeError otherwise)."""
+        return self._requires_grad
+
+    @requires_grad.setter
+    def requires_grad(self, value: bool) -> None:
+        self._requires_grad = checked_requires_grad(value, self.data)
 
     @property
     def grad(self) -> Any:
@@ -72,6 +84,12 @@ class Variable:
     def grad(self, value: Any) -> None:
         if value is not None and not isinstance(value, Variable):
             raise TypeError(f"grad: assign a Tensor or None, not {type(value).__name__}")
+        if value is not None and (_kind(value.data) != _kind(self.data)):
+            shape, dtype, device = _kind(self.data)
+            raise ValueError(
+                f"grad: assign a Tensor of the same shape {shape}, dtype {dtype} and device {device}, "
+                f"not {', '.join(map(str, _kind(value.data)))}"
+            )
         self._grad = value
 
     def backward(self, gradient: "Variable | Array | None" = None, retain_graph: bool = False) -> None:
@@ -86,8 +104,17 @@ class Variable:
             if leaf._grad is None:
                 leaf._grad = _own(piece, owned)
             else:
+                if leaf._grad.data.shape != piece.shape:
+                    raise ValueError(
+                        f"backward: the gradient has shape {piece.shape}, but .grad has {leaf._grad.data.shape}: .data "
+                        "was replaced by an array of another shape; set x.grad = None first"
+                    )
                 leaf._grad.data = add(leaf._grad.data, piece, out=leaf._grad.data)
                 leaf._grad._version[0] += 1
+
+
+def _kind(x: Array) -> tuple:
+    return x.shape, x.dtype, device_of(x)
 
 
 class Node:

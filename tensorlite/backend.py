@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 Array = Any  # numpy.ndarray or cupy.ndarray: the two share one interface and no base class
+ndarray = np.ndarray
 Scalar = np.generic  # what NumPy's reductions return instead of 0-d arrays
 
 # ----- the library of an array ------------------------------------------------------------------------------------

@@ -9,6 +9,8 @@ import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from .checks import shortened, unusable_array
+
 # ----- names --------------------------------------------------------------------------------------------------------
 
 NAMES = {  # of torch and NumPy -> what to write with a Tensor x
@@ -133,7 +135,7 @@ def _not_a_tensor(value: Any) -> str:
     if isinstance(value, (list, tuple)) and any(isinstance(each, (list, tuple)) for each in value):
         return "give Tensors, not lists of lists: write tl.tensor(...) of numbers, tl.stack(...) of a list of Tensors"
     if hasattr(value, "shape"):
-        return ""
+        return unusable_array(value)
     return f"give a Tensor or an array, not {type(value).__name__}: write tl.tensor(...)"
 
 

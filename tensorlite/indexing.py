@@ -13,6 +13,7 @@ import numpy as np
 
 from .autograd import Variable
 from .backend import Array, is_array, to_host, xp
+from .checks import shortened, unusable_array
 
 _PLAIN = {int, slice, type(None), EllipsisType}
 _SEQUENCES = (list, tuple, range)
@@ -49,6 +50,8 @@ def _part(part: Any) -> Any:
     if type(part) is not np.ndarray:
         if isinstance(part, Variable):
             part = part.data
+        elif refused := unusable_array(part):
+            raise IndexError(f"an index cannot be made of it: {refused}")
         elif isinstance(part, _SEQUENCES):
             part = _from_sequence(part)
         elif isinstance(part, (bool, np.bool_)):
@@ -64,7 +67,7 @@ def _integer(part: Any) -> int:
     try:
         return operator.index(part)  # NumPy's integers
     except TypeError:
-        raise IndexError(f"{_ALLOWED}, not {part!r} ({type(part).__name__})") from None
+        raise IndexError(f"{_ALLOWED}, not {shortened(part)} ({type(part).__name__})") from None
 
 
 def _from_sequence(part: Any) -> np.ndarray:
@@ -72,10 +75,10 @@ def _from_sequence(part: Any) -> np.ndarray:
         array = np.asarray(part)
     except ValueError as error:
         raise IndexError(
-            f"{_ALLOWED}, not the {type(part).__name__} {part}: its rows have different lengths"
+            f"{_ALLOWED}, not the {type(part).__name__} {shortened(part)}: its rows have different lengths"
         ) from error
     if array.size and array.dtype.kind not in "iub":
-        raise IndexError(f"{_ALLOWED}, not {part}")
+        raise IndexError(f"{_ALLOWED}, not {shortened(part)}")
     return array if array.size else array.astype(int)  # an empty list names no places
 
 
