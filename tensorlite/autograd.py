@@ -10,7 +10,7 @@ a state. What an op is, and what its rules may ask for, stands in primitive.py; 
 
 import contextvars
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from heapq import heappop, heappush
 from typing import Any
@@ -29,15 +29,6 @@ def setting(variable: contextvars.ContextVar, value: bool) -> Iterator[None]:
         yield
     finally:
         variable.reset(token)
-
-
-def no_grad(function: Callable | None = None):
-    """`with no_grad():` ops are computed but not recorded. Nests, survives exceptions, holds per thread.
-
-    It decorates functions too: `@no_grad()` or `@no_grad`.
-    """
-    without = setting(recording, False)
-    return without if function is None else without(function)
 
 
 # ----- values and nodes -------------------------------------------------------------------------------------------

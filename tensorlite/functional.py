@@ -29,7 +29,7 @@ def gelu(x, *, approximate: str = "tanh"):
     if approximate == "none":
         return 0.5 * x * (1 + ops.erf(x / math.sqrt(2)))
     if approximate != "tanh":
-        raise ValueError(f"gelu: approximate must be 'tanh' or 'none', not {approximate!r}")
+        raise ValueError(f"gelu: approximate must be 'tanh' or 'none', not {approximate!r:.80}")
     return 0.5 * x * (1 + ops.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
 
 

@@ -9,7 +9,7 @@ import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from .checks import shortened, unusable_array
+from .checks import unusable_array
 
 # ----- names --------------------------------------------------------------------------------------------------------
 

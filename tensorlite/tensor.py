@@ -333,7 +333,7 @@ def _from_python(data, dtype) -> np.ndarray:
 
 
 def _fitting(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """`values`, if an integer `dtype` can hold them all (floats are truncated): otherwise OverflowError or ValueError."""
+    """`values`, if an integer `dtype` holds them all once floats are truncated; else OverflowError or ValueError."""
     if dtype.kind not in "iu" or values.dtype.kind == "b" or values.dtype == dtype:
         return values
     limits = np.iinfo(dtype)
