@@ -11,9 +11,8 @@ from .random import Generator, default_generator, manual_seed
 from .tensor import *
 
 __version__ = "0.1.0"
-habits.explain(
-    globals(), [*ops.__all__, *derived.__all__, "grad", *[f"{x}_like" for x in ("zeros", "ones", "full", "empty")]]
-)
+_LIKE = ["zeros_like", "ones_like", "full_like", "empty_like"]
+habits.explain(globals(), [*ops.__all__, *derived.__all__, "grad", *_LIKE])
 
 
 def __getattr__(name: str):

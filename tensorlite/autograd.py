@@ -10,7 +10,7 @@ a state. What an op is, and what its rules may ask for, stands in primitive.py; 
 
 import contextvars
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from heapq import heappop, heappush
 from typing import Any
@@ -161,10 +161,17 @@ def grad(output: Variable, inputs, gradient=None, create_graph: bool = False, re
     gradient too, so that its own are zeros, and not an error as for an output that nothing was recorded for.
     """
     single = isinstance(inputs, Variable)
+    if not single and not isinstance(inputs, Iterable):
+        raise TypeError(f"grad: inputs must be a Tensor or a sequence of Tensors, not {type(inputs).__name__}")
     inputs = [inputs] if single else list(inputs)
     for i, x in enumerate(inputs):
-        if not isinstance(x, Variable) or not x.requires_grad:
+        if not isinstance(x, Variable):
+            raise TypeError(f"grad: input {i} must be a Tensor, not {type(x).__name__}")
+        if not x.requires_grad:
             raise RuntimeError(f"grad: input {i} does not require a gradient: create it with requires_grad=True")
+    if not isinstance(output, Variable):
+        many = ": for several, give their sum" if isinstance(output, (list, tuple)) else ""
+        raise TypeError(f"grad: the output must be one Tensor, not {type(output).__name__}{many}")
     g = _incoming(output, gradient)
     keep = create_graph if retain_graph is None else retain_graph
     with setting(recording, create_graph):

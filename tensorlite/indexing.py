@@ -70,6 +70,14 @@ def _integer(part: Any) -> int:
         raise IndexError(f"{_ALLOWED}, not {shortened(part)} ({type(part).__name__})") from None
 
 
+def _is_index(value: Any) -> bool:
+    try:
+        operator.index(value)
+    except TypeError:
+        return False
+    return True
+
+
 def _from_sequence(part: Any) -> np.ndarray:
     try:
         array = np.asarray(part)
@@ -82,7 +90,7 @@ def _from_sequence(part: Any) -> np.ndarray:
     return array if array.size else array.astype(int)  # an empty list names no places
 
 
-def explained(name: str, error: IndexError, index: tuple, shape: tuple[int, ...]) -> IndexError:
+def explained(name: str, error: Exception, index: tuple, shape: tuple[int, ...]) -> IndexError:
     """The error of an array library, as one sentence that says what does not fit and what is allowed."""
     text = problem(index, shape) or str(error)
     return IndexError(text if text.startswith(name) else f"{name}: {text}")
@@ -116,6 +124,10 @@ def _axes_taken(part: Any) -> int:
 
 
 def _misfit(part: Any, axis: int, shape: tuple[int, ...], wait: bool) -> str:
+    if isinstance(part, slice):
+        for bound in (part.start, part.stop, part.step):
+            if bound is not None and not _is_index(bound):
+                return f"the bounds of a slice are integers or None, not {shortened(bound)} ({type(bound).__name__})"
     if isinstance(part, (slice, bool)) or part is None:
         return ""
     if is_array(part) and part.dtype == bool:

@@ -19,9 +19,9 @@ from typing import Any, TypeVar
 
 from .autograd import Node, Variable, grad, recording, setting
 from .backend import Scalar, float16, float32, float64, is_floating, ndarray, xp
-from .checks import check_leaves, checked_dtype, unusable_array
+from .checks import check_leaves, checked_dtype, shortened, unusable_array
 from .errors import UNSUPPORTED, explained, given, unusable
-from .habits import unknown_argument
+from .habits import ADVICE, unknown_argument
 from .promotion import in_float32, is_narrow, without_widening
 
 F = TypeVar("F", bound=Callable)
@@ -226,6 +226,11 @@ class Primitive:
     def _fit(self, piece, g, parent, i: int):
         """Undo broadcasting and dtype promotion at the engine's edge; whatever else does not fit is a wrong rule."""
         target = parent if isinstance(parent, Node) else parent.data
+        if not hasattr(piece, "shape"):
+            raise TypeError(
+                f"{self.name}: rule {i} must return an array or a Tensor of shape {target.shape}, not "
+                f"{shortened(piece)} ({type(piece).__name__})"
+            )
         if piece.shape != target.shape:
             if not self.broadcasts or piece.shape != g.shape:
                 raise AssertionError(
@@ -251,7 +256,8 @@ class Primitive:
             extra = values[self.arity :]
             names = [name for name in self.keywords if name in POSITIONAL and name not in meta]
             if len(extra) > len(names):
-                raise TypeError(f"{self.name}: {len(args)} arguments by position; it takes {self._signature()}")
+                hint = f": {ADVICE['decimals']}" if self.name == "round" else ""
+                raise TypeError(f"{self.name}: {len(args)} arguments by position; it takes {self._signature()}{hint}")
             rest |= zip(names, extra, strict=False)
             del values[self.arity :]
         for name, default in list(zip(self.arguments, self.defaults, strict=True))[len(values) :]:

@@ -8,6 +8,7 @@ import pytest
 import tensorlite as tl
 from tensorlite import fused as F
 from tensorlite import nn
+from tensorlite.primitive import elementwise
 
 ONES = np.ones(3, np.float32)
 
@@ -219,3 +220,112 @@ def test_ufunc_at_does_not_change_a_tensor(ufunc):
     array = np.zeros(3, np.float32)
     np.add.at(array, [0, 0], x[:2])
     assert array.tolist() == [2, 0, 0]
+
+
+# ----- sentences ----------------------------------------------------------------------------------------------------
+
+M = tl.ones((2, 3))
+NUMBER_RULE = elementwise(lambda x: x * 1).vjp(lambda g: 3.0)
+NO_RESULT = elementwise(lambda x: x * 1).vjp(lambda g: None)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: M @ M, ValueError, r"\(2, 3\) and \(2, 3\) .* the last axis of the first, 3, .* of the second, 2"),
+        (lambda: tl.ones(3) @ tl.ones(4), ValueError, r"\(3,\) and \(4,\) .*, 3, must equal the axis of the second, 4"),
+        (lambda: M @ np.ones((4, 2)), ValueError, r"shapes \(2, 3\) and \(4, 2\) do not fit"),
+        (lambda: tl.ones((2, 2, 3)) @ tl.ones((3, 3, 4)), ValueError, r"before the last two, \(2,\) and \(3,\), must"),
+        (lambda: M @ 2.0, ValueError, "no axis to sum over: write x \\* y"),
+        (lambda: nn.Linear(4, 2)(M), ValueError, r"x of shape \(2, 3\) needs a weight of .*\(n_out, 3\), not \(2, 4\)"),
+        (lambda: F.linear(M.astype(tl.float64), tl.ones((2, 4))), ValueError, r"\(2, 3\).*\b3, must equal .*\b4|n_out"),
+        (
+            lambda: M.sort(descending=True),
+            TypeError,
+            r"sort: .*: write x\.sort\(axis\)\.flip",
+        ),
+        (lambda: tl.argsort(M, descending=True), TypeError, r"argsort: no argument 'descending' .*\(-x\)\.argsort"),
+        (
+            lambda: F.mse_loss(tl.ones(3), [1.0, 1.0, 1.0]),
+            TypeError,
+            r"mse_loss: give Tensors, not a list",
+        ),
+        (lambda: M.clip(min=2), TypeError, "clip: no argument 'min' here; .*: write low= for min="),
+        (lambda: M.round(1), TypeError, r"round: .*: write \(x \* 10\*\*decimals\)\.round\(\) / 10\*\*decimals"),
+        (lambda: tl.round(M, 1), TypeError, r"round: .*: write \(x \* 10\*\*decimals\)\.round\(\)"),
+        (lambda: tl.round(M, decimals=1), TypeError, r"round: no argument 'decimals' here: write \(x"),
+        (
+            lambda: leaf().sum().backward(create_graph=True),
+            TypeError,
+            r"backward: .*: write tl\.grad\(y, x",
+        ),
+        (lambda: tl.grad([leaf(), leaf()], leaf()), TypeError, "grad: the output must be one Tensor, not list: .* sum"),
+        (lambda: tl.grad(3.0, leaf()), TypeError, "grad: the output must be one Tensor, not float"),
+        (
+            lambda: tl.grad(leaf().sum(), None),
+            TypeError,
+            "grad: inputs must be a Tensor or .*, not NoneType",
+        ),
+        (lambda: tl.grad(leaf().sum(), [None]), TypeError, "grad: input 0 must be a Tensor, not NoneType"),
+        (lambda: tl.grad(leaf().sum(), leaf(), allow_unused=True), TypeError, "'allow_unused' here: omit it"),
+        (lambda: F.softmax(tl.ones((2, 0))), ValueError, "no elements does not exist: an axis is empty"),
+        (lambda: F.log_softmax(tl.ones((2, 0))), ValueError, "an axis is empty"),
+        (lambda: M["a":], IndexError, r"the bounds of a slice are integers or None, not 'a' \(str\)"),
+        (lambda: M[:, 1.5:], IndexError, r"the bounds of a slice are integers or None, not 1\.5 \(float\)"),
+        (lambda: M[: tl.tensor(1.5)], IndexError, "the bounds of a slice are integers or None, not tensor"),
+        (lambda: tl.zeros_like([1.0]), TypeError, r"zeros_like: give a Tensor or an array, not list: write tl\.tensor"),
+        (lambda: tl.full_like(None, 1), TypeError, "full_like: give a Tensor or an array, not NoneType"),
+        (lambda: tl.stack(None), TypeError, "stack: give a list or tuple of Tensors, not NoneType"),
+        (lambda: tl.concatenate(3), TypeError, "concatenate: give a list or tuple of Tensors, not int"),
+        (lambda: tl.zeros(2, device=3), TypeError, r"a device is a name, 'cpu', 'cuda' or .*, not 3 \(int\)"),
+        (lambda: tl.tensor([1.0], device=0), TypeError, r"a device is a name, .*, not 0 \(int\)"),
+        (
+            lambda: NUMBER_RULE(leaf()).sum().backward(),
+            TypeError,
+            r"rule 0 must return .* not 3\.0 \(float",
+        ),
+        (lambda: NO_RESULT(leaf()).sum().backward(), TypeError, "rule 0 must return an array .*, not None"),
+    ],
+)
+def test_a_mistake_is_answered_with_one_sentence(call, error, message):
+    with pytest.raises(error, match=message) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+    assert "gufunc" not in str(caught.value)
+
+
+def test_the_advice_for_sorting_in_descending_order_is_right():
+    x = tl.tensor([[3.0, 1.0, 2.0]])
+    assert x.sort(-1).flip(-1).tolist() == x[0][(-x).argsort(-1)].tolist() == [[3, 2, 1]]
+
+
+LONG = "z" * 3000
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: tl.sum(M, axis=list(range(3000))),
+        lambda: tl.squeeze(M, LONG),
+        lambda: tl.transpose(M, [0] * 3000),
+        lambda: tl.zeros(2, LONG),
+        lambda: tl.tensor([1.0], LONG),
+        lambda: M.astype(LONG),
+        lambda: M.to(LONG),
+        lambda: tl.zeros(2, device=LONG),
+        lambda: tl.zeros([-1] * 3000),
+        lambda: tl.einsum(LONG, M),
+        lambda: tl.einsum("ij->" + LONG, M),
+        lambda: tl.einsum("i,j" * 1000, M),
+        lambda: F.gelu(M, approximate=LONG),
+        lambda: F.mse_loss(M, M, reduction=LONG),
+        lambda: M[LONG],
+        lambda: M[LONG:],
+        lambda: M[["a"] * 3000],
+        lambda: setattr(leaf(), "requires_grad", LONG),
+    ],
+)
+def test_long_arguments_are_cut_in_messages(call):
+    with pytest.raises((TypeError, ValueError, IndexError)) as caught:
+        call()
+    assert len(str(caught.value)) < 350
