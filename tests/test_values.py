@@ -1,5 +1,6 @@
 """What a Tensor may hold and be assigned: nothing is truncated, wrapped or lost without an error."""
 
+import copy
 import re
 
 import numpy as np
@@ -206,8 +207,8 @@ def test_an_array_of_a_tensor_shares_memory_and_is_not_writable():
         with pytest.raises(ValueError, match="read-only"):
             view[0] = 5
     copies = np.array(x), np.asarray(x, np.float64)
-    for copy in copies:
-        copy[0] = 5
+    for array in copies:
+        array[0] = 5
     assert x.tolist() == [1, 1, 1]
 
 
@@ -329,3 +330,28 @@ def test_long_arguments_are_cut_in_messages(call):
     with pytest.raises((TypeError, ValueError, IndexError)) as caught:
         call()
     assert len(str(caught.value)) < 350
+
+
+# ----- names that PyTorch has with another meaning, and shared memory -----------------------------------------------
+
+
+def test_names_and_defaults_that_are_not_pytorchs():
+    x = tl.tensor([[3.0, -4.0], [0.0, 2.0]])
+    assert np.array_equal(F.gelu(x).data, F.gelu(x, approximate="tanh").data)
+    assert np.array_equal(nn.GELU()(x).data, F.gelu(x, approximate="tanh").data)
+    assert not np.allclose(F.gelu(x).data, F.gelu(x, approximate="none").data, atol=1e-5)
+    assert x.norm(1).tolist() == [5, 2]
+    assert [part.shape for part in tl.arange(6).split(2)] == [(3,), (3,)]
+    assert tl.arange(2).repeat(2).tolist() == [0, 0, 1, 1]
+    assert tl.arange(2).tile(2).tolist() == [0, 1, 0, 1]
+
+
+def test_detach_numpy_and_state_dict_share_memory_and_copies_do_not():
+    model = nn.Linear(3, 2)
+    w = model.weight
+    shared = w.detach().data, w.numpy(), model.state_dict()["weight"].data
+    copies = w.clone().data, w.numpy().copy(), copy.deepcopy(model.state_dict())["weight"].data, tl.tensor(w).data
+    w.data[...] = 7
+    w.changed()
+    assert all((array == 7).all() for array in shared)
+    assert all((array != 7).all() for array in copies)
