@@ -26,8 +26,8 @@ def explained(op: Any, error: Exception, raw: Sequence, meta: dict) -> Exception
             return type(misfit)(f"{said}: {misfit}")
         if isinstance(meta["axis"], tuple) and isinstance(error, TypeError):
             return TypeError(f"{said}: axis must be one integer, not {meta['axis']}")
-    if wrong := _misfit_of_product(op.name, raw):
-        return ValueError(f"{said}: {wrong}")
+    if product := _misfit_of_product(op.name, raw):
+        return ValueError(f"{said}: {product}")
     if "zero-size array" in str(error):
         return ValueError(f"{said}: a maximum or minimum over no elements does not exist: an axis is empty")
     kind = next(kind for kind in (IndexError, ValueError, TypeError, AttributeError) if isinstance(error, kind))
