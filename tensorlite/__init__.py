@@ -1,16 +1,18 @@
 """tensorlite: reverse-mode automatic differentiation on NumPy (CPU) and CuPy (NVIDIA GPU), small enough to read."""
 
 from . import backend, data, derived, functional, fused, graph, habits, io, nn, ops, optim, primitive, random, recompute
-from .autograd import grad, no_grad
+from .autograd import grad
 from .backend import bool_, default_device, float16, float32, float64, int32, int64, uint8
 from .derived import *
+from .nograd import no_grad
 from .ops import *
 from .primitive import unfused
 from .random import Generator, default_generator, manual_seed
 from .tensor import *
 
 __version__ = "0.1.0"
-habits.explain(globals(), [*ops.__all__, *derived.__all__])
+_LIKE = ["zeros_like", "ones_like", "full_like", "empty_like"]
+habits.explain(globals(), [*ops.__all__, *derived.__all__, "grad", *_LIKE])
 
 
 def __getattr__(name: str):

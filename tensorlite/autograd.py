@@ -10,12 +10,13 @@ a state. What an op is, and what its rules may ask for, stands in primitive.py; 
 
 import contextvars
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from heapq import heappop, heappush
 from typing import Any
 
-from .backend import Array, Scalar, add, is_array, xp
+from .backend import Array, Scalar, add, device_of, is_array, xp
+from .checks import checked_requires_grad, unusable_array
 
 recording = contextvars.ContextVar("recording", default=True)
 _creation_order = itertools.count()
@@ -30,22 +31,13 @@ def setting(variable: contextvars.ContextVar, value: bool) -> Iterator[None]:
         variable.reset(token)
 
 
-def no_grad(function: Callable | None = None):
-    """`with no_grad():` ops are computed but not recorded. Nests, survives exceptions, holds per thread.
-
-    It decorates functions too: `@no_grad()` or `@no_grad`.
-    """
-    without = setting(recording, False)
-    return without if function is None else without(function)
-
-
 # ----- values and nodes -------------------------------------------------------------------------------------------
 
 
 class Variable:
     """A value that remembers how it was computed. tensor.py gives it its operators and its name, Tensor."""
 
-    __slots__ = ("__weakref__", "_grad", "_version", "data", "node", "requires_grad")
+    __slots__ = ("__weakref__", "_grad", "_requires_grad", "_version", "data", "node")
     result: type["Variable"]  # the class of what ops return; tensor.py sets it
 
     def __init__(
@@ -56,12 +48,23 @@ class Variable:
                 if not isinstance(data, Scalar):  # which NumPy's reductions return
                     raise TypeError(f"Tensor(...) holds an array, not {type(data).__name__}: write tl.tensor(...)")
                 data = xp(data).asarray(data)
-            version = [0]
+            if refused := unusable_array(data):
+                raise TypeError(f"Tensor: {refused}")
+            version, requires_grad = [0], checked_requires_grad(requires_grad, data)
         self.data = data
-        self.requires_grad = requires_grad
+        self._requires_grad = requires_grad
         self.node = node  # None: a leaf, which is its own node in the graph
         self._grad: Any = None
         self._version = version  # one cell for all that may share this memory
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether ops on it are recorded. Assign a bool; True needs a floating dtype (TypeError otherwise)."""
+        return self._requires_grad
+
+    @requires_grad.setter
+    def requires_grad(self, value: bool) -> None:
+        self._requires_grad = checked_requires_grad(value, self.data)
 
     @property
     def grad(self) -> Any:
@@ -72,6 +75,12 @@ class Variable:
     def grad(self, value: Any) -> None:
         if value is not None and not isinstance(value, Variable):
             raise TypeError(f"grad: assign a Tensor or None, not {type(value).__name__}")
+        if value is not None and (_kind(value.data) != _kind(self.data)):
+            shape, dtype, device = _kind(self.data)
+            raise ValueError(
+                f"grad: assign a Tensor of the same shape {shape}, dtype {dtype} and device {device}, "
+                f"not {', '.join(map(str, _kind(value.data)))}"
+            )
         self._grad = value
 
     def backward(self, gradient: "Variable | Array | None" = None, retain_graph: bool = False) -> None:
@@ -86,8 +95,17 @@ class Variable:
             if leaf._grad is None:
                 leaf._grad = _own(piece, owned)
             else:
+                if leaf._grad.data.shape != piece.shape:
+                    raise ValueError(
+                        f"backward: the gradient has shape {piece.shape}, but .grad has {leaf._grad.data.shape}: .data "
+                        "was replaced by an array of another shape; set x.grad = None first"
+                    )
                 leaf._grad.data = add(leaf._grad.data, piece, out=leaf._grad.data)
                 leaf._grad._version[0] += 1
+
+
+def _kind(x: Array) -> tuple:
+    return x.shape, x.dtype, device_of(x)
 
 
 class Node:
@@ -143,10 +161,17 @@ def grad(output: Variable, inputs, gradient=None, create_graph: bool = False, re
     gradient too, so that its own are zeros, and not an error as for an output that nothing was recorded for.
     """
     single = isinstance(inputs, Variable)
+    if not single and not isinstance(inputs, Iterable):
+        raise TypeError(f"grad: inputs must be a Tensor or a sequence of Tensors, not {type(inputs).__name__}")
     inputs = [inputs] if single else list(inputs)
     for i, x in enumerate(inputs):
-        if not isinstance(x, Variable) or not x.requires_grad:
+        if not isinstance(x, Variable):
+            raise TypeError(f"grad: input {i} must be a Tensor, not {type(x).__name__}")
+        if not x.requires_grad:
             raise RuntimeError(f"grad: input {i} does not require a gradient: create it with requires_grad=True")
+    if not isinstance(output, Variable):
+        many = ": for several, give their sum" if isinstance(output, (list, tuple)) else ""
+        raise TypeError(f"grad: the output must be one Tensor, not {type(output).__name__}{many}")
     g = _incoming(output, gradient)
     keep = create_graph if retain_graph is None else retain_graph
     with setting(recording, create_graph):

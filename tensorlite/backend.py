@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 Array = Any  # numpy.ndarray or cupy.ndarray: the two share one interface and no base class
+ndarray = np.ndarray
 Scalar = np.generic  # what NumPy's reductions return instead of 0-d arrays
 
 # ----- the library of an array ------------------------------------------------------------------------------------
@@ -101,15 +102,18 @@ _default_device = contextvars.ContextVar("default_device", default="cpu")
 
 def check_device(device: str) -> tuple[str, int | None]:
     """("cuda", 1) for "cuda:1", ("cuda", None) for "cuda"; a ValueError for what is no device's name anywhere."""
+    if not isinstance(device, str):
+        kind = type(device).__name__
+        raise TypeError(f"a device is a name, 'cpu', 'cuda' or 'cuda:<index>', not {device!r:.80} ({kind})")
     name, colon, index = device.partition(":")
     if name not in DEVICES or (colon and not (name == "cuda" and index.isascii() and index.isdigit())):
-        raise ValueError(f"unknown device {device!r}: choose one of {', '.join(DEVICES)} (or 'cuda:<index>')")
+        raise ValueError(f"unknown device {device!r:.80}: choose one of {', '.join(DEVICES)} (or 'cuda:<index>')")
     return name, int(index) if colon else None
 
 
 def _place(device: str | None) -> tuple[ModuleType, int | None]:
     """Library and number of a device (None: the default one) that is there; ValueError or RuntimeError if it is not."""
-    name, index = check_device(device or _default_device.get())
+    name, index = check_device(_default_device.get() if device is None else device)
     library = DEVICES[name]()
     if index is not None and index >= (count := library.cuda.runtime.getDeviceCount()):
         there = "1 GPU, cuda:0" if count == 1 else f"{count} GPUs, cuda:0 to cuda:{count - 1}"

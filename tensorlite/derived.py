@@ -26,6 +26,7 @@ from .ops import (
     flip,
     getitem,
     reshape,
+    sequence,
     square,
     sum,
     take_along_axis,
@@ -170,7 +171,7 @@ def squeeze(x, axis=None):
 
 def stack(xs: Sequence, axis: int = 0):
     """Arrays of one shape joined along a new axis."""
-    xs = list(xs)
+    xs = sequence("stack", xs)
     return concatenate([expand_dims(x, axis) for x in xs], checked_axis(axis, xs[0].ndim + 1) if xs else 0)
 
 
@@ -301,7 +302,7 @@ def _parse_einsum(equation: str, xs) -> tuple[list[str], str, dict[str, int]]:
     left, arrow, out = equation.replace(" ", "").partition("->")
     terms = left.split(",")
     if len(terms) != len(xs):
-        raise ValueError(f"einsum: {equation!r} has {len(terms)} terms for {len(xs)} arguments")
+        raise ValueError(f"einsum: {equation!r:.80} has {len(terms)} terms for {len(xs)} arguments")
     free = [c for c in "ZYXWVUTSRQPONMLKJIHGFEDCBA" if c not in equation]
     hidden = [x.ndim - len(t.replace("...", "")) if "..." in t else 0 for t, x in zip(terms, xs, strict=True)]
     widest = "".join(free[: builtins.max(hidden, default=0)])
@@ -315,14 +316,16 @@ def _parse_einsum(equation: str, xs) -> tuple[list[str], str, dict[str, int]]:
     sizes: dict[str, int] = {}
     for term, x in zip(terms, xs, strict=True):
         if len(term) != x.ndim or (not term.isalpha() and term):
-            raise ValueError(f"einsum: term {term!r} of {equation!r} does not fit an argument of shape {x.shape}")
+            raise ValueError(
+                f"einsum: term {term!r:.80} of {equation!r:.80} does not fit an argument of shape {x.shape}"
+            )
         own = dict(zip(term, x.shape, strict=True))
         for label, size in zip(term, x.shape, strict=True):
             known = sizes.setdefault(label, size)
             if size != own[label] or (size != known and 1 not in (size, known)):  # 1 broadcasts, but not within a term
                 other = known if size == own[label] else own[label]
-                raise ValueError(f"einsum: label {label!r} of {equation!r} is both {other} and {size} long")
+                raise ValueError(f"einsum: label {label!r} of {equation!r:.80} is both {other} and {size} long")
             sizes[label] = size if known == 1 else known
     if set(out) - set(sizes) or len(set(out)) < len(out):
-        raise ValueError(f"einsum: output {out!r} of {equation!r} must name labels of the terms, each once")
+        raise ValueError(f"einsum: output {out!r:.80} of {equation!r:.80} must name labels of the terms, each once")
     return terms, out, sizes

@@ -26,10 +26,34 @@ def explained(op: Any, error: Exception, raw: Sequence, meta: dict) -> Exception
             return type(misfit)(f"{said}: {misfit}")
         if isinstance(meta["axis"], tuple) and isinstance(error, TypeError):
             return TypeError(f"{said}: axis must be one integer, not {meta['axis']}")
+    if product := _misfit_of_product(op.name, raw):
+        return ValueError(f"{said}: {product}")
+    if "zero-size array" in str(error):
+        return ValueError(f"{said}: a maximum or minimum over no elements does not exist: an axis is empty")
     kind = next(kind for kind in (IndexError, ValueError, TypeError, AttributeError) if isinstance(error, kind))
     if kind is TypeError and "ufunc" in str(error):  # NumPy has no loop for these dtypes
         return TypeError(f"{said}: not defined for these dtypes: cast first, x.astype(dtype)")
     return kind(f"{said}: {error}")  # NumPy's subclasses take other arguments than a sentence
+
+
+def _misfit_of_product(name: str, raw: Sequence) -> str:
+    """What does not fit in the shapes of a product; '' where nothing is found or `name` is not one."""
+    if name not in ("matmul", "linear"):
+        return ""
+    x, y = [getattr(a, "shape", ()) for a in raw[:2]]
+    if not x or not y:
+        return "one of them has no axis to sum over: write x * y"
+    both = f"shapes {x} and {y} do not fit"
+    if name == "linear":
+        if len(y) != 2 or x[-1] != y[1]:
+            return f"x of shape {x} needs a weight of shape (n_out, {x[-1]}), not {y}: the last axes must be equal"
+        return ""
+    inner, where = (y[-2], "the last axis but one") if len(y) > 1 else (y[0], "the axis")
+    if x[-1] != inner:
+        return f"{both}: the last axis of the first, {x[-1]}, must equal {where} of the second, {inner}"
+    if min(len(x), len(y)) > 2:
+        return f"{both}: the axes before the last two, {x[:-2]} and {y[:-2]}, must be equal or 1"
+    return ""
 
 
 def given(name: str, raw: Sequence) -> str:

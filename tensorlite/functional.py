@@ -29,7 +29,7 @@ def gelu(x, *, approximate: str = "tanh"):
     if approximate == "none":
         return 0.5 * x * (1 + ops.erf(x / math.sqrt(2)))
     if approximate != "tanh":
-        raise ValueError(f"gelu: approximate must be 'tanh' or 'none', not {approximate!r}")
+        raise ValueError(f"gelu: approximate must be 'tanh' or 'none', not {approximate!r:.80}")
     return 0.5 * x * (1 + ops.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
 
 
@@ -262,7 +262,7 @@ def linear_cross_entropy(x, weight, targets, *, ignore_index: int = -100, reduct
 
 def _reduce(losses, reduction: str):
     if reduction not in ("mean", "sum", "none"):
-        raise ValueError(f"reduction must be 'mean', 'sum' or 'none', not {reduction!r}")
+        raise ValueError(f"reduction must be 'mean', 'sum' or 'none', not {reduction!r:.80}")
     return losses.mean() if reduction == "mean" else losses.sum() if reduction == "sum" else losses
 
 
@@ -270,6 +270,9 @@ def _reduce(losses, reduction: str):
 
 
 def check_same_shape(name: str, x, y) -> None:
+    for each in (x, y):
+        if isinstance(each, (list, tuple)):
+            raise TypeError(f"{name}: give Tensors, not a {type(each).__name__}: write tl.tensor(...)")
     a, b = getattr(x, "shape", ()), getattr(y, "shape", ())
     if a != b:
         fix = f"y.reshape({a})" if math.prod(a) == math.prod(b) else f"y.broadcast_to({a}) if that is meant"
@@ -336,7 +339,7 @@ def check_indices(name: str, idx, size: int, ignore_index: int | None = None) ->
 
 def check_cross_entropy(shape, targets, ignore_index, reduction, label_smoothing=0.0, weight=None) -> None:
     if reduction not in ("mean", "sum", "none"):
-        raise ValueError(f"cross_entropy: reduction must be 'mean', 'sum' or 'none', not {reduction!r}")
+        raise ValueError(f"cross_entropy: reduction must be 'mean', 'sum' or 'none', not {reduction!r:.80}")
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"cross_entropy: label_smoothing must be between 0 and 1, not {label_smoothing}")
     if weight is not None and weight.shape != shape[-1:]:

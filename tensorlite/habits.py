@@ -9,6 +9,8 @@ import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from .checks import unusable_array
+
 # ----- names --------------------------------------------------------------------------------------------------------
 
 NAMES = {  # of torch and NumPy -> what to write with a Tensor x
@@ -56,14 +58,24 @@ FUNCTIONS = {  # of the package torch or numpy -> what to write, where that is n
 ARGUMENTS = {  # torch's and NumPy's names of arguments -> ours
     "dim": "axis", "dims": "axis", "axes": "axis", "keepdim": "keepdims", "input": "x", "a": "x", "other": "y",
     "correction": "ddof", "unbiased": "ddof", "min": "low", "max": "high", "a_min": "low", "a_max": "high",
-    "size": "shape", "descending": "axis", "pad": "widths", "pad_width": "widths", "constant_values": "value",
+    "size": "shape", "pad": "widths", "pad_width": "widths", "constant_values": "value",
     "tensors": "xs", "arrays": "xs", "shifts": "shift", "fill_value": "value", "diagonal": "k",
     "dim0": "a", "dim1": "b",
 }  # fmt: skip
 
 
+ADVICE = {  # arguments that have no counterpart -> what to write
+    "descending": "write x.sort(axis).flip(axis), or for the order (-x).argsort(axis)",
+    "create_graph": "write tl.grad(y, x, create_graph=True), which returns gradients that can be differentiated",
+    "allow_unused": "omit it, the gradient is zeros where the output does not depend on an input",
+    "decimals": "write (x * 10**decimals).round() / 10**decimals",
+}
+
 IN_PLACE = "abs add bernoulli ceil clamp clip copy cos div exp fill floor log masked_fill mul neg normal pow reciprocal"
 IN_PLACE += " round rsqrt scatter scatter_add sigmoid sign sin sqrt square squeeze sub tanh uniform unsqueeze zero"
+
+
+WRAPPED = ("clip", "round")  # methods without an axis that other libraries call with other arguments
 
 
 def missing(owner: str, name: str, table: dict[str, str], known: Iterable[str]) -> AttributeError:
@@ -93,6 +105,8 @@ class Elsewhere:
 def unknown_argument(name: str, unknown: str, takes: Iterable[str]) -> str:
     """The sentence for an argument that the function `name` does not have."""
     takes = list(takes)
+    if unknown in ADVICE:
+        return f"{name}: no argument {unknown!r} here: {ADVICE[unknown]}"
     word = ARGUMENTS.get(unknown)
     hint = f": write {word}= for {unknown}=" if word in [each.partition("=")[0] for each in takes] else ""
     return f"{name}: no argument {unknown!r} here; it takes {', '.join(takes)}{hint}"
@@ -123,7 +137,8 @@ def _misuse(function: Callable, args: tuple, kwargs: dict, error: Exception) -> 
     try:
         signature.bind(*args, **kwargs)
     except TypeError as misfit:
-        return f"{name}: {misfit}; it takes {', '.join(takes)}"
+        hint = f": {ADVICE['decimals']}" if name == "round" else ""
+        return f"{name}: {misfit}; it takes {', '.join(takes) or 'no arguments'}{hint}"
     found = [_not_a_tensor(value) for value in args if isinstance(error, AttributeError)]
     return next((f"{name}: {sentence}" for sentence in found if sentence), "")
 
@@ -133,7 +148,7 @@ def _not_a_tensor(value: Any) -> str:
     if isinstance(value, (list, tuple)) and any(isinstance(each, (list, tuple)) for each in value):
         return "give Tensors, not lists of lists: write tl.tensor(...) of numbers, tl.stack(...) of a list of Tensors"
     if hasattr(value, "shape"):
-        return ""
+        return unusable_array(value)
     return f"give a Tensor or an array, not {type(value).__name__}: write tl.tensor(...)"
 
 
@@ -175,8 +190,9 @@ def _set_item(self, index: Any, value: Any) -> None:
 
 def adapt(tensor: type) -> None:
     """Give the class Tensor these answers: of its methods, those that torch calls with `dim` are wrapped."""
+    tensor.backward = explaining(tensor.backward)  # type: ignore[attr-defined]
     for name, method in list(vars(tensor).items()):
-        if inspect.isfunction(method) and "axis" in inspect.signature(method).parameters:
+        if inspect.isfunction(method) and (name in WRAPPED or "axis" in inspect.signature(method).parameters):
             setattr(tensor, name, explaining(method))
     hints = {f"{name}_": "Tensors are not changed in place, write x = ..." for name in IN_PLACE.split()}
     for name, hint in (hints | {name: f"write {ours}" for name, ours in NAMES.items()}).items():

@@ -13,6 +13,7 @@ import numpy as np
 
 from .autograd import Variable
 from .backend import Array, is_array, to_host, xp
+from .checks import shortened, unusable_array
 
 _PLAIN = {int, slice, type(None), EllipsisType}
 _SEQUENCES = (list, tuple, range)
@@ -49,6 +50,8 @@ def _part(part: Any) -> Any:
     if type(part) is not np.ndarray:
         if isinstance(part, Variable):
             part = part.data
+        elif refused := unusable_array(part):
+            raise IndexError(f"an index cannot be made of it: {refused}")
         elif isinstance(part, _SEQUENCES):
             part = _from_sequence(part)
         elif isinstance(part, (bool, np.bool_)):
@@ -64,7 +67,15 @@ def _integer(part: Any) -> int:
     try:
         return operator.index(part)  # NumPy's integers
     except TypeError:
-        raise IndexError(f"{_ALLOWED}, not {part!r} ({type(part).__name__})") from None
+        raise IndexError(f"{_ALLOWED}, not {shortened(part)} ({type(part).__name__})") from None
+
+
+def _is_index(value: Any) -> bool:
+    try:
+        operator.index(value)
+    except TypeError:
+        return False
+    return True
 
 
 def _from_sequence(part: Any) -> np.ndarray:
@@ -72,14 +83,14 @@ def _from_sequence(part: Any) -> np.ndarray:
         array = np.asarray(part)
     except ValueError as error:
         raise IndexError(
-            f"{_ALLOWED}, not the {type(part).__name__} {part}: its rows have different lengths"
+            f"{_ALLOWED}, not the {type(part).__name__} {shortened(part)}: its rows have different lengths"
         ) from error
     if array.size and array.dtype.kind not in "iub":
-        raise IndexError(f"{_ALLOWED}, not {part}")
+        raise IndexError(f"{_ALLOWED}, not {shortened(part)}")
     return array if array.size else array.astype(int)  # an empty list names no places
 
 
-def explained(name: str, error: IndexError, index: tuple, shape: tuple[int, ...]) -> IndexError:
+def explained(name: str, error: Exception, index: tuple, shape: tuple[int, ...]) -> IndexError:
     """The error of an array library, as one sentence that says what does not fit and what is allowed."""
     text = problem(index, shape) or str(error)
     return IndexError(text if text.startswith(name) else f"{name}: {text}")
@@ -113,6 +124,10 @@ def _axes_taken(part: Any) -> int:
 
 
 def _misfit(part: Any, axis: int, shape: tuple[int, ...], wait: bool) -> str:
+    if isinstance(part, slice):
+        for bound in (part.start, part.stop, part.step):
+            if bound is not None and not _is_index(bound):
+                return f"the bounds of a slice are integers or None, not {shortened(bound)} ({type(bound).__name__})"
     if isinstance(part, (slice, bool)) or part is None:
         return ""
     if is_array(part) and part.dtype == bool:

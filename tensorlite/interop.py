@@ -100,6 +100,11 @@ def array_function(self, func: Callable, types: Any, args: Sequence, kwargs: dic
 
 def array_ufunc(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
     """What NumPy calls instead of a ufunc, or of an operator of its arrays, where a Tensor is among the arguments."""
+    if method == "at" and isinstance(inputs[0], Variable):  # NumPy writes to arrays that are not writable, too
+        raise TypeError(
+            f"np.{ufunc.__name__}.at would change a Tensor in place: write tl.scatter_add(y, index, shape) for a new "
+            "one, or give it an array, x.detach().numpy().copy()"
+        )
     if method != "__call__" or kwargs:
         return _by_numpy(ufunc if method == "__call__" else getattr(ufunc, method), ufunc.__name__, inputs, kwargs)
     if (ours := UFUNCS.get(ufunc)) is not None:

@@ -11,7 +11,7 @@ Conventions where a derivative does not exist: ties of max, min, maximum and min
 
 import builtins
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from .autograd import Variable
 from .backend import Scalar, device_of, float32, is_array, is_floating, to_device, xp
@@ -329,7 +329,7 @@ def flip(x, axis=None):
 
 def concatenate(xs: Sequence, axis: int = 0):
     """Arrays joined along an axis that they have."""
-    xs = list(xs)
+    xs = sequence("concatenate", xs)
     if not xs:
         raise ValueError("concatenate: give at least one Tensor")
     return _concat(*xs, axis=checked_axis(axis, xs[0].ndim))
@@ -343,7 +343,7 @@ def getitem(x, index):
     index = canonical(index, _raw(x))
     try:
         return _getitem(x, index=index)
-    except IndexError as error:
+    except (IndexError, TypeError) as error:  # TypeError: of the bounds of a slice
         raise explained("getitem", error, index, x.shape) from error
 
 
@@ -399,6 +399,13 @@ def to(x, device: str):
         )
     from_device = device_of(_raw(x))
     return x if device == from_device else _to(x, device=device, source=from_device)
+
+
+def sequence(name: str, xs) -> list:
+    """A list of the Tensors `xs`; TypeError for what is not a sequence."""
+    if not isinstance(xs, Iterable):
+        raise TypeError(f"{name}: give a list or tuple of Tensors, not {type(xs).__name__}")
+    return list(xs)
 
 
 def _raw(x):

@@ -18,15 +18,16 @@ from operator import itemgetter
 from typing import Any, TypeVar
 
 from .autograd import Node, Variable, grad, recording, setting
-from .backend import Scalar, float16, float32, float64, is_floating, xp
-from .checks import checked_dtype
+from .backend import Scalar, float16, float32, float64, is_floating, ndarray, xp
+from .checks import check_leaves, checked_dtype, shortened, unusable_array
 from .errors import UNSUPPORTED, explained, given, unusable
-from .habits import unknown_argument
+from .habits import ADVICE, unknown_argument
 from .promotion import in_float32, is_narrow, without_widening
 
 F = TypeVar("F", bound=Callable)
 _fusing = contextvars.ContextVar("fusing", default=True)
 PRIMITIVES: dict[str, "Primitive"] = {}  # every named op: what the tests walk
+_usable: set[type] = {ndarray}  # types of arguments, other than Tensors, that were looked at once
 POSITIONAL = ("axis", "keepdims", "k")  # metadata that may be given by position, as NumPy has it
 
 
@@ -126,18 +127,27 @@ class Primitive:
         if (len(args) != self.arity and not self.variadic) or (meta and not self.keywords.keys() >= meta.keys()):
             args, meta = self._bind(args, meta)
         mask, bit, variables, narrow, raw = 0, 1, 0, False, []
-        for a in args:
-            if isinstance(a, Variable):
-                variables += 1
-                if a.requires_grad:
-                    mask |= bit
-                a = a.data
-                if a.itemsize == 2:
-                    narrow = True
-            elif getattr(a, "itemsize", 4) == 2:
-                narrow = True
-            raw.append(a)
-            bit += bit
+        try:
+            for a in args:
+                if isinstance(a, Variable):
+                    variables += 1
+                    if a._requires_grad:
+                        mask |= bit
+                    a = a.data
+                    if a.itemsize == 2:
+                        narrow = True
+                elif (kind := type(a)) is ndarray:
+                    if a.itemsize == 2:
+                        narrow = True
+                elif kind is not float and kind is not int:
+                    if kind not in _usable:
+                        check_usable(self.name, a)
+                    if getattr(a, "itemsize", 4) == 2:
+                        narrow = True
+                raw.append(a)
+                bit += bit
+        except AttributeError as error:  # .data was replaced by what is no array
+            raise explained(self, error, [a.data if isinstance(a, Variable) else a for a in args], meta) from error
         if narrow and self.computes and (found := in_float32(args, astype, self)):
             converted, dtype = found
             return _rounded(self(*converted, **meta), dtype)
@@ -167,6 +177,8 @@ class Primitive:
         version = [0] if out.base is None and out is not raw[0] else _version_of(out, args[0])
         mask &= self.differentiable
         if not mask or not recording.get() or (dtype is not float32 and not is_floating(dtype)):
+            if mask and dtype is not float32:
+                check_leaves(self.name, args)
             return Variable.result(out, False, None, version)
         return Variable.result(out, True, self._record(args, raw, out, version, meta, kept, mask), version)
 
@@ -214,6 +226,11 @@ class Primitive:
     def _fit(self, piece, g, parent, i: int):
         """Undo broadcasting and dtype promotion at the engine's edge; whatever else does not fit is a wrong rule."""
         target = parent if isinstance(parent, Node) else parent.data
+        if not hasattr(piece, "shape"):
+            raise TypeError(
+                f"{self.name}: rule {i} must return an array or a Tensor of shape {target.shape}, not "
+                f"{shortened(piece)} ({type(piece).__name__})"
+            )
         if piece.shape != target.shape:
             if not self.broadcasts or piece.shape != g.shape:
                 raise AssertionError(
@@ -221,6 +238,8 @@ class Primitive:
                 )
             piece = unbroadcast(piece, target.shape)
         if piece.dtype != target.dtype:
+            if not is_floating(target.dtype):
+                check_leaves(self.name, [parent])
             if piece.dtype != g.dtype:
                 raise AssertionError(
                     f"{self.name}: rule {i} gave {piece.dtype} for {target.dtype} (incoming: {g.dtype})"
@@ -237,7 +256,8 @@ class Primitive:
             extra = values[self.arity :]
             names = [name for name in self.keywords if name in POSITIONAL and name not in meta]
             if len(extra) > len(names):
-                raise TypeError(f"{self.name}: {len(args)} arguments by position; it takes {self._signature()}")
+                hint = f": {ADVICE['decimals']}" if self.name == "round" else ""
+                raise TypeError(f"{self.name}: {len(args)} arguments by position; it takes {self._signature()}{hint}")
             rest |= zip(names, extra, strict=False)
             del values[self.arity :]
         for name, default in list(zip(self.arguments, self.defaults, strict=True))[len(values) :]:
@@ -407,6 +427,13 @@ _astype = move(lambda x, *, dtype: x.astype(dtype)).vjp(lambda g: g)  # the engi
 publish({"identity": identity, "_astype": _astype})
 
 
+def check_usable(name: str, x) -> None:
+    """TypeError for arrays that ops do not take. Types of which nothing is wrong are noted, and not looked at again."""
+    if refused := unusable_array(x):
+        raise TypeError(f"{name}: {refused}")
+    _usable.add(type(x))
+
+
 def astype(x, dtype):
     """`x` converted to `dtype`; the gradient comes back in the dtype of `x`."""
     dtype = checked_dtype(dtype)
@@ -421,6 +448,8 @@ def wide(function: F, integers: bool = False) -> F:
 
     @functools.wraps(function)
     def promoted(*args, **options):
+        if args and not isinstance(args[0], Variable) and type(args[0]) not in _usable:
+            check_usable(function.__name__, args[0])
         dtype = _dtype(args[0]) if args else None
         if dtype is float32 or dtype is float64 or dtype is None:
             return function(*args, **options)

@@ -10,8 +10,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from .autograd import Node, Variable, _walk, grad, no_grad, recording, setting
+from .autograd import Node, Variable, _walk, grad, recording, setting
 from .nn import Module
+from .nograd import no_grad
 from .primitive import Primitive, identity
 from .random import Generator, default_generator
 from .tensor import Tensor

@@ -12,8 +12,8 @@ import numpy as np
 
 from . import derived, habits, interop, ops
 from .autograd import Variable
-from .backend import Array, create, device_of, float32, int64, is_array, is_floating, to_device, to_host
-from .checks import checked_dtype, checked_shape
+from .backend import Array, create, device_of, float32, int64, is_array, to_device, to_host
+from .checks import checked_dtype, checked_shape, unusable_array
 from .random import Generator, default_generator
 
 __all__ = [
@@ -113,7 +113,7 @@ class Tensor(Variable):
             )
         if self.device != "cpu":
             raise TypeError(f"a Tensor on {self.device} is not copied to the CPU unasked: call .numpy()")
-        return np.array(self.data, dtype=dtype, copy=copy)
+        return np.array(self.numpy(), dtype=dtype, copy=copy)  # not writable where it is this Tensor's memory
 
     def item(self) -> float | int | bool:
         """The value of a one-element Tensor as a Python number (from a GPU: waits for it)."""
@@ -300,7 +300,10 @@ def tensor(data, dtype=None, device: str | None = None, requires_grad: bool = Fa
     """
     if isinstance(data, Tensor):
         data = data.data
+    if refused := unusable_array(data):
+        raise TypeError(f"tensor: {refused}")
     if is_array(data):
+        checked_dtype(data.dtype)
         array = to_device(data, device or device_of(data))
         array = array.astype(data.dtype if dtype is None else checked_dtype(dtype))  # always a copy
     else:
@@ -310,23 +313,49 @@ def tensor(data, dtype=None, device: str | None = None, requires_grad: bool = Fa
 
 
 def _from_python(data, dtype) -> np.ndarray:
+    if isinstance(data, (list, tuple)):
+        for kind, each in {type(each): each for each in data}.items():
+            if not issubclass(kind, Variable) and (refused := unusable_array(each)):
+                raise TypeError(f"tensor: {refused}")
     try:
         array = np.array(data)
     except ValueError as error:
         raise ValueError("tensor: the nested lists are ragged: give rows of one length") from error
+    if array.dtype == object and all(isinstance(x, int) for x in array.flat):
+        raise OverflowError(_does_not_fit(max(array.flat, key=abs), int64 if dtype is None else checked_dtype(dtype)))
     if array.dtype.kind not in "fiub":
         raise TypeError(
             f"tensor: cannot hold {type(data).__name__} data of dtype {array.dtype}: give numbers or booleans"
         )
     if dtype is None:
         dtype = float32 if array.dtype.kind == "f" and not isinstance(data, np.generic) else array.dtype
-    return array.astype(checked_dtype(dtype))
+    return _fitting(array, checked_dtype(dtype)).astype(dtype)
+
+
+def _fitting(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """`values`, if an integer `dtype` holds them all once floats are truncated; else OverflowError or ValueError."""
+    if dtype.kind not in "iu" or values.dtype.kind == "b" or values.dtype == dtype:
+        return values
+    limits = np.iinfo(dtype)
+    if values.dtype.kind == "f":
+        if not np.isfinite(values).all():
+            raise ValueError(f"nan and inf cannot be converted to {dtype}: choose a floating dtype")
+        whole = np.trunc(values)
+        wrong = values[(whole < float(limits.min)) | (whole >= float(limits.max) + 1)]
+    else:
+        wrong = values[(values < limits.min) | (values > limits.max)]
+    if wrong.size:
+        raise OverflowError(_does_not_fit(wrong.flat[0], dtype))
+    return values
+
+
+def _does_not_fit(value, dtype: np.dtype) -> str:
+    limits = np.iinfo(dtype) if dtype.kind in "iu" else np.iinfo(int64)
+    return f"{value} does not fit in {dtype}, which holds {limits.min} to {limits.max}: choose a wider dtype"
 
 
 def _make(array: Array, requires_grad: bool = False) -> Tensor:
     checked_dtype(array.dtype)
-    if requires_grad and not is_floating(array.dtype):
-        raise TypeError(f"requires_grad: only floating Tensors have gradients, not {array.dtype}")
     return Tensor(array, requires_grad)
 
 
@@ -343,6 +372,8 @@ def full(shape, value, dtype=None, device: str | None = None, requires_grad: boo
     if not isinstance(value, (int, float, np.generic)):
         raise TypeError(f"full: value must be a number, not {type(value).__name__}")
     dtype = checked_dtype(dtype) if dtype is not None else float32 if isinstance(value, float) else None
+    if dtype is not None:
+        _fitting(np.asarray(value), dtype)
     return _make(create(device, "full", checked_shape(shape), value, dtype), requires_grad)
 
 

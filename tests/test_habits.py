@@ -1,5 +1,7 @@
 """What people write from habit: numbers, names, lists, changes in place. It works, or says what to write instead."""
 
+import asyncio
+import inspect
 import math
 import re
 from pathlib import Path
@@ -282,6 +284,94 @@ def test_no_grad_decorates_with_and_without_brackets():
     assert (bare.__name__, bare.__doc__) == ("bare", "What it does.")
     assert not bare(x, scale=3).requires_grad  # again
     assert (x * 2).requires_grad
+
+
+@pytest.mark.finding("E8")
+@pytest.mark.parametrize("decorate", [tl.no_grad, tl.no_grad()], ids=["bare", "called"])
+def test_no_grad_decorates_generators_while_their_body_runs(decorate):
+    x, closed = leaf(), []
+
+    @decorate
+    def items(n):
+        try:
+            for _ in range(n):
+                try:
+                    given = yield x * 2
+                    assert given is None or not (given * x).requires_grad
+                except KeyError:
+                    yield x * 3
+        finally:
+            closed.append((x * 2).requires_grad)
+        return x * 4
+
+    assert inspect.isgeneratorfunction(items)
+    recorded = []
+    for item in items(2):
+        recorded.append(item.requires_grad)
+        assert (x * 2).requires_grad  # the consumer is not concerned
+    assert recorded == [False, False]
+    generator = items(3)
+    next(generator)
+    assert not generator.send(x).requires_grad
+    assert generator.throw(KeyError()).tolist() == (x * 3).tolist()
+    generator.close()
+    generator = items(3)
+    next(generator)
+    with pytest.raises(ZeroDivisionError):
+        generator.throw(ZeroDivisionError())
+
+    def outer():
+        return (yield from items(1))
+
+    generator = outer()
+    next(generator)
+    with pytest.raises(StopIteration) as stop:
+        next(generator)
+    assert not stop.value.value.requires_grad
+    assert closed == [False] * 4
+    assert (x * 2).requires_grad
+
+
+@pytest.mark.finding("E8")
+def test_no_grad_decorates_async_functions():
+    x = leaf()
+
+    @tl.no_grad()
+    async def computed():
+        await asyncio.sleep(0)
+        return x * 2
+
+    async def recorded():
+        await asyncio.sleep(0)
+        return x * 2
+
+    async def both():
+        return await asyncio.gather(computed(), recorded(), computed())
+
+    assert [y.requires_grad for y in asyncio.run(both())] == [False, True, False]
+
+    async def items():
+        yield x * 2
+
+    with pytest.raises(TypeError, match="no_grad cannot decorate an async generator: write `with no_grad"):
+        tl.no_grad(items)
+    with pytest.raises(TypeError, match="no_grad takes no arguments, or the function that it decorates, not False"):
+        tl.no_grad(False)
+
+
+@pytest.mark.finding("E8")
+def test_no_grad_is_entered_any_number_of_times_with_and_without_brackets():
+    x, once = leaf(), tl.no_grad()
+    for context in (tl.no_grad, once, once):
+        with context:
+            assert not (x * 2).requires_grad
+            with once:
+                assert not (x * 2).requires_grad
+            assert not (x * 2).requires_grad
+        assert (x * 2).requires_grad
+        with pytest.raises(KeyError), context:
+            raise KeyError
+        assert (x * 2).requires_grad
 
 
 @pytest.mark.finding("E8")

@@ -9,9 +9,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 TENSORLITE = [
-    "torchwords", "workers", "machine", "habits", "backend", "checks", "errors", "files", "special", "random",
-    "autograd", "promotion", "indexing", "primitive", "ops", "derived", "functional", "kernels", "fused", "interop",
-    "tensor", "graph", "nn", "recompute", "optim", "data", "io", "inspect", "testing",
+    "torchwords", "workers", "machine", "backend", "checks", "habits", "errors", "files", "special", "random",
+    "autograd", "nograd", "promotion", "indexing", "primitive", "ops", "derived", "functional", "kernels", "fused",
+    "interop", "tensor", "graph", "nn", "recompute", "optim", "data", "io", "inspect", "testing",
 ]  # fmt: skip
 GPT = [
     "system", "cache", "jsonfile", "results", "exchange", "rundir", "lockfile", "placing", "config", "tokenizer",

@@ -365,7 +365,8 @@ def test_a_gradient_of_another_shape_or_dtype_is_refused_before_anything_changes
         (tl.ones(2), r"shape \(3,\) is needed, not \(2,\)"),
         (tl.ones(3, dtype=tl.float64), "dtype float32"),
     ]:
-        params[0].grad, params[1].grad = tl.ones(2), wrong
+        params[0].grad, params[1].grad = tl.ones(2), tl.ones(3)
+        params[1].grad.data = wrong.data  # another Tensor is refused when it is assigned
         with pytest.raises(ValueError, match=f"the gradient of parameter 1 of its group: {message}"):
             optimizer.step()
     for p, was in zip(params, before, strict=True):
