@@ -142,7 +142,7 @@ def start(run: Path, overwrite: bool, names: Iterable[str], reads: Iterable[Path
     If the block raises before the new run's first checkpoint is whole, and committed, everything is as it was before.
     Errors as `check_new` and `keep_apart`; RuntimeError where another process is writing there.
     """
-    names = tuple(names)
+    run, names = resolved(run), tuple(names)
     for read in reads:
         keep_apart(run, read)
     check_new(run, overwrite, names)
@@ -174,6 +174,7 @@ def start(run: Path, overwrite: bool, names: Iterable[str], reads: Iterable[Path
 @contextmanager
 def resume(run: Path, names: Iterable[str]) -> Iterator[Place]:
     """The place of a run that has a checkpoint, to write `names` there. Errors as `lock` and `check_links`."""
+    run = resolved(run)
     if not is_run(run):
         raise rundir.no_run(run)
     rundir.check_links(run, names)
@@ -186,6 +187,12 @@ def resume(run: Path, names: Iterable[str]) -> Iterator[Place]:
         if mine is None or not {*names} <= {*mine}:  # a run of an older gpt
             rundir.write_manifest(run, {*(mine or ()), *names}, rundir.finished(run))
         yield Place(run, run, tuple(names), committed=True)
+
+
+def resolved(run: Path) -> Path:
+    """`run` or, where links or ".." lead there, the directory itself: a link may be pointed elsewhere meanwhile."""
+    real = Path(os.path.realpath(run))
+    return run if ".." not in run.parts and real == Path(os.path.abspath(run)) else real
 
 
 def is_free(run: Path, names: Iterable[str]) -> bool:

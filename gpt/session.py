@@ -51,8 +51,8 @@ def files(task: type[Task]) -> tuple[str, ...]:
 def directory(config: Settings, task: type[Task]) -> Path:
     """Where the run is or will be; without `out`, runs/ and the settings' name, with a number if that is taken."""
     if given := config.resume or config.out:
-        return given
-    first = Path("runs") / config.name()
+        return placing.resolved(given)
+    first = placing.resolved(Path("runs") / config.name())
     if config.overwrite or config.resume_if_exists:
         return first
     others = (first.with_name(f"{first.name}-{number}") for number in itertools.count(2))

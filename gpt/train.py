@@ -52,6 +52,8 @@ def train(config: Settings, console: Console | None = None, task: type[Task] = P
     before its first checkpoint, its directory is as it was before.
     """
     console, again = console or open_screen(), config.resume_if_exists
+    if config.resume:
+        config = replace(config, resume=placing.resolved(config.resume))
     config = continued(config, task)
     run, names = directory(config, task), files(task)
     threads = config.threads or recorded_threads(config) or machine.default_threads()
