@@ -181,6 +181,9 @@ def resume(run: Path, names: Iterable[str]) -> Iterator[Place]:
     with lockfile.lock(run):
         rundir.settle(run)
         rundir.sweep(run)
+        for name in names:
+            if not name.endswith((".safetensors", ".tokens")):  # those are never written in place, and are large
+                rundir.own(run / name)
         mine = listed(run)
         if mine is None and there(run / MANIFEST):
             raise ValueError(f"{run / MANIFEST} is damaged, or not gpt's: move it away, and it is written anew")

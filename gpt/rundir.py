@@ -20,6 +20,7 @@ who writes refuses links. The run's directory itself may be a link.
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -280,6 +281,13 @@ def delete_checkpoint(folder: Path) -> None:
     """Delete a checkpoint's folder, unless somebody put files of his own into it."""
     if ours(folder):
         _delete(folder)
+
+
+def own(path: Path) -> None:
+    """Where a file has other names too (hard links of a snapshot, say), give this name a copy: they stay as they are."""
+    if regular(path) and path.stat().st_nlink > 1:
+        with open(path, "rb") as file, replacing(path) as copy:
+            shutil.copyfileobj(file, copy)
 
 
 def sweep(folder: Path) -> None:

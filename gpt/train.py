@@ -124,13 +124,15 @@ def learn(s: Session, task: type[Task], place: placing.Place, console: Console) 
 
 
 def draw(run: Path, tell: Callable[[str], None]) -> None:
-    """loss.png; metrics that are damaged are no reason to lose anything else."""
+    """loss.png; a picture that cannot be drawn or written is no reason to lose anything else."""
     from . import plots  # here and not above: matplotlib takes longer to load than all the rest
 
     try:
         plots.draw_run(run)
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         tell(f"warning: {run / 'loss.png'} is not drawn, metrics.jsonl is damaged: {error}")
+    except (OSError, MemoryError) as error:
+        tell(f"warning: {run / 'loss.png'} is not drawn: {getattr(error, 'strerror', None) or error}")
 
 
 def compute_as(config: Settings, model: nn.Module, tell: Callable[[str], None]) -> None:

@@ -1,6 +1,8 @@
 """A run's directory while it is trained: links that change, snapshots of it, names that are empty, moved directories."""
 
+import errno
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -8,7 +10,7 @@ import pytest
 from runs import tiny, train
 from test_rundir import everything
 
-from gpt import checkpoint, plots, rundir, session
+from gpt import checkpoint, lockfile, plots, rundir, session
 from gpt import train as training
 from gpt.config import TrainConfig
 
@@ -85,3 +87,101 @@ def test_a_link_that_is_pointed_elsewhere_during_training_changes_no_other_run(r
     assert everything(other) == before
     assert checkpoint.newest(first)[0].step == 8
     assert rundir.finished(first) == 8
+
+
+# ----- snapshots of hard links ------------------------------------------------------------------------------------
+
+
+def snapshot(run: Path, to: Path) -> Path:
+    """As `cp -al` makes it."""
+    return Path(shutil.copytree(run, to, copy_function=os.link))
+
+
+@pytest.mark.finding("A1")
+@pytest.mark.parametrize("trained", ["run", "snapshot"])
+def test_a_snapshot_of_hard_links_is_not_changed_by_training(run, tmp_path, monkeypatch, trained):
+    with open(run / "samples.txt", "a") as file:
+        file.write("cut off when training goes on")
+    other = snapshot(run, tmp_path / "snapshot")
+    mine, kept = (run, other) if trained == "run" else (other, run)
+    before = everything(kept)
+    train(longer(mine))
+    assert everything(kept) == before
+    assert checkpoint.newest(mine)[0].step == 8
+    before = everything(mine)
+    train(longer(kept, 12))
+    assert everything(mine) == before
+
+
+def test_a_snapshot_is_not_locked_by_training_in_the_run_afterwards(run, tmp_path):
+    other = snapshot(run, tmp_path / "snapshot")
+    with lockfile.lock(run), lockfile.lock(other):
+        assert not os.path.samefile(run / "lock", other / "lock")
+        for folder in (run, other):
+            with pytest.raises(RuntimeError, match="is training in"), lockfile.lock(folder):
+                pass
+
+
+@pytest.mark.finding("A4")
+def test_a_picture_that_cannot_be_written_is_a_warning(run, monkeypatch):
+    def fail(run):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(run / "loss.png"))
+
+    monkeypatch.setattr(plots, "draw_run", fail)
+    screen = train(longer(run))
+    assert re.search(r"warning: .*loss\.png is not drawn: No space left on device", screen)
+    assert rundir.finished(run) == 8
+
+
+@pytest.mark.finding("A1")
+def test_a_picture_is_replaced_and_not_written_into(tmp_path, monkeypatch):
+    path = tmp_path / "loss.png"
+    path.write_bytes(b"of a snapshot")
+    os.link(path, tmp_path / "snapshot.png")
+    figure = plots.Figure()
+    plots.FigureCanvasAgg(figure)
+    plots.save(figure, path)
+    assert (tmp_path / "snapshot.png").read_bytes() == b"of a snapshot"
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+    def fail(*args, **kwargs):
+        args[0].write(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    before = path.read_bytes()
+    monkeypatch.setattr(figure, "savefig", fail)
+    with pytest.raises(OSError, match="No space left"):
+        plots.save(figure, path)
+    assert path.read_bytes() == before
+
+
+# ----- checkpoints that are gone ----------------------------------------------------------------------------------
+
+
+@pytest.mark.finding("A3")
+@pytest.mark.parametrize("how", ["deleted", "renamed", "without a manifest"])
+def test_every_reader_says_that_the_newest_checkpoint_is_missing(run, call, how):
+    newest = run / "checkpoints" / "step_00000004"
+    if how == "renamed":
+        newest.rename(newest.with_name("step_00000004 (copy)"))
+    elif how == "deleted":
+        shutil.rmtree(newest)
+    else:
+        (newest / "manifest.json").unlink()
+    found, problems = checkpoint.newest(run)
+    assert (found.step, len(problems)) == (3, 1)
+    status, _, errors = call("generate", run, "--prompt", "9", "--tokens", 1)
+    assert status == 0
+    assert re.search(r"step_00000004 is (missing|damaged)", errors), errors
+    assert "step_00000003 is read instead" in errors
+    assert re.search(r"warning: .*step_00000004 is (missing|damaged)", train(longer(run)))
+    assert checkpoint.newest(run)[1] == []
+
+
+@pytest.mark.finding("A3")
+def test_a_checkpoint_that_was_not_yet_shown_is_no_loss(run):
+    """A kill between the rename of a checkpoint and the display of its files: the run shows an older step."""
+    shutil.copyfile(run / "checkpoints" / "step_00000003" / "training.safetensors", run / "t")
+    os.replace(run / "t", run / "training.safetensors")
+    assert checkpoint.newest(run)[0].step == 4
+    assert checkpoint.newest(run)[1] == []
