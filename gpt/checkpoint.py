@@ -209,13 +209,15 @@ def _canonical(value: Any) -> str:
 
 
 def newest(run: Path, files: Iterable[str] = FILES) -> tuple[Checkpoint, list[str]]:
-    """The newest checkpoint of which all `files` are whole, and one sentence for each newer one that is damaged.
+    """The newest checkpoint of which all `files` are whole, and one sentence for each newer one: damaged or missing.
 
     FileNotFoundError where `run` has no checkpoint; ValueError where none is whole.
     """
     problems: list[str] = []
-    files = tuple(files)
-    for folder in rundir.steps(run):
+    files, folders = tuple(files), rundir.steps(run)
+    if folders and (shown := _shown(run)) > rundir.step_of(folders[0]):
+        problems.append(f"{run / rundir.CHECKPOINTS / f'step_{shown:08d}'} is missing")
+    for folder in folders:
         try:
             return _verified(folder, files), problems
         except OSError as error:
@@ -225,6 +227,18 @@ def newest(run: Path, files: Iterable[str] = FILES) -> tuple[Checkpoint, list[st
     if problems:
         raise ValueError(f"{run} has no checkpoint that is whole; " + "; ".join(problems))
     raise rundir.no_run(run)
+
+
+def _shown(run: Path) -> int:
+    """The step whose files the run's directory shows: its checkpoint was complete before. -1 where nothing says so."""
+    path = run / "training.safetensors"
+    if rundir.replaced(run) and rundir.there(run / rundir.STAGING / path.name):
+        path = run / rundir.STAGING / path.name
+    try:
+        step = jsonfile.parse(io.metadata(path)["training"])["step"] if rundir.regular(path) else -1
+    except (OSError, ValueError, LookupError, TypeError):
+        return -1  # nobody reads weights from it, so that its damage is none
+    return step if type(step) is int and -1 <= step < 10**12 else -1
 
 
 def _verified(folder: Path, files: tuple[str, ...]) -> Checkpoint:

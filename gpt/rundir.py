@@ -62,6 +62,11 @@ def steps(run: Path) -> list[Path]:
     return sorted(found, key=step_of, reverse=True)
 
 
+def replaced(run: Path) -> bool:
+    """True where a new run counts whose files are not all in their place yet."""
+    return _journal(run) is not None
+
+
 def is_run(run: Path) -> bool:
     """True for a directory where a checkpoint was completed."""
     return bool(steps(run))
@@ -284,7 +289,7 @@ def delete_checkpoint(folder: Path) -> None:
 
 
 def own(path: Path) -> None:
-    """Where a file has other names too (hard links of a snapshot, say), give this name a copy: they stay as they are."""
+    """Where a file has other names too (hard links of a snapshot), give this name a copy: the others stay as they are."""
     if regular(path) and path.stat().st_nlink > 1:
         with open(path, "rb") as file, replacing(path) as copy:
             shutil.copyfileobj(file, copy)

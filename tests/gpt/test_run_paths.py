@@ -1,4 +1,4 @@
-"""A run's directory while it is trained: links that change, snapshots of it, names that are empty, moved directories."""
+"""A run's directory while it is trained: links that change, snapshots, empty names, checkpoints that are gone."""
 
 import errno
 import os
@@ -170,7 +170,7 @@ def test_every_reader_says_that_the_newest_checkpoint_is_missing(run, call, how)
         (newest / "manifest.json").unlink()
     found, problems = checkpoint.newest(run)
     assert (found.step, len(problems)) == (3, 1)
-    status, _, errors = call("generate", run, "--prompt", "9", "--tokens", 1)
+    status, _, errors = call("generate", run, "--prompt", "9", "--max-new-tokens", 1)
     assert status == 0
     assert re.search(r"step_00000004 is (missing|damaged)", errors), errors
     assert "step_00000003 is read instead" in errors
