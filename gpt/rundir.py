@@ -289,7 +289,7 @@ def delete_checkpoint(folder: Path) -> None:
 
 
 def own(path: Path) -> None:
-    """Where a file has other names too (hard links of a snapshot), give this name a copy: the others stay as they are."""
+    """Where a file has other names too (hard links of a snapshot), give this name a copy: the others stay."""
     if regular(path) and path.stat().st_nlink > 1:
         with open(path, "rb") as file, replacing(path) as copy:
             shutil.copyfileobj(file, copy)
