@@ -26,7 +26,7 @@ import json
 import os
 import shutil
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,6 +40,7 @@ from . import jsonfile, lora, rundir, weights
 from . import tokenizer as tokenizers
 from .config import command_of
 from .model import GPT
+from .progress import visible
 from .rundir import FILES, LOGS, RunWarning, is_run
 from .system import sync
 
@@ -290,17 +291,20 @@ def restore(run: Path, checkpoint: Checkpoint, model: nn.Module, optimizer: Opti
     return state
 
 
-def cut_logs(run: Path, checkpoint: Checkpoint) -> list[str]:
+def cut_logs(run: Path, checkpoint: Checkpoint, say: Callable[[str], None]) -> list[str]:
     """Cut the logs to their length when the checkpoint was made; a sentence for each that is not what it was then.
 
-    Such a log is left as it is, but for a line end after its last line, so that new lines stand by themselves.
+    What is cut off goes into log.txt, which `say` tells: somebody may have written it. A log that is not what it was is
+    left as it is, but for a line end after its last line, so that new lines stand by themselves.
     """
     problems = []
     for name, written in checkpoint.logs.items():
         path, size = run / name, written["bytes"]
         if fingerprint(path, size) == written:
-            if path.exists() and path.stat().st_size > size:
+            if path.exists() and (more := path.stat().st_size - size) > 0:
+                _into_log(run, path, size)
                 os.truncate(path, size)
+                say(f"moved      {more:,} bytes of {name} that were written after step {checkpoint.step} to log.txt")
             continue
         what = "has changed since" if path.exists() else "is missing, and was there at"
         problems.append(f"{path} {what} step {checkpoint.step}: training goes on, and what is left of it is kept")
@@ -310,6 +314,16 @@ def cut_logs(run: Path, checkpoint: Checkpoint) -> list[str]:
                 if file.read(1) != b"\n":
                     file.write(b"\n")
     return problems
+
+
+def _into_log(run: Path, path: Path, start: int) -> None:
+    """Add what a log holds from byte `start` on to log.txt, line by line, and wait until it is on the disk."""
+    log = run / "log.txt"
+    with open(path, "rb") as file, naming(log), open(log, "a", encoding="utf-8", newline="\n") as kept:
+        file.seek(start)
+        for line in file:
+            kept.write(f"{path.name}: {visible(line.decode(errors='backslashreplace').rstrip())}\n")
+    sync(log)
 
 
 def read_config(path: Path) -> dict[str, Any]:

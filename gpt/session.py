@@ -174,7 +174,7 @@ def resume(task: type[Task], config: Settings, run: Path, say: Say, unless_finis
     if learnt.steps < found.step:
         raise ValueError(f"{run} has done {found.step} steps already: steps cannot be {learnt.steps}")
     state = checkpoint.restore(run, found, model, optimizer, config.keep)
-    problems += checkpoint.cut_logs(run, found)
+    problems += checkpoint.cut_logs(run, found, say)
     s = Session(run, config, description, tokenizer, model, optimizer, learnt)
     s.step = s.saved = found.step
     s.best = tuple(state["best"])

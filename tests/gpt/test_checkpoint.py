@@ -182,7 +182,7 @@ def test_a_flipped_bit_anywhere_is_fallen_back_from(two_steps, name):
         before = flip(path, position, chance)
         found, problems = checkpoint.newest(two_steps.run)
         if found.step == 2:  # in what it says about a log: then that is not believed
-            assert checkpoint.cut_logs(two_steps.run, found), position
+            assert checkpoint.cut_logs(two_steps.run, found, print), position
             path.write_bytes(before)
             continue
         path.write_bytes(before)

@@ -185,3 +185,27 @@ def test_a_checkpoint_that_was_not_yet_shown_is_no_loss(run):
     os.replace(run / "t", run / "training.safetensors")
     assert checkpoint.newest(run)[0].step == 4
     assert checkpoint.newest(run)[1] == []
+
+
+# ----- what is cut off logs ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.finding("A3")
+def test_what_is_cut_off_a_log_is_kept_and_told(run):
+    """The last sample and figures of a finished run that goes on, and what somebody wrote behind them."""
+    for name in rundir.LOGS:
+        with open(run / name, "ab") as file:
+            file.write("my notes: größer\n\x1b[31m\nno line end \xff".encode("latin-1" if "s.t" in name else "utf-8"))
+    found, _ = checkpoint.newest(run)
+    cut = {name: (run / name).read_bytes()[entry["bytes"] :] for name, entry in found.logs.items()}
+    assert b"final" in cut["metrics.jsonl"] or b"whole_validation_loss" in cut["metrics.jsonl"]
+    assert b"----- step 4" in cut["samples.txt"]
+    screen, log = train(longer(run)), (run / "log.txt").read_text(encoding="utf-8")
+    for name, data in cut.items():
+        assert f"moved      {len(data):,} bytes of {name} that were written after step 4 to log.txt" in screen
+        assert (run / name).read_bytes().find(b"my notes") < 0
+        lines = [line.removeprefix(f"{name}: ") for line in log.splitlines() if line.startswith(f"{name}: ")]
+        assert lines[-3:][0].startswith("my notes: gr")
+        assert lines[-2:] == ["\\x1b[31m", "no line end \\xff" if name == "samples.txt" else "no line end ÿ"]
+        whole = data.decode(errors="backslashreplace").replace("\x1b", "\\x1b").splitlines()
+        assert lines == [line.rstrip() for line in whole]

@@ -93,7 +93,9 @@ def test_an_empty_path_is_refused(call, tmp_path, monkeypatch, line):
     (tmp_path / "T").write_text("some text")
     status, _, errors = call(*("" if word == "EMPTY" else word for word in line.split()))
     assert status == 2
-    assert "it is empty: name a file or a directory" in " ".join(re.sub("[|│]", " ", errors).split())
+    said = " ".join(re.sub("[|│]", " ", errors).split())
+    several = "train --text EMPTY" in line or line.startswith("import")  # of these all are named as they were given
+    assert ("''" if several else "it is empty: name a file or a directory") in said
     assert [path.name for path in tmp_path.iterdir()] == ["T"]
 
 
