@@ -209,3 +209,37 @@ def test_what_is_cut_off_a_log_is_kept_and_told(run):
         assert lines[-2:] == ["\\x1b[31m", "no line end \\xff" if name == "samples.txt" else "no line end ÿ"]
         whole = data.decode(errors="backslashreplace").replace("\x1b", "\\x1b").splitlines()
         assert lines == [line.rstrip() for line in whole]
+
+
+# ----- the text that a run was begun with -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", ["resume", "resume_if_exists"])
+@pytest.mark.parametrize("size", ["same size", "longer"])
+def test_a_text_that_has_changed_since_the_run_was_begun_is_told(tmp_path, way, size):
+    train(tiny(tmp_path, **SHORT))
+    text, run = tmp_path / "bottles.txt", tmp_path / "run"
+    before = (run / "train.tokens").read_bytes()
+    config = longer(run) if way == "resume" else tiny(tmp_path, **{**SHORT, "steps": 8, "resume_if_exists": True})
+    text.write_text(text.read_text().replace("60 bottles", "61 bottles") + "more" * (size == "longer"))
+    screen = train(config)
+    assert screen.count(f"warning: {text} has changed since the run was begun; the run keeps its own copy") == 1
+    assert (run / "train.tokens").read_bytes() == before
+
+
+def test_a_text_that_is_as_it_was_or_gone_is_no_warning(tmp_path, monkeypatch):
+    """Also one that is given by another path."""
+    monkeypatch.chdir(tmp_path)
+    train(tiny(Path("."), **SHORT))
+    text = tmp_path / "bottles.txt"
+    screen = train(tiny(tmp_path, **{**SHORT, "steps": 6, "text": text, "resume_if_exists": True}))
+    assert "resumed" in screen
+    assert "warning" not in screen
+    text.unlink()
+    assert "warning" not in train(longer(tmp_path / "run"))
+
+
+def test_a_data_file_of_a_run_that_is_missing_is_said_to_be(run):
+    (run / "train.tokens").unlink()
+    with pytest.raises(ValueError, match=r"train\.tokens is missing: the run cannot go on without it"):
+        train(longer(run))
