@@ -40,7 +40,7 @@ from . import jsonfile, lora, rundir, weights
 from . import tokenizer as tokenizers
 from .config import command_of
 from .model import GPT
-from .progress import visible
+from .progress import bytes_text, visible
 from .rundir import FILES, LOGS, RunWarning, is_run
 from .system import sync
 
@@ -139,11 +139,11 @@ def _not_saved(run: Path, step: int, error: OSError) -> OSError:
 
 
 def _make_room(run: Path, size: int) -> None:
-    """Refuse to begin what would not fit."""
+    """Refuse to begin what cannot fit: the tensors alone are `size` bytes."""
     _tidy(run)
     free = shutil.disk_usage(run).free
-    if free < size * 1.01 + 2**20:
-        raise OSError(errno.ENOSPC, f"it takes {size / 1e6:,.0f} MB and {free / 1e6:,.0f} MB are free")
+    if free < size:
+        raise OSError(errno.ENOSPC, f"it takes more than {bytes_text(size)} and {bytes_text(free)} are free")
 
 
 def _tidy(run: Path, keep: int | None = None) -> None:

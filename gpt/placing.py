@@ -192,6 +192,19 @@ def resume(run: Path, names: Iterable[str]) -> Iterator[Place]:
         yield Place(run, run, tuple(names), committed=True)
 
 
+@contextmanager
+def still_there(run: Path) -> Iterator[None]:
+    """An OSError in the block says that the run's directory is gone, where that is the reason."""
+    try:
+        yield
+    except OSError as error:
+        if run.is_dir():
+            raise
+        raise FileNotFoundError(
+            f"{run} is gone: its directory was moved or deleted during training; where it is now, go on with --resume"
+        ) from error
+
+
 def resolved(run: Path) -> Path:
     """`run` or, where links or ".." lead there, the directory itself: a link may be pointed elsewhere meanwhile."""
     real = Path(os.path.realpath(run))

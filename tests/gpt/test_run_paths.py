@@ -1,16 +1,19 @@
 """A run's directory while it is trained: links that change, snapshots, empty names, checkpoints that are gone."""
 
 import errno
+import io
 import os
 import re
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from runs import tiny, train
 from test_rundir import everything
 
-from gpt import checkpoint, lockfile, plots, rundir, session
+from gpt import checkpoint, lockfile, plots, pretrained, rundir, session
 from gpt import train as training
 from gpt.config import TrainConfig
 
@@ -243,3 +246,43 @@ def test_a_data_file_of_a_run_that_is_missing_is_said_to_be(run):
     (run / "train.tokens").unlink()
     with pytest.raises(ValueError, match=r"train\.tokens is missing: the run cannot go on without it"):
         train(longer(run))
+
+
+# ----- directories that are gone, space, names --------------------------------------------------------------------
+
+
+@pytest.mark.finding("A6")
+def test_a_run_that_is_moved_during_training_is_said_to_be(run, tmp_path, monkeypatch):
+    at_first_step(monkeypatch, lambda: os.rename(run, tmp_path / "elsewhere"))
+    with pytest.raises(FileNotFoundError, match=r"run is gone: its directory was moved or deleted during training"):
+        train(longer(run))
+    assert not run.exists()
+    monkeypatch.undo()
+    train(longer(tmp_path / "elsewhere"))
+    assert checkpoint.newest(tmp_path / "elsewhere")[0].step == 8
+
+
+@pytest.mark.finding("A4")
+def test_what_fits_is_not_refused(run, monkeypatch):
+    """Half a MiB is enough for a run of a few KiB."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(2**30, 2**30 - 2**19, 2**19))
+    train(longer(run))
+    assert checkpoint.newest(run)[0].step == 8
+
+
+def test_dots_in_a_path_make_no_directories(run, tmp_path):
+    pretrained.export_run(run, tmp_path / "new" / ".." / "exported")
+    train(tiny(tmp_path, **{**SHORT, "out": tmp_path / "new" / ".." / "other"}))
+    assert checkpoint.is_run(tmp_path / "other")
+    assert (tmp_path / "exported" / "model.safetensors").exists()
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="this system has no such signals")
+@pytest.mark.parametrize("name", ["SIGUSR1", "SIGXCPU"])
+def test_what_schedulers_send_before_the_time_is_over_saves_and_stops(run, monkeypatch, name):
+    number = getattr(signal, name)
+    at_first_step(monkeypatch, lambda: os.kill(os.getpid(), number))
+    config = longer(run, 200)
+    assert training.train(config, Console(file=io.StringIO())).stopped_by == number
+    assert checkpoint.newest(run)[0].step == 5
