@@ -1,5 +1,17 @@
-"""`python -m gpt`: the command, where its script is not on the path."""
+"""The command `gpt`, also as `python -m gpt`. Ctrl-C while modules are still imported ends it with 130 too."""
 
-from .cli import main
+import sys
 
-main()
+
+def main() -> None:
+    """`cli.main`, which is imported here, since that takes most of a second."""
+    try:
+        from .cli import main
+
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

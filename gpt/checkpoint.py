@@ -26,7 +26,7 @@ import json
 import os
 import shutil
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,6 +40,7 @@ from . import jsonfile, lora, rundir, weights
 from . import tokenizer as tokenizers
 from .config import command_of
 from .model import GPT
+from .progress import bytes_text, visible
 from .rundir import FILES, LOGS, RunWarning, is_run
 from .system import sync
 
@@ -138,11 +139,11 @@ def _not_saved(run: Path, step: int, error: OSError) -> OSError:
 
 
 def _make_room(run: Path, size: int) -> None:
-    """Refuse to begin what would not fit."""
+    """Refuse to begin what cannot fit: the tensors alone are `size` bytes."""
     _tidy(run)
     free = shutil.disk_usage(run).free
-    if free < size * 1.01 + 2**20:
-        raise OSError(errno.ENOSPC, f"it takes {size / 1e6:,.0f} MB and {free / 1e6:,.0f} MB are free")
+    if free < size:
+        raise OSError(errno.ENOSPC, f"it takes more than {bytes_text(size)} and {bytes_text(free)} are free")
 
 
 def _tidy(run: Path, keep: int | None = None) -> None:
@@ -209,13 +210,15 @@ def _canonical(value: Any) -> str:
 
 
 def newest(run: Path, files: Iterable[str] = FILES) -> tuple[Checkpoint, list[str]]:
-    """The newest checkpoint of which all `files` are whole, and one sentence for each newer one that is damaged.
+    """The newest checkpoint of which all `files` are whole, and one sentence for each newer one: damaged or missing.
 
     FileNotFoundError where `run` has no checkpoint; ValueError where none is whole.
     """
     problems: list[str] = []
-    files = tuple(files)
-    for folder in rundir.steps(run):
+    files, folders = tuple(files), rundir.steps(run)
+    if folders and (shown := _shown(run)) > rundir.step_of(folders[0]):
+        problems.append(f"{run / rundir.CHECKPOINTS / f'step_{shown:08d}'} is missing")
+    for folder in folders:
         try:
             return _verified(folder, files), problems
         except OSError as error:
@@ -225,6 +228,18 @@ def newest(run: Path, files: Iterable[str] = FILES) -> tuple[Checkpoint, list[st
     if problems:
         raise ValueError(f"{run} has no checkpoint that is whole; " + "; ".join(problems))
     raise rundir.no_run(run)
+
+
+def _shown(run: Path) -> int:
+    """The step whose files the run's directory shows: its checkpoint was complete before. -1 where nothing says so."""
+    path = run / "training.safetensors"
+    if rundir.replaced(run) and rundir.there(run / rundir.STAGING / path.name):
+        path = run / rundir.STAGING / path.name
+    try:
+        step = jsonfile.parse(io.metadata(path)["training"])["step"] if rundir.regular(path) else -1
+    except (OSError, ValueError, LookupError, TypeError):
+        return -1  # nobody reads weights from it, so that its damage is none
+    return step if type(step) is int and -1 <= step < 10**12 else -1
 
 
 def _verified(folder: Path, files: tuple[str, ...]) -> Checkpoint:
@@ -276,17 +291,20 @@ def restore(run: Path, checkpoint: Checkpoint, model: nn.Module, optimizer: Opti
     return state
 
 
-def cut_logs(run: Path, checkpoint: Checkpoint) -> list[str]:
+def cut_logs(run: Path, checkpoint: Checkpoint, say: Callable[[str], None]) -> list[str]:
     """Cut the logs to their length when the checkpoint was made; a sentence for each that is not what it was then.
 
-    Such a log is left as it is, but for a line end after its last line, so that new lines stand by themselves.
+    What is cut off goes into log.txt, which `say` tells: somebody may have written it. A log that is not what it was is
+    left as it is, but for a line end after its last line, so that new lines stand by themselves.
     """
     problems = []
     for name, written in checkpoint.logs.items():
         path, size = run / name, written["bytes"]
         if fingerprint(path, size) == written:
-            if path.exists() and path.stat().st_size > size:
+            if path.exists() and (more := path.stat().st_size - size) > 0:
+                _into_log(run, path, size)
                 os.truncate(path, size)
+                say(f"moved      {more:,} bytes of {name} that were written after step {checkpoint.step} to log.txt")
             continue
         what = "has changed since" if path.exists() else "is missing, and was there at"
         problems.append(f"{path} {what} step {checkpoint.step}: training goes on, and what is left of it is kept")
@@ -296,6 +314,16 @@ def cut_logs(run: Path, checkpoint: Checkpoint) -> list[str]:
                 if file.read(1) != b"\n":
                     file.write(b"\n")
     return problems
+
+
+def _into_log(run: Path, path: Path, start: int) -> None:
+    """Add what a log holds from byte `start` on to log.txt, line by line, and wait until it is on the disk."""
+    log = run / "log.txt"
+    with open(path, "rb") as file, naming(log), open(log, "a", encoding="utf-8", newline="\n") as kept:
+        file.seek(start)
+        for line in file:
+            kept.write(f"{path.name}: {visible(line.decode(errors='backslashreplace').rstrip())}\n")
+    sync(log)
 
 
 def read_config(path: Path) -> dict[str, Any]:

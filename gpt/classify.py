@@ -9,6 +9,7 @@ What it refuses: to write into the run that it starts from. The new run has the 
 
 import json
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -236,7 +237,11 @@ class Classification:
         checkpoint.write_json(self.run / "report.json", report)
         from . import plots  # here and not above: matplotlib takes longer to load than all the rest
 
-        plots.draw_report(self.run)
+        try:
+            plots.draw_report(self.run)
+        except (OSError, MemoryError) as error:
+            reason = getattr(error, "strerror", None) or error
+            warnings.warn(f"{self.run / 'report.png'} is not drawn: {reason}", checkpoint.RunWarning, stacklevel=1)
         for label in self.labels[:10]:
             each = report["by_label"][label]
             shown[f"precision, recall of {label:.20}"] = f"{each['precision']:.1%}, {each['recall']:.1%}"

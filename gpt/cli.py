@@ -12,16 +12,20 @@ import os
 import sys
 import traceback
 import warnings
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 from tyro.conf import subcommand
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from tensorlite import backend, machine
+from tensorlite.files import naming
 
 from . import __version__, checkpoint
 from .commands import COMMANDS
-from .progress import printable
+from .progress import LOST, printable
 
 LONGEST = 1500  # characters of an error: names in a file may have any length
 
@@ -31,24 +35,55 @@ def main(args: list[str] | None = None) -> None:
     args = list(sys.argv[1:] if args is None else args)
     debug = "--debug" in args
     args = [arg for arg in args if arg != "--debug"]
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed by who started us (>&-): nobody reads it
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
     for output in (sys.stdout, sys.stderr):
         if isinstance(output, io.TextIOWrapper):
             output.reconfigure(errors="replace")  # a terminal that knows no UTF-8 shows ? and no traceback
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), written_out():
             warnings.showwarning = show_warning
             warnings.simplefilter("default", checkpoint.RunWarning)
             sys.exit(run(args))
     except BrokenPipeError:  # whoever read our output has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        abandon_output()
         sys.exit(141)
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
         if debug:
             traceback.print_exc()
-        print(f"gpt: {printable(sentence(error), LONGEST)}", file=sys.stderr)
+        with contextlib.suppress(OSError):  # nobody reads it any more
+            print(f"gpt: {printable(sentence(error), LONGEST)}", file=sys.stderr)
         sys.exit(1)
+
+
+@contextlib.contextmanager
+def written_out() -> Iterator[None]:
+    """What the block prints is written when it ends; an OSError names standard output, when its disk is full, say."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno in LOST:  # a file of ours is named where it is written
+            error.filename = "standard output"
+        raise
+    finally:
+        try:
+            with naming("standard output"):
+                sys.stdout.flush()
+        except BrokenPipeError:
+            raise
+        except OSError:
+            abandon_output()
+            raise
+
+
+def abandon_output() -> None:
+    """What is still in the buffer of standard output goes nowhere: it is no second error when Python ends."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)
 
 
 def show_warning(message, category, filename, lineno, file=None, line=None) -> None:
@@ -81,7 +116,24 @@ def parse(args: list[str]) -> Any:
     )
     flags = (tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff)
     chosen: Any = functools.reduce(operator.or_, choices)
-    return tyro.cli(chosen, prog="gpt", description=about, args=args, config=flags)
+    return tyro.cli(chosen, prog="gpt", description=about, args=args, config=flags, registry=PATHS)
+
+
+PATHS = ConstructorRegistry()
+
+
+@PATHS.primitive_rule
+def _path(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Path] | None:
+    """How a path is read: "" is Path's current directory, and would replace what is there where a variable is unset."""
+    if info.type is not Path:
+        return None
+
+    def read(parts: list[str]) -> Path:
+        if not parts[0]:
+            raise ValueError("it is empty: name a file or a directory (. is the current one)")
+        return Path(os.path.expanduser(parts[0]))  # a shell leaves a quoted ~ as it is
+
+    return PrimitiveConstructorSpec(1, "PATH", read, lambda value: isinstance(value, Path), lambda path: [str(path)])
 
 
 def sentence(error: Exception) -> str:

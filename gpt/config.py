@@ -255,6 +255,8 @@ def as_paths(config: Any, *names: str) -> None:
     """Turn text in these fields of a frozen dataclass into Paths: in Python one writes text="a/b.txt"."""
     for name in names:
         value = getattr(config, name)
+        if value == "" or (name == "text" and not isinstance(value, str | os.PathLike) and "" in value):
+            raise ValueError(f"{name} is empty: name a file or a directory")
         if isinstance(value, str | os.PathLike):
             path = Path(value)
             object.__setattr__(config, name, (path,) if name == "text" else path)

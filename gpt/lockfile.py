@@ -51,6 +51,12 @@ def _acquire(path: Path, doing: str) -> IO[str] | None:
             if not system.is_open_at(file, path):
                 file.close()
                 return None
+            if os.fstat(file.fileno()).st_nlink > 1:  # shared with a snapshot of the run: only after nobody has it
+                if os.name != "posix":
+                    file.close()  # elsewhere an open file is not replaced
+                rundir.own(path)
+                file.close()
+                return None
             file.truncate(0)
             file.write(str(os.getpid()))
             file.flush()

@@ -142,7 +142,7 @@ def start(run: Path, overwrite: bool, names: Iterable[str], reads: Iterable[Path
     If the block raises before the new run's first checkpoint is whole, and committed, everything is as it was before.
     Errors as `check_new` and `keep_apart`; RuntimeError where another process is writing there.
     """
-    names = tuple(names)
+    run, names = resolved(run), tuple(names)
     for read in reads:
         keep_apart(run, read)
     check_new(run, overwrite, names)
@@ -174,18 +174,41 @@ def start(run: Path, overwrite: bool, names: Iterable[str], reads: Iterable[Path
 @contextmanager
 def resume(run: Path, names: Iterable[str]) -> Iterator[Place]:
     """The place of a run that has a checkpoint, to write `names` there. Errors as `lock` and `check_links`."""
+    run = resolved(run)
     if not is_run(run):
         raise rundir.no_run(run)
     rundir.check_links(run, names)
     with lockfile.lock(run):
         rundir.settle(run)
         rundir.sweep(run)
+        for name in names:
+            if not name.endswith((".safetensors", ".tokens")):  # those are never written in place, and are large
+                rundir.own(run / name)
         mine = listed(run)
         if mine is None and there(run / MANIFEST):
             raise ValueError(f"{run / MANIFEST} is damaged, or not gpt's: move it away, and it is written anew")
         if mine is None or not {*names} <= {*mine}:  # a run of an older gpt
             rundir.write_manifest(run, {*(mine or ()), *names}, rundir.finished(run))
         yield Place(run, run, tuple(names), committed=True)
+
+
+@contextmanager
+def still_there(run: Path) -> Iterator[None]:
+    """An OSError in the block says that the run's directory is gone, where that is the reason."""
+    try:
+        yield
+    except OSError as error:
+        if run.is_dir():
+            raise
+        raise FileNotFoundError(
+            f"{run} is gone: its directory was moved or deleted during training; where it is now, go on with --resume"
+        ) from error
+
+
+def resolved(run: Path) -> Path:
+    """`run` or, where links or ".." lead there, the directory itself: a link may be pointed elsewhere meanwhile."""
+    real = Path(os.path.realpath(run))
+    return run if ".." not in run.parts and real == Path(os.path.abspath(run)) else real
 
 
 def is_free(run: Path, names: Iterable[str]) -> bool:

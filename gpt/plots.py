@@ -13,7 +13,7 @@ from matplotlib import font_manager
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from tensorlite.files import naming
+from tensorlite.files import replacing
 
 from .jsonfile import parse
 
@@ -118,7 +118,7 @@ def plain(text: str) -> dict[str, Any]:
 
 def save(figure: Figure, path: Path) -> None:
     """The same picture from the same numbers, whatever draws it. What no font has becomes a box, without a warning."""
-    with naming(path), warnings.catch_warnings():
+    with replacing(path) as file, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")
         warnings.filterwarnings("ignore", "Matplotlib currently does not support")
-        figure.savefig(path, metadata={"Software": None})
+        figure.savefig(file, format="png", metadata={"Software": None})

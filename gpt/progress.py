@@ -24,6 +24,10 @@ from rich.text import Text
 from tensorlite.files import naming
 
 Item = TypeVar("Item")
+LOST = (  # what a write to standard output may fail with; EINVAL: a closed pipe on Windows
+    errno.EPIPE, errno.EIO, errno.EINVAL, errno.EBADF,
+    errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC),
+)  # fmt: skip
 REFRESH = 0.2  # seconds: a bar drawn after every step would cost a small model's training several percent
 
 
@@ -113,7 +117,7 @@ def fitting(parts: list[str], width: int) -> str:
 
 
 class Screen:
-    """Standard output of a program that goes on when nobody reads it any more: a closed pipe, a closed terminal."""
+    """Standard output of a program that goes on when it cannot be written: a closed pipe or terminal, a full disk."""
 
     def __init__(self, file: TextIO):
         self.file, self.closed_by_reader = file, False
@@ -131,7 +135,7 @@ class Screen:
         try:
             act()
         except OSError as error:
-            if error.errno not in (errno.EPIPE, errno.EIO, errno.EINVAL):  # EINVAL: a closed pipe on Windows
+            if error.errno not in LOST:
                 raise
             self.closed_by_reader = True
             with suppress(OSError, ValueError):  # so that what is still in its buffer is no error when Python ends
@@ -145,7 +149,7 @@ class Screen:
 
 def open_screen() -> Console:
     """Standard output, for training."""
-    return Console(file=cast(TextIO, Screen(sys.stdout)))
+    return Console(file=cast(TextIO, Screen(sys.stdout or open(os.devnull, "w"))))
 
 
 # ----- text on a screen -------------------------------------------------------------------------------------------

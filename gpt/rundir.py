@@ -20,6 +20,7 @@ who writes refuses links. The run's directory itself may be a link.
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -59,6 +60,11 @@ def steps(run: Path) -> list[Path]:
     else:
         found = [path for path in step_folders(run) if STEP.fullmatch(path.name)]
     return sorted(found, key=step_of, reverse=True)
+
+
+def replaced(run: Path) -> bool:
+    """True where a new run counts whose files are not all in their place yet."""
+    return _journal(run) is not None
 
 
 def is_run(run: Path) -> bool:
@@ -280,6 +286,13 @@ def delete_checkpoint(folder: Path) -> None:
     """Delete a checkpoint's folder, unless somebody put files of his own into it."""
     if ours(folder):
         _delete(folder)
+
+
+def own(path: Path) -> None:
+    """Where a file has other names too (hard links of a snapshot), give this name a copy: the others stay."""
+    if regular(path) and path.stat().st_nlink > 1:
+        with open(path, "rb") as file, replacing(path) as copy:
+            shutil.copyfileobj(file, copy)
 
 
 def sweep(folder: Path) -> None:

@@ -6,6 +6,7 @@ run that was killed and resumed ends in the same bytes as one that was not. What
 
 import itertools
 import math
+import os
 import platform
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -51,8 +52,8 @@ def files(task: type[Task]) -> tuple[str, ...]:
 def directory(config: Settings, task: type[Task]) -> Path:
     """Where the run is or will be; without `out`, runs/ and the settings' name, with a number if that is taken."""
     if given := config.resume or config.out:
-        return given
-    first = Path("runs") / config.name()
+        return placing.resolved(given)
+    first = placing.resolved(Path("runs") / config.name())
     if config.overwrite or config.resume_if_exists:
         return first
     others = (first.with_name(f"{first.name}-{number}") for number in itertools.count(2))
@@ -84,6 +85,7 @@ def begin(task: type[Task], config: Settings, run: Path, say: Say) -> Session:
         "model": model.config.to_dict(),
         "training": config.to_dict(),
         **found,
+        "texts": [{"path": str(path), **checkpoint.fingerprint(path)} for path in config.reads() if path.is_file()],
         "made_with": made_with(device),
     }
     learnt = task(config, run, tokenizer, description)
@@ -159,8 +161,11 @@ def resume(task: type[Task], config: Settings, run: Path, say: Say, unless_finis
         config = replace(config, lr=description["training"]["lr"])
     device = backend.use_device(config.device)
     changes = allowed_changes(run, description, config, made_with(device))
+    problems += changed_texts(description)
     for path in (run / name for name in task.files):
         written = {key: description["data"][path.stem][key] for key in ("bytes", "sha256")}
+        if not rundir.there(path):
+            raise ValueError(f"{path} is missing: the run cannot go on without it, start another run or put it back")
         if checkpoint.fingerprint(path) != written:
             raise ValueError(f"{path} is not the file that the run was begun with: it is damaged, start another run")
     check_sizes(found.folder, description, config)
@@ -174,7 +179,7 @@ def resume(task: type[Task], config: Settings, run: Path, say: Say, unless_finis
     if learnt.steps < found.step:
         raise ValueError(f"{run} has done {found.step} steps already: steps cannot be {learnt.steps}")
     state = checkpoint.restore(run, found, model, optimizer, config.keep)
-    problems += checkpoint.cut_logs(run, found)
+    problems += checkpoint.cut_logs(run, found, say)
     s = Session(run, config, description, tokenizer, model, optimizer, learnt)
     s.step = s.saved = found.step
     s.best = tuple(state["best"])
@@ -221,6 +226,8 @@ def allowed_changes(run: Path, description: dict[str, Any], config: Settings, no
     )  # a setting that is newer than the run: its default
     for name, after in config.to_dict().items():
         before = begun[name]
+        if name in ("text", "data", "base") and before and after and _places(before) == _places(after):
+            continue  # the same files by other paths
         if before != after and name in config.fixed:
             raise ValueError(
                 f"{run} was begun with {name} {before!r} and cannot go on with {after!r}: start another run"
@@ -234,3 +241,23 @@ def allowed_changes(run: Path, description: dict[str, Any], config: Settings, no
                 f"warning: {name} was {before} and is {after}: the last bits may differ from an unbroken run's"
             )
     return lines
+
+
+def _places(paths: str | list[str]) -> list[str]:
+    """Where the paths of a setting lead."""
+    return [os.path.realpath(path) for path in ([paths] if isinstance(paths, str) else paths)]
+
+
+def changed_texts(description: dict[str, Any]) -> list[str]:
+    """A sentence for each text that is not what it was when the run was begun; one that is gone is not needed."""
+    changed = []
+    try:
+        texts = [(Path(text["path"]), {key: text[key] for key in ("bytes", "sha256")}) for text in description["texts"]]
+    except KeyError:
+        return []  # an older gpt's run
+    except TypeError as error:
+        raise ValueError(f"config.json does not list the texts as gpt does: {error}") from None
+    for path, written in texts:
+        if path.is_file() and (path.stat().st_size != written["bytes"] or checkpoint.fingerprint(path) != written):
+            changed.append(f"{path} has changed since the run was begun; the run keeps its own copy")
+    return changed

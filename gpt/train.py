@@ -52,6 +52,8 @@ def train(config: Settings, console: Console | None = None, task: type[Task] = P
     before its first checkpoint, its directory is as it was before.
     """
     console, again = console or open_screen(), config.resume_if_exists
+    if config.resume:
+        config = replace(config, resume=placing.resolved(config.resume))
     config = continued(config, task)
     run, names = directory(config, task), files(task)
     threads = config.threads or recorded_threads(config) or machine.default_threads()
@@ -78,7 +80,8 @@ def train(config: Settings, console: Console | None = None, task: type[Task] = P
         tell(f"threads    {about_threads}")
         tell(f"device     {about_device(device)}")
         compute_as(config, s.model, tell)
-        stopped_by = learn(s, task, place, console)
+        with placing.still_there(run):
+            stopped_by = learn(s, task, place, console)
         if stopped_by is None:
             rundir.finish(run, names, s.step)
     return Result(run, stopped_by)
@@ -122,13 +125,15 @@ def learn(s: Session, task: type[Task], place: placing.Place, console: Console) 
 
 
 def draw(run: Path, tell: Callable[[str], None]) -> None:
-    """loss.png; metrics that are damaged are no reason to lose anything else."""
+    """loss.png; a picture that cannot be drawn or written is no reason to lose anything else."""
     from . import plots  # here and not above: matplotlib takes longer to load than all the rest
 
     try:
         plots.draw_run(run)
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         tell(f"warning: {run / 'loss.png'} is not drawn, metrics.jsonl is damaged: {error}")
+    except (OSError, MemoryError) as error:
+        tell(f"warning: {run / 'loss.png'} is not drawn: {getattr(error, 'strerror', None) or error}")
 
 
 def compute_as(config: Settings, model: nn.Module, tell: Callable[[str], None]) -> None:
@@ -227,10 +232,11 @@ def first_bad(model: nn.Module) -> str:
 
 @contextmanager
 def stopping(at_once: bool = False) -> Iterator[list[int]]:
-    """A list that the first SIGINT, SIGTERM or SIGHUP goes into. A second one raises SystemExit. Then all is as before.
+    """A list that the first signal to stop goes into. A second one raises SystemExit. Then all is as before.
 
-    With `at_once` already the first SIGTERM or SIGHUP does, and SIGINT is left alone. A SIGHUP that is ignored, as
-    nohup does it, stays so. Only Python's main thread may handle signals; in another one they are left alone.
+    They are SIGINT, SIGTERM, SIGHUP, and SIGUSR1 and SIGXCPU, by which schedulers announce that the time is over. With
+    `at_once` already the first one raises, and SIGINT is left alone. A SIGHUP that is ignored, as nohup does it, stays
+    so, and so do the last two. Only Python's main thread may handle signals; in another one they are left alone.
     """
     received: list[int] = []
 
@@ -241,9 +247,8 @@ def stopping(at_once: bool = False) -> Iterator[list[int]]:
 
     mine = [] if at_once else [signal.SIGINT]
     mine += [signal.SIGTERM]
-    hangup = getattr(signal, "SIGHUP", None)  # not on Windows
-    if hangup is not None and signal.getsignal(hangup) != signal.SIG_IGN:
-        mine.append(hangup)
+    others = [getattr(signal, name) for name in ("SIGHUP", "SIGUSR1", "SIGXCPU") if hasattr(signal, name)]
+    mine += [number for number in others if signal.getsignal(number) != signal.SIG_IGN]  # Windows has none of them
     if threading.current_thread() is not threading.main_thread():
         mine = []
     before = {number: signal.signal(number, handle) for number in mine}

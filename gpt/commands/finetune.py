@@ -1,5 +1,6 @@
 """`gpt finetune ...`: a trained GPT learns a task."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Self
@@ -25,7 +26,7 @@ class Finetune(FineTuneConfig):
     def default(cls, args: list[str]) -> Self:
         """What the flags change: what the run was started with, for one that is resumed."""
         resumed = following(args, "--resume")
-        return cls() if resumed is None else session.settings(Path(resumed), cls)
+        return session.settings(Path(os.path.expanduser(resumed)), cls) if resumed else cls()
 
     def fine_tune(self, task: type[Task]) -> int:
         result = train(self, open_screen(), task)

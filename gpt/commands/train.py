@@ -1,5 +1,6 @@
 """`gpt train`: text in, a trained GPT out."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -20,7 +21,7 @@ class Train(TrainConfig):
     def default(cls, args: list[str]) -> Self:
         """What the flags change: what the run was started with, for one that is resumed."""
         resumed = following(args, "--resume")
-        return cls() if resumed is None else cls(**vars(session.settings(Path(resumed))))
+        return cls(**vars(session.settings(Path(os.path.expanduser(resumed))))) if resumed else cls()
 
     def __call__(self) -> int:
         console = open_screen()

@@ -85,7 +85,7 @@ def export_run(run: str | Path, folder: str | Path) -> GPTConfig:
     FileExistsError where `folder` has files; OSError where it cannot be written; RuntimeError where another process
     is exporting to it; errors of the run as `checkpoint.load_model`. LoRA adapters are merged.
     """
-    run, folder = Path(run), Path(folder)
+    run, folder = Path(run), placing.resolved(Path(folder))
     placing.keep_apart(folder, run)
     files = checkpoint.files_of(run)
     description = checkpoint.read_config(files / "config.json")

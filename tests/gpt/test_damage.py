@@ -221,12 +221,12 @@ def test_logs_are_cut_to_where_the_checkpoint_was_made_and_not_touched_otherwise
     monkeypatch.setattr(os, "truncate", None)  # there is nothing to cut: a file system may not know how
     for name, entry in found.logs.items():
         (run / name).write_bytes(whole[name][: entry["bytes"]])
-    assert checkpoint.cut_logs(run, found) == []
+    assert checkpoint.cut_logs(run, found, print) == []
     monkeypatch.undo()
     for name in rundir.LOGS:
         with open(run / name, "ab") as file:
             file.write(b'{"half a l')
-    assert checkpoint.cut_logs(run, found) == []
+    assert checkpoint.cut_logs(run, found, print) == []
     assert plots.read_metrics(run / "metrics.jsonl")[-1]["step"] == 2
 
 

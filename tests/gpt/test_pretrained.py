@@ -194,10 +194,12 @@ def test_a_full_disk_leaves_no_half_of_a_run_and_no_half_of_a_folder(call, tmp_p
 
 
 def test_too_little_room_is_seen_before_writing(call, tmp_path, monkeypatch):
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9 - 10**6, 10**6))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9 - 1000, 1000))
     status, _, errors = call("import", folders.write(tmp_path / "hf"), tmp_path / "run")
     assert status == 1
-    assert re.fullmatch(r"gpt: step 0 cannot be saved in .*: it takes 0 MB and 1 MB are free.*\n", errors)
+    assert re.fullmatch(
+        r"gpt: step 0 cannot be saved in .*: it takes more than .* KiB and 1000 bytes are free.*\n", errors
+    )
     assert not checkpoint.is_run(tmp_path / "run")
 
 
