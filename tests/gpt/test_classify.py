@@ -84,6 +84,20 @@ def tuned(tmp_path_factory, base):
     return folder, learn(tune(folder, base))
 
 
+def test_a_run_that_ends_with_weights_of_no_use_is_an_error_and_reports_nothing(base, tmp_path, call):
+    write_tsv(tmp_path / "c.tsv")
+    code, output, errors = call(
+        "finetune", "classify", base, "--data", tmp_path / "c.tsv", "--lr", "1e30", "--steps", 3, "--out",
+        tmp_path / "run", "--layers", "all",
+    )  # fmt: skip
+    assert code == 1
+    assert re.search(
+        r"^gpt: step 3, the last one at lr .*A lower lr may help; the checkpoint of step 0 is kept", errors
+    )
+    assert "test accuracy" not in output
+    assert not (tmp_path / "run" / "report.json").exists()
+
+
 @pytest.mark.finding("A6")
 def test_the_same_command_line_again_is_done_once(base, tmp_path, call):
     write_tsv(tmp_path / "data.tsv")

@@ -17,7 +17,7 @@ from rich.console import Console
 from runs import ONE_THREAD, contents, tiny, train
 
 import tensorlite as tl
-from gpt import checkpoint, cli, instruct, lora, session
+from gpt import checkpoint, cli, instruct, lora, rundir, session
 from gpt import train as training
 from gpt.commands import chat as chat_command
 from gpt.generate import generate
@@ -99,6 +99,15 @@ def test_it_learns_to_answer_and_leaves_everything_in_the_run(folder):
     ]
     assert (run / "loss.png").stat().st_size > 10_000
     assert not (run / "adapter.safetensors").exists()
+
+
+def test_a_run_that_ends_with_weights_of_no_use_is_an_error_and_answers_nothing(folder):
+    with pytest.raises(
+        FloatingPointError, match=r"step 3, the last one at lr .*A lower lr may help; the checkpoint of"
+    ):
+        tune(folder, "wild", lr=1e30, steps=3, warmup=0)
+    assert rundir.finished(folder / "wild") is None
+    assert not (folder / "wild" / "responses.json").exists()
 
 
 @pytest.mark.finding("A6")
