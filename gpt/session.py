@@ -116,7 +116,7 @@ def made_with(device: str = "cpu") -> dict[str, str]:
 
 
 def save(s: Session) -> None:
-    """A checkpoint, unless the last step was skipped or weights are not finite: what is good on the disk stays there."""
+    """A checkpoint, unless the last step was skipped or weights are not finite: good ones on the disk stay."""
     if s.skipped or not finite(s.model):
         return
     state = {
