@@ -118,7 +118,12 @@ def padding_token(tokenizer: Tokenizer) -> int:
 
 def encode(tokenizer: Tokenizer, text: str, length: int) -> list[int]:
     """At most `length` ids, and at least one; special tokens in the text are text."""
-    ids = tokenizer.encode_ordinary(text)[:length]
+    return read_whole(tokenizer, text)[:length]
+
+
+def read_whole(tokenizer: Tokenizer, text: str) -> list[int]:
+    """All of its ids."""
+    ids = tokenizer.encode_ordinary(text)
     if not ids:
         raise ValueError(f"the text {text!r} has no token in it: give some text")
     return ids
@@ -398,9 +403,22 @@ def check_description(
         raise ValueError(f"{path} does not describe a classifier: its {name} is {description.get(name)!r:.80}")
 
 
-def classify(trained: Trained, texts: Iterable[str], batch_size: int = 16) -> list[dict[str, float]]:
-    """For each text the probability of each label. A text longer than training's longest is cut, as there."""
-    rows = [Row(encode(trained.tokenizer, text, trained.padding.length), 0) for text in texts]
+def row(trained: Trained, text: str, number: int, cut: set[int] | None) -> Row:
+    """A text as it is read; its number goes into `cut` if it is longer than that."""
+    ids, length = read_whole(trained.tokenizer, text), trained.padding.length
+    if cut is not None and len(ids) > length:
+        cut.add(number)
+    return Row(ids[:length], 0)
+
+
+def classify(
+    trained: Trained, texts: Iterable[str], batch_size: int = 16, cut: set[int] | None = None
+) -> list[dict[str, float]]:
+    """For each text the probability of each label.
+
+    A text longer than training's longest is cut, as there; the places of these are added to `cut`.
+    """
+    rows = [row(trained, text, i, cut) for i, text in enumerate(texts)]
     found = []
     for i in range(0, len(rows), batch_size):
         found += probabilities(trained.model, trained.padding, rows[i : i + batch_size])
@@ -408,7 +426,7 @@ def classify(trained: Trained, texts: Iterable[str], batch_size: int = 16) -> li
 
 
 def classify_lines(
-    trained: Trained, lines: Sequence[str], batch_size: int = 16
+    trained: Trained, lines: Sequence[str], batch_size: int = 16, cut: set[int] | None = None
 ) -> list[dict[str, float] | ValueError | None]:
     """As `classify`, with a result for every line: None for a blank one, a ValueError for one that has no tokens."""
     found: list[Any] = [None] * len(lines)
@@ -416,7 +434,7 @@ def classify_lines(
     for i, line in enumerate(lines):
         if line.strip():
             try:
-                rows[i] = Row(encode(trained.tokenizer, line, trained.padding.length), 0)
+                rows[i] = row(trained, line, i, cut)
             except ValueError as error:
                 found[i] = error
     places = list(rows)
@@ -435,12 +453,13 @@ def probabilities(model: Classifier, padding: Padding, rows: Sequence[Row]) -> l
         return fused.softmax(model(idx, lengths)).tolist()
 
 
-def answer(text: str, p: Mapping[str, float] | None, as_json: bool) -> str:
-    """One text's answer: label, probability and text between tabs, or all probabilities as JSON; without `p`, none."""
-    if p is None:
-        nothing = {"text": text, "label": None, "probabilities": None}
-        return json.dumps(nothing, ensure_ascii=False) if as_json else f"\t\t{' '.join(text.split())}"
+def answer(text: str, p: Mapping[str, float] | None, as_json: bool, cut: bool = False) -> str:
+    """One text's answer: label, probability and text between tabs, or JSON with all probabilities and whether only the
+    beginning of the text was read; without `p`, none."""
+    best = None if p is None else max(p, key=p.__getitem__)
     if as_json:
-        return json.dumps({"text": text, "label": max(p, key=p.__getitem__), "probabilities": p}, ensure_ascii=False)
-    best = max(p, key=p.__getitem__)
+        found = json.dumps({"text": text, "label": best, "probabilities": p, "cut": cut}, ensure_ascii=False)
+        return found.encode("utf-8", "backslashreplace").decode()  # what is not UTF-8 as JSON's escape of it
+    if p is None or best is None:
+        return f"\t\t{' '.join(text.split())}"
     return f"{best}\t{p[best]:.4f}\t{' '.join(text.split())}"

@@ -4,6 +4,7 @@ One idea: wrong usage ends with exit status 2, what goes wrong later with 1, eac
 traceback. Stopped by SIGINT it is 130, by SIGTERM 143, by SIGHUP 129.
 """
 
+import codecs
 import contextlib
 import functools
 import io
@@ -40,7 +41,7 @@ def main(args: list[str] | None = None) -> None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
     for output in (sys.stdout, sys.stderr):
         if isinstance(output, io.TextIOWrapper):
-            output.reconfigure(errors="replace")  # a terminal that knows no UTF-8 shows ? and no traceback
+            output.reconfigure(errors="gpt")  # a terminal that knows no UTF-8 shows ? and no traceback
     try:
         with warnings.catch_warnings(), written_out():
             warnings.showwarning = show_warning
@@ -84,6 +85,17 @@ def abandon_output() -> None:
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, sys.stdout.fileno())
     os.close(null)
+
+
+def unencodable(error: UnicodeError) -> tuple[bytes, int]:
+    """For output: a byte that was not UTF-8 in the input as it was, any other character that cannot be written as ?."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    found = error.object[error.start : error.end]
+    return bytes(ord(c) - 0xDC00 if "\udc80" <= c <= "\udcff" else ord("?") for c in found), error.end
+
+
+codecs.register_error("gpt", unencodable)
 
 
 def show_warning(message, category, filename, lineno, file=None, line=None) -> None:

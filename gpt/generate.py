@@ -61,7 +61,7 @@ def stream(
     recorded; the model's mode and the caller's are left as they were.
 
     ValueError, at the call and not at the first step: no prompt, an empty one, an id outside the vocabulary, or an
-    option outside its range.
+    option outside its range. FloatingPointError, at a step that draws, where the model's scores are not finite.
     """
     texts = _texts(model.config.vocab_size, prompts, stop_token)
     check_integer("max_new_tokens", max_new_tokens, low=0)
@@ -239,7 +239,14 @@ def choose(
     if temperature == 0:
         return fused.argmax(logits).tolist()
     p = probabilities(logits, temperature, top_k, top_p).to("cpu")  # all rows at once: each is waited for
-    return [int(tl.multinomial(p[i], generator=generator).item()) for i, generator in enumerate(streams)]
+    try:
+        return [int(tl.multinomial(p[i], generator=generator).item()) for i, generator in enumerate(streams)]
+    except ValueError:
+        if tl.isfinite(p).all().item():
+            raise
+        raise FloatingPointError(
+            "the model's scores are not finite: its weights are too large, as after training with too high an lr"
+        ) from None
 
 
 def probabilities(

@@ -33,6 +33,7 @@ ATTEMPTS = 3  # at one question
 WAIT = 1.0  # seconds before the second attempt, twice as many before the third
 LONGEST = 1 << 20  # bytes of an answer: a score has a few, a model that says more has a line of 150 for each token
 PATIENCE = 3  # questions in a row without an answer: then no further one is asked
+NO_SCORE = "not an integer from 0 to 100"
 OPTIONS = {"seed": 123, "temperature": 0, "num_ctx": 2048}  # the book's: the same question gets the same score
 
 
@@ -88,6 +89,10 @@ class NoAnswer(Exception):
     """An attempt at a question failed; another one may do better."""
 
 
+class CutAnswer(Exception):
+    """An answer that the server ended at its limit of tokens; its text."""
+
+
 @dataclass
 class Api:
     """A model behind Ollama's chat API, and how long to wait for it."""
@@ -112,9 +117,12 @@ class Api:
         except NoAnswer as error:
             self.silent += 1
             return None, f"no answer: {error}"
+        except CutAnswer as error:
+            self.silent = 0
+            return None, f"{NO_SCORE}, since the answer was cut at the server's limit of tokens: {error}"
         self.silent = 0
         number = int(said) if re.fullmatch(r"\s*[0-9]{1,3}\s*", said) else None
-        return (number, said) if number is not None and number <= 100 else (None, f"not a number from 0 to 100: {said}")
+        return (number, said) if number is not None and number <= 100 else (None, f"{NO_SCORE}: {said}")
 
     def ask(self, prompt: str) -> str:
         """The model's answer, in up to ATTEMPTS attempts; NoAnswer, or a ValueError where the question is refused."""
@@ -155,22 +163,31 @@ class Api:
             to = printable(str(error.headers.get("Location")), 200)
             return ValueError(f"{self.url} redirects to {to}: if you trust that address, give it to --api")
         if error.code >= 500 or error.code == 429:
-            return NoAnswer(printable(f"{error.code} {error.reason}", 300))
-        return ValueError(f"{self.url} refuses ({error.code}): {printable(_detail(error), 300)}")
+            detail = _detail(error)
+            return NoAnswer(printable(f"{error.code} {error.reason}{f': {detail}' if detail else ''}", 300))
+        return ValueError(f"{self.url} refuses ({error.code}): {printable(_detail(error) or str(error.reason), 300)}")
 
 
 def said(lines: Iterable[bytes]) -> str:
-    """The contents of a chat answer: a JSON object, or several, a line each. NoAnswer for all that is not that."""
+    """The contents of a chat answer: a JSON object, or several, a line each.
+
+    NoAnswer for all that is not that, CutAnswer where the server says that its limit of tokens ended it.
+    """
     parts = []
     for line in filter(bytes.strip, lines):
         try:
             part = jsonfile.parse(line)
+            if isinstance(part, dict) and isinstance(part.get("error"), str):
+                raise NoAnswer(printable(f"the server says: {part['error']}", 300))
             parts.append(part["message"]["content"])
             if not isinstance(parts[-1], str):
                 raise TypeError("content is a string")
             if part.get("done", True):
                 # Half characters, which no file can hold, are joined where the other half follows, or replaced.
-                return "".join(parts).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+                whole = "".join(parts).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+                if part.get("done_reason") == "length":
+                    raise CutAnswer(whole)
+                return whole
         except (ValueError, LookupError, TypeError) as error:
             raise NoAnswer("it is not a chat answer in JSON") from error
     raise NoAnswer("it ended in the middle")
@@ -198,12 +215,12 @@ def question(entry: Entry) -> str:
 
 
 def _detail(error: urllib.error.HTTPError) -> str:
-    """What an error's body says: Ollama's are {"error": "..."}."""
+    """What an error's body says, "" where it is empty: Ollama's are {"error": "..."}."""
     text = error.body.decode("utf-8", "replace")  # type: ignore[attr-defined]
     try:
         return str(jsonfile.parse(text)["error"])
     except (ValueError, LookupError, TypeError):
-        return " ".join(text.split()) or str(error.reason)
+        return " ".join(text.split())
 
 
 # ----- all of them ------------------------------------------------------------------------------------------------
@@ -241,7 +258,7 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             found |= {name: _mean(numbers), count: len(numbers)}
     if "scored" in found:
         for name, says in (
-            ("empty_responses", "empty response"), ("no_number", "not a number"), ("no_answer", "no answer"),
+            ("empty_responses", "empty response"), ("no_number", NO_SCORE), ("no_answer", "no answer"),
             ("not_asked", "not asked"),
         ):  # fmt: skip
             found[name] = sum(row["judge"].startswith(says) and row["score"] in (None, 0) for row in rows)

@@ -35,9 +35,17 @@ class Results:
         self.written = 0  # lines that are there
         if path is None:
             return
-        self.partial = path.with_name(f"{path.name}.partial")
         if path.is_dir():
             raise IsADirectoryError(f"{path} is a directory: name a file for the results")
+        if not path.parent.is_dir():
+            raise FileNotFoundError(
+                f"{path} cannot be written, since there is no directory {path.parent}: make it first"
+            )
+        self.partial = path.with_name(f"{path.name}.partial")
+        if self.partial.is_dir():
+            raise IsADirectoryError(
+                f"{self.partial} is a directory, and the results for {path} come there first: name another file"
+            )
         if path.exists() and not overwrite:
             raise FileExistsError(f"{path} is there already: name another file, or give --overwrite to replace it")
         if self.partial.is_symlink():

@@ -102,6 +102,19 @@ def listed(run: Path) -> tuple[str, ...] | None:
     return None if manifest is None else tuple(manifest["files"])
 
 
+def owner(path: Path) -> Path | None:
+    """The run that has a file or folder of this name, or would write one; None where there is no such run."""
+    path = path.absolute()
+    for folder in path.resolve().parents:
+        names = listed(folder)
+        if names is None and is_run(folder):
+            names = ()  # of an older gpt
+        first = path.resolve().relative_to(folder).parts[0]
+        if names is not None and first in (*RUN, MANIFEST, STAGING, *names):
+            return folder
+    return None
+
+
 def finished(run: Path) -> int | None:
     """The step after which the run was finished, its last figures included; None where it was not."""
     manifest = _manifest(run)

@@ -118,8 +118,8 @@ def made_with(device: str = "cpu") -> dict[str, str]:
 
 
 def save(s: Session) -> None:
-    """A checkpoint, unless the last step was skipped: what is good on the disk stays there."""
-    if s.skipped:
+    """A checkpoint, unless the last step was skipped or weights are not finite: good ones on the disk stay."""
+    if s.skipped or not finite(s.model):
         return
     state = {
         "best": s.best,
@@ -131,6 +131,11 @@ def save(s: Session) -> None:
         keep=s.config.keep,
     )  # fmt: skip
     s.saved = s.step
+
+
+def finite(model: nn.Module) -> bool:
+    """Whether all weights are."""
+    return all(tl.isfinite(p).all().item() for p in model.parameters())
 
 
 def move(s: Session, task: type[Task], place: placing.Place) -> None:

@@ -28,7 +28,7 @@ from .config import Settings, command_of
 from .model import GPT
 from .pretraining import Pretraining
 from .progress import Progress, open_screen, result_table, say
-from .session import Session, begin, continued, directory, files, move, recorded_threads, resume, save
+from .session import Session, begin, continued, directory, files, finite, move, recorded_threads, resume, save
 from .step import Step
 from .system import peak_memory
 from .task import Task
@@ -186,15 +186,26 @@ class Unseen:
         self.steps.append((self.s.step, lr, result))
 
     def look(self, evaluate: bool = False) -> None:
-        """Their lines for metrics.jsonl, that of the last one with the figures of an evaluation."""
+        """Their lines for metrics.jsonl, that of the last one with the figures of an evaluation.
+
+        FloatingPointError where training is at its end with weights that are of no use.
+        """
         found = [(step, lr, result.tolist()) for step, lr, result in self.steps]
         seconds = (time.monotonic() - self.began) / max(1, len(found))
         lines = [self.line(step, lr, loss, norm, seconds) for step, lr, (loss, norm) in found]
-        if evaluate:
-            lines[-1] |= watch(self.s, self.show, lines[-1]["lr"])
+        self.steps = []
+        ended = self.s.step == self.s.task.steps
+        wrong = wrong_weights(self.s) if ended else None
+        if evaluate and not wrong:
+            figures = watch(self.s, self.show, lines[-1]["lr"])
+            lines[-1] |= figures
+            if ended and not math.isfinite(figures["validation_loss"]):
+                wrong = f"the validation loss is {figures['validation_loss']}"
         for line in lines:
             append_metrics(self.s, line)
-        self.steps = []
+        if wrong:
+            at = f" at lr {lines[-1]['lr']:.1e}" if lines else ""
+            raise FloatingPointError(f"step {self.s.step}, the last one{at}: {wrong}: stopped. {kept(self.s)}")
 
     def line(self, step: int, lr: float, loss: float, norm: float, seconds: float) -> dict[str, Any]:
         """What came of a step; where it was skipped, that is said, and PATIENCE may end."""
@@ -206,12 +217,21 @@ class Unseen:
         s.skipped += 1
         what = f"step {step}: loss {loss}, gradient norm {norm} at lr {lr:.1e}; first not finite: {first_bad(s.model)}"
         if s.skipped > PATIENCE:
-            raise FloatingPointError(
-                f"{what}; that was {s.skipped} steps in a row: stopped. A lower lr may help; the checkpoint of step "
-                f"{s.saved} is kept in {s.run}"
-            )
+            raise FloatingPointError(f"{what}; that was {s.skipped} steps in a row: stopped. {kept(s)}")
         self.show.say(f"{what}; step skipped")
         return {"step": step, "loss": None, "norm": None, "lr": lr}
+
+
+def kept(s: Session) -> str:
+    """What is said where training stops because numbers are not finite."""
+    return f"A lower lr may help; the checkpoint of step {s.saved} is kept in {s.run}"
+
+
+def wrong_weights(s: Session) -> str | None:
+    """Why the weights of the last step are of no use; None where they are."""
+    if s.skipped:
+        return "it was skipped, because its loss or gradient is not finite"
+    return None if finite(s.model) else "the weights are not finite"
 
 
 def learning_rate(config: Settings, step: int, steps: int) -> float:
@@ -272,7 +292,10 @@ def watch(s: Session, show: Progress, lr: float) -> dict[str, float]:
 
 def append_sample(s: Session, show) -> None:
     """What the model can do as it stands; to samples.txt and to the screen."""
-    text = s.task.sample(s.model, s.step)
+    try:
+        text = s.task.sample(s.model, s.step)
+    except FloatingPointError as error:  # the next steps are skipped, and after PATIENCE of them training stops
+        text = f"(no sample: {error})"
     path = s.run / "samples.txt"
     with naming(path), open(path, "a", encoding="utf-8", newline="\n") as file:
         file.write(f"----- step {s.step}\n{text}\n\n")

@@ -1,6 +1,7 @@
 """`gpt chat`: ask a model that was taught to follow instructions."""
 
 import contextlib
+import io
 import os
 import select
 import sys
@@ -18,6 +19,7 @@ from ..config import check_choice, check_device, check_integer
 from ..generate import check_sampling
 from ..instruct import STYLES, Conversation, InstructConfig
 from ..progress import show
+from ..tokenizer.base import check_text
 from .generate import stop_token
 
 HELP = "/input TEXT goes along with the next question, /reset forgets what was said, /quit or Ctrl-D leaves"
@@ -49,6 +51,8 @@ class Chat:
         check_integer("max_new_tokens", self.max_new_tokens, low=1)
         if self.history is not None:
             check_integer("history", self.history, low=0)
+        for text in (self.once or "", self.input):
+            check_text(text)
         machine.set_threads(machine.default_threads())
         talk = self.conversation()
         if self.once is not None:
@@ -57,7 +61,7 @@ class Chat:
             self.greet(talk)
             converse(talk, "\n> ")
         else:
-            converse(talk, "")
+            return 1 if converse(talk, "") else 0
         return 0
 
     def conversation(self) -> Conversation:
@@ -91,8 +95,14 @@ class Chat:
         console.print(f"It sees {sees}{why}. {HELP}; Ctrl-C stops an answer.", style="dim", markup=False)
 
 
-def converse(talk: Conversation, prompt: str) -> None:
-    """Answer line by line, to the end of the input; a `prompt` where a person is typing."""
+def converse(talk: Conversation, prompt: str) -> int:
+    """Answer line by line, to the end of the input; a `prompt` where a person is typing.
+
+    Returns how many lines were not UTF-8: these are noted and have no answer.
+    """
+    if not prompt and isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")
+    wrong = 0
     if prompt and os.environ.get("TERM", "dumb") != "dumb":
         with contextlib.suppress(ImportError):  # not on Windows
             import readline  # arrows and earlier lines, for input()
@@ -102,18 +112,27 @@ def converse(talk: Conversation, prompt: str) -> None:
     while True:
         try:
             line = (typed(prompt) if prompt else input("")).strip()
+        except UnicodeDecodeError as error:
+            note(f"the line is not UTF-8 (byte {error.object[error.start]:#04x}): convert it to UTF-8")
+            continue
         except EOFError:
             show("\n" if prompt else "")
-            return
+            return wrong
         except KeyboardInterrupt:
             if not prompt:
                 raise
             show("\n")
             note("Ctrl-D or /quit leaves")
             continue
+        try:
+            check_text(line)
+        except ValueError as error:
+            note(str(error))
+            wrong += 1
+            continue
         command, _, rest = line.partition(" ")
         if command == "/quit":
-            return
+            return wrong
         if command == "/reset":
             talk.reset()
             about = ""

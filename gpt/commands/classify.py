@@ -14,7 +14,7 @@ from tensorlite import backend, machine
 
 from .. import classify, corpus
 from ..config import check_device
-from ..progress import bar, show
+from ..progress import bar, counted, show
 
 BATCH = 16  # texts that are labelled together
 
@@ -41,36 +41,49 @@ class Classify:
         machine.set_threads(machine.default_threads())
         trained = classify.load(self.run, backend.use_device(self.device))
         if self.texts:
-            found = classify.classify(trained, self.texts, BATCH)
-            for text, p in zip(self.texts, found, strict=True):
-                show(classify.answer(text, p, self.json) + "\n")
+            cut: set[int] = set()
+            found = classify.classify(trained, self.texts, BATCH, cut)
+            for i, (text, p) in enumerate(zip(self.texts, found, strict=True)):
+                show(classify.answer(text, p, self.json, i in cut) + "\n")
+            say_cut(len(cut), trained)
             return 0
         if self.file:
             lines = corpus.read_text(self.file).removesuffix("\n").split("\n")
             batches, source, total = iter([lines]), str(self.file), len(lines)
         else:
             batches, source, total = incoming(), "standard input", None
-        faults = number = 0
+        faults = number = cuts = 0
         silent = total is None or sys.stdout.isatty()  # the lines themselves show how far it is
         with nullcontext(lambda n: None) if silent else bar("labelling", total) as advance:
             for lines in batches:
                 for start in range(0, len(lines), BATCH):
                     some = lines[start : start + BATCH]
-                    faults += self.label(trained, some, f"{source}, line", number + 1)
+                    wrong, cut_here = self.label(trained, some, f"{source}, line", number + 1)
+                    faults, cuts = faults + wrong, cuts + cut_here
                     number += len(some)
                     advance(len(some))
+        say_cut(cuts, trained)
         return 1 if faults else 0
 
-    def label(self, trained: classify.Trained, lines: Sequence[str], where: str, number: int) -> int:
-        """Answer each line; the number of those that could not be labelled, which are named on standard error."""
-        faults = 0
-        for i, (line, p) in enumerate(zip(lines, classify.classify_lines(trained, lines, BATCH), strict=True)):
+    def label(self, trained: classify.Trained, lines: Sequence[str], where: str, number: int) -> tuple[int, int]:
+        """Answer each line; how many could not be labelled, and how many were cut."""
+        faults, cut = 0, set[int]()
+        for i, (line, p) in enumerate(zip(lines, classify.classify_lines(trained, lines, BATCH, cut), strict=True)):
             if isinstance(p, ValueError):
                 print(f"{where} {number + i}: {p}", file=sys.stderr)
                 faults += 1
                 p = None
-            show(classify.answer(line, p, self.json) + "\n")
-        return faults
+            show(classify.answer(line, p, self.json, i in cut) + "\n")
+        return faults, len(cut)
+
+
+def say_cut(count: int, trained: classify.Trained) -> None:
+    """On standard error, if there are any."""
+    if count:
+        what = "1 text was" if count == 1 else f"{count:,} texts were"
+        print(
+            f"{what} longer than {counted(trained.padding.length, 'token')} and {what.split()[-1]} cut", file=sys.stderr
+        )
 
 
 def incoming() -> Iterator[list[str]]:

@@ -14,17 +14,20 @@ from tyro.conf import Positional
 
 from tensorlite import backend, machine
 
-from .. import checkpoint
+from .. import checkpoint, records, rundir
 from ..config import check_choice, check_device, check_integer, check_number, listed
 from ..instruct import STYLES, answers, read_entries
+from ..instruct.entries import FIELDS
 from ..jsonfile import parse
-from ..judge import Api, check_address, judge, summary
+from ..judge import NO_SCORE, Api, check_address, judge, summary
 from ..model import GPT
 from ..progress import printable, result_table
 from ..results import Results
 from ..tokenizer import END_OF_TEXT, Tokenizer
 
 Item = TypeVar("Item")
+LONGEST = 86_400  # seconds for a question
+RESULTS = ("exact_match", "f1", "log_likelihood", "score", "judge")  # the fields that judging adds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +52,13 @@ class Judge:
         check_device(self.device)
         check_integer("max_new_tokens", self.max_new_tokens, low=1)
         check_number("timeout", self.timeout, low=0.001)
+        if self.timeout > LONGEST:
+            raise ValueError(f"timeout must be at most {LONGEST:,} seconds, a day, got {self.timeout:g}")
+        if self.response_key in FIELDS:
+            raise ValueError(
+                f"response_key must name the field with a model's answers, and {self.response_key!r} is a part of the "
+                "question"
+            )
         if self.limit is not None:
             check_integer("limit", self.limit, low=1)
         if self.api is not None:
@@ -81,13 +91,30 @@ class Judge:
         """What is judged, each with its answer, if it has one, as "model_response"."""
         if self.out is not None and self.out.exists() and self.out.samefile(self.data):
             raise ValueError(f"{self.out} is what is judged: name another file for --out")
+        for name in [] if self.out is None else [self.out, self.out.parent / f"{self.out.name}.partial"]:
+            if (run := rundir.owner(name)) is not None:
+                raise FileExistsError(f"{name} is a file of the run {run}: name another file for --out")
         key = self.response_key or response_key(self.data, self.run is None)
         entries = read_entries(self.data, also=(key,))[: self.limit]
         if self.response_key and not any(key in entry for entry in entries):
             raise ValueError(
                 f"no entry of {self.data} has the field {key!r}: its fields are {listed(fields(self.data))}"
             )
-        return [{name if name != key else "model_response": text for name, text in e.items()} for e in entries]
+        found = [{name if name != key else "model_response": text for name, text in e.items()} for e in entries]
+        return found if self.out is None else [{**o, **e} for o, e in zip(self.others(key), found, strict=True)]
+
+    def others(self, key: str) -> list[dict[str, Any]]:
+        """The fields of each entry that are not judged, which the file of results has too."""
+        kept = [record.fields for record in records.read(self.data, FIELDS).records[: self.limit]]
+        kept = [{name: value for name, value in entry.items() if name != key} for entry in kept]
+        new = ["model_response", "exact_match", "f1"]
+        new += ["log_likelihood"] * (self.run is not None) + ["score", "judge"] * (self.api is not None)
+        if clash := [name for name in new if any(name in entry for entry in kept)]:
+            raise ValueError(
+                f"entries of {self.data} have the field {clash[0]!r} already, and so have the results in --out: rename "
+                "it in the data"
+            )
+        return kept
 
     def about(self) -> dict[str, Any]:
         """What the numbers depend on: judging is continued only where all of it is the same."""
@@ -121,7 +148,7 @@ class Judge:
         api = None if self.api is None else Api(self.api, self.model, self.timeout)
         judged = judge([rows[i] for i in open_], model, tokenizer, style, api)
         for i, row in zip(open_, shown("judging", judged, len(open_)), strict=True):
-            results.add(i, row)
+            results.add(i, {name: value for name, value in row.items() if name in RESULTS})
 
     def answers(self, model: GPT, tokenizer: Tokenizer, entries: list[dict[str, Any]], style: str) -> Iterable[str]:
         """The run's own answers."""
@@ -171,7 +198,7 @@ class Judge:
 
 COUNTS = {
     "empty_responses": "  empty responses, scored 0",
-    "no_number": "  without a score: no number",
+    "no_number": f"  without a score: {NO_SCORE}",
     "no_answer": "  without a score: no answer",
     "not_asked": "  without a score: not asked",
 }
@@ -212,8 +239,8 @@ def note(line: str) -> None:
 
 def first(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
     """The first reply of its kind, where it says something."""
-    says = {"no_number": "not a number from 0 to 100: ", "no_answer": "no answer: "}.get(name)
-    replies = (row["judge"].removeprefix(says) for row in rows if says and row["judge"].startswith(says))
+    says = {"no_number": NO_SCORE, "no_answer": "no answer"}.get(name)
+    replies = (row["judge"].removeprefix(says).lstrip(":, ") for row in rows if says and row["judge"].startswith(says))
     return next((f", such as {reply.strip()!r:.60}" for reply in replies), "")
 
 

@@ -61,8 +61,13 @@ def check_text(text: str) -> str:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
+        code = ord(text[error.start])
+        if 0xDC80 <= code <= 0xDCFF:  # what Python makes of such a byte in arguments and input
+            raise ValueError(
+                f"the text is not UTF-8 (byte {code - 0xDC00:#04x} at position {error.start}): convert it to UTF-8"
+            ) from None
         raise ValueError(
-            f"the text has a lone surrogate, U+{ord(text[error.start]):04X}, at position {error.start}, which "
+            f"the text has a lone surrogate, U+{code:04X}, at position {error.start}, which "
             'has no UTF-8 form: text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") repairs it'
         ) from None
     return text

@@ -84,6 +84,20 @@ def tuned(tmp_path_factory, base):
     return folder, learn(tune(folder, base))
 
 
+def test_a_run_that_ends_with_weights_of_no_use_is_an_error_and_reports_nothing(base, tmp_path, call):
+    write_tsv(tmp_path / "c.tsv")
+    code, output, errors = call(
+        "finetune", "classify", base, "--data", tmp_path / "c.tsv", "--lr", "1e30", "--steps", 3, "--out",
+        tmp_path / "run", "--layers", "all",
+    )  # fmt: skip
+    assert code == 1
+    assert re.search(
+        r"^gpt: step 3, the last one at lr .*A lower lr may help; the checkpoint of step 0 is kept", errors
+    )
+    assert "test accuracy" not in output
+    assert not (tmp_path / "run" / "report.json").exists()
+
+
 @pytest.mark.finding("A6")
 def test_the_same_command_line_again_is_done_once(base, tmp_path, call):
     write_tsv(tmp_path / "data.tsv")
@@ -586,7 +600,32 @@ def test_answers_come_as_lines_do_and_a_bad_line_stops_nothing(tuned):
         rest, errors = process.communicate(b"a tea")
     assert rest.endswith(b"\ta tea\n")
     assert process.returncode == 1
-    assert re.fullmatch(rb"standard input, line 2: the text has a lone surrogate, U\+DCE9, at position 3, .*\n", errors)
+    assert re.fullmatch(rb"standard input, line 2: the text is not UTF-8 \(byte 0xe9 at position 3\).*\n", errors)
+
+
+@pytest.mark.parametrize("flags", [[], ["--json"]])
+def test_a_byte_that_is_not_utf8_comes_back_as_it_was(tuned, flags):
+    command = [sys.executable, "-m", "gpt", "classify", str(tuned[0] / "run"), *flags]
+    done = subprocess.run(command, input=b"caf\xe9 \xc3\xa9\n", env=ONE_THREAD, capture_output=True, check=False)
+    if flags:
+        assert json.loads(done.stdout.decode("utf-8"))["text"] == "caf\udce9 \u00e9"
+    else:
+        assert done.stdout == b"\t\tcaf\xe9 \xc3\xa9\n"
+    assert done.returncode == 1
+
+
+@pytest.mark.parametrize("source", ["arguments", "file", "input"])
+def test_texts_that_were_cut_are_counted(call, tuned, tmp_path, monkeypatch, source):
+    texts = ["give me a plum", "give me a plum " * 50, "a tea " * 60]
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(texts)))
+    (tmp_path / "texts").write_text("\n".join(texts), encoding="utf-8")
+    args = {"arguments": texts, "file": ["--file", tmp_path / "texts"], "input": []}[source]
+    length = classify.load(tuned[0] / "run").padding.length
+    code, output, errors = call("classify", tuned[0] / "run", *args, "--json")
+    assert (code, errors) == (0, f"2 texts were longer than {length} tokens and were cut\n")
+    assert [json.loads(line)["cut"] for line in output.splitlines()] == [False, True, True]
+    monkeypatch.setattr("sys.stdin", io.StringIO(texts[0]))
+    assert call("classify", tuned[0] / "run")[2] == ""
 
 
 def test_a_text_is_cut_where_training_cut(tuned):

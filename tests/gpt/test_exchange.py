@@ -97,10 +97,10 @@ def test_half_characters_can_be_saved(server):
         json.dumps({"message": {"content": half}, "done": done}) for half, done in (("\ud83d", False), ("\ude00", True))
     ]
     score, said = ask(server, raw("\n".join(halves).encode()))
-    assert (score, said) == (None, "not a number from 0 to 100: 😀")
+    assert (score, said) == (None, "not an integer from 0 to 100: 😀")
     _, said = ask(server, raw(halves[0].replace("false", "true").encode()))
     said.encode("utf-8")
-    assert said == "not a number from 0 to 100: \ufffd"
+    assert said == "not an integer from 0 to 100: \ufffd"
 
 
 @pytest.mark.finding("A8")

@@ -6,6 +6,7 @@ import os
 import re
 import select
 import signal
+import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -17,7 +18,7 @@ from rich.console import Console
 from runs import ONE_THREAD, contents, tiny, train
 
 import tensorlite as tl
-from gpt import checkpoint, cli, instruct, lora, session
+from gpt import checkpoint, cli, instruct, lora, rundir, session
 from gpt import train as training
 from gpt.commands import chat as chat_command
 from gpt.generate import generate
@@ -99,6 +100,15 @@ def test_it_learns_to_answer_and_leaves_everything_in_the_run(folder):
     ]
     assert (run / "loss.png").stat().st_size > 10_000
     assert not (run / "adapter.safetensors").exists()
+
+
+def test_a_run_that_ends_with_weights_of_no_use_is_an_error_and_answers_nothing(folder):
+    with pytest.raises(
+        FloatingPointError, match=r"step 3, the last one at lr .*A lower lr may help; the checkpoint of"
+    ):
+        tune(folder, "wild", lr=1e30, steps=3, warmup=0)
+    assert rundir.finished(folder / "wild") is None
+    assert not (folder / "wild" / "responses.json").exists()
 
 
 @pytest.mark.finding("A6")
@@ -241,6 +251,24 @@ def test_in_a_pipe_an_answer_is_a_line(call, folder):
     told = "/input TEXT goes along with the next question, /reset forgets what was said, /quit or Ctrl-D leaves"
     assert errors == f"({told})\n(there is no /nonsense: {told})\n"
     assert call("chat", folder / "taught", typed="Say yes.") == (0, "yes\n", "")
+
+
+def test_a_line_that_is_not_utf8_is_noted_and_the_next_one_answered(folder):
+    command = [sys.executable, "-m", "gpt", "chat", str(folder / "taught")]
+    lines = b"Say yes.\na\xffb\nSay yes.\n"
+    done = subprocess.run(command, input=lines, env=ONE_THREAD, capture_output=True, check=False)
+    assert done.returncode == 1
+    assert done.stdout == b"yes\nyes\n"
+    assert done.stderr == b"(the text is not UTF-8 (byte 0xff at position 1): convert it to UTF-8)\n"
+
+
+def test_a_prompt_that_is_not_utf8_is_one_sentence_without_code(folder):
+    for command in (["generate", "base", "--prompt"], ["chat", "taught", "--once"]):
+        name, run, flag = command
+        args = [sys.executable, "-m", "gpt", name, str(folder / run), flag, b"a\xffb"]
+        done = subprocess.run(args, env=ONE_THREAD, capture_output=True, check=False)
+        assert done.returncode == 1
+        assert done.stderr == b"gpt: the text is not UTF-8 (byte 0xff at position 1): convert it to UTF-8\n"
 
 
 def test_sampling_is_seeded_and_asking_again_draws_again(call, folder):

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import shutil
 import string
 from collections import Counter
 
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from loopback import hang, hangs, in_turn, send, serving, status
-from runs import tiny, train
+from runs import contents, tiny, train
 
 import tensorlite as tl
 from gpt import checkpoint, cli, instruct, judge
@@ -198,7 +199,7 @@ def test_a_score_arrives_whatever_the_server_does(server, answers, score):
 def test_what_is_no_integer_from_0_to_100_is_no_score(server, said):
     score, why = ask(server, says(said))
     assert score is None
-    assert why == f"not a number from 0 to 100: {said}"
+    assert why == f"not an integer from 0 to 100: {said}"
     assert len(server.asked) == 1, "it was an answer"
 
 
@@ -209,7 +210,11 @@ def test_what_is_no_integer_from_0_to_100_is_no_score(server, said):
         (hang(), "none within 0.2 s"),
         (hang(b'{"message": {"content": "8"}, "done": false}\n', 500), "none within 0.2 s"),
         (raw(b"<html>"), "it is not a chat answer in JSON"),
-        (raw(b'{"error": "out of memory"}'), "it is not a chat answer in JSON"),
+        (raw(b'{"error": "out of \\u001b[31mmemory"}'), "the server says: out of \\x1b[31mmemory"),
+        (
+            lambda handler: send(handler, 500, b'{"error": "llama runner crashed"}'),
+            "500 Internal Server Error: llama ru",
+        ),
         (raw(b'{"message": {"content": 85}}'), "it is not a chat answer in JSON"),
         (raw(b"\xff\xfe"), "it is not a chat answer in JSON"),
         (says("8", done=False), "it ended in the middle"),
@@ -223,6 +228,14 @@ def test_no_answer_is_said_after_three_attempts(server, answer, why):
     assert said.startswith("no answer: ")
     assert why in said
     assert len(server.asked) == (1 if hangs(answer) else 3)  # the time is for all attempts
+
+
+def test_an_answer_that_the_server_cut_is_no_score(server):
+    body = {"message": {"role": "assistant", "content": "8"}, "done": True, "done_reason": "length"}
+    score, why = ask(server, raw(json.dumps(body).encode()))
+    assert score is None
+    assert why == "not an integer from 0 to 100, since the answer was cut at the server's limit of tokens: 8"
+    assert ask(server, raw(json.dumps({**body, "done_reason": "stop"}).encode()))[0] == 8
 
 
 def test_an_answer_that_never_ends_is_given_up(server, monkeypatch):
@@ -290,7 +303,7 @@ def test_an_address_may_have_its_path(url):
 
 
 def test_means_are_over_what_has_a_number_and_the_rest_is_counted():
-    scores = [(80, "80"), (0, "empty response"), (0, "0"), (None, "not a number from 0 to 100: no answer"),
+    scores = [(80, "80"), (0, "empty response"), (0, "0"), (None, "not an integer from 0 to 100: no answer"),
               (None, "no answer: 500"), (None, "not asked"), (None, "not asked")]  # fmt: skip
     rows = [
         {"exact_match": i == 0, "f1": i / 10, "log_likelihood": None if i == 6 else -i, "score": score, "judge": said}
@@ -377,8 +390,58 @@ def test_through_a_server(call, server, tmp_path):
     assert "[i]answers.json, 4 entries" in output
     assert re.search(r"score by judge\[/x\]:8b +│ +46.67 of 100, mean of 3", output)
     assert re.search(r"empty responses, scored 0 +│ +1", output)
-    assert re.search(r"without a score: no number +│ +1, such as '\[/b\] 70.'", output)
+    assert re.search(r"without a score: not an integer from 0 to 100 +│ +1, such as '\[/b\] 70.'", output)
     assert {json.loads(body)["model"] for _, _, body in server.asked} == {"judge[/x]:8b"}
+
+
+def test_the_fields_of_an_entry_that_are_not_judged_are_in_the_results(call, server, tmp_path):
+    others = {"id": 7, "entry": "third", "tags": ["a", None], "source": {"page": 1.5}}
+    data = save(tmp_path / "answers.json", {**others, **ENTRY}, {**others, **ENTRY, "id": 8})
+    out = tmp_path / "out.json"
+    server.answers["/api/chat"] = says("80")
+    assert call("--data", data, "--api", server.url(""), "--out", out)[0] == 0
+    rows = json.loads(out.read_text(encoding="utf-8"))
+    assert [{name: row[name] for name in (*others, *ENTRY)} for row in rows] == json.loads(data.read_text("utf-8"))
+    assert [(row["score"], row["judge"], row["exact_match"]) for row in rows] == [(80, "80", False)] * 2
+
+
+@pytest.mark.parametrize("field", ["score", "judge", "exact_match", "f1"])
+def test_a_field_with_the_name_of_a_result_is_an_error_before_the_first_question(call, server, tmp_path, field):
+    data, out = save(tmp_path / "answers.json", ENTRY, {**ENTRY, field: 3}), tmp_path / "out.json"
+    code, _, errors = call("--data", data, "--api", server.url(""), "--out", out)
+    assert code == 1
+    assert errors == (
+        f"gpt: entries of {data} have the field '{field}' already, and so have the results in --out: rename it in the "
+        "data\n"
+    )
+    assert server.asked == []
+    assert list(tmp_path.iterdir()) == [data]
+
+
+@pytest.mark.parametrize(
+    ("out", "told"),
+    [
+        (".", "^gpt: . is a directory: name a file for the results$"),
+        ("", "^gpt: . is a directory: name a file for the results$"),
+        ("/", "^gpt: / is a directory: name a file for the results$"),
+        ("none/out.json", "^gpt: none/out.json cannot be written, since there is no directory none: make it first$"),
+        ("busy", "^gpt: busy.partial is a directory, and the results for busy come there first: name another file$"),
+        ("run/config.json", "^gpt: run/config.json is a file of the run .*: name another file for --out$"),
+        ("run/train.tokens", "^gpt: run/train.tokens is a file of the run .*: name another file for --out$"),
+        ("run/checkpoints/x", "^gpt: run/checkpoints/x is a file of the run .*: name another file for --out$"),
+        ("link/metrics.jsonl", "^gpt: link/metrics.jsonl is a file of the run .*: name another file for --out$"),
+    ],
+)
+def test_results_go_to_no_directory_and_to_no_file_of_a_run(call, finished, tmp_path, monkeypatch, out, told):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(finished[0] / "run", "run")
+    (tmp_path / "link").symlink_to("run")
+    (tmp_path / "busy.partial").mkdir()
+    before = contents(tmp_path / "run")
+    code, _, errors = call("--data", save(tmp_path / "answers.json", ENTRY), "--overwrite", f"--out={out}")
+    assert code == 1
+    assert re.search(told, errors.strip()), errors
+    assert contents(tmp_path / "run") == before
 
 
 def test_answers_are_kept_where_the_judge_then_fails(call, run, server, tmp_path):
@@ -400,7 +463,7 @@ def test_a_server_without_an_answer_is_exit_status_1(call, server, tmp_path):
     code, output, errors = call("--data", data, "--api", server.url(""))
     assert (code, errors) == (1, "")
     assert re.search(r"score by llama3 +│ +none │", output)
-    assert re.search(r"no answer +│ +3, such as '500 Internal Server Error'", output)
+    assert re.search(r"no answer +│ +3, such as '500 Internal Server", output)
     assert re.search(r"not asked +│ +2", output)
     assert "exact match" in output, "what needs no server is there"
 
@@ -417,6 +480,13 @@ def test_a_server_without_an_answer_is_exit_status_1(call, server, tmp_path):
         (["--data", "{data}", "--api", "localhost"], 2, "api must be an address such as http://localhost:11434"),
         (["--data", "{data}", "--limit", "0"], 2, "limit must be an integer of at least 1, got 0"),
         (["--data", "{data}", "--timeout", "0"], 2, "timeout must be a finite number of at least 0.001, got 0.0"),
+        (["--data", "{data}", "--timeout", "1e308"], 2, "timeout must be at most 86,400 seconds, a day, got 1e+308"),
+        (
+            ["--data", "{data}", "--response-key", "output"],
+            2,
+            "response_key must name the field with a model's answers",
+        ),
+        (["--data", "{data}", "--response-key", "input"], 2, "and 'input' is a part of the question"),
         (["--data", "{data}", "--style", "chatml"], 2, "chatml"),
         ([], 2, "--data"),
     ],

@@ -195,7 +195,7 @@ def test_ctrl_c_costs_no_score(call, server, tmp_path):  # noqa: F811
 @pytest.mark.parametrize(
     ("out", "says"),
     [
-        ("none/out.json", "none/out.json.partial: No such file or directory"),
+        ("none/out.json", "none/out.json cannot be written, since there is no directory"),
         (".", "is a directory: name a file for the results"),
         ("there.json", "there.json is there already: name another file, or give --overwrite to replace it"),
         ("data.json", "data.json is what is judged: name another file for --out"),

@@ -243,6 +243,44 @@ def test_a_learning_rate_far_too_high_ends_in_one_sentence(tmp_path):
     assert all(tl.isfinite(p).all().item() for p in model.parameters())
 
 
+@pytest.mark.parametrize("bad", [{30}, {29, 30}, {28, 29, 30}])
+def test_a_run_whose_last_step_is_skipped_stops_with_an_error_and_reports_nothing(tmp_path, monkeypatch, bad):
+    poison(monkeypatch, bad, "loss")
+    told = (
+        r"^step 30, the last one at lr \S+: it was skipped.*A lower lr may help; the checkpoint of step 24 is kept in"
+    )
+    with pytest.raises(FloatingPointError, match=told):
+        train(tiny(tmp_path, checkpoint_every=24))
+    run = tmp_path / "run"
+    lines = metrics(run)
+    assert "validation_loss" not in lines[-1]
+    assert lines[-1]["step"] == 30
+    assert "step 30" not in (run / "samples.txt").read_text()
+    assert rundir.finished(run) is None
+    monkeypatch.undo()
+    train(session.settings(run))  # with the cause gone, it goes on from there
+    assert rundir.finished(run) == 30
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+@pytest.mark.parametrize("lr", [1e30, 1e39])
+def test_a_short_run_with_a_learning_rate_far_too_high_is_an_error(tmp_path, lr, steps):
+    changes = {"lr": lr, "steps": steps, "warmup": 0, "sample_every": 1, "eval_every": 1, "checkpoint_every": 1}
+    with pytest.raises(
+        FloatingPointError, match=rf"^step {steps}, the last one at lr .* A lower lr may help; the chec"
+    ):
+        train(tiny(tmp_path, **changes))
+    model, _ = checkpoint.load_model(tmp_path / "run")
+    assert all(tl.isfinite(p).all().item() for p in model.parameters())
+    assert rundir.finished(tmp_path / "run") is None
+
+
+def test_a_sample_of_scores_that_are_not_finite_says_so_and_training_goes_on(tmp_path):
+    with pytest.raises(FloatingPointError, match="4 steps in a row"):
+        train(tiny(tmp_path, lr=1e30, warmup=0, sample_every=1))
+    assert "(no sample: the model's scores are not finite" in (tmp_path / "run" / "samples.txt").read_text()
+
+
 # ----- the text ---------------------------------------------------------------------------------------------------
 
 
