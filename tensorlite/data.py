@@ -18,7 +18,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 
 from .derived import stack
-from .files import naming, replacing
+from .files import check_regular, naming, replacing
 from .random import Generator, default_generator
 from .tensor import Tensor, tensor
 from .torchwords import explaining, hint, missing
@@ -251,6 +251,7 @@ class TokenFile:
 
     def __init__(self, path: str | os.PathLike, check: bool = True):
         self.path = Path(path)
+        check_regular(self.path)
         with naming(self.path), open(self.path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
             header = file.read(HEADER.size)

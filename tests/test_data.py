@@ -4,6 +4,8 @@ import json
 import math
 import os
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -348,3 +350,12 @@ def test_the_books_loader(data_dir):
     x, y = next(iter(loader))
     assert (x.shape, y.shape, x.dtype, len(loader)) == ((4, 256), (4, 256), tl.int64, 9)
     np.testing.assert_array_equal(x.numpy()[:, 1:], y.numpy()[:, :-1])
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes are Unix's")
+def test_a_pipe_is_refused_as_a_token_file_at_once(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    code = "import sys, tensorlite.data as d\ntry: d.TokenFile(sys.argv[1])\nexcept OSError as error: print(error)"
+    command = [sys.executable, "-c", code, str(tmp_path / "pipe")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert "pipe is not a regular file" in done.stdout

@@ -332,6 +332,85 @@ def test_the_mode_is_a_new_files(tmp_path, umask):
     assert stat.S_IMODE((tmp_path / "x").stat().st_mode) == 0o666 & ~umask
 
 
+def write_save(path):
+    io.save(path, {"x": tl.ones(1)})
+
+
+def write_token_file(path):
+    tl.data.write_tokens(path, [1, 2], 10)
+
+
+def write_nothing(path):
+    with files.replacing(path):
+        pytest.fail("the block was entered")
+
+
+writers = pytest.mark.parametrize("write", [write_save, write_token_file, write_nothing])
+
+
+@writers
+@pytest.mark.parametrize("kind", ["pipe", "device", "link to a pipe", "loop", "folder"])
+def test_what_is_not_a_regular_file_is_not_replaced(tmp_path, write, kind):
+    path = tmp_path / "x"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        try:
+            os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(1, 3))  # what /dev/null is
+        except PermissionError:
+            pytest.skip("only root makes devices")
+    elif kind == "link to a pipe":
+        os.mkfifo(tmp_path / "pipe")
+        path.symlink_to(tmp_path / "pipe")
+    elif kind == "loop":
+        path.symlink_to(tmp_path / "y")
+        (tmp_path / "y").symlink_to(path)
+    else:
+        path.mkdir()
+    before = {name: (tmp_path / name).lstat() for name in os.listdir(tmp_path)}
+    sentence = {"loop": "cannot be replaced by a file", "folder": "it is a folder"}.get(kind, "not a regular file")
+    with pytest.raises(OSError, match=rf"{sentence}.*x'"):
+        write(path)
+    assert {name: (tmp_path / name).lstat()[:2] for name in os.listdir(tmp_path)} == {
+        k: v[:2] for k, v in before.items()
+    }
+
+
+@writers
+@pytest.mark.parametrize("mode", [0o444, 0o400, 0o000])
+def test_a_read_only_file_is_not_replaced(tmp_path, write, mode):
+    path = tmp_path / "x"
+    path.write_bytes(b"old")
+    path.chmod(mode)
+    with pytest.raises(PermissionError, match=r"it is read-only and is not replaced.*x'"):
+        write(path)
+    path.chmod(0o600)
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["x"]
+
+
+@pytest.mark.parametrize("write", [write_save, write_token_file])
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o666, 0o755])
+def test_a_file_that_is_replaced_hands_on_its_mode(tmp_path, write, mode):
+    path = tmp_path / "x"
+    path.write_bytes(b"old")
+    path.chmod(mode)
+    write(path)
+    assert path.read_bytes() != b"old"
+    assert stat.S_IMODE(path.stat().st_mode) == mode
+
+
+def test_nobody_else_can_read_the_new_bytes_of_a_private_file(tmp_path):
+    path = tmp_path / "x"
+    path.write_bytes(b"old")
+    path.chmod(0o600)
+    with files.replacing(path) as file:
+        (temporary,) = [name for name in os.listdir(tmp_path) if name != "x"]
+        assert stat.S_IMODE((tmp_path / temporary).stat().st_mode) == 0o600
+        file.write(b"new")
+    assert path.read_bytes() == b"new"
+
+
 def test_a_symlink_stays_and_its_target_is_replaced(tmp_path):
     (tmp_path / "store").mkdir()
     target, link = tmp_path / "store" / "real", tmp_path / "link"
