@@ -24,6 +24,10 @@ class Optimizer:
     `params`: leaf Tensors that require a gradient, or groups of them, each a dict with "params" and its own values for
     any of the options. `groups` is the list of those dicts; what is written to them (or to `.lr`, for all of them)
     holds from the next step on.
+
+    Updates of float16 and bfloat16 parameters are computed in float32, and what is kept beside them is float32. The new
+    values are rounded to the parameter's dtype, which loses updates that are small beside them: keep Parameters in
+    float32 where you can.
     """
 
     keeps: tuple[str, ...] = ()  # names of the arrays kept beside the parameters
@@ -56,7 +60,10 @@ class Optimizer:
             check_number(name, group[name])
 
     def update(self, group: dict, step: int, p: Array, g: Array, work: Array, **kept: Array) -> None:
-        """Update the block `p` (and `kept`) in place. `g`, its gradient, and `work` are scratch; step counts from 1."""
+        """Update the block `p` (and `kept`) in place. `g`, its gradient, and `work` are scratch; step counts from 1.
+
+        All are float32 (float64 where the parameters are).
+        """
         raise TypeError(f"{type(self).__name__} has no update rule: a subclass writes update()")
 
     @property
@@ -118,7 +125,11 @@ class Optimizer:
         for block, g in flat.blocks(first, slice(begin + part.start, begin + part.stop), scale):
             kept = {name: array[block] for name, array in flat.kept.items()}
             work = scratch(1, g.shape, g.dtype, xp(g))
-            self.update(flat.group, step, flat.data[block], g, work, **kept)
+            p = flat.data[block]
+            wide = p if p.dtype == g.dtype else p.astype(g.dtype)
+            self.update(flat.group, step, wide, g, work, **kept)
+            if wide is not p:
+                p[...] = wide
 
     def _step_far(self, flats: list[Flat], grad_scale: float | Tensor) -> None:
         """The step of parameters on a GPU, of whose gradients and scale nobody looks at a value."""
