@@ -18,7 +18,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 
 from .derived import stack
-from .files import check_regular, naming, replacing
+from .files import check_path, check_regular, naming, replacing
 from .random import Generator, default_generator
 from .tensor import Tensor, tensor
 from .torchwords import explaining, hint, missing
@@ -222,7 +222,7 @@ def default_collate(items: list) -> Any:
 def _check_alike(items: list) -> None:
     """An error for the first item that cannot be in a batch with item 0."""
     first, advice = items[0], "give the DataLoader a collate function"
-    kind = next((kind for kind in (Tensor | np.ndarray, tuple, dict, str) if isinstance(first, kind)), None)
+    kind: Any = next((kind for kind in (Tensor | np.ndarray, tuple, dict, str) if isinstance(first, kind)), None)
     for i, item in enumerate(items if kind else ()):
         if not isinstance(item, kind):
             raise TypeError(
@@ -260,6 +260,7 @@ def write_tokens(path: str | os.PathLike, ids: Iterable, vocab_size: int) -> int
     Two bytes per id up to a vocabulary of 65,536, else four. ValueError names the first id outside 0 .. vocab_size - 1.
     The file appears whole or not at all.
     """
+    check_path("write_tokens", path)
     if isinstance(vocab_size, bool) or not isinstance(vocab_size, int | np.integer) or not 1 <= vocab_size <= 2**32:
         raise ValueError(f"write_tokens: vocab_size must be an integer from 1 to 2**32, not {vocab_size!r}")
     dtype = np.dtype("<u2" if vocab_size <= 2**16 else "<u4")
@@ -304,6 +305,7 @@ class TokenFile:
     """
 
     def __init__(self, path: str | os.PathLike, check: bool = True):
+        check_path("TokenFile", path)
         self.path = Path(path)
         check_regular(self.path)
         with naming(self.path), open(self.path, "rb") as file:

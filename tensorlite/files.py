@@ -12,7 +12,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 LEFTOVER = re.compile(r"\.tensorlite-[0-9a-f]{16}\.tmp")  # what a killed process leaves; nobody else names files so
 
@@ -20,6 +20,14 @@ LEFTOVER = re.compile(r"\.tensorlite-[0-9a-f]{16}\.tmp")  # what a killed proces
 def temporary_beside(path: Path) -> Path:
     """A new name in the folder of `path` for a file that will take its place; `LEFTOVER` matches it."""
     return path.with_name(f".tensorlite-{secrets.token_hex(8)}.tmp")
+
+
+def check_path(what: str, path: Any) -> None:
+    """A TypeError or ValueError that names `what` where `path` cannot be a path: an int would be a file descriptor."""
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"{what}: path must be a string or a pathlib.Path, not {type(path).__name__}")
+    if "\0" in str(path):
+        raise ValueError(f"{what}: path has a NUL character, which no file's name has: {str(path)!r:.80}")
 
 
 @contextmanager

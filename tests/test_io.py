@@ -1,6 +1,7 @@
 """Tensors on disk: round trips, malformed files refused in a sentence, and writes that fail leave the old file."""
 
 import errno
+import io as _io
 import json
 import os
 import pickle
@@ -486,3 +487,41 @@ def test_an_error_of_another_file_is_left_as_it_is(tmp_path):
 def test_a_folder_that_does_not_exist_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"not written.*absent/x"):
         io.save(tmp_path / "absent" / "x", {})
+
+
+# ----- arguments that cannot be used --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", [None, 3, True, b"x", _io.BytesIO(), 1.5])
+@pytest.mark.parametrize(
+    "call",
+    [io.load, io.entries, io.metadata, lambda path: io.save(path, {}), tl.data.TokenFile,
+     lambda path: tl.data.write_tokens(path, [1], 2)],
+)  # fmt: skip
+def test_what_is_no_path_is_refused(call, path):
+    with pytest.raises(TypeError, match=f"path must be a string or a pathlib.Path, not {type(path).__name__}"):
+        call(path)
+
+
+def test_a_path_with_nul_is_refused():
+    for call in (io.load, lambda path: io.save(path, {}), tl.data.TokenFile):
+        with pytest.raises(ValueError, match="path has a NUL character"):
+            call("a\0b")
+
+
+def test_save_says_what_it_takes(tmp_path):
+    with pytest.raises(TypeError, match=r"the path comes first.*tl.io.save\(path, tensors\)"):
+        io.save({"x": tl.ones(1)}, tmp_path / "x")
+    with pytest.raises(TypeError, match=r"must be a dict of names and Tensors, model.state_dict\(\), not Linear"):
+        io.save(tmp_path / "x", tl.nn.Linear(1, 1))
+    with pytest.raises(TypeError, match=r"must be a dict of names and Tensors, .* not Tensor"):
+        io.save(tmp_path / "x", tl.ones(1))
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_file_of_numpys_says_how_to_read_it(tmp_path):
+    np.save(tmp_path / "x.npy", np.ones(2))
+    np.savez(tmp_path / "x.npz", x=np.ones(2))
+    for name in ("x.npy", "x.npz"):
+        with pytest.raises(ValueError, match=r"it is in NumPy's format: read it with np\.load"):
+            io.load(tmp_path / name)

@@ -583,3 +583,25 @@ def test_a_norm_takes_groups_and_frozen_parameters(norm):
 def test_an_optimizer_says_what_it_takes(give):
     with pytest.raises(TypeError, match=r"SGD: give a list of Tensors, not (a dict|NoneType|int)"):
         optim.SGD(give(with_gradient()), lr=0.1)
+
+
+def load_numpy_state():
+    optimizer = optim.SGD([nn.Parameter([1.0])], lr=0.1)
+    optimizer.load_state_dict({"steps": [0], "tensors": {"0.velocity": np.zeros(1, np.float32)}})
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "sentence"),
+    [
+        (lambda: optim.AdamW([nn.Parameter([1.0])], betas=0.9), ValueError, "betas must be two numbers, .* not 0.9"),
+        (load_numpy_state, ValueError, r"0.velocity: a Tensor is needed, tl.tensor\(x\), not ndarray"),
+        (lambda: optim.SGD([nn.Parameter([1.0])], 0.1).load_state_dict("x"), TypeError, "a dict, not str"),
+        (lambda: optim.clip_scale("a", 1.0), TypeError, "clip_scale: the norm must be a number or a Tensor, not 'a'"),
+        (lambda: optim.clip_scale(1.0, "a"), ValueError, "clip_scale: max_norm must be positive, a number, not 'a'"),
+        (lambda: optim.warmup_cosine("a", lr=1, min_lr=0, warmup=1, total=2), TypeError, "step must be a number"),
+        (lambda: optim.warmup_linear(1, lr=1, min_lr=0, warmup=None, total=2), TypeError, "warmup must be a number"),
+    ],
+)
+def test_what_an_optimizer_cannot_use_is_refused_in_a_sentence(call, error, sentence):
+    with pytest.raises(error, match=sentence):
+        call()

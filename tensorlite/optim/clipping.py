@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from numbers import Real
 from typing import Any
 
 from ..backend import Array, device_of, to_host, xp
@@ -63,8 +64,10 @@ def clip_scale(norm: Any, max_norm: float) -> Any:
     gradient: skip the step). For a Tensor (from `global_norm`) a Tensor, nan where the norm is not finite: `step` skips
     itself then. ValueError for a max_norm that is not positive.
     """
-    if not max_norm > 0:
-        raise ValueError(f"clip_scale: max_norm must be positive, not {max_norm}")
+    if not isinstance(max_norm, Real) or not max_norm > 0:
+        raise ValueError(f"clip_scale: max_norm must be positive, a number, not {max_norm!r:.80}")
+    if not isinstance(norm, Real | Tensor):
+        raise TypeError(f"clip_scale: the norm must be a number or a Tensor, not {norm!r:.80}")
     if isinstance(norm, Tensor) and update.on_gpu(norm.data):
         return Tensor(update.clip_scale(norm.data, None if max_norm == math.inf else max_norm))
     if isinstance(norm, Tensor):

@@ -184,6 +184,8 @@ class Optimizer:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what `state_dict()` gave. One ValueError lists all that does not fit; nothing is changed then."""
+        if not isinstance(state, Mapping):
+            raise TypeError(f"load_state_dict: give what state_dict() gave, a dict, not {type(state).__name__}")
         if state.keys() != {"steps", "tensors"}:
             raise ValueError(f"an optimizer's state has 'steps' and 'tensors', not {', '.join(map(repr, state))}")
         steps, given = state["steps"], state["tensors"]
@@ -193,7 +195,7 @@ class Optimizer:
             problems.append(f"steps: {len(self.params)} non-negative integers are needed, not {steps!r:.80}")
         problems += [f"missing: {name}" for name in own if name not in given]
         problems += [f"unexpected: {name}" for name in given if name not in own]
-        problems += [f"{n}: {wrong}" for n in own if n in given and (wrong := misfit(given[n].data, own[n]))]
+        problems += [f"{n}: {wrong}" for n in own if n in given and (wrong := _misfit(given[n], own[n]))]
         if problems:
             raise ValueError(f"this state does not fit {type(self).__name__}:\n  " + "\n  ".join(problems))
         for name, place in own.items():
@@ -201,6 +203,12 @@ class Optimizer:
         for flat in self._flats:
             mine = [(i, count) for (its, i), count in zip(self._places, steps, strict=True) if its is flat]
             flat.steps = [count for _, count in sorted(mine)]
+
+
+def _misfit(value: Any, place: Tensor) -> str:
+    if isinstance(value, Tensor):
+        return misfit(value.data, place)
+    return f"a Tensor is needed, tl.tensor(x), not {type(value).__name__}"
 
 
 class SGD(Optimizer):
@@ -265,8 +273,8 @@ class Adam(Optimizer):
     def check_options(self, group):
         super().check_options(group)
         check_number("eps", group["eps"])
-        if len(group["betas"]) != 2:
-            raise ValueError(f"betas must be two numbers, not {group['betas']!r}")
+        if not isinstance(group["betas"], tuple | list) or len(group["betas"]) != 2:
+            raise ValueError(f"betas must be two numbers, (0.9, 0.999), not {group['betas']!r:.80}")
         for beta in group["betas"]:
             check_number("each of betas", beta, below=1)
 
