@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
-from tensorlite.files import naming, replacing
+from tensorlite.files import check_replaceable, naming, replacing
 
 from . import jsonfile
 from .system import lock
@@ -48,6 +48,7 @@ class Results:
             )
         if path.exists() and not overwrite:
             raise FileExistsError(f"{path} is there already: name another file, or give --overwrite to replace it")
+        check_replaceable(path)  # now, and not when the results are there
         if self.partial.is_symlink():
             raise FileExistsError(f"{self.partial} is a link, to which nothing is written: delete it")
         with naming(self.partial), contextlib.ExitStack() as undo:

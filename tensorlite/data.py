@@ -18,7 +18,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 
 from .derived import stack
-from .files import naming, replacing
+from .files import check_path, check_regular, naming, replacing
 from .random import Generator, default_generator
 from .tensor import Tensor, tensor
 from .torchwords import explaining, hint, missing
@@ -56,6 +56,15 @@ class DataLoader:
             raise TypeError(
                 f"DataLoader: a dataset has len() and [i], such as a list has, not {type(dataset).__name__}"
             )
+        if isinstance(dataset, Mapping):
+            raise TypeError(
+                "DataLoader: a dataset has an item for each index from 0 on, which a dict has not: give "
+                "list(d.items()) or list(d.values())"
+            )
+        if not isinstance(generator, Generator | None):
+            raise TypeError(f"DataLoader: generator must be a tl.Generator, tl.Generator(seed), not {generator!r:.80}")
+        if not (collate is None or callable(collate)):
+            raise TypeError(f"DataLoader: collate must be a function of a list of items, not {collate!r:.80}")
         if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer) or batch_size < 1:
             raise ValueError(f"DataLoader: batch_size must be a positive integer, not {batch_size!r}")
         for name, value in (("shuffle", shuffle), ("drop_last", drop_last)):
@@ -76,7 +85,10 @@ class DataLoader:
 
     def __len__(self) -> int:
         """How many batches an epoch has."""
-        whole, rest = divmod(len(self.dataset), self.batch_size)
+        return self._batches(len(self.dataset))
+
+    def _batches(self, items: int) -> int:
+        whole, rest = divmod(items, self.batch_size)
         return whole + (rest > 0 and not self.drop_last)
 
     def __iter__(self) -> Iterator[Any]:
@@ -147,12 +159,33 @@ class _Epoch:
         if self.order is None:
             self.order = loader._order(epoch, self.items)
         batch, size = epoch["batches"], loader.batch_size
-        if batch >= len(loader):
+        if batch >= loader._batches(self.items):
             self._end()
             raise StopIteration
-        items = loader.collate([loader.dataset[int(i)] for i in self.order[batch * size : (batch + 1) * size]])
+        if len(loader.dataset) != self.items:
+            raise RuntimeError(
+                f"DataLoader: at batch {batch} of an epoch the dataset has {len(loader.dataset)} items, at its start "
+                f"it had {self.items}: change a dataset between epochs"
+            )
+        items = self._batch(self.order[batch * size : (batch + 1) * size], batch)
         epoch["batches"] = batch + 1
         return items
+
+    def _batch(self, indices: Sequence[int] | np.ndarray, batch: int) -> Any:
+        """The items of these indices, collated. A StopIteration on the way would end the epoch: it is an error."""
+        items: list = []
+        index = None
+        try:
+            for i in indices:
+                index = int(i)
+                items.append(self.loader.dataset[index])
+            index = None
+            return self.loader.collate(items)
+        except StopIteration as error:
+            place = f"the dataset, at index {index}," if index is not None else f"collate, at batch {batch},"
+            raise RuntimeError(
+                f"DataLoader: {place} raised StopIteration, probably by next() on an iterator that has ended"
+            ) from error
 
     def _end(self) -> None:
         loader, self.ended, self.order = self.loader, True, None
@@ -166,16 +199,11 @@ def default_collate(items: list) -> Any:
     """A batch of items that look alike: arrays, Tensors and numbers are stacked along a new first axis, as Tensors.
 
     ints become int64, floats float32, arrays keep their dtype. Tuples and dicts become one of batches; strings a list.
+    Errors name the item that differs from the first one: in its kind, its shape, its keys or its length.
     """
     first = items[0]
+    _check_alike(items)
     if isinstance(first, Tensor | np.ndarray):
-        shapes = [item.shape for item in items]
-        for i, shape in enumerate(shapes):
-            if shape != shapes[0]:
-                raise ValueError(
-                    f"collate: item {i} of the batch has shape {shape}, item 0 has {shapes[0]}: give the DataLoader a "
-                    "collate function that pads"
-                )
         return stack(items) if isinstance(first, Tensor) else Tensor(np.stack(items))
     if isinstance(first, tuple):
         return tuple(default_collate(list(column)) for column in zip(*items, strict=True))
@@ -189,6 +217,32 @@ def default_collate(items: list) -> Any:
         f"collate: items of type {type(first).__name__} are not stacked: give arrays, numbers, strings, tuples, dicts, "
         "or give the DataLoader a collate function"
     )
+
+
+def _check_alike(items: list) -> None:
+    """An error for the first item that cannot be in a batch with item 0."""
+    first, advice = items[0], "give the DataLoader a collate function"
+    kind: Any = next((kind for kind in (Tensor | np.ndarray, tuple, dict, str) if isinstance(first, kind)), None)
+    for i, item in enumerate(items if kind else ()):
+        if not isinstance(item, kind):
+            raise TypeError(
+                f"collate: item {i} of the batch is of type {type(item).__name__}, item 0 of {type(first).__name__}: "
+                f"{advice} that makes them alike"
+            )
+        if kind is dict and item.keys() != first.keys():
+            names = [sorted(map(repr, keys)) for keys in (item.keys(), first.keys())]
+            raise ValueError(
+                f"collate: item {i} of the batch has the keys {', '.join(names[0])}, item 0 has "
+                f"{', '.join(names[1])}: {advice} that makes them alike"
+            )
+        if kind is tuple and len(item) != len(first):
+            raise ValueError(
+                f"collate: item {i} of the batch has length {len(item)}, item 0 has length {len(first)}: {advice}"
+            )
+        if kind not in (dict, tuple, str) and item.shape != first.shape:
+            raise ValueError(
+                f"collate: item {i} of the batch has shape {item.shape}, item 0 has {first.shape}: {advice} that pads"
+            )
 
 
 # ----- token files ------------------------------------------------------------------------------------------------
@@ -206,6 +260,7 @@ def write_tokens(path: str | os.PathLike, ids: Iterable, vocab_size: int) -> int
     Two bytes per id up to a vocabulary of 65,536, else four. ValueError names the first id outside 0 .. vocab_size - 1.
     The file appears whole or not at all.
     """
+    check_path("write_tokens", path)
     if isinstance(vocab_size, bool) or not isinstance(vocab_size, int | np.integer) or not 1 <= vocab_size <= 2**32:
         raise ValueError(f"write_tokens: vocab_size must be an integer from 1 to 2**32, not {vocab_size!r}")
     dtype = np.dtype("<u2" if vocab_size <= 2**16 else "<u4")
@@ -250,7 +305,9 @@ class TokenFile:
     """
 
     def __init__(self, path: str | os.PathLike, check: bool = True):
+        check_path("TokenFile", path)
         self.path = Path(path)
+        check_regular(self.path)
         with naming(self.path), open(self.path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
             header = file.read(HEADER.size)
@@ -324,6 +381,9 @@ class Windows:
         return -(-(len(self.tokens) - self.length) // self.stride)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        start = range(len(self))[index] * self.stride
+        try:
+            start = range(len(self))[index] * self.stride
+        except IndexError:
+            raise IndexError(f"Windows: index {index} is out of range: there are {len(self)} windows") from None
         window = np.array(self.tokens[start : start + self.length + 1], np.int64)
         return window[:-1], window[1:]

@@ -4,6 +4,7 @@ One idea: write beside, then rename. The new bytes go to a temporary file in the
 and only then take the old file's name in one step (rename), which reaches the disk too.
 """
 
+import errno
 import os
 import re
 import secrets
@@ -11,7 +12,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 LEFTOVER = re.compile(r"\.tensorlite-[0-9a-f]{16}\.tmp")  # what a killed process leaves; nobody else names files so
 
@@ -19,6 +20,14 @@ LEFTOVER = re.compile(r"\.tensorlite-[0-9a-f]{16}\.tmp")  # what a killed proces
 def temporary_beside(path: Path) -> Path:
     """A new name in the folder of `path` for a file that will take its place; `LEFTOVER` matches it."""
     return path.with_name(f".tensorlite-{secrets.token_hex(8)}.tmp")
+
+
+def check_path(what: str, path: Any) -> None:
+    """A TypeError or ValueError that names `what` where `path` cannot be a path: an int would be a file descriptor."""
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"{what}: path must be a string or a pathlib.Path, not {type(path).__name__}")
+    if "\0" in str(path):
+        raise ValueError(f"{what}: path has a NUL character, which no file's name has: {str(path)!r:.80}")
 
 
 @contextmanager
@@ -37,13 +46,23 @@ def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
     """`with replacing(path) as file:` write bytes to `file`; they become the file at `path` when the block ends.
 
     If anything fails, in the block or after, the file at `path` is what it was, and the temporary one is removed (a
-    killed process leaves it: `.tensorlite-<16 hex digits>.tmp`). A symlink stays, its target is replaced. The mode is
-    that of any new file, 0666 without the umask's bits. A failed write is an OSError that names `path`.
+    killed process leaves it: `.tensorlite-<16 hex digits>.tmp`). A failed write is an OSError that names `path`.
+
+    A file that is replaced hands on its mode; that of a new one is 0666 without the umask's bits. Owner and group are
+    those of a new file. A symlink stays, its target is replaced. Another hard link to the old file keeps the old bytes.
+    What `check_replaceable` refuses is refused before the block is entered.
     """
     target = Path(os.path.realpath(path))
+    mode = check_replaceable(path)
     temporary = temporary_beside(target)
+
+    def private(name: str, flags: int) -> int:  # until it has the old file's mode, nobody else can open it
+        return os.open(name, flags, 0o666 if mode is None else 0o600)
+
     try:
-        with open(temporary, "xb") as file:
+        with open(temporary, "xb", opener=private) as file:
+            if mode is not None:
+                os.chmod(temporary, mode)
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -73,3 +92,25 @@ def check_regular(path: str | os.PathLike) -> None:
     mode = os.stat(path).st_mode
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         raise OSError(f"{os.fspath(path)} is not a regular file")
+
+
+def check_replaceable(path: str | os.PathLike) -> int | None:
+    """The mode of the file at `path`, which can be replaced; None where there is none.
+
+    An OSError for a folder, a pipe, a device and symlinks in a loop; a PermissionError for a read-only file, also where
+    the process is privileged or may write to the folder.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return None  # that a folder is missing is found when the new file is made
+    except OSError as error:
+        raise OSError(error.errno, f"{error.strerror}: it cannot be replaced by a file", str(path)) from error
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, "it is a folder: give the path of a file", str(path))
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "it is not a regular file and is not replaced: give another path", str(path))
+    if not mode & 0o222 or not os.access(path, os.W_OK):
+        reason = "it is read-only and is not replaced: give another path, or make it writable"
+        raise PermissionError(errno.EACCES, reason, str(path))
+    return stat.S_IMODE(mode) & 0o777

@@ -5,12 +5,13 @@ equal, in value and in derivatives of every order. Read this file to know what a
 """
 
 import math
+from numbers import Real
 
 from . import derived, ops
 from .autograd import Variable
 from .backend import device_of, integers, is_array, is_floating, xp
 from .primitive import floating, wide
-from .random import Generator, default_generator
+from .random import Generator, stream
 
 # ----- activations ------------------------------------------------------------------------------------------------
 
@@ -105,8 +106,8 @@ def rms_norm(x, weight=None, *, eps: float = 1e-5):
 
 def dropout(x, p: float = 0.5, training: bool = True, generator: Generator | None = None):
     """Each element is 0 with probability `p`, otherwise scaled by 1 / (1 - p); nothing happens unless `training`."""
-    if not 0 <= p <= 1:
-        raise ValueError(f"dropout: p must be a probability between 0 and 1, not {p}")
+    if not isinstance(p, Real) or not 0 <= p <= 1:
+        raise ValueError(f"dropout: p must be a probability between 0 and 1, not {p!r:.80}")
     if not training or p == 0:
         return x
     return dropped(x, keep_mask(x, x.shape, p, generator), p=p)
@@ -121,7 +122,7 @@ def dropped(x, keep, *, p: float):
 def keep_mask(x, shape, p: float, generator: Generator | None):
     """A random mask beside `x`: True where an element survives a dropout of `p`."""
     raw = x.data if isinstance(x, Variable) else x
-    keep = (generator or default_generator).bernoulli_keep(p, shape)
+    keep = stream(generator).bernoulli_keep(p, shape)
     return keep if isinstance(raw, type(keep)) else xp(raw).asarray(keep)
 
 

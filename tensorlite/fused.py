@@ -7,6 +7,8 @@ nobody can tell the difference but by the clock.
 A device is a row: what the CPU's kernel does not serve goes on to the GPU's, and from there to the specification.
 """
 
+from numbers import Real
+
 from . import functional as spec
 from . import ops
 from .autograd import Variable
@@ -15,7 +17,7 @@ from .functional import check_attention, check_heads, log_softmax, mse_loss, rel
 from .habits import explain
 from .kernels import cpu, cuda
 from .primitive import fused, publish
-from .random import default_generator
+from .random import stream
 
 __all__ = [
     "add", "argmax", "cross_entropy", "dropout", "embedding", "gelu", "layer_norm", "linear", "linear_cross_entropy", "log_softmax",
@@ -52,7 +54,7 @@ linear_cross_entropy = fused(cpu.losses.linear_cross_entropy,  _linear_cross_ent
 
 
 def dropout(x, p=0.5, training=True, generator=None):
-    if not training or not 0 < p <= 1:
+    if not training or (type(p) is not float and not isinstance(p, Real)) or not 0 < p <= 1:
         return spec.dropout(x, p, training)
     return dropped(x, keep_mask(x, x.shape, p, generator), p=p)
 
@@ -62,7 +64,7 @@ def keep_mask(x, shape, p, generator):
     raw = x.data if isinstance(x, Variable) else x
     if not cuda.launch.on_gpu(raw):
         return spec.keep_mask(x, shape, p, generator)
-    return cuda.philox.keep_mask((generator or default_generator).far(xp(raw)), p, shape)
+    return cuda.philox.keep_mask(stream(generator).far(xp(raw)), p, shape)
 
 
 def scaled_dot_product_attention(

@@ -27,7 +27,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from .backend import bfloat16, float32, is_array, to_device, to_host
-from .files import check_regular, naming, replacing
+from .files import check_path, check_regular, naming, replacing
 from .tensor import Tensor
 
 DTYPES = {  # a Tensor's dtype -> its name in a file
@@ -46,6 +46,12 @@ def save(path: str | os.PathLike, tensors: Mapping[str, Tensor], metadata: Mappi
     The file at `path` is replaced whole or not at all (see `files.replacing`). Any strides are fine, and any device.
     TypeError for what is no Tensor or has a dtype that the format lacks.
     """
+    if isinstance(path, Mapping) and not isinstance(tensors, Mapping):
+        raise TypeError("save: the path comes first, then the Tensors: tl.io.save(path, tensors)")
+    check_path("save", path)
+    if not isinstance(tensors, Mapping):
+        advice = "model.state_dict()" if hasattr(tensors, "state_dict") else '{"name": tensor}'
+        raise TypeError(f"save: tensors must be a dict of names and Tensors, {advice}, not {type(tensors).__name__}")
     arrays = {name: _writable(name, x) for name, x in tensors.items()}
     save_each(path, {name: (x.dtype, x.shape) for name, x in arrays.items()}, arrays.__getitem__, metadata)
 
@@ -61,6 +67,7 @@ def save_each(
     `make` is called once per name, when its bytes are due; what it returns is not kept. ValueError where that is not
     what `kinds` said.
     """
+    check_path("save", path)
     if metadata and (wrong := [k for k, v in metadata.items() if not (isinstance(k, str) and isinstance(v, str))]):
         raise TypeError(f"save: metadata maps strings to strings; {wrong[0]!r} maps to {metadata[wrong[0]]!r:.80}")
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
@@ -172,6 +179,7 @@ def _opened(path: str | os.PathLike) -> Iterator[tuple[BinaryIO, dict[str, Entry
     """The file, what is in it, and its metadata. All checked."""
     import safetensors  # here, so that `import tensorlite` does not wait for it
 
+    check_path("load", path)
     check_regular(path)
     with naming(path), open(path, "rb") as file:  # errors of a path that is missing or a folder come from here
         start = file.read(8)
@@ -179,7 +187,9 @@ def _opened(path: str | os.PathLike) -> Iterator[tuple[BinaryIO, dict[str, Entry
             with safetensors.safe_open(path, framework="np"):
                 pass  # opening checks all of the header against the file's length
         except (safetensors.SafetensorError, OSError) as error:
-            raise _error(path, pickle_advice(start) or pointer_advice(path) or str(error)) from error
+            raise _error(
+                path, numpy_advice(path, start) or pickle_advice(start) or pointer_advice(path) or str(error)
+            ) from error
         length = struct.unpack("<Q", start)[0]
         text = file.read(length)
         if not text.startswith(b"{"):
@@ -217,6 +227,12 @@ def pickle_advice(start: bytes) -> str:
         "it looks like a pickle, which can run any code when it is loaded; if you trust it, convert it where torch is "
         "installed: safetensors.torch.save_file(torch.load(path, weights_only=True), 'model.safetensors')"
     )
+
+
+def numpy_advice(path: str | os.PathLike, start: bytes) -> str:
+    """What to do with a file of np.save or np.savez; '' for all others."""
+    zipped = start.startswith(b"PK\x03\x04") and os.fspath(path).endswith(".npz")
+    return "it is in NumPy's format: read it with np.load" if zipped or start.startswith(b"\x93NUMPY") else ""
 
 
 def pointer_advice(path: str | os.PathLike) -> str:

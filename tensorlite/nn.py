@@ -18,6 +18,7 @@ import functools
 import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from numbers import Real
 from typing import Any, Self
 
 import numpy as np
@@ -224,6 +225,11 @@ class Module:
         unexpected names (both empty when strict). From another device, values are moved. `state` may have entries of
         files (io.entries) for Tensors: they are read one at a time.
         """
+        if not isinstance(state, Mapping):
+            raise TypeError(
+                "load_state_dict: give a dict of names and Tensors, such as tl.io.load(path) gives, not "
+                f"{type(state).__name__}"
+            )
         own = dict(self._state())
         values = {name: x.data if isinstance(x, Tensor) else x for name, x in state.items()}
         missing = [name for name in own if name not in values]
@@ -246,8 +252,9 @@ class Module:
 
     def train(self, mode: bool = True) -> Self:
         """Switch to training: dropout drops. Returns self."""
+        _check_bool("train", "mode", mode)
         for module in self.modules():
-            module.training = mode
+            module.training = bool(mode)
         return self
 
     def eval(self) -> Self:
@@ -362,6 +369,16 @@ def _check_sizes(layer: Module, **sizes: int) -> None:
             raise ValueError(f"{type(layer).__name__}: {name} must be a positive integer, not {size!r}")
 
 
+def _check_bool(what: str, name: str, value: bool) -> None:
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{what}: {name} must be True or False, not {value!r:.80}")
+
+
+def _check_eps(layer: Module, eps: float) -> None:
+    if not isinstance(eps, Real) or isinstance(eps, bool) or not 0 <= eps < math.inf:
+        raise ValueError(f"{type(layer).__name__}: eps must be a number of at least 0, not {eps!r:.80}")
+
+
 class Linear(Module):
     """x W^T + b: (..., in_features) -> (..., out_features), W (out_features, in_features), b (out_features).
 
@@ -370,6 +387,7 @@ class Linear(Module):
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True, generator: Generator | None = None):
         _check_sizes(self, in_features=in_features, out_features=out_features)
+        _check_bool("Linear", "bias", bias)
         self.in_features, self.out_features = in_features, out_features
         bound = 1 / math.sqrt(in_features)
         draw = functools.partial(_stream("Linear", generator).uniform, -bound, bound)
@@ -400,7 +418,9 @@ class LayerNorm(Module):
 
     def __init__(self, dim: int, eps: float = 1e-5, *, bias: bool = True):
         _check_sizes(self, dim=dim)
+        _check_eps(self, eps)
         self.dim, self.eps = dim, eps
+        _check_bool("LayerNorm", "bias", bias)
         self.weight = Parameter(ones(dim))
         self.bias = Parameter(zeros(dim)) if bias else None
 
@@ -413,6 +433,7 @@ class RMSNorm(Module):
 
     def __init__(self, dim: int, eps: float = 1e-5):
         _check_sizes(self, dim=dim)
+        _check_eps(self, eps)
         self.dim, self.eps = dim, eps
         self.weight = Parameter(ones(dim))
 
@@ -424,8 +445,8 @@ class Dropout(Module):
     """In training, each element is 0 with probability `p` and otherwise scaled by 1 / (1 - p); else nothing happens."""
 
     def __init__(self, p: float = 0.5, generator: Generator | None = None):
-        if not 0 <= p <= 1:
-            raise ValueError(f"Dropout: p must be a probability between 0 and 1, not {p}")
+        if not isinstance(p, Real) or not 0 <= p <= 1:
+            raise ValueError(f"Dropout: p must be a probability between 0 and 1, not {p!r:.80}")
         _stream("Dropout", generator)
         self.p, self.generator = p, generator
 
@@ -500,10 +521,19 @@ class ModuleList(Module):
         return (module for _, module in self.children())
 
     def __getitem__(self, index):
-        return list(self)[index]
+        try:
+            return list(self)[index]
+        except IndexError:
+            many = len(self)
+            raise IndexError(f"{type(self).__name__}: index {index} is out of range: it has {many} modules") from None
 
     def __setitem__(self, index: int, module: Module) -> None:
-        vars(self)[str(range(len(self))[index])] = _module(module)
+        try:
+            name = str(range(len(self))[index])
+        except IndexError:
+            many = len(self)
+            raise IndexError(f"{type(self).__name__}: index {index} is out of range: it has {many} modules") from None
+        vars(self)[name] = _module(module)
 
 
 class Sequential(ModuleList):

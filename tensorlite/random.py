@@ -343,6 +343,13 @@ def sample_rows(n: int, k: int, seed: int) -> np.ndarray:
 default_generator = Generator()
 
 
+def stream(generator: Generator | None) -> Generator:
+    """`generator`, or the default one for None; a TypeError for anything else."""
+    if not isinstance(generator, Generator | None):
+        raise TypeError(f"generator must be a tl.Generator, tl.Generator(seed), not {generator!r:.80}")
+    return default_generator if generator is None else generator
+
+
 def manual_seed(seed: int) -> Generator:
     """Start the default generator at `seed`: the one that is drawn from where no generator is given."""
     return default_generator.manual_seed(seed)

@@ -14,7 +14,7 @@ from . import derived, habits, interop, ops
 from .autograd import Variable
 from .backend import Array, create, device_of, float32, int64, is_array, to_device, to_host
 from .checks import checked_dtype, checked_shape, unusable_array
-from .random import Generator, default_generator
+from .random import Generator, stream
 
 __all__ = [
     "Tensor", "tensor", "zeros", "ones", "full", "empty", "zeros_like", "ones_like", "full_like", "empty_like",
@@ -427,7 +427,7 @@ def _random(values: np.ndarray, device: str | None, requires_grad: bool = False)
 
 def rand(*shape, dtype=float32, device=None, generator: Generator | None = None, requires_grad: bool = False) -> Tensor:
     """Uniform in [0, 1)."""
-    values = (generator or default_generator).rand(checked_shape(_tuple(shape)), dtype=checked_dtype(dtype))
+    values = stream(generator).rand(checked_shape(_tuple(shape)), dtype=checked_dtype(dtype))
     return _random(values, device, requires_grad)
 
 
@@ -435,22 +435,22 @@ def randn(
     *shape, dtype=float32, device=None, generator: Generator | None = None, requires_grad: bool = False
 ) -> Tensor:
     """Normal with mean 0 and standard deviation 1."""
-    values = (generator or default_generator).randn(checked_shape(_tuple(shape)), dtype=checked_dtype(dtype))
+    values = stream(generator).randn(checked_shape(_tuple(shape)), dtype=checked_dtype(dtype))
     return _random(values, device, requires_grad)
 
 
 def randint(low: int, high: int, shape, device=None, generator: Generator | None = None) -> Tensor:
     """int64, uniform in [low, high)."""
-    return _random((generator or default_generator).randint(low, high, checked_shape(shape)), device)
+    return _random(stream(generator).randint(low, high, checked_shape(shape)), device)
 
 
 def randperm(n: int, device=None, generator: Generator | None = None) -> Tensor:
     """A random order of 0 .. n - 1, int64."""
-    return _random((generator or default_generator).randperm(n), device)
+    return _random(stream(generator).randperm(n), device)
 
 
 def multinomial(p, num_samples: int = 1, *, replacement: bool = False, generator: Generator | None = None) -> Tensor:
     """Indices drawn with probabilities proportional to the last axis of `p`; one of probability 0 is never drawn."""
     p = p if isinstance(p, Tensor) else tensor(p)
-    drawn = (generator or default_generator).multinomial(to_host(p.data), num_samples, replacement=replacement)
+    drawn = stream(generator).multinomial(to_host(p.data), num_samples, replacement=replacement)
     return _random(drawn, p.device)

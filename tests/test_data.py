@@ -4,6 +4,8 @@ import json
 import math
 import os
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -348,3 +350,98 @@ def test_the_books_loader(data_dir):
     x, y = next(iter(loader))
     assert (x.shape, y.shape, x.dtype, len(loader)) == ((4, 256), (4, 256), tl.int64, 9)
     np.testing.assert_array_equal(x.numpy()[:, 1:], y.numpy()[:, :-1])
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes are Unix's")
+def test_a_pipe_is_refused_as_a_token_file_at_once(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    code = "import sys, tensorlite.data as d\ntry: d.TokenFile(sys.argv[1])\nexcept OSError as error: print(error)"
+    command = [sys.executable, "-c", code, str(tmp_path / "pipe")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert "pipe is not a regular file" in done.stdout
+
+
+# ----- what would end an epoch early or lose a part of it -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_stop_iteration_in_a_dataset_is_an_error_with_its_index(shuffle):
+    class Ends(list):
+        def __getitem__(self, i):
+            return next(iter(())) if i == 5 else super().__getitem__(i)
+
+    with pytest.raises(RuntimeError, match="the dataset, at index 5, raised StopIteration") as error:
+        list(DataLoader(Ends(range(8)), 3, shuffle=shuffle))
+    assert isinstance(error.value.__cause__, StopIteration)
+
+
+def test_stop_iteration_in_collate_is_an_error_with_its_batch():
+    lines = iter([1, 2])
+    with pytest.raises(RuntimeError, match="collate, at batch 2, raised StopIteration"):
+        list(DataLoader(range(8), 2, collate=lambda items: next(lines)))
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize(
+    "change", [lambda items: items.pop(), lambda items: items.append(0), lambda items: items.clear()]
+)
+def test_a_dataset_that_changes_its_length_during_an_epoch_is_an_error(change, shuffle):
+    items = list(range(8))
+    epoch = iter(DataLoader(items, 2, shuffle=shuffle))
+    next(epoch)
+    change(items)
+    with pytest.raises(RuntimeError, match=f"at batch 1 of an epoch the dataset has {len(items)} items, .* had 8"):
+        list(epoch)
+
+
+def test_a_dataset_may_change_its_length_between_epochs():
+    items = [1, 2, 3]
+    loader = DataLoader(items, 2)
+    assert batches(loader) == [[1, 2], [3]]
+    items.append(4)
+    assert batches(loader) == [[1, 2], [3, 4]]
+
+
+@pytest.mark.parametrize(
+    ("items", "error", "sentence"),
+    [
+        ([{"x": 1}, {"x": 1, "y": 2}], ValueError, "item 1 of the batch has the keys 'x', 'y', item 0 has 'x'"),
+        ([{"x": 1}, {"x": 2}, {"y": 2}], ValueError, "item 2 of the batch has the keys 'y', item 0 has 'x'"),
+        ([({"x": 1},), ({},)], ValueError, "item 1 of the batch has the keys"),
+        ([(1, 2), (1,)], ValueError, "item 1 of the batch has length 1, item 0 has length 2"),
+        ([(1,), (1, 2)], ValueError, "item 1 of the batch has length 2, item 0 has length 1"),
+        ([{"x": 1}, (1,)], TypeError, "item 1 of the batch is of type tuple, item 0 of dict"),
+        ([(1,), 1], TypeError, "item 1 of the batch is of type int, item 0 of tuple"),
+        ([np.ones(2), 1.0], TypeError, "item 1 of the batch is of type float, item 0 of ndarray"),
+        (["a", 1], TypeError, "item 1 of the batch is of type int, item 0 of str"),
+        ([np.ones(2), np.ones(3)], ValueError, r"item 1 of the batch has shape \(3,\), item 0 has \(2,\)"),
+    ],
+)
+def test_items_that_are_not_alike_are_named(items, error, sentence):
+    with pytest.raises(error, match=f"collate: {sentence}.*: give the DataLoader a collate function"):
+        list(DataLoader(items, len(items)))
+
+
+def test_the_order_of_keys_may_differ():
+    (batch,) = DataLoader([{"x": 1, "y": 2}, {"y": 4, "x": 3}], 2)
+    assert {name: value.tolist() for name, value in batch.items()} == {"x": [1, 3], "y": [2, 4]}
+
+
+@pytest.mark.parametrize(
+    ("dataset", "options", "sentence"),
+    [
+        ([1], {"generator": 3}, "generator must be a tl.Generator, tl.Generator.seed., not 3"),
+        ([1], {"collate": 3}, "collate must be a function of a list of items, not 3"),
+        ({"a": 1}, {}, r"which a dict has not: give list\(d.items\(\)\)"),
+        ({0: 1}, {}, "which a dict has not"),
+    ],
+)
+def test_what_a_loader_cannot_use_is_refused_when_it_is_made(dataset, options, sentence):
+    with pytest.raises(TypeError, match=f"DataLoader: .*{sentence}"):
+        DataLoader(dataset, **options)
+
+
+@pytest.mark.parametrize("index", [5, -6, 100])
+def test_a_window_out_of_range_is_named(index):
+    with pytest.raises(IndexError, match=f"Windows: index {index} is out of range: there are 5 windows"):
+        Windows(range(6), 1, 1)[index]

@@ -1,6 +1,7 @@
 """Tensors on disk: round trips, malformed files refused in a sentence, and writes that fail leave the old file."""
 
 import errno
+import io as _io
 import json
 import os
 import pickle
@@ -332,6 +333,85 @@ def test_the_mode_is_a_new_files(tmp_path, umask):
     assert stat.S_IMODE((tmp_path / "x").stat().st_mode) == 0o666 & ~umask
 
 
+def write_save(path):
+    io.save(path, {"x": tl.ones(1)})
+
+
+def write_token_file(path):
+    tl.data.write_tokens(path, [1, 2], 10)
+
+
+def write_nothing(path):
+    with files.replacing(path):
+        pytest.fail("the block was entered")
+
+
+writers = pytest.mark.parametrize("write", [write_save, write_token_file, write_nothing])
+
+
+@writers
+@pytest.mark.parametrize("kind", ["pipe", "device", "link to a pipe", "loop", "folder"])
+def test_what_is_not_a_regular_file_is_not_replaced(tmp_path, write, kind):
+    path = tmp_path / "x"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        try:
+            os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(1, 3))  # what /dev/null is
+        except PermissionError:
+            pytest.skip("only root makes devices")
+    elif kind == "link to a pipe":
+        os.mkfifo(tmp_path / "pipe")
+        path.symlink_to(tmp_path / "pipe")
+    elif kind == "loop":
+        path.symlink_to(tmp_path / "y")
+        (tmp_path / "y").symlink_to(path)
+    else:
+        path.mkdir()
+    before = {name: (tmp_path / name).lstat() for name in os.listdir(tmp_path)}
+    sentence = {"loop": "cannot be replaced by a file", "folder": "it is a folder"}.get(kind, "not a regular file")
+    with pytest.raises(OSError, match=rf"{sentence}.*x'"):
+        write(path)
+    assert {name: (tmp_path / name).lstat()[:2] for name in os.listdir(tmp_path)} == {
+        k: v[:2] for k, v in before.items()
+    }
+
+
+@writers
+@pytest.mark.parametrize("mode", [0o444, 0o400, 0o000])
+def test_a_read_only_file_is_not_replaced(tmp_path, write, mode):
+    path = tmp_path / "x"
+    path.write_bytes(b"old")
+    path.chmod(mode)
+    with pytest.raises(PermissionError, match=r"it is read-only and is not replaced.*x'"):
+        write(path)
+    path.chmod(0o600)
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["x"]
+
+
+@pytest.mark.parametrize("write", [write_save, write_token_file])
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o666, 0o755])
+def test_a_file_that_is_replaced_hands_on_its_mode(tmp_path, write, mode):
+    path = tmp_path / "x"
+    path.write_bytes(b"old")
+    path.chmod(mode)
+    write(path)
+    assert path.read_bytes() != b"old"
+    assert stat.S_IMODE(path.stat().st_mode) == mode
+
+
+def test_nobody_else_can_read_the_new_bytes_of_a_private_file(tmp_path):
+    path = tmp_path / "x"
+    path.write_bytes(b"old")
+    path.chmod(0o600)
+    with files.replacing(path) as file:
+        (temporary,) = [name for name in os.listdir(tmp_path) if name != "x"]
+        assert stat.S_IMODE((tmp_path / temporary).stat().st_mode) == 0o600
+        file.write(b"new")
+    assert path.read_bytes() == b"new"
+
+
 def test_a_symlink_stays_and_its_target_is_replaced(tmp_path):
     (tmp_path / "store").mkdir()
     target, link = tmp_path / "store" / "real", tmp_path / "link"
@@ -407,3 +487,41 @@ def test_an_error_of_another_file_is_left_as_it_is(tmp_path):
 def test_a_folder_that_does_not_exist_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"not written.*absent/x"):
         io.save(tmp_path / "absent" / "x", {})
+
+
+# ----- arguments that cannot be used --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", [None, 3, True, b"x", _io.BytesIO(), 1.5])
+@pytest.mark.parametrize(
+    "call",
+    [io.load, io.entries, io.metadata, lambda path: io.save(path, {}), tl.data.TokenFile,
+     lambda path: tl.data.write_tokens(path, [1], 2)],
+)  # fmt: skip
+def test_what_is_no_path_is_refused(call, path):
+    with pytest.raises(TypeError, match=f"path must be a string or a pathlib.Path, not {type(path).__name__}"):
+        call(path)
+
+
+def test_a_path_with_nul_is_refused():
+    for call in (io.load, lambda path: io.save(path, {}), tl.data.TokenFile):
+        with pytest.raises(ValueError, match="path has a NUL character"):
+            call("a\0b")
+
+
+def test_save_says_what_it_takes(tmp_path):
+    with pytest.raises(TypeError, match=r"the path comes first.*tl.io.save\(path, tensors\)"):
+        io.save({"x": tl.ones(1)}, tmp_path / "x")
+    with pytest.raises(TypeError, match=r"must be a dict of names and Tensors, model.state_dict\(\), not Linear"):
+        io.save(tmp_path / "x", tl.nn.Linear(1, 1))
+    with pytest.raises(TypeError, match=r"must be a dict of names and Tensors, .* not Tensor"):
+        io.save(tmp_path / "x", tl.ones(1))
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_file_of_numpys_says_how_to_read_it(tmp_path):
+    np.save(tmp_path / "x.npy", np.ones(2))
+    np.savez(tmp_path / "x.npz", x=np.ones(2))
+    for name in ("x.npy", "x.npz"):
+        with pytest.raises(ValueError, match=r"it is in NumPy's format: read it with np\.load"):
+            io.load(tmp_path / name)

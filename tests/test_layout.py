@@ -14,8 +14,8 @@ TENSORLITE = [
     "interop", "tensor", "graph", "nn", "recompute", "optim", "data", "io", "inspect", "testing",
 ]  # fmt: skip
 GPT = [
-    "system", "cache", "jsonfile", "progress", "results", "exchange", "rundir", "lockfile", "placing", "config", "tokenizer",
-    "corpus", "attention", "model", "generate", "lora", "weights", "checkpoint", "plots", "task", "step",
+    "system", "cache", "jsonfile", "progress", "results", "exchange", "rundir", "lockfile", "placing", "config",
+    "tokenizer", "corpus", "attention", "model", "generate", "lora", "weights", "checkpoint", "plots", "task", "step",
     "pretraining", "session", "train", "pretrained", "sources", "download", "evaluate", "records", "labelled",
     "classify", "instruct", "judge", "doctor", "commands", "cli", "__main__", "bench",
 ]  # fmt: skip

@@ -409,3 +409,28 @@ def test_undrawn_layers_take_no_random_numbers_and_load_from_a_file_entry_by_ent
         nn.Sequential(nn.Linear(2, 4), nn.Embedding(5, 2), nn.LayerNorm(4)).load_state_dict(
             io.entries(tmp_path / "weights.safetensors")
         )
+
+
+# ----- arguments that cannot be used --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "sentence"),
+    [
+        (lambda: nn.Dropout("a"), ValueError, "Dropout: p must be a probability between 0 and 1, not 'a'"),
+        (lambda: nn.Dropout(None), ValueError, "Dropout: p must be a probability between 0 and 1, not None"),
+        (lambda: nn.Linear(1, 1, bias="no"), TypeError, "Linear: bias must be True or False, not 'no'"),
+        (lambda: nn.LayerNorm(1, bias="no"), TypeError, "LayerNorm: bias must be True or False, not 'no'"),
+        (lambda: nn.LayerNorm(1, eps="a"), ValueError, "LayerNorm: eps must be a number of at least 0, not 'a'"),
+        (lambda: nn.RMSNorm(1, eps=-1), ValueError, "RMSNorm: eps must be a number of at least 0, not -1"),
+        (lambda: nn.ReLU().train("no"), TypeError, "train: mode must be True or False, not 'no'"),
+        (lambda: nn.ModuleList([nn.ReLU()])[5], IndexError, "ModuleList: index 5 is out of range: it has 1 modules"),
+        (lambda: nn.ModuleList().__setitem__(5, nn.ReLU()), IndexError, "ModuleList: index 5 is out of range"),
+        (lambda: nn.ReLU().load_state_dict("x"), TypeError, r"tl.io.load\(path\) gives, not str"),
+        (lambda: nn.ReLU().load_state_dict(None), TypeError, r"tl.io.load\(path\) gives, not NoneType"),
+        (lambda: nn.ReLU().load_state_dict([]), TypeError, r"tl.io.load\(path\) gives, not list"),
+    ],
+)
+def test_what_a_module_cannot_use_is_refused_in_a_sentence(call, error, sentence):
+    with pytest.raises(error, match=sentence):
+        call()

@@ -106,7 +106,8 @@ def test_first_and_second_order_against_central_differences(row, data, seed):
     xs = data.draw(smooth(*shapes, **row.domain))
     assume(np.isfinite(row.value(*xs, **meta)).all())
     tolerance = {"rtol": 1e-11, "atol": 1e-11} if row.step == 1 else {}
-    check_gradients(lambda *xs: row.op(*xs, **meta), *xs, order=2, seed=seed, step=row.step, **tolerance)
+    if np.size(row.value(*xs, **meta)) and any(np.size(x) for x in xs):  # else there is nothing to compare
+        check_gradients(lambda *xs: row.op(*xs, **meta), *xs, order=2, seed=seed, step=row.step, **tolerance)
 
 
 @pytest.mark.parametrize("row", [row for row in ROWS if row.name in ("std", "layer_norm, alone")], ids=str)

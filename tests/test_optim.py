@@ -1,5 +1,6 @@
 """Optimizers against their formulas in float64, one parameter at a time; norms and schedules against theirs."""
 
+import importlib.util
 import math
 from types import SimpleNamespace
 
@@ -376,7 +377,10 @@ def test_a_gradient_of_another_shape_or_dtype_is_refused_before_anything_changes
 # ----- clipping ---------------------------------------------------------------------------------------------------
 
 
-@given(st.lists(st.sampled_from([(), (3,), (0,), (2, 7), None]), max_size=5), st.sampled_from([1e-30, 1e-3, 1.0, 1e25]))
+@given(
+    st.lists(st.sampled_from([(), (3,), (0,), (2, 7), None]), min_size=1, max_size=5),
+    st.sampled_from([1e-30, 1e-3, 1.0, 1e25]),
+)
 def test_grad_norm_is_the_norm_of_all_gradients(shapes, size):
     params = parameters([shape or () for shape in shapes], np.float32)
     give_gradients(params, np.random.default_rng(5), [shape is not None for shape in shapes])
@@ -476,3 +480,129 @@ def test_a_schedule_that_makes_no_sense_is_refused(schedule):
         schedule(0, lr=1.0, min_lr=0.0, warmup=-1, total=10)
     with pytest.raises(ValueError, match="counts from 0, it cannot be -1"):
         schedule(-1, lr=1.0, min_lr=0.0, warmup=1, total=10)
+
+
+# ----- parameters of 16 bits ----------------------------------------------------------------------------------------
+
+
+def narrow_dtypes() -> list[str]:
+    return ["float16", *(["bfloat16"] if importlib.util.find_spec("ml_dtypes") else [])]
+
+
+@pytest.mark.parametrize("dtype", narrow_dtypes())
+@pytest.mark.parametrize("g", [0.0, 1e-4, 1e-7, 300.0])
+@each
+def test_narrow_parameters_are_updated_in_float32(kind, options, dtype, g):
+    """Every step is the formula's in float64 from the same values, rounded once; nothing becomes nan or infinite."""
+    p = nn.Parameter(tl.tensor([0.5, -2.0, 0.0, 1e-3]).astype(getattr(tl, dtype)))
+    optimizer = kind([p], **options)
+    oracle = SimpleNamespace(m=np.zeros(4), v=np.zeros(4), velocity=np.zeros(4), t=0)
+    p.grad = tl.tensor([g, -g, g, 0.0]).astype(getattr(tl, dtype))
+    exact = p.grad.data.astype(np.float64)
+    for scale in (1.0, 0.5, 1e-3):
+        oracle.p, oracle.t = p.data.astype(np.float64), oracle.t + 1
+        optimizer.step(grad_scale=scale)
+        RULES[kind](oracle, exact * scale, **{"lr": 1e-3, **options})
+        unit = {"float16": 2**-10, "bfloat16": 2**-7}[dtype]
+        np.testing.assert_allclose(p.data.astype(np.float64), oracle.p, rtol=unit, atol=2**-23)
+        assert p.dtype == dtype
+    assert {x.dtype.name for x in optimizer.state_dict()["tensors"].values()} == {"float32"}
+
+
+@pytest.mark.parametrize("dtype", narrow_dtypes())
+def test_the_state_of_narrow_parameters_comes_back(dtype):
+    def trained(steps, state=None, data=None):
+        p = nn.Parameter(tl.tensor([0.5, -2.0] if data is None else data).astype(getattr(tl, dtype)))
+        optimizer = optim.AdamW([p], lr=0.1)
+        if state is not None:
+            optimizer.load_state_dict(state)
+        for _ in range(steps):
+            p.grad = tl.tensor([1e-4, 3.0]).astype(getattr(tl, dtype))
+            optimizer.step()
+        return p.data.astype(np.float32).tolist(), optimizer.state_dict()
+
+    data, state = trained(2)
+    assert trained(3, state, data)[0] == trained(5)[0]
+
+
+@pytest.mark.parametrize("dtype", narrow_dtypes())
+@pytest.mark.parametrize("g", [3e-4, 1e-2, 200.0])
+def test_the_norm_of_narrow_gradients_is_exact(dtype, g):
+    p = nn.Parameter(tl.zeros(3, getattr(tl, dtype)))
+    p.grad = tl.full(3, g, getattr(tl, dtype))
+    assert optim.grad_norm([p]) == pytest.approx(float(p.grad.data[0]) * math.sqrt(3), rel=1e-12)
+
+
+# ----- what a norm is taken of --------------------------------------------------------------------------------------
+
+norms = pytest.mark.parametrize("norm", [optim.grad_norm, lambda params: optim.global_norm(params).item()])
+
+
+def with_gradient() -> nn.Parameter:
+    p = nn.Parameter([1.0, 2.0])
+    p.grad = tl.tensor([3.0, 4.0])
+    return p
+
+
+@norms
+@pytest.mark.parametrize(
+    ("give", "error", "sentence"),
+    [
+        (lambda p: p, TypeError, r"params must be a list of Tensors, not one Tensor"),
+        (lambda p: [], ValueError, "no parameters .an iterator that was already used up"),
+        (lambda p: iter(()), ValueError, "no parameters"),
+        (lambda p: [p, p], ValueError, r"parameter 1 of shape \(2,\) is given twice"),
+        (lambda p: [p, 3], TypeError, "parameter 1 must be a Tensor, not int"),
+        (lambda p: [p.data], TypeError, "parameter 0 must be a Tensor, not ndarray"),
+        (lambda p: [p * 2], ValueError, r"parameter 0 of shape \(2,\) was computed by an op"),
+        (lambda p: [p.detach()], ValueError, "none of the parameters requires a gradient"),
+        (lambda p: nn.Linear(2, 2), TypeError, r"give the parameters of the module, model.parameters\(\)"),
+        (lambda p: {"p": p}, TypeError, r"give a list of Tensors, not a dict: list\(d.values\(\)\)"),
+        (lambda p: None, TypeError, "give a list of Tensors, not NoneType"),
+        (lambda p: 3, TypeError, "give a list of Tensors, not int"),
+    ],
+)
+def test_a_norm_refuses_what_optimizers_refuse(norm, give, error, sentence):
+    p = with_gradient()
+    with pytest.raises(error, match=f"grad_norm: {sentence}"):
+        norm(give(p))
+    if sentence.startswith("none"):
+        return
+    with pytest.raises(error):
+        optim.SGD(give(p), lr=0.1)
+
+
+@norms
+def test_a_norm_takes_groups_and_frozen_parameters(norm):
+    p, q, frozen = with_gradient(), nn.Parameter([1.0]), nn.Parameter([1.0], requires_grad=False)
+    q.grad = tl.tensor([12.0])
+    assert norm(p for p in (p, q, frozen)) == 13
+    assert norm(optim.SGD([{"params": [p], "weight_decay": 0.1}, {"params": [q]}], lr=0.1).groups) == 13
+
+
+@pytest.mark.parametrize("give", [lambda p: {"p": p}, lambda p: None, lambda p: 3])
+def test_an_optimizer_says_what_it_takes(give):
+    with pytest.raises(TypeError, match=r"SGD: give a list of Tensors, not (a dict|NoneType|int)"):
+        optim.SGD(give(with_gradient()), lr=0.1)
+
+
+def load_numpy_state():
+    optimizer = optim.SGD([nn.Parameter([1.0])], lr=0.1)
+    optimizer.load_state_dict({"steps": [0], "tensors": {"0.velocity": np.zeros(1, np.float32)}})
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "sentence"),
+    [
+        (lambda: optim.AdamW([nn.Parameter([1.0])], betas=0.9), ValueError, "betas must be two numbers, .* not 0.9"),
+        (load_numpy_state, ValueError, r"0.velocity: a Tensor is needed, tl.tensor\(x\), not ndarray"),
+        (lambda: optim.SGD([nn.Parameter([1.0])], 0.1).load_state_dict("x"), TypeError, "a dict, not str"),
+        (lambda: optim.clip_scale("a", 1.0), TypeError, "clip_scale: the norm must be a number or a Tensor, not 'a'"),
+        (lambda: optim.clip_scale(1.0, "a"), ValueError, "clip_scale: max_norm must be positive, a number, not 'a'"),
+        (lambda: optim.warmup_cosine("a", lr=1, min_lr=0, warmup=1, total=2), TypeError, "step must be a number"),
+        (lambda: optim.warmup_linear(1, lr=1, min_lr=0, warmup=None, total=2), TypeError, "warmup must be a number"),
+    ],
+)
+def test_what_an_optimizer_cannot_use_is_refused_in_a_sentence(call, error, sentence):
+    with pytest.raises(error, match=sentence):
+        call()

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+import tensorlite as tl
 from tensorlite.random import BLOCK, Generator, default_generator, manual_seed
 
 P = np.array([0.1, 0, 0.4, 0.2, 0, 0.3], np.float32)
@@ -443,3 +444,29 @@ def test_refuses(draw, error, sentence):
     with pytest.raises(error, match=sentence):
         draw(generator)
     assert generator.state_dict() == before
+
+
+@pytest.mark.parametrize("generator", [3, 0, "a", np.random.default_rng(0)])
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda g: tl.rand(2, generator=g),
+        lambda g: tl.randn(2, generator=g),
+        lambda g: tl.randint(0, 2, (2,), generator=g),
+        lambda g: tl.randperm(2, generator=g),
+        lambda g: tl.multinomial(tl.ones(2), generator=g),
+        lambda g: tl.fused.dropout(tl.ones(2), 0.5, generator=g),
+        lambda g: tl.functional.dropout(tl.ones(2), 0.5, generator=g),
+    ],
+)
+def test_what_is_no_generator_is_refused(draw, generator):
+    with pytest.raises(TypeError, match=r"generator must be a tl\.Generator"):
+        draw(generator)
+
+
+@pytest.mark.parametrize("p", ["a", None, -1, 2.0, float("nan")])
+@pytest.mark.parametrize("training", [True, False])
+def test_a_dropout_probability_that_is_none_is_refused(p, training):
+    for module in (tl.fused, tl.functional):
+        with pytest.raises(ValueError, match="dropout: p must be a probability between 0 and 1"):
+            module.dropout(tl.ones(2), p, training)

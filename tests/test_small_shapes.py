@@ -74,7 +74,8 @@ def accepts_what_it_differentiates(f, xs) -> bool:
     if out.requires_grad:
         for x, by_x in zip(leaves, tl.grad(out, leaves, np.ones(out.shape), retain_graph=True), strict=True):
             assert (by_x.shape, by_x.dtype) == (x.shape, x.dtype)
-    check_gradients(lambda *xs: whole(f(*xs)), *xs)
+    if out.requires_grad and out.size and any(x.size for x in leaves):  # else there is nothing to compare
+        check_gradients(lambda *xs: whole(f(*xs)), *xs)
     return True
 
 

@@ -83,9 +83,8 @@ def test_what_is_right_passes_at_every_order_on_anything_floating():
     check_gradients(lambda x, y: x * tl.tanh(y) / (2 + tl.cos(x)), X, Y, order=3)
     check_gradients(lambda x, i, flag: x[i] if flag else x, X.astype(np.float32), np.array([0, 0]), True)
     check_gradients(lambda x: tl.exp(x), tl.tensor(X, requires_grad=True), order=2)
-    check_gradients(tl.abs, np.zeros((0, 3)))
     check_gradients(lambda x, places: x[places] * 2, [1.0, 2.0], [0, 0, 1])  # lists: of floats, of integers
-    check_gradients(tl.sign, X, order=2)  # constant as far as the graph knows
+    check_gradients(tl.sign, X, order=2)  # 0 everywhere
     check_gradients(lambda x: (x * 1e8).sum(), X)  # large values: what rounding explains is allowed for
 
 
@@ -97,6 +96,30 @@ def test_results_depend_on_the_seed_alone():
             check_gradients(op, X, seed=seed)
         reports.append(str(failure.value))
     assert reports[0] == reports[1] != reports[2]
+
+
+@pytest.mark.parametrize(
+    ("op", "inputs", "options", "sentence"),
+    [
+        (lambda x: x.detach(), [X], {}, "the result does not require a gradient"),
+        (lambda x: tl.ones(3, tl.float64), [X], {}, "the result does not require a gradient"),
+        (lambda x: tl.tensor(x.numpy() * 2), [X], {}, "the result does not require a gradient"),
+        (lambda x: x[:0], [X], {}, r"the result has no elements, its shape is \(0, 3\)"),
+        (tl.abs, [[]], {}, "nothing to check"),
+        (tl.abs, [np.zeros((0, 3))], {}, "the floating inputs have no elements"),
+        (lambda: tl.ones(1), [], {}, "nothing to check"),
+        (tl.abs, [X], {"order": 0}, "order must be a positive integer, not 0"),
+        (tl.abs, [X], {"order": -1}, "order must be a positive integer, not -1"),
+        (tl.abs, [X], {"order": 1.5}, "order must be a positive integer, not 1.5"),
+        (tl.abs, [X], {"order": True}, "order must be a positive integer, not True"),
+        (tl.abs, [X], {"atol": float("inf")}, "atol must be a finite number"),
+        (tl.abs, [X], {"rtol": float("nan")}, "rtol must be a finite number"),
+        (tl.abs, [X], {"step": 0}, "step must be a finite number, positive, not 0"),
+    ],
+)
+def test_a_check_that_would_check_nothing_is_refused(op, inputs, options, sentence):
+    with pytest.raises(ValueError, match=f"check_gradients: .*{sentence}"):
+        check_gradients(op, *inputs, **options)
 
 
 def test_what_cannot_be_checked_is_said():

@@ -9,10 +9,21 @@ from ..nn import Module
 from ..tensor import Tensor
 
 
-def groups_of(optimizer: str, params: Iterable, options: dict[str, Any]) -> list[dict]:
+def iterable(what: str, params: Any) -> list:
+    """`params` as a list: Tensors, or groups of them."""
     if isinstance(params, Module):
-        raise TypeError(f"{optimizer}: give the parameters of the module, model.parameters()")
-    entries = [{"params": params}] if isinstance(params, Tensor) else list(params)
+        raise TypeError(f"{what}: give the parameters of the module, model.parameters()")
+    if isinstance(params, Tensor):
+        raise TypeError(f"{what}: params must be a list of Tensors, not one Tensor")
+    if isinstance(params, Mapping):
+        raise TypeError(f"{what}: give a list of Tensors, not a dict: list(d.values()), or [d] for one group")
+    if isinstance(params, str) or not isinstance(params, Iterable):
+        raise TypeError(f"{what}: give a list of Tensors, not {type(params).__name__}")
+    return list(params)
+
+
+def groups_of(optimizer: str, params: Iterable, options: dict[str, Any]) -> list[dict]:
+    entries = iterable(optimizer, params)
     if not any(isinstance(entry, Mapping) for entry in entries):
         entries = [{"params": entries}]
     groups = []
@@ -23,31 +34,52 @@ def groups_of(optimizer: str, params: Iterable, options: dict[str, Any]) -> list
             raise ValueError(
                 f"{optimizer}: a group has no option {min(unknown)!r}; the options are {', '.join(options)}"
             )
-        if isinstance(entry["params"], Tensor):
-            raise TypeError(f"{optimizer}: params must be a list of Tensors, not one Tensor")
-        groups.append({**options, **entry, "params": list(entry["params"])})
+        groups.append({**options, **entry, "params": iterable(optimizer, entry["params"])})
         if not groups[-1]["params"]:
             raise ValueError(f"{optimizer}: no parameters to optimize (an iterator that was already used up?)")
     return groups
 
 
 def check_params(optimizer: str, params: list[Tensor]) -> None:
+    for i, p in enumerate(params):
+        if isinstance(p, Tensor) and not p.requires_grad:
+            raise ValueError(
+                f"{optimizer}: parameter {i} of shape {p.shape} does not require a gradient: give leaves that require "
+                "one, [p for p in model.parameters() if p.requires_grad]"
+            )
+    check_leaves(optimizer, params)
+
+
+def check_leaves(what: str, params: list[Tensor]) -> None:
+    """Errors for what is not a leaf Tensor, and for one that is given twice."""
     seen = set()
     for i, p in enumerate(params):
         if not isinstance(p, Tensor):
-            raise TypeError(f"{optimizer}: parameter {i} must be a Tensor, not {type(p).__name__}")
-        if not p.requires_grad or not p.is_leaf:
-            what = "does not require a gradient" if not p.requires_grad else "was computed by an op"
+            raise TypeError(f"{what}: parameter {i} must be a Tensor, not {type(p).__name__}")
+        if not p.is_leaf:
             raise ValueError(
-                f"{optimizer}: parameter {i} of shape {p.shape} {what}: give leaves that require one, "
+                f"{what}: parameter {i} of shape {p.shape} was computed by an op: give leaves that require a gradient, "
                 "[p for p in model.parameters() if p.requires_grad]"
             )
         if id(p) in seen:
             raise ValueError(
-                f"{optimizer}: parameter {i} of shape {p.shape} is given twice and would be updated twice: "
-                "give each once (Module.parameters() does, tied ones too)"
+                f"{what}: parameter {i} of shape {p.shape} is given twice and would count twice: give each once "
+                "(Module.parameters() does, tied ones too)"
             )
         seen.add(id(p))
+
+
+def normed(params: Iterable) -> list[Tensor]:
+    """The Tensors whose gradients a norm is taken of: those of groups too, and frozen ones, which add nothing."""
+    found: list[Tensor] = []
+    for entry in iterable("grad_norm", params):
+        found += iterable("grad_norm", entry["params"]) if isinstance(entry, Mapping) and "params" in entry else [entry]
+    if not found:
+        raise ValueError("grad_norm: no parameters (an iterator that was already used up?)")
+    check_leaves("grad_norm", found)
+    if not any(p.requires_grad or p.grad is not None for p in found):
+        raise ValueError("grad_norm: none of the parameters requires a gradient: give those of the model")
+    return found
 
 
 def check_number(name: str, value: float, below: float = math.inf) -> None:

@@ -20,7 +20,9 @@ class Flat:
         like, library = params[0].data, xp(params[0].data)
         self.group, self.params, self.device, self.dtype = group, params, params[0].device, like.dtype
         self.offsets = list(itertools.accumulate((p.size for p in params), initial=0))
-        self.kept = {name: library.zeros(self.offsets[-1], like.dtype) for name in keeps}
+        narrow = like.dtype.itemsize < 4  # float16 and bfloat16: squares and eps are too small for float16
+        self.computed = library.dtype("float32") if narrow else like.dtype  # what updates are computed in
+        self.kept = {name: library.zeros(self.offsets[-1], self.computed) for name in keeps}
         self.gather()
         self.counted = [0] * len(params)  # steps of each, as torch counts: one without a gradient is not stepped
         self.cohorts = [Cohort(list(range(len(params))), library, 0)] if kernels and update.serves(like) else None
@@ -100,7 +102,7 @@ class Flat:
         multiply, i, size = xp(self.data).multiply, first, BLOCK if self.device == "cpu" else LARGE
         for start in range(part.start, part.stop, size):
             stop = min(start + size, part.stop)
-            g = scratch(0, (stop - start,), self.data.dtype, xp(self.data))
+            g = scratch(0, (stop - start,), self.computed, xp(self.data))
             at = start
             while at < stop:  # the pieces of parameters that lie in this block
                 while self.offsets[i + 1] <= at:
@@ -109,6 +111,8 @@ class Flat:
                 grad = self.params[i].grad
                 assert grad is not None  # runs() leaves out those that have none
                 gradient = grad.data.reshape(-1)
+                if gradient.dtype != self.computed:
+                    gradient = gradient.astype(self.computed)
                 multiply(gradient[at - begin : until - begin], scale, out=g[at - start : until - start])
                 at = until
             yield slice(start, stop), g

@@ -24,6 +24,10 @@ class Optimizer:
     `params`: leaf Tensors that require a gradient, or groups of them, each a dict with "params" and its own values for
     any of the options. `groups` is the list of those dicts; what is written to them (or to `.lr`, for all of them)
     holds from the next step on.
+
+    Updates of float16 and bfloat16 parameters are computed in float32, and what is kept beside them is float32. The new
+    values are rounded to the parameter's dtype, which loses updates that are small beside them: keep Parameters in
+    float32 where you can.
     """
 
     keeps: tuple[str, ...] = ()  # names of the arrays kept beside the parameters
@@ -56,7 +60,10 @@ class Optimizer:
             check_number(name, group[name])
 
     def update(self, group: dict, step: int, p: Array, g: Array, work: Array, **kept: Array) -> None:
-        """Update the block `p` (and `kept`) in place. `g`, its gradient, and `work` are scratch; step counts from 1."""
+        """Update the block `p` (and `kept`) in place. `g`, its gradient, and `work` are scratch; step counts from 1.
+
+        All are float32 (float64 where the parameters are).
+        """
         raise TypeError(f"{type(self).__name__} has no update rule: a subclass writes update()")
 
     @property
@@ -118,7 +125,11 @@ class Optimizer:
         for block, g in flat.blocks(first, slice(begin + part.start, begin + part.stop), scale):
             kept = {name: array[block] for name, array in flat.kept.items()}
             work = scratch(1, g.shape, g.dtype, xp(g))
-            self.update(flat.group, step, flat.data[block], g, work, **kept)
+            p = flat.data[block]
+            wide = p if p.dtype == g.dtype else p.astype(g.dtype)
+            self.update(flat.group, step, wide, g, work, **kept)
+            if wide is not p:
+                p[...] = wide
 
     def _step_far(self, flats: list[Flat], grad_scale: float | Tensor) -> None:
         """The step of parameters on a GPU, of whose gradients and scale nobody looks at a value."""
@@ -173,6 +184,8 @@ class Optimizer:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what `state_dict()` gave. One ValueError lists all that does not fit; nothing is changed then."""
+        if not isinstance(state, Mapping):
+            raise TypeError(f"load_state_dict: give what state_dict() gave, a dict, not {type(state).__name__}")
         if state.keys() != {"steps", "tensors"}:
             raise ValueError(f"an optimizer's state has 'steps' and 'tensors', not {', '.join(map(repr, state))}")
         steps, given = state["steps"], state["tensors"]
@@ -182,7 +195,7 @@ class Optimizer:
             problems.append(f"steps: {len(self.params)} non-negative integers are needed, not {steps!r:.80}")
         problems += [f"missing: {name}" for name in own if name not in given]
         problems += [f"unexpected: {name}" for name in given if name not in own]
-        problems += [f"{n}: {wrong}" for n in own if n in given and (wrong := misfit(given[n].data, own[n]))]
+        problems += [f"{n}: {wrong}" for n in own if n in given and (wrong := _misfit(given[n], own[n]))]
         if problems:
             raise ValueError(f"this state does not fit {type(self).__name__}:\n  " + "\n  ".join(problems))
         for name, place in own.items():
@@ -190,6 +203,12 @@ class Optimizer:
         for flat in self._flats:
             mine = [(i, count) for (its, i), count in zip(self._places, steps, strict=True) if its is flat]
             flat.steps = [count for _, count in sorted(mine)]
+
+
+def _misfit(value: Any, place: Tensor) -> str:
+    if isinstance(value, Tensor):
+        return misfit(value.data, place)
+    return f"a Tensor is needed, tl.tensor(x), not {type(value).__name__}"
 
 
 class SGD(Optimizer):
@@ -254,8 +273,8 @@ class Adam(Optimizer):
     def check_options(self, group):
         super().check_options(group)
         check_number("eps", group["eps"])
-        if len(group["betas"]) != 2:
-            raise ValueError(f"betas must be two numbers, not {group['betas']!r}")
+        if not isinstance(group["betas"], tuple | list) or len(group["betas"]) != 2:
+            raise ValueError(f"betas must be two numbers, (0.9, 0.999), not {group['betas']!r:.80}")
         for beta in group["betas"]:
             check_number("each of betas", beta, below=1)
 

@@ -1,6 +1,7 @@
 """Learning rates: that of a step, counted from 0."""
 
 import math
+from numbers import Real
 
 
 def constant(step: int, *, lr: float) -> float:
@@ -39,6 +40,9 @@ def _rise(step: int, lr: float, warmup: int, initial: float | None) -> float:
 
 def _progress(step: int, warmup: int, total: int) -> float:
     """How much of the descent is done, 0 to 1; negative during the warm-up."""
+    for name, value in (("step", step), ("warmup", warmup), ("total", total)):
+        if not isinstance(value, Real):
+            raise TypeError(f"a schedule's {name} must be a number, not {value!r:.80}")
     if not 0 <= warmup <= total:
         raise ValueError(f"a schedule needs 0 <= warmup <= total, not warmup {warmup} and total {total}")
     if step < 0:

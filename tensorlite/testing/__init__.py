@@ -13,6 +13,7 @@ The Hypothesis strategies beside it (`shapes`, `broadcastable`, `matmul_shapes`,
 
 import importlib
 from collections.abc import Callable, Iterator
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -50,12 +51,17 @@ def check_gradients(
     The difference is (8 (f(x+h) - f(x-h)) - (f(x+2h) - f(x-2h))) / 12h with h = `step` max(1, |x|), wrong by
     h**4/30 of the fifth derivative. An element may differ by `atol` + `rtol` |expected| + what rounding explains.
     Raises AssertionError that names the order, the argument, the worst element, expected, got and the error;
-    TypeError or ValueError where there is nothing to differentiate.
+    TypeError or ValueError where nothing would be checked: no floating input that has elements, a result without
+    elements or that does not require a gradient, an order below 1, an infinite tolerance.
     """
+    _check_settings(order, step, rtol, atol)
     values = [_float64(x) for x in inputs]
     names = [f"argument {i}" for i in range(len(inputs))]
     if not any(map(_differentiable, values)):
         raise ValueError("check_gradients: nothing to check: give at least one floating array or Tensor")
+    if not any(x.size for x in values if _differentiable(x)):
+        raise ValueError("check_gradients: nothing to check: the floating inputs have no elements")
+    _check_result(op, values)
     title, random = getattr(op, "__name__", repr(op)), np.random.default_rng(seed)
     for n in range(1, order + 1):
         g = tensor(random.standard_normal(_value(op, values).shape))
@@ -65,6 +71,29 @@ def check_gradients(
             if wrong.any():
                 raise AssertionError(_report(title, n, names[i], got, expected, wrong))
         op, values, names = _slope(op, random), [*values, g], [*names, "the incoming gradient"]
+
+
+def _check_settings(order: int, step: float, rtol: float, atol: float) -> None:
+    if isinstance(order, bool) or not isinstance(order, int | np.integer) or order < 1:
+        raise ValueError(f"check_gradients: order must be a positive integer, not {order!r:.80}")
+    for name, value in (("step", step), ("rtol", rtol), ("atol", atol)):
+        if not isinstance(value, Real) or not (0 <= value < np.inf) or (name == "step" and value == 0):
+            least = "positive" if name == "step" else "at least 0"
+            raise ValueError(f"check_gradients: {name} must be a finite number, {least}, not {value!r:.80}")
+
+
+def _check_result(op: Callable, values: list) -> None:
+    """A ValueError for a result in which there is nothing to check."""
+    leaves = _leaves(values)
+    _value(op, leaves)
+    out = op(*leaves)
+    if not out.size:
+        raise ValueError(f"check_gradients: nothing to check: the result has no elements, its shape is {out.shape}")
+    if not out.requires_grad:
+        raise ValueError(
+            "check_gradients: nothing to check: the result does not require a gradient; the op detaches its inputs, "
+            "computes without recording (.data, .numpy(), no_grad) or does not use them"
+        )
 
 
 def _float64(x: Any) -> Any:
