@@ -151,6 +151,10 @@ class Classification:
         model.body.load_state_dict(weights)
         tl.manual_seed(config.seed)  # again: so the head does not depend on how large the body is
         model.head = nn.Linear(base.config.n_embd, len(description["labels"]))
+        if config.adapts:
+            lora.check_rank(model, config.rank)
+        else:
+            lora.check_unused(config, "rank", "alpha")
         choose_layers(model, config)
         learning = sum(p.size for p in model.parameters() if p.requires_grad)
         say(f"model      {config.base}: {model.num_parameters():,} parameters, {learning:,} of them learn")

@@ -6,6 +6,7 @@ traceback. Stopped by SIGINT it is 130, by SIGTERM 143, by SIGHUP 129.
 
 import codecs
 import contextlib
+import difflib
 import functools
 import io
 import operator
@@ -119,6 +120,9 @@ def parse(args: list[str]) -> Any:
     """The command that the arguments name; tyro shows help and wrong usage, and exits with 0 and 2."""
     if " ".join(args[:2]) in COMMANDS:
         args = [" ".join(args[:2]), *args[2:]]
+    if args and not args[0].startswith("-") and args[0] not in COMMANDS:
+        print(f"gpt: {printable(no_command(args), LONGEST)}", file=sys.stderr)
+        sys.exit(2)
     choices = []
     for name, command in COMMANDS.items():
         start = {"default": command.default(args)} if args[:1] == [name] and hasattr(command, "default") else {}
@@ -146,6 +150,18 @@ def _path(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Path] | None:
         return Path(os.path.expanduser(parts[0]))  # a shell leaves a quoted ~ as it is
 
     return PrimitiveConstructorSpec(1, "PATH", read, lambda value: isinstance(value, Path), lambda path: [str(path)])
+
+
+def no_command(args: list[str]) -> str:
+    """One sentence for arguments that name no command."""
+    below = [name for name in COMMANDS if name.startswith(f"{args[0]} ")]
+    near = (
+        below
+        or difflib.get_close_matches(" ".join(args[:2]), COMMANDS, 1)
+        or difflib.get_close_matches(args[0], COMMANDS, 1)
+    )
+    hint = f"did you mean {' or '.join(f'gpt {name}' for name in near)}?" if near else "the commands are "
+    return f"there is no command {args[0]!r}: {hint}{'' if near else ', '.join(COMMANDS)} (gpt COMMAND --help)"
 
 
 def sentence(error: Exception) -> str:

@@ -14,6 +14,7 @@ from types import UnionType
 from typing import Any, ClassVar, Literal, Self, get_args, get_origin, get_type_hints
 
 from tensorlite import backend
+from tensorlite.machine import MOST_THREADS
 
 LARGEST = 1 << 32  # of a model's sizes: a token file holds no larger id
 
@@ -206,6 +207,8 @@ class Settings:
         check_choice("checkpoint_blocks", self.checkpoint_blocks, (True, False))
         if self.threads is not None:
             check_integer("threads", self.threads, low=1)
+            if self.threads > MOST_THREADS:
+                raise ValueError(f"--threads must be an integer from 1 to {MOST_THREADS:,}, got {self.threads:,}")
         if self.min_lr is not None and not 0 <= self.min_lr <= (math.inf if self.lr is None else self.lr):
             raise ValueError(f"min_lr must be from 0 to lr, which is {self.peak_lr}, got {self.min_lr!r}")
         if self.warmup is not None and not 0 <= self.warmup <= (self.steps or self.warmup):

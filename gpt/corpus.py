@@ -147,7 +147,7 @@ def _blocks(path: Path) -> Iterator[str]:
                 break
             data = file.read(BLOCK)
     if blank:
-        raise ValueError(f"the text file {str(path)!r} is empty: there is nothing to learn from it")
+        raise ValueError(f"the text file {str(path)!r} is empty, or white space alone: give a file with text")
 
 
 def reader(paths: Iterable[AnyPath]) -> Callable[[], Iterable[str]]:
@@ -181,7 +181,8 @@ def cut(length: int, fraction: float) -> int:
         raise ValueError(f"fraction is {fraction!r}, but has to be between 0 and 1, say 0.9")
     place = int(fraction * length)
     if not 0 < place < length:
-        raise ValueError(f"a text of {length} characters is too short to split at {fraction}: one part would be empty")
+        size = f"{length:,} character{'s' * (length != 1)}"
+        raise ValueError(f"a text of {size} is too short to split at {fraction}: one part would be empty")
     return place
 
 

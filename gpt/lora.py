@@ -90,6 +90,23 @@ def apply(
     return names
 
 
+def check_rank(model: nn.Module, rank: int, targets: str | Iterable[str] = "*") -> None:
+    """ValueError where the rank is above the smaller side of every Linear that `apply` would adapt."""
+    linears = [
+        model_part(model, name) for name in _matching(model, [targets] if isinstance(targets, str) else [*targets])
+    ]
+    most = max(min(linear.in_features, linear.out_features) for linear in linears)
+    if rank > most:
+        raise ValueError(f"--rank must be at most {most}, the smaller side of the largest Linear, got {rank:,}")
+
+
+def check_unused(config: Any, *names: str) -> None:
+    """ValueError where one of these settings of LoRA differs from its default, and LoRA is not asked for."""
+    if changed := [name for name in names if getattr(config, name) != getattr(type(config), name)]:
+        asks = "--layers lora" if hasattr(config, "layers") else "--lora"
+        raise ValueError(f"--{changed[0]} has no effect without {asks}: add {asks}, or omit --{changed[0]}")
+
+
 def _matching(model: nn.Module, targets: list[str]) -> list[str]:
     """The names of the Linears that the targets mean, in the model's order."""
     if adapters(model):

@@ -169,6 +169,9 @@ def _quota_of(folder: Path) -> float:
     return math.inf if time == "max" or int(time) < 0 else int(time) / int(period)
 
 
+MOST_THREADS = 1024
+
+
 def threads() -> int:
     """The number of threads that large CPU kernels run on: what `set_threads` was last given, and 1 before."""
     return _threads
@@ -179,14 +182,14 @@ def set_threads(threads: int) -> str:
 
     OpenBLAS' own threads wait for each other without sleeping: where another program wants a core, a small step then
     takes ten times as long. Ours sleep. A BLAS other than that of NumPy's wheels is left alone, with its own threads.
-    ValueError for fewer than one.
+    ValueError for fewer than one or more than MOST_THREADS, RuntimeError where the system starts no further one.
 
     The same number gives the same bits again. Another number adds up parts in another order: over 200 steps of a small
     GPT, with one thread and with two, losses were 2e-7 apart (relative), weights 7e-7 of their tensor's largest.
     """
     global _threads
-    if threads < 1:
-        raise ValueError(f"threads must be an integer of at least 1, got {threads!r}")
+    if not 1 <= threads <= MOST_THREADS:
+        raise ValueError(f"threads must be an integer from 1 to {MOST_THREADS:,}, got {threads!r}")
     library = _openblas()
     if library is None:
         name = blas()["name"]  # Accelerate, in NumPy's wheels for macOS, or another one's own
@@ -194,8 +197,11 @@ def set_threads(threads: int) -> str:
         return f"BLAS ({name}) keeps its own threads, which only the environment sets: {variable}"
     library.scipy_openblas_set_num_threads64_(1)
     _asked.add("threads")
+    try:
+        _workers.extend(Worker() for _ in range(threads - 1 - len(_workers)))
+    except RuntimeError:
+        raise RuntimeError(f"the system starts no {threads:,} threads: set a smaller number of threads") from None
     _threads = threads
-    _workers.extend(Worker() for _ in range(threads - 1 - len(_workers)))
     return f"{threads} thread{'s' if threads > 1 else ''} for large ops, BLAS on one in each"
 
 

@@ -298,7 +298,7 @@ def test_a_containers_cpu_quota(tmp_path, membership, files, quota):
 
 def test_fewer_than_one_thread_is_refused(threads):
     threads(2)
-    with pytest.raises(ValueError, match="threads must be an integer of at least 1, got 0"):
+    with pytest.raises(ValueError, match="threads must be an integer from 1 to 1,024, got 0"):
         threads(0)
     assert machine.threads() == 2
 
@@ -314,3 +314,17 @@ def test_a_blas_that_takes_no_number_of_threads_is_named(monkeypatch, name, vari
     assert name in said
     assert said.endswith(variable)
     assert machine._threads == 1
+
+
+def test_threads_that_the_system_does_not_start_are_a_sentence_and_change_nothing(threads, monkeypatch):
+    def refuses(*_):
+        raise RuntimeError("can't start new thread")
+
+    threads(1)
+    monkeypatch.setattr(machine, "Worker", refuses)
+    monkeypatch.setattr(machine, "_workers", [])
+    with pytest.raises(RuntimeError, match="the system starts no 3 threads: set a smaller number of threads"):
+        threads(3)
+    assert machine.threads() == 1
+    with pytest.raises(ValueError, match="threads must be an integer from 1 to 1,024, got 100000"):
+        threads(100_000)

@@ -193,7 +193,7 @@ class Judge:
             for name in ("empty_responses", "no_number", "no_answer", "not_asked"):
                 if found[name]:
                     lines[COUNTS[name]] = f"{found[name]:,}{first(name, rows)}"
-        return result_table(f"{self.data.name}, {n:,} entries", lines)
+        return result_table(f"{self.data.name}, {n:,} {'entry' if n == 1 else 'entries'}", lines)
 
 
 COUNTS = {

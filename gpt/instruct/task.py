@@ -110,7 +110,10 @@ class Instructions:
         say(f"entries    {config.data}: {counts}; at most {max(len(text.ids) for text in texts):,} tokens")
         say(f"model      {config.base}: {model.num_parameters():,} parameters")
         adapters: dict[str, Any] | None = None
-        if config.lora:
+        if not config.lora:
+            lora.check_unused(config, "rank", "alpha", "targets")
+        else:
+            lora.check_rank(model, config.rank, config.targets)
             adapters = {"rank": config.rank, "alpha": config.alpha, "targets": list(config.targets)}
             names = lora.apply(model, **adapters)
             learning = sum(p.size for p in lora.trainable(model))

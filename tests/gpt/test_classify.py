@@ -603,6 +603,25 @@ def test_answers_come_as_lines_do_and_a_bad_line_stops_nothing(tuned):
     assert re.fullmatch(rb"standard input, line 2: the text is not UTF-8 \(byte 0xe9 at position 3\).*\n", errors)
 
 
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (
+            ["--layers", "lora", "--rank", "17"],
+            "--rank must be at most 16, the smaller side of the largest Linear, got 17",
+        ),
+        (["--alpha", "3"], "--alpha has no effect without --layers lora: add --layers lora, or omit --alpha"),
+    ],
+)
+def test_settings_of_lora_that_have_no_use_are_refused(base, call, tmp_path, flags, says):
+    write_tsv(tmp_path / "c.tsv")
+    args = ["finetune", "classify", base, "--data", tmp_path / "c.tsv", "--out", tmp_path / "run", *flags]
+    code, _, errors = call(*args)
+    assert code == 1
+    assert says in errors
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("flags", [[], ["--json"]])
 def test_a_byte_that_is_not_utf8_comes_back_as_it_was(tuned, flags):
     command = [sys.executable, "-m", "gpt", "classify", str(tuned[0] / "run"), *flags]

@@ -197,3 +197,22 @@ def test_a_terminal_without_utf8_shows_question_marks(run):
 
 def test_python_m_gpt(run):
     assert gpt("--version") == (0, f"gpt {version}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["finetune"], "there is no command 'finetune': did you mean gpt finetune classify or gpt finetune instruct?"),
+        (["trian", "--steps", "3"], "there is no command 'trian': did you mean gpt train?"),
+        (
+            ["finetune", "clasify"],
+            "there is no command 'finetune': did you mean gpt finetune classify or gpt finetune in",
+        ),
+        (["help"], "there is no command 'help': the commands are train, generate, finetune classify, "),
+    ],
+)
+def test_an_unknown_command_is_one_sentence_with_the_nearest_ones(call, args, says):
+    code, output, errors = call(*args)
+    assert (code, output) == (2, "")
+    assert errors.startswith(f"gpt: {says}")
+    assert errors.count("\n") == 1

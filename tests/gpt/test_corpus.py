@@ -199,3 +199,11 @@ def test_what_can_be_read_once_is_read_once(tmp_path):
     writer.join()
     assert [*read()] == [*read()] == ["a text"]
     assert "".join(corpus.reader([])()) == corpus.builtin()
+
+
+@pytest.mark.parametrize(
+    ("length", "says"), [(1, "a text of 1 character is too short"), (0, "a text of 0 characters is")]
+)
+def test_a_text_too_short_to_split_is_counted_in_plain_words(length, says):
+    with pytest.raises(ValueError, match=says):
+        corpus.split("a" * length)

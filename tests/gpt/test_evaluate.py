@@ -219,7 +219,8 @@ def test_a_bar_on_a_terminal(call, run, monkeypatch):
     ("text", "args", "status", "says"),
     [
         ("5", [], 1, "the text has 1 of this tokenizer's tokens: to predict one takes at least 2"),
-        ("", [], 1, "is empty: there is nothing to learn from it"),
+        ("", [], 1, "is empty, or white space alone: give a file with text"),
+        ("\n" * 3000, [], 1, "is empty, or white space alone: give a file with text"),
         ("é5", [], 1, "character 'é' (U+00E9) at position 0 is not in the vocabulary"),
         ("55", ["--stride", "9"], 1, "stride must be at most the window's 8 tokens, got 9"),
         ("55", ["--context", "9"], 1, "context must be at most the model's 8 tokens, got 9"),

@@ -360,6 +360,7 @@ def test_without_a_server_and_without_a_run(call, tmp_path, monkeypatch):
     assert "likelihood" not in output
     assert json.loads(call("--data", data, "--json", "--limit", 1)[1])["entries"] == 1
     monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes the streams for a terminal then
+    assert "answers.json, 1 entry " in call("--data", data, "--limit", 1)[1]
     assert "judging" in call("--data", data)[2]
 
 

@@ -433,6 +433,7 @@ def test_without_a_name_a_run_takes_a_free_one(tmp_path, monkeypatch):
         ("n_head", 3, "n_head must divide n_embd"),
         ("dropout", 1.0, "dropout must be"),
         ("context_length", 0, "context_length must be"),
+        ("threads", 100_000, "--threads must be an integer from 1 to 1,024, got 100,000"),
         ("threads", 0, "threads must be an integer of at least 1, got 0"),
         ("resume", "run", "resume continues a run where it is"),
     ],
