@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -61,10 +61,9 @@ def train(config: Settings, console: Console | None = None, task: type[Task] = P
     config = replace(config, threads=threads, device=device)
     with (
         stopping(at_once=True),
-        placing.start(run, config.overwrite, names, config.reads())
-        if config.resume is None
-        else placing.resume(run, names) as place,
+        started(run, config, task) if config.resume is None else placing.resume(run, names) as place,
     ):
+        run = place.run  # another one than it was where the name has been taken meanwhile
 
         def tell(line: str) -> None:
             say(console, place.folder / "log.txt", line)
@@ -85,6 +84,22 @@ def train(config: Settings, console: Console | None = None, task: type[Task] = P
         if stopped_by is None:
             rundir.finish(run, names, s.step)
     return Result(run, stopped_by)
+
+
+@contextmanager
+def started(run: Path, config: Settings, task: type[Task]) -> Iterator[placing.Place]:
+    """The place of a new run. Where the name was chosen and another process has just taken it, the next free one."""
+    chosen = config.out is None and not config.overwrite and not config.resume_if_exists
+    with ExitStack() as stack:
+        while True:
+            try:
+                place = stack.enter_context(placing.start(run, config.overwrite, files(task), config.reads()))
+                break
+            except (FileExistsError, RuntimeError):
+                if not chosen or (free := directory(config, task)) == run:
+                    raise
+                run = free
+        yield place
 
 
 def learn(s: Session, task: type[Task], place: placing.Place, console: Console) -> int | None:

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from rich.console import Console
 from runs import tiny, train
 from test_rundir import everything
 
-from gpt import checkpoint, lockfile, plots, pretrained, rundir, session
+from gpt import checkpoint, lockfile, placing, plots, pretrained, rundir, session
 from gpt import train as training
 from gpt.config import TrainConfig
 
@@ -286,3 +287,32 @@ def test_what_schedulers_send_before_the_time_is_over_saves_and_stops(run, monke
     config = longer(run, 200)
     assert training.train(config, Console(file=io.StringIO())).stopped_by == number
     assert checkpoint.newest(run)[0].step == 5
+
+
+def locked(folder: Path):
+    folder.mkdir(parents=True)
+    return lockfile.lock(folder)
+
+
+def test_a_chosen_name_that_is_taken_at_the_same_moment_is_no_failure(tmp_path, monkeypatch):
+    """Another process locks runs/bottles, and one has a run in runs/bottles-2, after they were found to be free."""
+    monkeypatch.chdir(tmp_path)
+    config = tiny(tmp_path, **{**SHORT, "out": None})
+    real, other = placing.start, ExitStack()
+
+    def start(run, *args):
+        if run.name == "bottles":
+            run.mkdir(parents=True)
+            other.enter_context(lockfile.lock(run))
+        elif run.name == "bottles-2":
+            run.mkdir()
+            (run / "thesis.tex").write_text("of another process")
+        return real(run, *args)
+
+    monkeypatch.setattr(placing, "start", start)
+    with other:
+        result = training.train(config, Console(file=io.StringIO()))
+    assert result.run == Path("runs") / "bottles-3"
+    assert checkpoint.newest(result.run)[0].step == 4
+    with pytest.raises(RuntimeError, match="is training in"), locked(tmp_path / "runs" / "given"):
+        train(tiny(tmp_path, **{**SHORT, "out": tmp_path / "runs" / "given"}))
