@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tensorlite.files import naming
 from tensorlite.random import sample_rows
 
 from . import records
@@ -182,4 +183,5 @@ def repeated(parts: Mapping[str, Sequence[Entry]]) -> dict[str, list[bool]]:
 def write(path: Path, entries: Sequence[Entry]) -> None:
     """As JSON lines, which `read` reads."""
     lines = (json.dumps(entry._asdict(), ensure_ascii=False) for entry in entries)
-    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="\n")
+    with naming(path):
+        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="\n")

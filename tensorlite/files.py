@@ -55,14 +55,10 @@ def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
     target = Path(os.path.realpath(path))
     mode = check_replaceable(path)
     temporary = temporary_beside(target)
-
-    def private(name: str, flags: int) -> int:  # until it has the old file's mode, nobody else can open it
-        return os.open(name, flags, 0o666 if mode is None else 0o600)
-
     try:
-        with open(temporary, "xb", opener=private) as file:
+        with open(temporary, "xb") as file:
             if mode is not None:
-                os.chmod(temporary, mode)
+                os.chmod(temporary, mode)  # before anything is in it
             yield file
             file.flush()
             os.fsync(file.fileno())

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from tensorlite import Tensor
+from tensorlite.files import naming
 
 from .. import checkpoint, lora
 from ..config import FineTuneConfig, GPTConfig, check_choice, check_integer, check_number
@@ -104,7 +105,8 @@ class Instructions:
         for part in PARTS:
             path = run / f"{part}.jsonl"
             rows = [json.dumps(entry, ensure_ascii=False) for entry in getattr(parts, part)]
-            path.write_text("\n".join(rows) + "\n", encoding="utf-8", newline="\n")
+            with naming(path):
+                path.write_text("\n".join(rows) + "\n", encoding="utf-8", newline="\n")
             data[part] = {"entries": len(rows), **checkpoint.fingerprint(path)}
         counts = ", ".join(f"{data[part]['entries']:,} {part}" for part in PARTS)
         say(f"entries    {config.data}: {counts}; at most {max(len(text.ids) for text in texts):,} tokens")

@@ -211,7 +211,8 @@ def _clear(place: Path) -> None:
             new.rmdir()
     if new.is_dir() and (other := os.listdir(new)):
         raise FileExistsError(f"{new / other[0]} is not an export's: move it away")
-    for name in (*_leftovers(place), EXPORT):
+    marker.unlink(missing_ok=True)
+    for name in _leftovers(place):
         (place / name).unlink(missing_ok=True)
     if other := sorted({*os.listdir(place)} - {rundir.LOCK}):
         raise FileExistsError(f"{place / other[0]} is not an export's: move it away")

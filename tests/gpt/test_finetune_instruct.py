@@ -390,12 +390,12 @@ def test_in_a_terminal(folder):
 
 def read_until(terminal: int, text: str, press: bytes = b"") -> str:
     """What is shown until `text` is. `press`: as a person does, and again if nothing happens: readline can miss it."""
-    screen, patience = "", time.monotonic() + 300  # far more than it takes: only a hang ends here
+    screen, shown, patience = "", False, time.monotonic() + 300  # far more than it takes: only a hang ends here
     while text not in screen:
         assert time.monotonic() < patience, screen
-        if press and not screen:
+        if press and not shown:  # at first, and whenever nothing came for a second: input() can miss a signal
             os.write(terminal, press)
-        if select.select([terminal], [], [], 1)[0]:
+        if shown := bool(select.select([terminal], [], [], 1)[0]):
             screen += os.read(terminal, 4096).decode()
     return screen
 

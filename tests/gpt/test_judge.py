@@ -423,7 +423,6 @@ def test_a_field_with_the_name_of_a_result_is_an_error_before_the_first_question
     ("out", "told"),
     [
         (".", "^gpt: . is a directory: name a file for the results$"),
-        ("", "^gpt: . is a directory: name a file for the results$"),
         ("/", "^gpt: / is a directory: name a file for the results$"),
         ("none/out.json", "^gpt: none/out.json cannot be written, since there is no directory none: make it first$"),
         ("busy", "^gpt: busy.partial is a directory, and the results for busy come there first: name another file$"),
