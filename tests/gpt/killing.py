@@ -4,6 +4,7 @@ One idea: `python killing.py` has imported everything and forks for each command
 in milliseconds, and the moment of its death falls into what the command does, not into imports.
 """
 
+import contextlib
 import json
 import os
 import select
@@ -39,7 +40,8 @@ class Server:
         pid = int(self.process.stdout.readline())
         began = time.monotonic()
         if not select.select([self.process.stdout], [], [], seconds)[0]:
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it has just ended
+                os.kill(pid, signal.SIGKILL)
         return int(self.process.stdout.readline()), time.monotonic() - began
 
 
