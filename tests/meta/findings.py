@@ -64,13 +64,16 @@ ITEMS = {  # what is right, by the number under which the fault was reported
 class ByItem:
     """A pytest plugin: outcomes of tests by the items that they carry."""
 
-    def __init__(self) -> None:
+    def __init__(self, wanted: list[str]) -> None:
+        self.wanted = wanted  # items whose tests are run; none: all
         self.items: dict[str, list[str]] = {}  # test -> items
         self.outcomes: dict[str, str] = {}  # test -> its worst outcome
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         for test in items:
             self.items[test.nodeid] = [mark.args[0] for mark in test.iter_markers("finding")]
+        if self.wanted:
+            items[:] = [test for test in items if {*self.wanted} & {*self.items[test.nodeid]}]
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         counts = report.when == "call" or report.outcome != "passed"
@@ -79,7 +82,7 @@ class ByItem:
 
 
 def main(wanted: list[str]) -> int:
-    found = ByItem()
+    found = ByItem(wanted)
     pytest.main(["-m", "finding", "-q", "--no-header", "-p", "no:cacheprovider", "tests"], plugins=[found])
     by_item: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
     for test, outcome in found.outcomes.items():
