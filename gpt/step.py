@@ -1,6 +1,6 @@
 """One training step, computed: the gradient of some batches, clipped, moves the weights.
 
-One idea: nobody looks. Loss and norm stay where they were computed, and whether they are finite is decided there too;
+No value is read. Loss and norm stay where they were computed, and whether they are finite is decided there too;
 so a GPU never waits for the host, and all that it does in a step can be recorded once and replayed as a CUDA graph.
 """
 

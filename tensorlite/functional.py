@@ -77,8 +77,8 @@ def projections(x, query, key, value, query_bias=None, key_bias=None, value_bias
 def embedding(weight, idx):
     """Rows of `weight` (V, D) at the integers `idx` (...): (..., D). Rows used more than once add up their gradients.
 
-    `idx` is an array or a nested list. An index outside 0 .. V - 1 raises IndexError. On a GPU nobody looks at the
-    values, which would wait for it: check ids where they are read.
+    `idx` is an array or a nested list. An index outside 0 .. V - 1 raises IndexError. On a GPU values
+    are not checked, which would wait for it: check ids where they are read.
     """
     idx = as_array("embedding", idx, weight)
     check_table("embedding", weight)

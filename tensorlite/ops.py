@@ -338,7 +338,7 @@ def concatenate(xs: Sequence, axis: int = 0):
 def getitem(x, index):
     """`x[index]`, with NumPy's whole grammar (indexing.py). Gradients of positions that repeat add up.
 
-    IndexError for what is not an index, and for one out of range (in an index array on a GPU, nobody looks).
+    IndexError for what is not an index, and for one out of range (index arrays on a GPU are not checked).
     """
     index = canonical(index, _raw(x))
     try:

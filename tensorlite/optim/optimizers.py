@@ -132,7 +132,7 @@ class Optimizer:
                 p[...] = wide
 
     def _step_far(self, flats: list[Flat], grad_scale: float | Tensor) -> None:
-        """The step of parameters on a GPU, of whose gradients and scale nobody looks at a value."""
+        """The step of parameters on a GPU; no value of gradients or scale is read on the host."""
         for flat in flats:
             if not capturing.get():
                 self._send(flat)

@@ -4,7 +4,7 @@ One idea: the sums have a fixed order without a sort: counting is enough, and co
 whatever order threads make them. The comparisons to count with grow with the square of the number of ids: 134 million
 for 16,384 of them, some microseconds.
 
-An id outside of the table gives a row of nan and no gradient: nobody looks at the values, which would wait.
+An id outside of the table gives a row of nan and no gradient: values are not checked, which would wait.
 """
 
 from ...backend import bfloat16, float32, xp

@@ -5,7 +5,7 @@ the softmax again when the gradient is asked for. linear_cross_entropy owns its 
 training step, and writes their gradient over them at once; only the incoming gradient, one number, is still missing
 then, and multiplies the two products.
 
-A target that is neither a class nor `ignore_index` gives a loss of nan: nobody looks at the values, which would wait.
+A target that is neither a class nor `ignore_index` gives a loss of nan: values are not checked, which would wait.
 """
 
 import math
