@@ -17,7 +17,8 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
 import tensorlite as tl
-from tensorlite import fused, nn, optim
+from tensorlite import functional as F
+from tensorlite import nn, optim
 
 OUT = Path(tempfile.gettempdir(), "tensorlite-examples")
 COLOURS = ["#2f6fb5", "#d9791b", "#2f8f4e"]
@@ -37,7 +38,7 @@ def train(model: nn.Module, points: tl.Tensor, arms: tl.Tensor, steps: int) -> l
     optimizer = optim.AdamW(model.parameters(), lr=0.02, weight_decay=0.01)
     losses = []
     for _ in range(steps):
-        loss = fused.cross_entropy(model(points), arms)
+        loss = F.cross_entropy(model(points), arms)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

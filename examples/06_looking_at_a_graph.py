@@ -16,7 +16,8 @@ import numpy as np
 import tyro
 
 import tensorlite as tl
-from tensorlite import fused, nn
+from tensorlite import functional as F
+from tensorlite import nn
 from tensorlite.inspect import Graph, graph, steps
 
 OUT = Path(tempfile.gettempdir(), "tensorlite-examples")
@@ -34,9 +35,9 @@ class Block(nn.Module):
 
     def forward(self, x: tl.Tensor, targets: tl.Tensor) -> tl.Tensor:
         h = self.norm1(x)
-        x = x + fused.scaled_dot_product_attention(self.query(h), self.key(h), self.value(h), is_causal=True)
-        x = x + self.contract(fused.gelu(self.expand(self.norm2(x))))
-        return fused.cross_entropy(x, targets)
+        x = x + F.scaled_dot_product_attention(self.query(h), self.key(h), self.value(h), is_causal=True)
+        x = x + self.contract(F.gelu(self.expand(self.norm2(x))))
+        return F.cross_entropy(x, targets)
 
 
 def small_network() -> tuple[tl.Tensor, dict[str, tl.Tensor]]:

@@ -23,8 +23,8 @@ import tyro
 from matplotlib.figure import Figure
 
 import tensorlite as tl
-from gpt import corpus
 from gpt.config import GPTConfig
+from gpt.data import corpus
 from gpt.generate import generate
 from gpt.model import GPT
 from gpt.tokenizer import CharTokenizer

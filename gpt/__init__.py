@@ -1,20 +1,20 @@
 """gpt: build, train and talk to a GPT, on tensorlite alone.
 
 The names in `__all__` are what programs use; each is loaded when it is first asked for, so that `import gpt` costs
-nothing. The modules are attributes too: `gpt.generate.generate(model, prompts, 20)`, `gpt.train.train(config)`.
+nothing. The modules are attributes too: `gpt.generate.generate(model, prompts, 20)`, `gpt.training.loop.train(config)`.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .checkpoint import load_model
-    from .classify import Classifier
     from .config import PRESETS, ClassifyConfig, GPTConfig, TrainConfig
     from .generate import stream
-    from .instruct import Conversation, InstructConfig
     from .model import GPT
+    from .tasks.classify.task import Classifier
+    from .tasks.instruct import Conversation, InstructConfig
     from .tokenizer import BPETokenizer, CharTokenizer, WordTokenizer, gpt2
+    from .training.checkpoint import load_model
 
 __version__ = "0.1.0"
 __all__ = [
@@ -40,20 +40,17 @@ _PLACES = {
     "BPETokenizer": "tokenizer",
     "CharTokenizer": "tokenizer",
     "ClassifyConfig": "config",
-    "Classifier": "classify",
-    "Conversation": "instruct",
+    "Classifier": "tasks.classify.task",
+    "Conversation": "tasks.instruct",
     "GPTConfig": "config",
-    "InstructConfig": "instruct",
+    "InstructConfig": "tasks.instruct",
     "TrainConfig": "config",
     "WordTokenizer": "tokenizer",
     "gpt2": "tokenizer",
-    "load_model": "checkpoint",
+    "load_model": "training.checkpoint",
     "stream": "generate",
 }
-_MODULES = (
-    "checkpoint", "classify", "config", "corpus", "evaluate", "generate", "instruct", "judge", "labelled", "lora",
-    "model", "pretrained", "tokenizer", "train",
-)  # fmt: skip
+_MODULES = ("attention", "config", "data", "generate", "lora", "model", "pretrained", "tasks", "tokenizer", "training")
 
 
 def __getattr__(name: str) -> Any:

@@ -6,7 +6,7 @@ import sys
 def main() -> None:
     """`cli.main`, which is imported here, since that takes most of a second."""
     try:
-        from .cli import main
+        from .cli.main import main
 
         main()
     except KeyboardInterrupt:

@@ -11,8 +11,9 @@ random draws. Shapes: B texts in a batch, T positions, C channels, H heads of D 
 import math
 
 import tensorlite as tl
-from tensorlite import Tensor, backend, fused, nn
-from tensorlite.functional import join_heads, split_heads
+from tensorlite import Tensor, backend, nn
+from tensorlite import functional as F
+from tensorlite.formulas import join_heads, split_heads
 from tensorlite.kernels.cuda import decode
 
 # ----- the ladder -------------------------------------------------------------------------------------------
@@ -20,7 +21,7 @@ from tensorlite.kernels.cuda import decode
 
 def simple_attention(x: Tensor) -> tuple[Tensor, Tensor]:
     """Attention with nothing to learn: x (..., T, C) -> contexts softmax(x x^T) x (..., T, C), weights (..., T, T)."""
-    weights = fused.softmax(x @ x.swapaxes(-1, -2))
+    weights = F.softmax(x @ x.swapaxes(-1, -2))
     return weights @ x, weights
 
 
@@ -35,7 +36,7 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self.W_query(x), self.W_key(x), self.W_value(x)  # (..., T, d_out)
         scores = q @ k.swapaxes(-1, -2)  # (..., T, T)
-        return fused.softmax(scores / math.sqrt(k.shape[-1])) @ v
+        return F.softmax(scores / math.sqrt(k.shape[-1])) @ v
 
 
 class CausalAttention(nn.Module):
@@ -54,7 +55,7 @@ class CausalAttention(nn.Module):
         places = tl.arange(T, device=x.device)
         later = places > places.expand_dims(1)  # (T, T): column s is later than row t
         scores = (q @ k.swapaxes(-1, -2)).masked_fill(later, -math.inf)  # (B, T, T)
-        return self.dropout(fused.softmax(scores / math.sqrt(k.shape[-1]))) @ v
+        return self.dropout(F.softmax(scores / math.sqrt(k.shape[-1]))) @ v
 
 
 class ConcatenatedHeads(nn.Module):
@@ -118,16 +119,16 @@ class MultiHeadAttention(nn.Module):
             context = cache.attention(qkv, self.num_heads, self.causal)
         else:
             p = self.dropout if self.training else 0.0
-            context = fused.multi_head_attention(qkv, self.num_heads, is_causal=self.causal, dropout_p=p)
+            context = F.multi_head_attention(qkv, self.num_heads, is_causal=self.causal, dropout_p=p)
         return self.out_proj(context)
 
     def project(self, x: Tensor, cache: "KVCache | None") -> Tensor:
         """Queries, keys and values, side by side: (B, T, d_in) -> (B, T, 3 * d_out)."""
         parts = self.W_query, self.W_key, self.W_value
         if cache is not None and cache.projection:
-            return fused.linear(x, *cache.projection)
+            return F.linear(x, *cache.projection)
         if all(type(part) is nn.Linear for part in parts):
-            return fused.projections(x, *[part.weight for part in parts], *[part.bias for part in parts])
+            return F.projections(x, *[part.weight for part in parts], *[part.bias for part in parts])
         return tl.concatenate([part(x) for part in parts], axis=-1)  # LoRA's, for one, have more to say
 
     def projection(self) -> "tuple[Tensor, Tensor | None] | None":
@@ -195,7 +196,7 @@ class KVCache:
             return join_heads(self.attend(q, k, v))
         k, v, mask = self.extend(k, v)  # (B, H, S, D): the past too
         causal = is_causal and mask is None
-        return join_heads(fused.scaled_dot_product_attention(q, k, v, mask=mask, is_causal=causal))
+        return join_heads(F.scaled_dot_product_attention(q, k, v, mask=mask, is_causal=causal))
 
     @property
     def has_kernel(self) -> bool:

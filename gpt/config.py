@@ -14,7 +14,7 @@ from types import UnionType
 from typing import Any, ClassVar, Literal, Self, get_args, get_origin, get_type_hints
 
 from tensorlite import backend
-from tensorlite.machine import MOST_THREADS
+from tensorlite.devices.machine import MOST_THREADS
 
 LARGEST = 1 << 32  # of a model's sizes: a token file holds no larger id
 

@@ -17,9 +17,10 @@ from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 import tensorlite as tl
-from tensorlite import Generator, Tensor, fused
+from tensorlite import Generator, Tensor
+from tensorlite import functional as F
+from tensorlite.accelerate.cuda_graph import Graph
 from tensorlite.backend import begin_to_host
-from tensorlite.graph import Graph
 
 from .attention import KVCache
 from .config import check_integer, check_number
@@ -209,7 +210,7 @@ def next_to_each(model: GPT, cache: list[KVCache], tokens: Tensor) -> Tensor:
 
 def best_of_each(model: GPT, cache: list[KVCache], tokens: Tensor) -> Tensor:
     """The best token (B) after one of each text, tokens (2, B) as in `next_to_each`: which those become, in place."""
-    best = fused.argmax(next_to_each(model, cache, tokens))
+    best = F.argmax(next_to_each(model, cache, tokens))
     tokens.data[0] = best.data
     tokens.data[1] += 1
     return best
@@ -237,7 +238,7 @@ def choose(
 ) -> list[int]:
     """One token id per row of `logits` (B, V), drawn from the row's own stream, or the best one at temperature 0."""
     if temperature == 0:
-        return fused.argmax(logits).tolist()
+        return F.argmax(logits).tolist()
     p = probabilities(logits, temperature, top_k, top_p).to("cpu")  # all rows at once: each is waited for
     try:
         return [int(tl.multinomial(p[i], generator=generator).item()) for i, generator in enumerate(streams)]
@@ -263,7 +264,7 @@ def probabilities(
     if top_k is not None:
         least = logits.sort()[..., -top_k, None]  # (..., 1)
         logits = logits.masked_fill(logits < least, -math.inf)
-    p = fused.softmax(logits / max(temperature, 1e-30))  # float32 has no room below, and no different answer
+    p = F.softmax(logits / max(temperature, 1e-30))  # float32 has no room below, and no different answer
     if top_p is not None and top_p < 1:
         ordered = p.sort().flip(-1)  # (..., V)
         before = ordered.cumsum(axis=-1) - ordered  # the probability of all that is ahead

@@ -22,10 +22,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import tensorlite as tl
-from tensorlite import Generator, Tensor, fused, io, nn
+from tensorlite import Generator, Tensor, io, nn
+from tensorlite import functional as F
 
 from .config import check_integer, check_number
-from .jsonfile import parse
+from .data.jsonfile import parse
 
 FORMAT, VERSION = "gpt.lora", 1
 PARTS = ("lora_A", "lora_B")  # an adapter's names in a state_dict are the Linear's, and these behind it
@@ -48,8 +49,8 @@ class LoRALinear(nn.Module):
         self.lora_B = nn.Parameter(tl.zeros((rank, linear.out_features), weight.dtype, weight.device))
 
     def forward(self, x: Tensor) -> Tensor:
-        inner = fused.linear(x, self.lora_A.T) * (self.alpha / self.rank)  # (..., rank)
-        return self.linear(x) + fused.linear(inner, self.lora_B.T)
+        inner = F.linear(x, self.lora_A.T) * (self.alpha / self.rank)  # (..., rank)
+        return self.linear(x) + F.linear(inner, self.lora_B.T)
 
     def merged(self) -> nn.Linear:
         """A plain Linear that computes the same, frozen where the original was; its bias is the original's."""

@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 import tensorlite as tl
-from tensorlite import Tensor, fused, nn
-from tensorlite.recompute import checkpoint
+from tensorlite import Tensor, nn
+from tensorlite import functional as F
+from tensorlite.accelerate.activation_checkpoint import checkpoint
 
 from .attention import KVCache, MultiHeadAttention, check_length
 from .config import GPTConfig
@@ -57,7 +58,7 @@ class GPT(nn.Module):
         logits = self.logits(self.features(idx))
         if targets is None:
             return logits, None
-        return logits, fused.cross_entropy(logits, nn.indices(targets, logits.device, "targets"))
+        return logits, F.cross_entropy(logits, nn.indices(targets, logits.device, "targets"))
 
     def features(self, idx: Tensor, cache: list[KVCache] | None = None) -> Tensor:
         """Token ids (B, T) -> what the model has understood at each position, (B, T, C): all but the head.
@@ -79,12 +80,12 @@ class GPT(nn.Module):
         targets = nn.indices(targets, features.device, "targets")
         head = self.token_embedding if self.head is None else self.head
         if not isinstance(head, nn.Embedding | nn.Linear):  # one with an adapter is more than a matrix
-            return fused.cross_entropy(self.logits(features), targets)
-        return fused.linear_cross_entropy(features, head.weight, targets)
+            return F.cross_entropy(self.logits(features), targets)
+        return F.linear_cross_entropy(features, head.weight, targets)
 
     def logits(self, features: Tensor) -> Tensor:
         """(..., C) -> (..., V): generation asks for the last position alone, and saves the product for all others."""
-        return fused.linear(features, self.token_embedding.weight) if self.head is None else self.head(features)
+        return F.linear(features, self.token_embedding.weight) if self.head is None else self.head(features)
 
     def positions(self, idx: Tensor, cache: list[KVCache] | None) -> Tensor:
         """The place of each token in its text: (T,), or (B, T) where a cache says that the rows differ."""
@@ -138,8 +139,8 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(config.residual_dropout)
 
     def forward(self, x: Tensor, cache: KVCache | None = None) -> Tensor:
-        x = fused.add(x, self.dropout(self.attention(self.norm1(x), cache)))
-        return fused.add(x, self.dropout(self.feed_forward(self.norm2(x))))
+        x = F.add(x, self.dropout(self.attention(self.norm1(x), cache)))
+        return F.add(x, self.dropout(self.feed_forward(self.norm2(x))))
 
 
 class FeedForward(nn.Module):
@@ -150,7 +151,7 @@ class FeedForward(nn.Module):
         self.contract = nn.Linear(4 * n_embd, n_embd)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.contract(fused.gelu(self.expand(x)))
+        return self.contract(F.gelu(self.expand(x)))
 
 
 def wide(x: Tensor) -> Tensor:

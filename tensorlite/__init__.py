@@ -1,10 +1,13 @@
 """tensorlite: reverse-mode automatic differentiation on NumPy (CPU) and CuPy (NVIDIA GPU), small enough to read."""
 
-from . import backend, data, derived, functional, fused, graph, habits, io, nn, ops, optim, primitive, random, recompute
+from . import backend, data, derived, formulas, functional, io, nn, ops, optim, primitive, random
+from .accelerate import activation_checkpoint as recompute
+from .accelerate import cuda_graph as graph
 from .autograd import grad
 from .backend import bool_, default_device, float16, float32, float64, int32, int64, uint8
 from .derived import *
-from .nograd import no_grad
+from .errors import suggestions
+from .grad_mode import no_grad
 from .ops import *
 from .primitive import unfused
 from .random import Generator, default_generator, manual_seed
@@ -12,14 +15,16 @@ from .tensor import *
 
 __version__ = "0.1.0"
 _LIKE = ["zeros_like", "ones_like", "full_like", "empty_like"]
-habits.explain(globals(), [*ops.__all__, *derived.__all__, "grad", *_LIKE])
+suggestions.explain(globals(), [*ops.__all__, *derived.__all__, "grad", *_LIKE])
 
 
 def __getattr__(name: str):
     if name == "bfloat16":  # needs the ml_dtypes package
         return backend.bfloat16()
-    elsewhere = {each: f"tl.{where}.{each}" for where in ("optim", "nn", "fused") for each in _public(globals()[where])}
-    raise habits.missing("tensorlite", name, elsewhere | habits.NAMES | habits.FUNCTIONS, globals())
+    elsewhere = {
+        each: f"tl.{where}.{each}" for where in ("optim", "nn", "functional") for each in _public(globals()[where])
+    }
+    raise suggestions.missing("tensorlite", name, elsewhere | suggestions.NAMES | suggestions.FUNCTIONS, globals())
 
 
 def _public(module) -> list[str]:

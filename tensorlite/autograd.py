@@ -16,7 +16,7 @@ from heapq import heappop, heappush
 from typing import Any
 
 from .backend import Array, Scalar, add, device_of, is_array, xp
-from .checks import checked_requires_grad, unusable_array
+from .errors.checks import checked_requires_grad, unusable_array
 
 recording = contextvars.ContextVar("recording", default=True)
 _creation_order = itertools.count()

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from .backend import xp
-from .checks import checked_axes, checked_axis
+from .errors.checks import checked_axes, checked_axis
 from .ops import (
     _einsum,
     _pad,

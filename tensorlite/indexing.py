@@ -13,7 +13,7 @@ import numpy as np
 
 from .autograd import Variable
 from .backend import Array, is_array, to_host, xp
-from .checks import shortened, unusable_array
+from .errors.checks import shortened, unusable_array
 
 _PLAIN = {int, slice, type(None), EllipsisType}
 _SEQUENCES = (list, tuple, range)

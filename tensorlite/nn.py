@@ -23,13 +23,13 @@ from typing import Any, Self
 
 import numpy as np
 
-from . import fused as F
+from . import functional as F
 from . import ops
 from .autograd import setting
 from .backend import DEVICES, device_of, float32, integers, is_array, is_floating, to_device
+from .errors.torch_names import explaining, hint, missing
 from .random import Generator, default_generator
 from .tensor import Tensor, ones, tensor, zeros
-from .torchwords import explaining, hint, missing
 
 __getattr__ = missing("nn")
 

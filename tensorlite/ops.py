@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 
 from .autograd import Variable
 from .backend import Scalar, device_of, float32, is_array, is_floating, to_device, xp
-from .checks import checked_axes, checked_axis, checked_order, checked_shape
+from .errors.checks import checked_axes, checked_axis, checked_order, checked_shape
 from .indexing import canonical, explained
 from .primitive import astype, elementwise, move, primitive, publish, unbroadcast, wide
 from .special import erf as _erf

@@ -19,9 +19,9 @@ from typing import Any, TypeVar
 
 from .autograd import Node, Variable, grad, recording, setting
 from .backend import Scalar, float16, float32, float64, is_floating, ndarray, xp
-from .checks import check_leaves, checked_dtype, shortened, unusable_array
-from .errors import UNSUPPORTED, explained, given, unusable
-from .habits import ADVICE, unknown_argument
+from .errors.checks import check_leaves, checked_dtype, shortened, unusable_array
+from .errors.explain import UNSUPPORTED, explained, given, unusable
+from .errors.suggestions import ADVICE, unknown_argument
 from .promotion import in_float32, is_narrow, without_widening
 
 F = TypeVar("F", bound=Callable)

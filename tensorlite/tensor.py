@@ -2,7 +2,7 @@
 
 One idea: every operator and method is one line into ops.py. Nothing is decided here but what a user may hand in.
 There are no in-place operations: `x += 1` makes a new Tensor and binds the name to it, and is refused where `x` is a
-leaf that requires a gradient. habits.py answers what other libraries spell otherwise, interop.py NumPy's functions.
+leaf that requires a gradient. suggestions.py answers what other libraries spell otherwise, interop.py NumPy's functions.
 """
 
 from collections.abc import Iterator
@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from . import derived, habits, interop, ops
+from . import derived, interop, ops
 from .autograd import Variable
 from .backend import Array, create, device_of, float32, int64, is_array, to_device, to_host
-from .checks import checked_dtype, checked_shape, unusable_array
+from .errors import suggestions
+from .errors.checks import checked_dtype, checked_shape, unusable_array
 from .random import Generator, stream
 
 __all__ = [
@@ -46,7 +47,7 @@ class Tensor(Variable):
 
     @property
     def size(self) -> int:
-        return habits.Count(self.data.size)
+        return suggestions.Count(self.data.size)
 
     @property
     def dtype(self) -> np.dtype:
@@ -279,7 +280,7 @@ class Tensor(Variable):
     # fmt: on
 
 
-habits.adapt(Tensor)
+suggestions.adapt(Tensor)
 Variable.result = Tensor  # what ops return
 
 

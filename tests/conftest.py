@@ -29,7 +29,7 @@ os.environ["GPT_CACHE"] = str(Path(__file__).parent / "no cache")
 settings.register_profile("dev", DEFAULT, max_examples=50)
 settings.register_profile("ci", DEFAULT, max_examples=200, derandomize=True)
 settings.register_profile("nightly", DEFAULT, max_examples=5000)
-settings.register_profile(  # for tests/mutate.py: `ci`, where the first failure is enough
+settings.register_profile(  # for tests/meta/mutate.py: `ci`, where the first failure is enough
     "mutants",
     DEFAULT,
     max_examples=200,

@@ -20,9 +20,9 @@ import tyro
 from generated import gpt
 from tyro.conf import Positional
 
-from gpt import corpus
-from gpt.instruct import STYLES, read_entries, split
-from gpt.plots import read_metrics
+from gpt.data import corpus
+from gpt.tasks.instruct import STYLES, read_entries, split
+from gpt.training.plots import read_metrics
 
 
 @dataclass

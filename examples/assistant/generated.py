@@ -25,8 +25,8 @@ import tyro
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from gpt.instruct import STYLES, generated
-from gpt.plots import read_metrics
+from gpt.tasks.instruct import STYLES, generated
+from gpt.training.plots import read_metrics
 
 BY_HAND = (  # words and sums that a person may come up with, and two that nobody taught it
     "Reverse hello.", "Write tensor in capital letters.", "How many letters has london?", "What is 27 + 8?",

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from tensorlite.kernels import onednn
+from tensorlite.kernels.cpu import onednn
 
 HERE = Path(__file__).parent
 DTYPES = ("float32", "bfloat16")

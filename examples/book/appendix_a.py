@@ -14,7 +14,8 @@ import page
 from page import compare
 
 import tensorlite as tl
-from tensorlite import fused, io, nn, optim
+from tensorlite import functional as F
+from tensorlite import io, nn, optim
 from tensorlite.data import DataLoader
 
 
@@ -104,7 +105,7 @@ tl.manual_seed(123)
 x = tl.rand(1, 50)
 compare("scores", model(x), "-0.1262 0.1080 -0.1792")
 with tl.no_grad():  # nothing is remembered here
-    compare("as probabilities", fused.softmax(model(x)), "0.3113 0.3934 0.2952")
+    compare("as probabilities", F.softmax(model(x)), "0.3113 0.3934 0.2952")
 
 # %% [markdown]
 # ## A.6 A loader
@@ -143,7 +144,7 @@ optimizer = optim.SGD(model.parameters(), lr=0.5)
 losses = []
 for _epoch in range(3):
     for x, y in train_loader:
-        loss = fused.cross_entropy(model(x), y)
+        loss = F.cross_entropy(model(x), y)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -156,7 +157,7 @@ everything = tl.stack([x for x, _ in train_set])
 with tl.no_grad():
     scores = model(everything)
 compare("scores", scores, "2.8569 -4.1618 2.5382 -3.7548 2.0944 -3.1820 -1.4814 1.4816 -1.7176 1.7342")
-compare("probabilities", fused.softmax(scores),
+compare("probabilities", F.softmax(scores),
         "0.9991 0.0009 0.9982 0.0018 0.9949 0.0051 0.0491 0.9509 0.0307 0.9693")  # fmt: skip
 compare("classes", scores.argmax(axis=1), "0 0 0 1 1")
 

@@ -17,12 +17,13 @@ import page
 from matplotlib.figure import Figure
 
 import tensorlite as tl
-from gpt import corpus
 from gpt.config import PRESETS
+from gpt.data import corpus
 from gpt.generate import generate
 from gpt.model import GPT
-from tensorlite import machine, optim
+from tensorlite import optim
 from tensorlite.data import DataLoader, Windows
+from tensorlite.devices import machine
 
 
 @dataclass

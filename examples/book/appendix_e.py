@@ -17,12 +17,15 @@ from typing import Literal
 import page
 
 import tensorlite as tl
-from gpt import labelled, lora, pretrained
-from gpt.classify import Classifier, Padding, Row, encode
+from gpt import lora, pretrained
 from gpt.config import PRESETS, GPTConfig
-from gpt.download import fetch_model
-from tensorlite import fused, machine, nn, optim
+from gpt.data.download import fetch_model
+from gpt.tasks.classify import data as labelled
+from gpt.tasks.classify.task import Classifier, Padding, Row, encode
+from tensorlite import functional as F
+from tensorlite import nn, optim
 from tensorlite.data import DataLoader
+from tensorlite.devices import machine
 
 
 @dataclass
@@ -136,7 +139,7 @@ def judge(loader: DataLoader, batches: int | None = None) -> tuple[float, float]
             if i == wanted:
                 break
             scores = model(idx, lengths)
-            losses += fused.cross_entropy(scores, labels).item()
+            losses += F.cross_entropy(scores, labels).item()
             right, seen = right + int((scores.argmax(axis=-1) == labels).sum().item()), seen + len(labels)
     model.train()
     return losses / wanted, 100 * right / seen
@@ -183,7 +186,7 @@ step = -1
 for epoch in range(1, math.ceil(options.steps / len(loaders["train"])) + 1):
     for idx, lengths, labels in loaders["train"]:
         optimizer.zero_grad()
-        fused.cross_entropy(model(idx, lengths), labels).backward()
+        F.cross_entropy(model(idx, lengths), labels).backward()
         optimizer.step()
         step += 1
         if step % 50 == 0:

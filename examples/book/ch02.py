@@ -14,7 +14,7 @@ import page
 from page import compare
 
 import tensorlite as tl
-from gpt import corpus
+from gpt.data import corpus
 from gpt.tokenizer import END_OF_TEXT, WordTokenizer
 from tensorlite import nn
 from tensorlite.data import DataLoader, Windows

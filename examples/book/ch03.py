@@ -16,7 +16,8 @@ from page import compare
 
 import tensorlite as tl
 from gpt.attention import CausalAttention, ConcatenatedHeads, MultiHeadAttention, SelfAttention
-from tensorlite import fused, nn
+from tensorlite import functional as F
+from tensorlite import nn
 
 
 @dataclass
@@ -46,14 +47,14 @@ compare("scores of token 2", scores, "0.9544 1.4950 1.4754 0.8434 0.7070 1.0865"
 
 # %% [markdown]
 # Dividing by the sum would make them add up to one, but not be positive. Softmax does both: exponentials first. Written
-# out it overflows where a score is large; `fused.softmax` takes the largest score off all of them before.
+# out it overflows where a score is large; `F.softmax` takes the largest score off all of them before.
 
 # %%
 compare("divided by their sum", scores / scores.sum(), "0.1455 0.2278 0.2249 0.1285 0.1077 0.1656")
 compare("softmax, written out", scores.exp() / scores.exp().sum(), "0.1385 0.2379 0.2333 0.1240 0.1082 0.1581")
-weights = fused.softmax(scores)
+weights = F.softmax(scores)
 compare("softmax", weights, "0.1385 0.2379 0.2333 0.1240 0.1082 0.1581")
-print("scores of 1000:", fused.softmax(tl.tensor([1000.0, 1000.0])), "written out: inf / inf")
+print("scores of 1000:", F.softmax(tl.tensor([1000.0, 1000.0])), "written out: inf / inf")
 
 # %%
 compare("what token 2 takes in", weights @ inputs, "0.4419 0.6515 0.5683")
@@ -69,7 +70,7 @@ compare(
     "0.9422 1.4754 1.4570 0.8296 0.7154 1.0605  0.4753 0.8434 0.8296 0.4937 0.3474 0.6565  "
     "0.4576 0.7070 0.7154 0.3474 0.6654 0.2935  0.6310 1.0865 1.0605 0.6565 0.2935 0.9450",
 )  # fmt: skip
-weights = fused.softmax(scores)
+weights = F.softmax(scores)
 compare(
     "all weights", weights,
     "0.2098 0.2006 0.1981 0.1242 0.1220 0.1452  0.1385 0.2379 0.2333 0.1240 0.1082 0.1581  "
@@ -100,7 +101,7 @@ compare("query of token 2", query, "0.4306 1.4551")
 compare("its score with itself", query @ keys[1], "1.8524")
 scores = keys @ query
 compare("its scores", scores, "1.2705 1.8524 1.8111 1.0795 0.5577 1.5440")
-weights = fused.softmax(scores / math.sqrt(d_out))
+weights = F.softmax(scores / math.sqrt(d_out))
 compare("its weights", weights, "0.1500 0.2264 0.2199 0.1311 0.0906 0.1820")
 compare("what it takes in", weights @ values, "0.3061 0.8210")
 
@@ -120,7 +121,7 @@ class RawSelfAttention(nn.Module):
 
     def forward(self, x: tl.Tensor) -> tl.Tensor:
         q, k, v = x @ self.W_query, x @ self.W_key, x @ self.W_value  # (T, d_out)
-        return fused.softmax(q @ k.T / math.sqrt(k.shape[-1])) @ v
+        return F.softmax(q @ k.T / math.sqrt(k.shape[-1])) @ v
 
 
 tl.manual_seed(123)
@@ -163,7 +164,7 @@ compare(
 
 # %%
 scores = attention.W_query(inputs) @ attention.W_key(inputs).T
-weights = fused.softmax(scores / math.sqrt(d_out))
+weights = F.softmax(scores / math.sqrt(d_out))
 compare(
     "weights, nothing hidden", weights,
     "0.1921 0.1646 0.1652 0.1550 0.1721 0.1510  0.2041 0.1659 0.1662 0.1496 0.1665 0.1477  "
@@ -189,7 +190,7 @@ compare(
     "0.2899  0.4656 0.1723  0.4594 0.1703 0.1731  0.2642 0.1024 0.1036 0.0186  "
     "0.2183 0.0874 0.0882 0.0177 0.0786  0.3408 0.1270 0.1290 0.0198 0.1290 0.0078",
 )  # fmt: skip
-weights = fused.softmax(masked / math.sqrt(d_out))
+weights = F.softmax(masked / math.sqrt(d_out))
 compare("minus infinity, then softmax", weights, HIDDEN)
 
 # %% [markdown]

@@ -19,7 +19,8 @@ import tensorlite as tl
 from gpt.config import PRESETS
 from gpt.generate import generate
 from gpt.model import GPT, Block, FeedForward, parameter_table
-from tensorlite import fused, nn
+from tensorlite import functional as F
+from tensorlite import nn
 
 
 @dataclass
@@ -115,7 +116,7 @@ compare("variances after", normalized.var(axis=-1), "1.0000 1.0000")
 def draw(path: Path) -> None:
     x = tl.linspace(-3, 3, 100)
     figure = Figure(figsize=(8, 3), layout="constrained")
-    for axes, name, y in zip(figure.subplots(1, 2), ("GELU", "ReLU"), (fused.gelu(x), fused.relu(x)), strict=True):
+    for axes, name, y in zip(figure.subplots(1, 2), ("GELU", "ReLU"), (F.gelu(x), F.relu(x)), strict=True):
         axes.plot(x.tolist(), y.tolist(), color="#2f6fb5")
         axes.set(title=name, xlabel="x", ylabel=f"{name}(x)")
         axes.grid(alpha=0.25)
@@ -147,7 +148,7 @@ class Deep(nn.Module):
 
     def forward(self, x: tl.Tensor) -> tl.Tensor:
         for layer in self.layers:
-            y = fused.gelu(layer(x))
+            y = F.gelu(layer(x))
             x = x + y if self.shortcut and x.shape == y.shape else y
         return x
 
@@ -156,7 +157,7 @@ def gradients(shortcut: bool) -> list[float]:
     """The mean absolute gradient of each weight matrix; the target is 0."""
     tl.manual_seed(123)
     model = Deep([3, 3, 3, 3, 3, 1], shortcut)
-    fused.mse_loss(model(tl.tensor([[1.0, 0.0, -1.0]])), tl.zeros((1, 1))).backward()
+    F.mse_loss(model(tl.tensor([[1.0, 0.0, -1.0]])), tl.zeros((1, 1))).backward()
     return [layer.weight.grad.abs().mean().item() for layer in model.layers]
 
 

@@ -21,13 +21,16 @@ import page
 from matplotlib.figure import Figure
 
 import tensorlite as tl
-from gpt import corpus, pretrained
+from gpt import pretrained
 from gpt.config import PRESETS
-from gpt.download import fetch_model
+from gpt.data import corpus
+from gpt.data.download import fetch_model
 from gpt.generate import generate, probabilities
 from gpt.model import GPT
-from tensorlite import fused, io, machine, optim
+from tensorlite import functional as F
+from tensorlite import io, optim
 from tensorlite.data import DataLoader, Windows
+from tensorlite.devices import machine
 
 
 @dataclass
@@ -92,7 +95,7 @@ targets = tl.tensor([[3626, 6100, 345], [1107, 588, 11311]])  # " effort moves y
 
 with tl.no_grad():
     logits, loss = model(inputs, targets)
-p = fused.softmax(logits)  # (2, 3, V)
+p = F.softmax(logits)  # (2, 3, V)
 compare("most probable next tokens", p.argmax(axis=-1), "16657 339 42826 49906 29669 41751")
 
 right = p.take_along_axis(targets.expand_dims(-1)).squeeze(-1)  # (2, 3): what the right tokens get

@@ -23,12 +23,15 @@ import page
 from matplotlib.figure import Figure
 
 import tensorlite as tl
-from gpt import labelled, pretrained
-from gpt.classify import Classifier, Padding, Row, choose_layers, encode
+from gpt import pretrained
 from gpt.config import ClassifyConfig, GPTConfig
-from gpt.download import fetch_model
-from tensorlite import fused, io, machine, nn, optim
+from gpt.data.download import fetch_model
+from gpt.tasks.classify import data as labelled
+from gpt.tasks.classify.task import Classifier, Padding, Row, choose_layers, encode
+from tensorlite import functional as F
+from tensorlite import io, nn, optim
 from tensorlite.data import DataLoader
+from tensorlite.devices import machine
 
 
 @dataclass
@@ -153,7 +156,7 @@ def judge(loader: DataLoader, batches: int | None = None) -> tuple[float, float]
             if i == wanted:
                 break
             scores = model(idx, lengths)
-            losses += fused.cross_entropy(scores, labels).item()
+            losses += F.cross_entropy(scores, labels).item()
             right, seen = right + int((scores.argmax(axis=-1) == labels).sum().item()), seen + len(labels)
     model.train()
     return losses / wanted, right / seen
@@ -195,7 +198,7 @@ def train(loaders: dict[str, DataLoader], steps: int, lr: float, quiet: bool = F
         model.train()
         for idx, lengths, labels in loaders["train"]:
             optimizer.zero_grad()
-            fused.cross_entropy(model(idx, lengths), labels).backward()
+            F.cross_entropy(model(idx, lengths), labels).backward()
             optimizer.step()
             step += 1
             if step % 50 == 0 and not quiet:
@@ -243,7 +246,7 @@ def classify(text: str) -> str:
     idx, lengths, _ = batch([Row(encode(tokenizer, text, longest), 0)])
     model.eval()
     with tl.no_grad():
-        (p,) = fused.softmax(model(idx, lengths)).tolist()
+        (p,) = F.softmax(model(idx, lengths)).tolist()
     best = max(range(len(LABELS)), key=p.__getitem__)
     return f"{LABELS[best]} ({p[best]:.0%})"
 

@@ -24,14 +24,17 @@ import page
 from matplotlib.figure import Figure
 
 import tensorlite as tl
-from gpt import instruct, lora, pretrained
+from gpt import lora, pretrained
 from gpt.config import GPTConfig
-from gpt.download import fetch_model
+from gpt.data.download import fetch_model
 from gpt.generate import generate
-from gpt.judge import Api, judge, summary
 from gpt.model import GPT
-from tensorlite import fused, io, machine, optim
+from gpt.tasks import instruct
+from gpt.tasks.instruct.judge import Api, judge, summary
+from tensorlite import functional as F
+from tensorlite import io, optim
 from tensorlite.data import DataLoader
+from tensorlite.devices import machine
 
 
 @dataclass
@@ -102,9 +105,9 @@ page.compare("targets", targets, "1 2 3 4 50256  6 50256 -100 -100 -100  8 9 502
 
 # %%
 scores = tl.tensor([[-1.0, 1.0], [-0.5, 1.5], [-0.5, 1.5]])
-page.compare("loss of two", fused.cross_entropy(scores[:2], tl.tensor([0, 1])), "1.1269")
-page.compare("loss of three", fused.cross_entropy(scores, tl.tensor([0, 1, 1])), "0.7936")
-page.compare("the third left out", fused.cross_entropy(scores, tl.tensor([0, 1, -100])), "1.1269")
+page.compare("loss of two", F.cross_entropy(scores[:2], tl.tensor([0, 1])), "1.1269")
+page.compare("loss of three", F.cross_entropy(scores, tl.tensor([0, 1, 1])), "0.7936")
+page.compare("the third left out", F.cross_entropy(scores, tl.tensor([0, 1, -100])), "1.1269")
 
 # %% [markdown]
 # **Exercise 7.2.** One may leave out the instruction too, and learn from the answers alone. `collate` is told how many

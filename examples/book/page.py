@@ -14,8 +14,8 @@ from pathlib import Path
 import tyro
 from matplotlib.figure import Figure
 
-from gpt.download import fetch
-from gpt.sources import DATA
+from gpt.data.download import fetch
+from gpt.data.sources import DATA
 from gpt.tokenizer import BPETokenizer, gpt2
 from tensorlite import Tensor
 

@@ -19,10 +19,10 @@ from typing import Any
 import tyro
 
 import tensorlite as tl
-from gpt.classify import Classification, build, choose_layers
 from gpt.config import ClassifyConfig, GPTConfig
-from gpt.session import make_optimizer
-from tensorlite import machine
+from gpt.tasks.classify.task import Classification, build, choose_layers
+from gpt.training.session import make_optimizer
+from tensorlite.devices import machine
 
 LAYERS = ("head", "last-block", "last-2", "lora", "all")
 

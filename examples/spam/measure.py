@@ -25,11 +25,13 @@ import tyro
 from rich.console import Console
 from tyro.conf import Positional
 
-from gpt import checkpoint, classify, labelled
-from gpt.classify import Classification
 from gpt.config import ClassifyConfig, TrainConfig
+from gpt.tasks.classify import data as labelled
+from gpt.tasks.classify import task as classify
+from gpt.tasks.classify.task import Classification
 from gpt.tokenizer import END_OF_TEXT
-from gpt.train import train
+from gpt.training import checkpoint
+from gpt.training.loop import train
 
 LAYERS = ("head", "last-block", "last-2", "all", "lora")
 POSITIONS = ("last", "last-real", "first", "mean")

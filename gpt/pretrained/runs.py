@@ -16,16 +16,21 @@ import tensorlite as tl
 from tensorlite import Tensor, io
 from tensorlite.files import LEFTOVER, replacing
 
-from .. import checkpoint, jsonfile, lockfile, placing, rundir, weights
 from .. import tokenizer as tokenizers
 from ..config import GPTConfig
+from ..data import jsonfile
 from ..tokenizer import END_OF_TEXT, Tokenizer
+from ..training import checkpoint, lockfile, run_directory, run_path, weights
 from .layout import Place, misfits, our_shapes, places, their_shapes, to_theirs
 from .reading import find
 from .vocabulary import read_tokenizer, tokenizer_files
 
 Reader = Callable[[str], Tensor]  # a Tensor by its name
-NAMES = (*rundir.FILES, rundir.LOCK, rundir.CHECKPOINTS)  # what an import writes into its run's directory
+NAMES = (
+    *run_directory.FILES,
+    run_directory.LOCK,
+    run_directory.CHECKPOINTS,
+)  # what an import writes into its run's directory
 EXPORT = "export.json"  # marks a folder in which an export is written
 
 
@@ -45,9 +50,9 @@ def import_folder(folder: str | Path, run: str | Path, overwrite: bool = False) 
 
     What is wrong with the folder is said before the run's directory is touched, but for weights that are not finite
     (FloatingPointError). Errors of the folder as `reading.find` and `vocabulary.read_tokenizer`, of the directory as
-    `placing.start`, OSError where it cannot be written. Whatever is raised, the directory is as it was before.
+    `run_path.start`, OSError where it cannot be written. Whatever is raised, the directory is as it was before.
     """
-    placing.keep_apart(Path(run), Path(folder))
+    run_path.keep_apart(Path(run), Path(folder))
     source, run = find(Path(folder)), Path(run)
     config = source.config
     tokenizer = read_tokenizer(source.folder, config.vocab_size)
@@ -65,7 +70,7 @@ def import_folder(folder: str | Path, run: str | Path, overwrite: bool = False) 
         "model": config.to_dict(),
         "imported": {"from": str(folder), "format": source.format},
     }
-    with placing.start(run, overwrite, NAMES, [Path(folder)]) as place:
+    with run_path.start(run, overwrite, NAMES, [Path(folder)]) as place:
         with checkpoint.writing(place.folder, 0, 4 * sum(map(math.prod, our_shapes(config).values()))) as target:
             checkpoint.write_json(target / "config.json", description)
             tokenizer.save(target / "tokenizer.json")
@@ -85,8 +90,8 @@ def export_run(run: str | Path, folder: str | Path) -> GPTConfig:
     FileExistsError where `folder` has files; OSError where it cannot be written; RuntimeError where another process
     is exporting to it; errors of the run as `checkpoint.load_model`. LoRA adapters are merged.
     """
-    run, folder = Path(run), placing.resolved(Path(folder))
-    placing.keep_apart(folder, run)
+    run, folder = Path(run), run_path.resolved(Path(folder))
+    run_path.keep_apart(folder, run)
     files = checkpoint.files_of(run)
     description = checkpoint.read_config(files / "config.json")
     if (task := description.get("task", "pretrain")) not in ("pretrain", "instruct"):
@@ -145,7 +150,7 @@ def _write_folder(folder: Path, texts: dict[str, str], config: GPTConfig, read: 
     made: list[Path] = []
     done = False
     try:
-        placing.make(folder.parent, made)
+        run_path.make(folder.parent, made)
         with _workplace(folder, {*texts, "model.safetensors"}) as new:
             new.mkdir()
             for name, text in texts.items():
@@ -205,7 +210,7 @@ def _clear(place: Path) -> None:
     names = jsonfile.read_object(marker).get("files") if marker.exists() else []
     names = [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
     if new.is_dir() and not new.is_symlink():
-        for name in (*filter(rundir.NAME.fullmatch, names), *_leftovers(new)):
+        for name in (*filter(run_directory.NAME.fullmatch, names), *_leftovers(new)):
             (new / name).unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # not empty
             new.rmdir()
@@ -214,7 +219,7 @@ def _clear(place: Path) -> None:
     marker.unlink(missing_ok=True)
     for name in _leftovers(place):
         (place / name).unlink(missing_ok=True)
-    if other := sorted({*os.listdir(place)} - {rundir.LOCK}):
+    if other := sorted({*os.listdir(place)} - {run_directory.LOCK}):
         raise FileExistsError(f"{place / other[0]} is not an export's: move it away")
 
 

@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol, TypeVar
 
 from tensorlite.files import check_regular, replacing
 
-from ..jsonfile import parse
+from ..data.jsonfile import parse
 
 END_OF_TEXT = "<|endoftext|>"
 UNKNOWN = "<|unk|>"

@@ -16,17 +16,8 @@ from typing import Any, Literal
 import regex
 import tiktoken
 
-from .. import cache
-from .base import (
-    END_OF_TEXT,
-    allowed,
-    check_fields,
-    check_text,
-    check_words,
-    look_up,
-    special_pattern,
-    write_fields,
-)
+from ..data import download_dir as cache
+from .base import END_OF_TEXT, allowed, check_fields, check_text, check_words, look_up, special_pattern, write_fields
 from .training import count_pieces, learn_merges
 
 # GPT-2's rule for cutting text into pieces that no merge may cross (Radford et al. 2019, encoder.py of the
@@ -201,7 +192,7 @@ def gpt2(folder: str | os.PathLike[str] | None = None) -> BPETokenizer:
     for place in (folder or os.environ.get("TIKTOKEN_CACHE_DIR"), cache.folder() / "gpt2-tokenizer"):
         if place and all((Path(place) / name).is_file() for name in _GPT2_SHA256):
             return BPETokenizer(_read_gpt2(Path(place)))
-    from ..exchange import in_thread  # takes a while to import, and is rarely needed
+    from ..data.exchange import in_thread  # takes a while to import, and is rarely needed
 
     try:  # tiktoken itself waits for a server for ever
         (encoding,) = in_thread((tiktoken.get_encoding(name) for name in ("gpt2",)), SECONDS)

@@ -39,6 +39,6 @@ def _why_not(name: str, device: str) -> str:
         return ""
     if name == "tf32":
         return "tf32 is a mode of NVIDIA GPUs"
-    from . import onednn
+    from .cpu import onednn
 
     return onednn.missing()

@@ -14,7 +14,7 @@ What it refuses: a parameter given twice, one that does not require a gradient, 
 `.data` was replaced (`Module.to`, a second optimizer): its values would silently no longer be the ones updated.
 """
 
-from ..torchwords import missing
+from ..errors.torch_names import missing
 from .clipping import clip_scale, global_norm, grad_norm
 from .optimizers import SGD, Adam, AdamW, Optimizer, decay_groups
 from .schedules import constant, warmup_cosine, warmup_linear

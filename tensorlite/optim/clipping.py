@@ -5,10 +5,10 @@ from collections.abc import Iterable
 from numbers import Real
 from typing import Any
 
+from ..accelerate import storage as flat
 from ..backend import Array, device_of, to_host, xp
 from ..kernels.cuda import update
 from ..tensor import Tensor, tensor
-from . import flat
 from .checks import normed
 
 

@@ -6,16 +6,16 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
 
+from ..accelerate.cuda_graph import capturing
+from ..accelerate.storage import Cohort, Flat
 from ..backend import Array, scratch, to_device, xp
-from ..graph import capturing
-from ..kernels.cpu.steps import compiled
+from ..devices.machine import in_parts, prepare_training
+from ..errors.torch_names import explaining, hint
+from ..kernels.cpu.choose_impl import compiled
 from ..kernels.cuda import update
-from ..machine import in_parts, prepare_training
 from ..nn import check_set_to_none, misfit
 from ..tensor import Tensor
-from ..torchwords import explaining, hint
 from .checks import check_number, check_params, groups_of
-from .flat import Cohort, Flat
 
 
 class Optimizer:

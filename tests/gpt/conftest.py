@@ -3,8 +3,9 @@
 import pytest
 from runs import tiny, train
 
-from gpt import cli
-from tensorlite import backend, machine
+from gpt.cli import main as cli
+from tensorlite import backend
+from tensorlite.devices import machine
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -10,12 +10,13 @@ import pytest
 from runs import train
 
 import tensorlite as tl
-from gpt import lora, session
-from gpt.classify import Classification
+from gpt import lora
 from gpt.config import PRESETS, ClassifyConfig, GPTConfig, TrainConfig
 from gpt.generate import generate
-from gpt.instruct import InstructConfig
 from gpt.model import GPT
+from gpt.tasks.classify.task import Classification
+from gpt.tasks.instruct import InstructConfig
+from gpt.training import session
 from tensorlite import io, nn, optim
 
 TINY = GPTConfig(vocab_size=13, context_length=8, n_layer=2, n_head=2, n_embd=8, tie_head=False, init="torch")

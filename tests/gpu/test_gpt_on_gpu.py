@@ -8,20 +8,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-sys.path.append(str(Path(__file__).parents[1] / "gpt"))  # for runs.py, where those tests do not run too
+sys.path.append(str(Path(__file__).parents[1] / "gpt" / "support"))
 
 from runs import tiny, train, write_text
 
 import tensorlite as tl
-from gpt import checkpoint, classify, cli, doctor, instruct, labelled, plots, session
 from gpt import generate as generate_module
 from gpt.attention import KVCache, MultiHeadAttention
+from gpt.cli import diagnosis as doctor
+from gpt.cli import main as cli
 from gpt.config import ClassifyConfig, GPTConfig, TrainConfig
-from gpt.evaluate import total_loss
 from gpt.generate import generate
 from gpt.model import GPT
-from gpt.pretraining import check_memory
-from tensorlite import backend, machine, optim
+from gpt.tasks import instruct
+from gpt.tasks.classify import data as labelled
+from gpt.tasks.classify import task as classify
+from gpt.tasks.evaluate import total_loss
+from gpt.tasks.pretrain import check_memory
+from gpt.training import checkpoint, plots, session
+from tensorlite import backend, optim
+from tensorlite.devices import machine
 from tensorlite.kernels import precision
 
 pytestmark = pytest.mark.gpu

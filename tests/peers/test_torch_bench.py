@@ -8,16 +8,16 @@ from types import SimpleNamespace
 import pytest
 
 import tensorlite as tl
-from tensorlite import machine
 from tensorlite.data import write_tokens
+from tensorlite.devices import machine
 from tensorlite.kernels import precision
 
 torch = pytest.importorskip("torch", reason="the peer of this test: pip install -e '.[peers]'")
 pytest.importorskip("transformers", reason="the peer of this test: pip install -e '.[peers]'")
 
-from gpt.bench import __main__ as program  # noqa: E402
-from gpt.bench import duel, gpu, ours, ours_gpu, setup, theirs, theirs_gpu, worker  # noqa: E402
-from gpt.bench.setup import Job  # noqa: E402
+from examples.benchmarks import __main__ as program  # noqa: E402
+from examples.benchmarks import duel, gpu, ours, ours_gpu, setup, theirs, theirs_gpu, worker  # noqa: E402
+from examples.benchmarks.setup import Job  # noqa: E402
 from gpt.config import GPTConfig  # noqa: E402
 
 SMALL = GPTConfig(vocab_size=31, context_length=16, n_layer=2, n_head=2, n_embd=16, qkv_bias=True)

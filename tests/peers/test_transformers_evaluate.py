@@ -3,7 +3,7 @@
 import pytest
 from test_transformers_gpt2 import pair  # noqa: F401  (a fixture)
 
-from gpt.evaluate import total_loss
+from gpt.tasks.evaluate import total_loss
 
 torch = pytest.importorskip("torch", reason="the peer of this test: pip install -e '.[peers]'")
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch: transposing a vector is deprecated

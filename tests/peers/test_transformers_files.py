@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 import tensorlite as tl
-from gpt import checkpoint, pretrained
+from gpt import pretrained
 from gpt.config import GPTConfig
 from gpt.generate import generate
 from gpt.model import GPT
 from gpt.tokenizer import BPETokenizer, CharTokenizer, gpt2
+from gpt.training import checkpoint
 from tensorlite import io
 
 torch = pytest.importorskip("torch", reason="the peer of this test: pip install -e '.[peers]'")

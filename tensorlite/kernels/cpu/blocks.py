@@ -10,9 +10,9 @@ from typing import cast
 
 import numpy as np
 
-from ...machine import in_parts, matmul_time
-from .. import onednn
-from .passes import sum_rows
+from ...devices.machine import in_parts, matmul_time
+from . import onednn
+from .numpy_impl import sum_rows
 
 BLOCK = 1 << 18  # elements: small enough for a cache, large enough that a change of threads costs little beside it
 

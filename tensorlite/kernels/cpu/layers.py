@@ -5,9 +5,9 @@ import functools
 import numpy as np
 
 from ...backend import together
-from ...functional import check_indices, check_last_axis, check_table
+from ...formulas import check_indices, check_last_axis, check_table
 from .blocks import as_rows, by_rows, product, products, serves
-from .steps import steps
+from .choose_impl import steps
 
 # ----- linear -----------------------------------------------------------------------------------------------------
 

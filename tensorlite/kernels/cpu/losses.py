@@ -5,13 +5,12 @@ import functools
 import numpy as np
 
 from ...backend import scratch
-from ...functional import check_cross_entropy
-from ...machine import in_parts
-from .. import onednn
-from . import blocks
+from ...devices.machine import in_parts
+from ...formulas import check_cross_entropy
+from . import blocks, onednn
 from .blocks import as_rows, serves
-from .passes import sum_columns
-from .steps import steps
+from .choose_impl import steps
+from .numpy_impl import sum_columns
 
 CLASSES = 64  # at least so many at once in linear_cross_entropy: narrower products waste BLAS
 

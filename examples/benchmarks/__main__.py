@@ -1,0 +1,172 @@
+"""`python -m examples.benchmarks`: the duels that the flags ask for, one after another, each written down as it ends."""
+
+import itertools
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from examples import benchmarks as bench
+from tensorlite.devices import machine
+
+from . import duel, gpu, report, setup
+from .duel import Row
+from .setup import Job
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Time tensorlite beside its peers."""
+
+    device: Literal["cpu", "cuda"] = "cpu"  # where; the next three have other defaults on a GPU
+    configs: str | None = None  # of recipe, calls, tiny, char, gpt2, with commas; cuda: of gpt2, nano, micro, or all
+    peers: str = "torch"  # torch: all of its variants; or some, such as torch-bf16-compile,tensorlite-numpy
+    tasks: str | None = None  # of train, decode, overhead; cuda: train and decode
+    time_to: float | None = None  # instead of tasks: train by nanoGPT's recipe until this validation loss
+    text: Path | None = None  # tiny Shakespeare, for --time-to
+    seeds: int = 1  # how often, for --time-to
+    threads: int = machine.usable_cores()  # the same for everyone
+    turns: int = 9  # how often each contestant gets its turn
+    seconds: float = 1.0  # about how long a turn takes; at least one step
+    json: Path | None = None  # where to write the numbers; what is there already is not run again
+    again: bool = False  # run it again
+    profile: bool = False  # cuda: also ask, with torch's profiler, which kernels the time goes to
+    within: float | None = None  # seconds after which nothing more is begun
+
+
+def main(args: list[str] | None = None) -> None:
+    flags = tyro.cli(Bench, args=args, prog="python -m examples.benchmarks", description=bench.__doc__)
+    try:
+        jobs, rows = list(plan(flags)), report.read(flags.json)
+    except ValueError as error:
+        raise SystemExit(f"examples.benchmarks: {error}") from None
+    began = time.monotonic()
+    for heads, work in jobs:
+        known = {report.key(row) for row in rows if "failed" not in row}
+        todo = [head for head in heads if flags.again or report.key(head) not in known]
+        if not todo:
+            continue
+        if flags.within is not None and time.monotonic() - began > flags.within:
+            print(f"{flags.within:.0f} s are over: what is left is not begun", flush=True)
+            break
+        for head in todo:
+            print(time.strftime("%H:%M:%S"), *head.values(), flush=True)
+        where = {"machine": report.machine(flags.threads, flags.device)}
+        try:
+            found = work(todo)
+        except duel.Failed as error:
+            found = [{"failed": str(error)} for _ in todo]
+        new = [head | row | where for head, row in zip(todo, found, strict=True)]
+        done = {report.key(head) for head in todo}
+        rows = [row for row in rows if report.key(row) not in done] + new
+        if flags.json:
+            report.write(flags.json, rows)
+        print(report.markdown(new), flush=True)
+        for why in {row["our_no_graph"]: None for row in new if row.get("our_no_graph")}:
+            print(f"tensorlite's step {why}", flush=True)
+        print(*report.kernels(new), sep="\n", flush=True)
+    print(report.markdown(rows))
+
+
+Plan = Iterator[tuple[list[Row], Callable[[list[Row]], list[Row]]]]
+
+
+def plan(flags: Bench) -> Plan:
+    """(what rows begin with, what gives the rest of those that are still asked for) for each duel or bout."""
+    if flags.device == "cuda":
+        yield from gpu_plan(flags)
+        return
+    if flags.profile:
+        raise ValueError("--profile asks a GPU's kernels: give it with --device cuda")
+    for head, work in cpu_plan(flags):
+        yield [head], partial(alone, work)
+
+
+def alone(work: Callable[[], Row], heads: list[Row]) -> list[Row]:
+    return [work() for _ in heads]
+
+
+def gpu_plan(flags: Bench) -> Plan:
+    """The most telling ones first. Peers of one dtype meet us together."""
+    if flags.time_to is not None:
+        raise ValueError("--time-to is nanoGPT's recipe for CPUs: give it without --device cuda")
+    for task in (flags.tasks or "train,decode").split(","):
+        if task not in ("train", "decode"):
+            raise ValueError(f"there is no task {task!r} on a GPU: give train, decode")
+        for config in (flags.configs or ("gpt2,nano,micro" if task == "train" else "gpt2")).split(","):
+            if config not in setup.GPU_CONFIGS:
+                raise ValueError(f"there is no configuration {config!r} on a GPU: give {', '.join(setup.GPU_CONFIGS)}")
+            who = setup.gpu_contestants(task, config, flags.peers)
+            for batch in setup.BATCHES["cuda"] if task == "decode" else (setup.GPU_CONFIGS[config][1],):
+                head = {"device": "cuda", "task": task, "config": config, "batch": batch}
+                jobs = [Job(task, each, config, flags.threads, "", batch=batch, device="cuda") for each in who]
+                for dtype in dict.fromkeys(job.dtype for job in jobs):
+                    peers = {job.who: job for job in jobs if job.dtype == dtype}
+                    yield [{**head, "who": each} for each in peers], together(peers, flags)
+
+
+def together(peers: dict[str, Job], flags: Bench) -> Callable[[list[Row]], list[Row]]:
+    def work(heads: list[Row]) -> list[Row]:
+        return gpu.bout([peers[head["who"]] for head in heads], flags.turns, flags.seconds, flags.profile)
+
+    return work
+
+
+def cpu_plan(flags: Bench) -> Iterator[tuple[Row, Callable[[], Row]]]:
+    """(what a row begins with, what gives the rest of it) for each duel."""
+    if flags.time_to is not None:
+        if flags.text is None or not flags.text.is_file():
+            raise ValueError("--time-to needs --text, the file of tiny Shakespeare")
+        for seed in range(flags.seeds):
+            for who in setup.contestants("recipe", flags.peers):
+                job = Job("recipe", who, "recipe", flags.threads, "", seed=seed)
+                yield {"task": "recipe", "config": "recipe", "who": who, "seed": seed}, against_the_clock(job, flags)
+        return
+    for task in (flags.tasks or "train").split(","):
+        if task not in ("train", "decode", "overhead"):
+            raise ValueError(f"there is no task {task!r}: give train, decode, overhead")
+        if task == "overhead":
+            for op, who in itertools.product(setup.SMALL_OPS, setup.contestants(task, flags.peers)):
+                job = Job(task, who, op, threads=1, folder="")
+                yield {"task": task, "config": op, "who": who}, partial(duel.small_op, job, flags.turns, flags.seconds)
+            continue
+        for config in (flags.configs or "tiny").split(","):
+            if config not in setup.CONFIGS:
+                raise ValueError(f"there is no configuration {config!r}: give {', '.join(setup.CONFIGS)}")
+            for who in setup.contestants(task, flags.peers):
+                for batch in setup.BATCHES["cpu"] if task == "decode" else (setup.CONFIGS[config][1],):
+                    job = Job(task, who, config, flags.threads, "", batch=batch)
+                    yield {"task": task, "config": config, "batch": batch, "who": who}, side_by_side(job, flags)
+
+
+def side_by_side(job: Job, flags: Bench) -> Callable[[], Row]:
+    def work() -> Row:
+        with tempfile.TemporaryDirectory() as folder:
+            duel.prepare(Path(folder), job.config)
+            return duel.train_or_decode(job.at(folder), flags.turns, flags.seconds)
+
+    return work
+
+
+def against_the_clock(job: Job, flags: Bench) -> Callable[[], Row]:
+    def work() -> Row:
+        with tempfile.TemporaryDirectory() as folder:
+            assert flags.text
+            assert flags.time_to
+            return duel.recipe(job.at(folder), flags.text, flags.time_to, every=50)
+
+    return work
+
+
+if __name__ == "__main__":
+    clean = {name: value for name, value in os.environ.items() if name not in setup.UNWANTED}
+    if len(clean) < len(os.environ):
+        os.execve(sys.executable, [sys.executable, "-m", "examples.benchmarks", *sys.argv[1:]], clean)
+    main()

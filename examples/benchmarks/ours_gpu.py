@@ -1,0 +1,95 @@
+"""tensorlite's side of the duels on a GPU: what `ours` does, there.
+
+One idea: a step is asked for and not waited for. The host goes ahead, as it does in `gpt train`, and a turn ends with
+the value of its last loss.
+"""
+
+import time
+from typing import cast
+
+import tensorlite as tl
+from gpt.config import TrainConfig
+from gpt.generate import next_logits
+from gpt.tasks.pretrain import Pretraining
+from gpt.training.step import Step
+from gpt.training.task import Task
+from tensorlite import Tensor, backend
+
+from . import gpu, ours, setup
+from .setup import Job
+
+
+class Memory:
+    """How much of the device's memory is taken since the beginning. CUDA's own context is not counted."""
+
+    def begin(self) -> None:
+        tl.zeros(1, device=setup.GPU)  # makes the context
+        self.before = gpu.used()
+
+    def peak(self) -> int:
+        """CuPy's pools keep what they once had, but for what a recorded step has of its own (graph.py)."""
+        return gpu.used() - self.before
+
+    def forget(self) -> None:
+        """Free what is kept for later: the memory of the answers is no step's."""
+        library = backend.library_of(setup.GPU)
+        if library.__name__ == "cupy":
+            library.get_default_memory_pool().free_all_blocks()
+
+
+class Train(Memory, ours.Train):
+    """Steps of training: forward, loss, backward, clipping, AdamW."""
+
+    def __init__(self, job: Job):
+        self.begin()
+        super().__init__(job)
+        self.batch = self.x.clone(), self.y.clone()  # on the CPU: each step takes it to the GPU, as in training
+        self.x, self.y = (part.to(setup.GPU) for part in self.batch)
+        self.training_step: Step | None = None
+
+    def make_step(self) -> Step:
+        """The step of `gpt train`: on a GPU a CUDA graph, from the third one on."""
+        task = cast(Task, Pretraining)  # the class: loss and number of targets need no run
+        return Step(task, self.network, self.optimizer, TrainConfig(clip=setup.CLIP))
+
+    def run(self, steps: int) -> float:
+        """Seconds for so many steps."""
+        step = self.training_step = self.training_step or self.make_step()
+        began = time.perf_counter()
+        for _ in range(steps):
+            found = step([self.batch])
+        found.tolist()  # waits for its loss, and so for all
+        return time.perf_counter() - began
+
+    def no_graph(self) -> str:
+        """Why its steps are no CUDA graph; '' where they are one."""
+        return self.training_step.graph.why_not if self.training_step else "it has not trained"
+
+    def forget(self) -> None:
+        self.optimizer.zero_grad()
+        super().forget()
+
+    def profile(self, steps: int) -> dict:
+        return gpu.profiled(self.run, steps)
+
+
+class Decode(Memory, ours.Decode):
+    """Greedy texts of an eighth of the context, each token brought to the host."""
+
+    def __init__(self, job: Job):
+        self.begin()
+        super().__init__(job)
+        if job.dtype == "bfloat16":
+            self.network.to(tl.bfloat16)  # as `gpt generate --dtype bfloat16`
+        self.new = self.length // 8
+
+    def answers(self) -> dict[str, Tensor]:
+        """The scores after the prompts, and those after one token more, which the cache helps with."""
+        read, more = self.length // 4, self.tokens[: self.job.batch, self.length // 4].tolist()
+        texts, cache = [list(prompt) for prompt in self.prompts], self.network.new_cache(self.job.batch, read + 1)
+        first = next_logits(self.network, texts, cache)
+        second = next_logits(self.network, [[*text, token] for text, token in zip(texts, more, strict=True)], cache)
+        return {"first": first.astype("float32"), "second": second.astype("float32")}
+
+
+TASKS = {"train": Train, "decode": Decode}

@@ -1,0 +1,56 @@
+"""`gpt data`: what the book reads, fetched once."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from tyro.conf import Positional
+
+from ..config import check_choice
+from ..data import download
+from ..data import download_dir as cache
+from ..data.sources import DATA, MODELS
+
+
+@dataclass(frozen=True)
+class Data:
+    """List what can be downloaded, or fetch some of it: `gpt data fetch the-verdict` prints where the file is."""
+
+    action: Positional[Literal["list", "fetch"]]  # list: what there is, and what of it is here; fetch: download it
+    names: Positional[tuple[str, ...]] = ()  # what to fetch, by its name in the list
+
+    def __post_init__(self) -> None:
+        if self.action == "list" and self.names:
+            raise ValueError("list takes no names: it shows all of them")
+        if self.action == "fetch" and not self.names:
+            raise ValueError(f"fetch needs at least one name of {', '.join((*DATA, *MODELS))}")
+        for name in self.names:
+            check_choice("name", name, (*DATA, *MODELS))
+
+    def __call__(self) -> int:
+        if self.action == "list":
+            Console().print(listing())
+            return 0
+        for name in self.names:
+            print(download.fetch(name, Console(stderr=True)), flush=True)
+        return 0
+
+
+def listing() -> Table:
+    """Everything that can be fetched, and how much of it is here."""
+    title = f"in {escape(str(cache.folder()))} (GPT_CACHE names another folder)"
+    table = Table(
+        title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0)
+    )
+    for column in ("name", "what it is", "size", "here", "origin", "licence"):
+        table.add_column(column, justify="right" if column == "size" else "left", no_wrap=True)
+    for sources in (DATA, MODELS):
+        for name, source in sources.items():
+            found, all_of_it = len(download.cached(name, source)), len(source.files)
+            here = "yes" if found == all_of_it else f"{found} of {all_of_it}" if found else "no"
+            table.add_row(name, source.about, source.size, here, source.origin, source.licence)
+        table.add_section()
+    return table

@@ -1,0 +1,151 @@
+"""What this machine brings to training, and what each missing part would: `gpt doctor`.
+
+One idea: every line is looked up now, on this machine, and a line that is not as good as it could be says what to do.
+It changes nothing and downloads nothing.
+"""
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from tensorlite import backend
+from tensorlite.devices import machine
+from tensorlite.kernels.cpu import choose_impl as steps
+from tensorlite.kernels.cpu import onednn
+from tensorlite.kernels.cuda import attention as scores
+
+from ..data import download_dir as cache
+from ..training.progress import bytes_text
+
+PACKAGES = ("tensorlite", "numpy", "tiktoken", "safetensors", "matplotlib", "rich", "tyro", "pooch")
+GPT2_FILES = {  # tiktoken names a downloaded file by the SHA-1 of its address
+    "vocab.bpe": "6d1cbeee0f20b3d9449abfede4726ed8212e3aee",
+    "encoder.json": "6c7ea1a7e38e3a7f062df639a5b80947f075ffe6",
+}
+
+
+def report(console: Console) -> int:
+    """Print the findings, below each what to do about it; the exit status, 0.
+
+    A line that is longer than the terminal is wide goes on below. In a pipe or a file no line is broken.
+    """
+    table = Table(title="gpt doctor", title_justify="left", show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, finding, advice in (*software(), *processor(), *graphics(), *storage()):
+        table.add_row(name, escape("\n".join(filter(None, (finding, advice)))))
+    if not console.is_terminal:
+        console.width = 10_000
+    console.print(table)
+    return 0
+
+
+def software() -> list[tuple[str, str, str]]:
+    found = [("Python", f"{platform.python_version()} ({sys.executable})", "")]
+    return found + [(name, installed(name) or "missing", "") for name in PACKAGES]
+
+
+def processor() -> list[tuple[str, str, str]]:
+    usable, blas = machine.usable_cores(), machine.blas()
+    kernels = f", kernels for {blas['kernels']}" if "kernels" in blas else ""
+    allocator, why_not = machine.keep_freed_memory(), onednn.missing()
+    return [
+        ("CPU", f"{cpu_name()}, {usable} core{'s' if usable > 1 else ''} usable", about_quota()),
+        (
+            "BLAS",
+            f"{blas['name']} {blas['version']}{kernels}",
+            "\n".join([*slower_kernels(), *machine.blas_environment()]),
+        ),
+        ("threads", *about_threads()),
+        ("compiled loops", "off" if steps.missing() else f"on, by numba {installed('numba')}", steps.missing()),
+        ("bfloat16", "off" if why_not else "on request: gpt train --dtype bfloat16", why_not),
+        ("allocator", allocator, "" if "keeps" in allocator else "training takes fresh memory in every step: slower"),
+    ]
+
+
+def slower_kernels() -> list[str]:
+    """A sentence where the environment keeps BLAS from the kernels that it would choose for this CPU itself."""
+    unwanted = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
+    if not os.environ.get("OPENBLAS_CORETYPE") or "kernels" not in (blas := machine.blas()):
+        return []
+    environment = {name: value for name, value in os.environ.items() if name not in unwanted}
+    ask = "from tensorlite import machine; print(machine.blas()['kernels'])"
+    alone = subprocess.run([sys.executable, "-c", ask], env=environment, capture_output=True, text=True, check=True)
+    own = alone.stdout.strip()
+    if own == blas["kernels"]:
+        return []
+    return [
+        f"this CPU's own kernels are {own}, and the environment keeps BLAS at {blas['kernels']}: products are slower"
+    ]
+
+
+def about_quota() -> str:
+    """A sentence where a container grants less time than its cores have."""
+    quota, cores = machine.cpu_quota(), os.cpu_count() or 1
+    return f"of {cores}: this container's CPU quota is {quota:.4g} cores" if quota < cores else ""
+
+
+def about_threads() -> tuple[str, str]:
+    """How many threads large ops run on, and what sets their number."""
+    if machine.blas().get("kernels") is None:
+        return "BLAS's own", "this BLAS is not the OpenBLAS of NumPy's wheels: its threads are its own"
+    given = machine.given_threads()
+    return f"{machine.default_threads()}" + (f", as {given} says" if given else ""), ""
+
+
+def graphics() -> list[tuple[str, str, str]]:
+    """The GPU that training takes, and what it multiplies with; or why there is none."""
+    if not backend.driver_found():
+        return [("GPU", "none", "this machine has no NVIDIA driver: all is computed on the CPU")]
+    if why_not := backend.no_gpu():
+        return [("GPU", "none that can be used", why_not)]
+    about, room, computed = backend.about_device("cuda"), backend.memory("cuda") or (0, 0), scores.about()
+    return [
+        ("GPU", f"{about['device']}, compute capability {about['compute capability']}", ""),
+        ("GPU memory", f"{bytes_text(room[0])} free of {bytes_text(room[1])}", ""),
+        ("CUDA", f"driver {about['CUDA driver']}, runtime {about['CUDA runtime']}; CuPy {about['CuPy']}", ""),
+        ("GPU products", computed["products"], ""),
+        ("GPU attention", computed["attention"], ""),
+    ]
+
+
+def storage() -> list[tuple[str, str, str]]:
+    theirs = Path(
+        os.environ.get("TIKTOKEN_CACHE_DIR")
+        or os.environ.get("DATA_GYM_CACHE_DIR")
+        or Path(tempfile.gettempdir()) / "data-gym-cache"
+    )
+    folders = [
+        folder
+        for folder in (theirs, cache.folder() / "gpt2-tokenizer")
+        if all((folder / key).exists() or (folder / name).exists() for name, key in GPT2_FILES.items())
+    ]
+    advice = "" if folders else "gpt data fetch gpt2-tokenizer downloads it; other tokenizers need no file"
+    here = shutil.disk_usage(Path.cwd())
+    return [
+        ("GPT-2's tokenizer", f"in {folders[0]}" if folders else f"not in {theirs}", advice),
+        ("disk here", f"{bytes_text(here.free)} free of {bytes_text(here.total)}", ""),
+    ]
+
+
+def installed(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

@@ -1,0 +1,68 @@
+"""`gpt evaluate`: how well a trained model predicts a text."""
+
+from dataclasses import dataclass
+from json import dumps
+from pathlib import Path
+
+from rich.console import Console
+from tyro.conf import Positional
+
+from tensorlite import backend
+from tensorlite.devices import machine
+
+from ..config import check_device, check_integer
+from ..data import corpus
+from ..tasks.evaluate import Score, evaluate
+from ..training import checkpoint
+from ..training.progress import bar, result_table
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Measure how well a trained model predicts a text: loss, perplexity and bits per byte."""
+
+    run: Positional[Path]  # directory of the run
+    text: tuple[Path, ...]  # UTF-8 files, read one after another
+    stride: int | None = None  # tokens from one window to the next: fewer than the context is slower, and fairer
+    context: int | None = None  # tokens that a window has; default: as many as the model can see
+    batch_size: int = 4  # windows at once
+    json: bool = False  # print the numbers as JSON
+    device: str = "auto"  # cpu, cuda or cuda:1, the second GPU; auto: the GPU if one answers
+
+    def __post_init__(self) -> None:
+        check_device(self.device)
+        for name in ("stride", "context", "batch_size"):
+            if getattr(self, name) is not None:
+                check_integer(name, getattr(self, name), low=1)
+
+    def __call__(self) -> int:
+        machine.set_threads(machine.default_threads())
+        text = corpus.read_text(self.text)
+        model, tokenizer = checkpoint.load_model(self.run, backend.use_device(self.device))
+        context = self.context or model.config.context_length
+        stride = self.stride or context
+        score = evaluate(model, tokenizer, text, context, stride, self.batch_size, bar)
+        if self.json:
+            about = {"run": str(self.run), "text": [str(path) for path in self.text]}
+            print(dumps({**about, **numbers(score), "context": context, "stride": stride}))
+        else:
+            title = f"{self.run.name} on {', '.join(path.name for path in self.text)}"
+            Console().print(result_table(title, rows(score, context, stride)))
+        return 0
+
+
+def numbers(score: Score) -> dict[str, float]:
+    names = ("tokens", "predicted", "bytes", "loss", "perplexity", "bits_per_token", "bits_per_byte")
+    return {name: getattr(score, name) for name in names}
+
+
+def rows(score: Score, context: int, stride: int) -> dict[str, str]:
+    return {
+        "loss (nats per token)": f"{score.loss:.4f}",
+        "perplexity": f"{score.perplexity:,.2f}",
+        "bits per token": f"{score.bits_per_token:.4f}",
+        "bits per byte": f"{score.bits_per_byte:.4f}",
+        "tokens predicted": f"{score.predicted:,} of {score.tokens:,}",
+        "bytes that they are": f"{score.bytes:,}",
+        "window, stride": f"{context:,}, {stride:,} tokens",
+    }

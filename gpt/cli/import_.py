@@ -1,0 +1,54 @@
+"""`gpt import`: GPT-2's weights become a run."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from rich.console import Console
+from tyro.conf import Positional, arg
+
+from .. import pretrained
+from ..data.download import fetch_model
+from ..model import parameter_table
+from ..training import run_path
+
+
+@dataclass(frozen=True)
+class Import:
+    """Make a run of GPT-2's weights: a folder of Hugging Face's or of OpenAI's release, or a model by its name."""
+
+    # One or two, so not two fields: with --model the only one is RUN.
+    paths: Annotated[
+        Positional[tuple[Path, ...]],
+        arg(
+            metavar="[SOURCE] RUN",
+            help="the folder with the weights, and the new run's directory",
+            help_behavior_hint="",
+        ),
+    ] = ()
+    model: Literal["gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"] | None = None  # download it; then give RUN alone
+    overwrite: bool = False  # replace the run or files that are there, once everything is imported
+
+    def __post_init__(self) -> None:
+        wanted = ("SOURCE and RUN", 2) if self.model is None else ("RUN alone, since --model says what to import", 1)
+        if len(self.paths) != wanted[1]:
+            raise ValueError(f"give {wanted[0]}, got {len(self.paths)} paths")
+
+    def __call__(self) -> int:
+        console = Console()
+        run = self.paths[-1]
+        if self.model is not None:
+            run_path.check_new(run, self.overwrite, pretrained.NAMES)  # before much is fetched for nothing
+        source = self.paths[0] if self.model is None else fetch_model(self.model, console)
+        with console.status(f"importing {source}"):
+            found = pretrained.import_folder(source, run, self.overwrite)
+        c = found.config
+        shape = f"{c.n_layer} layers, {c.n_head} heads, {c.n_embd} wide, context {c.context_length:,}"
+        for line in (
+            f"source     {source}, in {found.format} format",
+            f"model      {shape}: {parameter_table(c)[-1].parameters:,} parameters",
+            f"tokenizer  {found.tokenizer.vocab_size:,} tokens",
+            f"run        {run}: gpt generate {run} --prompt ...",
+        ):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+        return 0

@@ -1,0 +1,41 @@
+"""`gpt train`: text in, a trained GPT out."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from tensorlite.devices import machine
+
+from ..config import TrainConfig
+from ..training import session
+from ..training.loop import train
+from ..training.progress import open_screen
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train(TrainConfig):
+    """Train a GPT on text."""
+
+    @classmethod
+    def default(cls, args: list[str]) -> Self:
+        """What the flags change: what the run was started with, for one that is resumed."""
+        resumed = following(args, "--resume")
+        return cls(**vars(session.settings(Path(os.path.expanduser(resumed))))) if resumed else cls()
+
+    def __call__(self) -> int:
+        console = open_screen()
+        for warning in machine.blas_environment():
+            console.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
+        result = train(self, console)
+        return 0 if result.stopped_by is None else 128 + result.stopped_by
+
+
+def following(args: list[str], flag: str) -> str | None:
+    """What follows `flag` among the arguments."""
+    for i, arg in enumerate(args):
+        if arg == flag and i + 1 < len(args):
+            return args[i + 1]
+        if arg.startswith(f"{flag}="):
+            return arg.removeprefix(f"{flag}=")
+    return None

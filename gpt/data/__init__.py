@@ -1,0 +1,1 @@
+"""Data: texts and records from files, downloads, and results on disk."""

@@ -1,0 +1,242 @@
+"""Text to train on: a corpus that every Python carries, and anybody's own files.
+
+Text is a `str` with "\\n" line ends. What is refused: guessing an encoding, and changing what a file says.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from codecs import getincrementaldecoder
+from collections.abc import Callable, Iterable, Iterator, Set
+from io import IncrementalNewlineDecoder
+from pathlib import Path
+from typing import Literal
+
+from ..tokenizer.base import Tokenizer, chunks
+
+AnyPath = str | os.PathLike[str]
+BLOCK = 1 << 20  # bytes of a file that are read at once
+HELD = 1 << 26  # bytes of a text that is kept in memory while it is prepared
+
+_ASCII = str.maketrans({"‘": "'", "’": "'", "“": '"', "”": '"', "–": "-", "—": "--", "…": "..."})
+_RULE_OR_TABLE = re.compile(r"\s*([*=~^-])\1{2,}\s*|\s*[|+].*[|+]\s*")  # below a title; a row of a drawn table
+_SENTENCE_GAP = re.compile(r"(?<=\S[.!?:]) {2,}(?=\S)")
+
+
+# ----- the built-in corpus -----------------------------------------------------------------------------
+
+
+def builtin() -> str:
+    """CPython's language reference, as this Python's `pydoc_data.topics` has it: about 350,000 characters.
+
+    Topics in alphabetical order, two empty lines between them. Cleaned for readers and learners: ASCII quotes
+    and dashes, one space after a sentence, no rules under titles, no drawn tables, and each paragraph only
+    once, because topics repeat each other and a validation text must not be one that was trained on. One
+    Python always gives the same text; versions of Python differ a little. Raises ImportError where a Python
+    was packed without it.
+    """
+    try:
+        from pydoc_data.topics import topics  # half a megabyte that only this function needs
+    except ImportError:
+        raise ImportError(
+            "the built-in corpus is Python's language reference, which this Python comes without (the package "
+            "pydoc_data of the standard library): give a text file instead, or use a complete Python"
+        ) from None
+    seen: set[str] = set()
+    cleaned = [_clean(topics[name], seen) for name in sorted(topics)]
+    return "\n\n\n".join(topic for topic in cleaned if topic) + "\n"
+
+
+def _clean(topic: str, seen: set[str]) -> str:
+    """One topic without the paragraphs that are in `seen`, to which its own are added."""
+    lines = [
+        _SENTENCE_GAP.sub(" ", line.rstrip())
+        for line in topic.translate(_ASCII).split("\n")
+        if not _RULE_OR_TABLE.fullmatch(line) and not line.startswith("Related help topics:")
+    ]
+    paragraphs = []
+    for paragraph in re.split(r"\n{2,}", "\n".join(lines).strip("\n")):
+        if paragraph not in seen:
+            seen.add(paragraph)
+            paragraphs.append(paragraph)
+    return "\n\n".join(paragraphs)
+
+
+# ----- files -------------------------------------------------------------------------------------------
+
+_BEGINNINGS = {  # of files that are no text: what they are, and what to do
+    b"version https://git-lfs": "is a pointer of Git LFS and not the file itself: `git lfs pull` fetches that",
+    b"\x1f\x8b": "is compressed (gzip): unpack it first",
+    b"BZh": "is compressed (bzip2): unpack it first",
+    b"\xfd7zXZ": "is compressed (xz): unpack it first",
+    b"\x28\xb5\x2f\xfd": "is compressed (zstd): unpack it first",
+    b"PK\x03\x04": "is a zip archive, or a document of an office program: unpack it, or save it as CSV or text",
+    b"\xd0\xcf\x11\xe0": "is a document of an office program: save it as CSV or text",
+    b"PAR1": "is a Parquet file: convert it to JSON lines or CSV",
+    b"ARROW1": "is an Arrow file: convert it to JSON lines or CSV",
+    b"SQLite format 3": "is a database: export the table as CSV",
+    b"%PDF": "is a PDF: extract its text first",
+    b"\x93NUMPY": "holds an array of NumPy and not text",
+    b"\xff\xfe": "is UTF-16: convert it to UTF-8",
+    b"\xfe\xff": "is UTF-16: convert it to UTF-8",
+}
+
+
+def foreign(begin: bytes, page: bool = False) -> str | None:
+    """What a file is that begins so and is no text, with what to do about it; `page`: a web page is none either."""
+    if begin[:4] in (b"\xff\xfe\0\0", b"\0\0\xfe\xff"):
+        return "is UTF-32: convert it to UTF-8"
+    if page and begin.removeprefix(b"\xef\xbb\xbf").lstrip()[:9].lower().startswith((b"<!doctype", b"<html")):
+        return "is a web page (HTML): download the data that it shows"
+    if found := next((said for magic, said in _BEGINNINGS.items() if begin.startswith(magic)), None):
+        return found
+    if len(begin) > 3 and (begin[:4:2] == b"\0\0" or begin[1:4:2] == b"\0\0"):
+        return "looks like UTF-16: convert it to UTF-8"
+    return None
+
+
+def read_text(paths: AnyPath | Iterable[AnyPath]) -> str:
+    """The text of one or more UTF-8 files, one after another, each ending its last line if more follow.
+
+    A byte order mark is dropped, and the line ends CRLF and CR become "\\n"; nothing else is changed. Raises
+    OSError (FileNotFoundError, IsADirectoryError, PermissionError, ...) for a file that cannot be read, and
+    ValueError for one that is empty or not UTF-8, with the offset of the first wrong byte, and for no file.
+    """
+    return "".join(blocks(paths))
+
+
+def blocks(paths: AnyPath | Iterable[AnyPath]) -> Iterator[str]:
+    """The text of `read_text` in blocks of at most a million characters, for one that is too long to hold."""
+    files = [Path(path) for path in ([paths] if isinstance(paths, (str, os.PathLike)) else paths)]
+    if not files:
+        raise ValueError("no text files are given: name at least one")
+    for path in files:
+        end = ""
+        for block in _blocks(path):
+            yield block
+            end = block[-1:] or end
+        if path is not files[-1] and end != "\n":
+            yield "\n"
+
+
+def _blocks(path: Path) -> Iterator[str]:
+    if path.is_dir():
+        raise IsADirectoryError(f"{str(path)!r} is a directory: name the text files in it")
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise type(error)(f"the text file {str(path)!r} cannot be read: {error.strerror}") from None
+    with file:
+        data, read, blank = file.read(BLOCK), 0, True
+        if said := foreign(data):
+            raise ValueError(f"the text file {str(path)!r} {said}")
+        utf8, lines = getincrementaldecoder("utf-8-sig")(), IncrementalNewlineDecoder(None, translate=True)
+        while True:
+            read += len(data)
+            try:
+                text = lines.decode(utf8.decode(data, final=not data), final=not data)
+            except UnicodeDecodeError as error:
+                raise ValueError(
+                    f"the text file {str(path)!r} is not UTF-8: byte 0x{error.object[error.start]:02x} at offset "
+                    f"{read - len(error.object) + error.start} (it may be Latin-1 or no text); convert it to UTF-8"
+                ) from None
+            blank = blank and (not text or text.isspace())
+            yield text
+            if not data:
+                break
+            data = file.read(BLOCK)
+    if blank:
+        raise ValueError(f"the text file {str(path)!r} is empty, or white space alone: give a file with text")
+
+
+def reader(paths: Iterable[AnyPath]) -> Callable[[], Iterable[str]]:
+    """A function that gives the blocks of the text from its beginning, as often as it is called.
+
+    A text of at most HELD bytes is read once and kept; longer files are read again each time, so that they are never
+    held whole. Without any it is the built-in corpus. What can be read only once, such as a pipe, is kept too.
+    """
+    paths = list(paths)
+    if paths and all(os.path.isfile(path) for path in paths) and sum(map(os.path.getsize, paths)) > HELD:
+        return lambda: blocks(paths)
+    text = [block for block in blocks(paths) if block] if paths else [builtin()]
+    return lambda: text
+
+
+# ----- to the model ------------------------------------------------------------------------------------
+
+
+def split(text: str, fraction: float = 0.9) -> tuple[str, str]:
+    """(training text, validation text): cut by characters at int(fraction * n), as the book does.
+
+    Raises ValueError where `fraction` is not between 0 and 1, or a part would be empty.
+    """
+    place = cut(len(text), fraction)
+    return text[:place], text[place:]
+
+
+def cut(length: int, fraction: float) -> int:
+    """Where `split` cuts a text of so many characters."""
+    if not 0 < fraction < 1:
+        raise ValueError(f"fraction is {fraction!r}, but has to be between 0 and 1, say 0.9")
+    place = int(fraction * length)
+    if not 0 < place < length:
+        size = f"{length:,} character{'s' * (length != 1)}"
+        raise ValueError(f"a text of {size} is too short to split at {fraction}: one part would be empty")
+    return place
+
+
+def between(blocks: Iterable[str], start: int, stop: int) -> Iterator[str]:
+    """The characters start .. stop - 1 of a text in blocks."""
+    at = 0
+    for block in blocks:
+        yield block[max(0, start - at) : max(0, stop - at)]
+        at += len(block)
+        if at >= stop:
+            return
+
+
+def halves(blocks: Iterable[str], place: int) -> tuple[Iterator[str], Iterator[str]]:
+    """A text in blocks before and from a place in it, read once: the second half when the first was read to its end."""
+    source, rest = iter(blocks), [""]
+
+    def first() -> Iterator[str]:
+        at = 0
+        for block in source:
+            yield block[: place - at]
+            at += len(block)
+            if at >= place:
+                rest[0] = block[len(block) - (at - place) :]
+                return
+
+    def second() -> Iterator[str]:
+        yield rest[0]
+        yield from source
+
+    return first(), second()
+
+
+class Counted:
+    """A text in blocks that counts itself while it is read."""
+
+    def __init__(self, blocks: Iterable[str]):
+        self.blocks, self.characters, self.bytes = iter(blocks), 0, 0
+
+    def __iter__(self) -> Iterator[str]:
+        for block in self.blocks:
+            self.characters += len(block)
+            self.bytes += len(block.encode())
+            yield block
+
+
+def encode(
+    tokenizer: Tokenizer, text: str | Iterable[str], allowed_special: Set[str] | Literal["all"] = frozenset()
+) -> Iterator[int]:
+    """The ids of tokenizer.encode(text, allowed_special) one by one, for text too long to hold them all.
+
+    The text may come in blocks, cut anywhere. A Python list takes about 40 bytes a token; a token file, which this
+    feeds, takes 2 or 4. Positions in error messages count from the start of a part of about a million characters. A
+    stretch of more than a million characters without a space or newline is cut, as `chunks` says.
+    """
+    for chunk in chunks(text, whole=tokenizer.special_tokens):
+        yield from tokenizer.encode(chunk, allowed_special)

@@ -1,0 +1,371 @@
+"""Files from the network, each fetched once: the book's data, GPT-2's tokenizer and GPT-2's weights (sources.py).
+
+One idea: **a file is known by its SHA-256, so it does not matter how its bytes come here**: from the official place or
+a mirror, in one piece or in ten, by this program or by hand. What arrives grows as NAME.part, from which an interrupted
+download goes on, from another place too; only bytes with the right SHA-256 get the file's name.
+
+pooch finds the cache. The transfer is done here, over requests: pooch's own begins anew each time, and knows one place
+for a file. What is refused: to keep what cannot be verified, to take more bytes than the file has, to wait longer than
+SLOWEST for a piece of it, and to take from an archive anything but the bytes of the one member that is wanted.
+"""
+
+import contextlib
+import hashlib
+import os
+import re
+import shutil
+import time
+import zipfile
+import zlib
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import Progress as Bar
+
+from .. import __version__
+from ..config import check_choice
+from ..system import lock
+from ..training.progress import bytes_text, printable
+from . import download_dir as cache
+from .exchange import Refused, in_thread, unpacked
+from .sources import DATA, MODELS, File, Source
+
+ATTEMPTS = 3  # at one address, in a row, that brought nothing
+WAIT = 1.0  # seconds before the second attempt, twice as many before the third
+TIMEOUT = (10.0, 30.0)  # seconds until a connection stands, and of silence
+PIECE = 1 << 14  # bytes; what a connection that fell silent has of the next one is lost
+SLOWEST = 60.0  # seconds for the head of an answer, for a PIECE of its body, and for ENOUGH of it
+ENOUGH = 1 << 17  # bytes; less than half of what a modem brings
+SLOW = "it is too slow: less than 128 KiB a minute"
+MEGABYTE = 10**6
+LEFT = ("part", "unpacked")  # suffixes of what a killed download leaves: the next one goes on from it, or deletes it
+AGAIN = (408, 429, 500, 502, 503, 504)  # what a server answers that may know better soon
+
+
+class Wrong(ValueError):
+    """An address has not got the file, and will not have it at another attempt either."""
+
+
+class Broken(Exception):
+    """An exchange went wrong in a way that another attempt may mend."""
+
+
+class Other(Exception):
+    """All of it has arrived, and it is not the file."""
+
+
+# ----- by name ----------------------------------------------------------------------------------------------------
+
+
+def fetch(name: str, console: Console | None = None) -> Path:
+    """The file that a name of sources.DATA or sources.MODELS stands for, or the folder of its files if it has several.
+
+    Each is downloaded unless it is there, and verified by its SHA-256 also if it was. Where one cannot be had, an
+    OSError says in one sentence what each address answered, and where to put the file by hand.
+    """
+    check_choice("name", name, (*DATA, *MODELS))
+    files = (DATA | MODELS)[name].files
+    paths = [fetch_file(file, place(name), console or Console(stderr=True)) for file in files]
+    return paths[0] if len(paths) == 1 else place(name)
+
+
+def fetch_model(name: str, console: Console | None = None) -> Path:
+    """A folder with GPT-2's config.json, model.safetensors, vocab.json, merges.txt and tokenizer.json.
+
+    `name` is "gpt2", "gpt2-medium", "gpt2-large" or "gpt2-xl". Errors are those of `fetch`.
+    """
+    check_choice("model", name, tuple(MODELS))
+    return fetch(name, console)
+
+
+def place(name: str) -> Path:
+    """The folder that a name's files are kept in."""
+    return cache.folder() / name
+
+
+def cached(name: str, source: Source) -> list[Path]:
+    """Those of a name's files that are there; nothing is read or verified."""
+    return [path for file in source.files if (path := place(name) / file.name).is_file()]
+
+
+# ----- one file ---------------------------------------------------------------------------------------------------
+
+
+def fetch_file(file: File, folder: Path, console: Console) -> Path:
+    """The file, in `folder`; as `fetch` says. Two processes that want it take turns, so that one downloads it."""
+    target = folder / file.name
+    if is_there(target, file):
+        with contextlib.suppress(OSError):  # a cache that cannot be written is enough
+            for suffix in LEFT:
+                (folder / f"{file.name}.{suffix}").unlink(missing_ok=True)
+        return target
+    problems = [f"what lies at {target} has another SHA-256"] if target.is_file() else []
+    folder.mkdir(parents=True, exist_ok=True)
+    with alone(folder / f".{file.name}.lock", console), Transfer(file, folder, console) as transfer:
+        if is_there(target, file):  # another process has brought it
+            return target
+        for url in file.urls:
+            try:
+                return transfer.fetch(url)
+            except Wrong as error:
+                problems.append(f"{urlsplit(url).hostname}: {error}")
+                transfer.say(problems[-1])
+        if transfer.here():
+            problems.append(f"the {bytes_text(transfer.here())} that arrived are kept for the next try")
+    raise OSError(by_hand(file, target, problems))
+
+
+def is_there(target: Path, file: File) -> bool:
+    """Whether `target` is the file; one without a known SHA-256 was verified when it came, or put there by hand."""
+    return target.is_file() and (file.sha256 is None or _sha256(target) == file.sha256)
+
+
+def by_hand(file: File, target: Path, problems: list[str]) -> str:
+    """What to do where no address had the file."""
+    unpack = f"unpack {file.member} from it " if file.member else ""
+    return (
+        f"{file.name} could not be downloaded ({'; '.join(problems)}): get {file.urls[0]} where there is a network, "
+        f"{unpack}and put it at {target}"
+    )
+
+
+@contextmanager
+def alone(path: Path, console: Console) -> Iterator[None]:
+    """Hold the lock file at `path`; wait while another process does. A process that ends in any way lets go of it."""
+    with open(path, "a") as file:
+        if not lock(file):
+            _print(console, f"another process is downloading {path.name[1:-5]}: waiting for it")
+            lock(file, wait=True)
+        yield
+
+
+# ----- the transfer -----------------------------------------------------------------------------------------------
+
+
+class Transfer:
+    """What one file needs to come here: where its bytes gather, and a bar that shows how many there are."""
+
+    def __init__(self, file: File, folder: Path, console: Console):
+        self.file, self.folder, self.console = file, folder, console
+        self.part, self.unpacked = (folder / f"{file.name}.{suffix}" for suffix in LEFT)
+        columns = (TextColumn("{task.description}"), BarColumn(None), DownloadColumn(), TransferSpeedColumn())
+        self.bar = Bar(*columns, TimeRemainingColumn(), console=console, transient=True)
+        self.task = self.bar.add_task(file.name, total=None)
+        self.tag = ""  # what Hugging Face says that the file is
+
+    def __enter__(self) -> Self:
+        if self.console.is_terminal:
+            self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.console.is_terminal:
+            self.bar.stop()
+
+    def say(self, line: str) -> None:
+        _print(self.console, printable(line, 1000))
+
+    def here(self) -> int:
+        """Bytes that have arrived."""
+        return self.part.stat().st_size if self.part.exists() else 0
+
+    def fetch(self, url: str) -> Path:
+        """The file from one address, in as many attempts as it takes while each brings a PIECE; else Wrong."""
+        import requests
+        import urllib3
+
+        self.say(f"fetching {self.file.name} from {urlsplit(url).hostname}")
+        failures = 0
+        while True:
+            before, pause = self.here(), WAIT * 2**failures
+            try:
+                return self.attempt(url)
+            except Broken as error:
+                problem = str(error)
+            except requests.RequestException as error:
+                problem, answer = reason(error), error.response
+                if answer is not None and answer.status_code not in AGAIN:
+                    raise Wrong(problem) from error
+                if answer is not None:
+                    pause = max(pause, min(60, _number(answer.headers.get("Retry-After")) or 0))
+            except (urllib3.exceptions.HTTPError, zlib.error) as error:
+                problem = reason(error)
+            except (Wrong, Refused) as error:
+                self.part.unlink(missing_ok=True)
+                raise Wrong(str(error)) from error
+            except Other as error:
+                self.part.unlink()
+                self.unpacked.unlink(missing_ok=True)
+                if before == 0:  # it came in one piece: another attempt would bring the same
+                    raise Wrong(f"what it sends is not the file: {error}") from error
+                problem = "what arrived in pieces has another SHA-256"
+            except OSError as error:
+                raise OSError(f"{self.part} cannot be written: {error.strerror or error}") from error
+            failures = 0 if self.here() >= before + PIECE and problem != SLOW else failures + 1
+            if failures == ATTEMPTS:
+                raise Wrong(problem)
+            time.sleep(pause)
+
+    def attempt(self, url: str) -> Path:
+        """What is missing of the part, from that address; then the file, verified, at its place."""
+        if self.file.member or self.here() != self.file.size:
+            self.transfer(url)
+        whole = self.unpack() if self.file.member else self.part
+        if self.file.sha256 is None and self.tag != _tag_of(whole, self.tag):
+            raise Other("it is not what Hugging Face's X-Linked-Etag says")
+        if self.file.sha256 is not None and _sha256(whole) != self.file.sha256:
+            raise Other("it has another SHA-256")
+        os.replace(whole, self.folder / self.file.name)
+        self.part.unlink(missing_ok=True)
+        return self.folder / self.file.name
+
+    def transfer(self, url: str) -> None:
+        """Ask for the bytes that are not here yet, and append them."""
+        have = self.here()
+        try:
+            items = in_thread(self.exchange(url, have), SLOWEST)
+            answer: Any = next(items)
+            if have and answer.status_code == 416:
+                return  # nothing follows what is here; whether that is all of it, its SHA-256 will say
+            if answer.status_code == 206 and not _begins_at(answer, have):
+                self.part.unlink(missing_ok=True)
+                raise Broken(f"its answer does not go on after {have:,} bytes")
+            answer.raise_for_status()
+            start = have if answer.status_code == 206 else 0
+            whole = answer.headers.get("Content-Range", "").rpartition("/")[2]
+            total = _number(whole if start else answer.headers.get("Content-Length"))
+            if "Content-Encoding" in answer.headers:
+                total = None  # it counts other bytes
+            self.check(answer, total)
+            self.append(items, start, total)  # type: ignore[arg-type]
+        except TimeoutError as error:
+            raise Broken(SLOW) from error
+        if self.here() < (total or self.size() or 0):
+            raise Broken(f"it ended after {self.here():,} bytes")
+
+    def exchange(self, url: str, have: int) -> Generator[Any]:
+        """The answer, then its body in pieces."""
+        import requests
+
+        headers = {"User-Agent": f"tensorlite/{__version__}", "Accept-Encoding": "identity"}
+        if have:
+            headers["Range"] = f"bytes={have}-"
+        with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
+            yield answer
+            body = answer.raw.stream(PIECE, decode_content=False)
+            yield from unpacked(body, answer.headers.get("Content-Encoding"), self.limit())
+
+    def append(self, pieces: Iterator[bytes], start: int, total: int | None) -> None:
+        """Write what comes behind the first `start` bytes of the part; Broken where that is less than ENOUGH."""
+        free, size = shutil.disk_usage(self.folder).free, self.size()
+        if total and total - start > free:
+            need, there = bytes_text(total - start), bytes_text(free)
+            raise OSError(f"{self.file.name} needs {need} more in {self.folder}, where {there} are free")
+        self.bar.update(self.task, completed=start, total=total or size)
+        begun, arrived = time.monotonic(), 0
+        with open(self.part, "ab" if start else "wb") as out:
+            for piece in pieces:
+                out.write(piece)
+                self.bar.advance(self.task, len(piece))
+                arrived += len(piece)
+                if out.tell() > self.limit():
+                    raise Refused(f"it sends more than {self.limit():,} bytes")
+                if time.monotonic() - begun > SLOWEST:
+                    if arrived < ENOUGH:
+                        raise Broken(SLOW)
+                    begun, arrived = time.monotonic(), 0
+
+    def check(self, answer: Any, total: int | None) -> None:
+        """Refuse at once what cannot be the file, before gigabytes of it have come."""
+        if total and self.size() and total != self.size():
+            kind = printable(answer.headers.get("Content-Type", "unknown type"), 80)
+            raise Wrong(f"it has {total:,} bytes of {kind} where the file has {self.size():,}")
+        if total and total > self.limit():
+            raise Wrong(f"it has {total:,} bytes, and at most {self.limit():,} are expected")
+        first = (answer.history or [answer])[0]  # Hugging Face's own; the others are of who delivers for it
+        self.tag = first.headers.get("X-Linked-Etag", "").strip('"')
+        if self.file.sha256 is None and not self.tag:
+            raise Wrong("its answer has no X-Linked-Etag, by which the file could be verified")
+        if self.file.sha256 and len(self.tag) == 64 and self.tag != self.file.sha256:
+            raise Wrong(f"it has another file by this name, SHA-256 {printable(self.tag[:12], 12)}...")
+
+    def size(self) -> int | None:
+        """Of what an address sends, where that is known beforehand."""
+        return None if self.file.member else self.file.size
+
+    def limit(self) -> int:
+        """The most bytes that are taken from an address: the file's, or several times what is known of it."""
+        if self.file.member:
+            return 2 * (self.file.size or MEGABYTE) + MEGABYTE  # an archive of a file is hardly larger than the file
+        return self.file.size or (16_000 if self.file.name.endswith(".safetensors") else 64) * MEGABYTE
+
+    def unpack(self) -> Path:
+        """Write the one member of the archive that is wanted, beside it.
+
+        Names in the archive decide nothing, and never more bytes are unpacked than the file has.
+        """
+        try:
+            with zipfile.ZipFile(self.part) as archive:
+                found = archive.getinfo(str(self.file.member))
+                if found.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                    raise ValueError("others may ask for gigabytes of memory")
+                with archive.open(found) as member:
+                    data = member.read(self.file.size or 64 * MEGABYTE)
+        except (zipfile.BadZipFile, zlib.error, LookupError, EOFError, RuntimeError, ValueError, OSError) as error:
+            raise Other(f"it is no zip archive with {self.file.member}") from error
+        self.unpacked.write_bytes(data)
+        return self.unpacked
+
+
+# ----- answers ----------------------------------------------------------------------------------------------------
+
+
+def reason(error: Any) -> str:
+    """A few words for what went wrong in an exchange: an error of requests, of urllib3 below it, or of zlib."""
+    import requests
+    import urllib3
+
+    if isinstance(error, requests.TooManyRedirects):
+        return "it redirects without end"
+    if getattr(error, "response", None) is not None:
+        return printable(f"{error.response.status_code} {error.response.reason}", 200)
+    if isinstance(error, requests.ConnectTimeout):
+        return f"no connection within {TIMEOUT[0]:g} s"
+    if any(isinstance(each, requests.Timeout | urllib3.exceptions.ReadTimeoutError) for each in (error, *error.args)):
+        return f"no answer for {TIMEOUT[1]:g} s"
+    if isinstance(error, requests.exceptions.ChunkedEncodingError | urllib3.exceptions.HTTPError | zlib.error):
+        return "the connection broke"
+    if isinstance(error, requests.ConnectionError):
+        return "no connection"
+    return type(error).__name__
+
+
+def _begins_at(answer: Any, have: int) -> bool:
+    """Whether a part of the file is the part that was asked for."""
+    return answer.headers.get("Content-Range", "").startswith(f"bytes {have}-")
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text and re.fullmatch(r"[0-9]{1,18}", text) else None
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _tag_of(path: Path, like: str) -> str:
+    """What X-Linked-Etag says of a file: its SHA-256, or, of a small one, the SHA-1 by which git knows it."""
+    data = path.read_bytes()
+    if len(like) == 40:
+        return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+    return hashlib.sha256(data).hexdigest()
+
+
+def _print(console: Console, line: str) -> None:
+    console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,139 @@
+"""Results that come one by one: each is in a file as soon as it is there, so a later failure does not cost them.
+
+While they come, PATH.partial grows by a line of JSON for each. When all are there, PATH is written whole and
+PATH.partial deleted. Its first line says what the results depend on: the same call continues where it was stopped.
+"""
+
+import contextlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Self
+
+from tensorlite.files import check_replaceable, naming, replacing
+
+from ..system import lock
+from . import jsonfile
+
+FORMAT, VERSION = "gpt.results", 1
+
+
+class Results:
+    """`rows`, a dict for each entry, and the file that they are written to; without a `path` they are only in memory.
+
+    `about` is what the results depend on, ready for JSON. FileExistsError where `path` is there and `overwrite` is
+    False, or PATH.partial is of another call or of another program; OSError where it cannot be written; RuntimeError
+    where another process is writing it.
+    """
+
+    def __init__(self, path: Path | None, rows: Sequence[Mapping[str, Any]], about: Mapping[str, Any], overwrite: bool):
+        self.path, self.rows = path, [dict(row) for row in rows]
+        self.file: BinaryIO | None = None
+        self.continued = 0  # lines that an earlier call had written
+        self.written = 0  # lines that are there
+        if path is None:
+            return
+        if path.is_dir():
+            raise IsADirectoryError(f"{path} is a directory: name a file for the results")
+        if not path.parent.is_dir():
+            raise FileNotFoundError(
+                f"{path} cannot be written, since there is no directory {path.parent}: make it first"
+            )
+        self.partial = path.with_name(f"{path.name}.partial")
+        if self.partial.is_dir():
+            raise IsADirectoryError(
+                f"{self.partial} is a directory, and the results for {path} come there first: name another file"
+            )
+        if path.exists() and not overwrite:
+            raise FileExistsError(f"{path} is there already: name another file, or give --overwrite to replace it")
+        check_replaceable(path)  # now, and not when the results are there
+        if self.partial.is_symlink():
+            raise FileExistsError(f"{self.partial} is a link, to which nothing is written: delete it")
+        with naming(self.partial), contextlib.ExitStack() as undo:
+            self.file = undo.enter_context(open(self.partial, "a+b"))
+            self._begin({"format": FORMAT, "version": VERSION, **about}, overwrite)
+            undo.pop_all()  # __exit__ closes it
+
+    def _begin(self, header: dict[str, Any], overwrite: bool) -> None:
+        """Take over the lines of an earlier call, or write the first one."""
+        assert self.file is not None
+        if not lock(self.file):
+            raise RuntimeError(f"another process is writing {self.partial}: wait for it, or name another file")
+        self.file.seek(0)
+        first = self.file.readline()
+        if not first.strip(b"\0") or (not first.endswith(b"\n") and _line(header).startswith(first)):
+            first = b""  # a first line that a power cut has left as zeros, or cut off
+        if first and (found := _parsed(first)).get("format") != FORMAT:
+            raise FileExistsError(f"{self.partial} was not written by gpt: move it away, or name another file")
+        if first and found == header:
+            return self._continue()
+        if first and not overwrite:
+            other = [name for name in found.keys() | header.keys() if found.get(name) != header.get(name)]
+            raise FileExistsError(
+                f"{self.partial} has results of another call, with another {' and '.join(sorted(other))}: repeat that "
+                "call to finish them, or give --overwrite to delete them"
+            )
+        self.file.truncate(0)
+        self._write(header)
+        os.fsync(self.file.fileno())
+
+    def _continue(self) -> None:
+        """The rows that are there; a line that was cut off, and what follows a damaged one, is deleted."""
+        assert self.file is not None
+        whole = self.file.tell()
+        for line in self.file:
+            found = _parsed(line) if line.endswith(b"\n") else {}
+            number = found.pop("entry", None)
+            if type(number) is not int or not 0 <= number < len(self.rows):
+                break
+            self.rows[number] |= found
+            whole += len(line)
+            self.continued += 1
+            self.written += 1
+        self.file.truncate(whole)
+        self.file.seek(0, os.SEEK_END)
+
+    def add(self, number: int, fields: Mapping[str, Any]) -> None:
+        """More about the entry of that number, in the file when this returns."""
+        self.rows[number] |= fields
+        self._write({"entry": number, **fields})
+        self.written += 1
+
+    def _write(self, value: Mapping[str, Any]) -> None:
+        if self.file is not None:
+            with naming(self.partial):
+                self.file.write(_line(value))
+                self.file.flush()
+
+    def finish(self) -> None:
+        """Write all rows to `path`, a JSON list, and delete what grew."""
+        if self.path is not None and self.file is not None:
+            text = json.dumps(self.rows, indent=4, ensure_ascii=False) + "\n"
+            with replacing(self.path) as file:
+                file.write(text.encode("utf-8", "backslashreplace"))  # half a character as JSON's escape of it
+            self.file.close()
+            self.partial.unlink()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self.file is not None:
+            self.file.close()
+            if not self.written:  # a call that failed at its start leaves nothing
+                self.partial.unlink(missing_ok=True)
+
+
+def _line(value: Mapping[str, Any]) -> bytes:
+    return json.dumps(value).encode() + b"\n"
+
+
+def _parsed(line: bytes) -> dict[str, Any]:
+    """The JSON object on a line; {} where there is none."""
+    try:
+        value = jsonfile.parse(line)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}

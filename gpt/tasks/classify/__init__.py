@@ -1,0 +1,1 @@
+"""The first fine-tuning task: a label for a text."""

@@ -1,0 +1,269 @@
+"""Judges: how good are the answers that a model gave to instructions?
+
+One idea: a judge gives each entry a number or says why it has none, and **what has no number is counted, not hidden**.
+Three need no server: whether the answer is exactly the expected one, how many words both share (F1), and how probable
+the model itself finds the expected answer. The fourth is a larger model, asked over the chat API of Ollama, as in
+chapter 7 of Raschka's "Build a Large Language Model (From Scratch)": with its prompt and its options.
+
+An entry is {instruction, input, output, model_response}. What is refused: to read a number out of a sentence.
+"""
+
+import http.client
+import json
+import re
+import time
+import urllib.error
+import urllib.request
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import tensorlite as tl
+from tensorlite import functional as F
+
+from ...data import exchange, jsonfile
+from ...model import GPT
+from ...tokenizer import END_OF_TEXT, Tokenizer
+from ...training.progress import printable
+from . import Entry, encode, format_alpaca
+
+ATTEMPTS = 3  # at one question
+WAIT = 1.0  # seconds before the second attempt, twice as many before the third
+LONGEST = 1 << 20  # bytes of an answer: a score has a few, a model that says more has a line of 150 for each token
+PATIENCE = 3  # questions in a row without an answer: then no further one is asked
+NO_SCORE = "not an integer from 0 to 100"
+OPTIONS = {"seed": 123, "temperature": 0, "num_ctx": 2048}  # the book's: the same question gets the same score
+
+
+# ----- by counting ------------------------------------------------------------------------------------------------
+
+
+def exact_match(expected: str, response: str) -> bool:
+    """Letter by letter the same, but for white space around it."""
+    return expected.strip() == response.strip()
+
+
+def f1(expected: str, response: str) -> float:
+    """Harmonic mean of precision and recall of the response's words, from 0 to 1; 1 where neither has any.
+
+    As SQuAD counts (Rajpurkar et al., 2016, section 6.1): without case, punctuation and articles, and each word as
+    often as it comes in both.
+    """
+    ours, theirs = words(response), words(expected)
+    if not ours or not theirs:
+        return float(ours == theirs)
+    shared = (Counter(ours) & Counter(theirs)).total()
+    return 2 * shared / (len(ours) + len(theirs))
+
+
+def words(text: str) -> list[str]:
+    """Lower case, without ASCII punctuation and the articles a, an, the."""
+    bare = re.sub(r"[!-/:-@\[-`{-~]", "", text.lower())
+    return [word for word in bare.split() if word not in ("a", "an", "the")]
+
+
+# ----- by the model itself ----------------------------------------------------------------------------------------
+
+
+def log_likelihood(model: GPT, tokenizer: Tokenizer, entry: Entry, style: str = "alpaca") -> float | None:
+    """Mean ln of the probability of each token of the expected answer and of the end after it, given the prompt.
+
+    exp of it is the (geometric) mean probability. None where the entry is longer than the model's context.
+    """
+    prompt, ids = encode(entry, tokenizer, style)
+    ids = [*ids, *(id for name, id in tokenizer.special_tokens.items() if name == END_OF_TEXT)]
+    if len(ids) - 1 > model.config.context_length:
+        return None
+    device = model.token_embedding.weight.device
+    with tl.no_grad():
+        features = model.features(tl.tensor([ids[:-1]], device=device))[0, prompt - 1 :]  # (1, T, C) -> (N, C)
+        return -F.cross_entropy(model.logits(features), tl.tensor(ids[prompt:], device=device)).item()
+
+
+# ----- by another model -------------------------------------------------------------------------------------------
+
+
+class NoAnswer(Exception):
+    """An attempt at a question failed; another one may do better."""
+
+
+class CutAnswer(Exception):
+    """An answer that the server ended at its limit of tokens; its text."""
+
+
+@dataclass
+class Api:
+    """A model behind Ollama's chat API, and how long to wait for it."""
+
+    url: str  # http://localhost:11434
+    model: str = "llama3"
+    timeout: float = 60.0  # seconds for one question, with all attempts at it
+    silent: int = 0  # questions in a row that got no answer
+
+    def __post_init__(self) -> None:
+        check_address(self.url)
+        self.url = self.url.rstrip("/").removesuffix("/api/chat") + "/api/chat"
+
+    def score(self, entry: Entry) -> tuple[int | None, str]:
+        """(0 to 100, what it said), or (None, why there is no score). An empty response has 0, and nobody is asked."""
+        if not entry["model_response"].strip():
+            return 0, "empty response"
+        if self.silent == PATIENCE:
+            return None, "not asked"
+        try:
+            said = self.ask(question(entry))
+        except NoAnswer as error:
+            self.silent += 1
+            return None, f"no answer: {error}"
+        except CutAnswer as error:
+            self.silent = 0
+            return None, f"{NO_SCORE}, since the answer was cut at the server's limit of tokens: {error}"
+        self.silent = 0
+        number = int(said) if re.fullmatch(r"\s*[0-9]{1,3}\s*", said) else None
+        return (number, said) if number is not None and number <= 100 else (None, f"{NO_SCORE}: {said}")
+
+    def ask(self, prompt: str) -> str:
+        """The model's answer, in up to ATTEMPTS attempts; NoAnswer, or a ValueError where the question is refused."""
+        end = time.monotonic() + self.timeout
+        for attempt in range(ATTEMPTS):
+            try:
+                return self.exchange(prompt, end - time.monotonic())
+            except NoAnswer:
+                pause = WAIT * 2**attempt
+                if attempt == ATTEMPTS - 1 or time.monotonic() + pause >= end:
+                    raise
+                time.sleep(pause)
+        raise AssertionError("the last attempt returns or raises")
+
+    def exchange(self, prompt: str, seconds: float) -> str:
+        """One attempt, within so many seconds; NoAnswer or ValueError as `ask`."""
+        body = {"model": self.model, "messages": [{"role": "user", "content": prompt}], "options": OPTIONS}
+        request = urllib.request.Request(
+            self.url, json.dumps(body).encode(), {"Content-Type": "application/json"}, method="POST"
+        )
+        try:
+            return exchange.ask(request, seconds, LONGEST, said)
+        except urllib.error.HTTPError as error:
+            raise self.refusal(error) from error
+        except (TimeoutError, urllib.error.URLError) as error:
+            reason = getattr(error, "reason", error)
+            if isinstance(reason, TimeoutError):
+                raise NoAnswer(f"none within {self.timeout:g} s") from error
+            raise NoAnswer(printable(str(getattr(reason, "strerror", None) or reason), 300)) from error
+        except (OSError, http.client.HTTPException) as error:
+            raise NoAnswer("the connection broke") from error
+        except ValueError as error:
+            raise NoAnswer(str(error)) from error
+
+    def refusal(self, error: urllib.error.HTTPError) -> Exception:
+        """What an answer that is no success means: NoAnswer where another attempt may help, else a ValueError."""
+        if 300 <= error.code < 400:
+            to = printable(str(error.headers.get("Location")), 200)
+            return ValueError(f"{self.url} redirects to {to}: if you trust that address, give it to --api")
+        if error.code >= 500 or error.code == 429:
+            detail = _detail(error)
+            return NoAnswer(printable(f"{error.code} {error.reason}{f': {detail}' if detail else ''}", 300))
+        return ValueError(f"{self.url} refuses ({error.code}): {printable(_detail(error) or str(error.reason), 300)}")
+
+
+def said(lines: Iterable[bytes]) -> str:
+    """The contents of a chat answer: a JSON object, or several, a line each.
+
+    NoAnswer for all that is not that, CutAnswer where the server says that its limit of tokens ended it.
+    """
+    parts = []
+    for line in filter(bytes.strip, lines):
+        try:
+            part = jsonfile.parse(line)
+            if isinstance(part, dict) and isinstance(part.get("error"), str):
+                raise NoAnswer(printable(f"the server says: {part['error']}", 300))
+            parts.append(part["message"]["content"])
+            if not isinstance(parts[-1], str):
+                raise TypeError("content is a string")
+            if part.get("done", True):
+                # Half characters, which no file can hold, are joined where the other half follows, or replaced.
+                whole = "".join(parts).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+                if part.get("done_reason") == "length":
+                    raise CutAnswer(whole)
+                return whole
+        except (ValueError, LookupError, TypeError) as error:
+            raise NoAnswer("it is not a chat answer in JSON") from error
+    raise NoAnswer("it ended in the middle")
+
+
+def check_address(url: str) -> None:
+    """ValueError for what is no address of an HTTP server."""
+    try:
+        parts = urlsplit(url)
+        wrong = parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0
+        wrong = wrong or not url.isprintable() or " " in url
+    except ValueError:  # a port that is no number
+        wrong = True
+    if wrong:
+        raise ValueError(f"api must be an address such as http://localhost:11434, got {url!r}")
+
+
+def question(entry: Entry) -> str:
+    """What a judge is asked: the book's prompt, word for word, since the scores depend on it."""
+    return (
+        f"Given the input `{format_alpaca(entry)}` and correct output `{entry['output']}`, score the model response "
+        f"`{entry['model_response']}` on a scale from 0 to 100, where 100 is the best score. Respond with the integer "
+        "number only."
+    )
+
+
+def _detail(error: urllib.error.HTTPError) -> str:
+    """What an error's body says, "" where it is empty: Ollama's are {"error": "..."}."""
+    text = error.body.decode("utf-8", "replace")  # type: ignore[attr-defined]
+    try:
+        return str(jsonfile.parse(text)["error"])
+    except (ValueError, LookupError, TypeError):
+        return " ".join(text.split())
+
+
+# ----- all of them ------------------------------------------------------------------------------------------------
+
+
+def judge(
+    entries: Iterable[Entry], model: GPT | None = None, tokenizer: Tokenizer | None = None, style: str = "alpaca",
+    api: Api | None = None,
+) -> Iterator[dict[str, Any]]:  # fmt: skip
+    """Each entry with its "exact_match" and "f1"; with a model its "log_likelihood"; with an api "score" and "judge".
+
+    None stands for a number that there is not; "judge" is what the api's model said, or why there is no score.
+    """
+    for entry in entries:
+        expected, response = entry["output"], entry["model_response"]
+        row = {**entry, "exact_match": exact_match(expected, response), "f1": f1(expected, response)}
+        if model is not None and tokenizer is not None:
+            row["log_likelihood"] = log_likelihood(model, tokenizer, entry, style)
+        if api is not None:
+            row["score"], row["judge"] = api.score(entry)
+        yield row
+
+
+def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Means over those that have a number, each with how many these are; ready for JSON. A mean of none is None."""
+    found: dict[str, Any] = {
+        "entries": len(rows),
+        "exact_matches": sum(row["exact_match"] for row in rows),
+        "exact_match": _mean([row["exact_match"] for row in rows]),
+        "f1": _mean([row["f1"] for row in rows]),
+    }
+    for name, count in (("log_likelihood", "judged_by_likelihood"), ("score", "scored")):
+        if any(name in row for row in rows):
+            numbers = [row[name] for row in rows if row[name] is not None]
+            found |= {name: _mean(numbers), count: len(numbers)}
+    if "scored" in found:
+        for name, says in (
+            ("empty_responses", "empty response"), ("no_number", NO_SCORE), ("no_answer", "no answer"),
+            ("not_asked", "not asked"),
+        ):  # fmt: skip
+            found[name] = sum(row["judge"].startswith(says) and row["score"] in (None, 0) for row in rows)
+    return found
+
+
+def _mean(numbers: Sequence[float]) -> float | None:
+    return sum(numbers) / len(numbers) if numbers else None

@@ -1,0 +1,395 @@
+"""Checkpoints: what a run needs to go on, whole or not there, whatever happens while they are written.
+
+    RUN/checkpoints/step_00000300/                                              whole checkpoints, manifest.json in each
+    RUN/config.json  tokenizer.json  model.safetensors  training.safetensors    the newest checkpoint's own files
+    RUN/metrics.jsonl  samples.txt  log.txt                                     grow line by line
+    RUN/train.tokens  validation.tokens                                         the text, as token ids
+    RUN/train.jsonl  validation.jsonl  test.jsonl                               or the entries, where a run has those
+    RUN/loss.png                                                                drawn when training ends
+    RUN/report.json  report.png  responses.json  adapter.safetensors            the results of fine-tuning
+    RUN/run.json  lock                                                          whose these files are: run_directory.py
+
+A checkpoint is written to `step_N.tmp`, every file flushed to the disk, the manifest with sizes and SHA-256 last; one
+rename makes it real; then its files are shown in RUN, and only then an older one is deleted. Reading starts from the
+newest that agrees with its manifest in every byte that is read; a newer one that does not is named, in a warning.
+
+What is shown in RUN: config.json and tokenizer.json are copies, so that editing them there changes no checkpoint. The
+two files of tensors are hard links where the file system has them, and copies elsewhere: nothing of gpt's writes them
+in place, and a program that does damages the newest checkpoint too, which is then noticed.
+
+The same training writes the same bytes: times are in log.txt alone. What it refuses: pickles, and to repair.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import tensorlite as tl
+from tensorlite import io, nn
+from tensorlite.files import naming, temporary_beside
+from tensorlite.optim import Optimizer
+
+from .. import lora
+from .. import tokenizer as tokenizers
+from ..config import command_of
+from ..data import jsonfile
+from ..model import GPT
+from ..system import sync
+from . import run_directory, weights
+from .progress import bytes_text, visible
+from .run_directory import FILES, LOGS, RunWarning, is_run
+
+VERSION = 1
+MODEL = FILES[:3]  # what a trained model is read from
+
+
+class Checkpoint(NamedTuple):
+    """A checkpoint whose files were verified, byte by byte."""
+
+    folder: Path
+    step: int
+    logs: Mapping[str, dict[str, Any]]  # length and SHA-256 that each log had
+
+
+# ----- writing ----------------------------------------------------------------------------------------------------
+
+
+def save(
+    run: Path, step: int, *, config: dict, tokenizer, model: nn.Module, optimizer: Optimizer, state: dict, keep: int = 2
+) -> None:
+    """Write the checkpoint of `step`, show its files in `run`, then delete all but the newest `keep`.
+
+    `config` and `state` are JSON; `state` is what training needs beside weights and optimizer. FloatingPointError where
+    a weight is not finite; OSError, in one sentence, where it cannot be written. Either leaves the older ones alone.
+    """
+    weights, (steps, moments) = model.state_dict(), optimizer.state_dict().values()
+    for name, tensor in weights.items():
+        if not tl.isfinite(tensor).all().item():
+            raise FloatingPointError(f"step {step}: {name} has values that are not finite; no checkpoint is written")
+    with writing(
+        run, step, sum(tensor.data.nbytes for tensor in (*weights.values(), *moments.values())), keep
+    ) as folder:
+        write_json(folder / "config.json", config)
+        tokenizer.save(folder / "tokenizer.json")
+        io.save(folder / "model.safetensors", weights)
+        training = json.dumps({"step": step, "optimizer_steps": steps, **state})
+        io.save(folder / "training.safetensors", moments, {"training": training})
+
+
+@contextmanager
+def writing(run: Path, step: int, size: int, keep: int = 2) -> Iterator[Path]:
+    """A folder to write FILES into, of about `size` bytes together: the checkpoint of `step` when the block has ended.
+
+    If anything fails before that, there is no such checkpoint, and the older ones are as they were; an OSError says so.
+    It is a RunWarning where afterwards its files cannot be shown in `run`, or older ones not be deleted.
+    """
+    folder = run / run_directory.CHECKPOINTS / f"step_{step:08d}"
+    temporary, made = folder.with_suffix(".tmp"), False
+    try:
+        _make_room(run, size)
+        temporary.mkdir(parents=True)
+        made = True
+        yield temporary
+        logs_here = [run / name for name in LOGS if (run / name).exists()]
+        for path in (*(temporary / name for name in FILES), *logs_here, run):  # in `run`: the logs' names
+            sync(path)
+        files, logs = (
+            {name: fingerprint(at / name) for name in names} for at, names in ((temporary, FILES), (run, LOGS))
+        )
+        write_json(temporary / "manifest.json", _manifest(step, files, logs))
+        sync(temporary / "manifest.json")
+        sync(temporary)
+        os.rename(temporary, folder)
+    except Exception as error:
+        if made:
+            with suppress(OSError):  # what cannot be deleted now is deleted before the next one is written
+                run_directory.delete_checkpoint(temporary)
+        if not isinstance(error, OSError):
+            raise
+        raise _not_saved(run, step, error) from error
+    try:
+        sync(folder.parent)
+    except OSError as error:
+        if run.name == run_directory.STAGING:  # the run that it was to replace stays
+            raise _not_saved(run, step, error) from error
+        reason = error.strerror or error
+        raise OSError(f"step {step} is saved as {folder}, but it may not be on the disk yet: {reason}") from error
+    try:
+        publish(run, folder, keep)
+    except OSError as error:
+        if run.name == run_directory.STAGING:
+            raise _not_saved(run, step, error) from error
+        warnings.warn(
+            f"step {step} is saved as {folder}, but its files could not be shown in {run}, or older checkpoints not be "
+            f"deleted: {error.strerror or error}",
+            RunWarning,
+            stacklevel=2,
+        )
+
+
+def _not_saved(run: Path, step: int, error: OSError) -> OSError:
+    run = run.parent if run.name == run_directory.STAGING else run  # the directory that the user named
+    kept = next((path.name for path in run_directory.steps(run)), "none")
+    return OSError(f"step {step} cannot be saved in {run}: {error.strerror or error}; newest checkpoint there: {kept}")
+
+
+def _make_room(run: Path, size: int) -> None:
+    """Refuse to begin what cannot fit: the tensors alone are `size` bytes."""
+    _tidy(run)
+    free = shutil.disk_usage(run).free
+    if free < size:
+        raise OSError(errno.ENOSPC, f"it takes more than {bytes_text(size)} and {bytes_text(free)} are free")
+
+
+def _tidy(run: Path, keep: int | None = None) -> None:
+    """Delete what a kill left unfinished, and all checkpoints but the newest `keep`."""
+    old = run_directory.steps(run)[keep:] if keep else []
+    for folder in (*old, *run_directory.unfinished(run)):
+        run_directory.delete_checkpoint(folder)
+
+
+def _manifest(step: int, files: Mapping, logs: Mapping) -> dict[str, Any]:
+    return {"format": "gpt.checkpoint", "version": VERSION, "step": step, "files": files, "logs": logs}
+
+
+def fingerprint(path: Path, size: int | None = None) -> dict[str, Any]:
+    """Length and SHA-256 of a file or of its first `size` bytes; a log that was not begun is empty."""
+    hasher, length = hashlib.sha256(), 0
+    if path.exists():
+        with naming(path), open(path, "rb") as file:
+            while block := file.read(2**20 if size is None else min(2**20, size - length)):
+                hasher.update(block)
+                length += len(block)
+    return {"bytes": length, "sha256": hasher.hexdigest()}
+
+
+def publish(run: Path, folder: Path, keep: int) -> None:
+    """Show a checkpoint's files in the run's directory; delete all checkpoints but `keep`."""
+    for name in FILES:
+        _show(folder / name, run / name)
+    sync(run)
+    _tidy(run, keep)
+
+
+def _show(source: Path, target: Path) -> None:
+    """`target` becomes a copy of `source`, or where nobody edits it and the file system can, a hard link."""
+    new = temporary_beside(target)
+    try:
+        if source.suffix != ".safetensors" or not _link(source, new):
+            shutil.copyfile(source, new)
+            sync(new)
+        os.replace(new, target)
+    finally:
+        new.unlink(missing_ok=True)  # also where a link replaces one to the same file, which leaves both
+
+
+def _link(source: Path, new: Path) -> bool:
+    """False where there is no hard link afterwards: file systems that lack them say so in many ways."""
+    try:
+        os.link(source, new)
+    except (OSError, AttributeError, NotImplementedError):
+        new.unlink(missing_ok=True)
+        return False
+    return True
+
+
+def write_json(path: Path, value: Any) -> None:
+    path.write_text(_canonical(value), encoding="utf-8", newline="\n")
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+
+
+# ----- reading ----------------------------------------------------------------------------------------------------
+
+
+def newest(run: Path, files: Iterable[str] = FILES) -> tuple[Checkpoint, list[str]]:
+    """The newest checkpoint of which all `files` are whole, and one sentence for each newer one: damaged or missing.
+
+    FileNotFoundError where `run` has no checkpoint; ValueError where none is whole.
+    """
+    problems: list[str] = []
+    files, folders = tuple(files), run_directory.steps(run)
+    if folders and (shown := _shown(run)) > run_directory.step_of(folders[0]):
+        problems.append(f"{run / run_directory.CHECKPOINTS / f'step_{shown:08d}'} is missing")
+    for folder in folders:
+        try:
+            return _verified(folder, files), problems
+        except OSError as error:
+            problems.append(f"{folder} is damaged: {Path(error.filename or folder).name}: {error.strerror or error}")
+        except ValueError as error:
+            problems.append(f"{folder} is damaged: {error}")
+    if problems:
+        raise ValueError(f"{run} has no checkpoint that is whole; " + "; ".join(problems))
+    raise run_directory.no_run(run)
+
+
+def _shown(run: Path) -> int:
+    """The step whose files the run's directory shows: its checkpoint was complete before. -1 where nothing says so."""
+    path = run / "training.safetensors"
+    if run_directory.replaced(run) and run_directory.there(run / run_directory.STAGING / path.name):
+        path = run / run_directory.STAGING / path.name
+    try:
+        step = jsonfile.parse(io.metadata(path)["training"])["step"] if run_directory.regular(path) else -1
+    except (OSError, ValueError, LookupError, TypeError):
+        return -1  # nobody reads weights from it, so that its damage is none
+    return step if type(step) is int and -1 <= step < 10**12 else -1
+
+
+def _verified(folder: Path, files: tuple[str, ...]) -> Checkpoint:
+    text = (folder / "manifest.json").read_text(encoding="utf-8")
+    spoilt = ValueError("manifest.json is not what was written")
+    try:
+        manifest = jsonfile.parse(text)
+        version, written, logs = (
+            manifest["version"],
+            _entries(manifest["files"], FILES),
+            _entries(manifest["logs"], LOGS),
+        )
+    except (ValueError, LookupError, TypeError):
+        raise spoilt from None
+    if version != VERSION:
+        raise ValueError(f"its version is {version!r:.80}, and this gpt reads version {VERSION}")
+    if text != _canonical(_manifest(run_directory.step_of(folder), written, logs)):
+        raise spoilt
+    for name in files:
+        if fingerprint(folder / name) != written[name]:
+            raise ValueError(f"{name} is not what was written")
+    return Checkpoint(folder, run_directory.step_of(folder), logs)
+
+
+def _entries(found: Mapping, names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """{name: {"bytes", "sha256"}} of a manifest."""
+    entries = {name: {"bytes": found[name]["bytes"], "sha256": found[name]["sha256"]} for name in names}
+    for entry in entries.values():
+        if type(entry["bytes"]) is not int or not isinstance(entry["sha256"], str):
+            raise ValueError
+    return entries
+
+
+def restore(run: Path, checkpoint: Checkpoint, model: nn.Module, optimizer: Optimizer, keep: int = 2) -> dict[str, Any]:
+    """Put a run back to where its newest whole checkpoint was made; what `save` got as `state` comes back.
+
+    Weights and optimizer are loaded, newer checkpoints, which are damaged, set aside, the files in `run` shown anew.
+    """
+    model.load_state_dict(io.entries(checkpoint.folder / "model.safetensors"))
+    path = checkpoint.folder / "training.safetensors"
+    state = json.loads(io.metadata(path)["training"])
+    optimizer.load_state_dict({"steps": state["optimizer_steps"], "tensors": io.load(path)})
+    for folder in run_directory.steps(run):
+        if run_directory.step_of(folder) > checkpoint.step and run_directory.ours(
+            folder
+        ):  # still there to be looked at
+            aside = folder.with_suffix(".damaged")
+            run_directory.delete_checkpoint(aside)
+            os.rename(folder, aside)
+    publish(run, checkpoint.folder, keep)
+    return state
+
+
+def cut_logs(run: Path, checkpoint: Checkpoint, say: Callable[[str], None]) -> list[str]:
+    """Cut the logs to their length when the checkpoint was made; a sentence for each that is not what it was then.
+
+    What is cut off goes into log.txt, which `say` tells: somebody may have written it. A log that is not what it was is
+    left as it is, but for a line end after its last line, so that new lines stand by themselves.
+    """
+    problems = []
+    for name, written in checkpoint.logs.items():
+        path, size = run / name, written["bytes"]
+        if fingerprint(path, size) == written:
+            if path.exists() and (more := path.stat().st_size - size) > 0:
+                _into_log(run, path, size)
+                os.truncate(path, size)
+                say(f"moved      {more:,} bytes of {name} that were written after step {checkpoint.step} to log.txt")
+            continue
+        what = "has changed since" if path.exists() else "is missing, and was there at"
+        problems.append(f"{path} {what} step {checkpoint.step}: training goes on, and what is left of it is kept")
+        with open(path, "ab+") as file:
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":
+                    file.write(b"\n")
+    return problems
+
+
+def _into_log(run: Path, path: Path, start: int) -> None:
+    """Add what a log holds from byte `start` on to log.txt, line by line, and wait until it is on the disk."""
+    log = run / "log.txt"
+    with open(path, "rb") as file, naming(log), open(log, "a", encoding="utf-8", newline="\n") as kept:
+        file.seek(start)
+        for line in file:
+            kept.write(f"{path.name}: {visible(line.decode(errors='backslashreplace').rstrip())}\n")
+    sync(log)
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The config.json of a run; ValueError where it is not one, or a newer gpt's."""
+    config = jsonfile.read(path)
+    if not isinstance(config, dict) or config.get("format") != "gpt.run" or not isinstance(config.get("model"), dict):
+        raise ValueError(f"{path} does not describe a run of gpt")
+    if config.get("version") != VERSION:
+        raise ValueError(f"{path} has version {config.get('version')!r:.80}, and this gpt reads version {VERSION}")
+    return config
+
+
+def check_task(run: Path, description: Mapping[str, Any], *tasks: str) -> None:
+    """A ValueError where a run's config.json says that it learnt none of these tasks."""
+    found = description.get("task", "pretrain")
+    if found not in tasks:
+        raise ValueError(
+            f"{run} is a run of the task {found!r:.80}, and one of {' or '.join(map(repr, tasks))} is needed here: "
+            f"{command_of(found)} --resume goes on with it"
+        )
+
+
+def files_of(run: Path) -> Path:
+    """Where a trained run's model is: its newest checkpoint that is whole, or, where it has none, the run itself.
+
+    A RunWarning names each newer checkpoint that is damaged and what is read instead, and says so where nothing can be
+    verified: three files alone carry no checksum.
+    """
+    if not is_run(run) and (run / "model.safetensors").exists():
+        warnings.warn(
+            f"{run} has no checkpoints: {', '.join(MODEL)} are read as they are there, without a checksum",
+            RunWarning,
+            stacklevel=1,  # the same place whoever asks, so that it is said once
+        )
+        return run
+    found, problems = newest(run, MODEL)
+    if problems:
+        warnings.warn(f"{'; '.join(problems)}; {found.folder} is read instead", RunWarning, stacklevel=1)
+    return found.folder
+
+
+def load_model(run: Path, device: str | None = None, folder: Path | None = None) -> tuple[GPT, tokenizers.Tokenizer]:
+    """The trained model of a run, ready to generate, on the CPU or on `device`, and its tokenizer.
+
+    From `folder`, where `files_of` found its files before, or where it finds them now. LoRA adapters are merged.
+    ValueError for a run whose task is not to write.
+    """
+    run = Path(run)
+    folder = folder or files_of(run)
+    description = read_config(folder / "config.json")
+    check_task(run, description, "pretrain", "instruct")
+    entries = io.entries(folder / "model.safetensors")
+    config = weights.config_of(description, entries, folder / "model.safetensors")
+    tokenizer = tokenizers.load(folder / "tokenizer.json")
+    if tokenizer.vocab_size != config.vocab_size:
+        raise ValueError(f"{run}: the tokenizer has {tokenizer.vocab_size} tokens, the model {config.vocab_size}")
+    model = GPT.blank(config)
+    if adapters := description.get("lora"):
+        lora.apply(model, **adapters)
+    model.load_state_dict(entries)
+    if adapters:
+        lora.merge(model)
+        for p in model.parameters():
+            p.requires_grad = True  # it is a plain model now, and may learn
+    return (model if device is None else model.to(device)).eval(), tokenizer

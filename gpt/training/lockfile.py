@@ -1,0 +1,84 @@
+"""A lock on a directory: one process writes there at a time."""
+
+import errno
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from tensorlite.files import naming
+
+from .. import system
+from . import run_directory
+
+
+@dataclass
+class Held:
+    """A lock: with `remove` its file goes too when it is released."""
+
+    remove: bool = False
+
+
+@contextmanager
+def lock(folder: Path, doing: str = "training in") -> Iterator[Held]:
+    """Keep every other process from writing in `folder`; a RuntimeError says which one does. A kill unlocks."""
+    path, held, file = folder / run_directory.LOCK, Held(), None
+    while file is None:
+        file = _acquire(path, doing)
+    try:
+        yield held
+    finally:
+        with naming(path), file:
+            if held.remove:
+                system.remove_open(file, path)
+
+
+def _acquire(path: Path, doing: str) -> IO[str] | None:
+    """The open lock, with the number of this process in it; None where its file was removed meanwhile."""
+    new = not run_directory.there(path)
+    file = open(path, "a+")  # noqa: SIM115
+    try:
+        with naming(path):
+            if not take(file, path.parent):
+                new = False
+                file.seek(0)
+                process = file.read().strip("\0 ") or "?"
+                raise RuntimeError(
+                    f"process {process} is {doing} {path.parent}: wait for it, or name another directory"
+                )
+            if not system.is_open_at(file, path):
+                file.close()
+                return None
+            if os.fstat(file.fileno()).st_nlink > 1:  # shared with a snapshot of the run: only after nobody has it
+                if os.name != "posix":
+                    file.close()  # elsewhere an open file is not replaced
+                run_directory.own(path)
+                file.close()
+                return None
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+        return file
+    except BaseException:
+        with naming(path), file:
+            if new:
+                system.remove_open(file, path)
+        raise
+
+
+def take(file: IO[str], folder: Path) -> bool:
+    """False where another process has the lock; a file system without locks is no reason to refuse."""
+    try:
+        return system.lock(file)
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL):
+            raise
+        warnings.warn(
+            f"the file system of {folder} has no locks ({error.strerror}): do not write there from two processes",
+            run_directory.RunWarning,
+            stacklevel=2,
+        )
+        return True

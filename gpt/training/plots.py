@@ -1,0 +1,124 @@
+"""Pictures of training.
+
+One idea: a picture is drawn from files alone, so that it can be drawn again, and comes out the same. Nothing here shows
+a window.
+"""
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from matplotlib import font_manager
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from tensorlite.files import replacing
+
+from ..data.jsonfile import parse
+
+# Fonts for what the usual one cannot show, if they are there: Linux, Windows, macOS.
+OTHER_FONTS = (
+    "Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Zen Hei", "Microsoft YaHei", "Yu Gothic", "Malgun Gothic",
+    "PingFang SC", "Hiragino Sans", "Apple SD Gothic Neo", "Arial Unicode MS", "Noto Color Emoji",
+)  # fmt: skip
+TRAINING, VALIDATION, FAINT = "#8fb3d9", "#c2410c", "#6b7280"
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of a metrics.jsonl; ValueError for one that is not such a file."""
+    try:
+        return [parse(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+    except ValueError as error:
+        raise ValueError(f"{path} is not a run's metrics: {error}") from None
+
+
+def draw_run(run: Path) -> Path:
+    """Draw RUN/loss.png from RUN/metrics.jsonl: the loss of every step and on validation; below, the learning rate.
+
+    Where accuracies were measured, they have a panel between the two.
+    """
+    lines = read_metrics(run / "metrics.jsonl")
+    losses = [(line["step"], line["loss"]) for line in lines if line.get("loss") is not None]
+    validation = [(line["step"], line["validation_loss"]) for line in lines if "validation_loss" in line]
+    rates = [(line["step"], line["lr"]) for line in lines if "lr" in line]
+    accuracies = {
+        name: [(line["step"], line[f"{name}_accuracy"]) for line in lines if f"{name}_accuracy" in line]
+        for name in ("training", "validation")
+    }
+    classified = bool(accuracies["validation"])
+    figure = Figure(figsize=(8, 7 if classified else 5), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes, *middle, below = figure.subplots(
+        3 if classified else 2, 1, sharex=True, height_ratios=(5, 3, 1) if classified else (5, 1)
+    )
+    for panel in middle:
+        for name, points in accuracies.items():
+            color = TRAINING if name == "training" else VALIDATION
+            panel.plot(*zip(*points, strict=True), color=color, linewidth=1.6, marker="o", markersize=3)
+        panel.set(ylabel="accuracy")
+    if losses:
+        axes.plot(*zip(*losses, strict=True), color=TRAINING, linewidth=0.8, label="training, each batch")
+        below.plot(*zip(*rates, strict=True), color=FAINT, linewidth=1)
+    steps, values = zip(*validation, strict=True)
+    axes.plot(steps, values, color=VALIDATION, linewidth=1.6, marker="o", markersize=3, label="validation")
+    axes.annotate(
+        f"{values[-1]:.3f}", (steps[-1], values[-1]), xytext=(4, 6), textcoords="offset points", color=VALIDATION
+    )
+    axes.set(ylabel="loss (nats)" if classified else "loss (nats per token)")
+    axes.set_title(run.name, **plain(run.name))
+    axes.legend(frameon=False)
+    below.set(xlabel="step", ylabel="lr")
+    for each in (axes, *middle, below):
+        each.grid(alpha=0.25)
+        each.spines[["top", "right"]].set_visible(False)
+    path = run / "loss.png"
+    save(figure, path)
+    return path
+
+
+def draw_report(run: Path) -> Path:
+    """Draw RUN/report.png from RUN/report.json: the confusion matrix of a classifier on its test part."""
+    report = parse((run / "report.json").read_text(encoding="utf-8"))
+    labels, confusion = report["labels"], report["confusion"]
+    side = max(3.6, 1.6 + 0.62 * len(labels))
+    figure = Figure(figsize=(side + 0.6, side), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    shares = [[count / max(1, sum(row)) for count in row] for row in confusion]
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for i, row in enumerate(confusion):
+        for j, count in enumerate(row):
+            color = "white" if shares[i][j] > 0.5 else "black"
+            axes.text(j, i, f"{count}", ha="center", va="center", color=color, fontsize=12 if len(labels) < 8 else 8)
+    names = plain("".join(labels))
+    axes.set_xticks(range(len(labels)), labels, rotation=45 if len(labels) > 4 else 0, **names)
+    axes.set_yticks(range(len(labels)), labels, **names)
+    axes.set(xlabel="said", ylabel="is")
+    title = report_title(run, report)
+    axes.set_title(title, **plain(title))
+    path = run / "report.png"
+    save(figure, path)
+    return path
+
+
+def report_title(run: Path, report: Mapping[str, Any]) -> str:
+    """The run's name and its accuracy, with how many of the texts were known before."""
+    title = f"{run.name}: {report['accuracy']:.1%} of the test texts"
+    if again := report.get("repeated", 0):
+        return f"{title}\n({again:,} of {sum(map(sum, report['confusion'])):,} also in training or validation)"
+    return title
+
+
+def plain(text: str) -> dict[str, Any]:
+    """How to show a name that people chose: "$" is no mathematics, and other fonts have what the usual one lacks."""
+    installed = [] if text.isascii() else font_manager.fontManager.get_font_names()
+    return {"parse_math": False, "fontfamily": ["DejaVu Sans", *(name for name in OTHER_FONTS if name in installed)]}
+
+
+def save(figure: Figure, path: Path) -> None:
+    """The same picture from the same numbers, whatever draws it. What no font has becomes a box, without a warning."""
+    with replacing(path) as file, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
+        warnings.filterwarnings("ignore", "Matplotlib currently does not support")
+        figure.savefig(file, format="png", metadata={"Software": None})

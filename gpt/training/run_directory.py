@@ -1,0 +1,315 @@
+"""The directory of a run: which files in it are gpt's, who may write there, and how a new run takes an old one's place.
+
+    RUN/run.json    the names that gpt writes here, and after which step the run was finished
+    RUN/lock        held by the process that writes here; a kill releases it
+    RUN/.gpt-new/   a new run, where one is replaced (--overwrite), until its first checkpoint is whole
+
+Ownership. run.json is written before the first file that it lists, and never lists what was there before. Only what it
+lists is deleted or replaced, and in checkpoints/ only a folder that is called step_ and digits and holds nothing but a
+checkpoint's files. Everything else in the directory is left alone.
+
+Replacing. With --overwrite the new run is written into RUN/.gpt-new; the old one stays as it is, and is what every
+command reads. When the new run's first checkpoint is whole, .gpt-new/replace.json lists what is to be deleted and what
+is to be moved up. With that file (one rename) the new run counts: it is read where its parts are, and whoever writes
+next in RUN completes the moves. Without it, .gpt-new is deleted by whoever writes next.
+
+Links. A run's own files are regular files: a directory from somebody else could name any file of yours by a link, so
+who writes refuses links. The run's directory itself may be a link.
+"""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from tensorlite.files import LEFTOVER, replacing
+
+from ..data import jsonfile
+from ..system import sync
+
+FILES = ("config.json", "tokenizer.json", "model.safetensors", "training.safetensors")  # of a checkpoint
+LOGS = ("metrics.jsonl", "samples.txt")  # a checkpoint knows how long they were, and what they said
+OTHERS = ("log.txt", "loss.png", "lock", "checkpoints")
+RUN = (*FILES, *LOGS, *OTHERS)  # what every training writes; a task adds its own names
+
+MANIFEST, STAGING, JOURNAL, CHECKPOINTS, LOCK = "run.json", ".gpt-new", "replace.json", "checkpoints", "lock"
+VERSION = 1
+STEP = re.compile(r"step_[0-9]{8,}")  # a checkpoint that was completed
+STEP_FOLDER = re.compile(rf"{STEP.pattern}(\.tmp|\.damaged)?")
+OLDER = (r"\.[0-9a-f]{16}\.tmp", r"tokenizer\.json\.tmp")  # what a kill left of an older gpt's checkpoint
+CHECKPOINT_FILE = re.compile("|".join((*map(re.escape, FILES), r"manifest\.json", LEFTOVER.pattern, *OLDER)))
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")  # a file beside run.json, and no path
+
+
+class RunWarning(UserWarning):
+    """A run or its directory is not as one would expect, and what is done instead."""
+
+
+# ----- what is there ----------------------------------------------------------------------------------------------
+
+
+def steps(run: Path) -> list[Path]:
+    """The completed checkpoints, newest first, wherever they are at the moment."""
+    if journal := _journal(run):
+        places = [run / STAGING / name if there(run / STAGING / name) else run / name for name in journal["new"]]
+        found = [path for path in places if path.parent.name == CHECKPOINTS and path.is_dir()]
+    else:
+        found = [path for path in step_folders(run) if STEP.fullmatch(path.name)]
+    return sorted(found, key=step_of, reverse=True)
+
+
+def replaced(run: Path) -> bool:
+    """True where a new run counts whose files are not all in their place yet."""
+    return _journal(run) is not None
+
+
+def is_run(run: Path) -> bool:
+    """True for a directory where a checkpoint was completed."""
+    return bool(steps(run))
+
+
+def no_run(run: Path) -> FileNotFoundError:
+    """The error for a directory without a checkpoint."""
+    if not run.is_dir():
+        return FileNotFoundError(f"there is no run {run}")
+    return FileNotFoundError(f"{run} has no checkpoint: it is no run, or one that ended before its first")
+
+
+def step_of(folder: Path) -> int:
+    """The step of a checkpoint's folder."""
+    return int(folder.name.removeprefix("step_"))
+
+
+def unfinished(run: Path) -> list[Path]:
+    """What a kill left of checkpoints that were being written."""
+    return [path for path in step_folders(run) if path.suffix == ".tmp"]
+
+
+def ours(folder: Path) -> bool:
+    """True for a checkpoint's folder that holds nothing else than a checkpoint's files: it may be deleted."""
+    if not STEP_FOLDER.fullmatch(folder.name) or folder.is_symlink() or not folder.is_dir():
+        return False
+    return all(CHECKPOINT_FILE.fullmatch(name) and regular(folder / name) for name in os.listdir(folder))
+
+
+def listed(run: Path) -> tuple[str, ...] | None:
+    """The names that run.json lists; None where there is no run.json of gpt's."""
+    manifest = _manifest(run)
+    return None if manifest is None else tuple(manifest["files"])
+
+
+def owner(path: Path) -> Path | None:
+    """The run that has a file or folder of this name, or would write one; None where there is no such run."""
+    path = path.absolute()
+    for folder in path.resolve().parents:
+        names = listed(folder)
+        if names is None and is_run(folder):
+            names = ()  # of an older gpt
+        first = path.resolve().relative_to(folder).parts[0]
+        if names is not None and first in (*RUN, MANIFEST, STAGING, *names):
+            return folder
+    return None
+
+
+def finished(run: Path) -> int | None:
+    """The step after which the run was finished, its last figures included; None where it was not."""
+    manifest = _manifest(run)
+    return None if manifest is None else manifest["finished"]
+
+
+def finish(run: Path, names: Iterable[str], step: int) -> None:
+    """Note that the run, which writes `names`, has done its last step and everything after it."""
+    write_manifest(run, {*names, *(listed(run) or ())}, step)
+
+
+def _manifest(run: Path) -> dict[str, Any] | None:
+    try:
+        value = jsonfile.read(run / MANIFEST)
+        if value["format"] != "gpt.run.files":
+            return None
+        version, names, step = value["version"], value["files"], value["finished"]
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, LookupError, TypeError):
+        return None  # none, or another program's
+    if version != VERSION:
+        raise ValueError(f"{run / MANIFEST} has version {version!r:.80}, and this gpt reads version {VERSION}")
+    whole = isinstance(names, list) and all(isinstance(name, str) and NAME.fullmatch(name) for name in names)
+    if not whole or not (step is None or type(step) is int):
+        return None
+    return value
+
+
+def write_manifest(run: Path, names: Iterable[str], finished: int | None = None) -> None:
+    value = {"format": "gpt.run.files", "version": VERSION, "finished": finished, "files": sorted(names)}
+    write(run / MANIFEST, value)
+
+
+def write(path: Path, value: Any) -> None:
+    with replacing(path) as file:
+        file.write((json.dumps(value, indent=2) + "\n").encode())
+
+
+def _journal(run: Path) -> dict[str, list[str]] | None:
+    """What RUN/.gpt-new/replace.json lists: "old" and "new" names; None where there is none."""
+    path = run / STAGING / JOURNAL
+    try:
+        value = jsonfile.read_object(path)
+        whole = isinstance(value["old"], list) and isinstance(value["new"], list)
+        if not whole or not all(map(_ours_by_name, (*value["old"], *value["new"]))):
+            raise ValueError
+        if (value["format"], value["version"]) != ("gpt.run.replace", VERSION):
+            raise ValueError
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (ValueError, LookupError, TypeError):
+        raise ValueError(
+            f"{path} is damaged: move {path.parent} away, and what it holds of the new run with it"
+        ) from None
+    return {"old": value["old"], "new": value["new"]}
+
+
+def _ours_by_name(name: Any) -> bool:
+    """A name beside run.json, or a checkpoint's folder."""
+    start, _, folder = name.rpartition("/") if isinstance(name, str) else ("", "", "")
+    return bool(STEP_FOLDER.fullmatch(folder) if start == CHECKPOINTS else not start and NAME.fullmatch(folder))
+
+
+def step_folders(run: Path) -> list[Path]:
+    try:
+        names = os.listdir(run / CHECKPOINTS)
+    except (FileNotFoundError, NotADirectoryError):
+        return []  # any other error is one: these are not no checkpoints
+    paths = [run / CHECKPOINTS / name for name in sorted(names) if STEP_FOLDER.fullmatch(name)]
+    return [path for path in paths if path.is_dir()]
+
+
+def there(path: Path) -> bool:
+    """Whether there is anything of this name; an error where that cannot be found out (os.path.lexists says no)."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def regular(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()
+
+
+# ----- links ------------------------------------------------------------------------------------------------------
+
+
+def check_links(run: Path, names: Iterable[str] = ()) -> None:
+    """A ValueError for a link, or whatever else is neither file nor directory, where a run has files of its own."""
+    wanted = sorted({*RUN, *names, *(listed(run) or ()), MANIFEST})
+    for place, more in ((run, STAGING), (run / STAGING, JOURNAL)):
+        for name in (more, *wanted):
+            _refuse_link(place / name)
+        for folder in step_folders(place):
+            for path in (folder, *(folder / name for name in (*FILES, "manifest.json"))):
+                _refuse_link(path)
+
+
+def _refuse_link(path: Path) -> None:
+    if path.is_symlink():
+        raise ValueError(
+            f"{path} is a symbolic link, and gpt does not write through links inside a run: put the file itself there, "
+            "or let the run's whole directory be a link"
+        )
+    if there(path) and not (path.is_file() or path.is_dir()):
+        raise ValueError(f"{path} is neither a file nor a directory: move it away")
+
+
+# ----- completing and removing ------------------------------------------------------------------------------------
+
+
+def settle(run: Path) -> None:
+    """Complete what a kill has interrupted: move a new run to its place, or delete what never became one."""
+    staging = run / STAGING
+    if not staging.is_dir():
+        return
+    if _journal(run):
+        complete(run)
+        return
+    remove(staging)
+    left = os.listdir(staging)
+    if left:
+        raise FileExistsError(f"{staging} has files that are not gpt's, such as {left[0]}: move it away")
+    staging.rmdir()
+
+
+def complete(run: Path) -> None:
+    """Do what the journal says, from wherever it was left: delete the old run's files, move the new one's up."""
+    staging, journal = run / STAGING, _journal(run)
+    assert journal is not None
+    for name in journal["old"]:
+        if name not in journal["new"]:
+            _delete(run / name)
+    for name in journal["new"]:
+        if not there(staging / name):
+            continue  # moved already
+        if name.startswith(CHECKPOINTS):
+            (run / CHECKPOINTS).mkdir(exist_ok=True)
+            _delete(run / name)
+            os.rename(staging / name, run / name)
+        else:
+            os.replace(staging / name, run / name)
+    for folder in (run / CHECKPOINTS, run, staging / CHECKPOINTS, staging):
+        if folder.is_dir():
+            sync(folder)
+    remove(staging)
+    staging.rmdir()
+    sync(run)
+
+
+def remove(folder: Path) -> None:
+    """Delete the files of a run from its directory by its list, and no others. The list goes last."""
+    (folder / JOURNAL).unlink(missing_ok=True)
+    for step in step_folders(folder):
+        if ours(step):
+            _delete(step)
+    for name in listed(folder) or ():
+        if name not in (LOCK, CHECKPOINTS):
+            (folder / name).unlink(missing_ok=True)
+    for place in (folder / CHECKPOINTS, folder):
+        if place.is_dir():
+            sweep(place)
+    with suppress(OSError):  # none, or not empty
+        (folder / CHECKPOINTS).rmdir()
+    if listed(folder) is not None:
+        (folder / MANIFEST).unlink()
+
+
+def _delete(path: Path) -> None:
+    """A file, or a checkpoint's folder, its manifest first: what is left of it then is no checkpoint."""
+    if path.is_symlink() or not path.is_dir():
+        path.unlink(missing_ok=True)
+        return
+    if not ours(path):
+        raise FileExistsError(f"{path} has files that are no checkpoint's: move it away")
+    for name in sorted(os.listdir(path), key=lambda name: name != "manifest.json"):
+        (path / name).unlink()
+    path.rmdir()
+
+
+def delete_checkpoint(folder: Path) -> None:
+    """Delete a checkpoint's folder, unless somebody put files of his own into it."""
+    if ours(folder):
+        _delete(folder)
+
+
+def own(path: Path) -> None:
+    """Where a file has other names too (hard links of a snapshot), give this name a copy: the others stay."""
+    if regular(path) and path.stat().st_nlink > 1:
+        with open(path, "rb") as file, replacing(path) as copy:
+            shutil.copyfileobj(file, copy)
+
+
+def sweep(folder: Path) -> None:
+    """Delete what killed processes left of files that they were writing."""
+    for name in os.listdir(folder):
+        if LEFTOVER.fullmatch(name):
+            (folder / name).unlink()

@@ -1,0 +1,251 @@
+"""Where a run is written: a new one, which leaves everything as it was if it fails, or one that is continued.
+
+What may be replaced, and what a kill leaves behind, is described in run_directory.py.
+"""
+
+import os
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from tensorlite.files import LEFTOVER
+
+from ..system import sync
+from . import lockfile, run_directory
+from .run_directory import CHECKPOINTS, FILES, JOURNAL, LOCK, MANIFEST, STAGING, VERSION, is_run, listed, there
+
+HARMLESS = {  # what systems and editors leave in any directory
+    ".DS_Store", ".localized", "Thumbs.db", "desktop.ini", ".directory", "lost+found", ".ipynb_checkpoints",
+    ".gitignore", ".gitkeep",
+}  # fmt: skip
+
+
+# ----- what is refused --------------------------------------------------------------------------------------------
+
+
+def keep_apart(out: Path, read: Path) -> None:
+    """A ValueError where a new run in `out` could damage `read`, which it starts from."""
+    if _inside(read, out):
+        why = "it is what is to be read" if _inside(out, read) else f"it contains {read}, which is to be read"
+        raise ValueError(f"{out} cannot be written to, because {why}: name another directory")
+    if _inside(out, read) and _inside(out, read / CHECKPOINTS):
+        raise ValueError(f"{out} cannot be written to, because it is among the checkpoints of {read}: name another one")
+
+
+def _inside(path: Path, folder: Path) -> bool:
+    """True where `path` is `folder` or lies in it, also by other names for the same place."""
+    path, folder = Path(os.path.realpath(path)), Path(os.path.realpath(folder))
+    for place in (path, *path.parents):
+        if place == folder or (place.exists() and folder.exists() and os.path.samefile(place, folder)):
+            return True
+    return False
+
+
+def check_new(run: Path, overwrite: bool, names: Iterable[str]) -> None:
+    """An error, in one sentence, where a new run that writes `names` cannot have the directory `run`.
+
+    NotADirectoryError where it is a file; FileExistsError where it has a run or, unless `overwrite`, anything else that
+    gpt did not write; ValueError for links.
+    """
+    if not run.is_dir():
+        if there(run):
+            raise NotADirectoryError(f"{run} is a file: name a directory for the run")
+        return
+    entries = [name for name in sorted(os.listdir(run)) if not _harmless(name)]
+    if LOCK in entries and not (
+        run_directory.regular(run / LOCK) and re.fullmatch(rb"[0-9\0]{0,20}", (run / LOCK).read_bytes())
+    ):
+        raise FileExistsError(f"{run / LOCK} is not gpt's: name another directory")
+    if not (entries := [name for name in entries if name != LOCK]):
+        return
+    run_directory.check_links(run, names)
+    mine = listed(run)
+    if _has_run(run) and not overwrite:
+        raise FileExistsError(
+            f"{run} has a run already: continue it with --resume {run} (or --resume-if-exists, which starts it where "
+            "there is none), or give --overwrite"
+        )
+    foreign = entries if mine is None else sorted(({*names} - {*mine}) & {*entries})
+    if foreign and not overwrite and not _has_run(run):
+        raise FileExistsError(
+            f"{run} is not empty and gpt did not write {foreign[0]}: name another directory, or give --overwrite, "
+            "which replaces the files that a run needs and leaves all others"
+        )
+    _in_the_way(run, names)
+
+
+def _harmless(name: str) -> bool:
+    return name in HARMLESS or name.startswith("._") or name == STAGING or bool(LEFTOVER.fullmatch(name))
+
+
+def _has_run(run: Path) -> bool:
+    """A checkpoint, one that was set aside, or what a checkpoint shows in the directory of a run."""
+    folders = [path for path in run_directory.step_folders(run) if path.suffix != ".tmp"]
+    return is_run(run) or (listed(run) is not None and bool(folders or any(there(run / name) for name in FILES)))
+
+
+def _in_the_way(run: Path, names: Iterable[str]) -> list[str]:
+    """What a new run that writes `names` would replace, the old run's files included; an error for what it cannot."""
+    wanted = dict.fromkeys((*names, *(listed(run) or ()), MANIFEST))
+    found = [name for name in wanted if name not in (LOCK, CHECKPOINTS) and there(run / name)]
+    for name in (*found, CHECKPOINTS):
+        if (run / name).is_dir() != (name == CHECKPOINTS) and there(run / name):
+            raise FileExistsError(
+                f"{run / name} is {'a file' if name == CHECKPOINTS else 'a directory'}: name another directory for the "
+                "run, or move it away"
+            )
+    for folder in run_directory.step_folders(run):
+        if not run_directory.ours(folder):
+            raise FileExistsError(
+                f"{folder} has files that are no checkpoint's: name another directory, or move it away"
+            )
+        found.append(f"{CHECKPOINTS}/{folder.name}")
+    return found
+
+
+# ----- writing ---------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Place:
+    """Where a run's files are written: `folder` is `run`, or a folder in it until `commit`."""
+
+    run: Path
+    folder: Path
+    names: tuple[str, ...]
+    begun: bool = False
+    committed: bool = False
+
+    def commit(self) -> None:
+        """The first checkpoint is whole: the new run takes the place of what was there. No file of it may be open."""
+        if self.folder != self.run:
+            old = _in_the_way(self.run, self.names)
+            new = [name for name in (*self.names, MANIFEST) if name != CHECKPOINTS and there(self.folder / name)]
+            new = [*(f"{CHECKPOINTS}/{folder.name}" for folder in run_directory.step_folders(self.folder)), *new]
+            sync(self.folder)
+            sync(self.run)
+            run_directory.write(
+                self.folder / JOURNAL, {"format": "gpt.run.replace", "version": VERSION, "old": old, "new": new}
+            )
+            self.committed = True
+            run_directory.complete(self.run)
+            self.folder = self.run
+        self.committed = True
+
+
+@contextmanager
+def start(run: Path, overwrite: bool, names: Iterable[str], reads: Iterable[Path] = ()) -> Iterator[Place]:
+    """A place for a new run that writes `names` and starts from `reads`.
+
+    If the block raises before the new run's first checkpoint is whole, and committed, everything is as it was before.
+    Errors as `check_new` and `keep_apart`; RuntimeError where another process is writing there.
+    """
+    run, names = resolved(run), tuple(names)
+    for read in reads:
+        keep_apart(run, read)
+    check_new(run, overwrite, names)
+    made: list[Path] = []
+    try:
+        make(run, made)
+        with lockfile.lock(run) as held:
+            place = Place(run, run, names)
+            try:
+                run_directory.settle(run)
+                check_new(run, overwrite, names)
+                _begin(place)
+                yield place
+            except BaseException as error:
+                if not place.committed and not (place.begun and place.folder == run and is_run(run)):
+                    try:
+                        _undo(place)
+                        held.remove = listed(run) is None and not is_run(run)
+                    except OSError as another:
+                        error.add_note(f"what was begun in {run} is removed by the next start there: {another}")
+                raise
+    except BaseException:
+        for folder in reversed(made):
+            with suppress(OSError):  # not empty
+                folder.rmdir()
+        raise
+
+
+@contextmanager
+def resume(run: Path, names: Iterable[str]) -> Iterator[Place]:
+    """The place of a run that has a checkpoint, to write `names` there. Errors as `lock` and `check_links`."""
+    run = resolved(run)
+    if not is_run(run):
+        raise run_directory.no_run(run)
+    run_directory.check_links(run, names)
+    with lockfile.lock(run):
+        run_directory.settle(run)
+        run_directory.sweep(run)
+        for name in names:
+            if not name.endswith((".safetensors", ".tokens")):  # those are never written in place, and are large
+                run_directory.own(run / name)
+        mine = listed(run)
+        if mine is None and there(run / MANIFEST):
+            raise ValueError(f"{run / MANIFEST} is damaged, or not gpt's: move it away, and it is written anew")
+        if mine is None or not {*names} <= {*mine}:  # a run of an older gpt
+            run_directory.write_manifest(run, {*(mine or ()), *names}, run_directory.finished(run))
+        yield Place(run, run, tuple(names), committed=True)
+
+
+@contextmanager
+def still_there(run: Path) -> Iterator[None]:
+    """An OSError in the block says that the run's directory is gone, where that is the reason."""
+    try:
+        yield
+    except OSError as error:
+        if run.is_dir():
+            raise
+        raise FileNotFoundError(
+            f"{run} is gone: its directory was moved or deleted during training; where it is now, go on with --resume"
+        ) from error
+
+
+def resolved(run: Path) -> Path:
+    """`run` or, where links or ".." lead there, the directory itself: a link may be pointed elsewhere meanwhile."""
+    real = Path(os.path.realpath(run))
+    return run if ".." not in run.parts and real == Path(os.path.abspath(run)) else real
+
+
+def is_free(run: Path, names: Iterable[str]) -> bool:
+    """True where a new run can have the directory without replacing anything, and nobody is writing there."""
+    try:
+        check_new(run, False, names)
+    except (OSError, ValueError):
+        return False
+    if not (run / LOCK).is_file():
+        return True
+    with open(run / LOCK, "a+") as file:
+        return lockfile.take(file, run)
+
+
+def make(folder: Path, made: list[Path]) -> None:
+    """Make the directory; into `made` go all that were made for it, outermost first."""
+    for path in [path for path in (folder, *folder.parents) if not path.exists()][::-1]:
+        path.mkdir(exist_ok=True)
+        made.append(path)
+        sync(path.parent)
+
+
+def _begin(place: Place) -> None:
+    """Choose where the new run is written, and write run.json there."""
+    if listed(place.run) is not None and not _has_run(place.run):
+        run_directory.remove(place.run)  # a start that was killed before its first checkpoint
+    run_directory.sweep(place.run)
+    if _in_the_way(place.run, place.names):
+        place.folder = place.run / STAGING
+    place.begun = True
+    if place.folder != place.run:
+        place.folder.mkdir()
+    run_directory.write_manifest(place.folder, place.names)
+
+
+def _undo(place: Place) -> None:
+    if place.begun:
+        run_directory.remove(place.folder)
+    if place.folder != place.run and place.folder.is_dir():
+        place.folder.rmdir()

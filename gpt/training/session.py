@@ -1,0 +1,270 @@
+"""All that a training step depends on: begun, saved in checkpoints, taken up again.
+
+One idea: nothing else. What is not in a Session, and so in the checkpoint that it saves, does not influence a step: a
+run that was killed and resumed ends in the same bytes as one that was not. What is learnt is its Task's affair.
+"""
+
+import itertools
+import math
+import os
+import platform
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tensorlite as tl
+from tensorlite import backend, io, nn, optim
+from tensorlite.devices import machine
+from tensorlite.kernels.cpu import choose_impl as steps
+from tensorlite.kernels.cpu import onednn
+
+from .. import system
+from .. import tokenizer as tokenizers
+from ..config import Settings, TrainConfig
+from . import checkpoint, run_directory, run_path, weights
+from .task import Say, Task
+
+Config = TypeVar("Config", bound=Settings)
+
+
+@dataclass
+class Session:
+    """A run between two steps."""
+
+    run: Path
+    config: Settings
+    description: dict[str, Any]  # config.json: the settings, the model, the data, and what it was made with
+    tokenizer: tokenizers.Tokenizer
+    model: nn.Module
+    optimizer: optim.AdamW
+    task: Task  # what is learnt, and where in its data it stands; dropout has the default generator
+    step: int = 0  # steps done
+    skipped: int = 0  # how many of the last ones were skipped, in a row
+    best: tuple[float, int] = (math.inf, 0)  # lowest validation loss, and its step
+    saved: int = -1  # the step of the newest checkpoint
+
+
+def files(task: type[Task]) -> tuple[str, ...]:
+    """The names of all that a run of the task writes into its directory."""
+    return (*run_directory.RUN, *task.files, *task.results)
+
+
+def directory(config: Settings, task: type[Task]) -> Path:
+    """Where the run is or will be; without `out`, runs/ and the settings' name, with a number if that is taken."""
+    if given := config.resume or config.out:
+        return run_path.resolved(given)
+    first = run_path.resolved(Path("runs") / config.name())
+    if config.overwrite or config.resume_if_exists:
+        return first
+    others = (first.with_name(f"{first.name}-{number}") for number in itertools.count(2))
+    return next(run for run in itertools.chain([first], others) if run_path.is_free(run, files(task)))
+
+
+def continued(config: Settings, task: type[Task]) -> Settings:
+    """`config` itself or, where it says resume_if_exists and there is a run already, as the settings to resume that."""
+    if not config.resume_if_exists or not checkpoint.is_run(run := directory(config, task)):
+        return config
+    threads = config.threads or settings(run, type(config)).threads
+    return replace(config, resume=run, out=None, resume_if_exists=False, threads=threads)
+
+
+def begin(task: type[Task], config: Settings, run: Path, say: Say) -> Session:
+    """A new run: data into its directory, and the weights to start from."""
+    tl.manual_seed(config.seed)  # of the weights, and then of dropout
+    device = backend.use_device(config.device)
+    tokenizer, model, found = task.begin(config, run, say)
+    for name in task.files:
+        system.sync(run / name)
+    if config.lr is None:
+        config = replace(config, lr=config.default_lr(model.config.n_embd))
+    model.to(device).train()  # a task may have loaded it to look at it, without dropout
+    description = {
+        "format": "gpt.run",
+        "version": checkpoint.VERSION,
+        "task": config.task,
+        "model": model.config.to_dict(),
+        "training": config.to_dict(),
+        **found,
+        "texts": [{"path": str(path), **checkpoint.fingerprint(path)} for path in config.reads() if path.is_file()],
+        "made_with": made_with(device),
+    }
+    learnt = task(config, run, tokenizer, description)
+    return Session(run, config, description, tokenizer, model, make_optimizer(model, config), learnt)
+
+
+def make_optimizer(model: nn.Module, config: Settings) -> optim.AdamW:
+    """AdamW with decay on matrices and embeddings alone: biases and norms have no size to keep small."""
+    groups = optim.decay_groups((p for p in model.parameters() if p.requires_grad), config.weight_decay)
+    return optim.AdamW(groups, lr=config.peak_lr, betas=(config.beta1, config.beta2))
+
+
+def made_with(device: str = "cpu") -> dict[str, str]:
+    """What the last bits of the numbers depend on: versions, kernels, the CPU's instructions and threads."""
+    versions = {name: version(name) for name in ("tensorlite", "numpy")}
+    blas = {f"blas {name}": value for name, value in machine.blas().items()}
+    here = {
+        "machine": platform.machine(),
+        "instructions": machine.instructions(),
+        "libc": " ".join(platform.libc_ver()).strip(),
+        "threads": str(machine.threads()),
+        "numba": "off" if steps.missing() else f"{version('numba')}, llvmlite {version('llvmlite')}",
+        "oneDNN": "off" if onednn.missing() else version(onednn.WHEEL),
+        "ml_dtypes": version("ml_dtypes") if find_spec("ml_dtypes") else "not installed",
+    }
+    return {"python": platform.python_version(), **versions, **blas, **here, **backend.about_device(device)}
+
+
+# ----- saving and going on ----------------------------------------------------------------------------------------
+
+
+def save(s: Session) -> None:
+    """A checkpoint, unless the last step was skipped or weights are not finite: good ones on the disk stay."""
+    if s.skipped or not finite(s.model):
+        return
+    state = {
+        "best": s.best,
+        **s.task.state_dict(),
+        "default_generator": tl.default_generator.state_dict(),
+    }
+    checkpoint.save(
+        s.run, s.step, config=s.description, tokenizer=s.tokenizer, model=s.model, optimizer=s.optimizer, state=state,
+        keep=s.config.keep,
+    )  # fmt: skip
+    s.saved = s.step
+
+
+def finite(model: nn.Module) -> bool:
+    """Whether all weights are."""
+    return all(tl.isfinite(p).all().item() for p in model.parameters())
+
+
+def move(s: Session, task: type[Task], place: run_path.Place) -> None:
+    """A new run takes its place, since its first checkpoint is whole."""
+    if place.folder == place.run:
+        place.commit()
+        return
+    state, generator = s.task.state_dict(), tl.default_generator.state_dict()
+    del s.task  # it has files open, which Windows does not rename
+    place.commit()
+    s.run = place.run
+    s.task = task(s.config, s.run, s.tokenizer, s.description)
+    s.task.load_state_dict(state)
+    tl.default_generator.load_state_dict(generator)
+
+
+def resume(task: type[Task], config: Settings, run: Path, say: Say, unless_finished: bool = False) -> Session | None:
+    """The run as its newest whole checkpoint left it, with the settings of `config`.
+
+    On another device than before its batches are the same, its numbers up to rounding, and dropout draws from another
+    stream. With `unless_finished` None, and nothing is changed, where the run has done all of its steps and its last
+    figures are there.
+    """
+    found, problems = checkpoint.newest(run)
+    description = checkpoint.read_config(found.folder / "config.json")
+    checkpoint.check_task(run, description, config.task)
+    if config.lr is None:
+        config = replace(config, lr=description["training"]["lr"])
+    device = backend.use_device(config.device)
+    changes = allowed_changes(run, description, config, made_with(device))
+    problems += changed_texts(description)
+    for path in (run / name for name in task.files):
+        written = {key: description["data"][path.stem][key] for key in ("bytes", "sha256")}
+        if not run_directory.there(path):
+            raise ValueError(f"{path} is missing: the run cannot go on without it, start another run or put it back")
+        if checkpoint.fingerprint(path) != written:
+            raise ValueError(f"{path} is not the file that the run was begun with: it is damaged, start another run")
+    check_sizes(found.folder, description, config)
+    model = task.rebuild(config, description).to(device)
+    optimizer = make_optimizer(model, config)
+    description |= {"model": model.config.to_dict(), "training": config.to_dict(), "made_with": made_with(device)}
+    tokenizer = tokenizers.load(found.folder / "tokenizer.json")
+    learnt = task(config, run, tokenizer, description)
+    if unless_finished and min(found.step, run_directory.finished(run) or 0) >= learnt.steps:
+        return None
+    if learnt.steps < found.step:
+        raise ValueError(f"{run} has done {found.step} steps already: steps cannot be {learnt.steps}")
+    state = checkpoint.restore(run, found, model, optimizer, config.keep)
+    problems += checkpoint.cut_logs(run, found, say)
+    s = Session(run, config, description, tokenizer, model, optimizer, learnt)
+    s.step = s.saved = found.step
+    s.best = tuple(state["best"])
+    s.task.load_state_dict(state)
+    tl.default_generator.load_state_dict(state["default_generator"])
+    from_now = [f"{line}, from step {s.step} on" if line.startswith("changed") else line for line in changes]
+    for line in (*(f"warning: {problem}" for problem in problems), f"resumed    {run} after step {s.step}", *from_now):
+        say(line)
+    return s
+
+
+def settings(run: Path, kind: type[Config] = TrainConfig) -> Config:  # type: ignore[assignment]
+    """What a run was started with, as the settings to resume it."""
+    found, _ = checkpoint.newest(run, ["config.json"])  # `resume` says what is damaged
+    description = checkpoint.read_config(found.folder / "config.json")
+    checkpoint.check_task(run, description, kind.task)
+    if "training" not in description:
+        raise ValueError(f"{run} was imported, so no training of it can be resumed: begin one from it, gpt finetune")
+    return replace(kind.from_dict(description["training"]), resume=run)
+
+
+def recorded_threads(config: Settings) -> int | None:
+    """The number of threads that the run to be resumed was computed with; None for a new run."""
+    if config.resume is None:
+        return None
+    found, _ = checkpoint.newest(config.resume, ["config.json"])
+    return checkpoint.read_config(found.folder / "config.json").get("training", {}).get("threads")
+
+
+def check_sizes(folder: Path, description: dict[str, Any], config: Settings) -> None:
+    """A ValueError, before anything is built, where the weights' file in `folder` cannot hold the model to be built."""
+    path = folder / "model.safetensors"
+    entries = io.entries(path)
+    model = weights.config_of(description, entries, path)
+    if isinstance(config, TrainConfig):  # its model is built from the settings
+        weights.config_of({"model": config.model(model.vocab_size).to_dict()}, entries, path)
+
+
+def allowed_changes(run: Path, description: dict[str, Any], config: Settings, now: dict[str, str]) -> list[str]:
+    """One line for each setting that is not as before; a ValueError for those that a begun run cannot change."""
+    lines = []
+    begun = (
+        type(config).from_dict(description["training"]).to_dict()
+    )  # a setting that is newer than the run: its default
+    for name, after in config.to_dict().items():
+        before = begun[name]
+        if name in ("text", "data", "base") and before and after and _places(before) == _places(after):
+            continue  # the same files by other paths
+        if before != after and name in config.fixed:
+            raise ValueError(
+                f"{run} was begun with {name} {before!r} and cannot go on with {after!r}: start another run"
+            )
+        if before != after:
+            lines.append(f"changed    {name} from {before} to {after}")
+    then = {"device": "cpu", **description["made_with"]}
+    for name, after in now.items():
+        if (before := then.get(name, after)) != after:
+            lines.append(
+                f"warning: {name} was {before} and is {after}: the last bits may differ from an unbroken run's"
+            )
+    return lines
+
+
+def _places(paths: str | list[str]) -> list[str]:
+    """Where the paths of a setting lead."""
+    return [os.path.realpath(path) for path in ([paths] if isinstance(paths, str) else paths)]
+
+
+def changed_texts(description: dict[str, Any]) -> list[str]:
+    """A sentence for each text that is not what it was when the run was begun; one that is gone is not needed."""
+    changed = []
+    try:
+        texts = [(Path(text["path"]), {key: text[key] for key in ("bytes", "sha256")}) for text in description["texts"]]
+    except KeyError:
+        return []  # an older gpt's run
+    except TypeError as error:
+        raise ValueError(f"config.json does not list the texts as gpt does: {error}") from None
+    for path, written in texts:
+        if path.is_file() and (path.stat().st_size != written["bytes"] or checkpoint.fingerprint(path) != written):
+            changed.append(f"{path} has changed since the run was begun; the run keeps its own copy")
+    return changed

@@ -1,0 +1,155 @@
+"""What is learnt, apart from how: the training loop (train.py) asks a Task for everything that it does not know itself.
+
+One idea: a task is batches, their loss, and a way of looking at it. Steps, accumulation, clipping, the learning rate,
+checkpoints, resuming, signals and what is not finite are the loop's, once for all. This is a whole task, but for the
+four things about a run's beginning and end that the protocol below describes:
+
+    class Echo:
+        steps, unit, per_step = 100, "texts", 8
+
+        def draw(self):                     # the batch of the next pass
+            return next(self.epochs)
+        def targets(self, batch):           # how many targets its loss is the mean of: so passes are weighed
+            return len(batch[0])
+        def loss(self, model, batch):       # a Tensor with one element
+            texts, labels = beside(model, *batch)
+            return tl.functional.cross_entropy(model(texts), labels)
+        def evaluate(self, model):          # "validation_loss" and whatever else belongs into metrics.jsonl
+            return {"validation_loss": ...}
+        def sample(self, model, step):      # a text for samples.txt
+            return "..."
+        def state_dict(self):               # where in the data it stands, as JSON: what resuming needs
+            return self.epochs.state_dict()
+
+What a task refuses is to remember anything else that decides a step: `draw` and `loss` depend on its state, on the
+model and on tensorlite's default generator (dropout), and `evaluate` and `sample` change none of the three.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+import tensorlite as tl
+from tensorlite import Generator, Tensor, nn
+from tensorlite.data import DataLoader, Dataset
+
+from ..config import Settings
+from ..tokenizer import Tokenizer
+
+Say = Callable[[str], None]  # prints a line
+
+
+class Beginning(NamedTuple):
+    """What a task makes of its settings for a new run."""
+
+    tokenizer: Tokenizer
+    model: nn.Module  # with the weights that training starts from; `.config` is its GPTConfig
+    description: dict[str, Any]  # for config.json: "data" says of each data file, by its stem, what it is
+
+
+class Task(Protocol):
+    """What a run learns. Made for a run whose data files are there: a task opens them and asks nobody else."""
+
+    files: ClassVar[tuple[str, ...]]  # the data files that `begin` wrote into the run
+    results: ClassVar[tuple[str, ...]]  # the files that `finish` may write there
+    steps: int  # how many there are in all
+    unit: str  # what is counted: "tokens", "texts"
+    per_step: int  # how many of them a step learns from
+
+    @classmethod
+    def begin(cls, config: Any, run: Path, say: Say) -> Beginning:
+        """Read what there is to learn from, write it into `run`, and make the model: called once in a run's life.
+
+        ValueError or OSError, in one sentence, for what cannot be learnt. The random numbers are seeded already.
+        """
+        ...
+
+    @classmethod
+    def rebuild(cls, config: Any, description: Mapping[str, Any]) -> nn.Module:
+        """The model as config.json describes it, with the same parameters frozen, and any weights: they are loaded."""
+        ...
+
+    def __init__(self, config: Any, run: Path, tokenizer: Tokenizer, description: Mapping[str, Any]) -> None: ...
+
+    def draw(self) -> Any: ...
+
+    def targets(self, batch: Any) -> int: ...
+
+    def loss(self, model: Any, batch: Any) -> Tensor: ...
+
+    def evaluate(self, model: Any) -> dict[str, float]: ...
+
+    def sample(self, model: Any, step: int) -> str: ...
+
+    def finish(self, model: Any) -> tuple[dict[str, Any], dict[str, str]]:
+        """The final figures: a last line for metrics.jsonl, and rows for the table. May write files into the run."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+
+# ----- what tasks share -------------------------------------------------------------------------------------------
+
+
+def second_stream(config: Settings) -> Generator:
+    """A stream for the batches alone, so that neither dropout nor the number of weights decides what is read."""
+    return Generator(Generator(config.seed).loader_seed())
+
+
+class Epochs:
+    """Shuffled batches of a dataset without end, epoch after epoch; the last, smaller batch of an epoch is left out.
+
+    `len` is the number of batches in an epoch. Its state is the position: the next batch is the same after a restart.
+    """
+
+    def __init__(self, dataset: Dataset, batch_size: int, collate: Callable[[list], Any], generator: Generator):
+        if len(dataset) < batch_size:
+            raise ValueError(
+                f"{len(dataset)} training entries make no batch of {batch_size}: give more data or a smaller batch_size"
+            )
+        self.generator = generator
+        self.loader = DataLoader(
+            dataset, batch_size, shuffle=True, drop_last=True, collate=collate, generator=generator
+        )
+        self._epoch: Iterator[Any] | None = None
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __next__(self) -> Any:
+        while True:
+            self._epoch = iter(self.loader) if self._epoch is None else self._epoch
+            for batch in self._epoch:
+                return batch
+            self._epoch = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return {"position": self.loader.state_dict(), "generator": self.generator.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state_dict` was taken."""
+        self.loader.load_state_dict(state["position"])
+        self.generator.load_state_dict(state["generator"])
+        self._epoch = None
+
+
+def beside(model: nn.Module, *tensors: Tensor) -> tuple[Tensor, ...]:
+    """The Tensors on the model's device: a batch is made on the CPU, where its targets are counted, and goes there."""
+    device = next(model.parameters()).device
+    return tuple(x.to(device) for x in tensors)
+
+
+@contextmanager
+def looking(model: nn.Module) -> Iterator[None]:
+    """No dropout and no recording while one looks at what was learnt; afterwards the model is in the mode it was in."""
+    training = model.training
+    model.eval()
+    try:
+        with tl.no_grad():
+            yield
+    finally:
+        model.train(training)

@@ -1,0 +1,1 @@
+"""What makes the engine fast, attached from outside: no core module imports this package."""

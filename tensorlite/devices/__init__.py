@@ -1,0 +1,1 @@
+"""The machine: threads, memory and BLAS of the CPU."""

@@ -1,0 +1,1 @@
+"""What is refused, and the sentences that say so."""

@@ -1,0 +1,77 @@
+"""What an op says when its forward function fails: one sentence that names the op and what it was given."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..backend import Scalar, device_of, is_array
+from .checks import checked_axes
+
+UNSUPPORTED = frozenset("cOSUMm")  # kinds of dtypes: complex numbers, objects, strings, dates
+
+
+def explained(op: Any, error: Exception, raw: Sequence, meta: dict) -> Exception:
+    """The error of an array library, as one of `op`: mixed devices are looked for first, then arguments of no use."""
+    devices = sorted({device_of(x) for x in raw if is_array(x)})
+    if len(devices) > 1:
+        return ValueError(
+            f"{op.name}: arguments on different devices, {' and '.join(devices)}: move one with .to(device)"
+        )
+    if wrong := unusable(op, error, raw):
+        return wrong
+    said = given(op.name, raw)
+    if "axis" in meta and raw and is_array(raw[0]):
+        try:
+            checked_axes(meta["axis"], raw[0].ndim)
+        except (TypeError, ValueError, IndexError) as misfit:
+            return type(misfit)(f"{said}: {misfit}")
+        if isinstance(meta["axis"], tuple) and isinstance(error, TypeError):
+            return TypeError(f"{said}: axis must be one integer, not {meta['axis']}")
+    if product := _misfit_of_product(op.name, raw):
+        return ValueError(f"{said}: {product}")
+    if "zero-size array" in str(error):
+        return ValueError(f"{said}: a maximum or minimum over no elements does not exist: an axis is empty")
+    kind = next(kind for kind in (IndexError, ValueError, TypeError, AttributeError) if isinstance(error, kind))
+    if kind is TypeError and "ufunc" in str(error):  # NumPy has no loop for these dtypes
+        return TypeError(f"{said}: not defined for these dtypes: cast first, x.astype(dtype)")
+    return kind(f"{said}: {error}")  # NumPy's subclasses take other arguments than a sentence
+
+
+def _misfit_of_product(name: str, raw: Sequence) -> str:
+    """What does not fit in the shapes of a product; '' where nothing is found or `name` is not one."""
+    if name not in ("matmul", "linear"):
+        return ""
+    x, y = [getattr(a, "shape", ()) for a in raw[:2]]
+    if not x or not y:
+        return "one of them has no axis to sum over: write x * y"
+    both = f"shapes {x} and {y} do not fit"
+    if name == "linear":
+        if len(y) != 2 or x[-1] != y[1]:
+            return f"x of shape {x} needs a weight of shape (n_out, {x[-1]}), not {y}: the last axes must be equal"
+        return ""
+    inner, where = (y[-2], "the last axis but one") if len(y) > 1 else (y[0], "the axis")
+    if x[-1] != inner:
+        return f"{both}: the last axis of the first, {x[-1]}, must equal {where} of the second, {inner}"
+    if min(len(x), len(y)) > 2:
+        return f"{both}: the axes before the last two, {x[:-2]} and {y[:-2]}, must be equal or 1"
+    return ""
+
+
+def given(name: str, raw: Sequence) -> str:
+    """An op with dtypes and shapes of its arguments: "add(float32[2, 3], int)"."""
+    return f"{name}({', '.join(f'{x.dtype}{list(x.shape)}' if is_array(x) else type(x).__name__ for x in raw)})"
+
+
+def unusable(op: Any, error: Exception, raw: Sequence) -> TypeError | None:
+    """The error for the first argument that is no array or number; None if all are."""
+    for i, x in enumerate(raw):
+        if is_array(x):
+            wrong = f"floats, integers or booleans, not {x.dtype}" if x.dtype.kind in UNSUPPORTED else ""
+        elif isinstance(x, (int, float, Scalar)) or (x is None and op.defaults[i : i + 1] == [None]):
+            wrong = ""
+        elif isinstance(x, (list, tuple)):  # beside an array NumPy takes them
+            wrong = "" if isinstance(error, ValueError) else f"Tensors, not a {type(x).__name__}: write tl.tensor(...)"
+        else:
+            wrong = f"Tensors, arrays and numbers, not {type(x).__name__}"
+        if wrong:
+            return TypeError(f"{given(op.name, raw)}: give {wrong}")
+    return None

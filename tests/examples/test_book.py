@@ -1,0 +1,197 @@
+"""The book's chapters run as scripts, and every number that they print beside the page's is the page's."""
+
+import ast
+import contextlib
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+BOOK = Path(__file__).parents[2] / "examples" / "book"
+CHAPTERS = {  # flags that make it short, and how many numbers it compares then
+    "ch02": ("", 31),
+    "ch03": ("", 32),
+    "ch04": ("--out {out}", 27),
+    "ch05": ("--small --steps 10 --out {out}", 12),
+    "ch06": ("--steps 2 --out {out}", 8),
+    "ch07": ("--steps 2 --answers 2 --out {out}", 17),
+    "appendix_a": ("--out {out}", 20),
+    "appendix_d": ("--small --steps 10 --out {out}", 3),
+    "appendix_e": ("--steps 2 --out {out}", 3),
+}
+
+
+def run(chapter: str, flags: str, data: Path, out: Path, script: Path | None = None) -> str:
+    """What a chapter (or a `script` in its place) prints.
+
+    It gets one BLAS thread: with more of them, tests that run side by side wait in turns.
+    """
+    environment = os.environ | {
+        "PYTHONPATH": f"{BOOK.parents[1]}{os.pathsep}{BOOK}", "PYTHONIOENCODING": "utf-8", "OPENBLAS_NUM_THREADS": "1",
+        "TENSORLITE_DATA": str(data),
+    }  # fmt: skip
+    threads = [] if chapter in ("ch02", "ch03", "ch04", "appendix_a") else ["--threads", "1"]
+    command = [
+        sys.executable,
+        "-W",
+        "error",
+        str(script or BOOK / f"{chapter}.py"),
+        *flags.format(out=out).split(),
+        *threads,
+    ]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", env=environment, timeout=1800)
+    assert done.returncode == 0, done.stderr
+    for path in re.findall(r"^picture: (\S+)", done.stdout, re.MULTILINE):
+        assert Path(path).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    return done.stdout
+
+
+def rows(text: str, sign: str) -> list[str]:
+    return [line for line in text.splitlines() if line.startswith(f"{sign} ")]
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_every_number_is_the_page_s(chapter, data_dir, tmp_path):
+    flags, compared = CHAPTERS[chapter]
+    text = run(chapter, flags, data_dir, tmp_path)
+    assert rows(text, "!=") == []
+    assert len(rows(text, "==")) + len(rows(text, "~=")) == compared
+    assert f"{compared} comparisons:" in text.splitlines()[-1]
+    assert text.splitlines()[-1].endswith(" 0 !=")
+
+
+def beginning_of(chapter: str, end: str, folder: Path) -> Path:
+    """A script of the chapter's cells up to the one that has the line `end`."""
+    cells = re.split(r"^(?=# %%)", (BOOK / f"{chapter}.py").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    count = next(i for i, cell in enumerate(cells) if end in cell.splitlines())
+    path = folder / f"beginning-of-{chapter}.py"
+    path.write_text("".join(cells[:count]) + "# %%\npage.summary()\n", encoding="utf-8")
+    return path
+
+
+@pytest.mark.slow
+def test_the_first_rows_of_the_training_log(data_dir, tmp_path):
+    """Chapter 5 up to its training log; what comes behind would sample from and save two gigabytes for nothing."""
+    text = run("ch05", "--steps 6 --out {out}", data_dir, tmp_path, beginning_of("ch05", "# ## 5.3 Sampling", tmp_path))
+    assert rows(text, "!=") == []
+    for row in (
+        "Ep 1 (Step 000000): Train loss, Val loss: 9.781 9.933 ",
+        "(Step 000005): Train loss, Val loss: 8.111 8.339 ",
+    ):
+        assert any(row in line for line in rows(text, "=="))
+
+
+@pytest.mark.parametrize(
+    ("chapter", "name", "steps"),
+    [("appendix_d", "LOG", range(0, 135, 5)), ("ch05", "LOG", range(0, 90, 5))],
+)
+@pytest.mark.finding("C14")
+def test_a_log_of_the_page_is_whole(chapter, name, steps):
+    """Every row that the loop prints is compared, and every sample: one after each epoch of nine steps."""
+    constants = constants_of(chapter)
+    assert list(constants[name]) == list(steps)
+    assert len(constants["SAMPLES"]) == steps.stop // 9
+
+
+@pytest.mark.finding("B11")
+def test_both_recipes_of_appendix_e_have_a_whole_log_each():
+    constants = constants_of("appendix_e")
+    assert constants["RECIPES"] == {"page": (16 * 16, 5e-5), "repository": (16, 8e-4)}
+    for recipe in constants["RECIPES"]:
+        assert list(constants["LOGS"][recipe]) == list(range(0, 650, 50))
+        assert len(constants["ACCURACY"][recipe]) == 5
+    source = (BOOK / "appendix_e.py").read_text(encoding="utf-8")  # A is drawn behind the first pass over the loaders
+    places = [source.index(line) for line in ("before = [judge", "lora.apply(model", "adapted_before = [judge")]
+    assert places == sorted(places)
+
+
+def constants_of(chapter: str) -> dict:
+    """The values of a script's names in capitals, as far as they are made of literals."""
+    found: dict = {}
+    for node in ast.parse((BOOK / f"{chapter}.py").read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id.isupper():
+            with contextlib.suppress(NameError):  # one that is made of what the script computes
+                found[node.targets[0].id] = eval(ast.unparse(node.value), {}, dict(found))
+    return found
+
+
+def test_the_committed_log_is_a_whole_run_of_the_page_s_numbers():
+    text = (BOOK / "ch05.log").read_text(encoding="utf-8")
+    losses = re.findall(r"^(..) Ep (\d+) \(Step (\d{6})\)", text, re.MULTILINE)
+    assert [int(step) for _, _, step in losses[:18]] == list(range(0, 90, 5))
+    assert {sign for sign, *_ in losses[:6]} == {"=="}  # steps 0 to 25
+    assert len(re.findall(r"^.. sample of epoch", text, re.MULTILINE)) == 11  # ten, and one of exercise 5.4
+
+
+def test_every_chapter_is_in_cells_and_says_its_command():
+    assert sorted(path.stem for path in BOOK.glob("*.py")) == sorted([*CHAPTERS, "page"])
+    for chapter in CHAPTERS:
+        source = (BOOK / f"{chapter}.py").read_text(encoding="utf-8")
+        assert source.startswith("# %% [markdown]\n# # ")
+        assert f"python examples/book/{chapter}.py" in source
+        assert source.endswith("# %%\npage.summary()\n")
+
+
+# ----- the comparison itself --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def page(monkeypatch):
+    monkeypatch.syspath_prepend(str(BOOK))
+    import page
+
+    monkeypatch.setattr(page, "rows", [])
+    return page
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "sign"),
+    [
+        (0.12344, "0.1234", "=="),
+        (0.12346, "0.1234", "!="),
+        (0.12345001, "0.1234", "~="),  # the next float32 would be 0.1234
+        ([1, [2.0, 3.25]], "1 2.00 3.25", "=="),
+        ([1, 2], "1 3", "!="),
+        (124412160, "124,412,160", "=="),
+        (124412161, "124,412,160", "!="),  # a count is never on the edge
+        (7.45405e-5, "7.4541e-05", "~="),
+        (7.4539e-5, "7.4541e-05", "!="),
+        ([3.0, 0.0000507], "3.0 0.0000", "~="),  # a small number among larger ones has their noise
+        (0.0000507, "0.0000", "!="),
+        (-0.00001, "0.0000", "=="),
+        (9.7814, "9.781", "=="),
+        (9.7824, "9.781", "!="),
+        (float("nan"), "1.0", "!="),
+        ("the same", "the same", "=="),
+        ("the same", "the same ", "!="),
+    ],
+)
+def test_compare(page, capsys, ours, theirs, sign):
+    assert page.compare("it", ours, theirs) == (sign != "!=")
+    assert capsys.readouterr().out.startswith(f"{sign} it: ")
+    page.summary()
+    assert (
+        f"1 comparisons: {int(sign == '==')} ==, {int(sign == '~=')} ~=, {int(sign == '!=')} !="
+        in capsys.readouterr().out
+    )
+
+
+def test_compare_wants_a_number_for_each(page):
+    with pytest.raises(ValueError, match="'it': 2 numbers were computed, 1 are on the page"):
+        page.compare("it", [1.0, 2.0], "1.0")
+
+
+def test_in_a_notebook_the_options_are_their_defaults(page, monkeypatch):
+    @dataclass
+    class Options:
+        steps: int = 3
+
+    monkeypatch.setattr(sys, "argv", ["kernel", "--steps", "5"])
+    assert page.options(Options).steps == 5
+    monkeypatch.setattr(page, "IN_NOTEBOOK", True)
+    monkeypatch.setattr(sys, "argv", ["kernel", "-f", "/some/kernel.json"])
+    assert page.options(Options).steps == 3

@@ -1,0 +1,218 @@
+"""The command line: what is shown, and for each wrong input its one sentence and its exit status."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+from runs import ONE_THREAD, contents, flags, gpt, tiny, train
+
+from gpt import __version__ as version
+from gpt.cli import Generate, Params
+from gpt.training import checkpoint
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A trained run."""
+    folder = tmp_path_factory.mktemp("cli")
+    train(tiny(folder))
+    return folder / "run"
+
+
+# ----- the commands -----------------------------------------------------------------------------------------------
+
+
+def test_version_and_help(call):
+    assert call("--version") == (0, f"gpt {version}\n", "")
+    status, output, _ = call("--help")
+    assert status == 0
+    for command in ("train", "generate", "params", "doctor"):
+        assert command in output
+    status, output, _ = call("train", "--help")
+    assert status == 0
+    assert "--grad-accumulation INT" in output
+    assert "a batch as large as you like" in " ".join(output.replace("│", "").split())
+
+
+def test_train_then_resume(call, tmp_path, run):
+    status, output, errors = call(*flags(tmp_path), "--out", tmp_path / "run")
+    assert (status, errors) == (0, "")
+    assert "bits per byte" in output
+    status, output, _ = call("train", "--resume", tmp_path / "run", "--steps", 32, f"--lr={1e-3}")
+    assert status == 0
+    assert "changed    lr from 0.02 to 0.001, from step 30 on" in output
+    assert checkpoint.newest(tmp_path / "run")[0].step == 32
+    assert contents(tmp_path / "run").keys() >= {"loss.png", "config.json"}
+
+
+def test_params_has_the_books_numbers(call):
+    status, output, _ = call("params", "book-124m")
+    assert status == 0
+    assert re.search(r"total +│ 163,009,536 │ 100\.0% +│ +652\.04 │ +8\d\d\.\d\d", output)
+    assert "attention          │  28,320,768" in output
+    status, output, _ = call("params", "nano", "--vocab-size", 65, "--context-length", 64)
+    assert "816,640" in output
+
+
+def test_doctor_looks_at_this_machine(call, monkeypatch, tmp_path):
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("COLUMNS", "200")
+    status, output, _ = call("doctor")
+    assert status == 0
+    for name in ("Python", "numpy", "tiktoken", "CPU", "BLAS", "compiled loops", "GPU", "GPT-2's tokenizer", "disk"):
+        assert name in output
+    assert "OPENBLAS_CORETYPE=Haswell forces" in output
+    assert f"not in {tmp_path}" in output
+
+
+# ----- generate ---------------------------------------------------------------------------------------------------
+
+
+def test_generate_continues_the_prompt(call, run):
+    status, output, _ = call("generate", run, "--prompt", "59 bottles", "--max-new-tokens", 20)
+    assert status == 0
+    assert output.startswith("59 bottles")
+    assert len(output) == len("59 bottles") + 20 + 1
+    assert call("generate", run, "--prompt", "59 bottles", "--max-new-tokens", 20)[1] == output
+    assert call("generate", run, "--prompt", "59 bottles", "--max-new-tokens", 20, "--seed", 5)[1] != output
+    nothing_kept = call("generate", run, "--prompt", "59 bottles", "--max-new-tokens", 20, "--no-cache")
+    assert nothing_kept[1] == output
+
+
+def test_generate_several_prompts_at_once(call, run):
+    greedy = ["--temperature", 0, "--max-new-tokens", 5]
+    _, output, _ = call("generate", run, "--prompt", "bottles", "--prompt", "on", *greedy)
+    alone = [call("generate", run, "--prompt", prompt, *greedy)[1] for prompt in ("bottles", "on")]
+    assert output == "".join(text + "-----\n" for text in alone)
+
+
+def test_generate_stops_and_needs_no_prompt(call, run):
+    assert call("generate", run, "--max-new-tokens", 3)[1].startswith("\n")
+    greedy = ["--prompt", "bottles", "--temperature", 0, "--max-new-tokens", 9]
+    _, whole, _ = call("generate", run, *greedy)
+    stop = whole[len("bottles") + 4]
+    _, output, _ = call("generate", run, *greedy, "--stop", stop)
+    assert output == whole[: whole.index(stop, len("bottles"))] + "\n"
+
+
+# ----- exit status and sentences ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        ([], "Expected one of {train, generate, "),
+        (["trane"], "trane"),
+        (["train", "--stepz", "3"], "Unrecognized options: --stepz"),
+        (["train", "--steps", "many"], "invalid literal for int"),
+        (["train", "--steps", "0"], "steps must be an integer of at least 1, got 0"),
+        (["train", "--lr", "nan"], "lr must be a finite number"),
+        (["train", "--tokenizer", "bytes"], "invalid choice 'bytes'"),
+        (["train", "--n-head", "5"], "n_head must divide n_embd"),
+        (["params", "mega"], "preset must be one of 'nano'"),
+        (["generate"], "run"),
+    ],
+)
+def test_wrong_usage_is_2(call, args, says):
+    status, output, errors = call(*args)
+    assert status == 2
+    assert says in re.sub(r"[│\s]+", " ", output + errors)
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["generate", "nowhere"], "there is no run nowhere"),
+        (["generate", "{tmp}"], "{tmp} has no checkpoint: it is no run, or one that ended before its first"),
+        (["generate", "{run}", "--prompt", "é"], "character 'é' (U+00E9) at position 0 is not in the vocabulary"),
+        (["generate", "{run}", "--prompt", ""], "the prompt '' has no token in it: give some text"),
+        (["generate", "{run}", "--temperature", "-1"], "temperature must be a finite number of at least 0, got -1.0"),
+        (["generate", "{run}", "--top-k", "0"], "top_k must be an integer of at least 1, got 0"),
+        (["generate", "{run}", "--top-p", "1.5"], "top_p must be above 0 and at most 1, got 1.5"),
+        (["generate", "{run}", "--max-new-tokens", "-1"], "max_new_tokens must be an integer of at least 0, got -1"),
+        (["generate", "{run}", "--seed", "-1"], "seed must be from 0 to"),
+        (["generate", "{run}", "--stop", "wall"], "stop must be a single token, and 'wall' is 4 of this tokenizer's"),
+        (["train", "--resume", "nowhere"], "there is no run nowhere"),
+        (["train", "--resume", "{run}", "--n-embd", "16"], "was begun with n_embd 8 and cannot go on with 16"),
+        (["train", "--text", "nowhere", "--out", "{tmp}/x"], "the text file 'nowhere' cannot be read: No such file"),
+        (["train", "--out", "{run}"], "has a run already: continue it with --resume"),
+        (["train", "--out", "/dev/null"], "/dev/null is a file: name a directory for the run"),
+    ],
+)
+def test_what_goes_wrong_later_is_1_and_one_sentence(call, run, tmp_path, args, says):
+    status, _, errors = call(*(arg.format(run=run, tmp=tmp_path) for arg in args))
+    assert status == 1
+    assert re.match(r"gpt: .*\n\Z", errors), errors
+    assert says.format(tmp=tmp_path) in errors
+
+
+def test_debug_shows_where(call):
+    status, _, errors = call("generate", "nowhere", "--debug")
+    assert status == 1
+    assert errors.startswith("Traceback")
+    assert errors.endswith("\ngpt: there is no run nowhere\n")
+
+
+def test_what_was_not_foreseen_is_said_so(call, monkeypatch):
+    monkeypatch.setattr(Params, "__call__", lambda command: {}["x"])
+    status, _, errors = call("params")
+    assert (status, errors) == (1, "gpt: KeyError: 'x'; this was not foreseen: --debug shows where it arose\n")
+
+
+@pytest.mark.parametrize(("error", "expected"), [(KeyboardInterrupt(), 130), (MemoryError("3 GiB"), 1)])
+def test_interrupted_or_out_of_memory(call, monkeypatch, error, expected):
+    def fail(_):
+        raise error
+
+    monkeypatch.setattr(Generate, "__call__", fail)
+    status, _, errors = call("generate", "x")
+    assert status == expected
+    assert "Traceback" not in errors
+    assert "out of memory: 3 GiB" in errors or expected == 130
+
+
+# ----- in a process of its own ------------------------------------------------------------------------------------
+
+
+def test_a_reader_that_has_enough_is_no_error(run):
+    """The pipe's reader is gone before anything is written."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "gpt", "generate", str(run), "--prompt", "59", "--max-new-tokens", "30"]
+    process = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, env=ONE_THREAD)
+    os.close(writing)
+    assert (process.returncode, process.stderr) == (141, "")
+
+
+def test_a_terminal_without_utf8_shows_question_marks(run):
+    command = [sys.executable, "-m", "gpt", "params"]
+    process = subprocess.run(command, capture_output=True, env={**ONE_THREAD, "PYTHONIOENCODING": "ascii"})
+    assert process.returncode == 0
+    assert b"total" in process.stdout
+
+
+def test_python_m_gpt(run):
+    assert gpt("--version") == (0, f"gpt {version}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["finetune"], "there is no command 'finetune': did you mean gpt finetune classify or gpt finetune instruct?"),
+        (["trian", "--steps", "3"], "there is no command 'trian': did you mean gpt train?"),
+        (
+            ["finetune", "clasify"],
+            "there is no command 'finetune': did you mean gpt finetune classify or gpt finetune in",
+        ),
+        (["help"], "there is no command 'help': the commands are train, generate, finetune classify, "),
+    ],
+)
+def test_an_unknown_command_is_one_sentence_with_the_nearest_ones(call, args, says):
+    code, output, errors = call(*args)
+    assert (code, output) == (2, "")
+    assert errors.startswith(f"gpt: {says}")
+    assert errors.count("\n") == 1

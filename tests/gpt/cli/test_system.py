@@ -1,0 +1,202 @@
+"""What differs between systems: tried here as it is, and as far as can be as Windows would have it."""
+
+import os
+import platform
+import subprocess
+import sys
+import textwrap
+import types
+from pathlib import Path
+
+import pytest
+from runs import ONE_THREAD, write_text
+
+from gpt import system
+from gpt.cli import diagnosis as doctor
+from gpt.training import checkpoint, lockfile
+
+
+class Msvcrt(types.ModuleType):
+    """Windows' locks: a byte of a file belongs to one descriptor."""
+
+    LK_NBLCK = 2
+
+    def __init__(self):
+        super().__init__("msvcrt")
+        self.held, self.tries = {}, 0
+
+    def locking(self, descriptor, mode, count):
+        assert (mode, count) == (self.LK_NBLCK, 1)
+        self.tries += 1
+        place = os.fstat(descriptor).st_ino, os.lseek(descriptor, 0, os.SEEK_CUR)
+        if self.held.setdefault(place, descriptor) != descriptor:
+            raise PermissionError(13, "Permission denied")
+
+
+@pytest.fixture
+def windows(monkeypatch):
+    """gpt.system as on Windows."""
+    msvcrt = Msvcrt()
+    monkeypatch.setitem(sys.modules, "msvcrt", msvcrt)
+    monkeypatch.setattr(system, "sys", types.SimpleNamespace(platform="win32"))
+    return msvcrt
+
+
+def two(path: Path):
+    return open(path, "a+", encoding="utf-8"), open(path, "a+", encoding="utf-8")
+
+
+@pytest.mark.parametrize("where", ["here", "windows"])
+def test_a_lock_belongs_to_one(tmp_path, where, request):
+    if where == "windows":
+        request.getfixturevalue("windows")
+    first, second = two(tmp_path / "lock")
+    with first, second:
+        assert system.lock(first)
+        assert not system.lock(second)
+    if where == "here":
+        with open(tmp_path / "lock") as file:
+            assert system.lock(file)  # closing lets go
+
+
+@pytest.mark.parametrize("where", ["here", "windows"])
+def test_a_second_training_names_the_first(tmp_path, where, request):
+    if where == "windows":
+        request.getfixturevalue("windows")
+    with (
+        lockfile.lock(tmp_path),
+        pytest.raises(RuntimeError, match=f"process {os.getpid()} is training in"),
+        lockfile.lock(tmp_path),
+    ):
+        pass
+
+
+def test_waiting_on_windows(tmp_path, windows, monkeypatch):
+    """It tries again until the other lets go, and stands where it stood in the file."""
+    first, second = two(tmp_path / "lock")
+    with first, second:
+        second.write("12")
+        second.flush()
+        assert system.lock(first)
+        monkeypatch.setattr(system.time, "sleep", lambda _: windows.held.clear() if windows.tries > 3 else None)
+        assert system.lock(second, wait=True)
+        assert windows.tries == 5
+        second.write("3")
+        second.seek(0)
+        assert second.read() == "123"
+
+
+def test_a_lock_moves_nobodys_place_in_the_file(tmp_path, windows):
+    (tmp_path / "lock").write_bytes(b"ab")
+    with open(tmp_path / "lock", "rb+", buffering=0) as file:
+        assert file.read(1) == b"a"
+        assert system.lock(file)
+        assert file.read(1) == b"b"
+
+
+def test_what_is_synced(tmp_path, windows, monkeypatch):
+    """Windows opens no directory, and syncs a file only where it may write to it."""
+    opened, real = [], os.open
+    monkeypatch.setattr(
+        system.os, "open", lambda path, flags: opened.append((Path(path).name, flags)) or real(path, flags)
+    )
+    (tmp_path / "file").write_text("text")
+    system.sync(tmp_path)
+    system.sync(tmp_path / "file")
+    assert opened == [("file", os.O_RDWR)]
+
+
+def test_peak_memory_grows_with_what_is_held(tmp_path):
+    """In bytes: 64 MiB more are 64 MiB more."""
+    grow = "a = peak_memory(); b = bytearray(1 << 26); b[::4096] = b'1' * len(b[::4096]); print(peak_memory() - a)"
+    code = f"from gpt.system import peak_memory; {grow}"
+    grown = int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+    assert 0.9 * 2**26 < grown < 1.5 * 2**26
+
+
+def test_peak_memory_on_windows(windows, monkeypatch):
+    class Kernel:
+        class GetCurrentProcess:
+            restype = None
+
+            def __new__(cls):
+                return 7
+
+        class K32GetProcessMemoryInfo:
+            def __new__(cls, process, address, size):
+                counters = address._obj
+                assert (process, size) == (7, counters.size)
+                counters.peak = 123 << 20
+                return size
+
+    monkeypatch.setattr(system.ctypes, "windll", types.SimpleNamespace(kernel32=Kernel), raising=False)
+    assert system.peak_memory() == 123 << 20
+    assert system._Counters.peak.offset == 8  # after two DWORDs
+    Kernel.K32GetProcessMemoryInfo = lambda *args: 0
+    Kernel.K32GetProcessMemoryInfo.argtypes = None
+    with pytest.raises(OSError, match="does not say"):
+        system.peak_memory()
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="its kernels have other names")
+def test_doctor_says_what_the_environment_does_to_blas():
+    """Started with the kernels of a CPU of 2008, it names those and the CPU's own; started clean, none."""
+    own = dict(os.environ)
+    for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+        own.pop(name, None)
+    ask = "from gpt import doctor; print(*doctor.slower_kernels(), sep='|'); print(*doctor.processor()[2])"
+    run = {"args": [sys.executable, "-c", ask], "capture_output": True, "text": True, "check": True}
+    first, threads, _ = subprocess.run(
+        **run, env={**own, "OPENBLAS_CORETYPE": "Nehalem", "OMP_NUM_THREADS": "3"}
+    ).stdout.split("\n")
+    assert "the environment keeps BLAS at Nehalem" in first
+    assert threads.strip() == "threads 3, as OMP_NUM_THREADS says"
+    assert subprocess.run(**run, env=own).stdout.startswith("\n")
+
+
+def test_doctor_says_whether_there_is_bfloat16(monkeypatch):
+    monkeypatch.setattr(doctor.onednn, "missing", lambda: "pip install it")
+    assert ("bfloat16", "off", "pip install it") in doctor.processor()
+    monkeypatch.setattr(doctor.onednn, "missing", lambda: "")
+    assert ("bfloat16", "on request: gpt train --dtype bfloat16", "") in doctor.processor()
+
+
+ELSEWHERE = """
+    import asyncio, ctypes, os, subprocess, sys, types  # asyncio: since 3.13 it asks sysconf itself
+    from rich.console import Console
+    import numpy, matplotlib, tyro
+    for name in ("sched_getaffinity", "getloadavg", "sysconf", "fork"):
+        delattr(os, name)
+    for name in ("fcntl", "resource", "pwd", "termios"):
+        sys.modules[name] = None  # importing it fails
+    sys.path.insert(0, {tests!r})
+    from test_system import Msvcrt
+    sys.modules["msvcrt"] = Msvcrt()
+    from gpt import system
+    from gpt.cli import main as cli
+    system.sys = types.SimpleNamespace(platform="win32")
+    system._peak_on_windows = lambda: 1 << 20
+    cli.main({args!r})
+"""
+
+
+def test_training_without_what_windows_lacks(tmp_path):
+    """A run from its beginning to its end, resumed, with nothing that only POSIX has."""
+    start = ["train", "--text", str(write_text(tmp_path)), "--tokenizer", "char", "--n-layer", "1", "--n-embd", "8"]
+    start += [
+        "--n-head",
+        "1",
+        "--context-length",
+        "8",
+        "--steps",
+        "3",
+        "--sample-tokens",
+        "3",
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    for args, last in ((start, 3), (["train", "--resume", str(tmp_path / "run"), "--steps", "5"], 5), (["doctor"], 5)):
+        code = textwrap.dedent(ELSEWHERE.format(tests=str(Path(__file__).parent), args=args))
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ONE_THREAD)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert checkpoint.newest(tmp_path / "run")[0].step == last

@@ -1,0 +1,70 @@
+"""What the tests of training share: a run so small that it takes a second, as flags and as a TrainConfig."""
+
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from gpt.config import Settings, TrainConfig
+from gpt.tasks.pretrain import Pretraining
+from gpt.training import loop as training
+
+TEXT = "".join(
+    f"{n} bottles stand on the wall; take one down, and {n - 1} stand on the wall.\n" for n in range(60, 0, -1)
+)
+TINY = {
+    "tokenizer": "char", "n_layer": 1, "n_head": 2, "n_embd": 8, "context_length": 8, "dropout": 0.1, "batch_size": 2,
+    "steps": 30, "lr": 0.02, "eval_every": 5, "eval_batches": 1, "sample_every": 7, "sample_tokens": 5,
+    "checkpoint_every": 4,
+}  # fmt: skip
+ONE_THREAD = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}  # and on the CPU
+
+
+def write_text(folder: Path) -> Path:
+    path = folder / "bottles.txt"
+    path.write_text(TEXT, encoding="utf-8")
+    return path
+
+
+def tiny(folder: Path, **changes) -> TrainConfig:
+    """The tiny run in folder/run, with some settings changed."""
+    return TrainConfig(**{"text": (write_text(folder),), "out": folder / "run", **TINY, **changes})
+
+
+def train(config: Settings, task=Pretraining) -> str:
+    """Train in this process; what was printed."""
+    screen = io.StringIO()
+    training.train(config, Console(file=screen, width=120), task)
+    return screen.getvalue()
+
+
+def flags(folder: Path, **changes) -> list[str]:
+    """`gpt train ...` of the same run."""
+    values = {"text": write_text(folder), **TINY, **changes}
+    return ["train", *(part for name, value in values.items() for part in (f"--{name.replace('_', '-')}", str(value)))]
+
+
+def start(*args) -> subprocess.Popen:
+    """The command `gpt`, in a process of its own."""
+    command = [sys.executable, "-m", "gpt", *map(str, args)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ONE_THREAD)
+
+
+def gpt(*args) -> tuple[int, str, str]:
+    """The same, to its end: exit status, output, errors."""
+    with start(*args) as process:
+        output, errors = process.communicate()
+    return process.returncode, output, errors
+
+
+def contents(run: Path, only_top: bool = False) -> dict[str, bytes]:
+    """Every file of a run by its path, but those that hold times or process numbers."""
+    files = run.iterdir() if only_top else run.rglob("*")
+    return {
+        str(path.relative_to(run)): path.read_bytes()
+        for path in files
+        if path.is_file() and path.name not in ("log.txt", "lock")
+    }

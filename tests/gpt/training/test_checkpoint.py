@@ -1,0 +1,287 @@
+"""Checkpoints: whatever fails while one is written, whatever becomes of its bytes, only a whole one is loaded."""
+
+import errno
+import json
+import os
+import random
+import re
+import resource
+import shutil
+import warnings
+from pathlib import Path
+
+import pytest
+from runs import contents, tiny, train
+from trained import CONFIG, Killed, Trained, failing, restored
+
+import tensorlite as tl
+from gpt.tokenizer import CharTokenizer
+from gpt.training import checkpoint, session
+
+
+@pytest.fixture
+def two_steps(tmp_path) -> Trained:
+    """A run with checkpoints of steps 1 and 2."""
+    trained = Trained(tmp_path)
+    for step in (1, 2):
+        trained.step(step)
+        trained.save(step)
+    return trained
+
+
+# ----- what is written --------------------------------------------------------------------------------------------
+
+
+def test_everything_comes_back(two_steps):
+    again, state = restored(two_steps.run)
+    assert again.weights() == two_steps.weights()
+    assert state["said"] == "after 2"
+    assert state["step"] == 2
+    for trained in (two_steps, again):
+        trained.step(3)  # Adam's averages and step counts decide it
+    assert again.weights() == two_steps.weights()
+
+
+def test_the_newest_files_are_shown_and_old_checkpoints_go(two_steps):
+    run = two_steps.run
+    two_steps.step(3)
+    two_steps.save(3)
+    assert [path.name for path in sorted((run / "checkpoints").iterdir())] == ["step_00000002", "step_00000003"]
+    for name in checkpoint.FILES:
+        shown, kept = run / name, run / "checkpoints" / "step_00000003" / name
+        assert shown.read_bytes() == kept.read_bytes()
+        assert shown.samefile(kept) == name.endswith(".safetensors")  # what people edit is a copy
+        assert (run / name).stat().st_mode & 0o777 == 0o666 & ~current_umask()
+
+
+def current_umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def test_the_same_state_gives_the_same_bytes(tmp_path):
+    runs = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        tl.manual_seed(1)
+        trained = Trained(tmp_path / name)
+        trained.step(1)
+        trained.save(1)
+        runs.append(contents(tmp_path / name))
+    assert runs[0] == runs[1]
+
+
+def test_a_file_system_without_hard_links_gets_copies(two_steps, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    two_steps.step(3)
+    two_steps.save(3)
+    shown = two_steps.run / "model.safetensors"
+    assert shown.read_bytes() == (two_steps.run / "checkpoints" / "step_00000003" / shown.name).read_bytes()
+
+
+# ----- what fails while it is written -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), Killed()], ids=["error", "killed"])
+def test_a_failure_at_any_call_leaves_a_whole_checkpoint(tmp_path, monkeypatch, error):
+    start = tmp_path / "start"
+    start.mkdir()
+    trained = Trained(start)
+    wanted = {}
+    for step in (1, 2):
+        trained.step(step)
+        wanted[step] = trained.weights()
+        trained.save(step)
+    trained.step(3)
+    wanted[3] = trained.weights()
+    for at in range(1, 200):
+        run = tmp_path / "run"
+        shutil.copytree(start, run)
+        trained.run = run
+        raised = None
+        with failing(monkeypatch, run, at, error) as calls, warnings.catch_warnings():
+            warnings.simplefilter("ignore", checkpoint.RunWarning)  # where it is saved, but not shown
+            try:
+                trained.save(3)
+            except (OSError, Killed) as reached:
+                raised = reached
+        if len(calls) < at:
+            assert {"write", "fsync", "rename", "replace", "link", "open", "mkdir"} <= set(calls)
+            assert at > 30, calls
+            return
+        if isinstance(raised, OSError):
+            saved = (run / "checkpoints" / "step_00000003").exists()
+            says = "step 3 is saved as .*: No space left on device" if saved else (
+                "step 3 cannot be saved in .*: No space left on device.*; newest checkpoint there: step_00000002"
+            )  # fmt: skip
+            assert re.fullmatch(says, str(raised))
+            assert not (run / "checkpoints" / "step_00000003.tmp").exists()
+        again, state = restored(run)
+        assert state["step"] in (2, 3), calls
+        assert again.weights() == wanted[state["step"]]
+        again.step(4)
+        again.save(4)
+        assert checkpoint.newest(run)[0].step == 4
+        assert not [*run.rglob("*.tmp"), *run.rglob("*.new")]
+        shutil.rmtree(run)
+    pytest.fail("the save never came to its end")
+
+
+def test_a_full_disk(two_steps):
+    """A real refusal of the operating system: files may grow to 2000 bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    two_steps.step(3)
+    before = contents(two_steps.run)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+    try:
+        with pytest.raises(
+            OSError, match=r"step 3 cannot be saved in .*: File too large.*; newest checkpoint there: step_00000002"
+        ):
+            two_steps.save(3)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert contents(two_steps.run) == before
+
+
+def test_too_little_room_is_seen_before_writing(two_steps, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9 - 2000, 2000))
+    with pytest.raises(
+        OSError, match=r"it takes more than .* and 1.953 KiB are free; newest checkpoint there: step_00000002"
+    ):
+        two_steps.save(3)
+
+
+def test_weights_that_are_not_finite_are_not_saved(two_steps):
+    bad = two_steps.model.final_norm.weight
+    bad.data[1] = float("nan")
+    before = contents(two_steps.run)
+    with pytest.raises(FloatingPointError, match=r"step 3: final_norm\.weight has values that are not finite"):
+        two_steps.save(3)
+    assert contents(two_steps.run) == before
+
+
+# ----- what becomes of it afterwards ------------------------------------------------------------------------------
+
+
+def flip(path: Path, position: int, chance: random.Random) -> bytes:
+    """Change one bit in a file; its content before."""
+    before = path.read_bytes()
+    changed = bytearray(before)
+    changed[position] ^= 1 << chance.randrange(8)
+    path.write_bytes(changed)
+    return before
+
+
+@pytest.mark.parametrize("name", [*checkpoint.FILES, "manifest.json"])
+def test_a_flipped_bit_anywhere_is_fallen_back_from(two_steps, name):
+    chance, path = random.Random(7), two_steps.run / "checkpoints" / "step_00000002" / name
+    size = path.stat().st_size
+    for position in chance.sample(range(size), min(size, 400)):
+        before = flip(path, position, chance)
+        found, problems = checkpoint.newest(two_steps.run)
+        if found.step == 2:  # in what it says about a log: then that is not believed
+            assert checkpoint.cut_logs(two_steps.run, found, print), position
+            path.write_bytes(before)
+            continue
+        path.write_bytes(before)
+        assert found.step == 1, position
+        assert len(problems) == 1
+        assert "step_00000002 is damaged" in problems[0]
+    assert checkpoint.newest(two_steps.run)[0].step == 2
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda f: (f / "model.safetensors").write_bytes(b""), r"model\.safetensors is not what was written"),
+        (lambda f: (f / "tokenizer.json").unlink(), r"tokenizer\.json is not what was written"),
+        (lambda f: (f / "manifest.json").unlink(), r"No such file"),
+        (lambda f: (f / "manifest.json").write_text("[]"), r"manifest\.json is not what was written"),
+        (lambda f: (f / "manifest.json").write_bytes(b"\xff"), r"can't decode"),
+        (lambda f: edit(f / "manifest.json", version=2), r"its version is 2, and this gpt reads version 1"),
+        (lambda f: edit(f / "manifest.json", step=7), r"manifest\.json is not what was written"),
+        (lambda f: f.rename(f.with_name("step_00000009")), r"manifest\.json is not what was written"),
+    ],
+    ids=["cut", "lost", "no-manifest", "list", "not-utf8", "newer", "other-step", "renamed"],
+)
+def test_a_damaged_checkpoint_is_named_and_set_aside(two_steps, damage, says):
+    folder = two_steps.run / "checkpoints"
+    damage(folder / "step_00000002")
+    found, (problem,) = checkpoint.newest(two_steps.run)
+    assert found.step == 1
+    assert re.search(says, problem), problem
+    again, state = restored(two_steps.run)
+    assert state["step"] == 1
+    assert [path.suffix for path in sorted(folder.iterdir())] == ["", ".damaged"]
+    again.step(2)
+    again.save(2)
+    assert again.weights() == two_steps.weights()
+    assert checkpoint.newest(two_steps.run)[0].step == 2
+
+
+def test_where_nothing_is_whole_nothing_is_loaded(two_steps):
+    for folder in (two_steps.run / "checkpoints").iterdir():
+        (folder / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"no checkpoint that is whole; .*2 is damaged: config.*1 is damaged: config"):
+        checkpoint.load_model(two_steps.run)
+
+
+def edit(path: Path, **changes) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes, indent=2) + "\n")
+
+
+# ----- a model to generate with -----------------------------------------------------------------------------------
+
+
+def test_load_model_gives_the_newest(two_steps):
+    model, tokenizer = checkpoint.load_model(two_steps.run)
+    assert [p.tolist() for p in model.parameters()] == two_steps.weights()
+    assert not model.training
+    assert tokenizer.encode("cab") == [2, 0, 1]
+
+
+def test_load_model_needs_three_files_and_no_checkpoint(two_steps, tmp_path):
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for name in checkpoint.FILES[:3]:
+        shutil.copy(two_steps.run / name, copy)
+    model, _ = checkpoint.load_model(copy)
+    assert [p.tolist() for p in model.parameters()] == two_steps.weights()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda run: (run / "config.json").write_text("{"), r"config\.json is not JSON"),
+        (lambda run: (run / "config.json").write_text("[1]"), r"does not describe a run of gpt"),
+        (lambda run: edit(run / "config.json", version=2), r"has version 2, and this gpt reads version 1"),
+        (lambda run: edit(run / "config.json", model={"n_layer": 1}), r"missing vocab_size, context_length"),
+        (
+            lambda run: edit(run / "config.json", model=CONFIG.to_dict() | {"n_embd": 8}),
+            r"this state does not fit GPT",
+        ),
+        (lambda run: CharTokenizer.train("ab").save(run / "tokenizer.json"), r"tokenizer has 2 tokens, the model 5"),
+        (lambda run: (run / "model.safetensors").write_bytes(b"\x80\x04rest"), r"pickle"),
+    ],
+    ids=["not-json", "list", "newer", "fields", "other-shape", "other-tokenizer", "pickle"],
+)
+def test_load_model_says_what_does_not_fit(two_steps, tmp_path, spoil, says):
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for name in checkpoint.FILES[:3]:
+        shutil.copy(two_steps.run / name, copy)
+    spoil(copy)
+    with pytest.raises(ValueError, match=says):
+        checkpoint.load_model(copy)
+
+
+def test_a_changed_token_file_is_never_trained_on(tmp_path):
+    train(tiny(tmp_path, steps=4))
+    path = tmp_path / "run" / "train.tokens"
+    flip(path, 200, random.Random(0))
+    with pytest.raises(ValueError, match=r"train\.tokens is not the file that the run was begun with"):
+        train(session.settings(tmp_path / "run"))
