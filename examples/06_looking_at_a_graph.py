@@ -18,7 +18,7 @@ import tyro
 import tensorlite as tl
 from tensorlite import functional as F
 from tensorlite import nn
-from tensorlite.inspect import Graph, graph, steps
+from tensorlite.inspect import AutogradGraph, graph, steps
 
 OUT = Path(tempfile.gettempdir(), "tensorlite-examples")
 
@@ -48,7 +48,7 @@ def small_network() -> tuple[tl.Tensor, dict[str, tl.Tensor]]:
     return (h * h).sum(), {"x": x, "w": w, "b": b, "h": h}
 
 
-def transformer_block(fuse: bool) -> Graph:
+def transformer_block(fuse: bool) -> AutogradGraph:
     tl.manual_seed(0)
     block, x, targets = Block(C=8), tl.randn(2, 6, 8), tl.randint(0, 8, (2, 6))
     if fuse:

@@ -103,9 +103,9 @@ class MultiHeadAttention(nn.Module):
         self.out_proj = nn.Linear(d_out, d_out)
         self.context_length, self.num_heads, self.dropout = context_length, num_heads, dropout
         self.causal = causal
-        self.moved()
+        self.on_move()
 
-    def moved(self) -> None:
+    def on_move(self) -> None:
         """Let the three projections lie in memory so that one product can read them all (see `projection`)."""
         parts = self.W_query, self.W_key, self.W_value
         if all(type(part) is nn.Linear for part in parts):
@@ -201,7 +201,7 @@ class KVCache:
     @property
     def has_kernel(self) -> bool:
         """Whether `attend` can be used: on a GPU, once there are keys."""
-        return self.keys is not None and decode.serves(self.keys.data[:, :, :1], self.keys.data)
+        return self.keys is not None and decode.supports(self.keys.data[:, :, :1], self.keys.data)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attention (B, H, 1, D) of one position of each text, which stands at its place of `places` (B): what `extend`

@@ -19,7 +19,7 @@ from weakref import WeakKeyDictionary
 import tensorlite as tl
 from tensorlite import Generator, Tensor
 from tensorlite import functional as F
-from tensorlite.accelerate.cuda_graph import Graph
+from tensorlite.accelerate.cuda_graph import CudaGraph
 from tensorlite.backend import begin_to_host
 
 from .attention import KVCache
@@ -77,7 +77,7 @@ def stream(
         running = list(range(len(texts)))
         for left in range(max_new_tokens, 0, -1):
             tokens: list[int | None] = [None] * len(texts)
-            if memory and temperature == 0 and memory.ahead.serves(texts):
+            if memory and temperature == 0 and memory.ahead.supports(texts):
                 best = memory.ahead(texts, left)
                 chosen = [best[i] for i in running]
             else:
@@ -108,10 +108,10 @@ class Ahead:
 
     def __init__(self, model: GPT, cache: list[KVCache]):
         self.model, self.cache = model, cache
-        self.graph = Graph(partial(best_of_each, model, cache))
+        self.graph = CudaGraph(partial(best_of_each, model, cache))
         self.begun: Callable | None = None  # the step that is under way
 
-    def serves(self, texts: list[list[int]]) -> bool:
+    def supports(self, texts: list[list[int]]) -> bool:
         """Whether the cache has read all but the newest tokens, and a kernel finds their places on the device."""
         return max(map(len, texts)) <= self.model.config.context_length and reads_one(self.cache)
 
@@ -129,7 +129,7 @@ class Memory(NamedTuple):
     """What a model has read, and the step of one more token, which a GPU records and replays."""
 
     cache: list[KVCache]
-    one_more: Graph  # scores
+    one_more: CudaGraph  # scores
     ahead: Ahead  # or the best tokens
     weights: list  # the arrays that the step reads: others, and the record is of no use
 
@@ -150,14 +150,14 @@ def remembering(model: GPT, batch_size: int, positions: int) -> Memory:
             left.ahead.begun = None
             return left
     cache = model.new_cache(batch_size, positions)
-    return Memory(cache, Graph(partial(next_to_each, model, cache)), Ahead(model, cache), weights)
+    return Memory(cache, CudaGraph(partial(next_to_each, model, cache)), Ahead(model, cache), weights)
 
 
 # ----- the model's part -------------------------------------------------------------------------------------
 
 
 def next_logits(
-    model: GPT, texts: Sequence[list[int]], cache: list[KVCache] | None = None, one_more: Graph | None = None
+    model: GPT, texts: Sequence[list[int]], cache: list[KVCache] | None = None, one_more: CudaGraph | None = None
 ) -> Tensor:
     """The scores (B, V) of what may follow each of B texts.
 

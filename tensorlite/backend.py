@@ -54,7 +54,7 @@ def is_array(x: object) -> bool:
     return hasattr(x, "dtype") and hasattr(x, "shape") and not isinstance(x, np.generic)
 
 
-ADDERS: dict[str, Callable[..., Array | None]] = {}  # of a library: x + y by a kernel of ours, None where none serves
+ADDERS: dict[str, Callable[..., Array | None]] = {}  # of a library: x + y by a kernel of ours, None where none supports
 
 
 def add(x: Array, y: Array, out: Array | None = None) -> Array:

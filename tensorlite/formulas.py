@@ -110,11 +110,11 @@ def dropout(x, p: float = 0.5, training: bool = True, generator: Generator | Non
         raise ValueError(f"dropout: p must be a probability between 0 and 1, not {p!r:.80}")
     if not training or p == 0:
         return x
-    return dropped(x, keep_mask(x, x.shape, p, generator), p=p)
+    return apply_dropout_mask(x, keep_mask(x, x.shape, p, generator), p=p)
 
 
 @floating
-def dropped(x, keep, *, p: float):
+def apply_dropout_mask(x, keep, *, p: float):
     """x / (1 - p) where `keep`, otherwise 0: dropout once its mask is drawn."""
     return ops.where(keep, x * (1 / (1 - p) if p < 1 else 0.0), 0)
 

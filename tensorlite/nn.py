@@ -280,10 +280,10 @@ class Module:
                 t.changed()
                 t.grad = None if t.grad is None else Tensor(convert(t.grad.data))
         for module in self.modules() if moved else ():
-            module.moved()
+            module.on_move()
         return self
 
-    def moved(self) -> None:
+    def on_move(self) -> None:
         """Called when `to` or a deep copy has given Parameters other memory: for a module that arranges it."""
 
     # ----- copies -----
@@ -297,7 +297,7 @@ class Module:
     def __setstate__(self, state: dict[str, Any]) -> None:
         """For copy.deepcopy and pickle: the attributes, Parameters in memory of their own."""
         vars(self).update(state)
-        self.moved()
+        self.on_move()
 
 
 def _conversion(target) -> Callable:

@@ -97,10 +97,10 @@ isfinite      = elementwise(lambda x: xp(x).isfinite(x))            .vjp(None)
 
 # ----- reductions ---------------------------------------------------------------------------------------------------
 
-sum         = primitive(lambda x, *, axis=None, keepdims=False: xp(x).sum(x, axis=axis, keepdims=keepdims))      .vjp(lambda g, x_shape, axis, keepdims: spread(g, x_shape, axis, keepdims))
+sum         = primitive(lambda x, *, axis=None, keepdims=False: xp(x).sum(x, axis=axis, keepdims=keepdims))      .vjp(lambda g, x_shape, axis, keepdims: expand_like(g, x_shape, axis, keepdims))
 max         = primitive(lambda x, *, axis=None, keepdims=False: xp(x).max(x, axis=axis, keepdims=keepdims))      .vjp(lambda g, x, out, axis, keepdims: _share_among(g, x, out, axis, keepdims))
 min         = primitive(lambda x, *, axis=None, keepdims=False: xp(x).min(x, axis=axis, keepdims=keepdims))      .vjp(lambda g, x, out, axis, keepdims: _share_among(g, x, out, axis, keepdims))
-logsumexp   = primitive(lambda x, *, axis=None, keepdims=False: _logsumexp(x, axis, keepdims))                   .vjp(lambda g, x, out, axis, keepdims: spread(g, x.shape, axis, keepdims) * exp(x - spread(out, x.shape, axis, keepdims)))
+logsumexp   = primitive(lambda x, *, axis=None, keepdims=False: _logsumexp(x, axis, keepdims))                   .vjp(lambda g, x, out, axis, keepdims: expand_like(g, x.shape, axis, keepdims) * exp(x - expand_like(out, x.shape, axis, keepdims)))
 _cumsum     = primitive(lambda x, *, axis: xp(x).cumsum(x, axis=axis))                                           .vjp(lambda g, axis: flip(cumsum(flip(g, axis), axis), axis))
 argmax      = primitive(lambda x, *, axis=None, keepdims=False: xp(x).argmax(x, axis=axis, keepdims=keepdims))   .vjp(None)
 argmin      = primitive(lambda x, *, axis=None, keepdims=False: xp(x).argmin(x, axis=axis, keepdims=keepdims))   .vjp(None)
@@ -160,8 +160,8 @@ def _share(g, x, y, worse):
 
 def _share_among(g, x, out, axis, keepdims):
     """The gradient of an extreme value: equal parts to all places that attain it."""
-    chosen = (x == spread(out, x.shape, axis, keepdims)).astype(g.dtype)
-    return spread(g, x.shape, axis, keepdims) * (chosen / chosen.sum(axis=axis, keepdims=True))
+    chosen = (x == expand_like(out, x.shape, axis, keepdims)).astype(g.dtype)
+    return expand_like(g, x.shape, axis, keepdims) * (chosen / chosen.sum(axis=axis, keepdims=True))
 
 
 def _logsumexp(x, axis, keepdims):
@@ -172,7 +172,7 @@ def _logsumexp(x, axis, keepdims):
     return total if keepdims else total.reshape(xp(x).sum(x, axis=axis).shape)
 
 
-def spread(x, shape: tuple[int, ...], axis, keepdims: bool):
+def expand_like(x, shape: tuple[int, ...], axis, keepdims: bool):
     """Repeat a reduction's result over the axes that it reduced: the transpose of `sum`."""
     if not keepdims and axis is not None and shape:  # (NumPy reduces a 0-d array over axis 0 too)
         reduced = {a % len(shape) for a in (axis if isinstance(axis, tuple) else (axis,))}

@@ -45,7 +45,7 @@ class Primitive:
 
     broadcasts = False  # elementwise ops broadcast their arguments; the engine sums that away again
     computes = True  # its arguments are promoted first (promotion.py); otherwise it moves elements or converts them
-    cheap = False  # a fused op's large result may be made again rather than kept
+    recompute = False  # a fused op's large result may be made again rather than kept
     spec: Any = None  # what a fused op must equal, and what runs where it does not serve
     name = "an unnamed op"
 
@@ -152,7 +152,7 @@ class Primitive:
             converted, dtype = found
             return _rounded(self(*converted, **meta), dtype)
         try:
-            if self.spec is not None and not (_fusing.get() and self.serves(*raw, **meta)):
+            if self.spec is not None and not (_fusing.get() and self.supports(*raw, **meta)):
                 return self.spec(*args, **meta)
         except (AttributeError, TypeError) as error:  # a list has no shape
             if wrong := unusable(self, error, raw):
@@ -300,7 +300,7 @@ class Move(Primitive):
     computes = False
 
 
-CHEAP = 1 << 19  # elements: up to so many stay in a cache, and are sooner kept than made again
+RECOMPUTE_SIZE = 1 << 19  # elements: up to so many stay in a cache, and are sooner kept than made again
 
 
 class Fused(Primitive):
@@ -308,7 +308,7 @@ class Fused(Primitive):
 
     The rule gets `needs` (a bool per argument) after `g` and returns a gradient, or None, per argument. It runs on
     arrays only: where the gradient is to be differentiable in turn, the engine differentiates the specification.
-    `serves(*raw, **meta)` says for what there is a fast forward at all; the specification runs for everything else.
+    `supports(*raw, **meta)` says for what there is a fast forward at all; the specification runs for everything else.
     What is `cheap` takes far less time than the product that follows it: no other fused op keeps its large results. In
     their place stands its node, and the first who asks makes the result again.
     """
@@ -320,18 +320,18 @@ class Fused(Primitive):
         forward: Callable,
         spec: Callable,
         keeps: Sequence[str] = (),
-        serves: Callable = lambda *raw, **meta: True,
-        cheap: bool = False,
+        supports: Callable = lambda *raw, **meta: True,
+        recompute: bool = False,
     ):
         super().__init__(forward, keeps)
-        self.spec, self.serves, self.cheap = spec, serves, cheap
+        self.spec, self.supports, self.recompute = spec, supports, recompute
         self.rule: Any = None
 
     def vjp(self, *rules: Callable | None) -> "Fused":
         (self.rule,) = rules
         names = list(inspect.signature(self.rule).parameters)[2:]
         kept = [*names, *self.arguments, *self.keywords]  # the specification may need all of them
-        self._plan([[*kept, "out"] if self.cheap else kept] * len(self.arguments))
+        self._plan([[*kept, "out"] if self.recompute else kept] * len(self.arguments))
         self.asked = [self.position[name] for name in names]
         self.asks_out = "out" in names
         return self
@@ -339,9 +339,9 @@ class Fused(Primitive):
     def _record(self, args: Sequence, raw: Sequence, out, version: list, meta: dict, kept: dict, mask: int) -> Node:
         node = super()._record(args, raw, out, version, meta, kept, mask)
         for name, a in zip(self.arguments, args, strict=True):
-            if isinstance(a, Variable) and a.node is not None and a.node.op.cheap and a.data.size > CHEAP:
+            if isinstance(a, Variable) and a.node is not None and a.node.op.recompute and a.data.size > RECOMPUTE_SIZE:
                 node.saved[self.position[name]] = a.node
-        if self.cheap and (out.size > CHEAP or not self.asks_out):
+        if self.recompute and (out.size > RECOMPUTE_SIZE or not self.asks_out):
             node.saved[self.position["out"]] = None
         return node
 

@@ -1,6 +1,6 @@
 """Where our Parameters stand in GPT-2's files.
 
-One idea: one table serves both directions. GPT-2 keeps a Linear's matrix as (in, out), we as (out, in); and it keeps
+One idea: one table supports both directions. GPT-2 keeps a Linear's matrix as (in, out), we as (out, in); and it keeps
 query, key and value side by side in `c_attn`. All else is the same under other names, which are here those of Hugging
 Face's files without their prefix `transformer.`.
 """

@@ -21,7 +21,7 @@ from ..model import GPT
 from ..tokenizer import END_OF_TEXT, Tokenizer
 from ..training import checkpoint
 from ..training.progress import bar, counted, passing, visible
-from ..training.task import Beginning, Say, beside, looking, second_stream
+from ..training.task import Beginning, Say, eval_mode, second_stream, to_device
 
 PARTS = ("train", "validation")  # of the text
 
@@ -74,7 +74,7 @@ class Pretraining:
     @staticmethod
     def loss(model: GPT, batch: tuple[Tensor, Tensor]) -> Tensor:
         """Mean cross-entropy in nats."""
-        return model.loss(*beside(model, *batch))
+        return model.loss(*to_device(model, *batch))
 
     def evaluate(self, model: GPT) -> dict[str, float]:
         """Over `eval_batches` batches of the validation text."""
@@ -211,10 +211,10 @@ def evaluate(
     count = len(windows) if batches is None else min(len(windows), batches * batch_size)
     chosen = [i * len(windows) // count for i in range(count)]
     total = 0.0
-    with looking(model):
+    with eval_mode(model):
         for i in range(0, count, batch_size):
             batch = default_collate([windows[index] for index in chosen[i : i + batch_size]])  # (B, T) each
-            total += model.loss(*beside(model, *batch)).item() * len(batch[0])
+            total += model.loss(*to_device(model, *batch)).item() * len(batch[0])
             advance(len(batch[0]))
     return total / count
 

@@ -114,19 +114,19 @@ def learn(s: Session, task: type[Task], place: run_path.Place, console: Console)
             show.log = s.run / "log.txt"
         config = s.config
         step = Step(s.task, s.model, s.optimizer, config)
-        unseen = Unseen(s, show, every=1 if config.device == "cpu" else LOOK_EVERY)
+        pending = PendingSteps(s, show, every=1 if config.device == "cpu" else LOOK_EVERY)
         while s.step < s.task.steps and not signals:
-            unseen.make(step)
+            pending.make(step)
             evaluate = s.step % config.eval_every == 0 or s.step == s.task.steps
             sample = config.sample_every and s.step % config.sample_every == 0 and s.step < s.task.steps
             checkpoint_due = s.step % config.checkpoint_every == 0
-            if evaluate or sample or checkpoint_due or unseen.full:
-                unseen.look(evaluate)
+            if evaluate or sample or checkpoint_due or pending.full:
+                pending.look(evaluate)
             if sample:
                 append_sample(s, show.say)
             if checkpoint_due:
                 save(s)
-        unseen.look()
+        pending.look()
         if step.graph.why_not:
             show.say(f"cuda graph off: {step.graph.why_not}")
         if s.saved != s.step:
@@ -182,7 +182,7 @@ def update(s: Session, step: Step) -> tuple[float, Tensor]:
     return lr, result
 
 
-class Unseen:
+class PendingSteps:
     """Steps that were made, and not yet looked at: a look waits for a GPU, so there one is for several steps."""
 
     def __init__(self, s: Session, show: Progress, every: int):

@@ -10,10 +10,10 @@ from typing import Any
 
 import tensorlite as tl
 from tensorlite import Tensor, nn, optim
-from tensorlite.accelerate.cuda_graph import Graph
+from tensorlite.accelerate.cuda_graph import CudaGraph
 
 from ..config import Settings
-from .task import Task, beside
+from .task import Task, to_device
 
 
 class Step:
@@ -26,7 +26,7 @@ class Step:
 
     def __init__(self, task: Task, model: nn.Module, optimizer: optim.AdamW, config: Settings):
         self.task, self.model, self.optimizer, self.config = task, model, optimizer, config
-        self.graph = Graph(self._of_tensors, before=optimizer.upload)
+        self.graph = CudaGraph(self._of_tensors, before=optimizer.upload)
 
     def __call__(self, batches: Sequence[Any]) -> Tensor:
         counts = [self.task.targets(batch) for batch in batches]
@@ -34,7 +34,7 @@ class Step:
         if not plain or not self.config.cuda_graph:
             return self.compute(batches, counts)
         self._counts, self._sizes = counts, [len(batch) for batch in batches]
-        tensors = beside(self.model, *[x for batch in batches for x in batch])
+        tensors = to_device(self.model, *[x for batch in batches for x in batch])
         return self.graph(*tensors, key=(*counts, *self._sizes))
 
     def _of_tensors(self, *tensors: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ four things about a run's beginning and end that the protocol below describes:
         def targets(self, batch):           # how many targets its loss is the mean of: so passes are weighed
             return len(batch[0])
         def loss(self, model, batch):       # a Tensor with one element
-            texts, labels = beside(model, *batch)
+            texts, labels = to_device(model, *batch)
             return tl.functional.cross_entropy(model(texts), labels)
         def evaluate(self, model):          # "validation_loss" and whatever else belongs into metrics.jsonl
             return {"validation_loss": ...}
@@ -137,14 +137,14 @@ class Epochs:
         self._epoch = None
 
 
-def beside(model: nn.Module, *tensors: Tensor) -> tuple[Tensor, ...]:
+def to_device(model: nn.Module, *tensors: Tensor) -> tuple[Tensor, ...]:
     """The Tensors on the model's device: a batch is made on the CPU, where its targets are counted, and goes there."""
     device = next(model.parameters()).device
     return tuple(x.to(device) for x in tensors)
 
 
 @contextmanager
-def looking(model: nn.Module) -> Iterator[None]:
+def eval_mode(model: nn.Module) -> Iterator[None]:
     """No dropout and no recording while one looks at what was learnt; afterwards the model is in the mode it was in."""
     training = model.training
     model.eval()

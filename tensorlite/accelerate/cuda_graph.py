@@ -20,7 +20,7 @@ from ..tensor import Tensor
 capturing = contextvars.ContextVar("capturing", default=False)  # whether a recording is going on: nothing runs in it
 
 
-class Graph:
+class CudaGraph:
     """`function(*inputs)`, which gives one Tensor, as a CUDA graph from its third call with the same shapes on.
 
     `before` runs ahead of each replay, for what the host has to hand over (an optimizer's `upload`). What a call

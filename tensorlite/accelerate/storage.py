@@ -25,7 +25,7 @@ class Flat:
         self.kept = {name: library.zeros(self.offsets[-1], self.computed) for name in keeps}
         self.gather()
         self.counted = [0] * len(params)  # steps of each, as torch counts: one without a gradient is not stepped
-        self.cohorts = [Cohort(list(range(len(params))), library, 0)] if kernels and update.serves(like) else None
+        self.cohorts = [Cohort(list(range(len(params))), library, 0)] if kernels and update.supports(like) else None
 
     def gather(self) -> None:
         """Move the parameters into one array: the `.data` of each becomes a view of its part."""

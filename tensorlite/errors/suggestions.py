@@ -1,6 +1,6 @@
 """Habits from torch and NumPy, answered by a sentence that names our word: names, arguments, lists, in-place changes.
 
-Nothing here computes. `missing` serves the `__getattr__` of the package, `explain` wraps functions whose arguments
+Nothing here computes. `missing` supports the `__getattr__` of the package, `explain` wraps functions whose arguments
 torch names differently, and `adapt` gives the class Tensor the names and the operators that it does not have.
 """
 

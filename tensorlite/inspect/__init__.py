@@ -10,7 +10,7 @@ Nothing here changes a result. In short:
         print(step)
 """
 
-from .describe import Graph, GraphNode, Kept, graph
+from .describe import AutogradGraph, GraphNode, Kept, graph
 from .walk import Piece, Step, steps
 
-__all__ = ["Graph", "GraphNode", "Kept", "Piece", "Step", "graph", "steps"]
+__all__ = ["AutogradGraph", "GraphNode", "Kept", "Piece", "Step", "graph", "steps"]

@@ -1,6 +1,6 @@
 """What the engine recorded, described: which ops, on what, and what they keep until backward.
 
-One idea: a Graph is a **description** and holds no array of what it describes. So it can be kept, compared and
+One idea: a AutogradGraph is a **description** and holds no array of what it describes. So it can be kept, compared and
 printed after backward has freed the original. Text, DOT and SVG are three ways to write it down.
 """
 
@@ -63,7 +63,7 @@ class GraphNode:
 
 
 @dataclass(frozen=True)
-class Graph:
+class AutogradGraph:
     """How a result was computed. `print` lists it; `svg()` and `dot()` draw it; a notebook shows the SVG."""
 
     nodes: tuple[GraphNode, ...]  # in the order of computation: inputs before their users, the result last
@@ -131,7 +131,7 @@ class Graph:
     _repr_svg_ = svg
 
 
-def graph(output: Variable, names: Mapping[str, Variable] | None = None) -> Graph:
+def graph(output: Variable, names: Mapping[str, Variable] | None = None) -> AutogradGraph:
     """Describe how `output` was computed from the leaves that require a gradient.
 
     `names` gives Tensors the names to show them by, be they leaves, intermediate results or constants:
@@ -159,7 +159,7 @@ class Reading:
         self.held = {id(_owner(x.data)) for x in nodes if not isinstance(x, Node)}
         described = tuple(entry for node in nodes for entry in self._describe(node))
         found = {entry.name for entry in described}
-        self.graph = Graph(described, tuple(name for name in names if name not in found))
+        self.graph = AutogradGraph(described, tuple(name for name in names if name not in found))
 
     def _describe(self, node) -> Iterator[GraphNode]:
         """The entry of a node or leaf, after those of the named constants that it is the first to use."""

@@ -36,7 +36,7 @@ def global_norm(params: Iterable[Tensor]) -> Tensor:
     grads = _gradients(normed(params))
     if not grads or device_of(grads[0]) == "cpu":
         return tensor(_norm(grads), "float64", "cpu")
-    if update.serves(*grads):
+    if update.supports(*grads):
         return Tensor(update.grad_norm(grads))
     total = sum(_sums_of_squares(grads, widen=True))
     return Tensor(xp(total).sqrt(total))

@@ -209,7 +209,7 @@ def test_one_array_as_the_gradient_of_two_arguments_is_not_added_to(alias, swapp
 
     twice = fused(lambda x, y: 2 * (x + y), spec=lambda x, y: 2 * (x + y)).vjp(rule)
     x, y = leaf([1, 2]), leaf([3, 4])
-    assert twice(x, y).node.op is twice  # it serves everything, where nothing is said
+    assert twice(x, y).node.op is twice  # it supports everything, where nothing is said
     a, b = x * 1, y * 1
     early = a * 5, b * 7  # older than `twice`: their gradients arrive after its own
     (twice(a, b) + early[0] + early[1]).sum().backward()

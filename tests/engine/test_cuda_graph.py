@@ -1,4 +1,4 @@
-"""graph.Graph: when it records, replays and starts anew, and that a recording that fails is no step lost."""
+"""CudaGraph: when it records, replays and starts anew, and that a recording that fails is no step lost."""
 
 from contextlib import nullcontext
 
@@ -8,7 +8,7 @@ import pytest
 import tensorlite as tl
 from tensorlite import optim
 from tensorlite.accelerate import cuda_graph as graph
-from tensorlite.accelerate.cuda_graph import Graph
+from tensorlite.accelerate.cuda_graph import CudaGraph
 
 
 class Machine:
@@ -71,7 +71,7 @@ def doubling(machine, seen):
 def test_two_plain_calls_then_a_recording_then_replays_alone(machine):
     seen: list[bool] = []
     function, handed = doubling(machine, seen)
-    double = Graph(function, before=lambda: handed.__setitem__(0, handed[0] + 10))
+    double = CudaGraph(function, before=lambda: handed.__setitem__(0, handed[0] + 10))
     results = [double(tl.tensor([float(i), 1.0])) for i in range(6)]
     assert [r.tolist() for r in results] == [[0, 2], [2, 2], [14, 12], [26, 22], [38, 32], [50, 42]]  # all kept
     assert seen == [False, False, True]
@@ -80,7 +80,7 @@ def test_two_plain_calls_then_a_recording_then_replays_alone(machine):
 
 def test_other_shapes_and_other_keys_start_anew(machine):
     seen: list[bool] = []
-    double = Graph(doubling(machine, seen)[0])
+    double = CudaGraph(doubling(machine, seen)[0])
     for _ in range(4):
         double(tl.ones(2))
     assert double(tl.ones(3)).tolist() == [2, 2, 2]
@@ -100,7 +100,7 @@ def test_again_goes_on_with_what_the_function_left_in_its_inputs(machine):
         machine.captured.append(work) if machine.captured is not None else work()
         return out
 
-    double = Graph(doubling_itself)
+    double = CudaGraph(doubling_itself)
     for _ in range(3):
         results = [double(tl.ones(1))]
     results += [double.again() for _ in range(3)]
@@ -110,14 +110,14 @@ def test_again_goes_on_with_what_the_function_left_in_its_inputs(machine):
 def test_what_cannot_be_recorded_runs_plainly_and_says_why(machine):
     seen: list[bool] = []
     machine.fails = "operation would wait"
-    double = Graph(doubling(machine, seen)[0])
+    double = CudaGraph(doubling(machine, seen)[0])
     assert [double(tl.tensor([i])).tolist() for i in (1.0, 2.0, 3.0, 4.0)] == [[2], [4], [6], [8]]
     assert "could not be recorded as a CUDA graph: RuntimeError: operation would wait" in double.why_not
     assert seen == [False, False, True, False, False]  # the recording, which computes nothing, then the call itself
 
 
 def test_on_the_cpu_a_function_just_runs():
-    double = Graph(lambda x: x * 2)
+    double = CudaGraph(lambda x: x * 2)
     assert [double(tl.tensor([i])).tolist() for i in (1, 2, 3, 4)] == [[2], [4], [6], [8]]
     assert not double.recorded
     assert not double.why_not
@@ -131,7 +131,7 @@ def test_a_recorded_function_holds_its_memory_once():
     pool.free_all_blocks()
     x = tl.ones((1 << 22,), device="cuda")  # 16 MiB
     before = pool.free_bytes()
-    total = Graph(lambda x: tl.stack([x + i for i in range(8)]).sum(axis=0))
+    total = CudaGraph(lambda x: tl.stack([x + i for i in range(8)]).sum(axis=0))
     for _ in range(3):
         total(x)
     assert total.recorded, total.why_not
@@ -159,7 +159,7 @@ def test_a_training_step_as_a_graph_gives_the_bits_of_plain_steps():
             optimizer.step(grad_scale=optim.clip_scale(norm, 1.0))
             return loss
 
-        step_ = Graph(step, optimizer.upload) if recorded else step
+        step_ = CudaGraph(step, optimizer.upload) if recorded else step
         losses = []
         for i, batch in enumerate(tokens):
             optimizer.lr = 0.01 / (1 + i)

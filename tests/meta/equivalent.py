@@ -105,8 +105,8 @@ PROOFS: dict[str, list[str]] = {
         "kernels/cpu/losses.py: linear_cross_entropy: 1  ->  2 (place 2)",
         "kernels/cpu/losses.py: linear_cross_entropy_vjp: 1  ->  2",
         "kernels/cpu/layers.py: _norm_of_one: 1  ->  2",
-        "kernels/cpu/layers.py: dropped: 1  ->  2 (place 2)",
-        "kernels/cpu/layers.py: dropped: 1  ->  2 (place 4)",
+        "kernels/cpu/layers.py: apply_dropout_mask: 1  ->  2 (place 2)",
+        "kernels/cpu/layers.py: apply_dropout_mask: 1  ->  2 (place 4)",
         "kernels/cpu/scores.py: _of_one: 1  ->  2 (place 5)",
         "kernels/cpu/layers.py: gelu: 1  ->  2",
         "kernels/cpu/layers.py: gelu_vjp: 1  ->  2",
@@ -310,7 +310,7 @@ PROOFS: dict[str, list[str]] = {
         f"kernels/cpu/steps.py: LEAST: {change}"
         for change in ("14  ->  15", "14  ->  13", "1  ->  2", "1 << 14  ->  14")
     ],
-    "nothing is unseen there": [
+    "nothing is pending there": [
         f"kernels/cpu/passes.py: softmax: {change}"
         for change in ("if seen < s  ->  if True", "seen < s  ->  seen <= s", "seen < s  ->  seen == seen")
     ],

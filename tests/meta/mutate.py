@@ -215,7 +215,7 @@ class Judge:
             change(self.root, mutant.file, mutant.source())
         except Exception as error:
             return f"import: {type(error).__name__}"
-        own = f"[{mutant.op.partition('.')[0].strip('_').removeprefix('serves_').removesuffix('_vjp')}"
+        own = f"[{mutant.op.partition('.')[0].strip('_').removeprefix('supports_').removesuffix('_vjp')}"
 
         def order(nodeid: str) -> tuple:
             """First what takes little time, the op's own rows, and what killed other mutants of it."""

@@ -158,7 +158,7 @@ class Told(nn.Module):
     def __init__(self):
         self.inner, self.places, self.told = nn.Linear(2, 2), tl.tensor([1, 2]), 0
 
-    def moved(self):
+    def on_move(self):
         self.told += 1
 
 

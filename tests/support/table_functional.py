@@ -368,7 +368,7 @@ FUNCTIONAL = [
     Row("layer_norm, alone",  F.layer_norm,                                     layer_norm_value,                        layer_norm_gradient,      rows_and_vectors(0, eps=EPS), covers=("layer_norm",), step=CLOSE),
     Row("rms_norm",           F.rms_norm,                                       rms_norm_value,                          rms_norm_gradient,        rows_and_vectors(1, eps=EPS), covers=("rsqrt",)),
     Row("rms_norm, alone",    F.rms_norm,                                       rms_norm_value,                          rms_norm_gradient,        rows_and_vectors(0, eps=EPS), covers=("rsqrt",)),
-    Row("dropout",            lambda x, p, seed: F.dropout(x, p, generator=tl.Generator(seed)), lambda x, p, seed: x * drop_scale(x.shape, p, seed), local(lambda x, p, seed: drop_scale(x.shape, p, seed)), arrays(1, p=P, seed=SEED), ANY, covers=("dropped",)),
+    Row("dropout",            lambda x, p, seed: F.dropout(x, p, generator=tl.Generator(seed)), lambda x, p, seed: x * drop_scale(x.shape, p, seed), local(lambda x, p, seed: drop_scale(x.shape, p, seed)), arrays(1, p=P, seed=SEED), ANY, covers=("apply_dropout_mask",)),
     Row("dropout, evaluating", lambda x: F.dropout(x, 0.5, training=False),     np.positive,                             local(lambda x: 1),       arrays(1), ANY, covers=()),
     Row("scaled_dot_product_attention",               attention,                attention_value,                         attention_gradient,       attentions(None), ANY, covers=("attention",)),
     Row("scaled_dot_product_attention, boolean mask", attention,                attention_value,                         attention_gradient,       attentions("boolean"), ANY, covers=("attention",)),

@@ -26,7 +26,7 @@ from ...model import GPT, wide
 from ...tokenizer import END_OF_TEXT, Tokenizer
 from ...training import checkpoint, weights
 from ...training.progress import bar, counted, visible
-from ...training.task import Beginning, Epochs, Say, beside, looking, second_stream
+from ...training.task import Beginning, Epochs, Say, eval_mode, second_stream, to_device
 from . import data as labelled
 
 PARTS = ("train", "validation", "test")
@@ -194,7 +194,7 @@ class Classification:
     def loss(model: Classifier, batch: tuple[Tensor, list[int], Tensor]) -> Tensor:
         """Mean cross-entropy in nats."""
         ids, lengths, labels = batch
-        idx, targets = beside(model, ids, labels)
+        idx, targets = to_device(model, ids, labels)
         return F.cross_entropy(model(idx, lengths), targets)
 
     def evaluate(self, model: Classifier) -> dict[str, float]:
@@ -213,10 +213,10 @@ class Classification:
         """Mean loss, and how many of each label (rows) were taken for each label (columns)."""
         confusion = [[0] * len(self.labels) for _ in self.labels]
         total = 0.0
-        with looking(model):
+        with eval_mode(model):
             for i in range(0, len(rows), self.config.batch_size):
                 ids, lengths, labels = self.padding.batch(rows[i : i + self.config.batch_size])
-                idx, targets = beside(model, ids, labels)
+                idx, targets = to_device(model, ids, labels)
                 logits = model(idx, lengths)  # (B, labels)
                 total += F.cross_entropy(logits, targets, reduction="sum").item()
                 for label, found in zip(labels.tolist(), logits.argmax(axis=-1).tolist(), strict=True):
@@ -455,8 +455,8 @@ def classify_lines(
 def probabilities(model: Classifier, padding: Padding, rows: Sequence[Row]) -> list[list[float]]:
     """(B, labels)"""
     ids, lengths, _ = padding.batch(rows)
-    (idx,) = beside(model, ids)
-    with looking(model):
+    (idx,) = to_device(model, ids)
+    with eval_mode(model):
         return F.softmax(model(idx, lengths)).tolist()
 
 

@@ -3,7 +3,7 @@
 One idea: exact match means something only on what was never seen. Words are strings of random letters or syllables: a
 word that is asked about in testing is asked about nowhere in training, forwards or backwards (it may happen to be an
 English word of the list of opposites). The pairs of numbers in test sums are in no training sum. Opposites are a finite
-list: of them only the combination of word and phrasing is unseen, and every word was trained on in others.
+list: of them only the combination of word and phrasing is pending, and every word was trained on in others.
 
 What it refuses is to be a measure of language: there are five kinds, and a few ways to ask for each.
 """

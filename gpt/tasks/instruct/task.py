@@ -21,7 +21,7 @@ from ...model import GPT
 from ...tokenizer import END_OF_TEXT, Tokenizer
 from ...training import checkpoint
 from ...training.progress import bar, passing, visible
-from ...training.task import Beginning, Epochs, Say, beside, looking, second_stream
+from ...training.task import Beginning, Epochs, Say, eval_mode, second_stream, to_device
 from .answers import answers, save_responses
 from .batches import Encoded, collate, conversations, encode_all, with_end_of_text
 from .data import STYLES, Entry, read_entries, split
@@ -161,7 +161,7 @@ class Instructions:
     @staticmethod
     def loss(model: GPT, batch: tuple[Tensor, Tensor]) -> Tensor:
         """Mean cross-entropy in nats."""
-        return model.loss(*beside(model, *batch))
+        return model.loss(*to_device(model, *batch))
 
     # ----- looking at it -----
 
@@ -178,7 +178,7 @@ class Instructions:
     def mean_loss(self, model: GPT, texts: Sequence[Encoded]) -> float:
         """Per target: a long answer counts for more than a short one."""
         total = count = 0.0
-        with looking(model):
+        with eval_mode(model):
             for start in range(0, len(texts), self.config.batch_size):
                 batch = self.collate(texts[start : start + self.config.batch_size])
                 if targets := self.targets(batch):

@@ -12,7 +12,7 @@ from ...backend import scratch
 from ...devices.machine import in_parts
 from ...formulas import join_heads, split_heads
 from ...primitive import unbroadcast
-from .blocks import serves
+from .blocks import supports
 from .choose_impl import steps
 from .numpy_impl import sum_columns
 
@@ -85,9 +85,9 @@ def _beside(x: np.ndarray, lead: tuple[int, ...], T: int, D: int) -> np.ndarray:
     return np.empty_like(x, shape=(*lead, T, D)) if same else np.empty((*lead, T, D), x.dtype)
 
 
-def serves_attention(q, k, v, keep=None, mask=None, **_) -> bool:
+def supports_attention(q, k, v, keep=None, mask=None, **_) -> bool:
     """A mask of integers is left to the specification, which refuses it."""
-    return serves(q, k, v, keep, mask) and (mask is None or mask.dtype.kind not in "iu")
+    return supports(q, k, v, keep, mask) and (mask is None or mask.dtype.kind not in "iu")
 
 
 def attention(q, k, v, keep=None, mask=None, *, is_causal=False, dropout_p=0.0, scale=None):
@@ -112,7 +112,7 @@ def attention(q, k, v, keep=None, mask=None, *, is_causal=False, dropout_p=0.0, 
             np.copyto(w, -np.inf, where=~allowed) if mask.dtype == bool else np.add(w, allowed, out=w)
         t, s = tile.shape[2:]
         steps(w).softmax(s - t + 1 if is_causal else s, w)
-        np.matmul(_dropped(w, keep, tile, dropout_p), v[tile.keys], out=into[tile.queries])
+        np.matmul(_apply_dropout_mask(w, keep, tile, dropout_p), v[tile.keys], out=into[tile.queries])
 
     _over(pieces, forward, q.shape[-1])
     return out, {"weights": weights}
@@ -163,11 +163,11 @@ def _backward(g, q, k, v, keep, is_causal, dropout_p, scale, weights, into):
     def backward(tile: _Tile) -> None:
         w, incoming = weights[tile.at].reshape(tile.shape), g[tile.queries]  # (N) -> (b, h, t, s)
         if into_v is not None:
-            add(into_v, tile, _dropped(w, keep, tile, dropout_p).swapaxes(-1, -2), incoming)
+            add(into_v, tile, _apply_dropout_mask(w, keep, tile, dropout_p).swapaxes(-1, -2), incoming)
         if into_q is None and into_k is None and into_mask is None:
             return
         ds = np.matmul(incoming, v[tile.keys].swapaxes(-1, -2), out=scratch(0, tile.shape, w.dtype))
-        ds = _dropped(ds, keep, tile, dropout_p)
+        ds = _apply_dropout_mask(ds, keep, tile, dropout_p)
         steps(w, ds).softmax_vjp(w, ds)
         if into_mask is not None:
             into_mask[tile.queries][..., : tile.shape[3]] = ds
@@ -187,8 +187,8 @@ def _backward(g, q, k, v, keep, is_causal, dropout_p, scale, weights, into):
                 each[...] = 0
 
 
-def serves_heads(qkv, keep=None, **_) -> bool:
-    return serves(qkv, keep)
+def supports_heads(qkv, keep=None, **_) -> bool:
+    return supports(qkv, keep)
 
 
 def heads_attention(qkv, keep=None, *, n_head, is_causal=False, dropout_p=0.0):
@@ -210,7 +210,7 @@ def _scale(scale, q):
     return 1 / math.sqrt(q.shape[-1]) if scale is None else scale
 
 
-def _dropped(x: np.ndarray, keep: np.ndarray | None, tile: _Tile, p: float) -> np.ndarray:
+def _apply_dropout_mask(x: np.ndarray, keep: np.ndarray | None, tile: _Tile, p: float) -> np.ndarray:
     """x (b, h, t, s) where the tile's weights are kept, scaled up to make good for the others."""
     if keep is None:
         return x

@@ -17,7 +17,7 @@ from .numpy_impl import sum_rows
 BLOCK = 1 << 18  # elements: small enough for a cache, large enough that a change of threads costs little beside it
 
 
-def serves(x, *others, **_) -> bool:
+def supports(x, *others, **_) -> bool:
     """These kernels are for arrays in main memory, all floating ones float32 or all float64."""
     usual = type(x) is np.ndarray and x.dtype.char in "fd" and x.ndim > 0
     return usual and all(

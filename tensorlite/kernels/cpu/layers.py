@@ -6,14 +6,14 @@ import numpy as np
 
 from ...backend import together
 from ...formulas import check_indices, check_last_axis, check_table
-from .blocks import as_rows, by_rows, product, products, serves
+from .blocks import as_rows, by_rows, product, products, supports
 from .choose_impl import steps
 
 # ----- linear -----------------------------------------------------------------------------------------------------
 
 
-def serves_linear(x, weight, bias=None) -> bool:
-    return serves(x, weight, bias) and weight.ndim == 2 and (bias is None or bias.shape == weight.shape[:1])
+def supports_linear(x, weight, bias=None) -> bool:
+    return supports(x, weight, bias) and weight.ndim == 2 and (bias is None or bias.shape == weight.shape[:1])
 
 
 def linear(x, weight, bias=None):
@@ -30,10 +30,10 @@ def linear_vjp(g, needs, x, weight):
     return None if dx is None else dx.reshape(x.shape), dweight, dbias  # (N, I) -> (..., I)
 
 
-def serves_projections(x, query, key, value, query_bias=None, key_bias=None, value_bias=None) -> bool:
+def supports_projections(x, query, key, value, query_bias=None, key_bias=None, value_bias=None) -> bool:
     pairs = (query, query_bias), (key, key_bias), (value, value_bias)
     alike = len({bias is None for _, bias in pairs}) == 1
-    return alike and all(serves_linear(x, weight, bias) for weight, bias in pairs)
+    return alike and all(supports_linear(x, weight, bias) for weight, bias in pairs)
 
 
 def projections(x, query, key, value, query_bias=None, key_bias=None, value_bias=None):
@@ -122,8 +122,8 @@ def total(parts: list[np.ndarray], like: np.ndarray) -> np.ndarray:
 # ----- gelu -------------------------------------------------------------------------------------------------------
 
 
-def serves_gelu(x, *, approximate="tanh") -> bool:
-    return serves(x) and approximate == "tanh"
+def supports_gelu(x, *, approximate="tanh") -> bool:
+    return supports(x) and approximate == "tanh"
 
 
 def gelu(x, *, approximate="tanh"):
@@ -144,7 +144,7 @@ def gelu_vjp(g, needs, x, out):
 # ----- dropout ----------------------------------------------------------------------------------------------------
 
 
-def dropped(x, keep, *, p):
+def apply_dropout_mask(x, keep, *, p):
     flat, kept = x.reshape((-1, 1)), keep.reshape((-1, 1))  # (..., C) -> (N, 1)
     out, gain = np.empty(flat.shape, x.dtype), 1 / (1 - p) if p < 1 else 0.0
 
@@ -156,6 +156,6 @@ def dropped(x, keep, *, p):
     return out.reshape(x.shape)  # (N, 1) -> (..., C)
 
 
-def dropped_vjp(g, needs, keep, p):
+def apply_dropout_mask_vjp(g, needs, keep, p):
     """The same of g."""
-    return dropped(g, keep, p=p), None
+    return apply_dropout_mask(g, keep, p=p), None

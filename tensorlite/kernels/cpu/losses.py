@@ -8,7 +8,7 @@ from ...backend import scratch
 from ...devices.machine import in_parts
 from ...formulas import check_cross_entropy
 from . import blocks, onednn
-from .blocks import as_rows, serves
+from .blocks import as_rows, supports
 from .choose_impl import steps
 from .numpy_impl import sum_columns
 
@@ -18,9 +18,9 @@ CLASSES = 64  # at least so many at once in linear_cross_entropy: narrower produ
 # ----- cross_entropy ----------------------------------------------------------------------------------------------
 
 
-def serves_cross_entropy(logits, targets, *, reduction="mean", label_smoothing=0.0, weight=None, **_) -> bool:
+def supports_cross_entropy(logits, targets, *, reduction="mean", label_smoothing=0.0, weight=None, **_) -> bool:
     usual = reduction in ("mean", "sum") and not label_smoothing and weight is None
-    return usual and serves(logits, targets) and targets.dtype.kind in "iu"
+    return usual and supports(logits, targets) and targets.dtype.kind in "iu"
 
 
 def cross_entropy(logits, targets, *, ignore_index=-100, reduction="mean", label_smoothing=0.0, weight=None):
@@ -56,9 +56,9 @@ def cross_entropy_vjp(g, needs, logits_shape, p, scale, rows, classes):
 # ----- linear_cross_entropy ---------------------------------------------------------------------------------------
 
 
-def serves_linear_cross_entropy(x, weight, targets, *, reduction="mean", **_) -> bool:
+def supports_linear_cross_entropy(x, weight, targets, *, reduction="mean", **_) -> bool:
     usual = weight.ndim == 2 and reduction in ("mean", "sum")
-    return usual and serves(x, weight, targets) and targets.dtype.kind in "iu"
+    return usual and supports(x, weight, targets) and targets.dtype.kind in "iu"
 
 
 def _some_classes(N: int, V: int) -> list[slice]:

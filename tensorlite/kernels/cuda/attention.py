@@ -1,4 +1,4 @@
-"""Attention on a GPU: cuDNN where it serves, otherwise two products with a softmax between them.
+"""Attention on a GPU: cuDNN where it supports, otherwise two products with a softmax between them.
 
 One idea: what cuDNN computes never has its scores in memory (sdpa.py). It takes bfloat16 without mask or dropout; all
 else, and what it declines, goes through scores (B, H, T, S) in float32, which become the weights in place and are kept
@@ -20,7 +20,7 @@ from .softmax import masked_softmax, masked_softmax_vjp
 FEWEST = 16  # positions for which cuDNN builds a graph: token by token, the number of keys is another each time
 
 
-def serves_attention(q, k, v, keep=None, mask=None, *, is_causal=False, dropout_p=0.0, scale=None) -> bool:
+def supports_attention(q, k, v, keep=None, mask=None, *, is_causal=False, dropout_p=0.0, scale=None) -> bool:
     if not all(x is None or on_gpu(x) for x in (q, k, v, keep, mask)):
         return False
     if not q.dtype == k.dtype == v.dtype or q.dtype.name not in blas.TYPES or not 2 <= q.ndim <= 4:
@@ -77,11 +77,11 @@ def _by_products(g, needs, q, k, v, keep, dropout_p, scale, weights, used) -> tu
     return dq, dk, dv
 
 
-def serves_heads(qkv, keep=None, *, n_head, is_causal=False, dropout_p=0.0) -> bool:
+def supports_heads(qkv, keep=None, *, n_head, is_causal=False, dropout_p=0.0) -> bool:
     if not on_gpu(qkv):
         return False
     q, k, v = split_heads(qkv, n_head)
-    return serves_attention(q, k, v, keep)
+    return supports_attention(q, k, v, keep)
 
 
 def heads_attention(qkv, keep=None, *, n_head, is_causal=False, dropout_p=0.0):

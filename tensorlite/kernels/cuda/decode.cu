@@ -4,7 +4,7 @@
 //     keys[b, h, p] = k[b, h],  values[b, h, p] = v[b, h],  p = places[b]
 //     out[b, h] = sum_s w_s values[b, h, s],  w = softmax_s(scale q . keys[b, h, s]),  s = 0 .. p
 //
-// One block has a text's head. The place is read on the device, so that a recorded step serves every place.
+// One block has a text's head. The place is read on the device, so that a recorded step supports every place.
 //
 // The lanes of a warp share its keys, and then its values: a lane has n channels of a row, 16 bytes at a time, and as
 // many lanes as a row needs, but a power of two, stand side by side. The block's warps take turns.

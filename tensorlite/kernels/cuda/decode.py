@@ -19,7 +19,7 @@ INSTANTIATIONS = (
 )
 
 
-def serves(q: Array, keys: Array) -> bool:
+def supports(q: Array, keys: Array) -> bool:
     """Whether `attend` can be used for queries (B, H, 1, D) over keys (B, H, P, D)."""
     usual = on_gpu(q) and q.dtype.name in ("float32", "bfloat16") and q.dtype == keys.dtype and keys.flags.c_contiguous
     return usual and q.shape[2] == 1 and keys.shape[2] <= PLACES and keys.shape[3] <= WIDEST
@@ -44,7 +44,7 @@ def attend(q: Array, k: Array, v: Array, keys: Array, values: Array, places: Arr
     return out
 
 
-def serves_argmax(x: Array) -> bool:
+def supports_argmax(x: Array) -> bool:
     return on_gpu(x) and x.dtype.name in ("float32", "bfloat16") and x.ndim > 0 and x.shape[-1] > 0
 
 

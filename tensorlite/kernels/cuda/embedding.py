@@ -27,7 +27,7 @@ INSTANTIATIONS = (  # of embedding.cu: all that is launched
 )
 
 
-def serves_embedding(weight, idx) -> bool:
+def supports_embedding(weight, idx) -> bool:
     usual = on_gpu(weight) and weight.dtype.name == "float32" and weight.ndim == 2 and weight.flags.c_contiguous
     return usual and 0 < weight.shape[0] < 2**31 and weight.shape[1] > 0 and on_gpu(idx) and idx.dtype.kind in "iu"
 

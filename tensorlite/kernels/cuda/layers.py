@@ -37,7 +37,7 @@ INSTANTIATIONS = (  # of layers.cu: all that is launched
 # ----- what is served, and how it is read -------------------------------------------------------------------------
 
 
-def serves(x, *others, **_) -> bool:
+def supports(x, *others, **_) -> bool:
     """An activation in float32 or bfloat16 on a GPU; its parameters are float32, or all is bfloat16."""
     usual = on_gpu(x) and x.dtype.name in ("float32", "bfloat16") and x.ndim > 0
     return usual and all(o is None or (on_gpu(o) and o.dtype in (float32, x.dtype)) for o in others)
@@ -65,8 +65,8 @@ def ceil_div(a: int, b: int) -> int:
 # ----- layer_norm -------------------------------------------------------------------------------------------------
 
 
-def serves_layer_norm(x, weight=None, bias=None, **_) -> bool:
-    return serves(x, weight, bias) and x.shape[-1] > 0
+def supports_layer_norm(x, weight=None, bias=None, **_) -> bool:
+    return supports(x, weight, bias) and x.shape[-1] > 0
 
 
 def layer_norm(x, weight=None, bias=None, *, eps=1e-5):
@@ -115,8 +115,8 @@ def _team(name: str, types: str, C: int, x: Array, *others: Array | None) -> tup
 # ----- linear -----------------------------------------------------------------------------------------------------
 
 
-def serves_linear(x, weight, bias=None) -> bool:
-    if not serves(x, weight, bias) or weight.ndim != 2 or (bias is not None and bias.shape != weight.shape[:1]):
+def supports_linear(x, weight, bias=None) -> bool:
+    if not supports(x, weight, bias) or weight.ndim != 2 or (bias is not None and bias.shape != weight.shape[:1]):
         return False
     return matmul_dtype() == "bfloat16" or x.dtype == weight.dtype
 
@@ -149,10 +149,10 @@ def linear_vjp(g, needs, x, weight, rows, matrix):
     return dx, dweight, cast(column_sums(g), weight.dtype) if needs[2] else None
 
 
-def serves_projections(x, query, key, value, query_bias=None, key_bias=None, value_bias=None) -> bool:
+def supports_projections(x, query, key, value, query_bias=None, key_bias=None, value_bias=None) -> bool:
     pairs = (query, query_bias), (key, key_bias), (value, value_bias)
     alike = len({bias is None for _, bias in pairs}) == 1
-    return alike and all(serves_linear(x, weight, bias) for weight, bias in pairs)
+    return alike and all(supports_linear(x, weight, bias) for weight, bias in pairs)
 
 
 def projections(x, query, key, value, query_bias=None, key_bias=None, value_bias=None):
@@ -194,8 +194,8 @@ def column_sums(x: Array) -> Array:
 # ----- gelu -------------------------------------------------------------------------------------------------------
 
 
-def serves_gelu(x, *, approximate="tanh") -> bool:
-    return serves(x) and approximate == "tanh"
+def supports_gelu(x, *, approximate="tanh") -> bool:
+    return supports(x) and approximate == "tanh"
 
 
 def gelu(x, *, approximate="tanh"):
@@ -221,7 +221,7 @@ def _elementwise(name: str, *arrays: Array) -> None:
 # ----- add --------------------------------------------------------------------------------------------------------
 
 
-def serves_add(x, y) -> bool:
+def supports_add(x, y) -> bool:
     alike = on_gpu(x) and on_gpu(y) and x.dtype == y.dtype and x.shape == y.shape
     return alike and x.dtype.name in _NAMES and x.ndim > 0 and x.flags.c_contiguous and y.flags.c_contiguous
 
@@ -239,7 +239,7 @@ def add_vjp(g, needs):
 
 def add_if_served(x: Array, y: Array, out: Array | None = None) -> Array | None:
     """x + y, into `out`, which may be x; None where that is left to the library."""
-    if not serves_add(x, y):
+    if not supports_add(x, y):
         return None
     out = xp(x).empty(x.shape, x.dtype) if out is None else out
     _elementwise("add", x, y, out)

@@ -68,7 +68,7 @@ def indices(x: Array) -> Array:
 # ----- cross_entropy ----------------------------------------------------------------------------------------------
 
 
-def serves_cross_entropy(logits, targets, *, reduction="mean", label_smoothing=0.0, weight=None, **_) -> bool:
+def supports_cross_entropy(logits, targets, *, reduction="mean", label_smoothing=0.0, weight=None, **_) -> bool:
     usual = reduction in ("mean", "sum") and not label_smoothing and weight is None
     return usual and _serves(logits) and _serves_targets(targets)
 
@@ -123,7 +123,7 @@ def _total(losses: Array, count: Array | None) -> Array:
 # ----- linear_cross_entropy ---------------------------------------------------------------------------------------
 
 
-def serves_linear_cross_entropy(x, weight, targets, *, reduction="mean", **_) -> bool:
+def supports_linear_cross_entropy(x, weight, targets, *, reduction="mean", **_) -> bool:
     usual = reduction in ("mean", "sum") and on_gpu(weight) and weight.ndim == 2 and weight.dtype.name == "float32"
     return usual and _serves(x) and 0 < weight.shape[0] < 2**31 and _serves_targets(targets)
 

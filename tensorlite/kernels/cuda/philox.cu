@@ -42,7 +42,7 @@ __global__ void take(unsigned long long* state, long long counters) { state[1] +
 
 // out = x gain where `keep`, otherwise 0; n elements a thread, of `size`, a multiple of n.
 template <typename T, int n>
-__global__ void dropped(const T* x, const bool* keep, T* out, long long size, float gain) {
+__global__ void apply_dropout_mask(const T* x, const bool* keep, T* out, long long size, float gain) {
     long long i = (blockIdx.x * static_cast<long long>(blockDim.x) + threadIdx.x) * n;
     if (i >= size) return;
     float values[n];

@@ -13,7 +13,7 @@ from .losses import address
 FILE = "philox.cu"
 _WIDTHS = {"float": 4, "bf16": 8}  # elements in 16 bytes
 INSTANTIATIONS = (  # of philox.cu: all that is launched
-    "keep_mask", "take", "philox_of", *[f"dropped<{t}, {n}>" for t, widest in _WIDTHS.items() for n in (1, widest)],
+    "keep_mask", "take", "philox_of", *[f"apply_dropout_mask<{t}, {n}>" for t, widest in _WIDTHS.items() for n in (1, widest)],
 )  # fmt: skip
 
 
@@ -33,12 +33,12 @@ def keep_mask(state: Array, p: float, shape: tuple[int, ...]) -> Array:
     return keep
 
 
-def serves_dropped(x, keep, *, p) -> bool:
+def supports_apply_dropout_mask(x, keep, *, p) -> bool:
     usual = on_gpu(x) and on_gpu(keep) and x.dtype.name in ("float32", "bfloat16")
     return usual and keep.shape == x.shape and x.ndim > 0
 
 
-def dropped(x: Array, keep: Array, *, p: float) -> Array:
+def apply_dropout_mask(x: Array, keep: Array, *, p: float) -> Array:
     """x / (1 - p) where `keep`, bool of its shape; otherwise 0."""
     library = xp(x)
     x, keep = library.ascontiguousarray(x), library.ascontiguousarray(keep)
@@ -46,12 +46,12 @@ def dropped(x: Array, keep: Array, *, p: float) -> Array:
     n = _WIDTHS[kind]
     n = n if x.size % n == 0 and all(address(a) % 16 == 0 for a in (x, keep)) else 1
     gain = 1 / (1 - p) if p < 1 else 0.0
-    launch(FILE, f"dropped<{kind}, {n}>", -(-x.size // (256 * n)), 256, x, keep, out, x.size, float(gain))
+    launch(FILE, f"apply_dropout_mask<{kind}, {n}>", -(-x.size // (256 * n)), 256, x, keep, out, x.size, float(gain))
     return out
 
 
-def dropped_vjp(g, needs, keep, p):
-    return dropped(g, keep, p=p), None
+def apply_dropout_mask_vjp(g, needs, keep, p):
+    return apply_dropout_mask(g, keep, p=p), None
 
 
 def philox_of(counters: Array, keys: Array) -> Array:

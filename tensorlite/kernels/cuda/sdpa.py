@@ -5,7 +5,7 @@ a call hands over pointers. So queries, keys and values are read where they lie,
 the results are laid out as they are: joining heads is a view. The backward is the deterministic one, which gives the
 same bits run after run and takes 2 bytes of workspace a score for that.
 
-It serves bfloat16, without mask or dropout, with heads of a multiple of 8 channels, at most 128; `why_not` says what
+It supports bfloat16, without mask or dropout, with heads of a multiple of 8 channels, at most 128; `why_not` says what
 else is in the way. Building a graph takes a part of a second, so shapes that change at each call are better off
 elsewhere.
 """

@@ -1,6 +1,6 @@
 // The update of all parameters by Adam, the norm of all gradients, and the factor that clips it.
 //
-// One launch serves many arrays: a structure says where they are, and each block has one chunk of one of them. What
+// One launch supports many arrays: a structure says where they are, and each block has one chunk of one of them. What
 // changes from step to step is read from device memory, so that a CUDA graph can be replayed. Where `scale`, the factor
 // of the gradients, is not finite, the step is skipped: nothing changes, not even the number of steps.
 

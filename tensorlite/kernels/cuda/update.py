@@ -27,7 +27,7 @@ TENSORS, GRADIENTS = _structure(64, "p", "m", "v", "g"), _structure(128, "g")
 INSTANTIATIONS = ("advance", "adam", "sum_of_squares", "norm_of_sums", "clip")  # of update.cu: all that is launched
 
 
-def serves(*arrays: Array) -> bool:
+def supports(*arrays: Array) -> bool:
     """float32 on a GPU."""
     return all(on_gpu(x) and x.dtype.name == "float32" for x in arrays)
 

@@ -162,7 +162,7 @@ def test_the_best_of_each_row_here_and_on_a_gpu(monkeypatch):
         found = F.argmax(here)
         assert isinstance(found, tl.Tensor) == (here is not x)
         np.testing.assert_array_equal(np.asarray(found.tolist()), x.argmax(axis=-1))
-    monkeypatch.setattr(cuda.decode, "serves_argmax", lambda x: True)
+    monkeypatch.setattr(cuda.decode, "supports_argmax", lambda x: True)
     monkeypatch.setattr(cuda.decode, "argmax", lambda x: np.array([*x.shape, type(x) is np.ndarray]))
     for here, kind in ((x, np.ndarray), (tl.tensor(x), tl.Tensor)):
         assert type(F.argmax(here)) is kind
@@ -338,7 +338,7 @@ IDS, BYTES = np.array([1, 0]), np.array([1, 0], np.uint8)
 P3, P4 = np.full((2, 3), 1 / 3), np.full((2, 4), 0.25)
 QKV = np.linspace(-1, 1, 36).reshape(2, 3, 6)
 GENERATOR = {"dropout_p": 0.5, "generator": tl.Generator(0)}
-CALLS = {  # (whether the kernel serves it, the arguments that need a gradient, the others, options)
+CALLS = {  # (whether the kernel supports it, the arguments that need a gradient, the others, options)
     "linear": [
         (True, [X, W], []), (True, [X, W, np.ones(4)], []), (True, [X32, W32], []), (True, [ROW, W], []),
         (False, [X32, W], []), (False, [X, W32], []), (False, [X, W, np.ones(4, np.float32)], []),
@@ -365,7 +365,7 @@ CALLS = {  # (whether the kernel serves it, the arguments that need a gradient, 
         (False, [X], [], {"approximate": "none"}),
         (False, [HALF], []), (False, [NO_AXIS], []),
     ],
-    "dropped": [
+    "apply_dropout_mask": [
         (True, [X], [X > 0], {"p": 0.5}), (True, [X32], [X > 0], {"p": 1.0}), (False, [HALF], [X > 0], {"p": 0.5}),
     ],
     "attention": [

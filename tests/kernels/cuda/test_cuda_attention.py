@@ -38,7 +38,7 @@ def heads(numbers, B, H, T, D, dtype=BF16, split=True):
 def test_results_lie_beside_what_they_belong_to(sizes, split, D):
     B, H, T, _ = sizes
     x = heads(np.random.default_rng(0), *sizes, split=split)
-    made = sdpa.beside(x, D)
+    made = sdpa.to_device(x, D)
     assert made.shape == (B, H, T, D)
     told = sdpa._beside(sdpa.geometry(x.shape, x.strides, x.itemsize), D)
     assert told.shape == made.shape
@@ -278,7 +278,7 @@ def test_cudnn_itself_accepts_the_graphs(lengths):
 
 def by_kernels(q, k, v, g, keep=None, mask=None, needs=(True, True, True), **meta):
     """What scores.attention and its rule give for what they serve."""
-    assert scores.serves_attention(q, k, v, keep, mask, **meta)
+    assert scores.supports_attention(q, k, v, keep, mask, **meta)
     out, kept = scores.attention(q, k, v, keep, mask, **meta)
     is_causal, p, scale = (meta.get(x, y) for x, y in (("is_causal", False), ("dropout_p", 0.0), ("scale", None)))
     asked = q, k, v, keep, getattr(mask, "shape", ()), is_causal, p, scale, out
@@ -346,20 +346,20 @@ def test_no_key_at_all():
 def test_what_is_served(numbers):
     q, k = (heads(numbers, 2, 3, n, 8) for n in (4, 6))
     keep, mask = np.ones((2, 3, 4, 6), bool), np.ones((2, 1, 1, 6), bool)
-    assert scores.serves_attention(q, k, k, keep, mask, is_causal=True, dropout_p=0.1)
-    assert not scores.serves_attention(q, k, k, keep[:1], None)
-    assert not scores.serves_attention(q, k, k, None, mask.astype(F32))
-    assert not scores.serves_attention(q, k, k, None, np.ones((5, 2, 3, 4, 6), bool))
-    assert not scores.serves_attention(q, k, k, None, np.ones((4, 5), bool))
-    assert not scores.serves_attention(q, k[:1], k[:1])
-    assert not scores.serves_attention(q, k, k.astype(F32))
-    assert not scores.serves_attention(*(x.astype(np.float64) for x in (q, k, k)))
-    assert not scores.serves_attention(q[0, 0, 0], k, k)
+    assert scores.supports_attention(q, k, k, keep, mask, is_causal=True, dropout_p=0.1)
+    assert not scores.supports_attention(q, k, k, keep[:1], None)
+    assert not scores.supports_attention(q, k, k, None, mask.astype(F32))
+    assert not scores.supports_attention(q, k, k, None, np.ones((5, 2, 3, 4, 6), bool))
+    assert not scores.supports_attention(q, k, k, None, np.ones((4, 5), bool))
+    assert not scores.supports_attention(q, k[:1], k[:1])
+    assert not scores.supports_attention(q, k, k.astype(F32))
+    assert not scores.supports_attention(*(x.astype(np.float64) for x in (q, k, k)))
+    assert not scores.supports_attention(q[0, 0, 0], k, k)
 
 
 def test_nothing_is_served_beside_a_gpu(numbers):
     q = heads(numbers, 2, 3, 4, 8)
-    assert not scores.serves_attention(q, q, q)
+    assert not scores.supports_attention(q, q, q)
 
 
 @pytest.mark.usefixtures("emulated")
@@ -396,7 +396,7 @@ def test_a_backward_that_cudnn_declines_is_computed_from_the_scores(stand_in, nu
 
 def heads_by_kernels(qkv, g, n_head, keep=None, **meta):
     """What scores.heads_attention and its rule give for what they serve."""
-    assert scores.serves_heads(qkv, keep, n_head=n_head, **meta)
+    assert scores.supports_heads(qkv, keep, n_head=n_head, **meta)
     out, kept = scores.heads_attention(qkv, keep, n_head=n_head, **meta)
     is_causal, p = meta.get("is_causal", False), meta.get("dropout_p", 0.0)
     stats = kept["weights"], kept["used"], kept["stats"]

@@ -55,11 +55,11 @@ def test_a_place_that_is_not_there_gives_nan_and_writes_nothing():
 
 def test_what_it_serves():
     q, keys = np.ones((2, 3, 1, 8), np.float32), np.ones((2, 3, 9, 8), np.float32)
-    assert decode.serves(q, keys)
-    assert not decode.serves(q.astype(np.float64), keys.astype(np.float64))
-    assert not decode.serves(np.ones((2, 3, 2, 8), np.float32), keys)
-    assert not decode.serves(q, keys.swapaxes(0, 1))
-    assert not decode.serves(q, np.ones((1, 1, decode.PLACES + 1, 8), np.float32))
+    assert decode.supports(q, keys)
+    assert not decode.supports(q.astype(np.float64), keys.astype(np.float64))
+    assert not decode.supports(np.ones((2, 3, 2, 8), np.float32), keys)
+    assert not decode.supports(q, keys.swapaxes(0, 1))
+    assert not decode.supports(q, np.ones((1, 1, decode.PLACES + 1, 8), np.float32))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16], ids=["float32", "bfloat16"])
@@ -69,16 +69,16 @@ def test_argmax_is_numpys_with_ties_infinities_and_nan(dtype, shape):
     for palette in ([1.0, -2.0], [-np.inf], [-np.inf, 3.0, np.inf], [np.nan, 1.0, np.inf], [np.nan], None):
         x = rng.standard_normal(shape) if palette is None else rng.choice(palette, shape)
         x = x.astype(dtype)
-        assert decode.serves_argmax(x)
+        assert decode.supports_argmax(x)
         found = decode.argmax(x)
         assert found.dtype == np.int64
         np.testing.assert_array_equal(found, x.astype(np.float32).argmax(axis=-1))
 
 
 def test_argmax_of_what_it_does_not_serve():
-    assert not decode.serves_argmax(np.ones((2, 0), np.float32))
-    assert not decode.serves_argmax(np.ones((), np.float32))
-    assert not decode.serves_argmax(np.ones((2, 3)))
+    assert not decode.supports_argmax(np.ones((2, 0), np.float32))
+    assert not decode.supports_argmax(np.ones((), np.float32))
+    assert not decode.supports_argmax(np.ones((2, 3)))
     x = tl.tensor([[1.0, 3.0, 3.0], [0.0, -1.0, -2.0]], dtype="float64")
     for given in (x, x.astype("float32")):
         assert F.argmax(given).tolist() == [1, 0]

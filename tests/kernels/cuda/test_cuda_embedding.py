@@ -33,7 +33,7 @@ def test_rows_of_the_table(shape, C, arithmetic, index, seed):
     rng = np.random.default_rng(seed)
     weight = rng.standard_normal((11, C)).astype(np.float32)
     idx = rng.integers(0, 11, shape).astype(index)
-    assert embedding.serves_embedding(weight, idx)
+    assert embedding.supports_embedding(weight, idx)
     was, precision._dtype = precision._dtype, arithmetic
     try:
         out = embedding.embedding(weight, idx)
@@ -115,10 +115,10 @@ def test_ids_outside_of_the_table(monkeypatch):
 
 def test_what_is_left_to_the_specification():
     weight, idx = np.ones((4, 8), np.float32), np.array([0])
-    assert not embedding.serves_embedding(weight.astype(np.float64), idx)
-    assert not embedding.serves_embedding(weight, idx.astype(np.float32))
-    assert not embedding.serves_embedding(weight[0], idx)
-    assert not embedding.serves_embedding(weight[:, ::2], idx)
+    assert not embedding.supports_embedding(weight.astype(np.float64), idx)
+    assert not embedding.supports_embedding(weight, idx.astype(np.float32))
+    assert not embedding.supports_embedding(weight[0], idx)
+    assert not embedding.supports_embedding(weight[:, ::2], idx)
 
 
 def test_the_constants_are_those_of_the_kernels():

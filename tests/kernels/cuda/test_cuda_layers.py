@@ -225,13 +225,13 @@ def test_column_sums(rng, n, C, dtype):
 @pytest.mark.parametrize("with_bias", [False, True])
 def test_linear(rng, mode, dtype, lead, i, o, with_bias):
     if mode != "bfloat16" and dtype == BF16:
-        assert not layers.serves_linear(np.ones((1, 1), BF16), np.ones((1, 1), F32))
+        assert not layers.supports_linear(np.ones((1, 1), BF16), np.ones((1, 1), F32))
         return
     computed = BF16 if mode == "bfloat16" else F32
     x, weight = rng.standard_normal((*lead, i)).astype(dtype), rng.standard_normal((o, i)).astype(F32)
     bias, g = (rng.standard_normal(shape).astype(F32) for shape in (o, (*lead, o)))
     g = g.astype(computed)
-    assert layers.serves_linear(x, weight, bias)
+    assert layers.supports_linear(x, weight, bias)
     y, kept = layers.linear(x, weight, bias if with_bias else None)
     assert y.dtype == kept["rows"].dtype == kept["matrix"].dtype == computed
     operands = x.astype(computed), weight.astype(computed), bias.astype(computed) if with_bias else None
@@ -259,8 +259,8 @@ def test_projections(rng, mode, dtype, with_bias, sides):
     weights, biases = [rng.standard_normal((n, 5)).astype(F32) for n in sides], [None] * 3
     if with_bias:
         biases = [rng.standard_normal(n).astype(F32) for n in sides]
-    assert layers.serves_projections(x, *weights, *biases)
-    assert not layers.serves_projections(x, *weights, None, None, np.ones(sides[2], F32))
+    assert layers.supports_projections(x, *weights, *biases)
+    assert not layers.supports_projections(x, *weights, None, None, np.ones(sides[2], F32))
     y, kept = layers.projections(x, *weights, *biases)
     assert y.dtype == computed
     g = rng.standard_normal(y.shape).astype(computed)
@@ -302,23 +302,23 @@ def test_backward_needs_no_cast_in_bfloat16(rng, monkeypatch):
 def test_what_is_not_served_is_left_to_the_specification(monkeypatch):
     x, p, off = np.ones((2, 8), F32), np.ones(8, F32), np.ones(8)
     narrow = x.astype(BF16)
-    assert layers.serves_layer_norm(x, p, p, eps=1e-5)
-    assert layers.serves_layer_norm(narrow, p, None)
-    assert not layers.serves_layer_norm(x, off)
-    assert not layers.serves_layer_norm(x.astype(np.float64), off)
-    assert not layers.serves_layer_norm(x, p.astype(BF16))
-    assert not layers.serves_layer_norm(x[:, :0])
-    assert not layers.serves_layer_norm(np.ones((), F32))
-    assert layers.serves_gelu(narrow)
-    assert layers.serves_gelu(x, approximate="tanh")
-    assert not layers.serves_gelu(x, approximate="none")
-    assert not layers.serves_linear(x, np.ones((1, 1, 8), F32))
-    assert not layers.serves_linear(narrow, x)
+    assert layers.supports_layer_norm(x, p, p, eps=1e-5)
+    assert layers.supports_layer_norm(narrow, p, None)
+    assert not layers.supports_layer_norm(x, off)
+    assert not layers.supports_layer_norm(x.astype(np.float64), off)
+    assert not layers.supports_layer_norm(x, p.astype(BF16))
+    assert not layers.supports_layer_norm(x[:, :0])
+    assert not layers.supports_layer_norm(np.ones((), F32))
+    assert layers.supports_gelu(narrow)
+    assert layers.supports_gelu(x, approximate="tanh")
+    assert not layers.supports_gelu(x, approximate="none")
+    assert not layers.supports_linear(x, np.ones((1, 1, 8), F32))
+    assert not layers.supports_linear(narrow, x)
     monkeypatch.setattr(precision, "_dtype", "bfloat16")
-    assert layers.serves_linear(narrow, x)
-    assert layers.serves_linear(narrow, narrow)  # a model that is bfloat16 altogether
+    assert layers.supports_linear(narrow, x)
+    assert layers.supports_linear(narrow, narrow)  # a model that is bfloat16 altogether
     monkeypatch.undo()  # no emulation: these are arrays in main memory
-    assert not layers.serves_layer_norm(x, p, p)
+    assert not layers.supports_layer_norm(x, p, p)
 
 
 @pytest.mark.parametrize("C", [8, 100, 768, 1032, 8200])
@@ -364,8 +364,8 @@ def test_add(rng, dtype, shape):
     if x.size and shape[0] > 1:
         assert layers.add_if_served(x[::2], y[::2], out=x[::2]) is None  # apart in memory: for the library to do
         np.testing.assert_array_equal(x, exact)
-    assert not layers.serves_add(x, y.astype(np.float64))
-    assert not layers.serves_add(x, y[:1].reshape(-1)[:0])
+    assert not layers.supports_add(x, y.astype(np.float64))
+    assert not layers.supports_add(x, y[:1].reshape(-1)[:0])
 
 
 @DTYPES

@@ -59,7 +59,7 @@ def test_cross_entropy(shape, dtype, index, reduction, ignored, size, seed):
     logits[..., -1] = logits[..., 0] = 1.5 * size  # a tie, often of the largest
     ignore = -100 if index != "uint16" else 3
     targets = np.where(rng.random(shape[:-1]) < ignored, ignore, rng.integers(0, shape[-1], shape[:-1])).astype(index)
-    assert losses.serves_cross_entropy(logits, targets)
+    assert losses.supports_cross_entropy(logits, targets)
     meta = {"ignore_index": ignore, "reduction": reduction}
     loss, kept = losses.cross_entropy(logits, targets, **meta)
     g = np.float32(rng.standard_normal())
@@ -136,17 +136,17 @@ def test_a_target_that_is_no_class_gives_nan(wrong, monkeypatch):
 
 def test_what_is_left_to_the_specification():
     x, t = np.ones((2, 4), np.float32), np.zeros(2, int)
-    assert losses.serves_cross_entropy(x, t)
-    assert not losses.serves_cross_entropy(x.astype(np.float64), t)
-    assert not losses.serves_cross_entropy(x, x)
-    assert not losses.serves_cross_entropy(x, t, label_smoothing=0.1)
-    assert not losses.serves_cross_entropy(x, t, weight=np.ones(4))
-    assert not losses.serves_cross_entropy(x, t, reduction="none")
-    assert not losses.serves_cross_entropy(x[:, :0], t)
-    assert losses.serves_linear_cross_entropy(x, x, t)
-    assert not losses.serves_linear_cross_entropy(x, x.astype(np.float64), t)
-    assert not losses.serves_linear_cross_entropy(x, x, t, reduction="none")
-    assert not losses.serves_linear_cross_entropy(x, x[None], t)
+    assert losses.supports_cross_entropy(x, t)
+    assert not losses.supports_cross_entropy(x.astype(np.float64), t)
+    assert not losses.supports_cross_entropy(x, x)
+    assert not losses.supports_cross_entropy(x, t, label_smoothing=0.1)
+    assert not losses.supports_cross_entropy(x, t, weight=np.ones(4))
+    assert not losses.supports_cross_entropy(x, t, reduction="none")
+    assert not losses.supports_cross_entropy(x[:, :0], t)
+    assert losses.supports_linear_cross_entropy(x, x, t)
+    assert not losses.supports_linear_cross_entropy(x, x.astype(np.float64), t)
+    assert not losses.supports_linear_cross_entropy(x, x, t, reduction="none")
+    assert not losses.supports_linear_cross_entropy(x, x[None], t)
 
 
 # ----- linear_cross_entropy ---------------------------------------------------------------------------------------
@@ -228,16 +228,18 @@ def test_the_engine_can_call_them():
     rng = np.random.default_rng(6)
     table, idx = rng.standard_normal((9, 8)).astype(np.float32), rng.integers(0, 9, (2, 5))
     targets = some_targets(rng, (2, 5), 9)
-    look_up = fused(embedding.embedding, spec.embedding, serves=embedding.serves_embedding).vjp(embedding.embedding_vjp)
+    look_up = fused(embedding.embedding, spec.embedding, supports=embedding.supports_embedding).vjp(
+        embedding.embedding_vjp
+    )
     keeps = ("classes", "tops", "totals", "count")
-    plain = fused(losses.cross_entropy, spec.cross_entropy, serves=losses.serves_cross_entropy, keeps=keeps).vjp(
+    plain = fused(losses.cross_entropy, spec.cross_entropy, supports=losses.supports_cross_entropy, keeps=keeps).vjp(
         losses.cross_entropy_vjp
     )
     keeps = ("dlogits", "features", "head")
     whole = fused(
         losses.linear_cross_entropy,
         spec.linear_cross_entropy,
-        serves=losses.serves_linear_cross_entropy,
+        supports=losses.supports_linear_cross_entropy,
         keeps=keeps,
     ).vjp(losses.linear_cross_entropy_vjp)
 
@@ -261,7 +263,7 @@ def test_the_engine_can_call_them():
 def test_a_second_derivative_of_bfloat16_logits():
     """The kernel gives the loss as float32, the specification, which is differentiated, would round it."""
     keeps = ("classes", "tops", "totals", "count")
-    loss_of = fused(losses.cross_entropy, spec.cross_entropy, serves=losses.serves_cross_entropy, keeps=keeps).vjp(
+    loss_of = fused(losses.cross_entropy, spec.cross_entropy, supports=losses.supports_cross_entropy, keeps=keeps).vjp(
         losses.cross_entropy_vjp
     )
     x, targets = np.random.default_rng(7).standard_normal((3, 8)).astype(BF16), np.array([1, 7, 0])

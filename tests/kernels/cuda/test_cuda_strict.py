@@ -131,7 +131,7 @@ def test_parameters_without_a_gradient_keep_their_count():
 def test_every_fused_op_of_a_gpt_is_served():
     """None of them falls back to its specification, which would be right and slow."""
     served = []
-    names = {"linear", "projections", "embedding", "layer_norm", "gelu", "dropped", "heads_attention",
+    names = {"linear", "projections", "embedding", "layer_norm", "gelu", "apply_dropout_mask", "heads_attention",
              "linear_cross_entropy", "add"}  # fmt: skip
     for name in names:
         op = F.add if name == "add" else getattr(F, f"_{name}")
@@ -177,7 +177,7 @@ def test_tokens_are_the_cpus_one_wait_each(kind):
 
 
 class Replayed:
-    """graph.Graph as a GPU has it, without one: from the third call on, the function runs on the same arrays again."""
+    """CudaGraph as a GPU has it, without one: from the third call on, the function runs on the same arrays again."""
 
     def __init__(self, function):
         self.function, self.calls, self.replays = function, 0, 0
@@ -209,7 +209,7 @@ class Replayed:
     ],
 )  # fmt: skip
 def test_a_greedy_step_begins_before_the_host_has_seen_the_last_one(monkeypatch, prompts, new, stop, replays):
-    monkeypatch.setattr(generate_module, "Graph", Replayed)
+    monkeypatch.setattr(generate_module, "CudaGraph", Replayed)
     monkeypatch.setattr(generate_module, "_spare", spare := {})
     tl.manual_seed(3)
     near = GPT(CONFIG)
@@ -226,7 +226,7 @@ def test_a_greedy_step_begins_before_the_host_has_seen_the_last_one(monkeypatch,
 
 def test_what_was_begun_in_vain_is_forgotten(monkeypatch):
     """After a text that ended, and one whose reader went away, while the next step was under way."""
-    monkeypatch.setattr(generate_module, "Graph", Replayed)
+    monkeypatch.setattr(generate_module, "CudaGraph", Replayed)
     monkeypatch.setattr(generate_module, "_spare", {})
     tl.manual_seed(3)
     near = GPT(CONFIG)
