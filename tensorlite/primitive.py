@@ -45,7 +45,7 @@ class Primitive:
     computes = True  # its arguments are promoted first (promotion.py); otherwise it moves elements or converts them
     name = "an unnamed op"
 
-    def __init__(self, forward: Callable, residuals: Sequence[str] = ()):
+    def __init__(self, forward: Callable):
         parameters = inspect.signature(forward).parameters.values()
         values = [p for p in parameters if p.kind is not p.KEYWORD_ONLY]
         self.forward = forward
@@ -56,7 +56,6 @@ class Primitive:
         self.keywords = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
         if "out" in self.keywords or (self.variadic and "index" in self.keywords):
             raise TypeError("a keyword named out (or index, beside *xs) would hide what rules call so: rename it")
-        self.residuals = tuple(residuals)  # names of what `forward` returns beside the result, for the rules
         self.differentiable: Any = WithoutRules(self)  # until vjp attaches some: a bit for each argument with a rule
 
     # ----- rules and what they ask for ----------------------------------------------------------------------------
@@ -106,24 +105,25 @@ class Primitive:
         return needed
 
     def _reader(self, name: str) -> Callable:
-        """How to find what a rule calls `name` among raw arguments, output, metadata and residuals."""
+        """How to find what a rule calls `name` among raw arguments, output and metadata."""
         base = name.removesuffix("_shape")
         if base in self.arguments and self.variadic:
-            return (lambda raw, out, meta, residuals: tuple(raw)) if base == name else _shapes
+            return (lambda raw, out, meta: tuple(raw)) if base == name else _shapes
         if base in self.arguments:
             i = self.arguments.index(base)
             if base == name:
-                return lambda raw, out, meta, residuals: raw[i]
-            return lambda raw, out, meta, residuals: getattr(raw[i], "shape", ())
+                return lambda raw, out, meta: raw[i]
+            return lambda raw, out, meta: getattr(raw[i], "shape", ())
         if name == "out":
-            return lambda raw, out, meta, residuals: out
+            return lambda raw, out, meta: out
         if name in self.keywords:
             default = self.keywords[name]
-            return lambda raw, out, meta, residuals: meta.get(name, default)
-        if name in self.residuals:
-            return lambda raw, out, meta, residuals: residuals[name]
-        known = [*self.arguments, *[f"{a}_shape" for a in self.arguments], "out", *self.keywords, *self.residuals]
-        raise TypeError(f"a derivative rule asks for {name!r}; it can have {', '.join(known)}")
+            return lambda raw, out, meta: meta.get(name, default)
+        raise TypeError(f"a derivative rule asks for {name!r}; it can have {', '.join(self.known_names())}")
+
+    def known_names(self) -> list[str]:
+        """What a rule may ask for."""
+        return [*self.arguments, *[f"{a}_shape" for a in self.arguments], "out", *self.keywords]
 
     # ----- forward ------------------------------------------------------------------------------------------------
 
@@ -164,9 +164,9 @@ class Primitive:
             return out
         if variables != len(raw) and dtype.kind in UNSUPPORTED:
             raise TypeError(f"{given(self.name, raw)}: the result would be of dtype {dtype}, which Tensors do not hold")
-        return self.wrap(args, raw, out, meta, {}, mask)
+        return self.wrap(args, raw, out, meta, mask)
 
-    def wrap(self, args: Sequence, raw: Sequence, out: Array, meta: dict, residuals: dict, mask: int) -> Variable:
+    def wrap(self, args: Sequence, raw: Sequence, out: Array, meta: dict, mask: int) -> Variable:
         """The result `out` as a Variable, with a Node if an argument of `mask` has a rule."""
         if isinstance(out, Scalar):  # NumPy's reductions return scalars
             out = xp(out).asarray(out)
@@ -176,10 +176,10 @@ class Primitive:
             if mask and out.dtype is not float32:
                 check_leaves(self.name, args)
             return Variable.result(out, False, None, version)
-        return Variable.result(out, True, self.make_node(args, raw, out, version, meta, residuals, mask), version)
+        return Variable.result(out, True, self.make_node(args, raw, out, version, meta, mask), version)
 
     def make_node(
-        self, args: Sequence, raw: Sequence, out: Array, version: list[int], meta: dict, residuals: dict, mask: int
+        self, args: Sequence, raw: Sequence, out: Array, version: list[int], meta: dict, mask: int
     ) -> Node:
         """The node of an application in which the arguments of `mask` need a gradient."""
         wanted, readers, saved_arguments = self._needs.get(mask) or self._needed(mask, len(args))
@@ -188,7 +188,7 @@ class Primitive:
             parents[i] = args[i].node or args[i]
         saved, versions = [], []  # filled by loops: before Python 3.12 a comprehension costs a call
         for read in readers:
-            saved.append(read(raw, out, meta, residuals) if read else None)
+            saved.append(read(raw, out, meta) if read else None)
         for i in saved_arguments:
             a = args[i]
             if isinstance(a, Variable):
@@ -335,7 +335,7 @@ def unbroadcast(g: Any, shape: tuple[int, ...]) -> Any:
     return g.sum(axis=(*range(extra), *stretched), keepdims=True).reshape(shape)
 
 
-def _shapes(raw: Sequence, out: Array, meta: dict, residuals: dict) -> tuple:
+def _shapes(raw: Sequence, out: Array, meta: dict) -> tuple:
     return tuple([x.shape for x in raw])
 
 
