@@ -167,21 +167,16 @@ class Primitive:
         return self.wrap(args, raw, out, meta, mask)
 
     def wrap(self, args: Sequence, raw: Sequence, out: Array, meta: dict, mask: int) -> Variable:
-        """The result `out` as a Variable, with a Node if an argument of `mask` has a rule."""
+        """The result `out` as a Variable; with a Node if there is a rule for an argument of `mask`."""
         if isinstance(out, Scalar):  # NumPy's reductions return scalars
             out = xp(out).asarray(out)
         version = [0] if out.base is None and out is not raw[0] else _version_of(out, args[0])
         mask &= self.differentiable
-        if not mask or not recording.get() or (out.dtype is not float32 and not is_floating(out.dtype)):
-            if mask and out.dtype is not float32:
+        dtype = out.dtype
+        if not mask or not recording.get() or (dtype is not float32 and not is_floating(dtype)):
+            if mask and dtype is not float32:
                 check_leaves(self.name, args)
             return Variable.result(out, False, None, version)
-        return Variable.result(out, True, self.make_node(args, raw, out, version, meta, mask), version)
-
-    def make_node(
-        self, args: Sequence, raw: Sequence, out: Array, version: list[int], meta: dict, mask: int
-    ) -> Node:
-        """The node of an application in which the arguments of `mask` need a gradient."""
         wanted, readers, saved_arguments = self._needs.get(mask) or self._needed(mask, len(args))
         parents: list[Any] = [None] * len(args)
         for i in wanted:
@@ -195,7 +190,7 @@ class Primitive:
                 versions.append((i, a._version, a._version[0]))
         if self.out_users & mask:
             versions.append(("out", version, version[0]))
-        return Node(self, parents, wanted, saved, versions, out)
+        return Variable.result(out, True, Node(self, parents, wanted, saved, versions, out), version)
 
     # ----- backward -----------------------------------------------------------------------------------------------
 

@@ -103,16 +103,15 @@ class KernelOp(Primitive):
     def known_names(self) -> list[str]:
         return [*super().known_names(), *self.residuals]
 
-    def make_node(
-        self, args: Sequence, raw: Sequence, out: Array, version: list[int], meta: dict, mask: int
-    ) -> Node:
-        node = super().make_node(args, raw, out, version, meta, mask)
-        for name, a in zip(self.arguments, args, strict=True):
-            if isinstance(a, Variable) and a.data.size > RECOMPUTE_SIZE and a.node and _can_recompute(a.node):
-                node.saved[self.position[name]] = a.node
-        if self.recompute and (out.size > RECOMPUTE_SIZE or not self.asks_out):
-            node.saved[self.position["out"]] = None
-        return node
+    def wrap(self, args: Sequence, raw: Sequence, out: Array, meta: dict, mask: int) -> Variable:
+        result = super().wrap(args, raw, out, meta, mask)
+        if (node := result.node) is not None:
+            for name, a in zip(self.arguments, args, strict=True):
+                if isinstance(a, Variable) and a.data.size > RECOMPUTE_SIZE and a.node and _can_recompute(a.node):
+                    node.saved[self.position[name]] = a.node
+            if self.recompute and (out.size > RECOMPUTE_SIZE or not self.asks_out):
+                node.saved[self.position["out"]] = None
+        return result
 
     def apply_vjp(self, node: Node, g: Any, wanted: Sequence[int], record: bool) -> list[tuple]:
         saved = self.complete(node, self.asks_out)
