@@ -229,12 +229,14 @@ class Primitive:
     def fit(self, piece: Any, g: Any, parent: Any, i: int) -> Any:
         """Undo broadcasting and dtype promotion at the engine's edge; whatever else does not fit is a wrong rule."""
         target = parent if isinstance(parent, Node) else parent.data
-        if not hasattr(piece, "shape"):
+        try:
+            fits = piece.shape == target.shape
+        except AttributeError:
             raise TypeError(
                 f"{self.name}: rule {i} must return an array or a Tensor of shape {target.shape}, not "
                 f"{shortened(piece)} ({type(piece).__name__})"
-            )
-        if piece.shape != target.shape:
+            ) from None
+        if not fits:
             if not self.broadcasts or piece.shape != g.shape:
                 raise AssertionError(
                     f"{self.name}: rule {i} gave shape {piece.shape} for an argument of {target.shape}"
