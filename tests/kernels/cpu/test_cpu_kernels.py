@@ -12,7 +12,7 @@ import tensorlite as tl
 from tensorlite import formulas
 from tensorlite import functional as F
 from tensorlite.devices import machine
-from tensorlite.kernels import cpu, cuda
+from tensorlite.kernels import cpu, cuda, table
 from tensorlite.kernels.cpu import attention as scores
 from tensorlite.kernels.cpu import blocks, onednn
 from tensorlite.kernels.cpu import choose_impl as steps
@@ -164,9 +164,10 @@ def test_the_best_of_each_row_here_and_on_a_gpu(monkeypatch):
         np.testing.assert_array_equal(np.asarray(found.tolist()), x.argmax(axis=-1))
     monkeypatch.setattr(cuda.decode, "supports_argmax", lambda x: True)
     monkeypatch.setattr(cuda.decode, "argmax", lambda x: np.array([*x.shape, type(x) is np.ndarray]))
+    on_gpu = table.attach_gpu("argmax")
     for here, kind in ((x, np.ndarray), (tl.tensor(x), tl.Tensor)):
-        assert type(F.argmax(here)) is kind
-        assert F.argmax(here).tolist() == [2, 3, 7, 1]
+        assert type(on_gpu(here)) is kind
+        assert on_gpu(here).tolist() == [2, 3, 7, 1]
 
 
 def test_a_mask_on_a_gpu_comes_from_the_generators_other_stream(monkeypatch):
@@ -174,8 +175,8 @@ def test_a_mask_on_a_gpu_comes_from_the_generators_other_stream(monkeypatch):
     monkeypatch.setattr(cuda.launch, "on_gpu", lambda x: True)
     monkeypatch.setattr(cuda.philox, "keep_mask", lambda *args: asked.append(args) or np.ones(args[2], bool))
     for generator in (tl.Generator(3), None):
-        assert F.keep_mask(tl.tensor(X), (2, 3), 0.5, generator).all()
-        assert F.keep_mask(X, (2, 3), 0.5, generator).all()
+        for x in (tl.tensor(X), X):
+            assert F.IMPLEMENTATIONS["keep_mask"].gpu(x, (2, 3), 0.5, generator).all()
         for state, *rest in asked:
             assert state is (generator or tl.default_generator).far(np)
             assert rest == [0.5, (2, 3)]
