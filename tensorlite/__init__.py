@@ -5,6 +5,7 @@ from .accelerate import activation_checkpoint as recompute
 from .accelerate import cuda_graph as graph
 from .autograd import grad
 from .backend import bool_, default_device, float16, float32, float64, int32, int64, uint8
+from .creation import *
 from .derived import *
 from .errors import suggestions
 from .grad_mode import no_grad

@@ -35,7 +35,7 @@ from .ops import (
     where,
 )
 from .primitive import floating, wide
-from .typing import ArrayLike, Axis, Shape
+from .typing import ArrayLike, Axis, Operand, Shape
 
 if TYPE_CHECKING:
     from .tensor import Tensor
@@ -132,7 +132,7 @@ def _count(shape: tuple[int, ...], axis: Axis) -> int:
 def topk(x: ArrayLike, k: int, axis: int = -1) -> tuple["Tensor", "Tensor"]:
     """The `k` largest along `axis` in descending order, and their indices; of equals, the lower index comes first.
 
-    Both results have length `k` along `axis`; the indices are int64. ValueError unless k is from 0 to that axis' length.
+    Both results have length `k` along `axis`; the indices are int64. ValueError unless 0 <= k <= that axis' length.
     """
     size = x.shape[checked_axis(axis, x.ndim)]
     if not hasattr(k, "__index__") or not 0 <= k <= size:
@@ -142,7 +142,7 @@ def topk(x: ArrayLike, k: int, axis: int = -1) -> tuple["Tensor", "Tensor"]:
     return take_along_axis(x, indices, axis), indices
 
 
-def masked_fill(x: ArrayLike, mask: ArrayLike, value: ArrayLike) -> "Tensor":
+def masked_fill(x: ArrayLike, mask: ArrayLike, value: Operand) -> "Tensor":
     """`x` with `value` where the boolean `mask` (which broadcasts) is true: where(mask, value, x).
 
     No gradient flows to `x` there, not even from inf or nan. TypeError for a mask that is not boolean.
@@ -259,8 +259,9 @@ def pad(x: ArrayLike, widths: Any, value: float = 0.0) -> "Tensor":
     fit = single or len(pairs) == x.ndim
     if not fit or builtins.any(not isinstance(pair, tuple) or len(pair) != 2 for pair in pairs):
         raise ValueError(f"pad: widths must be an int, a pair, or {x.ndim} pairs of non-negative ints, not {widths}")
-    pairs = [tuple([_count_of("pad: a width", width) for width in pair]) for pair in pairs] * (x.ndim if single else 1)
-    return _pad(x, widths=tuple(pairs), value=value) if pairs else x  # 0-d: no borders
+    widths = tuple([tuple([_count_of("pad: a width", width) for width in pair]) for pair in pairs])
+    widths = widths * x.ndim if single else widths
+    return _pad(x, widths=widths, value=value) if widths else x  # 0-d: no borders
 
 
 def _count_of(what: str, value: Any) -> int:

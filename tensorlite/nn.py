@@ -27,9 +27,10 @@ from . import functional as F
 from . import ops
 from .autograd import setting
 from .backend import DEVICES, device_of, float32, integers, is_array, is_floating, to_device
+from .creation import ones, tensor, zeros
 from .errors.torch_names import explaining, hint, missing
 from .random import Generator, default_generator
-from .tensor import Tensor, ones, tensor, zeros
+from .tensor import Tensor
 
 __getattr__ = missing("nn")
 

@@ -9,13 +9,13 @@ import linecache
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from .typing import ArrayLike, Axis
+from .typing import ArrayLike, Axis, Operand
 
 if TYPE_CHECKING:
     from .primitive import Primitive
 
-_REDUCTION = "`axis` is an int, a tuple of ints, or None for all axes; with `keepdims` reduced axes stay, with length 1."
-_ONE_AXIS = "`axis` is an int, or None for the flattened array; with `keepdims` the reduced axis stays, with length 1."
+_REDUCTION = "`axis` is an int, a tuple of ints, or None for all axes; with `keepdims` they stay, with length 1."
+_ONE_AXIS = "`axis` is an int, or None for the flattened array; with `keepdims` it stays, with length 1."
 _COMPARISON = "The result is boolean."
 _BITS = "For integers and booleans (TypeError otherwise)."
 
@@ -77,7 +77,7 @@ DOCS = {
     f"for a maximum of no elements.\n\n{_REDUCTION}",
     "min": f"The minimum over `axis`; nan if a nan is among the elements. Ties share the gradient equally. ValueError "
     f"for a minimum of no elements.\n\n{_REDUCTION}",
-    "logsumexp": f"log(sum(exp(x))) over `axis`; it does not overflow. Of no finite elements it is -inf.\n\n{_REDUCTION}",
+    "logsumexp": f"log(sum(exp(x))) over `axis`, without overflow. Of elements -inf it is -inf.\n\n{_REDUCTION}",
     "argmax": f"The index of the maximum along `axis`, int64: the first of equals.\n\n{_ONE_AXIS}",
     "argmin": f"The index of the minimum along `axis`, int64: the first of equals.\n\n{_ONE_AXIS}",
     "all": f"Whether all elements over `axis` are true (not 0). {_COMPARISON}\n\n{_REDUCTION}",
@@ -105,8 +105,9 @@ def document(op: "Primitive") -> None:
     if name.startswith("_"):
         return
     op.__doc__ = "\n\n".join([DOCS[name], *_common(op), _derivatives(op)])
+    takes = Operand if op.broadcasts else ArrayLike
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    parameters = [inspect.Parameter(each, kind, annotation=ArrayLike) for each in op.arguments]
+    parameters = [inspect.Parameter(each, kind, annotation=takes) for each in op.arguments]
     types = _TYPES | ({"axis": int | None} if name.startswith("arg") else {})  # argmax, argmin, argsort
     parameters += [
         inspect.Parameter(each, kind, default=default, annotation=types[each]) for each, default in op.keywords.items()
@@ -117,7 +118,9 @@ def document(op: "Primitive") -> None:
 def _common(op: "Primitive") -> list[str]:
     if not op.broadcasts:
         return []
-    return ["Elementwise." if op.arity == 1 else "Elementwise; the arguments broadcast against each other, as in NumPy."]
+    return [
+        "Elementwise." if op.arity == 1 else "Elementwise; the arguments broadcast against each other, as in NumPy."
+    ]
 
 
 def _derivatives(op: "Primitive") -> str:
@@ -132,12 +135,20 @@ def _derivatives(op: "Primitive") -> str:
 def source(rule: Callable) -> str:
     """The text of what a rule returns, found by the positions that the compiler noted; '' without a source file."""
     code = rule.__code__
-    places = [place for place in code.co_positions() if None not in place and place[3]]  # the first has width 0
+    places = [place for place in map(_place, code.co_positions()) if place is not None]
     lines = linecache.getlines(code.co_filename)
     if not places or not lines:
         return ""
-    (first, begin), (last, end) = min((a, c) for a, _, c, _ in places), max((b, d) for _, b, _, d in places)
+    (first, begin), (last, end) = min(start for start, _ in places), max(stop for _, stop in places)
     lines = lines[first - 1 : last]
-    lines[-1] = lines[-1][:end]  # the table is ASCII: columns, counted in bytes, are characters
+    lines[-1] = lines[-1][:end]  # the table is ASCII: columns, which count bytes, are characters
     lines[0] = lines[0][begin:]
     return " ".join(" ".join(lines).split())
+
+
+def _place(position: tuple[int | None, ...]) -> tuple[tuple[int, int], tuple[int, int]] | None:
+    """Where an instruction's expression begins and ends, (line, column) each; None where the compiler noted nothing."""
+    first, last, begin, end = position
+    if first is None or last is None or begin is None or not end:  # the instruction that enters a function has end 0
+        return None
+    return (first, begin), (last, end)

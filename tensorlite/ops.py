@@ -25,7 +25,7 @@ from .indexing import canonical, explained
 from .op_docs import document
 from .primitive import astype, elementwise, move, primitive, publish, unbroadcast, wide
 from .special import erf as _erf
-from .typing import ArrayLike, Axis, Shape
+from .typing import ArrayLike, Axis, Operand, Shape
 
 if TYPE_CHECKING:
     from .tensor import Tensor
@@ -318,7 +318,7 @@ def _einsum_by(g, index, xs, terms, into):
 # ----- functions around primitives ----------------------------------------------------------------------------------
 
 
-def pow(x: ArrayLike, y: ArrayLike) -> "Tensor":
+def pow(x: Operand, y: Operand) -> "Tensor":
     """x**y, elementwise with broadcasting. A Python number as `y` (the usual case) has a primitive of its own.
 
     Derivative by x: y x**(y - 1), and 0 where y is 0. By y: x**y log(x), and 0 where x is 0 and y >= 0; it is nan where
@@ -340,7 +340,7 @@ def _power_of_number(y, x):
     return _power(xp(_raw(y)).asarray(x, dtype=dtype), y)
 
 
-def clip(x: ArrayLike, low: "ArrayLike | None" = None, high: "ArrayLike | None" = None) -> "Tensor":
+def clip(x: Operand, low: "Operand | None" = None, high: "Operand | None" = None) -> "Tensor":
     """`x` limited to [low, high]: numbers or arrays that broadcast, None for no limit; where low > high, it is `high`.
 
     Derivative: `g` goes to `x` inside the limits and at them, and beyond a limit to that limit.

@@ -49,6 +49,9 @@ class Primitive:
     recompute = False  # a fused op's large result may be made again rather than kept
     spec: Any = None  # what a fused op must equal, and what runs where it does not serve
     name = "an unnamed op"
+    __name__: str  # given by publish, as are these of a function
+    __qualname__: str
+    __signature__: inspect.Signature
 
     def __init__(self, forward: Callable, keeps: Sequence[str] = ()):
         parameters = inspect.signature(forward).parameters.values()

@@ -7,8 +7,9 @@ from typing import Any
 
 from ..accelerate import storage as flat
 from ..backend import Array, device_of, to_host, xp
+from ..creation import tensor
 from ..kernels.cuda import update
-from ..tensor import Tensor, tensor
+from ..tensor import Tensor
 from .checks import normed
 
 
