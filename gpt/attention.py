@@ -11,8 +11,9 @@ random draws. Shapes: B texts in a batch, T positions, C channels, H heads of D 
 import math
 
 import tensorlite as tl
-from tensorlite import Tensor, backend, nn
+from tensorlite import Tensor, nn
 from tensorlite import functional as F
+from tensorlite.devices import memory
 from tensorlite.formulas import join_heads, split_heads
 from tensorlite.kernels.cuda import decode
 
@@ -164,7 +165,7 @@ def put_together(parameters: list[nn.Parameter]) -> None:
 
 def together(parameters: list[nn.Parameter]) -> Tensor | None:
     """Parameters as one, joined along the first axis and without a copy; None where they do not lie so (any more)."""
-    joined = backend.joined([p.data for p in parameters])
+    joined = memory.joined([p.data for p in parameters])
     return None if joined is None else Tensor(joined, requires_grad=any(p.requires_grad for p in parameters))
 
 

@@ -20,7 +20,7 @@ import tensorlite as tl
 from tensorlite import Generator, Tensor
 from tensorlite import functional as F
 from tensorlite.accelerate.cuda_graph import CudaGraph
-from tensorlite.backend import begin_to_host
+from tensorlite.devices.memory import begin_to_host
 
 from .attention import KVCache
 from .config import check_integer, check_number

@@ -4,7 +4,8 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from types import ModuleType
 
-from ..backend import Array, scratch, to_host, xp
+from ..backend import Array, to_host, xp
+from ..devices.memory import scratch
 from ..kernels.cuda import update
 from ..nn import misfit
 from ..tensor import Tensor

@@ -8,8 +8,9 @@ from typing import Any
 
 from ..accelerate.cuda_graph import capturing
 from ..accelerate.storage import Cohort, Flat
-from ..backend import Array, scratch, to_device, xp
+from ..backend import Array, to_device, xp
 from ..devices.machine import in_parts, prepare_training
+from ..devices.memory import scratch
 from ..errors.torch_names import explaining, hint
 from ..kernels.cpu.choose_impl import compiled
 from ..kernels.cuda import update

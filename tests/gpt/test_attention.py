@@ -13,7 +13,8 @@ from gpt.attention import (
     simple_attention,
     together,
 )
-from tensorlite import backend, nn, optim
+from tensorlite import nn, optim
+from tensorlite.devices import memory
 
 # The six words of BOOK.md chapter 3.
 WORDS = [
@@ -224,10 +225,10 @@ def test_the_three_projections_are_read_as_one_where_they_lie_together():
     assert attention.projection()[0].dtype == tl.float64
     file = np.frombuffer(np.arange(40, dtype=np.float32).tobytes(), np.uint8)  # as a file in memory has it
     read = [file[n : n + 64].view(np.float32).reshape(2, 8) for n in (32, 96)]
-    assert backend.joined(read).tolist() == np.arange(8, 40).reshape(4, 8).tolist()
-    assert backend.joined([x[:, ::-1] for x in read]) is None
+    assert memory.joined(read).tolist() == np.arange(8, 40).reshape(4, 8).tolist()
+    assert memory.joined([x[:, ::-1] for x in read]) is None
     columns = np.zeros((8, 4), np.float32, order="F")
-    assert backend.joined([columns[:, 0], columns[:, 1]]) is None
+    assert memory.joined([columns[:, 0], columns[:, 1]]) is None
     neighbours = [nn.Parameter(np.zeros((2, 3), np.float32)) for _ in range(2)]
     assert together(neighbours) is None
     assert together([]) is None

@@ -27,7 +27,7 @@ from gpt.tasks.evaluate import total_loss
 from gpt.tasks.pretrain import check_memory
 from gpt.training import checkpoint, plots, session
 from tensorlite import backend, optim
-from tensorlite.devices import machine
+from tensorlite.devices import machine, memory
 from tensorlite.kernels import precision
 
 pytestmark = pytest.mark.gpu
@@ -141,9 +141,9 @@ def test_a_recorded_token_step_is_used_for_the_weights_that_it_was_recorded_with
 
 def test_what_is_on_its_way_to_the_host_waits_for_nothing_later():
     x = tl.arange(1000, device="cuda")
-    first = backend.begin_to_host(x.data)
+    first = memory.begin_to_host(x.data)
     x.data[...] = 7
-    second = backend.begin_to_host(x.data)
+    second = memory.begin_to_host(x.data)
     assert first().tolist() == list(range(1000))
     assert second().tolist() == [7] * 1000
 

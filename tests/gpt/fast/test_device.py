@@ -29,6 +29,7 @@ from gpt.training import checkpoint, plots, session
 from gpt.training import loop as training
 from gpt.training.step import accumulate
 from tensorlite import backend, optim
+from tensorlite.devices import gpu
 from tensorlite.kernels.cuda import attention as scores
 
 CONSTANT = {"lr": 0.02, "min_lr": 0.02, "warmup": 0, "dropout": 0.0}
@@ -368,7 +369,7 @@ def test_the_second_gpu(cupy):
         assert tl.zeros(2).tolist() == [1, 1]
     assert fake.current == 0
     assert backend.use_device("cuda:1") == backend.use_device("cuda") == "cuda:1"
-    assert backend.memory("cuda") == (4 << 30, 80 << 30)  # with what CuPy keeps
+    assert gpu.memory("cuda") == (4 << 30, 80 << 30)  # with what CuPy keeps
     assert training.about_device("cuda:1") == "cuda:1, NVIDIA H100, 4.0 of 80.0 GiB free"
 
 
