@@ -15,7 +15,6 @@ from typing import Self
 import tensorlite as tl
 from tensorlite import Tensor, nn
 from tensorlite import functional as F
-from tensorlite.accelerate.activation_checkpoint import checkpoint
 
 from .attention import KVCache, MultiHeadAttention, check_length
 from .config import GPTConfig
@@ -71,7 +70,7 @@ class GPT(nn.Module):
         x = self.token_embedding(idx) + self.position_embedding(self.positions(idx, cache))
         x = self.dropout(x)  # (B, T, C)
         for i, block in enumerate(self.blocks):
-            x = checkpoint(block, x) if self.checkpoint_blocks and cache is None else block(x, cache and cache[i])
+            x = tl.activation_checkpoint(block, x) if self.checkpoint_blocks and cache is None else block(x, cache and cache[i])
         return self.final_norm(x)
 
     def loss(self, idx: Tensor, targets: Tensor) -> Tensor:
@@ -139,8 +138,8 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(config.residual_dropout)
 
     def forward(self, x: Tensor, cache: KVCache | None = None) -> Tensor:
-        x = F.add(x, self.dropout(self.attention(self.norm1(x), cache)))
-        return F.add(x, self.dropout(self.feed_forward(self.norm2(x))))
+        x = x + self.dropout(self.attention(self.norm1(x), cache))
+        return x + self.dropout(self.feed_forward(self.norm2(x)))
 
 
 class FeedForward(nn.Module):
