@@ -3,6 +3,7 @@
 from . import backend, data, derived, formulas, functional, io, nn, ops, optim, primitive, random
 from .accelerate import activation_checkpoint as recompute
 from .accelerate import cuda_graph as graph
+from .accelerate.activation_checkpoint import checkpoint as activation_checkpoint
 from .autograd import grad
 from .backend import bool_, default_device, float16, float32, float64, int32, int64, uint8
 from .derived import *

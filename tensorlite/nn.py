@@ -333,6 +333,19 @@ def misfit(value, place: Tensor) -> str:
     return "" if value.dtype == place.dtype else f"dtype {place.dtype} is needed, not {value.dtype}: use .astype"
 
 
+def make_adjacent(parameters: Sequence[Parameter]) -> None:
+    """Store Parameters one behind the other in one array, so that an op that reads them all needs no copy.
+
+    They must have the same dtype, device and shape but for the first axis. Their values stay the same.
+    """
+    if not parameters:
+        return
+    joined, start = ops.concatenate([p.data for p in parameters]), 0
+    for p in parameters:
+        p.data = joined[start : start + len(p)]
+        start += len(p)
+
+
 def indices(values, device: str, name: str = "indices") -> Tensor:
     """Token ids or class indices as a Tensor: one as it is, a NumPy array or a nested list as int64 on `device`."""
     if isinstance(values, Tensor):
