@@ -19,7 +19,6 @@ import math
 import tensorlite as tl
 from tensorlite import Tensor, nn
 from tensorlite import functional as F
-from tensorlite.formulas import join_heads, split_heads
 
 from .kv_cache import KVCache
 
@@ -162,8 +161,7 @@ class MultiHeadAttention(ElementaryMultiHeadAttention):
             p = self.dropout if self.training else 0.0
             context = F.multi_head_attention(qkv, self.num_heads, is_causal=self.causal, dropout_p=p)  # (B, T, d_out)
         else:
-            q, k, v = split_heads(qkv, self.num_heads)  # (B, H, T, D) each
-            context = join_heads(cache.attention(q, k, v, is_causal=self.causal))  # (B, H, T, D) -> (B, T, d_out)
+            context = cache.attention(qkv, is_causal=self.causal)  # (B, T, d_out)
         return self.out_proj(context)
 
     def project(self, x: Tensor) -> Tensor:

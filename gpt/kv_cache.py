@@ -3,6 +3,8 @@
 import tensorlite as tl
 from tensorlite import Tensor
 from tensorlite import functional as F
+from tensorlite.backend import Array, device_of
+from tensorlite.formulas import join_heads, split_heads
 
 
 class KVCache:
@@ -19,36 +21,43 @@ class KVCache:
         self.values: Tensor | None = None
         self.lengths = [0] * batch_size
 
-    def attention(self, q: Tensor, k: Tensor, v: Tensor, is_causal: bool = True) -> Tensor:
-        """Attention of the next T positions of each text to all positions so far: (B, H, T, D) each -> (B, H, T, D)."""
-        mask = self.mask(k.shape[2], k.device)
-        keys, values = self.append(k, v)  # (B, H, S, D): also of the positions before
-        return F.scaled_dot_product_attention(q, keys, values, mask=mask, is_causal=is_causal and mask is None)
+    def attention(self, qkv: Tensor, is_causal: bool = True) -> Tensor:
+        """Attention of the next T positions of each text to all positions so far: qkv (B, T, 3 C) -> (B, T, C).
 
-    def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        `qkv` holds queries, keys and values side by side, C = H * D channels each. The keys and values are appended.
+        RuntimeError where qkv requires a gradient.
+        """
+        if qkv.requires_grad:
+            raise RuntimeError("KVCache: no gradient flows through a cache: use it inside tl.no_grad()")
+        q, k, v = split_heads(qkv.data, self.shape[1])  # (B, H, T, D) each; arrays, as nothing is recorded
+        mask = self.mask(k.shape[2], qkv.device)
+        keys, values = self.append(k, v)  # (B, H, S, D)
+        context = F.scaled_dot_product_attention(q, keys, values, mask=mask, is_causal=is_causal and mask is None)
+        return Tensor(join_heads(context))  # (B, H, T, D) -> (B, T, C)
+
+    def append(self, k: Array, v: Array) -> tuple[Array, Array]:
         """Write k and v (B, H, T, D) behind what each text has; return all keys and values, views (B, H, S, D).
 
-        S is the largest of the new lengths. ValueError where S exceeds P; RuntimeError where k or v need a gradient.
+        S is the largest of the new lengths; ValueError where it exceeds P.
         """
         T, room = k.shape[2], self.shape[2]
         S = max(self.lengths) + T
         if room < S:
             raise ValueError(f"KVCache: no room for position {S - 1}: it was made for {room} positions")
-        if k.requires_grad or v.requires_grad:
-            raise RuntimeError("KVCache: no gradient flows through a cache: use it inside tl.no_grad()")
         if self.keys is None or self.values is None:  # not empty(): a weight of 0 times a nan in the memory would be nan
-            self.keys, self.values = tl.zeros(self.shape, k.dtype, k.device), tl.zeros(self.shape, v.dtype, v.device)
+            self.keys, self.values = (tl.zeros(self.shape, x.dtype, device_of(x)) for x in (k, v))
+        keys, values = self.keys.data, self.values.data
         if min(self.lengths) == max(self.lengths):
-            self.keys.data[:, :, S - T : S] = k.data
-            self.values.data[:, :, S - T : S] = v.data
+            keys[:, :, S - T : S] = k
+            values[:, :, S - T : S] = v
         else:
             for row, start in enumerate(self.lengths):
-                self.keys.data[row, :, start : start + T] = k.data[row]
-                self.values.data[row, :, start : start + T] = v.data[row]
+                keys[row, :, start : start + T] = k[row]
+                values[row, :, start : start + T] = v[row]
         self.lengths = [length + T for length in self.lengths]
-        return Tensor(self.keys.data[:, :, :S]), Tensor(self.values.data[:, :, :S])
+        return keys[:, :, :S], values[:, :, :S]
 
-    def mask(self, T: int, device: str) -> Tensor | None:
+    def mask(self, T: int, device: str) -> Array | None:
         """What each of the next T positions sees, (B, 1, T, S) booleans; None where all texts are equally long.
 
         In that case the mask is the causal one, which attention applies by itself.
@@ -56,7 +65,7 @@ class KVCache:
         if min(self.lengths) == max(self.lengths):
             return None
         queries = self.next_positions(T, device).reshape(-1, 1, T, 1)  # (B, T) -> (B, 1, T, 1)
-        return tl.arange(max(self.lengths) + T, device=device) <= queries  # (B, 1, T, S)
+        return (tl.arange(max(self.lengths) + T, device=device) <= queries).data  # (B, 1, T, S)
 
     def next_positions(self, T: int, device: str) -> Tensor:
         """The positions of the next T tokens in their texts: (T,), or (B, T) where the texts differ in length."""

@@ -45,7 +45,7 @@ class GPT(nn.Module):
     @classmethod
     def without_init(cls, config: GPTConfig) -> Self:
         """A model whose weights are loaded next: no initial weights are drawn, which takes longer than loading."""
-        with nn.undrawn():
+        with nn.skip_init():
             model = cls(replace(config, init="torch"))
         model.config = config
         return model
@@ -60,14 +60,14 @@ class GPT(nn.Module):
         logits = self.logits(self.hidden_states(idx))  # (B, T, V)
         if targets is None:
             return logits, None
-        return logits, F.cross_entropy(logits, nn.indices(targets, logits.device, "targets"))
+        return logits, F.cross_entropy(logits, nn.as_indices(targets, logits.device, "targets"))
 
     def hidden_states(self, idx: Tensor, cache: list[KVCache] | None = None) -> Tensor:
         """Token ids (B, T) -> the normalized residual stream after the last block (B, T, C): all but the head.
 
         With a `cache` (from new_cache), idx continues the texts that the cache holds.
         """
-        idx = nn.indices(idx, self.token_embedding.weight.device, "token ids")
+        idx = nn.as_indices(idx, self.token_embedding.weight.device, "token ids")
         if idx.ndim != 2:
             raise ValueError(f"token ids must have shape (B, T), got {idx.shape}")
         positions = self.positions(idx, cache)  # (T,), or (B, T) where a cache holds texts of different lengths
@@ -83,7 +83,7 @@ class GPT(nn.Module):
     def loss(self, idx: Tensor, targets: Tensor) -> Tensor:
         """The loss of `forward` without its logits: a training step never holds all (B, T, V) of them at once."""
         hidden = self.hidden_states(idx)  # (B, T, C)
-        targets = nn.indices(targets, hidden.device, "targets")
+        targets = nn.as_indices(targets, hidden.device, "targets")
         head = self.token_embedding if self.head is None else self.head
         if not isinstance(head, nn.Embedding | nn.Linear):  # a LoRALinear is more than one matrix
             return F.cross_entropy(self.logits(hidden), targets)

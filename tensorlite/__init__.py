@@ -3,9 +3,11 @@
 from . import backend, data, derived, formulas, functional, io, nn, ops, optim, primitive, random
 from .accelerate import activation_checkpoint as recompute
 from .accelerate import cuda_graph as graph
+from .accelerate import storage
 from .accelerate.activation_checkpoint import checkpoint as activation_checkpoint
 from .autograd import grad
 from .backend import bool_, default_device, float16, float32, float64, int32, int64, uint8
+from .creation import *
 from .derived import *
 from .errors import suggestions
 from .grad_mode import no_grad
@@ -15,6 +17,7 @@ from .random import Generator, default_generator, manual_seed
 from .tensor import *
 
 __version__ = "0.1.0"
+storage.attach()
 _LIKE = ["zeros_like", "ones_like", "full_like", "empty_like"]
 suggestions.explain(globals(), [*ops.__all__, *derived.__all__, "grad", *_LIKE])
 

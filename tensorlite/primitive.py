@@ -15,6 +15,7 @@ import functools
 import inspect
 from collections.abc import Callable, Sequence
 from operator import itemgetter
+from types import MethodType
 from typing import Any, TypeVar
 
 from .autograd import Node, Variable, grad, recording, setting
@@ -48,6 +49,9 @@ class Primitive:
     recompute = False  # a fused op's large result may be made again rather than kept
     spec: Any = None  # what a fused op must equal, and what runs where it does not serve
     name = "an unnamed op"
+    __name__: str  # given by publish, as are these of a function
+    __qualname__: str
+    __signature__: inspect.Signature
 
     def __init__(self, forward: Callable, keeps: Sequence[str] = ()):
         parameters = inspect.signature(forward).parameters.values()
@@ -268,6 +272,10 @@ class Primitive:
             raise TypeError(unknown_argument(self.name, min(unknown), self._signature().split(", ")))
         return tuple(values), rest
 
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        """Bind as a function in a class does; by this, `help` and `inspect` take an op for a function, too."""
+        return self if instance is None else MethodType(self, instance)
+
     def _signature(self) -> str:
         return ", ".join([*self.arguments, *[f"{k}=" for k in self.keywords]])
 
@@ -413,12 +421,19 @@ def _version_of(out, x) -> list:
     return [0]
 
 
-def publish(namespace: dict[str, Any]) -> None:
-    """Name the ops of a module and enter them in PRIMITIVES: the last line of a module that defines ops."""
+def publish(namespace: dict[str, Any], document: Callable[["Primitive"], None] | None = None) -> None:
+    """Name the ops of a module and enter them in PRIMITIVES: the last line of a module that defines ops.
+
+    `document` gives each op its docstring and its signature (op_docs.py does, for the ops of the table).
+    """
     for name, op in namespace.items():
         if isinstance(op, Primitive) and op.name == Primitive.name:
             op.name = name.strip("_")
+            op.__name__ = op.__qualname__ = name
+            op.__module__ = namespace.get("__name__", __name__)
             PRIMITIVES[name] = op
+            if document is not None:
+                document(op)
 
 
 primitive, elementwise, move, fused = Primitive, Elementwise, Move, Fused

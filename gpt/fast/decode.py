@@ -15,7 +15,8 @@ import tensorlite as tl
 from tensorlite import Tensor
 from tensorlite import functional as F
 from tensorlite.accelerate.cuda_graph import CudaGraph
-from tensorlite.backend import begin_to_host
+from tensorlite.devices.memory import begin_to_host
+from tensorlite.formulas import join_heads, split_heads
 from tensorlite.kernels.cuda import decode
 
 from ..generate import Decoder, inference_mode
@@ -33,13 +34,15 @@ class DeviceCache(KVCache):
         """Whether `device_positions` may be set: on a GPU, once there are keys."""
         return self.keys is not None and decode.supports(self.keys.data[:, :, :1], self.keys.data)
 
-    def attention(self, q: Tensor, k: Tensor, v: Tensor, is_causal: bool = True) -> Tensor:
+    def attention(self, qkv: Tensor, is_causal: bool = True) -> Tensor:
         if self.device_positions is None:
-            return super().attention(q, k, v, is_causal)
+            return super().attention(qkv, is_causal)
         assert self.keys is not None
         assert self.values is not None
+        q, k, v = split_heads(qkv.data, self.shape[1])  # (B, H, 1, D) each
         memory = self.keys.data, self.values.data, self.device_positions.data
-        return Tensor(decode.attend(q.data, k.data, v.data, *memory, scale=1 / math.sqrt(q.shape[-1])))
+        context = decode.attend(q, k, v, *memory, scale=1 / math.sqrt(self.shape[3]))  # (B, H, 1, D)
+        return Tensor(join_heads(context))  # (B, 1, C)
 
     def next_positions(self, T: int, device: str) -> Tensor:
         if self.device_positions is None:
