@@ -159,7 +159,7 @@ def compute_as(config: Settings, model: nn.Module, tell: Callable[[str], None]) 
         tell(f"dtype      {about}")
     for part in model.modules():
         if isinstance(part, GPT):
-            part.checkpoint_blocks = config.checkpoint_blocks
+            part.activation_checkpointing = config.checkpoint_blocks
 
 
 def about_device(device: str) -> str:
