@@ -27,7 +27,7 @@ class GPT(nn.Module):
     Random weights come from tensorlite's default generator: `tl.manual_seed(seed)` before, for the same ones again.
     """
 
-    checkpoint_blocks = False  # if set, in training: keep no activations of the blocks, compute them again
+    activation_checkpointing = False  # if set, in training: keep no activations of the blocks, compute them again
 
     def __init__(self, config: GPTConfig):
         self.config = config
@@ -71,7 +71,11 @@ class GPT(nn.Module):
         x = self.token_embedding(idx) + self.position_embedding(self.positions(idx, cache))
         x = self.dropout(x)  # (B, T, C)
         for i, block in enumerate(self.blocks):
-            x = checkpoint(block, x) if self.checkpoint_blocks and cache is None else block(x, cache and cache[i])
+            x = (
+                checkpoint(block, x)
+                if self.activation_checkpointing and cache is None
+                else block(x, cache and cache[i])
+            )
         return self.final_norm(x)
 
     def loss(self, idx: Tensor, targets: Tensor) -> Tensor:

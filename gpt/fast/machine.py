@@ -1,0 +1,64 @@
+"""What a training run sets on the machine that it runs on, and what it notes about it."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from importlib.metadata import version
+from importlib.util import find_spec
+
+from tensorlite import backend
+from tensorlite.devices import machine
+from tensorlite.kernels import precision
+from tensorlite.kernels.cpu import choose_impl, onednn
+
+from ..training import checkpoint, loop, session
+from ..training.report import about_device
+from ..training.session import Session
+from ..training.settings import Settings
+
+plain_made_with = session.made_with
+
+
+def prepare(config: Settings) -> tuple[Settings, list[str]]:
+    """As `loop.prepare`: threads, device and the dtype of products are set for this process."""
+    threads = config.threads or recorded_threads(config) or machine.default_threads()
+    device, about_threads = backend.use_device(config.device), machine.set_threads(threads)
+    about_dtype = precision.set_matmul_dtype(config.dtype, device)
+    lines = [f"threads    {about_threads}", f"device     {about_device(device)}"]
+    if config.dtype != "float32":
+        lines.append(f"dtype      {about_dtype}")
+    return replace(config, threads=threads, device=device), lines
+
+
+def recorded_threads(config: Settings) -> int | None:
+    """The number of threads that the run to be resumed was computed with; None for a new run."""
+    if config.resume is None:
+        return None
+    found, _ = checkpoint.newest(config.resume, ["config.json"])
+    threads: int | None = checkpoint.read_config(found.folder / "config.json").get("training", {}).get("threads")
+    return threads
+
+
+def made_with(device: str = "cpu") -> dict[str, str]:
+    """As `session.made_with`, and kernels, BLAS, threads and the CPU's instructions."""
+    found = plain_made_with(device)
+    return {
+        **{name: found[name] for name in ("python", "tensorlite", "numpy")},
+        **{f"blas {name}": value for name, value in machine.blas().items()},
+        "machine": found["machine"],
+        "instructions": machine.instructions(),
+        "libc": found["libc"],
+        "threads": str(machine.threads()),
+        "numba": "off" if choose_impl.missing() else f"{version('numba')}, llvmlite {version('llvmlite')}",
+        "oneDNN": "off" if onednn.missing() else version(onednn.WHEEL),
+        "ml_dtypes": version("ml_dtypes") if find_spec("ml_dtypes") else "not installed",
+        **backend.about_device(device),
+    }
+
+
+def make_steps(s: Session, say: Callable[[str], None]) -> loop.Steps:
+    """As `loop.make_steps`: on a GPU steps are recorded, and several results are read together."""
+    if s.config.device == "cpu":
+        return loop.EachStep(s, say)
+    from .pending import PendingSteps
+
+    return PendingSteps(s, say)
