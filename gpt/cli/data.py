@@ -9,8 +9,9 @@ from rich.markup import escape
 from rich.table import Table
 from tyro.conf import Positional
 
+from .. import download_dir
 from ..config import check_choice
-from ..data import download, download_dir
+from ..data import download
 from ..data.sources import DATA, MODELS
 
 

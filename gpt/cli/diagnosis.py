@@ -23,8 +23,8 @@ from tensorlite.kernels.cpu import choose_impl as steps
 from tensorlite.kernels.cpu import onednn
 from tensorlite.kernels.cuda import attention as scores
 
+from .. import download_dir
 from ..console import bytes_text
-from ..data import download_dir
 
 PACKAGES = ("tensorlite", "numpy", "tiktoken", "safetensors", "matplotlib", "rich", "tyro", "pooch")
 GPT2_FILES = {  # tiktoken names a downloaded file by the SHA-1 of its address

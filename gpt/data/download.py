@@ -27,12 +27,11 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.progress import Progress as Bar
 
-from .. import __version__
+from .. import __version__, download_dir
 from ..config import check_choice
 from ..console import bytes_text, printable
+from ..http_deadline import Refused, in_thread, unpacked
 from ..system import lock
-from . import download_dir
-from .http_deadline import Refused, in_thread, unpacked
 from .sources import DATA, MODELS, File, Source
 
 ATTEMPTS = 3  # at one address, in a row, that brought nothing

@@ -3,10 +3,13 @@
 
 def attach_step() -> None:
     """Training sets threads and dtype, and on a GPU replays recorded steps and reads several results together."""
-    from ..training import loop, session
+    from ..training import loop
+    from ..training import machine as plain
     from . import machine
 
-    loop.prepare, loop.make_steps, session.made_with = machine.prepare, machine.make_steps, machine.made_with
+    loop.make_steps = machine.make_steps
+    for name in ("prepare", "made_with", "memory", "table_rows"):
+        setattr(plain, name, getattr(machine, name))
 
 
 def attach_decode() -> None:

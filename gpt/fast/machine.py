@@ -1,4 +1,7 @@
-"""What a training run sets on the machine that it runs on, and what it notes about it."""
+"""What a training run sets on the machine that it runs on, and what it notes about it.
+
+Each function does what its namesake in gpt/training/machine.py or gpt/training/loop.py says, and more.
+"""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,16 +13,16 @@ from tensorlite.devices import machine
 from tensorlite.kernels import precision
 from tensorlite.kernels.cpu import choose_impl, onednn
 
-from ..training import checkpoint, loop, session
-from ..training.report import about_device
+from ..training import checkpoint, loop
+from ..training import machine as plain
 from ..training.session import Session
 from ..training.settings import Settings
 
-plain_made_with = session.made_with
+plain_made_with = plain.made_with
 
 
 def prepare(config: Settings) -> tuple[Settings, list[str]]:
-    """As `loop.prepare`: threads, device and the dtype of products are set for this process."""
+    """Threads, device and the dtype of products are set for this process."""
     threads = config.threads or recorded_threads(config) or machine.default_threads()
     device, about_threads = backend.use_device(config.device), machine.set_threads(threads)
     about_dtype = precision.set_matmul_dtype(config.dtype, device)
@@ -38,8 +41,17 @@ def recorded_threads(config: Settings) -> int | None:
     return threads
 
 
-def made_with(device: str = "cpu") -> dict[str, str]:
-    """As `session.made_with`, and kernels, BLAS, threads and the CPU's instructions."""
+def about_device(device: str) -> str:
+    """The device and its memory; on the CPU of a machine that seems to have a GPU, why that is not used."""
+    if device == "cpu":
+        return "cpu" if not backend.driver_found() or not (why_not := backend.no_gpu()) else f"cpu: {why_not}"
+    found = backend.memory(device)
+    room = f", {found[0] / 2**30:,.1f} of {found[1] / 2**30:,.1f} GiB free" if found else ""
+    return f"{device}, {backend.about_device(device)['device']}{room}"
+
+
+def made_with(device: str) -> dict[str, str]:
+    """Also kernels, BLAS, threads and the CPU's instructions."""
     found = plain_made_with(device)
     return {
         **{name: found[name] for name in ("python", "tensorlite", "numpy")},
@@ -55,8 +67,19 @@ def made_with(device: str = "cpu") -> dict[str, str]:
     }
 
 
+def memory(device: str) -> tuple[int, int] | None:
+    """Asked of the system, or of the GPU's driver."""
+    return backend.memory(device)
+
+
+def table_rows(device: str) -> dict[str, str]:
+    """How much of a GPU's memory is in use, by all programs together."""
+    known = None if device == "cpu" else backend.memory(device)
+    return {} if known is None else {"GPU memory taken": f"{(known[1] - known[0]) / 2**20:,.0f} MiB"}
+
+
 def make_steps(s: Session, say: Callable[[str], None]) -> loop.Steps:
-    """As `loop.make_steps`: on a GPU steps are recorded, and several results are read together."""
+    """On a GPU steps are recorded, and the results of several are read together."""
     if s.config.device == "cpu":
         return loop.EachStep(s, say)
     from .pending import PendingSteps

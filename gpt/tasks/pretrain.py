@@ -19,6 +19,7 @@ from ..data.prepare import PARTS, new_line, prepare
 from ..generate import generate
 from ..model import GPT
 from ..tokenizer import END_OF_TEXT, Tokenizer
+from ..training import machine
 from ..training.settings import Settings, as_paths
 from ..training.task import NewRun, Say, batch_generator, eval_mode, to_device
 
@@ -206,7 +207,7 @@ def check_lengths(data: Mapping[str, Any], context_length: int) -> None:
 def check_memory(model: GPTConfig, config: TrainConfig) -> None:
     """A ValueError where training would certainly need more memory than the machine has, or its GPU has free."""
     device = backend.use_device(config.device)
-    if (found := backend.memory(device)) is None:
+    if (found := machine.memory(device)) is None:
         return
     # Weights, gradients, two averages; per layer at least 16 activations of the width and the attention weights; and
     # the logits with their gradient. All of it in float32. On a GPU attention keeps no weights, activations may take

@@ -2,7 +2,8 @@
 
 Evaluations and samples use none of training's random numbers, so how often they are made changes nothing in what is
 trained: that depends on the Session alone. What a batch is, its loss and its evaluation are the Task's (task.py shows
-one). `prepare` and `make_steps` are plain here; `gpt.fast.attach_step()` puts faster ones in their places.
+one). Here each step is computed and read by itself; `gpt.fast.attach_step()` replaces `make_steps` by what is faster on a
+GPU.
 """
 
 import math
@@ -16,14 +17,14 @@ from typing import Any, NamedTuple, Protocol
 
 from rich.console import Console
 
-from tensorlite import Tensor, backend, optim
+from tensorlite import Tensor, optim
 
 from ..console import open_screen, say
 from ..tasks.pretrain import Pretraining
-from . import open_run, run_directory
+from . import machine, open_run, run_directory
 from .finite import first_not_finite, is_finite
 from .progress import Progress
-from .report import about_device, append_metrics, append_sample, draw, finish
+from .report import append_metrics, append_sample, draw, finish
 from .session import Session, begin, continued, directory, files, move, resume, save
 from .settings import Settings, command_of
 from .signals import stop_signals
@@ -52,7 +53,7 @@ def train(config: Settings, console: Console | None = None, task: type[Task] = P
         config = replace(config, resume=open_run.real_path(config.resume))
     config = continued(config, task)
     run, names = directory(config, task), files(task)
-    config, about = prepare(config)
+    config, about = machine.prepare(config)
     with stop_signals(at_once=True), opened(run, config, task) as place:
         run = place.run  # another one than it was where the name has been taken meanwhile
 
@@ -74,12 +75,6 @@ def train(config: Settings, console: Console | None = None, task: type[Task] = P
         if stopped_by is None:
             run_directory.finish(run, names, s.step)
     return Result(run, stopped_by)
-
-
-def prepare(config: Settings) -> tuple[Settings, list[str]]:
-    """The settings with the device that is used, and lines that describe how steps are computed."""
-    device = backend.use_device(config.device)
-    return replace(config, device=device), [f"device     {about_device(device)}"]
 
 
 @contextmanager

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tensorlite import backend
 from tensorlite.files import naming
 
 from ..console import result_table
 from ..system import peak_memory
+from . import machine
 from .progress import Progress
 from .session import Session
 
@@ -59,21 +59,6 @@ def finish(s: Session, show: Progress) -> None:
         **found,
         "lowest validation loss on the way": f"{s.best[0]:.4f} at step {s.best[1]:,}",
         "peak memory": f"{peak_memory() / 2**20:,.0f} MiB",
-        **memory_of_gpu(next(s.model.parameters()).device),
+        **machine.table_rows(next(s.model.parameters()).device),
     }
     show.console.print(result_table(f"{s.run}", rows))
-
-
-def memory_of_gpu(device: str) -> dict[str, str]:
-    """A row for the table: how much of a GPU's memory is in use, by all programs together; none for the CPU."""
-    known = None if device == "cpu" else backend.memory(device)
-    return {} if known is None else {"GPU memory taken": f"{(known[1] - known[0]) / 2**20:,.0f} MiB"}
-
-
-def about_device(device: str) -> str:
-    """Where training runs, and why not on the GPU of a machine that seems to have one."""
-    if device == "cpu":
-        return "cpu" if not backend.driver_found() or not (why_not := backend.no_gpu()) else f"cpu: {why_not}"
-    found = backend.memory(device)
-    room = f", {found[0] / 2**30:,.1f} of {found[1] / 2**30:,.1f} GiB free" if found else ""
-    return f"{device}, {backend.about_device(device)['device']}{room}"

@@ -7,9 +7,7 @@ and resumed ends in the same bytes as one that was not. What is trained is its T
 import itertools
 import math
 import os
-import platform
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,7 +18,7 @@ from .. import system
 from .. import tokenizer as tokenizers
 from ..fingerprint import fingerprint
 from ..model import GPT
-from . import checkpoint, open_run, run_directory, weights
+from . import checkpoint, machine, open_run, run_directory, weights
 from .finite import is_finite
 from .settings import Settings
 from .task import Say, Task
@@ -90,7 +88,7 @@ def begin(task: type[Task], config: Settings, run: Path, say: Say) -> Session:
         "model": model.config.to_dict(),
         "training": config.to_dict(),
         **found,
-        "made_with": made_with(device),
+        "made_with": machine.made_with(device),
     }
     trained = task(config, run, tokenizer, description)
     return Session(run, config, description, tokenizer, model, make_optimizer(model, config), trained)
@@ -107,13 +105,6 @@ def set_activation_checkpointing(model: nn.Module, on: bool) -> None:
     for module in model.modules():
         if isinstance(module, GPT):
             module.activation_checkpointing = on
-
-
-def made_with(device: str = "cpu") -> dict[str, str]:
-    """What the last bits of the numbers depend on. (gpt.fast.attach_step() puts one here that says more.)"""
-    versions = {name: version(name) for name in ("tensorlite", "numpy")}
-    here = {"machine": platform.machine(), "libc": " ".join(platform.libc_ver()).strip()}
-    return {"python": platform.python_version(), **versions, **here, **backend.about_device(device)}
 
 
 # ----- saving and resuming -----------------------------------------------------------------------------------------
@@ -162,7 +153,7 @@ def resume(task: type[Task], config: Settings, run: Path, say: Say, unless_finis
     if config.lr is None:
         config = replace(config, lr=description["training"]["lr"])
     device = backend.use_device(config.device)
-    changes = allowed_changes(run, description, config, made_with(device))
+    changes = allowed_changes(run, description, config, machine.made_with(device))
     problems += changed_texts(description)
     for path in (run / name for name in task.files):
         written = {key: description["data"][path.stem][key] for key in ("bytes", "sha256")}
@@ -174,7 +165,11 @@ def resume(task: type[Task], config: Settings, run: Path, say: Say, unless_finis
     model = task.rebuild(config, description).to(device)
     set_activation_checkpointing(model, config.activation_checkpointing)
     optimizer = make_optimizer(model, config)
-    description |= {"model": model.config.to_dict(), "training": config.to_dict(), "made_with": made_with(device)}
+    description |= {
+        "model": model.config.to_dict(),
+        "training": config.to_dict(),
+        "made_with": machine.made_with(device),
+    }
     tokenizer = tokenizers.load(found.folder / "tokenizer.json")
     trained = task(config, run, tokenizer, description)
     if unless_finished and min(found.step, run_directory.finished(run) or 0) >= trained.steps:

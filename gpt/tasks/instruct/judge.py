@@ -23,9 +23,8 @@ from urllib.parse import urlsplit
 import tensorlite as tl
 from tensorlite import functional as F
 
-from ... import jsonfile
+from ... import http_deadline, jsonfile
 from ...console import printable
-from ...data import http_deadline
 from ...model import GPT
 from ...tokenizer import END_OF_TEXT, Tokenizer
 from . import Entry, encode, format_alpaca

@@ -19,8 +19,9 @@ import pytest
 from loopback import endless, file, hang, hangs, in_turn, redirect, serving, status
 from rich.console import Console
 
+from gpt import download_dir
 from gpt.cli import main as cli
-from gpt.data import download, download_dir
+from gpt.data import download
 from gpt.data.sources import DATA, MODELS, File, Source
 from gpt.tokenizer import gpt2
 

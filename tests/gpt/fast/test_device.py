@@ -17,6 +17,7 @@ from gpt.attention import CausalAttention, MultiHeadAttention
 from gpt.cli import diagnosis as doctor
 from gpt.cli import main as cli
 from gpt.config import GPTConfig
+from gpt.fast import machine as fast_machine
 from gpt.generate import generate
 from gpt.model import GPT
 from gpt.tasks import instruct, pretrain
@@ -26,7 +27,7 @@ from gpt.tasks.classify.settings import ClassifyConfig
 from gpt.tasks.evaluate import total_loss
 from gpt.tasks.instruct.judge import log_likelihood
 from gpt.tasks.pretrain import Pretraining, TrainConfig, check_memory
-from gpt.training import checkpoint, plots, report, session
+from gpt.training import checkpoint, plots, session
 from gpt.training.step import accumulate
 from tensorlite import backend, optim
 from tensorlite.data import TokenFile
@@ -353,10 +354,10 @@ def test_auto_takes_the_gpu_that_answers(cupy, monkeypatch):
     cupy(None)
     assert backend.use_device("auto") == "cpu"
     assert "not installed" in backend.no_gpu()
-    assert "cpu: device 'cuda' needs CuPy" in report.about_device("cpu")
+    assert "cpu: device 'cuda' needs CuPy" in fast_machine.about_device("cpu")
     monkeypatch.setattr(backend, "driver_found", lambda: False)
     cupy(Fake())  # is not even asked
-    assert (backend.use_device("auto"), report.about_device("cpu")) == ("cpu", "cpu")
+    assert (backend.use_device("auto"), fast_machine.about_device("cpu")) == ("cpu", "cpu")
     assert backend.no_gpu() == "there is no NVIDIA driver on this machine"
 
 
@@ -370,7 +371,7 @@ def test_the_second_gpu(cupy):
     assert fake.current == 0
     assert backend.use_device("cuda:1") == backend.use_device("cuda") == "cuda:1"
     assert backend.memory("cuda") == (4 << 30, 80 << 30)  # with what CuPy keeps
-    assert report.about_device("cuda:1") == "cuda:1, NVIDIA H100, 4.0 of 80.0 GiB free"
+    assert fast_machine.about_device("cuda:1") == "cuda:1, NVIDIA H100, 4.0 of 80.0 GiB free"
 
 
 def test_an_array_moves_from_gpu_to_gpu(cupy):
@@ -399,8 +400,8 @@ class OutOfMemoryError(MemoryError):
 
 def test_the_table_of_a_run_says_what_is_taken_of_a_gpu_s_memory(monkeypatch):
     monkeypatch.setattr(backend, "memory", lambda device: (2 << 30, 3 << 30))
-    assert report.memory_of_gpu("cuda:0") == {"GPU memory taken": "1,024 MiB"}
-    assert report.memory_of_gpu("cpu") == {}
+    assert fast_machine.table_rows("cuda:0") == {"GPU memory taken": "1,024 MiB"}
+    assert fast_machine.table_rows("cpu") == {}
 
 
 def test_out_of_gpu_memory_is_a_sentence(cupy):

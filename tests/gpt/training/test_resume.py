@@ -9,7 +9,7 @@ import pytest
 from runs import contents, flags, tiny, train
 
 from gpt.tasks.pretrain import Pretraining, TrainConfig
-from gpt.training import checkpoint, plots, session, signals
+from gpt.training import checkpoint, machine, plots, session, signals
 from gpt.training import loop as training
 
 
@@ -108,7 +108,7 @@ def test_what_a_begun_run_cannot_change(finished, change, says):
 
 
 def test_other_versions_are_mentioned(finished, monkeypatch):
-    monkeypatch.setattr(session, "made_with", lambda device: {"numpy": "9.9"})
+    monkeypatch.setattr(machine, "made_with", lambda device: {"numpy": "9.9"})
     assert re.search(
         r"warning: numpy was [\d.]+ and is 9\.9: the last bits",
         train(session.settings(finished[0] / "run", TrainConfig)),
