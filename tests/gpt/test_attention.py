@@ -15,7 +15,7 @@ from gpt.attention import (
 )
 from tensorlite import backend, nn, optim
 
-# The six words of BOOK.md chapter 3.
+# The six words of the book's chapter 3.
 WORDS = [
     [0.43, 0.15, 0.89],
     [0.55, 0.87, 0.66],

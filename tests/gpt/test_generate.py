@@ -162,7 +162,7 @@ def test_the_callers_mode_is_untouched_between_steps(model):
 
 
 def test_a_thousand_draws_of_the_book():
-    """BOOK.md chapter 5, seed 123: the nine toy logits."""
+    """The book's chapter 5, seed 123: the nine toy logits."""
     p = probabilities(tl.tensor([4.51, 0.89, -1.90, 6.75, 1.63, -1.62, -1.89, 6.28, 1.79]))
     tl.manual_seed(123)
     counts = Counter(tl.multinomial(p).item() for _ in range(1000))
