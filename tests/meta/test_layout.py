@@ -132,7 +132,9 @@ def accelerates(name: str) -> bool:
 def differences(found: dict[tuple[str, str], int], known: set[tuple[str, str]]) -> list[str]:
     new = [f"{ALL[name].relative_to(ROOT)}:{line} imports {other}" for (name, other), line in found.items()
            if (name, other) not in known]  # fmt: skip
-    gone = [f"{name} no longer imports {other}: take it from the list of known ones" for name, other in known - {*found}]
+    gone = [
+        f"{name} no longer imports {other}: take it from the list of known ones" for name, other in known - {*found}
+    ]
     return [*new, *sorted(gone)]
 
 
