@@ -153,7 +153,7 @@ def units(name: str, place: ast.AST) -> Iterator[tuple[str, ast.FunctionDef | as
 def variants(source: str) -> Iterator[tuple]:
     """(op, unit, hash of the op, expression, its replacement, a function that makes the source of the whole file)."""
     tree = ast.parse(source)
-    for node in ast.walk(tree):  # of time: they decide how work is split, which changes no number (test_kernels.py)
+    for node in ast.walk(tree):  # of time: they decide how work is split, which changes no number (test_cpu_kernels.py)
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "in_parts":
             node.args[-1].estimate = True
         elif isinstance(node, ast.keyword) and node.arg == "cost":

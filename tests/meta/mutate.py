@@ -64,6 +64,8 @@ QUIETLY = [
     "no:xdist",
     "-o",
     "addopts=",
+    "-o",
+    "required_plugins=",
     "--capture=no",
 ]
 TABLE = """# Mutants of the engine, its rules and kernels, and what became of them

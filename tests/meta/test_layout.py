@@ -28,7 +28,7 @@ LAYERS = {
         ["devices", "kernels", "accelerate", "distributed"],
     ],
     "gpt": [
-        ["config", "system", "data.jsonfile", "data.download_dir", "data.exchange", "training.progress"],
+        ["config", "system", "data.jsonfile", "data.download_dir", "data.exchange", "console", "jsonfile"],
         ["tokenizer"],
         ["data"],
         ["attention", "kv_cache", "model", "generate", "lora"],
