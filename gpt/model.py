@@ -43,7 +43,7 @@ class GPT(nn.Module):
     @classmethod
     def blank(cls, config: GPTConfig) -> Self:
         """One whose weights are loaded next: nothing is drawn, which takes longer than loading."""
-        with nn.undrawn():
+        with nn.skip_init():
             model = cls(replace(config, init="torch"))
         model.config = config
         return model
@@ -58,14 +58,14 @@ class GPT(nn.Module):
         logits = self.logits(self.features(idx))
         if targets is None:
             return logits, None
-        return logits, F.cross_entropy(logits, nn.indices(targets, logits.device, "targets"))
+        return logits, F.cross_entropy(logits, nn.as_indices(targets, logits.device, "targets"))
 
     def features(self, idx: Tensor, cache: list[KVCache] | None = None) -> Tensor:
         """Token ids (B, T) -> what the model has understood at each position, (B, T, C): all but the head.
 
         With a `cache` (from new_cache), idx continues the texts that it remembers.
         """
-        idx = nn.indices(idx, self.token_embedding.weight.device, "token ids")
+        idx = nn.as_indices(idx, self.token_embedding.weight.device, "token ids")
         if idx.ndim != 2:
             raise ValueError(f"token ids must have shape (B, T), got {idx.shape}")
         x = self.token_embedding(idx) + self.position_embedding(self.positions(idx, cache))
@@ -77,7 +77,7 @@ class GPT(nn.Module):
     def loss(self, idx: Tensor, targets: Tensor) -> Tensor:
         """The loss that `forward` gives, without its logits: a training step never holds them whole."""
         features = self.features(idx)
-        targets = nn.indices(targets, features.device, "targets")
+        targets = nn.as_indices(targets, features.device, "targets")
         head = self.token_embedding if self.head is None else self.head
         if not isinstance(head, nn.Embedding | nn.Linear):  # one with an adapter is more than a matrix
             return F.cross_entropy(self.logits(features), targets)

@@ -3,6 +3,7 @@
 from . import backend, data, derived, formulas, functional, io, nn, ops, optim, primitive, random
 from .accelerate import activation_checkpoint as recompute
 from .accelerate import cuda_graph as graph
+from .accelerate import storage
 from .autograd import grad
 from .backend import bool_, default_device, float16, float32, float64, int32, int64, uint8
 from .derived import *
@@ -14,6 +15,7 @@ from .random import Generator, default_generator, manual_seed
 from .tensor import *
 
 __version__ = "0.1.0"
+storage.attach()
 _LIKE = ["zeros_like", "ones_like", "full_like", "empty_like"]
 suggestions.explain(globals(), [*ops.__all__, *derived.__all__, "grad", *_LIKE])
 
