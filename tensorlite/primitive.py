@@ -44,6 +44,9 @@ class Primitive:
     broadcasts = False  # elementwise ops broadcast their arguments; the engine sums that away again
     computes = True  # its arguments are promoted first (promotion.py); otherwise it moves elements or converts them
     name = "an unnamed op"
+    __name__: str  # given by publish, as are these of a function
+    __qualname__: str
+    __signature__: inspect.Signature
 
     def __init__(self, forward: Callable):
         parameters = inspect.signature(forward).parameters.values()

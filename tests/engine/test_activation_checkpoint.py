@@ -18,7 +18,7 @@ def gradients(checkpointed: bool, seed: int = 5, config: GPTConfig = DROPOUT) ->
     """Loss and gradients of two batches (the second shows where the stream stands), and what is drawn afterwards."""
     tl.manual_seed(seed)
     model = GPT(config)
-    model.checkpoint_blocks = checkpointed
+    model.activation_checkpointing = checkpointed
     found = {}
     for batch in range(2):
         idx = tl.randint(0, config.vocab_size, (4, config.context_length))
@@ -44,7 +44,7 @@ def test_less_memory():
     peaks = []
     for checkpointed in (False, True):
         model = GPT(config)
-        model.checkpoint_blocks = checkpointed
+        model.activation_checkpointing = checkpointed
         idx = tl.randint(0, 11, (8, 64))
         model(idx, idx)[1].backward()  # whatever is kept from step to step is there now
         model.zero_grad()
