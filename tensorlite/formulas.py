@@ -199,7 +199,7 @@ def attention(
 
 def _attention_weights(scores: Array) -> Array:
     """softmax over the last axis, and 0 throughout in a row that may attend to nothing: all of its scores are -inf."""
-    shift = 0
+    shift: Array = 0
     if scores.shape[-1]:
         top = ops.detach(scores).max(axis=-1, keepdims=True)
         shift = ops.where(top == -math.inf, 0, top)

@@ -26,7 +26,7 @@ from .errors.explain import UNSUPPORTED, explained, given
 from .errors.suggestions import ADVICE, unknown_argument
 from .promotion import in_float32, is_narrow, without_widening
 
-F = TypeVar("F", bound=Callable)
+F = TypeVar("F", bound=Callable[..., Any])
 PRIMITIVES: dict[str, "Primitive"] = {}  # every named op: what the tests walk
 FAILURES = ValueError, TypeError, IndexError, AttributeError  # of array libraries, where arguments do not fit
 POSITIONAL = ("axis", "keepdims", "k")  # metadata that may be given by position, as NumPy has it
@@ -48,7 +48,7 @@ class Primitive:
     __qualname__: str
     __signature__: inspect.Signature
 
-    def __init__(self, forward: Callable):
+    def __init__(self, forward: Callable[..., Any]):
         parameters = inspect.signature(forward).parameters.values()
         values = [p for p in parameters if p.kind is not p.KEYWORD_ONLY]
         self.forward = forward
@@ -63,7 +63,7 @@ class Primitive:
 
     # ----- rules and what they ask for ----------------------------------------------------------------------------
 
-    def vjp(self, *rules: Callable | None) -> Self:
+    def vjp(self, *rules: Callable[..., Any] | None) -> Self:
         """Attach one rule per positional argument; None says that the op is not differentiable in that argument."""
         if len(rules) != len(self.arguments):
             raise TypeError(f"{len(rules)} rules for the {len(self.arguments)} arguments {self.arguments}")
@@ -95,9 +95,9 @@ class Primitive:
             for i, name in enumerate(self.arguments)
             if name in self.position
         ]
-        self._needs: dict[int, tuple] = {}
+        self._needs: dict[int, tuple[Any, ...]] = {}
 
-    def _needed(self, mask: int, count: int) -> tuple:
+    def _needed(self, mask: int, count: int) -> tuple[Any, ...]:
         """For gradients to the arguments of `mask`: their positions, readers of what to save, arguments among that."""
         wanted = tuple([i for i in range(count) if mask >> i & 1])
         readers = [read if users & mask else None for read, users in self.slots]
@@ -107,7 +107,7 @@ class Primitive:
             self._needs[mask] = needed
         return needed
 
-    def _reader(self, name: str) -> Callable:
+    def _reader(self, name: str) -> Callable[..., Any]:
         """How to find what a rule calls `name` among raw arguments, output and metadata."""
         base = name.removesuffix("_shape")
         if base in self.arguments and self.variadic:
@@ -123,6 +123,10 @@ class Primitive:
             default = self.keywords[name]
             return lambda raw, out, meta: meta.get(name, default)
         raise TypeError(f"a derivative rule asks for {name!r}; it can have {', '.join(self.known_names())}")
+
+    def asked_names(self, i: int) -> tuple[str, ...]:
+        """What the rule for argument `i` asks for beside `g`."""
+        return tuple(inspect.signature(self.rules[0 if self.variadic else i]).parameters)[1:]
 
     def known_names(self) -> list[str]:
         """What a rule may ask for."""
@@ -169,7 +173,7 @@ class Primitive:
             raise TypeError(f"{given(self.name, raw)}: the result would be of dtype {dtype}, which Tensors do not hold")
         return self.wrap(args, raw, out, meta, mask)
 
-    def wrap(self, args: Sequence, raw: Sequence, out: Array, meta: dict, mask: int) -> Variable:
+    def wrap(self, args: Sequence[Any], raw: Sequence[Any], out: Array, meta: dict[str, Any], mask: int) -> Variable:
         """The result `out` as a Variable; with a Node if there is a rule for an argument of `mask`."""
         if isinstance(out, Scalar):  # NumPy's reductions return scalars
             out = xp(out).asarray(out)
@@ -197,7 +201,7 @@ class Primitive:
 
     # ----- backward -----------------------------------------------------------------------------------------------
 
-    def apply_vjp(self, node: Node, g: Any, wanted: Sequence[int], record: bool) -> list[tuple]:
+    def apply_vjp(self, node: Node, g: Any, wanted: Sequence[int], record: bool) -> list[tuple[Any, ...]]:
         """(parent, the gradient by it) for each wanted argument; with `record` the gradients are Variables."""
         saved = self.saved_variables(node) if record else node.saved
         pieces = []
@@ -207,8 +211,8 @@ class Primitive:
             pieces.append((parent, self.fit(piece, g, parent, i)))
         return pieces
 
-    def saved_variables(self, node: Node) -> list:
-        """What `node` saved, with arguments and output as Variables again: what the rules get when they are recorded."""
+    def saved_variables(self, node: Node) -> list[Any]:
+        """What `node` saved, with arguments and output as Variables again: for rules that are recorded."""
         cells = {position: cell for position, cell, _ in node.versions}
 
         def variable(value: Any, parent: Any, position: int) -> Any:
@@ -224,8 +228,8 @@ class Primitive:
                 values[slot] = tuple(map(variable, values[slot], node.parents, range(len(node.parents))))
             else:
                 values[slot] = variable(values[slot], node.parents[position], position)
-        slot = self.position.get("out")
-        if slot is not None and values[slot] is not None:
+        if "out" in self.position and values[self.position["out"]] is not None:
+            slot = self.position["out"]
             values[slot] = Variable.result(values[slot], True, node, cells["out"])
         return values
 
@@ -257,7 +261,7 @@ class Primitive:
 
     # ----- arguments and names ------------------------------------------------------------------------------------
 
-    def bind(self, args: tuple, meta: dict) -> tuple[tuple, dict]:
+    def bind(self, args: tuple[Any, ...], meta: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Values given by keyword move to their positions, and an axis given by position becomes a keyword. TypeError
         for a missing or an unknown argument, which lists the known ones.
         """
@@ -335,11 +339,11 @@ def unbroadcast(g: Any, shape: tuple[int, ...]) -> Any:
     return g.sum(axis=(*range(extra), *stretched), keepdims=True).reshape(shape)
 
 
-def _shapes(raw: Sequence, out: Array, meta: dict) -> tuple:
+def _shapes(raw: Sequence[Any], out: Array, meta: dict[str, Any]) -> tuple[Any, ...]:
     return tuple([x.shape for x in raw])
 
 
-def _from_saved(rule: Callable, slots: Sequence[int]) -> Callable:
+def _from_saved(rule: Callable[..., Any], slots: Sequence[int]) -> Callable[..., Any]:
     """`rule` as a function of `g` and all that was saved; `slots` says where in there is what it asks for."""
     if not slots:
         return lambda g, saved: rule(g)
