@@ -16,6 +16,8 @@ from .backend import xp
 from .errors.suggestions import explain
 from .formulas import check_attention, check_heads, log_softmax, mse_loss, relu, rms_norm, silu, softmax  # not hot
 from .kernels import cpu, cuda
+from .kernels.cuda import attention as _attention
+from .kernels.cuda import embedding as _embedding
 from .primitive import fused, publish
 from .random import stream
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from types import ModuleType
 
 from ..backend import Array, scratch, to_host, xp
-from ..kernels.cuda import update
+from ..kernels.cuda import optim as update
 from ..nn import misfit
 from ..tensor import Tensor
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..accelerate import storage as flat
 from ..backend import Array, device_of, to_host, xp
-from ..kernels.cuda import update
+from ..kernels.cuda import optim as update
 from ..tensor import Tensor, tensor
 from .checks import normed
 

@@ -11,8 +11,8 @@ from ..accelerate.storage import Cohort, Flat
 from ..backend import Array, scratch, to_device, xp
 from ..devices.machine import in_parts, prepare_training
 from ..errors.torch_names import explaining, hint
-from ..kernels.cpu.choose_impl import compiled
-from ..kernels.cuda import update
+from ..kernels.cpu.choose_impl import numba_impl_for
+from ..kernels.cuda import optim as update
 from ..nn import check_set_to_none, misfit
 from ..tensor import Tensor
 from .checks import check_number, check_params, groups_of
@@ -283,7 +283,7 @@ class Adam(Optimizer):
         library, root = xp(p), math.sqrt(1 - beta2**step)
         eps, rate = group["eps"] * root, lr * root / (1 - beta1**step)
         keep, decay = (1 - lr * decay, 0.0) if self.decoupled else (1.0, decay)
-        if loops := compiled(p, g, m, v):
+        if loops := numba_impl_for(p, g, m, v):
             loops.adam(p, g, m, v, beta1, beta2, keep, decay, eps, rate)
             return
         if decay:
