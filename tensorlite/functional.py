@@ -7,6 +7,7 @@ nobody can tell the difference but by the clock.
 A device is a row: what the CPU's kernel does not serve goes on to the GPU's, and from there to the specification.
 """
 
+import importlib
 from numbers import Real
 
 from . import formulas as spec
@@ -16,10 +17,11 @@ from .backend import xp
 from .errors.suggestions import explain
 from .formulas import check_attention, check_heads, log_softmax, mse_loss, relu, rms_norm, silu, softmax  # not hot
 from .kernels import cpu, cuda
-from .kernels.cuda import attention as _attention
-from .kernels.cuda import embedding as _embedding
 from .primitive import fused, publish
 from .random import stream
+
+for _name in ("attention", "decode", "embedding", "layers", "losses", "philox"):  # until kernels/table.py loads them lazily
+    importlib.import_module(f".kernels.cuda.{_name}", __package__)
 
 __all__ = [
     "add", "argmax", "cross_entropy", "dropout", "embedding", "gelu", "layer_norm", "linear", "linear_cross_entropy", "log_softmax",

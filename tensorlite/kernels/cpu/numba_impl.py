@@ -117,7 +117,7 @@ def gelu(x: Array, out: Array) -> None:
 
 
 @loop
-def gelu_vjp(g: Array, x: Array, y: Array, dx: Array | None) -> None:
+def gelu_vjp(g: Array, x: Array, y: Array, dx: Array) -> None:
     for i in range(x.size):
         s = F(1) / (F(1) + exp(F(-2) * GELU_A * x[i] * (F(1) + GELU_C * x[i] * x[i])))
         k = F(2) * GELU_A * y[i] * (F(1) + F(3) * GELU_C * x[i] * x[i])
