@@ -7,10 +7,11 @@ A function here that needs a kernel of the device takes it as its first argument
 import math
 from collections.abc import Callable, Sequence
 
-from ..backend import Array, together
+from ..backend import Array
+from ..devices.memory import together
 from ..formulas import join_heads, split_heads
 
-Gradients = tuple[Array | None, ...]  # one for each argument of an op; None where none was asked for
+Gradients = tuple[Array | None, ...]  # one for each argument of an op; None where it is not needed
 Residuals = dict[str, Array | None]  # what a kernel returns beside its result, for its derivative
 
 # ----- which calls kernels are written for ------------------------------------------------------------------------
@@ -61,7 +62,7 @@ def projections(
     """x [Wq; Wk; Wv]^T + [bq, bk, bv]: the device's `linear` on stacked weights, one product instead of three.
 
     x (..., n_in), weights (n_out, n_in) each -> (..., 3 n_out). The result is what `linear` returns. The weights of a
-    packed model lie side by side in memory already (backend.together), so stacking them usually copies nothing.
+    packed model lie side by side in memory already (devices.memory.together), so stacking them usually copies nothing.
     """
     bias = None if query_bias is None else together(query_bias, key_bias, value_bias)
     return linear(x, together(query, key, value), bias)

@@ -1,4 +1,4 @@
-"""Bugs that real libraries had, each as a test named after the issue that it comes from (CORRECTNESS.md, section 2)."""
+"""Bugs that real libraries had, each as a test named after the issue that it comes from."""
 
 import gc
 import math
@@ -201,7 +201,7 @@ def test_19_the_conventions_at_kinks__pytorch_184572_7002():
     assert slope(tl.sqrt, zero) == [INF]
 
 
-# ----- C. the graph engine (more in test_engine.py) ---------------------------------------------------------------
+# ----- C. the graph engine (more in test_autograd.py) ---------------------------------------------------------------
 
 
 def test_20_a_shared_intermediate_gets_both_branches__trentorch_182():

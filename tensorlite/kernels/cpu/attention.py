@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...backend import scratch
 from ...devices.machine import in_parts
+from ...devices.memory import scratch
 from ...formulas import split_heads
 from ...primitive import unbroadcast
 from .. import shared

@@ -6,8 +6,9 @@ from functools import partial
 
 import numpy as np
 
-from ...backend import Array, together
-from ...formulas import check_indices, check_last_axis, check_table
+from ...backend import Array
+from ...devices.memory import together
+from ...errors.layers import check_indices, check_last_axis, check_table
 from .. import shared
 from ..shared import Gradients, Residuals
 from .blocks import as_rows, for_blocks, product, products, supports

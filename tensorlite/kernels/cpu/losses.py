@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from ...backend import scratch
 from ...devices.machine import in_parts
-from ...formulas import check_cross_entropy
+from ...devices.memory import scratch
+from ...errors.layers import check_cross_entropy
 from .. import shared
 from ..shared import Gradients, Residuals
 from . import blocks, onednn

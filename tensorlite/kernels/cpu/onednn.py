@@ -21,8 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ...backend import scratch
 from ...devices.machine import in_parts
+from ...devices.memory import scratch
 from ..precision import matmul_dtype
 
 CPU_INFO = Path("/proc/cpuinfo")  # exists on Linux only, as does the wheel

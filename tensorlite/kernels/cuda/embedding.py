@@ -11,7 +11,7 @@ An index outside the table gives a row of nan and no gradient: to check values w
 from collections.abc import Sequence
 
 from ...backend import Array, bfloat16, float32, xp
-from ...formulas import check_indices
+from ...errors.layers import check_indices
 from ..precision import matmul_dtype
 from ..shared import Gradients
 from .launch import INDICES, INSTANTIATED_WIDTHS, as_indices, as_rows, ceil_div, ctype, launch, on_gpu, width

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ...backend import ADDERS, Array, bfloat16, float32, xp
-from ...formulas import check_last_axis
+from ...errors.layers import check_last_axis
 from .. import shared
 from ..precision import matmul_dtype
 from ..shared import Gradients, Residuals
@@ -216,18 +216,11 @@ def supports_add(x: Array, y: Array) -> bool:
     return alike and x.dtype.name in FLOATS and x.ndim > 0 and x.flags.c_contiguous and y.flags.c_contiguous
 
 
-def add(x: Array, y: Array) -> Array:
-    """x + y: CuPy's own kernel moves bfloat16 two bytes at a time, and takes three times as long."""
-    return _elementwise("add", x, y, xp(x).empty(x.shape, x.dtype))
-
-
-def add_vjp(g: Array, needs_grad: Sequence[bool]) -> Gradients:
-    """dx = dy = g."""
-    return g, g
-
-
 def add_if_supported(x: Array, y: Array, out: Array | None = None) -> Array | None:
-    """x + y, into `out` where it is given, which may be x; None where `supports_add` says no: CuPy adds then."""
+    """x + y, into `out` where it is given, which may be x; None where `supports_add` says no, and CuPy must add.
+
+    CuPy's own kernel moves bfloat16 two bytes at a time, and takes three times as long.
+    """
     if not supports_add(x, y):
         return None
     return _elementwise("add", x, y, xp(x).empty(x.shape, x.dtype) if out is None else out)

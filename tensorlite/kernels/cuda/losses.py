@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ...backend import Array, bfloat16, xp
-from ...formulas import check_cross_entropy
+from ...errors.layers import check_cross_entropy
 from .. import shared
 from ..precision import matmul_dtype
 from ..shared import Gradients, Residuals

@@ -99,7 +99,7 @@ def empty_like(*arrays: Array) -> tuple[Array, ...]:
 
 
 class Geometry(NamedTuple):
-    """What cuDNN is told about an array: its shape, and its strides in elements."""
+    """How cuDNN's graph describes an array: by its shape, and its strides in elements."""
 
     shape: tuple[int, ...]
     strides: tuple[int, ...]

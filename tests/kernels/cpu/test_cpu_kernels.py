@@ -12,7 +12,7 @@ import tensorlite as tl
 from tensorlite import formulas
 from tensorlite import functional as F
 from tensorlite.devices import machine
-from tensorlite.kernels import cpu
+from tensorlite.kernels import cpu, table
 from tensorlite.kernels.cpu import attention as attention_kernel
 from tensorlite.kernels.cpu import blocks, choose_impl, onednn
 from tensorlite.kernels.cuda import decode, launch, philox
@@ -166,9 +166,10 @@ def test_the_best_of_each_row_here_and_on_a_gpu(monkeypatch):
         np.testing.assert_array_equal(np.asarray(found.tolist()), x.argmax(axis=-1))
     monkeypatch.setattr(decode, "supports_argmax", lambda x: True)
     monkeypatch.setattr(decode, "argmax", lambda x: np.array([*x.shape, type(x) is np.ndarray]))
+    on_gpu = table.attach_gpu("argmax")
     for here, kind in ((x, np.ndarray), (tl.tensor(x), tl.Tensor)):
-        assert type(F.argmax(here)) is kind
-        assert F.argmax(here).tolist() == [2, 3, 7, 1]
+        assert type(on_gpu(here)) is kind
+        assert on_gpu(here).tolist() == [2, 3, 7, 1]
 
 
 def test_a_mask_on_a_gpu_comes_from_the_generators_other_stream(monkeypatch):
@@ -176,8 +177,8 @@ def test_a_mask_on_a_gpu_comes_from_the_generators_other_stream(monkeypatch):
     monkeypatch.setattr(launch, "on_gpu", lambda x: True)
     monkeypatch.setattr(philox, "keep_mask", lambda *args: asked.append(args) or np.ones(args[2], bool))
     for generator in (tl.Generator(3), None):
-        assert F.keep_mask(tl.tensor(X), (2, 3), 0.5, generator).all()
-        assert F.keep_mask(X, (2, 3), 0.5, generator).all()
+        for x in (tl.tensor(X), X):
+            assert F.IMPLEMENTATIONS["keep_mask"].gpu(x, (2, 3), 0.5, generator).all()
         for state, *rest in asked:
             assert state is (generator or tl.default_generator).far(np)
             assert rest == [0.5, (2, 3)]
@@ -400,7 +401,7 @@ def arguments(function):
 @pytest.mark.parametrize("name", CALLS)
 def test_who_computes(name):
     """The kernel, wherever it can: in main memory, in one dtype of float32 and float64; otherwise the specification."""
-    op, function = getattr(F, name), "scaled_dot_product_attention" if name == "attention" else name
+    op, function = F.IMPLEMENTATIONS[name].cpu, "scaled_dot_product_attention" if name == "attention" else name
     kernel = next(vars(module)[name] for module in (cpu.layers, cpu.losses, attention_kernel) if name in vars(module))
     assert arguments(kernel) == arguments(getattr(formulas, name))
     for served, leaves, rest, *options in CALLS[name]:
