@@ -78,7 +78,7 @@ def slower_kernels() -> list[str]:
     if not os.environ.get("OPENBLAS_CORETYPE") or "kernels" not in (blas := machine.blas()):
         return []
     environment = {name: value for name, value in os.environ.items() if name not in unwanted}
-    ask = "from tensorlite import machine; print(machine.blas()['kernels'])"
+    ask = "from tensorlite.devices import machine; print(machine.blas()['kernels'])"
     alone = subprocess.run([sys.executable, "-c", ask], env=environment, capture_output=True, text=True, check=True)
     own = alone.stdout.strip()
     if own == blas["kernels"]:
