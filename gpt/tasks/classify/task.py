@@ -22,7 +22,7 @@ from tensorlite import functional as F
 from ... import lora
 from ... import tokenizer as tokenizers
 from ...config import ClassifyConfig, GPTConfig
-from ...model import GPT, wide
+from ...model import GPT, as_float32
 from ...tokenizer import END_OF_TEXT, Tokenizer
 from ...training import checkpoint, weights
 from ...training.progress import bar, counted, visible
@@ -49,7 +49,7 @@ class Classifier(nn.Module):
 
     def forward(self, idx: Tensor, lengths: Sequence[int]) -> Tensor:
         """Token ids (B, T), padded on the right, and the length of each text -> logits (B, labels)."""
-        return wide(self.head(self.read(wide(self.body.features(idx)), lengths)))
+        return as_float32(self.head(self.read(as_float32(self.body.hidden_states(idx)), lengths)))
 
     def read(self, features: Tensor, lengths: Sequence[int]) -> Tensor:
         """(B, T, C) -> (B, C)"""

@@ -252,6 +252,6 @@ def with_own_head(model: GPT) -> GPT:
     """
     if not model.config.tie_head:
         return model
-    own = GPT.blank(replace(model.config, tie_head=False))
+    own = GPT.without_init(replace(model.config, tie_head=False))
     own.load_state_dict({**model.state_dict(), "head.weight": model.token_embedding.weight})
     return own
