@@ -50,13 +50,6 @@ PEERS = {"torch", "transformers", "tensorflow", "jax"}
 KNOWN_ACCELERATION = {
     ("tensorlite.functional", "tensorlite.kernels.cpu"),
     ("tensorlite.functional", "tensorlite.kernels.cuda"),
-    ("tensorlite.optim.clipping", "tensorlite.accelerate.storage"),
-    ("tensorlite.optim.clipping", "tensorlite.kernels.cuda.update"),
-    ("tensorlite.optim.optimizers", "tensorlite.accelerate.cuda_graph"),
-    ("tensorlite.optim.optimizers", "tensorlite.accelerate.storage"),
-    ("tensorlite.optim.optimizers", "tensorlite.devices.machine"),
-    ("tensorlite.optim.optimizers", "tensorlite.kernels.cpu.choose_impl"),
-    ("tensorlite.optim.optimizers", "tensorlite.kernels.cuda.update"),
     ("gpt.attention", "tensorlite.kernels.cuda.decode"),
     ("gpt.config", "tensorlite.devices.machine"),
     ("gpt.generate", "tensorlite.accelerate.cuda_graph"),
