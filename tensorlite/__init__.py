@@ -2,7 +2,7 @@
 
 from . import backend, data, derived, formulas, functional, io, nn, ops, optim, primitive, random
 from .accelerate import accumulate as _accumulate
-from .accelerate import storage
+from .accelerate import storage as _storage
 from .accelerate.activation_checkpoint import activation_checkpoint
 from .accelerate.cuda_graph import CudaGraph
 from .accelerate.dispatch import unfused
@@ -18,7 +18,7 @@ from .random import Generator, default_generator, manual_seed
 from .tensor import *
 
 __version__ = "0.1.0"
-storage.attach()
+_storage.attach()  # optimizers update flat arrays in place
 _accumulate.attach()  # gradients are added in place
 _table.attach()  # kernels compute what they support of functional.py
 _LIKE = ["zeros_like", "ones_like", "full_like", "empty_like"]

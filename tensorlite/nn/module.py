@@ -28,9 +28,6 @@ class Parameter(Tensor):
         super().__init__(tensor(data, requires_grad=requires_grad).data, requires_grad)
 
 
-# ----- Module -----------------------------------------------------------------------------------------------------
-
-
 def make_adjacent(parameters: Sequence[Parameter]) -> None:
     """Store Parameters one behind the other in one array, so that an op that reads them all needs no copy.
 
@@ -43,6 +40,8 @@ def make_adjacent(parameters: Sequence[Parameter]) -> None:
         p.data = joined[start : start + len(p)]
         start += len(p)
 
+
+# ----- Module -----------------------------------------------------------------------------------------------------
 
 def _then_closed(init: Callable[..., None]) -> Callable[..., None]:
     """`init`, after which the object takes no new attributes (unless a subclass's __init__ called it)."""
