@@ -14,12 +14,12 @@ What it refuses: a parameter given twice, one that does not require a gradient, 
 `.data` was replaced (`Module.to`, a second optimizer): its values would silently no longer be the ones updated.
 """
 
-from ..errors.torch_names import missing
+from ..errors.suggestions import module_getattr
 from .clipping import clip_scale, global_norm, grad_norm
 from .optimizers import SGD, Adam, AdamW, Optimizer, decay_groups
 from .schedules import constant, warmup_cosine, warmup_linear
 
-__getattr__ = missing("optim")
+__getattr__ = module_getattr("optim")
 __all__ = [
     "SGD", "Adam", "AdamW", "Optimizer", "clip_scale", "constant", "decay_groups", "global_norm", "grad_norm",
     "warmup_cosine", "warmup_linear",

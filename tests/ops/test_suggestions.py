@@ -124,16 +124,16 @@ def test_a_name_that_the_package_lacks_is_answered_with_ours(name):
 
 @pytest.mark.finding("C2")
 def test_what_the_hints_name_exists():
-    from tensorlite.errors import suggestions
+    from tensorlite.errors import torch_names
 
-    for hint in [*suggestions.NAMES.values(), *suggestions.FUNCTIONS.values()]:
+    for hint in [*torch_names.TENSOR.values(), *torch_names.PACKAGE.values()]:
         for path in re.findall(r"\btl\.([\w.]+)", hint):
             value = tl
             for part in path.split("."):
                 value = getattr(value, part)
         for method in re.findall(r"\bx\.(\w+)", hint):
             assert hasattr(tl.Tensor, method), hint
-    for ours in suggestions.ARGUMENTS.values():
+    for ours in torch_names.RENAMED.values():
         assert ours in {
             "axis",
             "keepdims",
@@ -151,8 +151,8 @@ def test_what_the_hints_name_exists():
             "a",
             "b",
         }
-    assert not [name for name in suggestions.NAMES if hasattr(tl.Tensor, name)]
-    assert not [name for name in suggestions.FUNCTIONS if hasattr(tl, name)]
+    assert not [name for name in torch_names.TENSOR if hasattr(tl.Tensor, name)]
+    assert not [name for name in torch_names.PACKAGE if hasattr(tl, name)]
 
 
 @pytest.mark.finding("C2")
