@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from .tokenizer import BPETokenizer, CharTokenizer, WordTokenizer, gpt2
     from .training.checkpoint import load_model
 
-__version__ = "0.1.0"
+    __version__: str
+
 __all__ = [
     "GPT",
     "PRESETS",
@@ -54,6 +55,8 @@ _MODULES = ("attention", "config", "data", "generate", "lora", "model", "pretrai
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":  # both packages are one distribution
+        return import_module("tensorlite").__version__
     if name in _PLACES:
         return getattr(import_module(f".{_PLACES[name]}", __name__), name)
     if name in _MODULES:

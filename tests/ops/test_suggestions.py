@@ -4,6 +4,7 @@ import asyncio
 import inspect
 import math
 import re
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -169,7 +170,11 @@ def test_attributes_that_python_looks_for_are_just_missing():
 @pytest.mark.finding("C2")
 def test_the_version_is_that_of_the_distribution():
     assert tl.__version__ == gpt.__version__
-    assert f'version = "{tl.__version__}"' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert "version" in project["project"]["dynamic"]
+    assert project["tool"]["hatch"]["version"]["path"] == "tensorlite/__init__.py"
+    written = [f for f in ROOT.glob("*/__init__.py") if re.search(r'__version__ = "', f.read_text(encoding="utf-8"))]
+    assert written == [ROOT / "tensorlite" / "__init__.py"]  # in one place
 
 
 @pytest.mark.finding("C2")
