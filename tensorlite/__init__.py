@@ -13,8 +13,10 @@ from typing import Any
 
 from . import accelerate, backend, creation, data, derived, devices, formulas, functional, io, nn, ops, optim, primitive
 from . import random as random
-from .accelerate import storage
-from .accelerate.activation_checkpoint import checkpoint as activation_checkpoint
+from .accelerate import accumulate, storage
+from .accelerate.activation_checkpoint import activation_checkpoint
+from .accelerate.cuda_graph import CudaGraph
+from .accelerate.dispatch import unfused
 from .autograd import grad
 from .backend import bool_, default_device, float16, float32, float64, int32, int64, uint8, use_device
 from .creation import *
@@ -22,22 +24,24 @@ from .derived import *
 from .devices.machine import set_threads
 from .errors import suggestions, torch_names
 from .grad_mode import no_grad
+from .kernels import table
 from .kernels.precision import set_matmul_dtype
 from .ops import *
-from .primitive import unfused
 from .random import Generator, default_generator, manual_seed
 from .tensor import Tensor
 
 __version__ = "0.1.0"  # of both packages: pyproject.toml reads it here
 __all__ = [
     *ops.__all__, *derived.__all__, *creation.__all__,
-    "Tensor", "grad", "no_grad", "unfused", "activation_checkpoint",
+    "Tensor", "grad", "no_grad", "unfused", "activation_checkpoint", "CudaGraph",
     "bool_", "float16", "float32", "float64", "int32", "int64", "uint8",
     "default_device", "use_device", "set_threads", "set_matmul_dtype",
     "Generator", "default_generator", "manual_seed",
     "data", "formulas", "functional", "io", "nn", "optim", "random",
 ]  # fmt: skip
 storage.attach()  # optimizers keep their parameters in flat arrays
+accumulate.attach()  # gradients are added in place
+table.attach()  # kernels compute what they support of functional.py
 suggestions.explain(globals(), [*ops.__all__, *derived.__all__, *creation.__all__, "grad"])
 
 

@@ -14,7 +14,7 @@ from tensorlite import Tensor, io
 from tensorlite.io import Entry
 
 from ..config import GPTConfig, listed
-from ..data.jsonfile import read_object
+from ..jsonfile import read_object
 from ..model import GPT
 from ..tokenizer import Tokenizer
 from . import bundle
@@ -55,7 +55,7 @@ def load(folder: str | Path) -> GPT:
     In memory are the model and one Tensor. Errors as `find`.
     """
     source = find(Path(folder))
-    model = GPT.blank(source.config)
+    model = GPT.without_init(source.config)
     for name, parameter in model.named_parameters():
         parameter.data[...] = source.read(name).data
         parameter.changed()

@@ -143,8 +143,8 @@ PACKAGE = {  # function of torch or numpy -> the expression to write, where that
     "rand_int": "tl.randint(low, high, shape)", "permute": "tl.transpose(x, axes)", "seed": "tl.manual_seed(seed)",
     "Size": "a tuple", "device": 'a name, "cpu" or "cuda"', "linalg": "tl.norm(x)", "F": "tl.functional",
     "checkpoint": "tl.activation_checkpoint(module, x)", "recompute": "tl.activation_checkpoint(module, x)",
-    "compile": "tl.accelerate.cuda_graph.CudaGraph", "CUDAGraph": "tl.accelerate.cuda_graph.CudaGraph",
-    "graph": "tl.accelerate.cuda_graph", "fused": "tl.functional", "machine": "tl.devices.machine",
+    "compile": "tl.CudaGraph(function)", "CUDAGraph": "tl.CudaGraph",
+    "graph": "tl.CudaGraph", "fused": "tl.functional", "machine": "tl.devices.machine",
     "set_num_threads": "tl.set_threads(n)", "get_num_threads": "tl.devices.machine.threads()",
     "set_float32_matmul_precision": 'tl.set_matmul_dtype("tf32", device)', "set_default_device": "tl.use_device(device)",
 }  # fmt: skip

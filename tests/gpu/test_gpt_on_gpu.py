@@ -13,23 +13,27 @@ sys.path.append(str(Path(__file__).parents[1] / "gpt" / "support"))
 from runs import tiny, train, write_text
 
 import tensorlite as tl
-from gpt import generate as generate_module
-from gpt.attention import KVCache, MultiHeadAttention
+from gpt import fast
+from gpt.attention import MultiHeadAttention
 from gpt.cli import diagnosis as doctor
 from gpt.cli import main as cli
-from gpt.config import ClassifyConfig, GPTConfig, TrainConfig
+from gpt.config import GPTConfig
+from gpt.fast import decode as fast_decode
 from gpt.generate import generate
+from gpt.kv_cache import KVCache
 from gpt.model import GPT
 from gpt.tasks import instruct
 from gpt.tasks.classify import data as labelled
 from gpt.tasks.classify import task as classify
+from gpt.tasks.classify.settings import ClassifyConfig
 from gpt.tasks.evaluate import total_loss
-from gpt.tasks.pretrain import check_memory
+from gpt.tasks.pretrain import TrainConfig, check_memory
 from gpt.training import checkpoint, plots, session
 from tensorlite import backend, optim
 from tensorlite.devices import machine, memory
 from tensorlite.kernels import precision
 
+fast.attach()
 pytestmark = pytest.mark.gpu
 
 SHAPE = {"n_layer": 2, "n_head": 2, "n_embd": 32, "context_length": 16, "batch_size": 4, "steps": 20, "dropout": 0.0}
@@ -38,6 +42,7 @@ CONSTANT = {"lr": 0.01, "min_lr": 0.01, "warmup": 0}
 
 @pytest.fixture(autouse=True)
 def afterwards():
+    fast.attach()
     yield
     precision.set_matmul_dtype("float32")
 
@@ -75,7 +80,8 @@ def test_training_there_is_training_here(cpu, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"dropout": 0.2}, {"dtype": "bfloat16"}, {"checkpoint_blocks": True}, {"grad_accumulation": 2}]
+    "changes",
+    [{}, {"dropout": 0.2}, {"dtype": "bfloat16"}, {"activation_checkpointing": True}, {"grad_accumulation": 2}],
 )
 def test_the_same_run_again_has_the_same_bits(tmp_path, changes):
     first, again = (run_on(tmp_path, "cuda", name, **changes)[0] for name in ("first", "again"))
@@ -98,7 +104,7 @@ def test_a_resumed_run_is_the_unbroken_one(tmp_path, dropout):
     """To the bit: dropout's stream too goes on where it was."""
     whole, _ = run_on(tmp_path, "cuda", "whole", dropout=dropout)
     broken, _ = run_on(tmp_path, "cuda", "broken", dropout=dropout, steps=12)
-    train(TrainConfig(**{**vars(session.settings(broken)), "device": "cuda", "steps": 20}))
+    train(TrainConfig(**{**vars(session.settings(broken, TrainConfig)), "device": "cuda", "steps": 20}))
     assert losses(broken) == losses(whole)
     assert (broken / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
 
@@ -106,7 +112,7 @@ def test_a_resumed_run_is_the_unbroken_one(tmp_path, dropout):
 @pytest.mark.parametrize(("first", "then"), [("cpu", "cuda"), ("cuda", "cpu")])
 def test_a_run_moves_between_cpu_and_gpu(cpu, tmp_path, first, then):
     run, _ = run_on(tmp_path, first, "run", steps=12)
-    said = train(TrainConfig(**{**vars(session.settings(run)), "device": then, "steps": 20}))
+    said = train(TrainConfig(**{**vars(session.settings(run, TrainConfig)), "device": then, "steps": 20}))
     assert "warning: device was" in said
     assert losses(run) == pytest.approx(losses(cpu), rel=2e-3)
 
@@ -136,7 +142,7 @@ def test_a_recorded_token_step_is_used_for_the_weights_that_it_was_recorded_with
             change(model)
         for length in (9, 9, 7):
             assert generate(far, [[1, 2, 3], [4]], length) == generate(near, [[1, 2, 3], [4]], length)
-        assert generate_module._spare[far].ahead.graph.recorded
+        assert fast_decode._spare[far].best_graph.recorded
 
 
 def test_what_is_on_its_way_to_the_host_waits_for_nothing_later():
@@ -157,7 +163,7 @@ def test_a_bfloat16_model_writes(cpu):
             assert len(text) == 20
     cache = model.new_cache(1)
     with tl.no_grad():
-        model.features(tl.tensor([prompts[1]], device="cuda"), cache)
+        model.hidden_states(tl.tensor([prompts[1]], device="cuda"), cache)
     assert cache[0].keys.dtype.name == "bfloat16"
 
 
@@ -171,16 +177,16 @@ def test_measuring_there_is_measuring_here(cpu):
 def test_the_projections_lie_together_there_and_after_an_optimizer_took_them():
     attention = MultiHeadAttention(16, 16, 8, 0.0, 2, qkv_bias=True).to("cuda")
     for _ in range(2):
-        weight, bias = attention.projection()
         parts = attention.W_query, attention.W_key, attention.W_value
+        weight, bias = (memory.joined([getattr(part, kind).data for part in parts]) for kind in ("weight", "bias"))
         assert weight.tolist() == [row for part in parts for row in part.weight.tolist()]
         assert bias.tolist() == [x for part in parts for x in part.bias.tolist()]
-        assert weight.data.data.ptr == parts[0].weight.data.data.ptr  # no copy
+        assert weight.data.ptr == parts[0].weight.data.data.ptr  # no copy
         optim.AdamW(optim.decay_groups(attention.parameters(), 0.1))
     x = tl.randn(2, 5, 16, device="cuda")
     with tl.no_grad():
         whole = attention(x)
-        cache = KVCache(2, 2, 8, 8, attention.projection())
+        cache = KVCache(2, 2, 8, 8)
         pieces = [attention(x[:, a:b], cache) for a, b in ((0, 3), (3, 4), (4, 5))]
     np.testing.assert_allclose(tl.concatenate(pieces, axis=1).numpy(), whole.numpy(), rtol=1e-4, atol=1e-5)
 

@@ -28,7 +28,8 @@ LAYERS = {
         ["devices", "kernels", "accelerate", "distributed"],
     ],
     "gpt": [
-        ["config", "system", "data.jsonfile", "data.download_dir", "data.exchange", "training.progress"],
+        ["config", "system", "console", "jsonfile"],
+        ["data.jsonfile", "data.download_dir", "data.exchange", "training.progress"],
         ["tokenizer"],
         ["data"],
         ["attention", "kv_cache", "model", "generate", "lora"],
@@ -50,7 +51,6 @@ PEERS = {"torch", "transformers", "tensorflow", "jax"}
 KNOWN_ACCELERATION = {
     ("tensorlite.functional", "tensorlite.kernels.cpu"),
     ("tensorlite.functional", "tensorlite.kernels.cuda"),
-    ("gpt.attention", "tensorlite.devices.memory"),
     ("gpt.attention", "tensorlite.kernels.cuda.decode"),
     ("gpt.config", "tensorlite.devices.machine"),
     ("gpt.generate", "tensorlite.accelerate.cuda_graph"),
@@ -265,7 +265,7 @@ def totals() -> Iterator[str]:
         for kind in (False, True):
             files = [file for name, file in modules(package).items() if accelerates(name) == kind]
             count = sum(file.read_text(encoding="utf-8").count("\n") for file in files)
-            yield f"{package}, {'acceleration and applications' if kind else 'core'}: {count} lines in {len(files)} files"
+            yield f"{package}, {('core', 'acceleration and applications')[kind]}: {count} lines in {len(files)} files"
 
 
 if __name__ == "__main__":

@@ -182,7 +182,7 @@ def test_the_package_has_the_names_that_one_looks_for():
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("fused", "tl.functional"), ("graph", "tl.accelerate.cuda_graph"), ("recompute", "tl.activation_checkpoint"),
+        ("fused", "tl.functional"), ("graph", "tl.CudaGraph"), ("recompute", "tl.activation_checkpoint"),
         ("machine", "tl.devices.machine"), ("checkpoint", "tl.activation_checkpoint"),
         ("gelu", "tl.functional.gelu"), ("set_num_threads", "tl.set_threads"),
     ],
