@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from .training.checkpoint import load_model
     from .training.loop import train
 
-__version__ = "0.1.0"
+    __version__: str
+
 __all__ = [
     "GPT",
     "PRESETS",
@@ -59,6 +60,8 @@ _MODULES = ("attention", "config", "data", "generate", "lora", "model", "pretrai
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":  # both packages are one distribution
+        return import_module("tensorlite").__version__
     if name == "train":
         from . import fast
 

@@ -20,10 +20,10 @@ ROOT = Path(__file__).parents[2]
 # Each line is a layer. A name stands for the module and for everything below it; the longest name that fits decides.
 LAYERS = {
     "tensorlite": [
-        ["files", "special", "random", "backend", "errors"],
-        ["autograd", "grad_mode", "promotion", "indexing", "primitive"],
+        ["files", "special", "random", "backend", "errors", "typing"],
+        ["autograd", "grad_mode", "promotion", "indexing", "primitive", "op_docs"],
         ["ops", "derived", "formulas"],
-        ["functional", "interop", "tensor"],
+        ["functional", "interop", "tensor", "creation"],
         ["nn", "optim", "data", "io", "inspect", "testing"],
         ["devices", "kernels", "accelerate", "distributed"],
     ],
@@ -54,9 +54,13 @@ KNOWN_ACCELERATION = {
     ("gpt.attention", "tensorlite.kernels.cuda.decode"),
     ("gpt.config", "tensorlite.devices.machine"),
     ("gpt.generate", "tensorlite.accelerate.cuda_graph"),
+    ("gpt.generate", "tensorlite.devices.memory"),
     ("gpt.model", "tensorlite.accelerate.activation_checkpoint"),
+    ("gpt.tasks.pretrain", "tensorlite.devices.gpu"),
+    ("gpt.training.loop", "tensorlite.devices.gpu"),
     ("gpt.training.loop", "tensorlite.devices.machine"),
     ("gpt.training.loop", "tensorlite.kernels.precision"),
+    ("gpt.training.session", "tensorlite.devices.gpu"),
     ("gpt.training.session", "tensorlite.devices.machine"),
     ("gpt.training.session", "tensorlite.kernels.cpu.choose_impl"),
     ("gpt.training.session", "tensorlite.kernels.cpu.onednn"),
@@ -89,7 +93,14 @@ def imports(name: str) -> Iterator[tuple[str, int]]:
     """(imported module, line) of every import in the module, also inside functions; modules of ours by full name."""
     file = ALL[name]
     package = name.split(".") if file.name == "__init__.py" else name.split(".")[:-1]
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    branches = [
+        node for node in ast.walk(tree) if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+    ]
+    for_types = {node for branch in branches for node in ast.walk(branch)}  # which are never imported
+    for node in ast.walk(tree):
+        if node in for_types:
+            continue
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield alias.name, node.lineno
