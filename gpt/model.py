@@ -142,8 +142,8 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(config.residual_dropout)
 
     def forward(self, x: Tensor, cache: KVCache | None = None) -> Tensor:
-        x = F.add(x, self.dropout(self.attention(self.norm1(x), cache)))  # (B, T, C)
-        return F.add(x, self.dropout(self.feed_forward(self.norm2(x))))  # (B, T, C)
+        x = x + self.dropout(self.attention(self.norm1(x), cache))
+        return x + self.dropout(self.feed_forward(self.norm2(x)))
 
 
 class FeedForward(nn.Module):

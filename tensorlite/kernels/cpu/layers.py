@@ -5,7 +5,7 @@ import functools
 import numpy as np
 
 from ...devices.memory import together
-from ...formulas import check_indices, check_last_axis, check_table
+from ...errors.layers import check_indices, check_last_axis, check_table
 from .blocks import as_rows, by_rows, product, products, supports
 from .choose_impl import steps
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from ...devices.machine import in_parts
 from ...devices.memory import scratch
-from ...formulas import check_cross_entropy
+from ...errors.layers import check_cross_entropy
 from . import blocks, onednn
 from .blocks import as_rows, supports
 from .choose_impl import steps

@@ -11,7 +11,7 @@ import numpy as np
 
 from ...backend import ADDERS, Array, bfloat16, float32, xp
 from ...devices.memory import together
-from ...formulas import check_last_axis
+from ...errors.layers import check_last_axis
 from ..precision import matmul_dtype
 from . import blas
 from .launch import NAMES, ctype, launch, on_gpu
