@@ -1,7 +1,7 @@
 """LoRA: train a small correction to weights that stay fixed.
 
-`apply` replaces a Linear x W^T + b by a LoRALinear, which adds (alpha / rank) x A B. Only A (in, rank) and B (rank, out)
-are trained (Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2021). B starts at zero, so the model
+`apply` replaces a Linear x W^T + b by a LoRALinear, which adds (alpha / rank) x A B. Only A (in, rank) and B (rank,
+out) are trained (Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2021). B starts at zero, so the model
 computes the same at first. All other parameters are frozen: they get no gradient, and no memory for one.
 
 `merge` replaces each LoRALinear by a Linear with weight W + (alpha / rank) (A B)^T and returns the LoRALinears;
@@ -172,7 +172,9 @@ def unmerge(model: nn.Module, layers: Mapping[str, LoRALinear]) -> None:
     """Put back the LoRALinears that `merge` returned: the original weights, bit for bit, and their adapters."""
     for name in layers:
         if not isinstance(_submodule(model, name), nn.Linear):
-            raise ValueError(f"{name} is not a merged Linear: unmerge takes what merge returned for the same model, once")
+            raise ValueError(
+                f"{name} is not a merged Linear: unmerge takes what merge returned for the same model, once"
+            )
     for name, layer in layers.items():
         _replace(model, name, layer)
 

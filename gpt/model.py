@@ -52,7 +52,7 @@ class GPT(nn.Module):
         return model
 
     def forward(self, idx: Tensor, targets: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Token ids (B, T) -> logits (B, T, V) and, where targets (B, T) are given, their mean cross-entropy, else None.
+        """Token ids (B, T) -> logits (B, T, V) and, where targets (B, T) are given, the mean cross-entropy, else None.
 
         Ids and targets are Tensors, NumPy arrays or nested lists of integers; targets of -100 are ignored.
         ValueError where T is 0 or above config.context_length, IndexError for an id outside the vocabulary, TypeError
@@ -113,7 +113,7 @@ class GPT(nn.Module):
         """Draw weights from N(0, 0.02^2) and set biases to 0, as OpenAI did; norms keep weight 1 and bias 0.
 
         The standard deviation is 0.02 / sqrt(2 n_layer) for the two matrices of a block whose product is added to the
-        residual stream: 2 n_layer terms are added, and the stream does not grow with depth (GPT-2's paper, section 2.3).
+        residual stream, so that the sum of 2 n_layer terms does not grow with depth (GPT-2's paper, section 2.3).
         """
         for name, parameter in self.named_parameters():
             if "norm" in name:
@@ -144,8 +144,9 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(config.residual_dropout)
 
     def forward(self, x: Tensor, cache: KVCache | None = None) -> Tensor:
-        x = x + self.dropout(self.attention(self.norm1(x), cache))
-        return x + self.dropout(self.feed_forward(self.norm2(x)))
+        x = x + self.dropout(self.attention(self.norm1(x), cache))  # (B, T, C)
+        x = x + self.dropout(self.feed_forward(self.norm2(x)))  # (B, T, C)
+        return x
 
 
 class FeedForward(nn.Module):
@@ -156,11 +157,13 @@ class FeedForward(nn.Module):
         self.contract = nn.Linear(4 * n_embd, n_embd)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.contract(F.gelu(self.expand(x)))  # (..., C) -> (..., 4 C) -> (..., C)
+        x = F.gelu(self.expand(x))  # (..., 4 C)
+        x = self.contract(x)  # (..., C)
+        return x
 
 
 def as_float32(x: Tensor) -> Tensor:
-    """x, as float32 where its dtype is narrower: CuPy neither sorts nor scatters bfloat16, Python has no such number."""
+    """x, as float32 where its dtype is narrower: CuPy neither sorts nor scatters bfloat16, and Python lacks it."""
     return x.astype(tl.float32) if x.dtype.itemsize < 4 else x
 
 

@@ -94,7 +94,7 @@ class GPUDecoder(Decoder):
             _spare[self.model] = self
 
     def fits(self, batch_size: int, positions: int) -> bool:
-        """Whether the recorded steps can be used for texts of that number and length: the weights are the same arrays."""
+        """Whether the recorded steps can be used for so many and so long texts: with the same arrays as weights."""
         B, _, room, _ = self.device_cache[0].shape
         same = all(old is p.data for old, p in zip(self.weights, self.model.parameters(), strict=True))
         return same and batch_size == B and positions <= room

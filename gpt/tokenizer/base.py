@@ -26,8 +26,8 @@ Piece = TypeVar("Piece")
 class Tokenizer(Protocol):
     """Text to ids and back. Ids are 0 .. vocab_size - 1; special tokens have ids of their own.
 
-    `encode` reads those special tokens in the text that `allowed_special` names, "all" for all of them; what it does
-    with others, each tokenizer says. `encode_ordinary` reads none: what a user writes stays text.
+    `encode` takes the special tokens in `allowed_special` ("all": all of them) for their ids; for others see each
+    tokenizer. `encode_ordinary` takes none: text from a user stays text.
     """
 
     @property
@@ -203,7 +203,7 @@ class StreamDecoder:
 
         "".join(decoder.feed(id) for id in ids) + decoder.flush() == tokenizer.decode(ids)
 
-    A token may end inside a character's UTF-8 bytes; they wait here for the next one.
+    A token may end inside a character's UTF-8 bytes; these are kept until the next token.
     """
 
     def __init__(self, tokenizer: Tokenizer):
@@ -220,7 +220,7 @@ class StreamDecoder:
         return self._utf8.decode(now[len(before) :])
 
     def flush(self) -> str:
-        """What is left at the end: U+FFFD for an unfinished character, else "". Then it is as new."""
+        """The end of the text: U+FFFD for an unfinished character, else "". The decoder can then be used again."""
         self._last = []
         return self._utf8.decode(b"", final=True)
 
@@ -229,7 +229,7 @@ class StreamDecoder:
 
 
 def write_fields(path: str | os.PathLike[str], fields: Mapping[str, Any]) -> None:
-    """Write a tokenizer's fields as JSON; a crash leaves the old file or none, never half of one."""
+    """Write a tokenizer's fields as JSON; after a crash the file is the old one, or there is none."""
     text = json.dumps({"format": FORMAT, "version": VERSION, **fields}, indent=1)
     with replacing(path) as file:
         file.write(f"{text}\n".encode("ascii"))
