@@ -241,7 +241,7 @@ class Transfer:
             if "Content-Encoding" in answer.headers:
                 total = None  # it counts other bytes
             self.check(answer, total)
-            self.append(items, start, total)  # type: ignore[arg-type]
+            self.append(items, start, total)
         except TimeoutError as error:
             raise Broken(SLOW) from error
         if self.here() < (total or self.size() or 0):
@@ -346,7 +346,7 @@ def reason(error: Any) -> str:
 
 def _begins_at(answer: Any, have: int) -> bool:
     """Whether a part of the file is the part that was asked for."""
-    return answer.headers.get("Content-Range", "").startswith(f"bytes {have}-")
+    return str(answer.headers.get("Content-Range", "")).startswith(f"bytes {have}-")
 
 
 def _number(text: str | None) -> int | None:

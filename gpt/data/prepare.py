@@ -10,7 +10,8 @@ from tensorlite.data import write_tokens
 from .. import tokenizer as tokenizers
 from ..console import bar, counted, passing
 from ..fingerprint import fingerprint
-from ..tokenizer import END_OF_TEXT, Tokenizer, chunks
+from ..tokenizer import END_OF_TEXT, Tokenizer
+from ..tokenizer.base import chunks
 from . import corpus
 
 PARTS = ("train", "validation")  # of the text

@@ -43,7 +43,7 @@ class Records(NamedTuple):
     notes: list[str]  # one sentence for each thing that is read in a way that one may not expect
 
 
-class Repeated(dict):
+class Repeated(dict[str, Any]):
     """A JSON object in which a field stands twice."""
 
 

@@ -21,7 +21,8 @@ from tensorlite import functional as F
 
 from ..config import check_integer
 from ..model import GPT
-from ..tokenizer import Tokenizer, chunks
+from ..tokenizer import Tokenizer
+from ..tokenizer.base import chunks
 
 Bar = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 LOGITS = 1 << 24  # numbers held at a time (64 MiB): the head goes over as many positions as give these

@@ -61,8 +61,9 @@ class Checkpoint(NamedTuple):
 
 
 def save(
-    run: Path, step: int, *, config: dict, tokenizer, model: nn.Module, optimizer: Optimizer, state: dict, keep: int = 2
-) -> None:
+    run: Path, step: int, *, config: dict[str, Any], tokenizer: tokenizers.Tokenizer, model: nn.Module,
+    optimizer: Optimizer, state: dict[str, Any], keep: int = 2,
+) -> None:  # fmt: skip
     """Write the checkpoint of `step`, show its files in `run`, then delete all but the newest `keep`.
 
     `config` and `state` are JSON; `state` is what training needs beside weights and optimizer. FloatingPointError where
@@ -154,7 +155,7 @@ def _tidy(run: Path, keep: int | None = None) -> None:
         run_directory.delete_checkpoint(folder)
 
 
-def _manifest(step: int, files: Mapping, logs: Mapping) -> dict[str, Any]:
+def _manifest(step: int, files: Mapping[str, Any], logs: Mapping[str, Any]) -> dict[str, Any]:
     return {"format": "gpt.checkpoint", "version": VERSION, "step": step, "files": files, "logs": logs}
 
 
@@ -254,7 +255,7 @@ def _verified(folder: Path, files: tuple[str, ...]) -> Checkpoint:
     return Checkpoint(folder, run_directory.step_of(folder), logs)
 
 
-def _entries(found: Mapping, names: Iterable[str]) -> dict[str, dict[str, Any]]:
+def _entries(found: Mapping[str, Any], names: Iterable[str]) -> dict[str, dict[str, Any]]:
     """{name: {"bytes", "sha256"}} of a manifest."""
     entries = {name: {"bytes": found[name]["bytes"], "sha256": found[name]["sha256"]} for name in names}
     for entry in entries.values():
@@ -270,7 +271,7 @@ def restore(run: Path, checkpoint: Checkpoint, model: nn.Module, optimizer: Opti
     """
     model.load_state_dict(io.entries(checkpoint.folder / "model.safetensors"))
     path = checkpoint.folder / "training.safetensors"
-    state = json.loads(io.metadata(path)["training"])
+    state: dict[str, Any] = json.loads(io.metadata(path)["training"])
     optimizer.load_state_dict({"steps": state["optimizer_steps"], "tensors": io.load(path)})
     for folder in run_directory.steps(run):
         if run_directory.step_of(folder) > checkpoint.step and run_directory.is_checkpoint_folder(

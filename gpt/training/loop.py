@@ -20,7 +20,6 @@ from rich.console import Console
 from tensorlite import Tensor, optim
 
 from ..console import open_screen, say
-from ..tasks.pretrain import Pretraining
 from . import machine, open_run, run_directory
 from .finite import first_not_finite, is_finite
 from .progress import Progress
@@ -41,14 +40,14 @@ class Result(NamedTuple):
     stopped_by: int | None
 
 
-def train(config: Settings, console: Console | None = None, task: type[Task] = Pretraining) -> Result:
-    """Train `task` as `config` says. The first SIGINT, SIGTERM or SIGHUP finishes the step and saves; a second ends it.
+def train(config: Settings, console: Console | None = None, task: type[Task] | None = None) -> Result:
+    """Train the config's task. The first SIGINT, SIGTERM or SIGHUP finishes the step and saves; a second ends it.
 
     ValueError or OSError, in one sentence, for settings, data and directories that cannot be used; FloatingPointError
     where loss or gradient stay nan or infinite; RuntimeError where another process trains in that directory. Whatever
     ends a new run before its first checkpoint, its directory is as it was before.
     """
-    console, if_exists = console or open_screen(), config.resume_if_exists
+    console, task, if_exists = console or open_screen(), task or config.task_class(), config.resume_if_exists
     if config.resume:
         config = replace(config, resume=open_run.real_path(config.resume))
     config = continued(config, task)

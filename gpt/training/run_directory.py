@@ -128,7 +128,7 @@ def finish(run: Path, names: Iterable[str], step: int) -> None:
 
 def _manifest(run: Path) -> dict[str, Any] | None:
     try:
-        value = jsonfile.read(run / MANIFEST)
+        value: dict[str, Any] = jsonfile.read(run / MANIFEST)
         if value["format"] != "gpt.run.files":
             return None
         version, names, step = value["version"], value["files"], value["finished"]

@@ -61,7 +61,7 @@ def directory(config: Settings, task: type[Task]) -> Path:
 
 def continued(config: Settings, task: type[Task]) -> Settings:
     """`config` itself or, where it says resume_if_exists and there is a run already, as the settings to resume that."""
-    if not config.resume_if_exists or not checkpoint.is_run(run := directory(config, task)):
+    if not config.resume_if_exists or not run_directory.is_run(run := directory(config, task)):
         return config
     threads = config.threads or settings(run, type(config)).threads
     return replace(config, resume=run, out=None, resume_if_exists=False, threads=threads)

@@ -95,6 +95,11 @@ class Settings:
         """The peak learning rate for a model of that width, where none is given."""
         return 2e-3
 
+    @classmethod
+    def task_class(cls) -> type[Any]:
+        """The Task (task.py) that these settings are for."""
+        raise NotImplementedError
+
     def name(self) -> str:
         """What a run is called that was given no directory."""
         return self.task

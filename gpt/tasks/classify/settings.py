@@ -5,6 +5,7 @@ from typing import Literal
 
 from ...config import check_choice, check_integer, check_number
 from ...training.settings import FineTuneConfig
+from ...training.task import Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +44,12 @@ class ClassifyConfig(FineTuneConfig):
             check_integer("max_length", self.max_length, low=1)
         if self.dropout is not None:
             check_number("dropout", self.dropout, low=0, below=1)
+
+    @classmethod
+    def task_class(cls) -> type[Task]:
+        from .task import Classification  # which imports this module
+
+        return Classification
 
     @property
     def adapts(self) -> bool:

@@ -73,6 +73,10 @@ class InstructConfig(FineTuneConfig):
         if self.dropout is not None:
             check_number("dropout", self.dropout, low=0, below=1)
 
+    @classmethod
+    def task_class(cls) -> type["Instructions"]:
+        return Instructions
+
     @property
     def adapts(self) -> bool:
         """Whether LoRA's matrices are what learns."""
