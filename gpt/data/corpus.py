@@ -232,7 +232,7 @@ def first_part(blocks: Iterable[str], fraction: float) -> Iterator[str]:
 
 
 def halves(blocks: Iterable[str], place: int) -> tuple[Iterator[str], Iterator[str]]:
-    """A text in blocks, before and from a place in it, in one reading: read the first half to its end before the second."""
+    """A text in blocks, before and from a place in it, in one reading: the second when the first has been read."""
     source, rest = iter(blocks), [""]
 
     def first() -> Iterator[str]:

@@ -162,7 +162,7 @@ class Pretraining:
         return visible(self.tokenizer.decode(self.prompt + new).strip("\n"))
 
     def sample_prompt(self) -> list[int]:
-        """What samples begin with: the prompt, or a new line, or, without a token for one, the validation text's first."""
+        """What samples begin with: the prompt, a new line, or, without a token for that, the validation text's first."""
         if self.config.prompt is None:
             return new_line(self.tokenizer) or self.tokens["validation"][:1].tolist()
         ids = self.tokenizer.encode_ordinary(self.config.prompt)
@@ -265,8 +265,8 @@ def start_of_run(description: Mapping[str, Any], tokenizer: Tokenizer) -> list[i
 
     Where it has none: for imported weights the end of a text, else a new line.
     """
-    found: list[int]
-    if found := description.get("data", {}).get("train", {}).get("start"):
+    found: list[int] = description.get("data", {}).get("train", {}).get("start")
+    if found:
         return found
     end = [tokenizer.special_tokens[END_OF_TEXT]] if END_OF_TEXT in tokenizer.special_tokens else []
     return (end if "imported" in description else []) or new_line(tokenizer) or end or [0]

@@ -2,8 +2,8 @@
 
 Evaluations and samples use none of training's random numbers, so how often they are made changes nothing in what is
 trained: that depends on the Session alone. What a batch is, its loss and its evaluation are the Task's (task.py shows
-one). Here each step is computed and read by itself; `gpt.fast.attach_step()` replaces `make_steps` by what is faster on a
-GPU.
+one). Here each step is computed and read by itself; `gpt.fast.attach_step()` replaces `make_steps` by what is faster
+on a GPU.
 """
 
 import math

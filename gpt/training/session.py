@@ -111,7 +111,7 @@ def set_activation_checkpointing(model: nn.Module, on: bool) -> None:
 
 
 def save(s: Session) -> None:
-    """Write a checkpoint, unless the last step was skipped or weights are not finite: good ones on the disk are kept."""
+    """Write a checkpoint, unless the last step was skipped or weights are not finite: the good ones are kept."""
     if s.skipped or not is_finite(s.model):
         return
     state = {
