@@ -3,7 +3,7 @@
     python examples/assistant/generated.py                # everything, from nothing; --only chat: ask the trained run
 
 One idea: the whole way is the product's own commands, and each is printed before it runs. A generated set of entries
-(gpt/instruct/generated.py) is written to a file; `gpt train` makes a model of a plain text in which the same skills
+(gpt/tasks/instruct/generated.py) is written to a file; `gpt train` makes a model of a plain text in which the same skills
 occur ("cat CAT tac 3"); `gpt finetune instruct` teaches it to do what an instruction asks for; `gpt chat` answers the
 test entries, which share no word and no sum with all that was trained on, and exact match is counted by kind.
 

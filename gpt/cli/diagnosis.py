@@ -18,7 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from tensorlite import backend
-from tensorlite.devices import machine
+from tensorlite.devices import gpu, machine
 from tensorlite.kernels.cpu import choose_impl as steps
 from tensorlite.kernels.cpu import onednn
 from tensorlite.kernels.cuda import attention as scores
@@ -78,7 +78,7 @@ def slower_kernels() -> list[str]:
     if not os.environ.get("OPENBLAS_CORETYPE") or "kernels" not in (blas := machine.blas()):
         return []
     environment = {name: value for name, value in os.environ.items() if name not in unwanted}
-    ask = "from tensorlite import machine; print(machine.blas()['kernels'])"
+    ask = "from tensorlite.devices import machine; print(machine.blas()['kernels'])"
     alone = subprocess.run([sys.executable, "-c", ask], env=environment, capture_output=True, text=True, check=True)
     own = alone.stdout.strip()
     if own == blas["kernels"]:
@@ -108,7 +108,7 @@ def graphics() -> list[tuple[str, str, str]]:
         return [("GPU", "none", "this machine has no NVIDIA driver: all is computed on the CPU")]
     if why_not := backend.no_gpu():
         return [("GPU", "none that can be used", why_not)]
-    about, room, computed = backend.about_device("cuda"), backend.memory("cuda") or (0, 0), scores.about()
+    about, room, computed = gpu.about_device("cuda"), gpu.memory("cuda") or (0, 0), scores.about()
     return [
         ("GPU", f"{about['device']}, compute capability {about['compute capability']}", ""),
         ("GPU memory", f"{bytes_text(room[0])} free of {bytes_text(room[1])}", ""),

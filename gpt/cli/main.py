@@ -22,8 +22,7 @@ import tyro
 from tyro.conf import subcommand
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
-from tensorlite import backend
-from tensorlite.devices import machine
+from tensorlite.devices import gpu, machine
 from tensorlite.files import naming
 
 from .. import __version__, fast
@@ -171,7 +170,7 @@ def sentence(error: Exception) -> str:
     """One sentence for an error: without the errno of an OSError, with the kind of one that was not foreseen."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    if said := backend.out_of_memory(error):
+    if said := gpu.out_of_memory(error):
         return f"{said}: a smaller batch_size or context_length, or activation_checkpointing in training, needs less"
     if isinstance(error, MemoryError):
         return (

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from importlib.util import find_spec
 
 from tensorlite import backend
-from tensorlite.devices import machine
+from tensorlite.devices import gpu, machine
 from tensorlite.kernels import precision
 from tensorlite.kernels.cpu import choose_impl, onednn
 
@@ -45,9 +45,9 @@ def about_device(device: str) -> str:
     """The device and its memory; on the CPU of a machine that seems to have a GPU, why that is not used."""
     if device == "cpu":
         return "cpu" if not backend.driver_found() or not (why_not := backend.no_gpu()) else f"cpu: {why_not}"
-    found = backend.memory(device)
+    found = gpu.memory(device)
     room = f", {found[0] / 2**30:,.1f} of {found[1] / 2**30:,.1f} GiB free" if found else ""
-    return f"{device}, {backend.about_device(device)['device']}{room}"
+    return f"{device}, {gpu.about_device(device)['device']}{room}"
 
 
 def made_with(device: str) -> dict[str, str]:
@@ -63,18 +63,18 @@ def made_with(device: str) -> dict[str, str]:
         "numba": "off" if choose_impl.missing() else f"{version('numba')}, llvmlite {version('llvmlite')}",
         "oneDNN": "off" if onednn.missing() else version(onednn.WHEEL),
         "ml_dtypes": version("ml_dtypes") if find_spec("ml_dtypes") else "not installed",
-        **backend.about_device(device),
+        **gpu.about_device(device),
     }
 
 
 def memory(device: str) -> tuple[int, int] | None:
     """Asked of the system, or of the GPU's driver."""
-    return backend.memory(device)
+    return gpu.memory(device)
 
 
 def table_rows(device: str) -> dict[str, str]:
     """How much of a GPU's memory is in use, by all programs together."""
-    known = None if device == "cpu" else backend.memory(device)
+    known = None if device == "cpu" else gpu.memory(device)
     return {} if known is None else {"GPU memory taken": f"{(known[1] - known[0]) / 2**20:,.0f} MiB"}
 
 

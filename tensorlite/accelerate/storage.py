@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import Array, scratch, to_host, xp
+from ..backend import Array, to_host, xp
 from ..devices.machine import in_parts, prepare_training
+from ..devices.memory import scratch
 from ..kernels.cpu.choose_impl import compiled
 from ..optim import clipping
 from ..optim.optimizers import Optimizer, PlainStorage, adam, adamw, compute_dtype, sgd

@@ -18,8 +18,9 @@ from .. import functional as F
 from .. import ops
 from ..autograd import setting
 from ..backend import float32, integers, to_device
+from ..creation import ones, zeros
 from ..random import Generator, default_generator
-from ..tensor import Tensor, ones, zeros
+from ..tensor import Tensor
 from .module import Module, Parameter, check_bool
 
 # ----- initialization ---------------------------------------------------------------------------------------------

@@ -7,9 +7,11 @@ from typing import Any, Self
 
 import numpy as np
 
+from .. import ops
 from ..backend import DEVICES, Array, device_of, is_array, is_floating, to_device
+from ..creation import tensor
 from ..errors.torch_names import explaining, hint
-from ..tensor import Tensor, tensor
+from ..tensor import Tensor
 
 
 class Parameter(Tensor):
@@ -27,6 +29,19 @@ class Parameter(Tensor):
 
 
 # ----- Module -----------------------------------------------------------------------------------------------------
+
+
+def make_adjacent(parameters: Sequence[Parameter]) -> None:
+    """Store Parameters one behind the other in one array, so that an op that reads them all needs no copy.
+
+    They must have the same dtype, device and shape but for the first axis. Their values stay the same.
+    """
+    if not parameters:
+        return
+    joined, start = ops.concatenate([p.data for p in parameters]), 0
+    for p in parameters:
+        p.data = joined[start : start + len(p)]
+        start += len(p)
 
 
 def _then_closed(init: Callable[..., None]) -> Callable[..., None]:

@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ..backend import Array, device_of, to_host, xp
-from ..tensor import Tensor, tensor
+from ..creation import tensor
+from ..tensor import Tensor
 from .checks import norm_params
 
 BLOCK = 1 << 17  # elements whose squares are added up in the gradient's own dtype

@@ -86,9 +86,9 @@ def test_a_prompt_longer_than_the_context_is_read_from_its_end(model):
 
 @pytest.mark.parametrize(("use_cache", "lengths"), [(True, [7, 1, 1, 1]), (False, [7, 8, 9, 10])])
 def test_with_a_cache_a_step_reads_one_token(model, use_cache, lengths, monkeypatch):
-    read, features = [], GPT.features
+    read, hidden_states = [], GPT.hidden_states
     monkeypatch.setattr(
-        GPT, "features", lambda self, idx, cache=None: read.append(idx.shape) or features(self, idx, cache)
+        GPT, "hidden_states", lambda self, idx, cache=None: read.append(idx.shape) or hidden_states(self, idx, cache)
     )
     generate(model, PROMPTS, 4, use_cache=use_cache)
     assert read == [(len(PROMPTS), T) for T in lengths]

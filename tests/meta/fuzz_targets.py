@@ -1,4 +1,4 @@
-"""What tests/meta/fuzz.py tries: for each kind of files that somebody else may have made, good ones, and their reader."""
+"""What tests/meta/fuzz.py tries: for each kind of files that others may have made, good ones, and their reader."""
 
 import contextlib
 import csv

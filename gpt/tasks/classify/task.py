@@ -24,7 +24,7 @@ from ... import tokenizer as tokenizers
 from ...config import GPTConfig
 from ...console import bar, counted, visible
 from ...fingerprint import fingerprint
-from ...model import GPT, wide
+from ...model import GPT, as_float32
 from ...tokenizer import END_OF_TEXT, Tokenizer
 from ...training import checkpoint, weights
 from ...training.task import Epochs, NewRun, Say, batch_generator, eval_mode, to_device
@@ -51,7 +51,7 @@ class Classifier(nn.Module):
 
     def forward(self, idx: Tensor, lengths: Sequence[int]) -> Tensor:
         """Token ids (B, T), padded on the right, and the length of each text -> logits (B, labels)."""
-        return wide(self.head(self.read(wide(self.body.features(idx)), lengths)))
+        return as_float32(self.head(self.read(as_float32(self.body.hidden_states(idx)), lengths)))
 
     def read(self, features: Tensor, lengths: Sequence[int]) -> Tensor:
         """(B, T, C) -> (B, C)"""

@@ -1,4 +1,4 @@
-"""What `gpt finetune instruct` learns: answers. A Task for the one training loop (gpt/train.py).
+"""What `gpt finetune instruct` learns: answers. A Task for the one training loop (gpt/training/loop.py).
 
 One idea: fine-tuning is pretraining on other texts, from weights that already know the language. The run starts from
 another run's model; its entries lie in it as train.jsonl, validation.jsonl and test.jsonl, and config.json says in
@@ -258,6 +258,6 @@ def with_own_head(model: GPT) -> GPT:
     """
     if not model.config.tie_head:
         return model
-    own = GPT.blank(replace(model.config, tie_head=False))
+    own = GPT.without_init(replace(model.config, tie_head=False))
     own.load_state_dict({**model.state_dict(), "head.weight": model.token_embedding.weight})
     return own

@@ -153,4 +153,4 @@ def test_switching_numba_off_for_a_resume_is_said(tmp_path, monkeypatch):
 
 
 def test_settings_of_a_new_run_have_no_number_of_threads():
-    assert session.recorded_threads(TrainConfig()) is None
+    assert fast_machine.recorded_threads(TrainConfig()) is None
