@@ -18,7 +18,7 @@ PARTS = ("train", "validation")  # of the text
 
 
 class Prepared(NamedTuple):
-    """What came of a text: `data` and `texts` are for the run's config.json."""
+    """A prepared text; `data` and `texts` are for the run's config.json."""
 
     tokenizer: Tokenizer
     data: dict[str, Any]  # of each part: tokens, bytes of text, length and SHA-256 of its file

@@ -15,7 +15,7 @@ class RecordedStep:
     """Wraps a step: batches that are tuples of Tensors with shapes that do not change are replayed from the third on.
 
     A graph takes Tensors and gives a Tensor, so the batches are handed to it as one flat row of Tensors. Other batches
-    are computed as they are. Where a step cannot be recorded, `say` is told why, once, and it is computed too.
+    are computed as they are. Where a step cannot be recorded, it is computed too, and `say` gets the reason once.
     """
 
     def __init__(self, step: Step, model: nn.Module, optimizer: optim.AdamW, say: Callable[[str], None] = print):

@@ -53,6 +53,7 @@ class TrainConfig(Settings, TextConfig):
     """Train a GPT on text. (Every field is a flag of `gpt train`, and its comment is the flag's help.)"""
 
     task = "pretrain"
+    task_class = "gpt.tasks.pretrain:Pretraining"
     fixed = (
         "text", "tokenizer", "vocab_size", "validation", "seed", "preset", "context_length", "n_layer", "n_head",
         "n_embd",
@@ -71,10 +72,6 @@ class TrainConfig(Settings, TextConfig):
         if not 0 < self.validation < 1:
             raise ValueError(f"validation must be between 0 and 1, say 0.1, got {self.validation!r}")
         self.model(vocab_size=self.vocab_size)  # checks the model's fields, before a text is read for it
-
-    @classmethod
-    def task_class(cls) -> type["Pretraining"]:
-        return Pretraining
 
     def reads(self) -> tuple[Path, ...]:
         """The texts."""

@@ -7,6 +7,7 @@ on a GPU.
 """
 
 import math
+import pkgutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -41,13 +42,14 @@ class Result(NamedTuple):
 
 
 def train(config: Settings, console: Console | None = None, task: type[Task] | None = None) -> Result:
-    """Train the config's task. The first SIGINT, SIGTERM or SIGHUP finishes the step and saves; a second ends it.
+    """Train as `config` says; `task` is, unless given, the one that its settings are for. The first SIGINT, SIGTERM or SIGHUP finishes the step and saves; a second ends it.
 
     ValueError or OSError, in one sentence, for settings, data and directories that cannot be used; FloatingPointError
     where loss or gradient stay nan or infinite; RuntimeError where another process trains in that directory. Whatever
     ends a new run before its first checkpoint, its directory is as it was before.
     """
-    console, task, if_exists = console or open_screen(), task or config.task_class(), config.resume_if_exists
+    console, task = console or open_screen(), task or pkgutil.resolve_name(config.task_class)
+    if_exists = config.resume_if_exists
     if config.resume:
         config = replace(config, resume=open_run.real_path(config.resume))
     config = continued(config, task)
@@ -133,7 +135,7 @@ def learn(s: Session, task: type[Task], place: open_run.Place, console: Console)
 
 
 class StepResult(NamedTuple):
-    """What is known of a step that was made."""
+    """One line of metrics.jsonl, and the time."""
 
     step: int
     lr: float
@@ -195,7 +197,7 @@ def learning_rate(config: Settings, step: int, steps: int) -> float:
     return optim.warmup_cosine(step, lr=config.peak_lr, min_lr=min_lr, warmup=warmup, total=steps)
 
 
-# ----- what came of it --------------------------------------------------------------------------------------------
+# ----- the results of steps ---------------------------------------------------------------------------------------
 
 
 def record(s: Session, show: Progress, results: Sequence[StepResult], evaluation_due: bool = False) -> None:

@@ -5,7 +5,6 @@ from typing import Literal
 
 from ...config import check_choice, check_integer, check_number
 from ...training.settings import FineTuneConfig
-from ...training.task import Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,6 +12,7 @@ class ClassifyConfig(FineTuneConfig):
     """Learn to label texts. (Every field is a flag of `gpt finetune classify`, and its comment is the flag's help.)"""
 
     task = "classify"
+    task_class = "gpt.tasks.classify.task:Classification"
     fixed = (
         *FineTuneConfig.fixed, "label_column", "text_column", "balance", "unique_texts", "split_seed", "max_length",
         "layers", "position", "causal", "rank", "alpha",
@@ -44,12 +44,6 @@ class ClassifyConfig(FineTuneConfig):
             check_integer("max_length", self.max_length, low=1)
         if self.dropout is not None:
             check_number("dropout", self.dropout, low=0, below=1)
-
-    @classmethod
-    def task_class(cls) -> type[Task]:
-        from .task import Classification  # which imports this module
-
-        return Classification
 
     @property
     def adapts(self) -> bool:

@@ -37,6 +37,7 @@ class InstructConfig(FineTuneConfig):
     """Learn to follow instructions. (Every field is a flag of `gpt finetune instruct`, and its comment is its help.)"""
 
     task = "instruct"
+    task_class = "gpt.tasks.instruct.task:Instructions"
     fixed = (
         *FineTuneConfig.fixed, "style", "mask_instruction", "turns", "max_length", "untie_head", "lora", "rank",
         "alpha", "targets",
@@ -72,10 +73,6 @@ class InstructConfig(FineTuneConfig):
                 check_integer(name, getattr(self, name), low=low)
         if self.dropout is not None:
             check_number("dropout", self.dropout, low=0, below=1)
-
-    @classmethod
-    def task_class(cls) -> type["Instructions"]:
-        return Instructions
 
     @property
     def adapts(self) -> bool:
