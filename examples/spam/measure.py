@@ -25,6 +25,7 @@ import tyro
 from rich.console import Console
 from tyro.conf import Positional
 
+from gpt import train
 from gpt.tasks.classify import data as labelled
 from gpt.tasks.classify import task as classify
 from gpt.tasks.classify.settings import ClassifyConfig
@@ -32,7 +33,6 @@ from gpt.tasks.classify.task import Classification
 from gpt.tasks.pretrain import TrainConfig
 from gpt.tokenizer import END_OF_TEXT
 from gpt.training import checkpoint
-from gpt.training.loop import train
 
 LAYERS = ("head", "last-block", "last-2", "all", "lora")
 POSITIONS = ("last", "last-real", "first", "mean")

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 from gpt.tasks.pretrain import TrainConfig
 from gpt.training import plots
-from gpt.training.loop import train
+from gpt import train
 
 COLORS = {"float32": plots.TRAINING, "bfloat16": plots.VALIDATION}
 

@@ -28,8 +28,7 @@ LAYERS = {
         ["devices", "kernels", "accelerate", "distributed"],
     ],
     "gpt": [
-        ["config", "system", "console", "jsonfile"],
-        ["data.jsonfile", "data.download_dir", "data.exchange", "training.progress"],
+        ["config", "system", "console", "jsonfile", "fingerprint", "download_dir", "http_deadline"],
         ["tokenizer"],
         ["data"],
         ["attention", "kv_cache", "model", "generate", "lora"],
@@ -52,23 +51,11 @@ KNOWN_ACCELERATION = {
     ("tensorlite.functional", "tensorlite.kernels.cpu"),
     ("tensorlite.functional", "tensorlite.kernels.cuda"),
     ("gpt.attention", "tensorlite.kernels.cuda.decode"),
-    ("gpt.config", "tensorlite.devices.machine"),
     ("gpt.generate", "tensorlite.accelerate.cuda_graph"),
     ("gpt.generate", "tensorlite.devices.memory"),
     ("gpt.model", "tensorlite.accelerate.activation_checkpoint"),
-    ("gpt.tasks.pretrain", "tensorlite.devices.gpu"),
-    ("gpt.training.loop", "tensorlite.devices.gpu"),
-    ("gpt.training.loop", "tensorlite.devices.machine"),
-    ("gpt.training.loop", "tensorlite.kernels.precision"),
-    ("gpt.training.session", "tensorlite.devices.gpu"),
-    ("gpt.training.session", "tensorlite.devices.machine"),
-    ("gpt.training.session", "tensorlite.kernels.cpu.choose_impl"),
-    ("gpt.training.session", "tensorlite.kernels.cpu.onednn"),
-    ("gpt.training.step", "tensorlite.accelerate.cuda_graph"),
 }
-KNOWN_DIRECTION = {
-    ("gpt.training.loop", "gpt.tasks.pretrain"),
-}
+KNOWN_DIRECTION: set[tuple[str, str]] = set()
 KNOWN_CIRCLES = {
     ("tensorlite.kernels.precision", "tensorlite.kernels.cpu.onednn"),
 }
@@ -229,7 +216,7 @@ def test_the_rules_see_what_they_forbid():
     }
     assert accelerates("tensorlite.kernels.cpu.layers")
     assert not accelerates("tensorlite.ops")
-    assert layer("gpt.data.jsonfile") < layer("gpt.tokenizer.base") < layer("gpt.data.corpus") < layer("gpt.model")
+    assert layer("gpt.jsonfile") < layer("gpt.tokenizer.base") < layer("gpt.data.corpus") < layer("gpt.model")
     assert differences({("gpt.model", "tensorlite.kernels"): 3}, set()) == ["gpt/model.py:3 imports tensorlite.kernels"]
     assert differences({}, {("gpt.model", "torch")}) == [
         "gpt.model no longer imports torch: take it from the list of known ones"
