@@ -11,10 +11,10 @@ from runs import train
 
 import tensorlite as tl
 from gpt import lora
-from gpt.config import PRESETS, ClassifyConfig, GPTConfig, TrainConfig
+from gpt.config import PRESETS, GPTConfig, TrainConfig
 from gpt.generate import generate
 from gpt.model import GPT
-from gpt.tasks.classify.task import Classification
+from gpt.tasks.classify import Classification, ClassifyConfig
 from gpt.tasks.instruct import InstructConfig
 from gpt.training import session
 from tensorlite import io, nn, optim

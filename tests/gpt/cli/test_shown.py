@@ -16,8 +16,9 @@ from runs import ONE_THREAD, flags, gpt, tiny, train
 
 import gpt as package
 from gpt.cli import chat
-from gpt.config import ClassifyConfig, FineTuneConfig, TrainConfig
+from gpt.config import FineTuneConfig, TrainConfig
 from gpt.tasks import pretrain
+from gpt.tasks.classify import ClassifyConfig
 from gpt.training import loop as training
 from gpt.training import plots, progress
 from tensorlite import io as weights

@@ -14,10 +14,11 @@ import pytest
 from runs import ONE_THREAD, contents, gpt, start, train
 
 import tensorlite as tl
-from gpt.config import PRESETS, ClassifyConfig, GPTConfig, TrainConfig
-from gpt.tasks.classify import data as labelled
-from gpt.tasks.classify import task as classify
-from gpt.tasks.classify.task import Classification, Classifier
+from gpt.config import PRESETS, GPTConfig, TrainConfig
+from gpt.tasks import classify
+from gpt.tasks.classify import Classification, Classifier, ClassifyConfig, data, metrics
+from gpt.tasks.classify.batches import padding_of
+from gpt.tasks.classify.model import build, freeze
 from gpt.tokenizer import gpt2
 from gpt.training import checkpoint, plots, session, step
 from gpt.training import loop as training
@@ -28,12 +29,12 @@ LABELS = ("drink", "fruit")
 WORDS = {"drink": ("milk", "tea", "juice", "water"), "fruit": ("pear", "plum", "fig", "lime")}
 
 
-def entries(count: int = 60) -> list[labelled.Entry]:
+def entries(count: int = 60) -> list[data.Entry]:
     """Sentences that name a fruit or, twice as often, a drink: easy to tell apart."""
     chance = random.Random(5)
     kinds = ["fruit" if i % 3 == 0 else "drink" for i in range(count)]
     return [
-        labelled.Entry(kind, f"{chance.choice(('I want', 'we took', 'give me'))} a {chance.choice(WORDS[kind])} {i}")
+        data.Entry(kind, f"{chance.choice(('I want', 'we took', 'give me'))} a {chance.choice(WORDS[kind])} {i}")
         for i, kind in enumerate(kinds)
     ]
 
@@ -115,17 +116,17 @@ def test_the_same_command_line_again_is_done_once(base, tmp_path, call):
 
 
 def test_the_sms_corpus_as_the_book_cuts_it(data_dir):
-    found = labelled.read(data_dir / "SMSSpamCollection")
+    found = data.read(data_dir / "SMSSpamCollection")
     assert len(found) == 5572
     assert sum(e.label == "spam" for e in found) == 747
-    chosen = labelled.balanced(found, 123)
+    chosen = data.balanced(found, 123)
     assert [sum(e.label == label for e in chosen) for label in ("ham", "spam")] == [747, 747]
     # pandas: ham.sample(747, random_state=123) before spam, then sample(frac=1, random_state=123)
     ham = [e for e in found if e.label == "ham"]
     book = [ham[i] for i in np.random.RandomState(123).choice(4825, 747, replace=False)]
     book += [e for e in found if e.label == "spam"]
     book = [book[i] for i in np.random.RandomState(123).choice(1494, 1494, replace=False)]
-    parts = labelled.split(chosen, 123)
+    parts = data.split(chosen, 123)
     assert [len(part) for part in parts.values()] == [1045, 149, 300]
     assert [*parts["train"], *parts["validation"], *parts["test"]] == book
     tokenizer = gpt2(folder=data_dir)
@@ -146,9 +147,9 @@ def test_batches_of_the_book(data_dir, tmp_path, base):
 
 def test_what_learns_of_gpt2_in_the_book():
     # The embeddings never learn here, and 85 million random numbers are enough.
-    model = classify.build(ClassifyConfig(), replace(PRESETS["gpt2"], vocab_size=2, context_length=2, init="torch"), 2)
+    model = build(ClassifyConfig(), replace(PRESETS["gpt2"], vocab_size=2, context_length=2, init="torch"), 2)
     for layers, learning in (("last-block", 7_090_946), ("head", 1538), ("lora", 2_666_528)):
-        classify.choose_layers(model, ClassifyConfig(layers=layers))
+        freeze(model, ClassifyConfig(layers=layers))
         assert sum(p.size for p in model.parameters() if p.requires_grad) == learning, layers
 
 
@@ -180,15 +181,15 @@ FORMS = {
 @pytest.mark.parametrize("form", FORMS)
 def test_the_form_of_a_file_is_found(tmp_path, form):
     (tmp_path / "f").write_bytes(FORMS[form].encode())
-    assert labelled.read(tmp_path / "f") == [("ham", 'Go, "now"'), ("spam", 'Win "big"'), ("ham", "see you")]
+    assert data.read(tmp_path / "f") == [("ham", 'Go, "now"'), ("spam", 'Win "big"'), ("ham", "see you")]
 
 
 def test_columns_may_be_named(tmp_path):
     (tmp_path / "f").write_text("a,b,label\nx,one,1\ny,two,2\n")
-    assert labelled.read(tmp_path / "f", "a", "b") == [("x", "one"), ("y", "two")]
-    assert labelled.read(tmp_path / "f", text_column="a") == [("1", "x"), ("2", "y")]
+    assert data.read(tmp_path / "f", "a", "b") == [("x", "one"), ("y", "two")]
+    assert data.read(tmp_path / "f", text_column="a") == [("1", "x"), ("2", "y")]
     (tmp_path / "f").write_text('{"a": true, "b": "one"}\n{"a": 3, "b": "two"}')
-    assert labelled.read(tmp_path / "f", "a", "b") == [("True", "one"), ("3", "two")]
+    assert data.read(tmp_path / "f", "a", "b") == [("True", "one"), ("3", "two")]
 
 
 @pytest.mark.parametrize(
@@ -217,25 +218,25 @@ def test_columns_may_be_named(tmp_path):
 def test_one_sentence_for_a_file_that_will_not_do(tmp_path, content, says):
     (tmp_path / "f").write_bytes(content)
     with pytest.raises(ValueError, match=says) as error:
-        labelled.read(tmp_path / "f")
+        data.read(tmp_path / "f")
     assert "\n" not in str(error.value)
 
 
 def test_named_columns_that_are_not_there(tmp_path):
     (tmp_path / "f").write_text("label,text\nham,go\n")
     with pytest.raises(ValueError, match="f has no column 'klass' for the label: its columns are label, text"):
-        labelled.read(tmp_path / "f", label_column="klass")
+        data.read(tmp_path / "f", label_column="klass")
     with pytest.raises(ValueError, match="label and text are both 'text'"):
-        labelled.read(tmp_path / "f", "text", "text")
+        data.read(tmp_path / "f", "text", "text")
 
 
 def test_balancing_takes_as_many_of_each_of_any_number_of_labels():
-    rows = [labelled.Entry(label, str(i)) for i in range(90) for label in "abc"[: 3 if i % 10 == 0 else 1 + i % 2]]
-    chosen = labelled.balanced(rows, 3)
+    rows = [data.Entry(label, str(i)) for i in range(90) for label in "abc"[: 3 if i % 10 == 0 else 1 + i % 2]]
+    chosen = data.balanced(rows, 3)
     counts = {label: sum(e.label == label for e in rows) for label in "abc"}
     assert [sum(e.label == label for e in chosen) for label in "abc"] == [min(counts.values())] * 3
     assert len(set(chosen)) == len(chosen)
-    assert labelled.balanced(rows, 3) == chosen != labelled.balanced(rows, 4)
+    assert data.balanced(rows, 3) == chosen != data.balanced(rows, 4)
 
 
 # ----- the model --------------------------------------------------------------------------------------------------
@@ -272,7 +273,7 @@ def test_who_sees_padding(position, causal, sees_padding):
     alone = model(tl.tensor([[3, 4, 5]]), [3]).tolist()
     assert np.allclose(padded, alone, atol=1e-5) != sees_padding
     settings = {"position": position, "causal": causal}
-    assert classify.padding_of({"training": settings, "padding": 0, "length": 6}).matters == sees_padding
+    assert padding_of({"training": settings, "padding": 0, "length": 6}).matters == sees_padding
 
 
 def test_without_a_causal_mask_the_first_position_sees_the_last():
@@ -334,7 +335,7 @@ def test_nothing_is_kept_for_what_lies_below_all_that_learns(layers):
     for blocks in (3, 7):
         tl.manual_seed(0)
         model = Classifier(replace(SHAPE, n_layer=blocks), 2, "last")
-        classify.choose_layers(model, ClassifyConfig(layers=layers))
+        freeze(model, ClassifyConfig(layers=layers))
         sizes.append(recorded(model))
     assert (sizes[0] == sizes[1]) == (layers != "all")
     if layers == "head":
@@ -359,11 +360,11 @@ def test_it_learns_and_says_how_well(tuned):
     for row in ("texts per second", "test accuracy", "precision, recall of fruit"):
         assert row in screen
     assert re.search(r"accuracy \d+\.\d%  \(training \d+\.\d%\)", screen)
-    assert (run / "samples.txt").read_text().count("(is ") == 5 * 4  # after steps 5, 10, 15 and at the end
+    assert (run / "samples.txt").read_text().count("(true: ") == 5 * 4  # after steps 5, 10, 15 and at the end
 
 
 def test_figures_by_hand():
-    found = classify.figures(["a", "b", "c"], [[3, 1, 0], [2, 4, 0], [0, 0, 0]])
+    found = metrics.summary(["a", "b", "c"], [[3, 1, 0], [2, 4, 0], [0, 0, 0]])
     assert found["accuracy"] == 0.7
     assert found["by_label"]["a"] == {"precision": 0.6, "recall": 0.75, "f1": pytest.approx(2 / 3), "entries": 4}
     assert found["by_label"]["b"] == {"precision": 0.8, "recall": pytest.approx(2 / 3), "f1": 8 / 11, "entries": 6}
@@ -376,7 +377,7 @@ def test_the_confusion_matrix_counts_what_the_classifier_says(tuned):
     counted = [[0, 0], [0, 0]]
     for line in (run / "test.jsonl").read_text().splitlines():
         entry = json.loads(line)
-        (p,) = classify.classify(trained, [entry["text"]])
+        (p,) = classify.predict(trained, [entry["text"]])
         assert sum(p.values()) == pytest.approx(1, abs=1e-6)
         counted[LABELS.index(entry["label"])][LABELS.index(max(p, key=p.get))] += 1
     assert counted == json.loads((run / "report.json").read_text())["confusion"]
@@ -394,7 +395,7 @@ def test_the_run_needs_nothing_else_and_the_base_is_only_read(tmp_path, base):
     screen = learn(ClassifyConfig(**{**vars(session.settings(tmp_path / "run", ClassifyConfig)), "epochs": 4}))
     assert "changed    epochs from 3 to 4, from step 21 on" in screen
     assert checkpoint.newest(tmp_path / "run")[0].step == 28
-    assert classify.classify(classify.load(tmp_path / "run"), ["give me a plum"])
+    assert classify.predict(classify.load(tmp_path / "run"), ["give me a plum"])
 
 
 class Crash(BaseException):
@@ -434,7 +435,7 @@ def test_accumulation_equals_one_large_batch(tuned, base, tmp_path):
 
 
 def test_more_than_two_labels(tmp_path, base):
-    rows = [*entries(), *(labelled.Entry("tool", f"take the hammer or saw {i}") for i in range(20))]
+    rows = [*entries(), *(data.Entry("tool", f"take the hammer or saw {i}") for i in range(20))]
     write_tsv(tmp_path / "data.tsv", rows)
     learn(tune(tmp_path, base, balance=False))
     report = json.loads((tmp_path / "run" / "report.json").read_text())
@@ -465,25 +466,25 @@ def test_stopped_by_a_signal_it_saves_and_says_how_to_go_on(tuned, base, tmp_pat
 
 @pytest.mark.finding("C12")
 def test_repeated_texts_of_the_corpus_of_the_book(data_dir):
-    found = labelled.read(data_dir / "SMSSpamCollection")
-    parts = labelled.split(labelled.balanced(found, 123), 123)
-    assert {name: sum(again) for name, again in labelled.repeated(parts).items()} == {
+    found = data.read(data_dir / "SMSSpamCollection")
+    parts = data.split(data.balanced(found, 123), 123)
+    assert {name: sum(again) for name, again in data.repeated(parts).items()} == {
         "train": 0, "validation": 13, "test": 41
     }  # fmt: skip
     train, before = ({e.text for name in names for e in parts[name]} for names in (["train"], ["train", "validation"]))
     assert sum(e.text in before for e in parts["test"]) == 41
     assert sum(e.text in train for e in parts["test"]) == 37
-    unique, differing = labelled.unique(found)
+    unique, differing = data.unique(found)
     assert len({e.text for e in unique}) == len(unique) == len({e.text for e in found})
     assert differing == 0
-    parts = labelled.split(labelled.balanced(unique, 123), 123)
-    assert not any(again for part in labelled.repeated(parts).values() for again in part)
+    parts = data.split(data.balanced(unique, 123), 123)
+    assert not any(again for part in data.repeated(parts).values() for again in part)
 
 
 @pytest.mark.finding("C12")
 def test_the_first_of_equal_texts_stays():
-    rows = [labelled.Entry(*pair) for pair in (("a", "x"), ("b", "y"), ("b", "x"), ("a", "x"), ("a", "z"))]
-    assert labelled.unique(rows) == ([rows[0], rows[1], rows[4]], 1)
+    rows = [data.Entry(*pair) for pair in (("a", "x"), ("b", "y"), ("b", "x"), ("a", "x"), ("a", "z"))]
+    assert data.unique(rows) == ([rows[0], rows[1], rows[4]], 1)
 
 
 @pytest.mark.finding("C12")
@@ -494,7 +495,7 @@ def test_accuracy_is_told_with_and_without_repeated_texts(tmp_path, base, unique
     config = tune(tmp_path, base, steps=2, unique_texts=unique, balance=False)
     said = " ".join(learn(config).split())
     report = json.loads((tmp_path / "run" / "report.json").read_text())
-    parts = {part: labelled.read(tmp_path / "run" / f"{part}.jsonl", "label", "text") for part in classify.PARTS}
+    parts = {part: data.read(tmp_path / "run" / f"{part}.jsonl", "label", "text") for part in classify.task.PARTS}
     known = {e.text for part in ("train", "validation") for e in parts[part]}
     again = [e.text in known for e in parts["test"]]
     last = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
@@ -511,7 +512,7 @@ def test_accuracy_is_told_with_and_without_repeated_texts(tmp_path, base, unique
     new = [e for e, known_before in zip(parts["test"], again, strict=True) if not known_before]
     right = [
         max(p, key=p.get) == e.label
-        for p, e in zip(classify.classify(trained, [e.text for e in new]), new, strict=True)
+        for p, e in zip(classify.predict(trained, [e.text for e in new]), new, strict=True)
     ]
     assert report["accuracy_without_repeated"] == pytest.approx(sum(right) / len(right))
     assert f"warning: {sum(again)} of 16 test texts are also in training or validation, and " in said
@@ -573,7 +574,7 @@ def test_a_line_of_input_is_a_line_of_output(call, tuned, tmp_path, monkeypatch,
 def test_batches_are_labelled_together_on_the_threads_there_are(call, tuned, monkeypatch):
     sizes, threads = [], []
     monkeypatch.setattr(
-        classify, "probabilities", lambda model, padding, rows: sizes.append(len(rows)) or [[0, 1]] * len(rows)
+        classify.inference, "probabilities", lambda model, padding, rows: sizes.append(len(rows)) or [[0, 1]] * len(rows)
     )
     monkeypatch.setattr(machine, "default_threads", lambda: 3)
     monkeypatch.setattr(machine, "set_threads", threads.append)
@@ -652,7 +653,7 @@ def test_texts_that_were_cut_are_counted(call, tuned, tmp_path, monkeypatch, sou
 def test_a_text_is_cut_where_training_cut(tuned):
     trained = classify.load(tuned[0] / "run")
     long = "give me a plum " * 50
-    assert classify.classify(trained, [long]) == classify.classify(trained, [long + " and more"])
+    assert classify.predict(trained, [long]) == classify.predict(trained, [long + " and more"])
 
 
 # ----- what is refused --------------------------------------------------------------------------------------------
@@ -661,8 +662,8 @@ def test_a_text_is_cut_where_training_cut(tuned):
 @pytest.mark.parametrize(
     ("args", "says"),
     [
-        (["finetune", "classify"], "what is learnt, and from where? gpt finetune classify RUN --data FILE"),
-        (["finetune", "classify", "{base}"], "what is learnt, and from where? gpt finetune classify RUN --data FILE"),
+        (["finetune", "classify"], "the run to start from is missing: gpt finetune classify RUN --data FILE"),
+        (["finetune", "classify", "{base}"], "the file of labelled texts is missing: gpt finetune classify RUN --data FILE"),
         (["finetune", "classify", "{base}", "--data", "nowhere"], "nowhere cannot be read: No such file or directory"),
         (["finetune", "classify", "{base}", "--data", "{tmp}"], "{tmp} is a directory: name the file in it"),
         (["finetune", "classify", "nowhere", "--data", "{data}"], "there is no run nowhere"),
@@ -684,7 +685,7 @@ def test_a_text_is_cut_where_training_cut(tuned):
         (["classify", "nowhere", "x"], "there is no run nowhere"),
         (["classify", "{run}", ""], "the text '' has no token in it: give some text"),
         (["classify", "{run}", "x", "--file", "{data}"], "give texts or --file, not both"),
-        (["finetune", "classify", "{base}", "--data", "{one}"], "{one} has one label alone, 'ham': there is nothing"),
+        (["finetune", "classify", "{base}", "--data", "{one}"], "{one} has only one label, 'ham': there is nothing"),
         (
             ["finetune", "classify", "{base}", "--data", "{long}"],
             "14 training texts of 14 are too long: the longest has 44 tokens, and {base} has a context_length of ",

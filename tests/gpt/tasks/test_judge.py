@@ -220,8 +220,8 @@ def test_what_is_no_integer_from_0_to_100_is_no_score(server, said):
         ),
         (raw(b'{"message": {"content": 85}}'), "it is not a chat answer in JSON"),
         (raw(b"\xff\xfe"), "it is not a chat answer in JSON"),
-        (says("8", done=False), "it ended in the middle"),
-        (raw(b""), "it ended in the middle"),
+        (says("8", done=False), "it is incomplete"),
+        (raw(b""), "it is incomplete"),
         (lambda handler: None, "the connection broke"),
     ],
 )
@@ -378,7 +378,7 @@ def test_a_run_answers_what_has_no_answer(call, run, tmp_path):
     assert re.search(r"too long for the context +│ +1", output)
     rows = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
     model, tokenizer = checkpoint.load_model(run)
-    (expected,) = instruct.answers(model, tokenizer, [short], "phi3", 4)
+    (expected,) = instruct.generate_responses(model, tokenizer, [short], "phi3", 4)
     assert [row["model_response"] for row in rows] == [expected, "gone", expected]
     assert [row["exact_match"] for row in rows] == [False, True, False]
     assert rows[0]["log_likelihood"] == pytest.approx(log_likelihood(model, tokenizer, short, "phi3"))

@@ -15,9 +15,9 @@ from trained import Killed, Trained, failing
 
 import tensorlite as tl
 from gpt import pretrained
-from gpt.config import ClassifyConfig, TrainConfig
-from gpt.tasks import instruct
-from gpt.tasks.classify import task as classify
+from gpt.config import TrainConfig
+from gpt.tasks import classify, instruct
+from gpt.tasks.classify import ClassifyConfig
 from gpt.tasks.instruct import InstructConfig
 from gpt.training import checkpoint, lockfile, plots, run_directory, run_path, session
 from gpt.training import loop as training
