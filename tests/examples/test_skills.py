@@ -1,4 +1,4 @@
-"""examples/assistant/skills.py: its answers are right, its parts share nothing that is asked, the text has all skills."""
+"""examples/assistant/skills.py: answers are right, parts share no question, the text has all skills."""
 
 import pytest
 

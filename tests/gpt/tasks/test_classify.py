@@ -573,9 +573,8 @@ def test_a_line_of_input_is_a_line_of_output(call, tuned, tmp_path, monkeypatch,
 @pytest.mark.finding("E1")
 def test_batches_are_labelled_together_on_the_threads_there_are(call, tuned, monkeypatch):
     sizes, threads = [], []
-    monkeypatch.setattr(
-        classify.inference, "probabilities", lambda model, padding, rows: sizes.append(len(rows)) or [[0, 1]] * len(rows)
-    )
+    found = lambda model, padding, rows: sizes.append(len(rows)) or [[0, 1]] * len(rows)  # noqa: E731
+    monkeypatch.setattr(classify.inference, "probabilities", found)
     monkeypatch.setattr(machine, "default_threads", lambda: 3)
     monkeypatch.setattr(machine, "set_threads", threads.append)
     monkeypatch.setattr("sys.stdin", io.StringIO("give me a plum\n\n" * 20))
@@ -663,7 +662,7 @@ def test_a_text_is_cut_where_training_cut(tuned):
     ("args", "says"),
     [
         (["finetune", "classify"], "the run to start from is missing: gpt finetune classify RUN --data FILE"),
-        (["finetune", "classify", "{base}"], "the file of labelled texts is missing: gpt finetune classify RUN --data FILE"),
+        (["finetune", "classify", "{base}"], "the file of labelled texts is missing: gpt finetune classify RUN"),
         (["finetune", "classify", "{base}", "--data", "nowhere"], "nowhere cannot be read: No such file or directory"),
         (["finetune", "classify", "{base}", "--data", "{tmp}"], "{tmp} is a directory: name the file in it"),
         (["finetune", "classify", "nowhere", "--data", "{data}"], "there is no run nowhere"),

@@ -251,7 +251,7 @@ def test_in_a_pipe_an_answer_is_a_line(call, folder):
     typed = "/help\nSay yes.\n\n/input no\nSay\n/nonsense\n/reset\nSay yes.\n/quit\nSay yes.\n"
     status, output, errors = call("chat", folder / "taught", typed=typed)
     assert (status, output) == (0, "yes\nno\nyes\n")
-    told = "/input TEXT goes along with the next question, /reset forgets what was said, /quit or Ctrl-D leaves"
+    told = "/input TEXT adds a text to the next question, /reset forgets the conversation, /quit or Ctrl-D leaves"
     assert errors == f"({told})\n(there is no /nonsense: {told})\n"
     assert call("chat", folder / "taught", typed="Say yes.") == (0, "yes\n", "")
 
@@ -314,27 +314,27 @@ def test_history_stands_before_the_question_as_far_as_the_context_goes(talk):
     conversation = talk()
     assert ask(conversation, YES) == (question, "yes")
     assert ask(conversation, YES)[0] == turn + question
-    assert conversation.forgotten == 0
+    assert conversation.dropped == 0
     second = conversation.tokenizer.decode(conversation.turns[-1])
     assert second.startswith(question)
     assert ask(conversation, YES)[0] == second + question
-    assert conversation.forgotten == 1
+    assert conversation.dropped == 1
     conversation.reset()
     assert ask(conversation, YES)[0] == question
     alone = talk(history=0)
     assert [ask(alone, YES)[0] for _ in (1, 2)] == [question, question]
-    assert alone.forgotten == 0
+    assert alone.dropped == 0
 
 
 def test_only_the_newest_turns_of_the_history_are_shown(talk):
     conversation = talk(history=2)
     for ids in ([1] * 4, [2] * 5, [3] * 6):
         conversation.turns.append(ids)
-    assert conversation.remembered(100) == [2] * 5 + [3] * 6
-    assert conversation.forgotten == 0
-    assert conversation.remembered(10) == [3] * 6
-    assert conversation.forgotten == 1
-    assert conversation.remembered(5) == []
+    assert conversation.recent(100) == [2] * 5 + [3] * 6
+    assert conversation.dropped == 0
+    assert conversation.recent(10) == [3] * 6
+    assert conversation.dropped == 1
+    assert conversation.recent(5) == []
 
 
 def test_an_answer_ends_where_the_context_does(talk, capsys):
@@ -347,7 +347,7 @@ def test_an_answer_ends_where_the_context_does(talk, capsys):
     chat_command.answer(conversation, "Say yes.")
     output, errors = capsys.readouterr()
     assert output == conversation.tokenizer.decode(endless) + "\n"
-    assert errors == "(the answer ends here because the context does)\n"
+    assert errors == "(the answer ends here because the context is full)\n"
     chat_command.answer(conversation, "Say yes.")
     assert capsys.readouterr().err.startswith("(the context is full: the oldest turn is forgotten)\n")
     with pytest.raises(ValueError, match="the question takes 80 tokens and the context has 80: ask with fewer words"):
@@ -382,7 +382,7 @@ def test_in_a_terminal(folder):
         os.execv(sys.executable, [sys.executable, "-m", "gpt", "chat", str(folder / "taught")])
     screen = read_until(terminal, "> ")
     assert "parameters, a context of 80 tokens" in screen
-    assert "It sees each question by itself, as it was taught (--history N shows it N earlier turns)." in screen
+    assert "It sees each question by itself, as in training (--history N for N earlier turns)." in screen
     os.write(terminal, b"Say yes.\n")
     assert "yes\r\n\r\n> " in read_until(terminal, "\n> ")
     assert "(Ctrl-D or /quit leaves)" in read_until(terminal, "leaves)\r\n\r\n> ", press=b"\x03")

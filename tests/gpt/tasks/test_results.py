@@ -199,7 +199,7 @@ def test_ctrl_c_costs_no_score(call, server, tmp_path):  # noqa: F811
         ("none/out.json", "none/out.json cannot be written, since there is no directory"),
         (".", "is a directory: name a file for the results"),
         ("there.json", "there.json is there already: name another file, or give --overwrite to replace it"),
-        ("data.json", "data.json is what is judged: name another file for --out"),
+        ("data.json", "data.json is the file to judge: name another file for --out"),
     ],
 )
 def test_where_it_cannot_write_is_said_before_a_question(call, server, tmp_path, out, says):  # noqa: F811
