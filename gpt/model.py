@@ -1,11 +1,13 @@
-"""A GPT, read from top to bottom: the whole model, one block, and what a block is made of.
+"""A GPT, to be read from top to bottom: the whole model, one block, and the parts of a block.
 
-One idea: the residual stream. Every position carries a vector of n_embd numbers, the sum of its token's and its place's
-embedding; each block reads it, normalized, and adds what attention finds in earlier positions and then what a small
-network makes of the position alone. At the end the vector is compared with every token of the vocabulary.
+One idea: the residual stream. Every position carries a vector of n_embd numbers, at first the sum of its token's and
+its position's embedding. Each block reads the normalized vector and adds to it: first what attention computes from the
+positions up to this one, then what a small network computes from this position alone. At the end the scores of the next
+token are the products of the vector with one row of the head for each token of the vocabulary.
 
-One class is the book's GPT and OpenAI's GPT-2 (Radford et al., "Language models are unsupervised multitask learners",
-2019): fields of GPTConfig tell them apart. Shapes: B texts, T positions, C = n_embd channels, V tokens.
+The same class is the GPT of Raschka's book and OpenAI's GPT-2 (Radford et al., "Language models are unsupervised
+multitask learners", 2019): they differ in fields of GPTConfig. Shapes: B texts, T positions, C = n_embd channels,
+V tokens in the vocabulary.
 """
 
 import math
@@ -15,19 +17,19 @@ from typing import Self
 import tensorlite as tl
 from tensorlite import Tensor, nn
 from tensorlite import functional as F
-from tensorlite.accelerate.activation_checkpoint import checkpoint
 
-from .attention import KVCache, MultiHeadAttention, check_length
+from .attention import MultiHeadAttention, check_length
 from .config import GPTConfig
+from .kv_cache import KVCache
 
 
 class GPT(nn.Module):
     """A decoder-only transformer that predicts the next token at every position.
 
-    Random weights come from tensorlite's default generator: `tl.manual_seed(seed)` before, for the same ones again.
+    Initial weights are drawn from tensorlite's default generator: call `tl.manual_seed(seed)` before to repeat them.
     """
 
-    checkpoint_blocks = False  # if set, in training: keep no activations of the blocks, compute them again
+    activation_checkpointing = False  # True: keep no activations inside the blocks, compute them again in backward
 
     def __init__(self, config: GPTConfig):
         self.config = config
@@ -38,77 +40,78 @@ class GPT(nn.Module):
         self.final_norm = nn.LayerNorm(config.n_embd)
         self.head = None if config.tie_head else nn.Linear(config.n_embd, config.vocab_size, bias=False)
         if config.init == "gpt2":
-            self.draw_as_gpt2()
+            self.init_gpt2_weights()
 
     @classmethod
-    def blank(cls, config: GPTConfig) -> Self:
-        """One whose weights are loaded next: nothing is drawn, which takes longer than loading."""
-        with nn.undrawn():
+    def without_init(cls, config: GPTConfig) -> Self:
+        """A model whose weights are loaded next: no initial weights are drawn, which takes longer than loading."""
+        with nn.skip_init():
             model = cls(replace(config, init="torch"))
         model.config = config
         return model
 
     def forward(self, idx: Tensor, targets: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Token ids (B, T) -> logits (B, T, V) and, where targets (B, T) are given, the mean cross-entropy, else None.
+        """Token ids (B, T) -> logits (B, T, V) and, where targets (B, T) are given, their mean cross-entropy, else None.
 
-        Ids and targets are Tensors, NumPy arrays or nested lists. Targets of -100 do not count. T is at most
-        config.context_length. ValueError, IndexError (an id outside the vocabulary) or TypeError (ids that are not
-        integers) otherwise.
+        Ids and targets are Tensors, NumPy arrays or nested lists of integers; targets of -100 are ignored.
+        ValueError where T is 0 or above config.context_length, IndexError for an id outside the vocabulary, TypeError
+        for ids that are not integers.
         """
-        logits = self.logits(self.features(idx))
+        logits = self.logits(self.hidden_states(idx))  # (B, T, V)
         if targets is None:
             return logits, None
-        return logits, F.cross_entropy(logits, nn.indices(targets, logits.device, "targets"))
+        return logits, F.cross_entropy(logits, nn.as_indices(targets, logits.device, "targets"))
 
-    def features(self, idx: Tensor, cache: list[KVCache] | None = None) -> Tensor:
-        """Token ids (B, T) -> what the model has understood at each position, (B, T, C): all but the head.
+    def hidden_states(self, idx: Tensor, cache: list[KVCache] | None = None) -> Tensor:
+        """Token ids (B, T) -> the normalized residual stream after the last block (B, T, C): all but the head.
 
-        With a `cache` (from new_cache), idx continues the texts that it remembers.
+        With a `cache` (from new_cache), idx continues the texts that the cache holds.
         """
-        idx = nn.indices(idx, self.token_embedding.weight.device, "token ids")
+        idx = nn.as_indices(idx, self.token_embedding.weight.device, "token ids")
         if idx.ndim != 2:
             raise ValueError(f"token ids must have shape (B, T), got {idx.shape}")
-        x = self.token_embedding(idx) + self.position_embedding(self.positions(idx, cache))
-        x = self.dropout(x)  # (B, T, C)
+        positions = self.positions(idx, cache)  # (T,), or (B, T) where a cache holds texts of different lengths
+        x = self.token_embedding(idx) + self.position_embedding(positions)  # (B, T, C)
+        x = self.dropout(x)
         for i, block in enumerate(self.blocks):
-            x = checkpoint(block, x) if self.checkpoint_blocks and cache is None else block(x, cache and cache[i])
+            if self.activation_checkpointing and cache is None:
+                x = tl.activation_checkpoint(block, x)
+            else:
+                x = block(x, cache and cache[i])
         return self.final_norm(x)
 
     def loss(self, idx: Tensor, targets: Tensor) -> Tensor:
-        """The loss that `forward` gives, without its logits: a training step never holds them whole."""
-        features = self.features(idx)
-        targets = nn.indices(targets, features.device, "targets")
+        """The loss of `forward` without its logits: a training step never holds all (B, T, V) of them at once."""
+        hidden = self.hidden_states(idx)  # (B, T, C)
+        targets = nn.as_indices(targets, hidden.device, "targets")
         head = self.token_embedding if self.head is None else self.head
-        if not isinstance(head, nn.Embedding | nn.Linear):  # one with an adapter is more than a matrix
-            return F.cross_entropy(self.logits(features), targets)
-        return F.linear_cross_entropy(features, head.weight, targets)
+        if not isinstance(head, nn.Embedding | nn.Linear):  # a LoRALinear is more than one matrix
+            return F.cross_entropy(self.logits(hidden), targets)
+        return F.linear_cross_entropy(hidden, head.weight, targets)
 
-    def logits(self, features: Tensor) -> Tensor:
-        """(..., C) -> (..., V): generation asks for the last position alone, and saves the product for all others."""
-        return F.linear(features, self.token_embedding.weight) if self.head is None else self.head(features)
+    def logits(self, hidden: Tensor) -> Tensor:
+        """The head: hidden states (..., C) -> scores of the next token (..., V)."""
+        return F.linear(hidden, self.token_embedding.weight) if self.head is None else self.head(hidden)
 
-    def positions(self, idx: Tensor, cache: list[KVCache] | None) -> Tensor:
-        """The place of each token in its text: (T,), or (B, T) where a cache says that the rows differ."""
-        if cache is not None and cache[0].places is not None:
-            return cache[0].places.reshape(-1, 1)  # (B, 1)
-        starts = [0] if cache is None else cache[0].lengths
+    def positions(self, idx: Tensor, cache: list[KVCache] | None = None) -> Tensor:
+        """The position of each token of idx (B, T) in its text: (T,), or (B, T) where a cache has unequal lengths."""
         T = idx.shape[1]
-        check_length(max(starts) + T, self.config.context_length)
-        if min(starts) == max(starts):
-            return tl.arange(starts[0], starts[0] + T, device=idx.device)
-        return tl.tensor([list(range(start, start + T)) for start in starts], device=idx.device)
+        if cache is None:
+            return tl.arange(check_length(T, self.config.context_length), device=idx.device)
+        check_length(max(cache[0].lengths) + T, self.config.context_length)
+        return cache[0].next_positions(T, idx.device)
 
-    def new_cache(self, batch_size: int, positions: int | None = None) -> list[KVCache]:
-        """An empty KVCache for each block, for texts of at most `positions` (None: the whole context)."""
+    def new_cache(self, batch_size: int, positions: int | None = None, kind: type[KVCache] = KVCache) -> list[KVCache]:
+        """An empty KVCache for each block, for texts of at most `positions` tokens (None: the whole context)."""
         c = self.config
         positions = c.context_length if positions is None else positions
-        size = (batch_size, c.n_head, positions, c.n_embd // c.n_head)
-        return [KVCache(*size, block.attention.projection()) for block in self.blocks]
+        return [kind(batch_size, c.n_head, positions, c.n_embd // c.n_head) for _ in self.blocks]
 
-    def draw_as_gpt2(self) -> None:
-        """Weights from N(0, 0.02), biases 0; what is added to the residual stream smaller by sqrt(2 n_layer).
+    def init_gpt2_weights(self) -> None:
+        """Draw weights from N(0, 0.02^2) and set biases to 0, as OpenAI did; norms keep weight 1 and bias 0.
 
-        So the stream does not grow with depth, to which 2 n_layer terms are added (GPT-2's paper, section 2.3).
+        The standard deviation is 0.02 / sqrt(2 n_layer) for the two matrices of a block whose product is added to the
+        residual stream: 2 n_layer terms are added, and the stream does not grow with depth (GPT-2's paper, section 2.3).
         """
         for name, parameter in self.named_parameters():
             if "norm" in name:
@@ -121,7 +124,7 @@ class GPT(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention between positions, then a network at each: x (B, T, C) -> (B, T, C). Both add to what they read."""
+    """Attention between positions, then a network at each position: x (B, T, C) -> (B, T, C). Both add to x."""
 
     def __init__(self, config: GPTConfig):
         self.norm1 = nn.LayerNorm(config.n_embd)
@@ -139,32 +142,32 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(config.residual_dropout)
 
     def forward(self, x: Tensor, cache: KVCache | None = None) -> Tensor:
-        x = F.add(x, self.dropout(self.attention(self.norm1(x), cache)))
-        return F.add(x, self.dropout(self.feed_forward(self.norm2(x))))
+        x = x + self.dropout(self.attention(self.norm1(x), cache))
+        return x + self.dropout(self.feed_forward(self.norm2(x)))
 
 
 class FeedForward(nn.Module):
-    """A two-layer network at each position by itself, four times as wide inside: (..., C) -> (..., C)."""
+    """Two layers at each position by itself, four times as wide inside: x (..., C) -> W2 gelu(W1 x + b1) + b2."""
 
     def __init__(self, n_embd: int):
         self.expand = nn.Linear(n_embd, 4 * n_embd)
         self.contract = nn.Linear(4 * n_embd, n_embd)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.contract(F.gelu(self.expand(x)))
+        return self.contract(F.gelu(self.expand(x)))  # (..., C) -> (..., 4 C) -> (..., C)
 
 
-def wide(x: Tensor) -> Tensor:
-    """As float32 where the dtype is narrower: CuPy neither sorts nor scatters bfloat16, and Python does not know it."""
+def as_float32(x: Tensor) -> Tensor:
+    """x, as float32 where its dtype is narrower: CuPy neither sorts nor scatters bfloat16, Python has no such number."""
     return x.astype(tl.float32) if x.dtype.itemsize < 4 else x
 
 
-# ----- how large it is --------------------------------------------------------------------------------------
+# ----- size and cost -----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Part:
-    """One line of the table of a model's size."""
+    """One line of the table of a model's parameters."""
 
     name: str
     parameters: int
@@ -174,12 +177,12 @@ class Part:
 
 
 def parameter_table(config: GPTConfig) -> list[Part]:
-    """Where a model's parameters are, and what each part computes: one Part per line, the last one the total.
+    """The parameters and FLOPs of each part of a model, one Part per line; the last line is the total.
 
-    Nothing is allocated. FLOPs are for one token of a full context in training, forward and backward: 6 per parameter
-    that is multiplied with, and 12 n_layer n_embd context_length for the scores and averages of attention (Chowdhery
-    et al., "PaLM", 2022, appendix B, which nanoGPT uses too); looking up an embedding is free. The head's product is
-    counted where it happens, also if its matrix is the token embedding's.
+    Nothing is allocated. FLOPs are those of one token of a full context in training, forward and backward: 6 per
+    parameter of a matrix product, and 12 n_layer n_embd context_length for the scores and means of attention (Chowdhery
+    et al., "PaLM", 2022, appendix B, as in nanoGPT); looking up an embedding counts 0. The product with a tied head
+    counts as the head's.
     """
     V, T, L, C = config.vocab_size, config.context_length, config.n_layer, config.n_embd
     attention = L * (4 * C * C + C + 3 * C * config.qkv_bias)

@@ -1,29 +1,34 @@
 """The graph of a computation, and the walk that carries gradients back through it.
 
-One idea: the graph is Nodes that point to Nodes, **never to the Variables they produced**. So there are no reference
-cycles, what no derivative rule asked to keep dies at once, and a walk frees each node as it leaves it. A leaf is its
-own node. Gradients on their way live in a dict of the walk; only leaves get a `.grad`.
+A Node is one application of an op. It points to the Nodes that its arguments came from, **never to the Variable that it
+produced**. So there are no reference cycles, what no derivative rule needs is freed at once, and a walk frees each node
+as it leaves it. A leaf, a Variable that was not computed, stands in the graph as itself. Only leaves get a `.grad`;
+the other gradients live in a dict of the walk.
 
-There are no in-place ops: a version check guards the two things that do change data, an optimizer step and loading
-a state. What an op is, and what its rules may ask for, stands in primitive.py; which ops there are, in ops.py.
+There are no in-place ops. Two things do change data, an optimizer step and loading a state: they increase a version,
+and backward raises where a value that it needs has another version than when it was saved. What an op is, and what its
+rules may ask for, stands in primitive.py; the ops themselves stand in ops.py.
 """
 
 import contextvars
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from heapq import heappop, heappush
-from typing import Any
+from typing import Any, TypeVar
 
-from .backend import Array, Scalar, add, device_of, is_array, xp
+from .backend import Array, Scalar, add, is_array, xp
 from .errors.checks import checked_requires_grad, unusable_array
+from .errors.gradients import check_assigned, check_output, check_sum, checked_inputs
 
-recording = contextvars.ContextVar("recording", default=True)
+T = TypeVar("T")
+recording = contextvars.ContextVar("recording", default=True)  # False within no_grad()
 _creation_order = itertools.count()
 
 
 @contextmanager
-def setting(variable: contextvars.ContextVar, value: bool) -> Iterator[None]:
+def setting(variable: contextvars.ContextVar[T], value: T) -> Iterator[None]:
+    """`with setting(variable, value):` the context variable has this value inside, and its old one afterwards."""
     token = variable.set(value)
     try:
         yield
@@ -41,9 +46,9 @@ class Variable:
     result: type["Variable"]  # the class of what ops return; tensor.py sets it
 
     def __init__(
-        self, data: Array, requires_grad: bool = False, node: "Node | None" = None, version: list | None = None
+        self, data: Array, requires_grad: bool = False, node: "Node | None" = None, version: list[int] | None = None
     ):
-        if version is None:
+        if version is None:  # a leaf; the results of ops need no checks
             if not is_array(data):
                 if not isinstance(data, Scalar):  # which NumPy's reductions return
                     raise TypeError(f"Tensor(...) holds an array, not {type(data).__name__}: write tl.tensor(...)")
@@ -55,7 +60,7 @@ class Variable:
         self._requires_grad = requires_grad
         self.node = node  # None: a leaf, which is its own node in the graph
         self._grad: Any = None
-        self._version = version  # one cell for all that may share this memory
+        self._version = version  # a list of one number, shared by all Variables that share this memory
 
     @property
     def requires_grad(self) -> bool:
@@ -68,213 +73,176 @@ class Variable:
 
     @property
     def grad(self) -> Any:
-        """The gradient that `backward` added up, for a leaf: a Variable, or None."""
+        """The gradient that `backward` added up, for a leaf: a Tensor, or None."""
         return self._grad
 
     @grad.setter
     def grad(self, value: Any) -> None:
-        if value is not None and not isinstance(value, Variable):
-            raise TypeError(f"grad: assign a Tensor or None, not {type(value).__name__}")
-        if value is not None and (_kind(value.data) != _kind(self.data)):
-            shape, dtype, device = _kind(self.data)
-            raise ValueError(
-                f"grad: assign a Tensor of the same shape {shape}, dtype {dtype} and device {device}, "
-                f"not {', '.join(map(str, _kind(value.data)))}"
-            )
+        if value is not None:
+            if not isinstance(value, Variable):
+                raise TypeError(f"grad: assign a Tensor or None, not {type(value).__name__}")
+            check_assigned(value.data, self.data)
         self._grad = value
 
     def backward(self, gradient: "Variable | Array | None" = None, retain_graph: bool = False) -> None:
         """Add the gradient of `self` to the `.grad` of every leaf that it was computed from.
 
-        `gradient` is the gradient of the final result by `self`: its shape and dtype; it may be left out only when
-        `self` has one element (then 1). The graph is freed on the way unless `retain_graph`. Nothing is recorded:
+        `gradient` is the gradient of the final result by `self`, of its shape and dtype; it may be omitted only if
+        `self` has one element (then it is 1). The graph is freed on the way unless `retain_graph`. Nothing is recorded:
         for derivatives of derivatives use `grad(..., create_graph=True)`.
+
+        RuntimeError if nothing was recorded, the graph is freed already, or a saved value was changed since; ValueError
+        for a `gradient` of another shape or dtype.
         """
-        g = _incoming(self, gradient)
-        for leaf, piece, owned in _walk(self, g.data, None, retain_graph, record=False):
+        grads = walk(self, starting_gradient(self, gradient).data, retain_graph=retain_graph)
+        for leaf in grads:
             if leaf._grad is None:
-                leaf._grad = _own(piece, owned)
+                leaf._grad = Variable.result(grads.take(leaf))
             else:
-                if leaf._grad.data.shape != piece.shape:
-                    raise ValueError(
-                        f"backward: the gradient has shape {piece.shape}, but .grad has {leaf._grad.data.shape}: .data "
-                        "was replaced by an array of another shape; set x.grad = None first"
-                    )
-                leaf._grad.data = add(leaf._grad.data, piece, out=leaf._grad.data)
+                total = leaf._grad.data
+                check_sum(grads[leaf], total)
+                leaf._grad.data = add(total, grads[leaf], out=total)
                 leaf._grad._version[0] += 1
 
 
-def _kind(x: Array) -> tuple:
-    return x.shape, x.dtype, device_of(x)
-
-
 class Node:
-    """One recorded application of an op: where its inputs came from, and what its rules asked to keep."""
+    """One recorded application of an op: where its arguments came from, and what its rules asked to save."""
 
     __slots__ = ("dtype", "op", "order", "parents", "saved", "shape", "versions", "wanted")
 
-    def __init__(self, op, parents: Sequence, wanted: Sequence[int], saved: list, versions: list, out: Array):
+    def __init__(self, op: Any, parents: Sequence, wanted: Sequence[int], saved: list, versions: list, out: Array):
         self.op = op
-        self.order = next(_creation_order)  # parents always come before children
+        self.order = next(_creation_order)  # arguments always come before results
         self.shape = out.shape
         self.dtype = out.dtype
-        self.parents = parents  # an argument's Node, the argument itself where it is a leaf, None where nothing flows
+        self.parents = parents  # an argument's Node, the argument itself if it is a leaf, None if it needs no gradient
         self.wanted = wanted  # the positions of those that are not None
-        self.saved: Any = saved  # a value per slot of the op, or a cheap op's Node; None where no rule asks for it
-        self.versions = versions  # (position or "out", cell, what it said) for each Variable among them
+        self.saved: Any = saved  # a value for each of the op's slots; None in a slot that no rule needs
+        self.versions = versions  # (position or "out", version cell, its value then) of each Variable among the saved
 
-    def variables(self) -> list:
-        """What was saved, with arguments and output as Variables again: the input of a rule that is recorded."""
-
-        cells = {position: cell for position, cell, _ in self.versions}
-
-        def variable(value, parent, position):
-            if parent is None:
-                return value
-            return Variable.result(value, True, parent, cells[position]) if isinstance(parent, Node) else parent
-
-        values = list(self.saved)
-        for slot, position in self.op.argument_slots:
-            if values[slot] is None:
-                continue
-            if position is None:
-                values[slot] = tuple(map(variable, values[slot], self.parents, itertools.count()))
-            else:
-                values[slot] = variable(values[slot], self.parents[position], position)
-        slot = self.op.position.get("out")
-        if slot is not None and values[slot] is not None:
-            values[slot] = Variable.result(values[slot], True, self, cells["out"])
-        return values
+    def check(self) -> None:
+        """RuntimeError if an earlier walk has freed this node, or if a value that it saved has changed since."""
+        if self.saved is None:
+            raise RuntimeError(
+                f"backward through {self.op.name} a second time: the graph was freed by the first; "
+                "pass retain_graph=True there, or compute the result again"
+            )
+        for _, cell, version in self.versions:
+            if cell[0] != version:
+                raise RuntimeError(
+                    f"backward through {self.op.name}: a value that it needs was changed after it was used (by an "
+                    "optimizer step or by loading a state); call backward first, or compute the result again"
+                )
 
 
 # ----- the walk ---------------------------------------------------------------------------------------------------
 
 
-def grad(output: Variable, inputs, gradient=None, create_graph: bool = False, retain_graph: bool | None = None):
-    """The gradient of `output` by `inputs`, returned; no `.grad` is touched.
+class Gradients(dict[Any, Any]):
+    """The gradients on their way: for each node and leaf that was reached, the sum of what has arrived so far."""
 
-    `inputs` is a Tensor (leaf or not) or a sequence of them; the result has the same form, each gradient with the
-    shape and dtype of its input, zeros where `output` does not depend on it. `gradient` as in `backward`;
-    `retain_graph` defaults to `create_graph`.
+    def add(self, pieces: Sequence[tuple], node: Node, g: Any) -> list:
+        """Add what the rules of `node` made of its gradient `g`, a (parent, piece) for each argument. Return the
+        parents that are reached for the first time.
+        """
+        reached = []
+        for parent, piece in pieces:
+            if parent in self:
+                self[parent] = self[parent] + piece
+            else:
+                self[parent] = piece
+                reached.append(parent)
+        return reached
 
-    With `create_graph` the gradient is itself differentiable, to any order. One that turned out constant requires a
-    gradient too, so that its own are zeros, and not an error as for an output that nothing was recorded for.
-    """
-    single = isinstance(inputs, Variable)
-    if not single and not isinstance(inputs, Iterable):
-        raise TypeError(f"grad: inputs must be a Tensor or a sequence of Tensors, not {type(inputs).__name__}")
-    inputs = [inputs] if single else list(inputs)
-    for i, x in enumerate(inputs):
-        if not isinstance(x, Variable):
-            raise TypeError(f"grad: input {i} must be a Tensor, not {type(x).__name__}")
-        if not x.requires_grad:
-            raise RuntimeError(f"grad: input {i} does not require a gradient: create it with requires_grad=True")
-    if not isinstance(output, Variable):
-        many = ": for several, give their sum" if isinstance(output, (list, tuple)) else ""
-        raise TypeError(f"grad: the output must be one Tensor, not {type(output).__name__}{many}")
-    g = _incoming(output, gradient)
-    keep = create_graph if retain_graph is None else retain_graph
-    with setting(recording, create_graph):
-        walked = _walk(output, g if create_graph else g.data, {x.node or x for x in inputs}, keep, create_graph)
-    found = {node: piece if create_graph else _own(piece, owned) for node, piece, owned in walked}
-    reached = [found.get(x.node or x) for x in inputs]
-    results = [
-        Variable.result(xp(x.data).zeros_like(x.data)) if r is None else r for x, r in zip(inputs, reached, strict=True)
-    ]
-    if create_graph:
-        results = [r if r.requires_grad else Variable.result(r.data, True, None, r._version) for r in results]
-    return results[0] if single else results
+    def take(self, node: Any) -> Array:
+        """The gradient of `node` as an array that nothing else refers to."""
+        return xp(self[node]).array(self[node])
 
 
-def _own(piece: Array, owned: bool) -> Variable:
-    """A gradient to hand out: an array that nobody else holds."""
-    return Variable.result(piece if owned and is_array(piece) else xp(piece).array(piece))
+accumulator: type[Gradients] = Gradients  # accelerate/accumulate.py puts in its place one that adds in place
 
 
-def _walk(output: Variable, g, targets: set | None, keep: bool, record: bool) -> list[tuple]:
-    """Pull `g` back through the graph, newest node first; return (target, gradient, owned) of every target reached.
+def walk(
+    output: Variable, g: Any, targets: set | None = None, retain_graph: bool = False, create_graph: bool = False
+) -> Gradients:
+    """Carry the gradient `g` of `output` back through the graph, to its leaves or, if given, to the nodes `targets`.
 
-    Without `targets` they are all leaves; with them, only paths that lead to one are walked. A gradient that arrives
-    first is borrowed, unless a leaf gets what its rule just made; a sum is owned, and later ones add in place. The
-    second is added to what its rule made, where that is nobody else's.
+    A node is visited when all of its gradient has arrived. Visiting the newest first ensures that, since results are
+    newer than arguments. With `targets` only the paths that lead to one are walked.
     """
     root = output.node or output
-    oldest = min([node.order if isinstance(node, Node) else -1 for node in targets or ()], default=-1)
-    useful = None if targets is None else _leading_to(targets, root, oldest)
-    grads, owned = {root: g}, set()
-    heap = [(-root.order, root)] if isinstance(root, Node) and root.order > oldest else []
-    while heap:
-        node = heappop(heap)[1]
-        g = grads.pop(node) if targets is None or node not in targets else grads[node]
+    grads = (Gradients if create_graph else accumulator)({root: g})
+    paths = None if targets is None else _paths(root, targets)
+    queue = [(-root.order, root)] if isinstance(root, Node) and (paths is None or root in paths) else []
+    while queue:
+        node = heappop(queue)[1]
+        node.check()
         wanted = node.wanted
-        if useful is not None and node.saved is not None:  # a freed node raises in pull
-            wanted = [i for i in wanted if node.parents[i] in useful]
-            if not wanted:
-                continue
-        pieces = node.op.pull(node, g, wanted, record)
-        for parent, piece in pieces:
-            if parent not in grads:
-                grads[parent] = piece
-                if isinstance(parent, Node):
-                    if parent.order > oldest:
-                        heappush(heap, (-parent.order, parent))
-                elif not record and _fresh(piece, g, node.saved, pieces):
-                    owned.add(parent)
-            elif parent in owned:
-                grads[parent] = add(grads[parent], piece, out=grads[parent])
-            elif not record and _fresh(piece, g, node.saved, pieces):
-                grads[parent] = add(piece, grads[parent], out=piece)
-                owned.add(parent)
-            else:
-                grads[parent] = grads[parent] + piece if record else add(grads[parent], piece)
-                if not record:
-                    owned.add(parent)
-        if not keep:
+        if targets is None or paths is None:
+            g = grads.pop(node)
+        else:
+            g = grads[node] if node in targets else grads.pop(node)
+            wanted = [i for i in wanted if node.parents[i] in paths or node.parents[i] in targets]
+        pieces = node.op.apply_vjp(node, g, wanted, create_graph)
+        for parent in grads.add(pieces, node, g):
+            if isinstance(parent, Node) and (paths is None or parent in paths):
+                heappush(queue, (-parent.order, parent))
+        if not retain_graph:
             node.saved, node.parents = None, ()
-    return [(node, piece, node in owned) for node, piece in grads.items() if targets is None or node in targets]
+    return grads
 
 
-def _fresh(piece: Array, g: Array, saved: Sequence, pieces: Sequence) -> bool:
-    """Whether a rule made this array just now and nobody else looks at it: then the walk may add to it in place."""
-    if piece is g or piece.base is not None:
-        return False
-    for value in saved:
-        if value is piece:
-            return False
-    return len([None for _, other in pieces if other is piece or other.base is piece]) == 1
-
-
-def _leading_to(targets: set, root, oldest: int) -> set:
-    """The nodes under `root` from which a target is reached, the targets included."""
+def _paths(root: Any, targets: set) -> set[Node]:
+    """The nodes from which a target is reached. A freed node that is newer than a target may have been one of them: it
+    is included, and the walk raises there.
+    """
+    oldest = min([node.order if isinstance(node, Node) else -1 for node in targets], default=-1)
     nodes, stack = set(), [root]
     while stack:
         node = stack.pop()
         if isinstance(node, Node) and node.order > oldest and node not in nodes:
             nodes.add(node)
             stack.extend(node.parents)
-    useful = set(targets)
+    paths: set[Node] = set()
     for node in sorted(nodes, key=lambda node: node.order):
-        if node.saved is None or not useful.isdisjoint(node.parents):  # freed: it may have led there
-            useful.add(node)
-    return useful
+        if node.saved is None or any(parent in paths or parent in targets for parent in node.parents):
+            paths.add(node)
+    return paths
 
 
-def _incoming(output: Variable, gradient) -> Variable:
-    """The gradient that a walk starts from, checked at the door."""
+def grad(
+    output: Variable, inputs: Any, gradient: Any = None, create_graph: bool = False, retain_graph: bool | None = None
+) -> Any:
+    """The gradient of `output` by `inputs`, returned; no `.grad` is touched.
+
+    `inputs` is a Tensor (leaf or not) or a sequence of them; the result has the same form, each gradient with the
+    shape and dtype of its input, zeros where `output` does not depend on it. `gradient` and errors as in `backward`;
+    `retain_graph` defaults to `create_graph`.
+
+    With `create_graph` the gradient is itself differentiable, to any order. One that turned out constant requires a
+    gradient too, so that its own are zeros, and not an error as for an output that nothing was recorded for.
+    """
+    xs = checked_inputs(output, inputs, Variable)
+    targets = {x.node or x for x in xs}
+    g = starting_gradient(output, gradient)
+    retain = create_graph if retain_graph is None else retain_graph
+    with setting(recording, create_graph):
+        grads = walk(output, g if create_graph else g.data, targets, retain, create_graph)
+    found = {n: grads[n] if create_graph else Variable.result(grads.take(n)) for n in grads if n in targets}
+    results = [
+        found[x.node or x] if (x.node or x) in found else Variable.result(xp(x.data).zeros_like(x.data)) for x in xs
+    ]
+    if create_graph:
+        results = [r if r.requires_grad else Variable.result(r.data, True, None, r._version) for r in results]
+    return results[0] if isinstance(inputs, Variable) else results
+
+
+def starting_gradient(output: Variable, gradient: Any) -> Variable:
+    """The gradient that a walk starts from: `gradient`, or 1 for an output of one element."""
     data = output.data
-    if not output.requires_grad:
-        raise RuntimeError(
-            "backward: this Tensor was not computed from one that requires a gradient: "
-            "create the inputs with requires_grad=True, and compute it outside no_grad()"
-        )
     if gradient is None:
-        if data.size != 1:
-            raise RuntimeError(f"backward: a gradient is needed for shape {data.shape}: only one element defaults to 1")
+        check_output(data, output.requires_grad, None)
         return Variable.result(xp(data).ones_like(data))
-    gradient = gradient if isinstance(gradient, Variable) else Variable.result(xp(data).asarray(gradient))
-    if gradient.data.shape != data.shape or gradient.data.dtype != data.dtype:
-        raise ValueError(
-            f"backward: the gradient must have the output's shape {data.shape} and dtype {data.dtype}, "
-            f"not {gradient.data.shape} and {gradient.data.dtype}"
-        )
-    return gradient
+    g = gradient if isinstance(gradient, Variable) else Variable.result(xp(data).asarray(gradient))
+    check_output(data, output.requires_grad, g.data)
+    return g

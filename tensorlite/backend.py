@@ -1,22 +1,16 @@
-"""Which array library computes: NumPy on the CPU, CuPy on an NVIDIA GPU.
+"""Which array library computes: NumPy on the CPU, CuPy on an NVIDIA GPU. Devices, dtypes, and moves between devices.
 
-One idea: **the data decides**. `xp(x)` is the library that made the array `x`, so an op written once runs wherever
-its arrays live. A device name ("cpu", "cuda", "cuda:1") only decides where *new* arrays are born. Everything that
-differs between the libraries stands here, and this is the one module outside `kernels/` that imports CuPy: lazily,
-so that a CPU user never pays for it.
+One idea: **the data decides**. `xp(x)` is the library that made the array `x`, so that an op is written once and runs
+where its arrays are. A device name ("cpu", "cuda", "cuda:1") only decides where *new* arrays are made. CuPy is imported
+when the first device "cuda" is asked for. devices/ has what only makes a computation faster or describes a machine.
 """
 
 import contextvars
 import ctypes
 import importlib
-import math
-import os
-import re
 import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from itertools import pairwise
 from types import ModuleType
 from typing import Any
 
@@ -111,8 +105,11 @@ def check_device(device: str) -> tuple[str, int | None]:
     return name, int(index) if colon else None
 
 
-def _place(device: str | None) -> tuple[ModuleType, int | None]:
-    """Library and number of a device (None: the default one) that is there; ValueError or RuntimeError if it is not."""
+def library_on(device: str | None) -> tuple[ModuleType, int | None]:
+    """The library of a device (None: the default one) and its number, None for "cpu" and "cuda".
+
+    ValueError for an unknown name or number, RuntimeError where there is no GPU or no CuPy.
+    """
     name, index = check_device(_default_device.get() if device is None else device)
     library = DEVICES[name]()
     if index is not None and index >= (count := library.cuda.runtime.getDeviceCount()):
@@ -123,12 +120,12 @@ def _place(device: str | None) -> tuple[ModuleType, int | None]:
 
 def library_of(device: str | None) -> ModuleType:
     """The array library that makes arrays on `device` (None: the default device). Unknown names raise ValueError."""
-    return _place(device)[0]
+    return library_on(device)[0]
 
 
 def create(device: str | None, function: str, *args: Any, **kwargs: Any) -> Array:
     """A new array on `device` (None: the default device), by the function of that name in its library."""
-    library, index = _place(device)
+    library, index = library_on(device)
     if index is None:
         return getattr(library, function)(*args, **kwargs)
     with library.cuda.Device(index):
@@ -149,7 +146,7 @@ def default_device(device: str) -> Iterator[None]:
 
     CuPy computes on its current GPU, which "cuda" means: "cuda:1" is the current one inside.
     """
-    library, index = _place(device)
+    library, index = library_on(device)
     token = _default_device.set(device)
     try:
         with nullcontext() if index is None else library.cuda.Device(index):
@@ -166,7 +163,7 @@ def use_device(device: str) -> str:
     """
     if device == "auto":
         device = "cpu" if no_gpu() else "cuda"
-    library, index = _place(device)
+    library, index = library_on(device)
     if library.__name__ != "cupy":
         return device
     if index is not None:
@@ -194,51 +191,9 @@ def driver_found() -> bool:
     return True
 
 
-def about_device(device: str) -> dict[str, str]:
-    """What is known of a device: its name, and for a GPU its compute capability and the versions of what drives it."""
-    library, index = _place(device)
-    if library.__name__ != "cupy":
-        return {"device": device}
-    runtime, gpu = library.cuda.runtime, library.cuda.Device(index)
-    capability = gpu.compute_capability  # "90"
-    versions = {"CUDA runtime": runtime.runtimeGetVersion(), "CUDA driver": runtime.driverGetVersion()}  # 13000: 13.0
-    return {
-        "device": runtime.getDeviceProperties(gpu.id)["name"].decode(),
-        "compute capability": f"{capability[:-1]}.{capability[-1]}",
-        "CuPy": library.__version__,
-        **{name: f"{number // 1000}.{number % 1000 // 10}" for name, number in versions.items()},
-    }
-
-
-def memory(device: str) -> tuple[int, int] | None:
-    """Bytes free and bytes there are: of a GPU's memory, else of the machine's; None where the system does not say."""
-    library, index = _place(device)
-    if library.__name__ == "cupy":
-        with library.cuda.Device(index):
-            free, total = library.cuda.runtime.memGetInfo()
-            return free + library.get_default_memory_pool().free_bytes(), total  # what CuPy keeps can be used again
-    if not hasattr(os, "sysconf"):  # Windows
-        return None
-    free = "SC_AVPHYS_PAGES" if "SC_AVPHYS_PAGES" in os.sysconf_names else "SC_PHYS_PAGES"  # macOS counts all alone
-    return os.sysconf(free) * os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
-def out_of_memory(error: BaseException) -> str:
-    """For the error of a GPU whose memory is full: how much was asked for and how much is free; '' for any other."""
-    asked = re.search(r"Out of memory allocating ([\d,]+) bytes", str(error))
-    if not (isinstance(error, MemoryError) and asked) and "cudaErrorMemoryAllocation" not in str(error):
-        return ""
-    size = f"{int(asked[1].replace(',', '')) / 2**30:,.2f} GiB were asked for" if asked else "more was asked for"
-    try:
-        free, total = memory("cuda") or (0, 0)
-    except RuntimeError:  # nothing more can be learnt from it
-        return f"the GPU is out of memory: {size}"
-    return f"the GPU is out of memory: {size}, {free / 2**30:,.2f} of its {total / 2**30:,.2f} GiB are free"
-
-
 def to_device(x: Array, device: str | None) -> Array:
     """`x` on `device`: itself where it is there already ("cuda": on any GPU), otherwise a copy."""
-    library, index = _place(device)
+    library, index = library_on(device)
     if library is xp(x):
         if index is None or x.device.id == index:
             return x
@@ -256,57 +211,6 @@ def to_device(x: Array, device: str | None) -> Array:
 def to_host(x: Array) -> np.ndarray:
     """`x` as a NumPy array: the one place where data leaves a GPU, and so the one that waits for it."""
     return x if isinstance(x, np.ndarray) else x.get() if hasattr(x, "get") else np.asarray(x)
-
-
-def begin_to_host(x: Array) -> Callable[[], np.ndarray]:
-    """Begin to bring `x` to the host: a function that gives it there, and waits for nothing that was begun later."""
-    library = xp(x)
-    if library.__name__ != "cupy":
-        return lambda: to_host(x)
-    there = importlib.import_module("cupyx").empty_pinned(x.shape, x.dtype)
-    x.get(out=there, blocking=False)
-    event = library.cuda.Event(disable_timing=True)
-    event.record()
-
-    def wait() -> np.ndarray:
-        event.synchronize()
-        return there
-
-    return wait
-
-
-def joined(arrays: Sequence[Array]) -> Array | None:
-    """Arrays as one, joined along the first axis and without a copy; None where they do not lie in memory so."""
-    if not arrays or (library := xp(arrays[0])).__name__ not in ("numpy", "cupy"):
-        return None
-    first = arrays[0]
-    alike = all(x.flags.c_contiguous and x.dtype == first.dtype and x.shape[1:] == first.shape[1:] for x in arrays)
-    begins = [_address(x) for x in arrays]
-    if not alike or any(at + x.nbytes != behind for x, (at, behind) in zip(arrays, pairwise(begins), strict=False)):
-        return None
-    shape = (sum(map(len, arrays)), *first.shape[1:])
-    if library is np:
-        base = first.base
-        if not isinstance(base, np.ndarray) or not all(x.base is base for x in arrays):
-            return None  # neighbours by chance
-        if not base.flags.c_contiguous:
-            return None
-        return np.ndarray(shape, first.dtype, base, begins[0] - _address(base))  # of whatever dtype it is
-    if not all(x.data.mem is first.data.mem for x in arrays):
-        return None
-    with first.device:
-        return library.ndarray(shape, first.dtype, memptr=first.data)
-
-
-def together(*arrays: Array) -> Array:
-    """Arrays as one, joined along the first axis: as they lie where they lie so, otherwise a copy."""
-    one = joined(arrays)
-    return xp(arrays[0]).concatenate(arrays) if one is None else one
-
-
-def _address(x: Array) -> int:
-    """Where an array's memory begins."""
-    return x.ctypes.data if isinstance(x, np.ndarray) else x.data.ptr
 
 
 # ----- dtypes -----------------------------------------------------------------------------------------------------
@@ -337,29 +241,3 @@ def integers(name: str, values: Any) -> np.ndarray:
     if array.size and array.dtype.kind not in "iu":
         raise TypeError(f"{name}: integers are needed, not {array.dtype}, in {values!r:.80}")
     return array.astype(int64)
-
-
-# ----- memory that is kept ------------------------------------------------------------------------------------------
-
-
-class _Kept(threading.local):
-    """What each thread keeps for itself."""
-
-    def __init__(self) -> None:
-        self.arrays: dict[tuple, Array] = {}
-
-
-_kept = _Kept()
-
-
-def scratch(slot: int, shape: tuple[int, ...], dtype: np.dtype, library: ModuleType = np) -> Array:
-    """This thread's array number `slot`, with anything in it: kept, because fresh memory costs a fault a page.
-
-    Whoever asks for the same slot next gets the same memory: take a number for each array that is in use at once, and
-    let none of them outlive the function.
-    """
-    key, size = (library.__name__, slot, dtype), math.prod(shape)
-    memory = _kept.arrays.get(key)
-    if memory is None or memory.size < size:
-        memory = _kept.arrays[key] = library.empty(size, dtype)
-    return memory[:size].reshape(shape)

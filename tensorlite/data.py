@@ -17,11 +17,12 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 
+from .creation import tensor
 from .derived import stack
 from .errors.torch_names import explaining, hint, missing
 from .files import check_path, check_regular, naming, replacing
 from .random import Generator, default_generator
-from .tensor import Tensor, tensor
+from .tensor import Tensor
 
 __getattr__ = missing("data")
 

@@ -1,12 +1,13 @@
-"""Ops that are compositions of the table's: no derivative rule stands here, so none can be wrong.
+"""Ops that are compositions of the primitives in ops.py, without derivative rules of their own.
 
-What a composition costs beside a primitive is a few nodes; what it gives is derivatives of every order, at zeros and
-ties too, for nothing. Names and meanings are NumPy's; all work on Tensors and on arrays.
+A composition costs a few nodes more than a primitive; in return its derivatives of every order follow from those of its
+parts, also at zeros and ties. Names and meanings are NumPy's. All functions accept Tensors and arrays.
 """
 
 import builtins
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -34,59 +35,58 @@ from .ops import (
     where,
 )
 from .primitive import floating, wide
+from .typing import ArrayLike, Axis, Operand, Shape
+
+if TYPE_CHECKING:
+    from .tensor import Tensor
 
 __all__ = [
-    "mean",
-    "var",
-    "std",
-    "norm",
-    "prod",
-    "cumprod",
-    "topk",
-    "squeeze",
-    "stack",
-    "split",
-    "repeat",
-    "tile",
-    "roll",
-    "pad",
-    "masked_fill",
-    "diagonal",
-    "outer",
-    "einsum",
-]
+    "mean", "var", "std", "norm", "prod", "cumprod", "topk", "squeeze", "stack", "split", "repeat", "tile", "roll",
+    "pad", "masked_fill", "diagonal", "outer", "einsum",
+]  # fmt: skip
 
 # ----- reductions ----------------------------------------------------------------------------------------------------
 
 
 @floating
-def mean(x, axis=None, keepdims=False):
-    """The mean over `axis` (None: over all elements); of integers and booleans it is float32."""
+def mean(x: ArrayLike, axis: Axis = None, keepdims: bool = False) -> "Tensor":
+    """The mean over `axis` (None: over all elements); of integers and booleans it is float32.
+
+    `axis` is an int, a tuple of ints, or None; with `keepdims` the reduced axes stay, with length 1. Of no elements the
+    mean is nan.
+    """
     return sum(x, axis=axis, keepdims=keepdims) / _count(x.shape, axis)
 
 
 @floating
-def var(x, axis=None, ddof=0, keepdims=False):
-    """The variance: sum((x - mean)**2) / (n - ddof), in two passes, so that large means lose no digits."""
+def var(x: ArrayLike, axis: Axis = None, ddof: float = 0, keepdims: bool = False) -> "Tensor":
+    """The variance sum((x - mean)**2) / (n - ddof), in two passes, so that large means lose no digits.
+
+    `axis` and `keepdims` as in `mean`. `ddof` 0 divides by the number of elements n, 1 gives the unbiased estimate.
+    """
     distance = x - mean(x, axis=axis, keepdims=True)
     return sum(square(distance), axis=axis, keepdims=keepdims) / builtins.max(_count(x.shape, axis) - ddof, 0)
 
 
 @floating
-def std(x, axis=None, ddof=0, keepdims=False):
-    """The square root of `var`; its gradient is 0 where it is 0."""
+def std(x: ArrayLike, axis: Axis = None, ddof: float = 0, keepdims: bool = False) -> "Tensor":
+    """The standard deviation, the square root of `var`; its gradient is 0 where it is 0. Arguments as in `var`."""
     return _root(var(x, axis=axis, ddof=ddof, keepdims=keepdims))
 
 
 @floating
-def norm(x, axis=None, keepdims=False):
-    """The Euclidean norm sqrt(sum(x**2)); its gradient is 0 at 0."""
+def norm(x: ArrayLike, axis: Axis = None, keepdims: bool = False) -> "Tensor":
+    """The Euclidean norm sqrt(sum(x**2)) over `axis`; its gradient is 0 at 0. `axis` and `keepdims` as in `mean`."""
     return _root(sum(square(x), axis=axis, keepdims=keepdims))
 
 
 @wide
-def prod(x, axis=None, keepdims=False):
-    """The product, by halves: made of multiplications alone, its derivatives of any order are right at zeros too."""
+def prod(x: ArrayLike, axis: Axis = None, keepdims: bool = False) -> "Tensor":
+    """The product over `axis`; of no elements it is 1. `axis` and `keepdims` as in `mean`.
+
+    One half is multiplied by the other until one element is left. There is no division, so derivatives of any order are
+    right at zeros too. Integers and booleans are multiplied in 64 bits.
+    """
     x = _large_integers(x)
     axes = sorted(checked_axes(axis, x.ndim))
     shape = tuple([1 if i in axes else n for i, n in enumerate(x.shape)]) if keepdims else None
@@ -103,8 +103,8 @@ def prod(x, axis=None, keepdims=False):
 
 
 @wide
-def cumprod(x, axis=None):
-    """The running product along `axis` (None: of the flattened array), by doubling strides: right at zeros too."""
+def cumprod(x: ArrayLike, axis: int | None = None) -> "Tensor":
+    """The running product along `axis` (None: of the flattened array). As in `prod` there is no division."""
     x = _large_integers(x)
     if axis is None:
         x, axis = reshape(x, (x.size,)), 0
@@ -115,22 +115,25 @@ def cumprod(x, axis=None):
     return x
 
 
-def _large_integers(x):
+def _large_integers(x: Any) -> Any:
     """Integers and booleans as 64 bits, as NumPy's sums and products have them; floats as they are."""
     kind = x.dtype.kind
     return astype(x, np.dtype("uint64" if kind == "u" else "int64")) if kind in "iub" else x
 
 
-def _count(shape, axis) -> int:
-    """How many elements a reduction over `axis` takes together."""
+def _count(shape: tuple[int, ...], axis: Axis) -> int:
+    """How many elements a reduction over `axis` combines into one."""
     return math.prod(shape[a] for a in checked_axes(axis, len(shape)))
 
 
 # ----- order and indexing --------------------------------------------------------------------------------------------
 
 
-def topk(x, k: int, axis=-1):
-    """The `k` largest along `axis` in descending order, and their indices; of equals, the lower index comes first."""
+def topk(x: ArrayLike, k: int, axis: int = -1) -> tuple["Tensor", "Tensor"]:
+    """The `k` largest along `axis` in descending order, and their indices; of equals, the lower index comes first.
+
+    Both results have length `k` along `axis`; the indices are int64. ValueError unless 0 <= k <= that axis' length.
+    """
     size = x.shape[checked_axis(axis, x.ndim)]
     if not hasattr(k, "__index__") or not 0 <= k <= size:
         raise ValueError(f"topk: k must be between 0 and {size} (the size of axis {axis}), not {k}")
@@ -139,15 +142,21 @@ def topk(x, k: int, axis=-1):
     return take_along_axis(x, indices, axis), indices
 
 
-def masked_fill(x, mask, value: float):
-    """`x` with `value` where the boolean `mask` is true; no gradient flows there, not even from inf or nan."""
+def masked_fill(x: ArrayLike, mask: ArrayLike, value: Operand) -> "Tensor":
+    """`x` with `value` where the boolean `mask` (which broadcasts) is true: where(mask, value, x).
+
+    No gradient flows to `x` there, not even from inf or nan. TypeError for a mask that is not boolean.
+    """
     if _raw(mask).dtype != bool:
         raise TypeError(f"masked_fill: the mask must be boolean, not {mask.dtype}: of a mask of 0 and 1 make mask == 1")
     return where(mask, value, x)
 
 
-def diagonal(x, offset: int = 0, axis1: int = 0, axis2: int = 1):
-    """The diagonal of two axes, as the last axis of the result."""
+def diagonal(x: ArrayLike, offset: int = 0, axis1: int = 0, axis2: int = 1) -> "Tensor":
+    """The diagonal of two axes, as the last axis of the result. `offset` above 0 is right of the main diagonal.
+
+    IndexError for an axis that `x` does not have, ValueError for the same axis twice.
+    """
     a, b = checked_axis(axis1, x.ndim), checked_axis(axis2, x.ndim)
     if a == b:
         raise ValueError(f"diagonal: axis1 and axis2 are both {a}")
@@ -161,22 +170,25 @@ def diagonal(x, offset: int = 0, axis1: int = 0, axis2: int = 1):
 # ----- shapes --------------------------------------------------------------------------------------------------------
 
 
-def squeeze(x, axis=None):
-    """Without the axes of length 1 (or without those given, which must have length 1)."""
+def squeeze(x: ArrayLike, axis: Axis = None) -> "Tensor":
+    """`x` without its axes of length 1, or without those that `axis` names; ValueError if they have another length."""
     gone = [i for i, n in enumerate(x.shape) if n == 1] if axis is None else checked_axes(axis, x.ndim)
     if wrong := [a for a in gone if x.shape[a] != 1]:
         raise ValueError(f"squeeze: axis {wrong[0]} of shape {x.shape} has length {x.shape[wrong[0]]}, not 1")
     return reshape(x, tuple([n for i, n in enumerate(x.shape) if i not in gone]))
 
 
-def stack(xs: Sequence, axis: int = 0):
-    """Arrays of one shape joined along a new axis."""
+def stack(xs: Sequence[ArrayLike], axis: int = 0) -> "Tensor":
+    """Arrays of one shape joined along a new axis: n of shape (3, 5) with axis 0 -> (n, 3, 5)."""
     xs = sequence("stack", xs)
     return concatenate([expand_dims(x, axis) for x in xs], checked_axis(axis, xs[0].ndim + 1) if xs else 0)
 
 
-def split(x, sections, axis: int = 0) -> list:
-    """Cut along `axis`, as NumPy does: into a number of equal parts, or before each of the given positions."""
+def split(x: ArrayLike, sections: Shape, axis: int = 0) -> list["Tensor"]:
+    """Parts of `x` along `axis`, as in NumPy: `sections` equal ones, or cut before each of the positions `sections`.
+
+    ValueError where `x` cannot be cut into so many equal parts.
+    """
     axis = checked_axis(axis, x.ndim)
     size, cuts = x.shape[axis], sections
     if isinstance(cuts, int):
@@ -187,8 +199,8 @@ def split(x, sections, axis: int = 0) -> list:
     return [x[(*before, slice(a, b))] for a, b in zip(starts, [*cuts, size], strict=True)]
 
 
-def repeat(x, repeats: int, axis=None):
-    """Each element `repeats` times in a row along `axis` (None: of the flattened array)."""
+def repeat(x: ArrayLike, repeats: int, axis: int | None = None) -> "Tensor":
+    """Each element `repeats` times in a row along `axis` (None: of the flattened array): [1, 2] -> [1, 1, 2, 2]."""
     repeats = _count_of("repeat: repeats", repeats)
     if axis is None:
         x, axis = reshape(x, (x.size,)), 0
@@ -198,8 +210,11 @@ def repeat(x, repeats: int, axis=None):
     return reshape(copies, (*before, size * repeats, *after))  # (..., size, repeats, ...) -> (..., size * repeats, ...)
 
 
-def tile(x, reps):
-    """The whole of `x` repeated `reps` times (an int, or a tuple of one per axis, aligned on the right)."""
+def tile(x: ArrayLike, reps: Shape) -> "Tensor":
+    """The whole of `x` repeated `reps` times (an int, or a tuple of one per axis, aligned on the right).
+
+    [1, 2] with 2 -> [1, 2, 1, 2]; with (2, 1) -> [[1, 2], [1, 2]].
+    """
     reps = tuple([_count_of("tile: reps", r) for r in (reps if isinstance(reps, (tuple, list)) else (reps,))])
     shape = (1,) * (len(reps) - x.ndim) + tuple(x.shape)
     reps = (1,) * (len(shape) - len(reps)) + reps
@@ -208,7 +223,7 @@ def tile(x, reps):
     return reshape(copies, tuple([r * n for r, n in zip(reps, shape, strict=True)]))  # (r, n, ...) -> (r * n, ...)
 
 
-def roll(x, shift, axis=None):
+def roll(x: ArrayLike, shift: Shape, axis: Axis = None) -> "Tensor":
     """Elements moved on by `shift` places along `axis`, around the end (None: in the flattened array).
 
     Both may be tuples, of one length or one of them a single number, as in NumPy.
@@ -225,7 +240,7 @@ def roll(x, shift, axis=None):
     return x
 
 
-def _rolled(x, shift: int, axis: int):
+def _rolled(x: Any, shift: int, axis: int) -> Any:
     if not hasattr(shift, "__index__"):
         raise TypeError(f"roll: shift must be an integer or a tuple of integers, not {shift!r}")
     before, size = (slice(None),) * axis, x.shape[axis]
@@ -233,19 +248,23 @@ def _rolled(x, shift: int, axis: int):
     return concatenate([x[(*before, slice(cut, None))], x[(*before, slice(cut))]], axis)
 
 
-def pad(x, widths, value: float = 0.0):
-    """Constant borders. `widths`: an int for all, a pair (before, after) for all, or one pair per axis."""
+def pad(x: ArrayLike, widths: Any, value: float = 0.0) -> "Tensor":
+    """Borders of a constant `value`. `widths`: an int for all, a pair (before, after) for all, or one pair per axis.
+
+    ValueError for widths of another form and for negative ones.
+    """
     pairs = widths if isinstance(widths, (tuple, list)) else (widths, widths)
     single = len(pairs) > 0 and not builtins.any(isinstance(pair, (tuple, list)) for pair in pairs)
     pairs = [tuple(pair) if isinstance(pair, (tuple, list)) else pair for pair in ([pairs] if single else pairs)]
     fit = single or len(pairs) == x.ndim
     if not fit or builtins.any(not isinstance(pair, tuple) or len(pair) != 2 for pair in pairs):
         raise ValueError(f"pad: widths must be an int, a pair, or {x.ndim} pairs of non-negative ints, not {widths}")
-    pairs = [tuple([_count_of("pad: a width", width) for width in pair]) for pair in pairs] * (x.ndim if single else 1)
-    return _pad(x, widths=tuple(pairs), value=value) if pairs else x  # 0-d: no borders
+    widths = tuple([tuple([_count_of("pad: a width", width) for width in pair]) for pair in pairs])
+    widths = widths * x.ndim if single else widths
+    return _pad(x, widths=widths, value=value) if widths else x  # 0-d: no borders
 
 
-def _count_of(what: str, value) -> int:
+def _count_of(what: str, value: Any) -> int:
     """A non-negative integer."""
     if not hasattr(value, "__index__") or value < 0:
         raise ValueError(f"{what} must be a non-negative integer, not {value!r}")
@@ -255,16 +274,17 @@ def _count_of(what: str, value) -> int:
 # ----- products ------------------------------------------------------------------------------------------------------
 
 
-def outer(x, y):
-    """x_i y_j of two vectors."""
+def outer(x: ArrayLike, y: ArrayLike) -> "Tensor":
+    """x_i y_j: vectors (M,) and (N,) -> (M, N). ValueError for other shapes."""
     if x.ndim != 1 or y.ndim != 1:
         raise ValueError(f"outer: give two vectors, not shapes {x.shape} and {y.shape}")
     return expand_dims(x, 1) * expand_dims(y, 0)
 
 
-def einsum(equation: str, *xs):
-    """Einstein's summation, as in NumPy: "bij,bjk->bik". Repeated labels in a term take the diagonal; "..." and
-    axes of length 1 broadcast.
+def einsum(equation: str, *xs: ArrayLike) -> "Tensor":
+    """Einstein's summation, as in NumPy: einsum("bij,bjk->bik", x, y) is x @ y. One term, a letter per axis, for each
+    argument; letters that are not in the output are summed over. A letter twice in a term takes the diagonal; "..."
+    and axes of length 1 broadcast. ValueError for an equation that does not fit the shapes.
 
     The equation is brought to a form in which each label of a term stands in another term or in the output, so that
     the derivative by one argument is again an einsum: of the incoming gradient with the other arguments.
@@ -273,7 +293,7 @@ def einsum(equation: str, *xs):
 
 
 @wide
-def _einsum_of(*xs, equation: str):
+def _einsum_of(*xs: Any, equation: str) -> Any:
     terms, out, sizes = _parse_einsum(equation, xs)
     args = list(xs)
     for i, term in enumerate(terms):
@@ -291,13 +311,13 @@ def _einsum_of(*xs, equation: str):
     return _einsum(*args, terms=tuple(terms), into=out)
 
 
-def _sum_labels(x, term: str, labels: set[str]):
-    """`x` summed over the axes that `labels` name, and what is left of its term."""
+def _sum_labels(x: Any, term: str, labels: set[str]) -> tuple[Any, str]:
+    """`x` summed over the axes of `labels`, and its term without these labels."""
     axes = tuple([k for k, c in enumerate(term) if c in labels])
     return (astype(sum(x, axis=axes), x.dtype), "".join(c for c in term if c not in labels)) if axes else (x, term)
 
 
-def _parse_einsum(equation: str, xs) -> tuple[list[str], str, dict[str, int]]:
+def _parse_einsum(equation: str, xs: Sequence[Any]) -> tuple[list[str], str, dict[str, int]]:
     """The terms and output with "..." spelled out in capitals that are free, and the length of each label."""
     left, arrow, out = equation.replace(" ", "").partition("->")
     terms = left.split(",")

@@ -1,97 +1,344 @@
-"""The names of formulas.py, fast: a kernel with one raw rule, and its specification beside it.
+"""The layers, attention and losses of neural networks as functions: the fast public API, usually imported as `F`.
 
-At order 1 the kernels run; where a gradient is to be differentiated in turn, the engine differentiates the
-specification; what no kernel supports (other dtypes, other devices) takes the specification too. The tests hold that
-nobody can tell the difference but by the clock.
+Every function takes Tensors or arrays. Given a Tensor, it records how to differentiate the result, to any order; given
+arrays alone, it returns an array. What it computes is the formula of its namesake in formulas.py. Where
+kernels/table.py has attached a kernel that supports the arguments, the kernel computes the same faster.
 
-A device is a row: what the CPU's kernel does not serve goes on to the GPU's, and from there to the specification.
+Floating dtypes: float32 and float64 are computed as they are, float16 and bfloat16 in float32, and the result is
+rounded once. Unless a function says otherwise, integers become float32.
 """
 
-from numbers import Real
+from __future__ import annotations
 
-from . import formulas as spec
-from . import ops
+import functools
+import inspect
+from collections.abc import Callable
+from typing import TypeVar, cast
+
+from . import formulas
 from .autograd import Variable
-from .backend import xp
-from .errors.suggestions import explain
-from .formulas import check_attention, check_heads, log_softmax, mse_loss, relu, rms_norm, silu, softmax  # not hot
-from .kernels import cpu, cuda
-from .primitive import fused, publish
-from .random import stream
+from .backend import Array, ndarray
+from .errors.layers import check_attention, check_heads, check_probability
+from .errors.suggestions import explaining
+from .random import Generator
+from .tensor import Tensor
+from .typing import ArrayLike
 
 __all__ = [
-    "add", "argmax", "cross_entropy", "dropout", "embedding", "gelu", "layer_norm", "linear", "linear_cross_entropy", "log_softmax",
-    "mse_loss", "multi_head_attention", "projections", "relu", "rms_norm", "scaled_dot_product_attention", "silu", "softmax",
+    "argmax", "cross_entropy", "dropout", "embedding", "gelu", "layer_norm", "linear", "linear_cross_entropy",
+    "log_softmax", "mse_loss", "multi_head_attention", "projections", "relu", "rms_norm",
+    "scaled_dot_product_attention", "silu", "softmax",
 ]  # fmt: skip
 
-# ----- GPU: what no kernel supports takes the specification ---------------------------------------------------------
-# fmt: off
-_linear              = fused(cuda.layers.linear,                spec.linear,                supports=cuda.layers.supports_linear, keeps=("rows", "matrix"))                            .vjp(cuda.layers.linear_vjp)
-_projections         = fused(cuda.layers.projections,           spec.projections,           supports=cuda.layers.supports_projections, keeps=("rows", "matrix"))                       .vjp(cuda.layers.projections_vjp)
-_embedding           = fused(cuda.embedding.embedding,          spec.embedding,             supports=cuda.embedding.supports_embedding)                                                .vjp(cuda.embedding.embedding_vjp)
-_layer_norm          = fused(cuda.layers.layer_norm,            spec.layer_norm,            supports=cuda.layers.supports_layer_norm, keeps=("mean", "rstd"))                          .vjp(cuda.layers.layer_norm_vjp)
-_gelu                = fused(cuda.layers.gelu,                  spec.gelu,                  supports=cuda.layers.supports_gelu)                                                        .vjp(cuda.layers.gelu_vjp)
-_apply_dropout_mask             = fused(cuda.philox.apply_dropout_mask,               spec.apply_dropout_mask,               supports=cuda.philox.supports_apply_dropout_mask)                                                     .vjp(cuda.philox.apply_dropout_mask_vjp)
-_attention           = fused(cuda.attention.attention,             spec.attention,             supports=cuda.attention.supports_attention, keeps=("weights", "used", "stats"))               .vjp(cuda.attention.attention_vjp)
-_heads_attention     = fused(cuda.attention.heads_attention,       spec.heads_attention,       supports=cuda.attention.supports_heads, keeps=("weights", "used", "stats"))                   .vjp(cuda.attention.heads_attention_vjp)
-_cross_entropy       = fused(cuda.losses.cross_entropy,         spec.cross_entropy,         supports=cuda.losses.supports_cross_entropy, keeps=("classes", "tops", "totals", "count")) .vjp(cuda.losses.cross_entropy_vjp)
-_linear_cross_entropy= fused(cuda.losses.linear_cross_entropy,  spec.linear_cross_entropy,  supports=cuda.losses.supports_linear_cross_entropy, keeps=("dlogits", "features", "head")) .vjp(cuda.losses.linear_cross_entropy_vjp)
-add                  = fused(cuda.layers.add,                   ops.add,                    supports=cuda.layers.supports_add)                                                         .vjp(cuda.layers.add_vjp)
-# fmt: on
-# ----- CPU: what no kernel supports goes on to the line above that has its name --------------------------------------
-# fmt: off
-linear               = fused(cpu.layers.linear,                _linear,                    supports=cpu.layers.supports_linear)                                                           .vjp(cpu.layers.linear_vjp)
-projections          = fused(cpu.layers.projections,           _projections,               supports=cpu.layers.supports_projections)                                                      .vjp(cpu.layers.projections_vjp)
-embedding            = fused(cpu.layers.embedding,             _embedding,                 supports=cpu.blocks.supports)                                                                  .vjp(cpu.layers.embedding_vjp)
-layer_norm           = fused(cpu.layers.layer_norm,            _layer_norm,                supports=cpu.blocks.supports, keeps=("mean", "rstd"), recompute=True)                              .vjp(cpu.layers.layer_norm_vjp)
-gelu                 = fused(cpu.layers.gelu,                  _gelu,                      supports=cpu.layers.supports_gelu, recompute=True)                                                 .vjp(cpu.layers.gelu_vjp)
-apply_dropout_mask              = fused(cpu.layers.apply_dropout_mask,               _apply_dropout_mask,                 supports=cpu.blocks.supports)                                                                  .vjp(cpu.layers.apply_dropout_mask_vjp)
-attention            = fused(cpu.attention.attention,             _attention,                 supports=cpu.attention.supports_attention, keeps=("weights",))                                    .vjp(cpu.attention.attention_vjp)
-heads_attention      = fused(cpu.attention.heads_attention,       _heads_attention,           supports=cpu.attention.supports_heads, keeps=("weights",))                                        .vjp(cpu.attention.heads_attention_vjp)
-cross_entropy        = fused(cpu.losses.cross_entropy,         _cross_entropy,             supports=cpu.losses.supports_cross_entropy, keeps=("p", "scale", "rows", "classes"))           .vjp(cpu.losses.cross_entropy_vjp)
-linear_cross_entropy = fused(cpu.losses.linear_cross_entropy,  _linear_cross_entropy,      supports=cpu.losses.supports_linear_cross_entropy, keeps=("exps", "shares", "valid", "scale")) .vjp(cpu.losses.linear_cross_entropy_vjp)
-# fmt: on
+# ----- formula or kernel ------------------------------------------------------------------------------------------
+
+F = TypeVar("F", bound=Callable)
 
 
-def dropout(x, p=0.5, training=True, generator=None):
-    if not training or (type(p) is not float and not isinstance(p, Real)) or not 0 < p <= 1:
-        return spec.dropout(x, p, training)
-    return apply_dropout_mask(x, keep_mask(x, x.shape, p, generator), p=p)
+class Implementation:
+    """What computes a function: `cpu` for arrays of NumPy, `gpu` for all others. Without kernels both are the formula."""
+
+    __slots__ = ("cpu", "gpu")
+
+    def __init__(self, formula: Callable):
+        self.cpu = self.gpu = formula
 
 
-def keep_mask(x, shape, p, generator):
-    """The specification's; on a GPU from the generator's counter-based stream, where the values are needed."""
-    raw = x.data if isinstance(x, Variable) else x
-    if not cuda.launch.on_gpu(raw):
-        return spec.keep_mask(x, shape, p, generator)
-    return cuda.philox.keep_mask(stream(generator).far(xp(raw)), p, shape)
+IMPLEMENTATIONS: dict[str, Implementation] = {}  # by the function's name; kernels/table.py puts kernels in
 
 
+def with_kernels(function: F) -> F:
+    """`function`, computed by what stands under its name in IMPLEMENTATIONS for the device of its first argument."""
+    chosen = IMPLEMENTATIONS[function.__name__] = Implementation(explaining(function))
+    first = next(iter(inspect.signature(function).parameters))
+
+    @functools.wraps(function)
+    def call(*args, **options):  # type: ignore[no-untyped-def]
+        x = args[0] if args else options.get(first)
+        if type(x.data if isinstance(x, Variable) else x) is ndarray:
+            return chosen.cpu(*args, **options)
+        return chosen.gpu(*args, **options)
+
+    return cast(F, call)
+
+
+# ----- activations ------------------------------------------------------------------------------------------------
+
+
+@with_kernels
+def relu(x: ArrayLike) -> Tensor:
+    """max(x, 0), elementwise: (...) -> (...), with derivative 0 at 0. A nan stays nan; integers stay integers."""
+    return formulas.relu(x)
+
+
+@with_kernels
+def gelu(x: ArrayLike, *, approximate: str = "tanh") -> Tensor:
+    """The Gaussian error linear unit, elementwise: (...) -> (...).
+
+    x Phi(x), with the distribution function Phi of the normal distribution:
+
+        "none":  0.5 x (1 + erf(x / sqrt(2)))
+        "tanh":  0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x**3))), the approximation that GPT-2 uses
+
+    ValueError for another `approximate`. Hendrycks and Gimpel, "Gaussian error linear units", 2016.
+    """
+    return formulas.gelu(x, approximate=approximate)
+
+
+@with_kernels
+def silu(x: ArrayLike) -> Tensor:
+    """x sigmoid(x) = x / (1 + exp(-x)), elementwise: (...) -> (...). Also called swish.
+
+    Elfwing, Uchibe and Doya, "Sigmoid-weighted linear units", 2017.
+    """
+    return formulas.silu(x)
+
+
+# ----- softmax ----------------------------------------------------------------------------------------------------
+
+
+@with_kernels
+def softmax(x: ArrayLike, axis: int = -1) -> Tensor:
+    """exp(x_i) / sum_j exp(x_j) along `axis`: probabilities of the shape of `x`.
+
+    The maximum is subtracted first, so exp does not overflow; that cancels. A row with +inf or nan in it, or of -inf
+    alone, is nan throughout. IndexError for an axis that `x` does not have.
+    """
+    return formulas.softmax(x, axis)
+
+
+@with_kernels
+def log_softmax(x: ArrayLike, axis: int = -1) -> Tensor:
+    """log(softmax(x)) = x_i - log(sum_j exp(x_j)) along `axis`: the shape of `x`.
+
+    It is finite where a probability would round to 0. A row with inf or nan in it is nan throughout. IndexError for an
+    axis that `x` does not have.
+    """
+    return formulas.log_softmax(x, axis)
+
+
+@with_kernels
+def argmax(x: ArrayLike) -> Tensor:
+    """The index of the largest element along the last axis: (..., C) -> (...) int64.
+
+    The first of equals; nan counts as the largest. It has no derivative. ValueError if C is 0.
+    """
+    return formulas.argmax(x)
+
+
+# ----- layers -----------------------------------------------------------------------------------------------------
+
+
+@with_kernels
+def linear(x: ArrayLike, weight: ArrayLike, bias: ArrayLike | None = None) -> Tensor:
+    """x W^T + b: x (..., n_in), weight (n_out, n_in), bias (n_out) -> (..., n_out).
+
+    ValueError where the shapes do not fit. Gradients: dx = g W, dW = g^T x, db = the sum of the rows of g.
+    """
+    return formulas.linear(x, weight, bias)
+
+
+@with_kernels
+def projections(
+    x: ArrayLike,
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    query_bias: ArrayLike | None = None,
+    key_bias: ArrayLike | None = None,
+    value_bias: ArrayLike | None = None,
+) -> Tensor:
+    """Three `linear`s of one x, side by side: queries, keys and values as `multi_head_attention` takes them.
+
+    x (..., n_in), weights (n_out, n_in) each, biases (n_out) each -> (..., 3 n_out). ValueError where the shapes do not
+    fit. A kernel computes one product where the weights lie next to each other in memory.
+    """
+    return formulas.projections(x, query, key, value, query_bias, key_bias, value_bias)
+
+
+@with_kernels
+def embedding(weight: ArrayLike, idx: ArrayLike) -> Tensor:
+    """weight[idx]: rows of a table `weight` (V, D) at the integers `idx` (...) -> (..., D).
+
+    `idx` is an array, a Tensor or a nested list. Rows that are used more than once add up their gradients. IndexError
+    for an index outside 0 .. V - 1, TypeError for indices that are not integers, ValueError unless `weight` has two
+    axes. On a GPU the values are not checked, since that would wait for the device: check ids where they are read.
+    """
+    return formulas.embedding(weight, idx)
+
+
+@with_kernels
+def layer_norm(
+    x: ArrayLike, weight: ArrayLike | None = None, bias: ArrayLike | None = None, *, eps: float = 1e-5
+) -> Tensor:
+    """(x - mean) / sqrt(var + eps) * weight + bias over the last axis: x (..., C), weight and bias (C) -> (..., C).
+
+    `var` is the biased variance, the mean of (x - mean)**2. ValueError for a weight or bias of another shape.
+    Ba, Kiros and Hinton, "Layer normalization", 2016.
+    """
+    return formulas.layer_norm(x, weight, bias, eps=eps)
+
+
+@with_kernels
+def rms_norm(x: ArrayLike, weight: ArrayLike | None = None, *, eps: float = 1e-5) -> Tensor:
+    """x / sqrt(mean(x**2) + eps) * weight over the last axis: x (..., C), weight (C) -> (..., C).
+
+    ValueError for a weight of another shape. Zhang and Sennrich, "Root mean square layer normalization", 2019.
+    """
+    return formulas.rms_norm(x, weight, eps=eps)
+
+
+@explaining
+def dropout(x: ArrayLike, p: float = 0.5, training: bool = True, generator: Generator | None = None) -> Tensor:
+    """Each element is 0 with probability `p`, otherwise scaled by 1 / (1 - p), so that its expectation is `x`.
+
+    (...) -> (...). Without `training` or with p = 0 it is `x` itself. The mask is drawn from `generator`, by default
+    tensorlite's own: on a CPU torch's stream, on a GPU a counter-based one (Philox). ValueError for a `p` outside
+    0 .. 1. Srivastava et al., "Dropout", 2014.
+    """
+    check_probability("dropout", p)
+    if not training or p == 0:
+        return cast(Tensor, x)
+    return apply_dropout_mask(x, keep_mask(x, x.shape, p, generator), p=p)  # type: ignore[union-attr]
+
+
+@with_kernels
+def apply_dropout_mask(x: ArrayLike, keep: Array, *, p: float) -> Tensor:
+    """x / (1 - p) where `keep`, otherwise 0: dropout once its mask is drawn. `keep` has the shape of `x`."""
+    return formulas.apply_dropout_mask(x, keep, p=p)
+
+
+@with_kernels
+def keep_mask(x: ArrayLike, shape: tuple[int, ...], p: float, generator: Generator | None) -> Array:
+    """A random mask of `shape`, an array of booleans on the device of `x`: True with probability 1 - p."""
+    return formulas.keep_mask(x, shape, p, generator)
+
+
+# ----- attention --------------------------------------------------------------------------------------------------
+
+
+@explaining
 def scaled_dot_product_attention(
-    q, k, v, *, mask=None, is_causal=False, dropout_p=0.0, scale=None, generator=None
-):  # fmt: skip
+    q: ArrayLike,
+    k: ArrayLike,
+    v: ArrayLike,
+    *,
+    mask: ArrayLike | None = None,
+    is_causal: bool = False,
+    dropout_p: float = 0.0,
+    scale: float | None = None,
+    generator: Generator | None = None,
+) -> Tensor:
+    """softmax(q k^T * scale) v: for each query an average of the values, weighted by how well their keys fit.
+
+    q (..., T, D), k (..., S, D), v (..., S, E) -> (..., T, E); leading axes broadcast. `scale` defaults to 1/sqrt(D).
+    `mask`, broadcast to (..., T, S), is boolean (True: may attend) or floating (added to the scores). `is_causal`:
+    position t of the last T of S positions sees the positions up to its own. A row that may attend to nothing gives 0,
+    and no gradient. `dropout_p` drops attention weights, with a mask drawn from `generator`.
+
+    ValueError where the shapes do not fit, TypeError for a mask of integers.
+    Vaswani et al., "Attention is all you need", 2017.
+    """
     check_attention(q, k, v)
-    keep = keep_mask(q, (*q.shape[:-1], k.shape[-2]), dropout_p, generator) if dropout_p else None
+    keep = _attention_mask(q, (*q.shape[:-1], k.shape[-2]), dropout_p, generator)  # type: ignore[union-attr]
     return attention(q, k, v, keep, mask, is_causal=is_causal, dropout_p=dropout_p, scale=scale)
 
 
-def multi_head_attention(qkv, n_head, *, is_causal=False, dropout_p=0.0, generator=None):
+@with_kernels
+def attention(
+    q: ArrayLike,
+    k: ArrayLike,
+    v: ArrayLike,
+    keep: Array | None = None,
+    mask: ArrayLike | None = None,
+    *,
+    is_causal: bool = False,
+    dropout_p: float = 0.0,
+    scale: float | None = None,
+) -> Tensor:
+    """scaled_dot_product_attention once its dropout mask `keep` (..., T, S) is drawn."""
+    return formulas.attention(q, k, v, keep, mask, is_causal=is_causal, dropout_p=dropout_p, scale=scale)
+
+
+@explaining
+def multi_head_attention(
+    qkv: ArrayLike, n_head: int, *, is_causal: bool = False, dropout_p: float = 0.0, generator: Generator | None = None
+) -> Tensor:
+    """Scaled dot-product attention within each of `n_head` heads: (B, T, 3 C) -> (B, T, C), C = n_head D.
+
+    In the last axis queries, keys and values lie side by side, as `projections` makes them, and in each of them the
+    heads. Options as in `scaled_dot_product_attention`. ValueError for a shape that does not divide so.
+    Vaswani et al., "Attention is all you need", 2017, section 3.2.2, without the projections.
+    """
     check_heads(qkv, n_head)
-    keep = keep_mask(qkv, (len(qkv), n_head, *[qkv.shape[1]] * 2), dropout_p, generator) if dropout_p else None
+    T = qkv.shape[1]  # type: ignore[union-attr]
+    keep = _attention_mask(qkv, (len(qkv), n_head, T, T), dropout_p, generator)  # type: ignore[arg-type]
     return heads_attention(qkv, keep, n_head=n_head, is_causal=is_causal, dropout_p=dropout_p)
 
 
-def argmax(x):
-    """Where the largest of each row is, (..., C) -> (...): the first of equals, nan before all; a row is not empty."""
-    raw = x.data if isinstance(x, Variable) else x
-    if not cuda.decode.supports_argmax(raw):
-        return ops.argmax(x, axis=-1)
-    found = cuda.decode.argmax(raw)
-    return Variable.result(found) if isinstance(x, Variable) else found
+@with_kernels
+def heads_attention(
+    qkv: ArrayLike, keep: Array | None = None, *, n_head: int, is_causal: bool = False, dropout_p: float = 0.0
+) -> Tensor:
+    """multi_head_attention once its dropout mask `keep` (B, n_head, T, T) is drawn."""
+    return formulas.heads_attention(qkv, keep, n_head=n_head, is_causal=is_causal, dropout_p=dropout_p)
 
 
-dropout.__doc__ = spec.dropout.__doc__
-multi_head_attention.__doc__ = spec.multi_head_attention.__doc__
-scaled_dot_product_attention.__doc__ = spec.scaled_dot_product_attention.__doc__
-publish(globals())
-explain(globals(), __all__)
+# ----- losses -----------------------------------------------------------------------------------------------------
+
+
+@with_kernels
+def mse_loss(x: ArrayLike, y: ArrayLike, reduction: str = "mean") -> Tensor:
+    """(x - y)**2, elementwise, and its "mean", its "sum", or ("none") as it is: x and y of one shape -> () or (...).
+
+    ValueError where the shapes differ, since a loss does not broadcast, or for another `reduction`.
+    """
+    return formulas.mse_loss(x, y, reduction)
+
+
+@with_kernels
+def cross_entropy(
+    logits: ArrayLike,
+    targets: ArrayLike,
+    *,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+    weight: ArrayLike | None = None,
+) -> Tensor:
+    """-log(softmax(logits)[target]): logits (..., C) -> (), or (...) with `reduction` "none".
+
+    `targets` are class indices (...), also as a nested list, or probabilities (..., C); with probabilities p the loss
+    is -sum_c p_c log(softmax(logits)_c). Where an index equals `ignore_index` there is no loss and no gradient, and it
+    does not count in the mean (all ignored: nan, with gradient 0, as in torch). `label_smoothing` s mixes the target
+    with the uniform distribution: (1 - s) target + s / C. `weight` (C) scales each class; the mean over indices then
+    divides by the weights of the targets. `reduction` is "mean", "sum" or "none".
+
+    ValueError where shapes or options do not fit, IndexError for a class outside 0 .. C - 1 (on a GPU values are not
+    checked), TypeError for targets that are neither integers nor floats.
+    """
+    return formulas.cross_entropy(
+        logits,
+        targets,
+        ignore_index=ignore_index,
+        reduction=reduction,
+        label_smoothing=label_smoothing,
+        weight=weight,
+    )
+
+
+@with_kernels
+def linear_cross_entropy(
+    x: ArrayLike, weight: ArrayLike, targets: ArrayLike, *, ignore_index: int = -100, reduction: str = "mean"
+) -> Tensor:
+    """cross_entropy(linear(x, weight), targets): a model's head and its loss in one.
+
+    x (..., n_in), weight (C, n_in), targets (...) -> (), or (...) with `reduction` "none". A kernel never holds all
+    logits at once, or writes their gradient over them. Options and errors as in `cross_entropy`.
+    """
+    return formulas.linear_cross_entropy(x, weight, targets, ignore_index=ignore_index, reduction=reduction)
+
+
+def _attention_mask(x: ArrayLike, shape: tuple[int, ...], p: float, generator: Generator | None) -> Array | None:
+    """The mask of attention weights that dropout keeps; None without dropout."""
+    return keep_mask(x, shape, p, generator) if p else None

@@ -4,36 +4,34 @@ One idea: a rule is one line of mathematics, and **it asks by parameter name for
 
     mul = elementwise(lambda x, y: x * y).vjp(lambda g, y: g * y, lambda g, x: g * x)
 
-Only what some needed rule asks for is kept: an argument, `out`, a keyword argument, or `<argument>_shape`. A rule is
-the vector-Jacobian product of its argument: the gradient `g` of the loss by `out` comes in, the gradient by the
-argument comes out. Ops are polymorphic: raw arrays pass through, Variables are recorded. So the same rule text
-computes a gradient (on arrays) and records how it was computed (on Variables): it is differentiable in turn.
+A rule is the vector-Jacobian product (vjp) of its argument: `g`, the gradient of the loss by `out`, comes in, the
+gradient by the argument comes out. It can ask for an argument, for `out`, for a keyword argument, or for
+`<argument>_shape`; only what some needed rule asks for is saved.
+
+Ops are polymorphic: raw arrays pass through, Variables are recorded. So the same text of a rule computes a gradient (on
+arrays), or records how the gradient was computed (on Variables), which makes it differentiable in turn.
 """
 
-import contextvars
 import functools
 import inspect
 from collections.abc import Callable, Sequence
 from operator import itemgetter
-from typing import Any, TypeVar
+from types import MethodType
+from typing import Any, Self, TypeVar, cast
 
-from .autograd import Node, Variable, grad, recording, setting
-from .backend import Scalar, float16, float32, float64, is_floating, ndarray, xp
+from .autograd import Node, Variable, recording
+from .backend import Array, Scalar, float16, float32, float64, is_floating, ndarray, xp
 from .errors.checks import check_leaves, checked_dtype, shortened, unusable_array
-from .errors.explain import UNSUPPORTED, explained, given, unusable
+from .errors.explain import UNSUPPORTED, explained, given
 from .errors.suggestions import ADVICE, unknown_argument
 from .promotion import in_float32, is_narrow, without_widening
 
 F = TypeVar("F", bound=Callable)
-_fusing = contextvars.ContextVar("fusing", default=True)
 PRIMITIVES: dict[str, "Primitive"] = {}  # every named op: what the tests walk
-_usable: set[type] = {ndarray}  # types of arguments, other than Tensors, that were looked at once
+FAILURES = ValueError, TypeError, IndexError, AttributeError  # of array libraries, where arguments do not fit
 POSITIONAL = ("axis", "keepdims", "k")  # metadata that may be given by position, as NumPy has it
-
-
-def unfused():
-    """`with unfused():` every fused op runs as its specification, so that the graph shows each of its steps."""
-    return setting(_fusing, False)
+NUMBERS = frozenset({float, int})
+_usable: set[type] = {ndarray}  # types of arguments, other than Tensors, that were checked once
 
 
 class Primitive:
@@ -45,11 +43,12 @@ class Primitive:
 
     broadcasts = False  # elementwise ops broadcast their arguments; the engine sums that away again
     computes = True  # its arguments are promoted first (promotion.py); otherwise it moves elements or converts them
-    recompute = False  # a fused op's large result may be made again rather than kept
-    spec: Any = None  # what a fused op must equal, and what runs where it does not serve
     name = "an unnamed op"
+    __name__: str  # given by publish, as are these of a function
+    __qualname__: str
+    __signature__: inspect.Signature
 
-    def __init__(self, forward: Callable, keeps: Sequence[str] = ()):
+    def __init__(self, forward: Callable, residuals: Sequence[str] = ()):
         parameters = inspect.signature(forward).parameters.values()
         values = [p for p in parameters if p.kind is not p.KEYWORD_ONLY]
         self.forward = forward
@@ -60,43 +59,51 @@ class Primitive:
         self.keywords = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
         if "out" in self.keywords or (self.variadic and "index" in self.keywords):
             raise TypeError("a keyword named out (or index, beside *xs) would hide what rules call so: rename it")
-        self.keeps = tuple(keeps)  # residuals: what a fused forward returns beside its result
+        self.residuals = tuple(residuals)  # names of what `forward` returns beside the result, for the rules
         self.differentiable: Any = WithoutRules(self)  # until vjp attaches some: a bit for each argument with a rule
 
-    def vjp(self, *rules: Callable | None) -> "Primitive":
+    # ----- rules and what they ask for ----------------------------------------------------------------------------
+
+    def vjp(self, *rules: Callable | None) -> Self:
         """Attach one rule per positional argument; None says that the op is not differentiable in that argument."""
         if len(rules) != len(self.arguments):
             raise TypeError(f"{len(rules)} rules for the {len(self.arguments)} arguments {self.arguments}")
         self.rules: Sequence[Any] = rules
-        self._plan([rule and list(inspect.signature(rule).parameters)[1:] for rule in rules])
-        self.pulls: list[Any] = [rule and _asking(rule, at) for rule, at in zip(rules, self.asks, strict=True)]
+        asked = [rule and list(inspect.signature(rule).parameters)[1:] for rule in rules]
+        self.plan(asked)
+        slots = [[self.position.get(name, -1) for name in names or ()] for names in asked]  # -1: index, at the end
+        self.vjps: list[Any] = [rule and _from_saved(rule, at) for rule, at in zip(rules, slots, strict=True)]
         return self
 
-    def _plan(self, asked: Sequence[list[str] | None]) -> None:
-        """Work out once, from the names that each rule asks for, what an application has to keep and for whom."""
-        users: dict[str, int] = {}  # name -> bit mask of the arguments whose rules ask for it
+    def plan(self, asked: Sequence[list[str] | None]) -> None:
+        """Work out once, from the names that each rule asks for, what an application has to save and for whom.
+
+        Every name has a slot in `Node.saved`; a bit mask says which arguments' rules ask for it.
+        """
+        users: dict[str, int] = {}
         for i, names in enumerate(asked):
             for name in names or ():
                 users[name] = users.get(name, 0) | (-1 if self.variadic else 1 << i)
         if self.variadic:
-            users.pop("index", None)  # known without keeping anything
-        position = self.position = {name: k for k, name in enumerate(users)}
+            users.pop("index", None)  # known without saving anything
+        self.position = {name: slot for slot, name in enumerate(users)}
         self.slots = [(self._reader(name), mask) for name, mask in users.items()]
-        self.asks = [[position.get(name, -1) for name in names or ()] for names in asked]  # index: stands at the end
         self.differentiable = -1 if self.variadic else sum(1 << i for i, names in enumerate(asked) if names is not None)
-        self.kept = [users.get(name, 0) for name in self.arguments]
-        self.keeps_out = users.get("out", 0)
+        self.argument_users = [users.get(name, 0) for name in self.arguments]
+        self.out_users = users.get("out", 0)
         self.argument_slots = [
-            (position[name], None if self.variadic else i) for i, name in enumerate(self.arguments) if name in position
+            (self.position[name], None if self.variadic else i)
+            for i, name in enumerate(self.arguments)
+            if name in self.position
         ]
         self._needs: dict[int, tuple] = {}
 
     def _needed(self, mask: int, count: int) -> tuple:
-        """For gradients to the arguments of `mask`: their positions, readers of what to keep, arguments among that."""
+        """For gradients to the arguments of `mask`: their positions, readers of what to save, arguments among that."""
         wanted = tuple([i for i in range(count) if mask >> i & 1])
         readers = [read if users & mask else None for read, users in self.slots]
-        kept = self.kept * count if self.variadic else self.kept
-        needed = wanted, readers, tuple([i for i, users in enumerate(kept) if users & mask])
+        arguments = self.argument_users * count if self.variadic else self.argument_users
+        needed = wanted, readers, tuple([i for i, users in enumerate(arguments) if users & mask])
         if not self.variadic:  # of these there are few masks
             self._needs[mask] = needed
         return needed
@@ -104,29 +111,30 @@ class Primitive:
     def _reader(self, name: str) -> Callable:
         """How to find what a rule calls `name` among raw arguments, output, metadata and residuals."""
         base = name.removesuffix("_shape")
+        if base in self.arguments and self.variadic:
+            return (lambda raw, out, meta, residuals: tuple(raw)) if base == name else _shapes
         if base in self.arguments:
             i = self.arguments.index(base)
-            if self.variadic:
-                return (lambda raw, out, meta, kept: tuple(raw)) if base == name else _shapes
-            return (
-                (lambda raw, out, meta, kept: raw[i])
-                if base == name
-                else (lambda raw, out, meta, kept: getattr(raw[i], "shape", ()))
-            )
+            if base == name:
+                return lambda raw, out, meta, residuals: raw[i]
+            return lambda raw, out, meta, residuals: getattr(raw[i], "shape", ())
         if name == "out":
-            return lambda raw, out, meta, kept: out
+            return lambda raw, out, meta, residuals: out
         if name in self.keywords:
             default = self.keywords[name]
-            return lambda raw, out, meta, kept: meta.get(name, default)
-        if name in self.keeps:
-            return lambda raw, out, meta, kept: kept[name]
-        known = [*self.arguments, *[f"{a}_shape" for a in self.arguments], "out", *self.keywords, *self.keeps]
+            return lambda raw, out, meta, residuals: meta.get(name, default)
+        if name in self.residuals:
+            return lambda raw, out, meta, residuals: residuals[name]
+        known = [*self.arguments, *[f"{a}_shape" for a in self.arguments], "out", *self.keywords, *self.residuals]
         raise TypeError(f"a derivative rule asks for {name!r}; it can have {', '.join(known)}")
 
-    def __call__(self, *args, **meta):
+    # ----- forward ------------------------------------------------------------------------------------------------
+
+    def __call__(self, *args: Any, **meta: Any) -> Any:
+        """The result as an array, or as a Variable if an argument is one; recorded if one requires a gradient."""
         if (len(args) != self.arity and not self.variadic) or (meta and not self.keywords.keys() >= meta.keys()):
-            args, meta = self._bind(args, meta)
-        mask, bit, variables, narrow, raw = 0, 1, 0, False, []
+            args, meta = self.bind(args, meta)
+        raw, mask, bit, variables, narrow = [], 0, 1, 0, False  # mask: a bit for each argument that needs a gradient
         try:
             for a in args:
                 if isinstance(a, Variable):
@@ -134,16 +142,13 @@ class Primitive:
                     if a._requires_grad:
                         mask |= bit
                     a = a.data
-                    if a.itemsize == 2:
-                        narrow = True
-                elif (kind := type(a)) is ndarray:
-                    if a.itemsize == 2:
-                        narrow = True
-                elif kind is not float and kind is not int:
-                    if kind not in _usable:
-                        check_usable(self.name, a)
-                    if getattr(a, "itemsize", 4) == 2:
-                        narrow = True
+                    size = a.itemsize
+                elif type(a) is ndarray:
+                    size = a.itemsize
+                else:
+                    size = 0 if type(a) in NUMBERS else self._itemsize(a)
+                if size == 2:
+                    narrow = True
                 raw.append(a)
                 bit += bit
         except AttributeError as error:  # .data was replaced by what is no array
@@ -152,19 +157,9 @@ class Primitive:
             converted, dtype = found
             return _rounded(self(*converted, **meta), dtype)
         try:
-            if self.spec is not None and not (_fusing.get() and self.supports(*raw, **meta)):
-                return self.spec(*args, **meta)
-        except (AttributeError, TypeError) as error:  # a list has no shape
-            if wrong := unusable(self, error, raw):
-                raise wrong from error
-            raise
-        try:
             out = self.forward(*raw, **meta) if meta else self.forward(*raw)
-            kept = meta
-            if type(out) is tuple:
-                out, kept = out
             dtype = out.dtype if variables else getattr(out, "dtype", float32)
-        except (ValueError, TypeError, IndexError, AttributeError) as error:
+        except FAILURES as error:
             raise explained(self, error, raw, meta) from error
         if (dtype is float64 or dtype is float16) and self.computes and (kinder := without_widening(args, out, astype)):
             return astype(self(*kinder, **meta), float32)
@@ -172,58 +167,74 @@ class Primitive:
             return out
         if variables != len(raw) and dtype.kind in UNSUPPORTED:
             raise TypeError(f"{given(self.name, raw)}: the result would be of dtype {dtype}, which Tensors do not hold")
+        return self.wrap(args, raw, out, meta, {}, mask)
+
+    def wrap(self, args: Sequence, raw: Sequence, out: Array, meta: dict, residuals: dict, mask: int) -> Variable:
+        """The result `out` as a Variable, with a Node if an argument of `mask` has a rule."""
         if isinstance(out, Scalar):  # NumPy's reductions return scalars
             out = xp(out).asarray(out)
         version = [0] if out.base is None and out is not raw[0] else _version_of(out, args[0])
         mask &= self.differentiable
-        if not mask or not recording.get() or (dtype is not float32 and not is_floating(dtype)):
-            if mask and dtype is not float32:
+        if not mask or not recording.get() or (out.dtype is not float32 and not is_floating(out.dtype)):
+            if mask and out.dtype is not float32:
                 check_leaves(self.name, args)
             return Variable.result(out, False, None, version)
-        return Variable.result(out, True, self._record(args, raw, out, version, meta, kept, mask), version)
+        return Variable.result(out, True, self.make_node(args, raw, out, version, meta, residuals, mask), version)
 
-    def _record(self, args: Sequence, raw: Sequence, out, version: list, meta: dict, kept: dict, mask: int) -> Node:
+    def make_node(
+        self, args: Sequence, raw: Sequence, out: Array, version: list[int], meta: dict, residuals: dict, mask: int
+    ) -> Node:
         """The node of an application in which the arguments of `mask` need a gradient."""
-        wanted, readers, kept_arguments = self._needs.get(mask) or self._needed(mask, len(args))
+        wanted, readers, saved_arguments = self._needs.get(mask) or self._needed(mask, len(args))
         parents: list[Any] = [None] * len(args)
         for i in wanted:
             parents[i] = args[i].node or args[i]
         saved, versions = [], []  # filled by loops: before Python 3.12 a comprehension costs a call
         for read in readers:
-            saved.append(read(raw, out, meta, kept) if read else None)
-        for i in kept_arguments:
+            saved.append(read(raw, out, meta, residuals) if read else None)
+        for i in saved_arguments:
             a = args[i]
             if isinstance(a, Variable):
                 versions.append((i, a._version, a._version[0]))
-        if self.keeps_out & mask:
+        if self.out_users & mask:
             versions.append(("out", version, version[0]))
         return Node(self, parents, wanted, saved, versions, out)
 
-    def pull(self, node: Node, g, wanted: Sequence[int], record: bool) -> list:
-        """(parent, the gradient by it) for each wanted argument."""
-        self._check(node)
-        saved = node.variables() if record else node.saved
+    # ----- backward -----------------------------------------------------------------------------------------------
+
+    def apply_vjp(self, node: Node, g: Any, wanted: Sequence[int], record: bool) -> list[tuple]:
+        """(parent, the gradient by it) for each wanted argument; with `record` the gradients are Variables."""
+        saved = self.saved_variables(node) if record else node.saved
         pieces = []
         for i in wanted:
-            piece = self.pulls[0](g, [*saved, i]) if self.variadic else self.pulls[i](g, saved)
+            piece = self.vjps[0](g, [*saved, i]) if self.variadic else self.vjps[i](g, saved)
             parent = node.parents[i]
-            pieces.append((parent, self._fit(piece, g, parent, i)))
+            pieces.append((parent, self.fit(piece, g, parent, i)))
         return pieces
 
-    def _check(self, node: Node) -> None:
-        if node.saved is None:
-            raise RuntimeError(
-                f"backward through {self.name} a second time: the graph was freed by the first; "
-                "pass retain_graph=True there, or compute the result again"
-            )
-        for _, cell, version in node.versions:
-            if cell[0] != version:
-                raise RuntimeError(
-                    f"backward through {self.name}: a value that it needs was changed after it was used (by an "
-                    "optimizer step or by loading a state); call backward first, or compute the result again"
-                )
+    def saved_variables(self, node: Node) -> list:
+        """What `node` saved, with arguments and output as Variables again: what the rules get when they are recorded."""
+        cells = {position: cell for position, cell, _ in node.versions}
 
-    def _fit(self, piece, g, parent, i: int):
+        def variable(value: Any, parent: Any, position: int) -> Any:
+            if parent is None:
+                return value
+            return Variable.result(value, True, parent, cells[position]) if isinstance(parent, Node) else parent
+
+        values = list(node.saved)
+        for slot, position in self.argument_slots:
+            if values[slot] is None:
+                continue
+            if position is None:
+                values[slot] = tuple(map(variable, values[slot], node.parents, range(len(node.parents))))
+            else:
+                values[slot] = variable(values[slot], node.parents[position], position)
+        slot = self.position.get("out")
+        if slot is not None and values[slot] is not None:
+            values[slot] = Variable.result(values[slot], True, node, cells["out"])
+        return values
+
+    def fit(self, piece: Any, g: Any, parent: Any, i: int) -> Any:
         """Undo broadcasting and dtype promotion at the engine's edge; whatever else does not fit is a wrong rule."""
         target = parent if isinstance(parent, Node) else parent.data
         if not hasattr(piece, "shape"):
@@ -247,9 +258,11 @@ class Primitive:
             piece = piece.astype(target.dtype)
         return piece
 
-    def _bind(self, args: tuple, meta: dict) -> tuple[tuple, dict]:
-        """Values given by keyword move to their positions, and an axis given by position becomes a keyword; an unknown
-        keyword is an error that lists the known ones.
+    # ----- arguments and names ------------------------------------------------------------------------------------
+
+    def bind(self, args: tuple, meta: dict) -> tuple[tuple, dict]:
+        """Values given by keyword move to their positions, and an axis given by position becomes a keyword. TypeError
+        for a missing or an unknown argument, which lists the known ones.
         """
         values, rest = list(args), dict(meta)
         if not self.variadic and len(args) > self.arity:
@@ -268,6 +281,18 @@ class Primitive:
             raise TypeError(unknown_argument(self.name, min(unknown), self._signature().split(", ")))
         return tuple(values), rest
 
+    def _itemsize(self, a: Any) -> int:
+        """The bytes of an element of `a`, which is no number; 0 if it has none, as a list. TypeError for arrays that
+        ops do not take: a type is checked only once.
+        """
+        if type(a) not in _usable:
+            check_usable(self.name, a)
+        return getattr(a, "itemsize", 0)
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        """Bind as a function in a class does; by this, `help` and `inspect` take an op for a function, too."""
+        return self if instance is None else MethodType(self, instance)
+
     def _signature(self) -> str:
         return ", ".join([*self.arguments, *[f"{k}=" for k in self.keywords]])
 
@@ -276,12 +301,14 @@ class Primitive:
 
 
 class WithoutRules:
-    """Stands where an op without rules has those bits. (A `__getattr__` would slow down all attributes of all ops.)"""
+    """Takes the place of an op's bit mask until rules are attached: whoever needs them gets a TypeError. (A
+    `__getattr__` of the op would slow down all of its attributes.)
+    """
 
     def __init__(self, op: Primitive):
         self.op = op
 
-    def __rand__(self, mask: int):
+    def __rand__(self, mask: int) -> int:
         raise TypeError(
             f"{self.op.name} has no derivative rules: attach one per argument with .vjp(...), None where it has no "
             "derivative"
@@ -300,85 +327,7 @@ class Move(Primitive):
     computes = False
 
 
-RECOMPUTE_SIZE = 1 << 19  # elements: up to so many stay in a cache, and are sooner kept than made again
-
-
-class Fused(Primitive):
-    """A fast forward and one raw rule for all arguments, beside the specification that both must equal.
-
-    The rule gets `needs` (a bool per argument) after `g` and returns a gradient, or None, per argument. It runs on
-    arrays only: where the gradient is to be differentiable in turn, the engine differentiates the specification.
-    `supports(*raw, **meta)` says for what there is a fast forward at all; the specification runs for everything else.
-    What is `cheap` takes far less time than the product that follows it: no other fused op keeps its large results. In
-    their place stands its node, and the first who asks makes the result again.
-    """
-
-    computes = False  # kernels know their dtypes: what they do not serve, the specification promotes
-
-    def __init__(
-        self,
-        forward: Callable,
-        spec: Callable,
-        keeps: Sequence[str] = (),
-        supports: Callable = lambda *raw, **meta: True,
-        recompute: bool = False,
-    ):
-        super().__init__(forward, keeps)
-        self.spec, self.supports, self.recompute = spec, supports, recompute
-        self.rule: Any = None
-
-    def vjp(self, *rules: Callable | None) -> "Fused":
-        (self.rule,) = rules
-        names = list(inspect.signature(self.rule).parameters)[2:]
-        kept = [*names, *self.arguments, *self.keywords]  # the specification may need all of them
-        self._plan([[*kept, "out"] if self.recompute else kept] * len(self.arguments))
-        self.asked = [self.position[name] for name in names]
-        self.asks_out = "out" in names
-        return self
-
-    def _record(self, args: Sequence, raw: Sequence, out, version: list, meta: dict, kept: dict, mask: int) -> Node:
-        node = super()._record(args, raw, out, version, meta, kept, mask)
-        for name, a in zip(self.arguments, args, strict=True):
-            if isinstance(a, Variable) and a.node is not None and a.node.op.recompute and a.data.size > RECOMPUTE_SIZE:
-                node.saved[self.position[name]] = a.node
-        if self.recompute and (out.size > RECOMPUTE_SIZE or not self.asks_out):
-            node.saved[self.position["out"]] = None
-        return node
-
-    def _complete(self, node: Node, out: bool) -> list:
-        """What the node saved, with the results of cheap ops made again; its own only if `out`."""
-        self._check(node)
-        saved = node.saved
-        for k, value in enumerate(saved):
-            if isinstance(value, Node):
-                saved[k] = value.op._complete(value, True)[value.op.position["out"]]
-        if out and saved[self.position["out"]] is None:
-            meta = {name: saved[self.position[name]] for name in self.keywords}
-            made = self.forward(*[saved[self.position[name]] for name in self.arguments], **meta)
-            saved[self.position["out"]] = made[0] if type(made) is tuple else made
-        return saved
-
-    def pull(self, node: Node, g, wanted: Sequence[int], record: bool) -> list:
-        saved = self._complete(node, self.asks_out)
-        if record:
-            pieces = self._through_specification(node, g, wanted)
-        else:
-            needs = [i in wanted for i in range(len(node.parents))]
-            given = self.rule(g, needs, *[saved[k] for k in self.asked])
-            pieces = [given[i] for i in wanted]
-        return [(node.parents[i], self._fit(p, g, node.parents[i], i)) for p, i in zip(pieces, wanted, strict=True)]
-
-    def _through_specification(self, node: Node, g, wanted: Sequence[int]) -> list:
-        values = node.variables()
-        args = [values[k] for k, _ in self.argument_slots]
-        for i in wanted:  # partial derivatives: as an argument may be computed from another, each gets its own node
-            args[i] = identity(args[i])
-        meta = {name: values[self.position[name]] for name in self.keywords}
-        out = astype(self.spec(*args, **meta), g.data.dtype)  # the loss of a GPU's kernel may be wider
-        return grad(out, [args[i] for i in wanted], g, create_graph=True)
-
-
-def unbroadcast(g, shape: tuple[int, ...]):
+def unbroadcast(g: Any, shape: tuple[int, ...]) -> Any:
     """Sum `g` over the axes along which an argument of `shape` was broadcast: the transpose of broadcasting."""
     if g.shape == shape:
         return g
@@ -389,23 +338,23 @@ def unbroadcast(g, shape: tuple[int, ...]):
     return g.sum(axis=(*range(extra), *stretched), keepdims=True).reshape(shape)
 
 
-def _shapes(raw, out, meta, kept) -> tuple:
+def _shapes(raw: Sequence, out: Array, meta: dict, residuals: dict) -> tuple:
     return tuple([x.shape for x in raw])
 
 
-def _asking(rule: Callable, places: Sequence[int]) -> Callable:
-    """`rule` as a function of g and all that was saved, where at `places` stands what it asks for."""
-    if not places:
+def _from_saved(rule: Callable, slots: Sequence[int]) -> Callable:
+    """`rule` as a function of `g` and all that was saved; `slots` says where in there is what it asks for."""
+    if not slots:
         return lambda g, saved: rule(g)
-    if len(places) == 1:
-        (place,) = places
-        return lambda g, saved: rule(g, saved[place])
-    asked = itemgetter(*places)
+    if len(slots) == 1:
+        (slot,) = slots
+        return lambda g, saved: rule(g, saved[slot])
+    asked = itemgetter(*slots)
     return lambda g, saved: rule(g, *asked(saved))
 
 
-def _version_of(out, x) -> list:
-    """The version of a result: that of the argument `x` whose memory it looks at, or a new one."""
+def _version_of(out: Array, x: Any) -> list[int]:
+    """The version of a result: that of the argument `x` whose memory it shares, or a new one."""
     if isinstance(x, Variable):
         memory = x.data
         if out is memory or (out.base is not None and (out.base is memory or out.base is memory.base)):
@@ -413,28 +362,35 @@ def _version_of(out, x) -> list:
     return [0]
 
 
-def publish(namespace: dict[str, Any]) -> None:
-    """Name the ops of a module and enter them in PRIMITIVES: the last line of a module that defines ops."""
+def publish(namespace: dict[str, Any], document: Callable[["Primitive"], None] | None = None) -> None:
+    """Name the ops of a module and enter them in PRIMITIVES: the last line of a module that defines ops.
+
+    `document` gives each op its docstring and its signature (op_docs.py does, for the ops of the table).
+    """
     for name, op in namespace.items():
         if isinstance(op, Primitive) and op.name == Primitive.name:
             op.name = name.strip("_")
+            op.__name__ = op.__qualname__ = name
+            op.__module__ = namespace.get("__name__", __name__)
             PRIMITIVES[name] = op
+            if document is not None:
+                document(op)
 
 
-primitive, elementwise, move, fused = Primitive, Elementwise, Move, Fused
+primitive, elementwise, move = Primitive, Elementwise, Move
 identity = move(lambda x: x).vjp(lambda g: g)
 _astype = move(lambda x, *, dtype: x.astype(dtype)).vjp(lambda g: g)  # the engine casts back
 publish({"identity": identity, "_astype": _astype})
 
 
-def check_usable(name: str, x) -> None:
-    """TypeError for arrays that ops do not take. Types of which nothing is wrong are noted, and not looked at again."""
+def check_usable(name: str, x: Any) -> None:
+    """TypeError for arrays that ops do not take. A type that they take is remembered, and not checked again."""
     if refused := unusable_array(x):
         raise TypeError(f"{name}: {refused}")
     _usable.add(type(x))
 
 
-def astype(x, dtype):
+def astype(x: Any, dtype: Any) -> Any:
     """`x` converted to `dtype`; the gradient comes back in the dtype of `x`."""
     dtype = checked_dtype(dtype)
     return x if _dtype(x) == dtype else _astype(x, dtype=dtype)
@@ -447,7 +403,7 @@ def wide(function: F, integers: bool = False) -> F:
     """
 
     @functools.wraps(function)
-    def promoted(*args, **options):
+    def promoted(*args: Any, **options: Any) -> Any:
         if args and not isinstance(args[0], Variable) and type(args[0]) not in _usable:
             check_usable(function.__name__, args[0])
         dtype = _dtype(args[0]) if args else None
@@ -462,7 +418,7 @@ def wide(function: F, integers: bool = False) -> F:
         options = dict(zip(options, converted[len(args) :], strict=True))
         return _rounded(function(*converted[: len(args)], **options), narrow)
 
-    return promoted  # type: ignore[return-value]
+    return cast(F, promoted)
 
 
 def floating(function: F) -> F:
@@ -470,10 +426,10 @@ def floating(function: F) -> F:
     return wide(function, integers=True)
 
 
-def _rounded(x, dtype):
+def _rounded(x: Any, dtype: Any) -> Any:
     """`x` in `dtype` (None: as it is), unless it holds integers or booleans."""
     return x if dtype is None or not is_floating(_dtype(x)) else astype(x, dtype)
 
 
-def _dtype(x):
+def _dtype(x: Any) -> Any:
     return getattr(x.data if isinstance(x, Variable) else x, "dtype", None)

@@ -1,33 +1,31 @@
-"""class Tensor: an array with operators and methods that record how it was computed; and the functions that make one.
+"""class Tensor: an array with operators and methods that record how it was computed. creation.py makes Tensors.
 
-One idea: every operator and method is one line into ops.py. Nothing is decided here but what a user may hand in.
-There are no in-place operations: `x += 1` makes a new Tensor and binds the name to it, and is refused where `x` is a
-leaf that requires a gradient. suggestions.py answers what other libraries spell otherwise, interop.py NumPy's functions.
+Every operator and method calls the function of ops.py or derived.py that has its name, and has the docstring of it.
+There are no in-place operations: `x += 1` makes a new Tensor and binds the name to it; it raises RuntimeError where `x`
+is a leaf that requires a gradient. interop.py lets NumPy's functions work on Tensors; for names of PyTorch that Tensor
+does not have, errors/suggestions.py says what to write.
 """
 
-from collections.abc import Iterator
+import inspect
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from . import derived, interop, ops
 from .autograd import Variable
-from .backend import Array, create, device_of, float32, int64, is_array, to_device, to_host
+from .backend import device_of, float32, int64, to_host
 from .errors import suggestions
-from .errors.checks import checked_dtype, checked_shape, unusable_array
-from .random import Generator, stream
+from .typing import ArrayLike, Axis, DType, Operand, Shape
 
-__all__ = [
-    "Tensor", "tensor", "zeros", "ones", "full", "empty", "zeros_like", "ones_like", "full_like", "empty_like",
-    "arange", "linspace", "eye", "rand", "randn", "randint", "randperm", "multinomial",
-]  # fmt: skip
+__all__ = ["Tensor"]
 
 
 class Tensor(Variable):
-    """An n-dimensional array (`.data`: NumPy's or CuPy's) that can be differentiated.
+    """An n-dimensional array that can be differentiated.
 
-    Make one with `tensor(...)`; `.grad` holds a leaf's gradient after `backward()`, as a Tensor of the same shape,
-    dtype and device.
+    `.data` is the array, NumPy's or CuPy's. Make a Tensor with `tensor(...)`. After `backward()` a leaf
+    has its gradient in `.grad`, a Tensor of the same shape, dtype and device.
     """
 
     __slots__ = ()
@@ -39,23 +37,27 @@ class Tensor(Variable):
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """The lengths of the axes."""
         return self.data.shape
 
     @property
     def ndim(self) -> int:
+        """The number of axes."""
         return self.data.ndim
 
     @property
     def size(self) -> int:
+        """The number of elements."""
         return suggestions.Count(self.data.size)
 
     @property
     def dtype(self) -> np.dtype:
+        """The dtype of the elements, one of NumPy's (or bfloat16)."""
         return self.data.dtype
 
     @property
     def device(self) -> str:
-        """'cpu' or 'cuda:<index>'."""
+        """Where the data is: 'cpu' or 'cuda:<index>'."""
         return device_of(self.data)
 
     @property
@@ -69,11 +71,12 @@ class Tensor(Variable):
         return self._version[0]
 
     def changed(self) -> None:
-        """Say that `.data` was written to: whoever saved the old values will refuse to use the new ones."""
+        """To be called after writing to `.data`: a graph that saved the old values raises RuntimeError in backward."""
         self._version[0] += 1
 
     @property
     def T(self) -> "Tensor":
+        """The Tensor with its axes reversed: of a matrix, the transpose."""
         return ops.transpose(self)
 
     def __len__(self) -> int:
@@ -106,7 +109,8 @@ class Tensor(Variable):
         values.flags.writeable = False
         return values
 
-    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """For np.asarray(x): TypeError where that would lose a gradient or copy from a GPU."""
         if self.requires_grad:
             raise TypeError(
                 "a Tensor that requires a gradient becomes no NumPy array, which would lose the gradient: write "
@@ -146,17 +150,12 @@ class Tensor(Variable):
     def __complex__(self) -> complex:
         raise TypeError("complex: Tensors hold no complex numbers: write float(x)")
 
-    def detach(self) -> "Tensor":
-        return ops.detach(self)
-
-    def clone(self) -> "Tensor":
-        return ops.clone(self)
-
-    def astype(self, dtype) -> "Tensor":
-        return ops.astype(self, dtype)
-
-    def to(self, device: str) -> "Tensor":
-        return ops.to(self, device)
+    # fmt: off
+    def detach(self) -> "Tensor": return ops.detach(self)
+    def clone(self) -> "Tensor": return ops.clone(self)
+    def astype(self, dtype: DType) -> "Tensor": return ops.astype(self, dtype)
+    def to(self, device: str) -> "Tensor": return ops.to(self, device)
+    # fmt: on
 
     # ----- copies -------------------------------------------------------------------------------------------------
 
@@ -169,7 +168,7 @@ class Tensor(Variable):
             setattr(new, name, value)
         return new
 
-    def __getstate__(self) -> tuple:
+    def __getstate__(self) -> tuple[Any, dict[str, Any]]:
         """For copy.deepcopy and pickle: values, requires_grad and `.grad`. What an op computed is refused.
 
         A multiprocessing.Queue pickles in a thread of its own: the refusal is printed there, and nothing arrives.
@@ -185,37 +184,37 @@ class Tensor(Variable):
 
     # ----- operators ----------------------------------------------------------------------------------------------
     # fmt: off
-    def __add__(self, y) -> "Tensor": return ops.add(self, y)
-    def __radd__(self, x) -> "Tensor": return ops.add(x, self)
-    def __sub__(self, y) -> "Tensor": return ops.sub(self, y)
-    def __rsub__(self, x) -> "Tensor": return ops.sub(x, self)
-    def __mul__(self, y) -> "Tensor": return ops.mul(self, y)
-    def __rmul__(self, x) -> "Tensor": return ops.mul(x, self)
-    def __truediv__(self, y) -> "Tensor": return ops.div(self, y)
-    def __rtruediv__(self, x) -> "Tensor": return ops.div(x, self)
-    def __pow__(self, y) -> "Tensor": return ops.pow(self, y)
-    def __rpow__(self, x) -> "Tensor": return ops.pow(x, self)
-    def __matmul__(self, y) -> "Tensor": return ops.matmul(self, y)
-    def __rmatmul__(self, x) -> "Tensor": return ops.matmul(x, self)
+    def __add__(self, y: Operand) -> "Tensor": return ops.add(self, y)
+    def __radd__(self, x: Operand) -> "Tensor": return ops.add(x, self)
+    def __sub__(self, y: Operand) -> "Tensor": return ops.sub(self, y)
+    def __rsub__(self, x: Operand) -> "Tensor": return ops.sub(x, self)
+    def __mul__(self, y: Operand) -> "Tensor": return ops.mul(self, y)
+    def __rmul__(self, x: Operand) -> "Tensor": return ops.mul(x, self)
+    def __truediv__(self, y: Operand) -> "Tensor": return ops.div(self, y)
+    def __rtruediv__(self, x: Operand) -> "Tensor": return ops.div(x, self)
+    def __pow__(self, y: Operand) -> "Tensor": return ops.pow(self, y)
+    def __rpow__(self, x: Operand) -> "Tensor": return ops.pow(x, self)
+    def __matmul__(self, y: ArrayLike) -> "Tensor": return ops.matmul(self, y)
+    def __rmatmul__(self, x: ArrayLike) -> "Tensor": return ops.matmul(x, self)
     def __neg__(self) -> "Tensor": return ops.neg(self)
     def __pos__(self) -> "Tensor": return self
     def __abs__(self) -> "Tensor": return ops.abs(self)
-    def __eq__(self, y) -> "Tensor": return ops.equal(self, y)  # type: ignore[override]
-    def __ne__(self, y) -> "Tensor": return ops.not_equal(self, y)  # type: ignore[override]
-    def __lt__(self, y) -> "Tensor": return ops.less(self, y)
-    def __le__(self, y) -> "Tensor": return ops.less_equal(self, y)
-    def __gt__(self, y) -> "Tensor": return ops.greater(self, y)
-    def __ge__(self, y) -> "Tensor": return ops.greater_equal(self, y)
-    def __and__(self, y) -> "Tensor": return ops.bitwise_and(self, y)
-    def __rand__(self, x) -> "Tensor": return ops.bitwise_and(x, self)
-    def __or__(self, y) -> "Tensor": return ops.bitwise_or(self, y)
-    def __ror__(self, x) -> "Tensor": return ops.bitwise_or(x, self)
-    def __xor__(self, y) -> "Tensor": return ops.bitwise_xor(self, y)
-    def __rxor__(self, x) -> "Tensor": return ops.bitwise_xor(x, self)
+    def __eq__(self, y: Any) -> "Tensor": return ops.equal(self, y)  # type: ignore[override]  # object's gives bool
+    def __ne__(self, y: Any) -> "Tensor": return ops.not_equal(self, y)  # type: ignore[override]  # object's gives bool
+    def __lt__(self, y: Operand) -> "Tensor": return ops.less(self, y)
+    def __le__(self, y: Operand) -> "Tensor": return ops.less_equal(self, y)
+    def __gt__(self, y: Operand) -> "Tensor": return ops.greater(self, y)
+    def __ge__(self, y: Operand) -> "Tensor": return ops.greater_equal(self, y)
+    def __and__(self, y: Operand) -> "Tensor": return ops.bitwise_and(self, y)
+    def __rand__(self, x: Operand) -> "Tensor": return ops.bitwise_and(x, self)
+    def __or__(self, y: Operand) -> "Tensor": return ops.bitwise_or(self, y)
+    def __ror__(self, x: Operand) -> "Tensor": return ops.bitwise_or(x, self)
+    def __xor__(self, y: Operand) -> "Tensor": return ops.bitwise_xor(self, y)
+    def __rxor__(self, x: Operand) -> "Tensor": return ops.bitwise_xor(x, self)
     def __invert__(self) -> "Tensor": return ops.invert(self)
-    def __getitem__(self, index) -> "Tensor": return ops.getitem(self, index)
+    def __getitem__(self, index: Any) -> "Tensor": return ops.getitem(self, index)
 
-    # ----- methods: ops.py documents them -------------------------------------------------------------------------
+    # ----- methods: each has the docstring of the function that it calls -------------------------------------------
     def exp(self) -> "Tensor": return ops.exp(self)
     def expm1(self) -> "Tensor": return ops.expm1(self)
     def log(self) -> "Tensor": return ops.log(self)
@@ -234,224 +233,78 @@ class Tensor(Variable):
     def floor(self) -> "Tensor": return ops.floor(self)
     def ceil(self) -> "Tensor": return ops.ceil(self)
     def round(self) -> "Tensor": return ops.round(self)
-    def maximum(self, y) -> "Tensor": return ops.maximum(self, y)
-    def minimum(self, y) -> "Tensor": return ops.minimum(self, y)
-    def clip(self, low=None, high=None) -> "Tensor": return ops.clip(self, low, high)
+    def maximum(self, y: Operand) -> "Tensor": return ops.maximum(self, y)
+    def minimum(self, y: Operand) -> "Tensor": return ops.minimum(self, y)
+    def clip(self, low: "Operand | None" = None, high: "Operand | None" = None) -> "Tensor":
+        return ops.clip(self, low, high)
     def isnan(self) -> "Tensor": return ops.isnan(self)
     def isinf(self) -> "Tensor": return ops.isinf(self)
     def isfinite(self) -> "Tensor": return ops.isfinite(self)
-    def sum(self, axis=None, keepdims=False) -> "Tensor": return ops.sum(self, axis=axis, keepdims=keepdims)
-    def mean(self, axis=None, keepdims=False) -> "Tensor": return derived.mean(self, axis, keepdims)
-    def var(self, axis=None, ddof=0, keepdims=False) -> "Tensor": return derived.var(self, axis, ddof, keepdims)
-    def std(self, axis=None, ddof=0, keepdims=False) -> "Tensor": return derived.std(self, axis, ddof, keepdims)
-    def prod(self, axis=None, keepdims=False) -> "Tensor": return derived.prod(self, axis, keepdims)
-    def max(self, axis=None, keepdims=False) -> "Tensor": return ops.max(self, axis=axis, keepdims=keepdims)
-    def min(self, axis=None, keepdims=False) -> "Tensor": return ops.min(self, axis=axis, keepdims=keepdims)
-    def argmax(self, axis=None, keepdims=False) -> "Tensor": return ops.argmax(self, axis=axis, keepdims=keepdims)
-    def argmin(self, axis=None, keepdims=False) -> "Tensor": return ops.argmin(self, axis=axis, keepdims=keepdims)
-    def all(self, axis=None, keepdims=False) -> "Tensor": return ops.all(self, axis=axis, keepdims=keepdims)
-    def any(self, axis=None, keepdims=False) -> "Tensor": return ops.any(self, axis=axis, keepdims=keepdims)
-    def logsumexp(self, axis=None, keepdims=False) -> "Tensor": return ops.logsumexp(self, axis=axis, keepdims=keepdims)
-    def norm(self, axis=None, keepdims=False) -> "Tensor": return derived.norm(self, axis, keepdims)
-    def cumsum(self, axis=None) -> "Tensor": return ops.cumsum(self, axis)
-    def cumprod(self, axis=None) -> "Tensor": return derived.cumprod(self, axis)
-    def sort(self, axis=-1) -> "Tensor": return ops.sort(self, axis)
-    def argsort(self, axis=-1) -> "Tensor": return ops.argsort(self, axis=axis)
-    def topk(self, k, axis=-1) -> tuple["Tensor", "Tensor"]: return derived.topk(self, k, axis)
-    def transpose(self, *axes) -> "Tensor": return ops.transpose(self, _tuple(axes) or None)
-    def reshape(self, *shape) -> "Tensor": return ops.reshape(self, _tuple(shape))
-    def swapaxes(self, a, b) -> "Tensor": return ops.swapaxes(self, a, b)
-    def expand_dims(self, axis) -> "Tensor": return ops.expand_dims(self, axis)
-    def squeeze(self, axis=None) -> "Tensor": return derived.squeeze(self, axis)
-    def broadcast_to(self, *shape) -> "Tensor": return ops.broadcast_to(self, _tuple(shape))
-    def split(self, sections, axis=0) -> list["Tensor"]: return derived.split(self, sections, axis)
-    def repeat(self, repeats, axis=None) -> "Tensor": return derived.repeat(self, repeats, axis)
-    def tile(self, reps) -> "Tensor": return derived.tile(self, reps)
-    def flip(self, axis=None) -> "Tensor": return ops.flip(self, axis)
-    def roll(self, shift, axis=None) -> "Tensor": return derived.roll(self, shift, axis)
-    def pad(self, widths, value=0.0) -> "Tensor": return derived.pad(self, widths, value)
-    def tril(self, k=0) -> "Tensor": return ops.tril(self, k=k)
-    def triu(self, k=0) -> "Tensor": return ops.triu(self, k=k)
-    def diagonal(self, offset=0, axis1=0, axis2=1) -> "Tensor": return derived.diagonal(self, offset, axis1, axis2)
-    def take_along_axis(self, indices, axis=-1) -> "Tensor": return ops.take_along_axis(self, indices, axis)
-    def masked_fill(self, mask, value) -> "Tensor": return derived.masked_fill(self, mask, value)
-    def matmul(self, y) -> "Tensor": return ops.matmul(self, y)
-    def outer(self, y) -> "Tensor": return derived.outer(self, y)
+    def sum(self, axis: Axis = None, keepdims: bool = False) -> "Tensor":
+        return ops.sum(self, axis=axis, keepdims=keepdims)
+    def mean(self, axis: Axis = None, keepdims: bool = False) -> "Tensor": return derived.mean(self, axis, keepdims)
+    def var(self, axis: Axis = None, ddof: float = 0, keepdims: bool = False) -> "Tensor":
+        return derived.var(self, axis, ddof, keepdims)
+    def std(self, axis: Axis = None, ddof: float = 0, keepdims: bool = False) -> "Tensor":
+        return derived.std(self, axis, ddof, keepdims)
+    def prod(self, axis: Axis = None, keepdims: bool = False) -> "Tensor": return derived.prod(self, axis, keepdims)
+    def max(self, axis: Axis = None, keepdims: bool = False) -> "Tensor":
+        return ops.max(self, axis=axis, keepdims=keepdims)
+    def min(self, axis: Axis = None, keepdims: bool = False) -> "Tensor":
+        return ops.min(self, axis=axis, keepdims=keepdims)
+    def argmax(self, axis: int | None = None, keepdims: bool = False) -> "Tensor":
+        return ops.argmax(self, axis=axis, keepdims=keepdims)
+    def argmin(self, axis: int | None = None, keepdims: bool = False) -> "Tensor":
+        return ops.argmin(self, axis=axis, keepdims=keepdims)
+    def all(self, axis: Axis = None, keepdims: bool = False) -> "Tensor":
+        return ops.all(self, axis=axis, keepdims=keepdims)
+    def any(self, axis: Axis = None, keepdims: bool = False) -> "Tensor":
+        return ops.any(self, axis=axis, keepdims=keepdims)
+    def logsumexp(self, axis: Axis = None, keepdims: bool = False) -> "Tensor":
+        return ops.logsumexp(self, axis=axis, keepdims=keepdims)
+    def norm(self, axis: Axis = None, keepdims: bool = False) -> "Tensor": return derived.norm(self, axis, keepdims)
+    def cumsum(self, axis: int | None = None) -> "Tensor": return ops.cumsum(self, axis)
+    def cumprod(self, axis: int | None = None) -> "Tensor": return derived.cumprod(self, axis)
+    def sort(self, axis: int | None = -1) -> "Tensor": return ops.sort(self, axis)
+    def argsort(self, axis: int | None = -1) -> "Tensor": return ops.argsort(self, axis=axis)
+    def topk(self, k: int, axis: int = -1) -> tuple["Tensor", "Tensor"]: return derived.topk(self, k, axis)
+    def transpose(self, *axes: int | Sequence[int]) -> "Tensor": return ops.transpose(self, tuple_of(axes) or None)
+    def reshape(self, *shape: Shape) -> "Tensor": return ops.reshape(self, tuple_of(shape))
+    def swapaxes(self, a: int, b: int) -> "Tensor": return ops.swapaxes(self, a, b)
+    def expand_dims(self, axis: int) -> "Tensor": return ops.expand_dims(self, axis)
+    def squeeze(self, axis: Axis = None) -> "Tensor": return derived.squeeze(self, axis)
+    def broadcast_to(self, *shape: Shape) -> "Tensor": return ops.broadcast_to(self, tuple_of(shape))
+    def split(self, sections: Shape, axis: int = 0) -> list["Tensor"]: return derived.split(self, sections, axis)
+    def repeat(self, repeats: int, axis: int | None = None) -> "Tensor": return derived.repeat(self, repeats, axis)
+    def tile(self, reps: Shape) -> "Tensor": return derived.tile(self, reps)
+    def flip(self, axis: Axis = None) -> "Tensor": return ops.flip(self, axis)
+    def roll(self, shift: Shape, axis: Axis = None) -> "Tensor": return derived.roll(self, shift, axis)
+    def pad(self, widths: Any, value: float = 0.0) -> "Tensor": return derived.pad(self, widths, value)
+    def tril(self, k: int = 0) -> "Tensor": return ops.tril(self, k=k)
+    def triu(self, k: int = 0) -> "Tensor": return ops.triu(self, k=k)
+    def diagonal(self, offset: int = 0, axis1: int = 0, axis2: int = 1) -> "Tensor":
+        return derived.diagonal(self, offset, axis1, axis2)
+    def take_along_axis(self, indices: ArrayLike, axis: int | None = -1) -> "Tensor":
+        return ops.take_along_axis(self, indices, axis)
+    def masked_fill(self, mask: ArrayLike, value: Operand) -> "Tensor": return derived.masked_fill(self, mask, value)
+    def matmul(self, y: ArrayLike) -> "Tensor": return ops.matmul(self, y)
+    def outer(self, y: ArrayLike) -> "Tensor": return derived.outer(self, y)
     # fmt: on
 
 
-suggestions.adapt(Tensor)
-Variable.result = Tensor  # what ops return
-
-
-def _tuple(values: tuple) -> tuple:
-    """`f(2, 3)` and `f((2, 3))` mean the same."""
+def tuple_of(values: tuple[Any, ...]) -> tuple[int, ...]:
+    """`f(2, 3)` and `f((2, 3))` mean the same: the tuple (2, 3)."""
     return tuple(values[0]) if len(values) == 1 and isinstance(values[0], (tuple, list)) else values
 
 
-# ----- creation ---------------------------------------------------------------------------------------------------
+def _document() -> None:
+    """Give each method the docstring of the function that it calls."""
+    for name, method in vars(Tensor).items():
+        function = getattr(ops, name, None) or getattr(derived, name, None)
+        if inspect.isfunction(method) and method.__doc__ is None and function is not None:
+            method.__doc__ = f"tensorlite.{name} with this Tensor as `x`.\n\n{function.__doc__}"
 
 
-def tensor(data, dtype=None, device: str | None = None, requires_grad: bool = False) -> Tensor:
-    """A new Tensor holding a copy of `data`: a number, nested lists, an array or a Tensor.
-
-    Python floats become float32 and ints int64 unless `dtype` says otherwise; arrays keep their dtype. Ragged lists
-    raise ValueError; strings, objects and complex numbers raise TypeError; so does requires_grad on a dtype that is
-    not floating.
-    """
-    if isinstance(data, Tensor):
-        data = data.data
-    if refused := unusable_array(data):
-        raise TypeError(f"tensor: {refused}")
-    if is_array(data):
-        checked_dtype(data.dtype)
-        array = to_device(data, device or device_of(data))
-        array = array.astype(data.dtype if dtype is None else checked_dtype(dtype))  # always a copy
-    else:
-        array = _from_python(data, dtype)
-        array = to_device(array, device)
-    return _make(array, requires_grad)
-
-
-def _from_python(data, dtype) -> np.ndarray:
-    if isinstance(data, (list, tuple)):
-        for kind, each in {type(each): each for each in data}.items():
-            if not issubclass(kind, Variable) and (refused := unusable_array(each)):
-                raise TypeError(f"tensor: {refused}")
-    try:
-        array = np.array(data)
-    except ValueError as error:
-        raise ValueError("tensor: the nested lists are ragged: give rows of one length") from error
-    if array.dtype == object and all(isinstance(x, int) for x in array.flat):
-        raise OverflowError(_does_not_fit(max(array.flat, key=abs), int64 if dtype is None else checked_dtype(dtype)))
-    if array.dtype.kind not in "fiub":
-        raise TypeError(
-            f"tensor: cannot hold {type(data).__name__} data of dtype {array.dtype}: give numbers or booleans"
-        )
-    if dtype is None:
-        dtype = float32 if array.dtype.kind == "f" and not isinstance(data, np.generic) else array.dtype
-    return _fitting(array, checked_dtype(dtype)).astype(dtype)
-
-
-def _fitting(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """`values`, if an integer `dtype` holds them all once floats are truncated; else OverflowError or ValueError."""
-    if dtype.kind not in "iu" or values.dtype.kind == "b" or values.dtype == dtype:
-        return values
-    limits = np.iinfo(dtype)
-    if values.dtype.kind == "f":
-        if not np.isfinite(values).all():
-            raise ValueError(f"nan and inf cannot be converted to {dtype}: choose a floating dtype")
-        whole = np.trunc(values)
-        wrong = values[(whole < float(limits.min)) | (whole >= float(limits.max) + 1)]
-    else:
-        wrong = values[(values < limits.min) | (values > limits.max)]
-    if wrong.size:
-        raise OverflowError(_does_not_fit(wrong.flat[0], dtype))
-    return values
-
-
-def _does_not_fit(value, dtype: np.dtype) -> str:
-    limits = np.iinfo(dtype) if dtype.kind in "iu" else np.iinfo(int64)
-    return f"{value} does not fit in {dtype}, which holds {limits.min} to {limits.max}: choose a wider dtype"
-
-
-def _make(array: Array, requires_grad: bool = False) -> Tensor:
-    checked_dtype(array.dtype)
-    return Tensor(array, requires_grad)
-
-
-def zeros(shape, dtype=float32, device: str | None = None, requires_grad: bool = False) -> Tensor:
-    return _make(create(device, "zeros", checked_shape(shape), checked_dtype(dtype)), requires_grad)
-
-
-def ones(shape, dtype=float32, device: str | None = None, requires_grad: bool = False) -> Tensor:
-    return _make(create(device, "ones", checked_shape(shape), checked_dtype(dtype)), requires_grad)
-
-
-def full(shape, value, dtype=None, device: str | None = None, requires_grad: bool = False) -> Tensor:
-    """All elements `value`, a number; float32 for a Python float, int64 for an int."""
-    if not isinstance(value, (int, float, np.generic)):
-        raise TypeError(f"full: value must be a number, not {type(value).__name__}")
-    dtype = checked_dtype(dtype) if dtype is not None else float32 if isinstance(value, float) else None
-    if dtype is not None:
-        _fitting(np.asarray(value), dtype)
-    return _make(create(device, "full", checked_shape(shape), value, dtype), requires_grad)
-
-
-def empty(shape, dtype=float32, device: str | None = None, requires_grad: bool = False) -> Tensor:
-    """Uninitialised memory: write to all of it before you read."""
-    return _make(create(device, "empty", checked_shape(shape), checked_dtype(dtype)), requires_grad)
-
-
-def zeros_like(x: Tensor, dtype=None) -> Tensor:
-    return zeros(x.shape, x.dtype if dtype is None else dtype, x.device)
-
-
-def ones_like(x: Tensor, dtype=None) -> Tensor:
-    return ones(x.shape, x.dtype if dtype is None else dtype, x.device)
-
-
-def full_like(x: Tensor, value, dtype=None) -> Tensor:
-    return full(x.shape, value, x.dtype if dtype is None else dtype, x.device)
-
-
-def empty_like(x: Tensor, dtype=None) -> Tensor:
-    return empty(x.shape, x.dtype if dtype is None else dtype, x.device)
-
-
-def arange(start, stop=None, step=1, dtype=None, device: str | None = None) -> Tensor:
-    """start, start + step, ... below stop; int64 for ints, float32 for floats."""
-    if stop is None:
-        start, stop = 0, start
-    if step == 0:
-        raise ValueError("arange: step must not be 0")
-    if dtype is None:
-        dtype = float32 if any(isinstance(v, float) for v in (start, stop, step)) else int64
-    return _make(create(device, "arange", start, stop, step, dtype=checked_dtype(dtype)))
-
-
-def linspace(start: float, stop: float, num: int = 50, dtype=float32, device: str | None = None) -> Tensor:
-    """`num` equally spaced values from start to stop, both included."""
-    return _make(create(device, "linspace", start, stop, num, dtype=checked_dtype(dtype)))
-
-
-def eye(n: int, m: int | None = None, dtype=float32, device: str | None = None) -> Tensor:
-    return _make(create(device, "eye", n, m, dtype=checked_dtype(dtype)))
-
-
-# ----- random numbers: torch's CPU stream (random.py) ---------------------------------------------------------------
-
-
-def _random(values: np.ndarray, device: str | None, requires_grad: bool = False) -> Tensor:
-    return _make(to_device(values, device), requires_grad)
-
-
-def rand(*shape, dtype=float32, device=None, generator: Generator | None = None, requires_grad: bool = False) -> Tensor:
-    """Uniform in [0, 1)."""
-    values = stream(generator).rand(checked_shape(_tuple(shape)), dtype=checked_dtype(dtype))
-    return _random(values, device, requires_grad)
-
-
-def randn(
-    *shape, dtype=float32, device=None, generator: Generator | None = None, requires_grad: bool = False
-) -> Tensor:
-    """Normal with mean 0 and standard deviation 1."""
-    values = stream(generator).randn(checked_shape(_tuple(shape)), dtype=checked_dtype(dtype))
-    return _random(values, device, requires_grad)
-
-
-def randint(low: int, high: int, shape, device=None, generator: Generator | None = None) -> Tensor:
-    """int64, uniform in [low, high)."""
-    return _random(stream(generator).randint(low, high, checked_shape(shape)), device)
-
-
-def randperm(n: int, device=None, generator: Generator | None = None) -> Tensor:
-    """A random order of 0 .. n - 1, int64."""
-    return _random(stream(generator).randperm(n), device)
-
-
-def multinomial(p, num_samples: int = 1, *, replacement: bool = False, generator: Generator | None = None) -> Tensor:
-    """Indices drawn with probabilities proportional to the last axis of `p`; one of probability 0 is never drawn."""
-    p = p if isinstance(p, Tensor) else tensor(p)
-    drawn = stream(generator).multinomial(to_host(p.data), num_samples, replacement=replacement)
-    return _random(drawn, p.device)
+_document()
+suggestions.adapt(Tensor)
+Variable.result = Tensor  # what ops return

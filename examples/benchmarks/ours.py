@@ -36,7 +36,7 @@ class Contestant:
         """The model with the weights that both sides have."""
         state = io.entries(self.folder / "start.safetensors")
         self.tokens = state.pop("tokens").read()
-        model = GPT.blank(config)
+        model = GPT.without_init(config)
         model.load_state_dict(state)
         return model.to(self.device)
 

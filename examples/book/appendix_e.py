@@ -63,7 +63,7 @@ print(f"{linear.num_parameters():,} parameters, beside them {layer.lora_A.size +
 
 # %%
 tl.manual_seed(123)
-with nn.undrawn():  # only counted
+with nn.skip_init():  # only counted
     whole = Classifier(replace(PRESETS["gpt2"], init="torch"), 2, "last")
 page.compare("parameters", whole.num_parameters(), "124,441,346")
 for p in whole.parameters():

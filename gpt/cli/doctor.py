@@ -18,7 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from tensorlite import backend
-from tensorlite.devices import machine
+from tensorlite.devices import gpu, machine
 from tensorlite.kernels.cpu import choose_impl, onednn
 from tensorlite.kernels.cuda import attention
 
@@ -98,7 +98,7 @@ def slower_kernels() -> list[str]:
     if not os.environ.get("OPENBLAS_CORETYPE") or "kernels" not in (blas := machine.blas()):
         return []
     environment = {name: value for name, value in os.environ.items() if name not in unwanted}
-    code = "from tensorlite.devices import machine; print(machine.blas()['kernels'])"
+    code = "from tensorlite.devices import gpu, machine; print(machine.blas()['kernels'])"
     child = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     own = child.stdout.strip()
     if own == blas["kernels"]:
@@ -126,7 +126,7 @@ def graphics() -> list[Finding]:
         return [("GPU", "none", "this machine has no NVIDIA driver: everything is computed on the CPU")]
     if why_not := backend.no_gpu():
         return [("GPU", "none usable", why_not)]
-    about, room, computed = backend.about_device("cuda"), backend.memory("cuda") or (0, 0), attention.about()
+    about, room, computed = gpu.about_device("cuda"), gpu.memory("cuda") or (0, 0), attention.about()
     return [
         ("GPU", f"{about['device']}, compute capability {about['compute capability']}", ""),
         ("GPU memory", f"{bytes_text(room[0])} free of {bytes_text(room[1])}", ""),

@@ -22,11 +22,10 @@ import tyro
 from tyro.conf import subcommand
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
-from tensorlite import backend
-from tensorlite.devices import machine
+from tensorlite.devices import gpu, machine
 from tensorlite.files import naming
 
-from .. import __version__
+from .. import __version__, fast
 from ..training import checkpoint
 from ..training.progress import LOST, printable
 from . import COMMANDS
@@ -115,6 +114,7 @@ def run(args: list[str]) -> int:
         print(f"gpt {__version__}")
         return 0
     machine.keep_freed_memory()
+    fast.attach()
     with warnings.catch_warnings():  # NumPy's, of overflow and the like; errors name what is not finite
         warnings.simplefilter("ignore", RuntimeWarning)
         return parse(args)()
@@ -172,7 +172,7 @@ def sentence(error: Exception) -> str:
     """One sentence for an error: without the errno of an OSError, with the type of an unexpected one."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    if reason := backend.out_of_memory(error):
+    if reason := gpu.out_of_memory(error):
         return f"{reason}: a smaller batch_size or context_length, or checkpoint_blocks in training, needs less"
     if isinstance(error, MemoryError):
         reason = str(error) or "an array does not fit"

@@ -55,7 +55,7 @@ def load(folder: str | Path) -> GPT:
     In memory are the model and one Tensor. Errors as `find`.
     """
     source = find(Path(folder))
-    model = GPT.blank(source.config)
+    model = GPT.without_init(source.config)
     for name, parameter in model.named_parameters():
         parameter.data[...] = source.read(name).data
         parameter.changed()

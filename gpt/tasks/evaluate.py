@@ -109,7 +109,7 @@ def total_loss(
             texts = [[int(id) for id in ids[start : end + 1]] for start, end, _ in batch]  # of an array too
             x = tl.tensor([text[:-1] for text in texts], device=device)  # (B, T)
             seen = batch[0].seen
-            features = model.features(x)[:, seen:].reshape(-1, model.config.n_embd)  # (B, N, C) -> (B N, C)
+            features = model.hidden_states(x)[:, seen:].reshape(-1, model.config.n_embd)  # (B, N, C) -> (B N, C)
             targets = [id for text in texts for id in text[seen + 1 :]]  # B N
             rows = max(1, LOGITS // model.config.vocab_size)
             for i in range(0, len(targets), rows):

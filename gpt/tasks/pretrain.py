@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from tensorlite import Tensor, backend
 from tensorlite.data import TokenFile, default_collate, write_tokens
+from tensorlite.devices.gpu import memory
 
 from .. import tokenizer as tokenizers
 from ..config import GPTConfig, TrainConfig
@@ -174,7 +175,7 @@ def open_tokens(run: Path, context_length: int, check: bool = True) -> dict[str,
 def check_memory(model: GPTConfig, config: TrainConfig) -> None:
     """A ValueError where training would certainly need more memory than the machine has, or its GPU has free."""
     device = backend.use_device(config.device)
-    if (found := backend.memory(device)) is None:
+    if (found := memory(device)) is None:
         return
     # Weights, gradients, two averages; per layer at least 16 activations of the width and the attention weights; and
     # the logits with their gradient. All of it in float32. On a GPU attention keeps no weights, activations may take

@@ -384,7 +384,7 @@ def load_model(run: Path, device: str | None = None, folder: Path | None = None)
     tokenizer = tokenizers.load(folder / "tokenizer.json")
     if tokenizer.vocab_size != config.vocab_size:
         raise ValueError(f"{run}: the tokenizer has {tokenizer.vocab_size} tokens, the model {config.vocab_size}")
-    model = GPT.blank(config)
+    model = GPT.without_init(config)
     if adapters := description.get("lora"):
         lora.apply(model, **adapters)
     model.load_state_dict(entries)

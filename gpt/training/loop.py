@@ -20,7 +20,7 @@ from rich.console import Console
 
 import tensorlite as tl
 from tensorlite import Tensor, backend, nn, optim
-from tensorlite.devices import machine
+from tensorlite.devices import gpu, machine
 from tensorlite.files import naming
 from tensorlite.kernels import precision
 
@@ -159,16 +159,16 @@ def compute_as(config: Settings, model: nn.Module, tell: Callable[[str], None]) 
         tell(f"dtype      {about}")
     for part in model.modules():
         if isinstance(part, GPT):
-            part.checkpoint_blocks = config.checkpoint_blocks
+            part.activation_checkpointing = config.checkpoint_blocks
 
 
 def about_device(device: str) -> str:
     """Where it computes, and why not on the GPU of a machine that seems to have one."""
     if device == "cpu":
         return "cpu" if not backend.driver_found() or not (why_not := backend.no_gpu()) else f"cpu: {why_not}"
-    found = backend.memory(device)
+    found = gpu.memory(device)
     room = f", {found[0] / 2**30:,.1f} of {found[1] / 2**30:,.1f} GiB free" if found else ""
-    return f"{device}, {backend.about_device(device)['device']}{room}"
+    return f"{device}, {gpu.about_device(device)['device']}{room}"
 
 
 # ----- a step -----------------------------------------------------------------------------------------------------
@@ -345,5 +345,5 @@ def finish(s: Session, show: Progress) -> None:
 
 def memory_of_gpu(device: str) -> dict[str, str]:
     """A row for the table: how much of a GPU's memory is taken, by all programs together; none for the CPU."""
-    known = None if device == "cpu" else backend.memory(device)
+    known = None if device == "cpu" else gpu.memory(device)
     return {} if known is None else {"GPU memory taken": f"{(known[1] - known[0]) / 2**20:,.0f} MiB"}

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import tensorlite as tl
 from tensorlite import backend, io, nn, optim
-from tensorlite.devices import machine
+from tensorlite.devices import gpu, machine
 from tensorlite.kernels.cpu import choose_impl as steps
 from tensorlite.kernels.cpu import onednn
 
@@ -113,7 +113,7 @@ def made_with(device: str = "cpu") -> dict[str, str]:
         "oneDNN": "off" if onednn.missing() else version(onednn.WHEEL),
         "ml_dtypes": version("ml_dtypes") if find_spec("ml_dtypes") else "not installed",
     }
-    return {"python": platform.python_version(), **versions, **blas, **here, **backend.about_device(device)}
+    return {"python": platform.python_version(), **versions, **blas, **here, **gpu.about_device(device)}
 
 
 # ----- saving and going on ----------------------------------------------------------------------------------------

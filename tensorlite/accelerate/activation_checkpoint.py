@@ -1,16 +1,17 @@
-"""Gradient checkpointing: a module's activations are not kept for the backward pass, but computed again in it.
+"""Activation checkpointing: what a module computes is not saved for the backward pass, but computed again in it.
 
-One idea: a module is one node. Going forward it records nothing and keeps its inputs alone; when a gradient arrives, it
-runs again with recording, with the random numbers and the modes of the first time, and pulls the gradient through. So a
-GPT holds one vector a position and block, and within one block at a time the rest: about a third more computation for
-a fraction of the memory, and the same bits. Chen et al., "Training deep nets with sublinear memory cost", 2016.
+To the engine a module under `activation_checkpoint` is one node. In the forward pass nothing inside it is recorded, and
+only its inputs are saved. When the gradient of its result arrives, the module runs again, with recording and with the
+random numbers and modes of the first time, and the gradient goes through what that recorded. A GPT so holds one vector
+per position and block, and the rest for one block at a time: about a third more computation for a fraction of the
+memory, and the same bits. Chen et al., "Training deep nets with sublinear memory cost", 2016.
 """
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from ..autograd import Node, Variable, _walk, grad, recording, setting
+from ..autograd import Node, Variable, grad, recording, setting, walk
 from ..grad_mode import no_grad
 from ..nn import Module
 from ..primitive import Primitive, identity
@@ -18,65 +19,74 @@ from ..random import Generator, default_generator
 from ..tensor import Tensor
 
 
-class Checkpoint(Primitive):
-    """The op behind `checkpoint`: its arguments are the module's inputs and, behind them, its Parameters."""
+def activation_checkpoint(module: Module, *inputs: Any) -> Tensor:
+    """module(*inputs), a Tensor, for which the backward pass saves nothing but the inputs.
 
-    name = "checkpoint"
+    The gradients are those of a plain call, bit for bit, to any order. TypeError if `module` is not a Module (its
+    Parameters must be known) or returns anything but one Tensor. RuntimeError in the backward pass if it uses a Tensor
+    that requires a gradient and is neither an input nor a Parameter.
+    """
+    if not isinstance(module, Module):
+        raise TypeError(
+            f"activation_checkpoint: a Module is needed, whose Parameters are known, not {type(module).__name__}"
+        )
+    arguments = [*inputs, *module.parameters()]
+    wanted = [i for i, x in enumerate(arguments) if isinstance(x, Variable) and x.requires_grad]
+    if not recording.get() or not wanted:
+        return module(*inputs)
+    conditions = _conditions(module)
+    with no_grad():
+        out = module(*inputs)
+    if not isinstance(out, Tensor):
+        raise TypeError(
+            f"activation_checkpoint: {type(module).__name__} must return one Tensor, not {type(out).__name__}"
+        )
+    parents = [(x.node or x) if i in wanted else None for i, x in enumerate(arguments)]
+    versions = [(i, x._version, x._version[0]) for i, x in enumerate(arguments) if isinstance(x, Variable)]
+    node = Node(_checkpointed, parents, wanted, [module, inputs, conditions], versions, out.data)
+    return Tensor(out.data, True, node, out._version)
+
+
+class CheckpointedModule(Primitive):
+    """The op of such a node. Its arguments are the module's inputs and, after them, its Parameters."""
+
+    name = "activation_checkpoint"
 
     def __init__(self) -> None:
         super().__init__(lambda *xs: xs)
-        self._plan([[]])
+        self.plan([[]])
 
-    def __call__(self, module: Module, *inputs: Any) -> Tensor:
-        """module(*inputs), a Tensor, of which backward keeps nothing but the inputs.
-
-        TypeError for what is not a Module (its Parameters must be known) or gives something else than one Tensor.
-        """
-        if not isinstance(module, Module):
-            raise TypeError(f"checkpoint: a Module is needed, whose Parameters are known, not {type(module).__name__}")
-        arguments = [*inputs, *module.parameters()]
-        wanted = [i for i, x in enumerate(arguments) if isinstance(x, Variable) and x.requires_grad]
-        if not recording.get() or not wanted:
-            return module(*inputs)
-        then = _conditions(module)
-        with no_grad():
-            out = module(*inputs)
-        if not isinstance(out, Tensor):
-            raise TypeError(f"checkpoint: {type(module).__name__} must give one Tensor, not {type(out).__name__}")
-        parents = [(x.node or x) if i in wanted else None for i, x in enumerate(arguments)]
-        versions = [(i, x._version, x._version[0]) for i, x in enumerate(arguments) if isinstance(x, Variable)]
-        node = Node(self, parents, wanted, [module, inputs, then], versions, out.data)
-        return Tensor.result(out.data, True, node, out._version)  # type: ignore[return-value]
-
-    def pull(self, node: Node, g: Any, wanted: Sequence[int], record: bool) -> list[tuple]:
-        """Run again, with recording: (parent, the gradient by it) for each wanted argument."""
-        self._check(node)
-        module, inputs, then = node.saved
+    def apply_vjp(self, node: Node, g: Any, wanted: Sequence[int], record: bool) -> list[tuple]:
+        """Run the module again, with recording: (parent, the gradient by it) for each wanted argument."""
+        module, inputs, conditions = node.saved
         if record:
-            with _as_before(module, then):
+            with _restored(module, conditions):
                 again = [identity(x) if i in wanted else x for i, x in enumerate(inputs)]
                 out = module(*again)
             arguments = [*again, *module.parameters()]
             pieces = grad(out, [arguments[i] for i in wanted], g, create_graph=True)
             return [(node.parents[i], piece) for i, piece in zip(wanted, pieces, strict=True)]
         again = [_leaf(x) if isinstance(x, Variable) else x for x in inputs]
-        with setting(recording, True), _as_before(module, then):
+        with setting(recording, True), _restored(module, conditions):
             out = module(*again)
-        places = {id(x): i for i, x in enumerate([*again, *module.parameters()])}
-        pulled = []
-        for leaf, piece, owned in _walk(out, g, None, keep=False, record=False):
-            if id(leaf) not in places:
+        positions = {id(x): i for i, x in enumerate([*again, *module.parameters()])}
+        grads, found = walk(out, g), []
+        for leaf in grads:
+            if id(leaf) not in positions:
                 raise RuntimeError(
-                    f"checkpoint: {type(module).__name__} uses a Tensor of shape {leaf.shape} that requires a gradient "
-                    "and is neither an input nor a Parameter of it: make it one"
+                    f"activation_checkpoint: {type(module).__name__} uses a Tensor of shape {leaf.shape} that requires "
+                    "a gradient and is neither an input nor a Parameter of it: make it one"
                 )
-            if (i := places[id(leaf)]) in wanted:
-                pulled.append((node.parents[i], piece if owned else piece.copy()))
-        return pulled
+            if (i := positions[id(leaf)]) in wanted:
+                found.append((node.parents[i], grads.take(leaf)))
+        return found
+
+
+_checkpointed = CheckpointedModule()
 
 
 def _leaf(x: Variable) -> Variable:
-    """The same values, where a graph of its own ends."""
+    """The same values as a leaf, at which a graph ends."""
     return Variable.result(x.data, x.requires_grad, None, x._version)
 
 
@@ -84,7 +94,7 @@ def _leaf(x: Variable) -> Variable:
 
 
 def _conditions(module: Module) -> tuple[list[tuple], list[bool]]:
-    """Where the random streams stand that a module may draw from, and the mode of each of its parts."""
+    """The states of the random generators that a module may draw from, and the mode of each of its parts."""
     return [each.mark() for each in _generators(module)], [part.training for part in module.modules()]
 
 
@@ -94,21 +104,18 @@ def _generators(module: Module) -> list[Generator]:
 
 
 @contextmanager
-def _as_before(module: Module, then: tuple[list[tuple], list[bool]]) -> Iterator[None]:
-    """Streams and modes as they were `then`, and afterwards as they are now."""
+def _restored(module: Module, conditions: tuple[list[tuple], list[bool]]) -> Iterator[None]:
+    """Generators and modes as `conditions` say, and afterwards as they are now."""
     now = _conditions(module)
-    _put(module, then)
+    _restore(module, conditions)
     try:
         yield
     finally:
-        _put(module, now)
+        _restore(module, now)
 
 
-def _put(module: Module, conditions: tuple[list[tuple], list[bool]]) -> None:
+def _restore(module: Module, conditions: tuple[list[tuple], list[bool]]) -> None:
     for generator, state in zip(_generators(module), conditions[0], strict=True):
         generator.back_to(state)
     for part, mode in zip(module.modules(), conditions[1], strict=True):
         part.training = mode
-
-
-checkpoint = Checkpoint()

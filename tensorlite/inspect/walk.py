@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from heapq import heappop, heappush
 from inspect import signature
 
-from ..autograd import Node, Variable, _incoming
-from ..primitive import Fused, Primitive
+from ..accelerate.dispatch import KernelOp
+from ..autograd import Node, Variable, starting_gradient
+from ..primitive import Primitive
 from .describe import Reading, argument_name
 
 
@@ -52,7 +53,7 @@ def steps(output: Variable, gradient=None, names: Mapping[str, Variable] | None 
     """
     reading = Reading(output, names or {})
     numbers, entries = reading.numbers, reading.graph.nodes
-    grads = {id(reading.root): _incoming(output, gradient).data}
+    grads = {id(reading.root): starting_gradient(output, gradient).data}
     heap = [(-numbers[id(reading.root)], reading.root)]
     while heap:
         node = heappop(heap)[1]
@@ -71,12 +72,14 @@ def steps(output: Variable, gradient=None, names: Mapping[str, Variable] | None 
 def _pulled(node, g) -> Iterator[tuple]:
     """(parent, argument, what its rule asked for, the gradient by it) for each argument that needs one."""
     if isinstance(node, Node):  # a leaf passes nothing on
-        for i, (parent, piece) in zip(node.wanted, node.op.pull(node, g, node.wanted, False), strict=True):
+        node.check()
+        pieces = node.op.apply_vjp(node, g, node.wanted, False)
+        for i, (parent, piece) in zip(node.wanted, pieces, strict=True):
             yield parent, argument_name(node.op, i), _asked(node.op, i), piece
 
 
 def _asked(op: Primitive, i: int) -> tuple[str, ...]:
-    if isinstance(op, Fused):  # its one rule takes g, who needs a gradient, and then what it asks for
+    if isinstance(op, KernelOp):  # its one rule takes g, who needs a gradient, and then what it asks for
         return tuple(signature(op.rule).parameters)[2:]
     return tuple(signature(op.rules[0 if op.variadic else i]).parameters)[1:]
 

@@ -1,4 +1,4 @@
-"""What optimizers refuse, in one sentence each."""
+"""The checks of parameters and options: each error names the optimizer, the parameter and the fix."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -9,7 +9,7 @@ from ..nn import Module
 from ..tensor import Tensor
 
 
-def iterable(what: str, params: Any) -> list:
+def as_list(what: str, params: Any) -> list[Any]:
     """`params` as a list: Tensors, or groups of them."""
     if isinstance(params, Module):
         raise TypeError(f"{what}: give the parameters of the module, model.parameters()")
@@ -22,8 +22,12 @@ def iterable(what: str, params: Any) -> list:
     return list(params)
 
 
-def groups_of(optimizer: str, params: Iterable, options: dict[str, Any]) -> list[dict]:
-    entries = iterable(optimizer, params)
+def make_groups(optimizer: str, params: Iterable[Any], options: dict[str, Any]) -> list[dict[str, Any]]:
+    """The groups that `params` stands for, each with a value for every option: a list of Tensors is one group.
+
+    TypeError or ValueError for what is neither, for an option that the optimizer does not have and for empty groups.
+    """
+    entries = as_list(optimizer, params)
     if not any(isinstance(entry, Mapping) for entry in entries):
         entries = [{"params": entries}]
     groups = []
@@ -34,13 +38,14 @@ def groups_of(optimizer: str, params: Iterable, options: dict[str, Any]) -> list
             raise ValueError(
                 f"{optimizer}: a group has no option {min(unknown)!r}; the options are {', '.join(options)}"
             )
-        groups.append({**options, **entry, "params": iterable(optimizer, entry["params"])})
+        groups.append({**options, **entry, "params": as_list(optimizer, entry["params"])})
         if not groups[-1]["params"]:
             raise ValueError(f"{optimizer}: no parameters to optimize (an iterator that was already used up?)")
     return groups
 
 
 def check_params(optimizer: str, params: list[Tensor]) -> None:
+    """ValueError for a parameter that does not require a gradient, and the errors of `check_leaves`."""
     for i, p in enumerate(params):
         if isinstance(p, Tensor) and not p.requires_grad:
             raise ValueError(
@@ -69,11 +74,11 @@ def check_leaves(what: str, params: list[Tensor]) -> None:
         seen.add(id(p))
 
 
-def normed(params: Iterable) -> list[Tensor]:
+def norm_params(params: Iterable[Any]) -> list[Tensor]:
     """The Tensors whose gradients a norm is taken of: those of groups too, and frozen ones, which add nothing."""
     found: list[Tensor] = []
-    for entry in iterable("grad_norm", params):
-        found += iterable("grad_norm", entry["params"]) if isinstance(entry, Mapping) and "params" in entry else [entry]
+    for entry in as_list("grad_norm", params):
+        found += as_list("grad_norm", entry["params"]) if isinstance(entry, Mapping) and "params" in entry else [entry]
     if not found:
         raise ValueError("grad_norm: no parameters (an iterator that was already used up?)")
     check_leaves("grad_norm", found)

@@ -1,75 +1,168 @@
-"""SGD, Adam and AdamW."""
+"""SGD, Adam and AdamW: first their update formulas, then the classes that apply them to parameters.
+
+A formula is a function of arrays. It takes a parameter p, its gradient g, the number t of the update (1, 2, ...) and
+the optimizer's state of that parameter, and returns the new p and the new state; nothing is changed in place.
+`PlainStorage.step` applies it in a loop over the parameters. `tensorlite.accelerate.storage` computes the same in place,
+for all parameters of a group at once, and sets `Optimizer.storage`; nothing in this file depends on it.
+"""
 
 import math
 import warnings
-from collections.abc import Iterable, Mapping
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar
 
-from ..accelerate.cuda_graph import capturing
-from ..accelerate.storage import Cohort, Flat
-from ..backend import Array, scratch, to_device, xp
-from ..devices.machine import in_parts, prepare_training
+from .. import ops
+from ..backend import Array, to_device, xp
 from ..errors.torch_names import explaining, hint
-from ..kernels.cpu.choose_impl import compiled
-from ..kernels.cuda import update
-from ..nn import check_set_to_none, misfit
+from ..nn import check_set_to_none, mismatch
 from ..tensor import Tensor
-from .checks import check_number, check_params, groups_of
+from .checks import check_number, check_params, make_groups
+from .clipping import global_norm_of
+
+# ----- the update formulas ----------------------------------------------------------------------------------------
+
+
+def sgd(
+    p: Array, g: Array, t: int, velocity: Array,
+    *, lr: float, momentum: float, nesterov: bool, weight_decay: float,
+) -> tuple[Array, ...]:  # fmt: skip
+    """Gradient descent, with momentum where `momentum` is above 0. Returns p and velocity, which starts at 0.
+
+    Sutskever et al., "On the importance of initialization and momentum in deep learning", 2013, in PyTorch's form.
+    """
+    g = g + weight_decay * p
+    if momentum:
+        velocity = momentum * velocity + g
+        g = g + momentum * velocity if nesterov else velocity
+    return p - lr * g, velocity
+
+
+def adam(
+    p: Array, g: Array, t: int, m: Array, v: Array,
+    *, lr: float, betas: tuple[float, float], eps: float, weight_decay: float,
+) -> tuple[Array, ...]:  # fmt: skip
+    """Kingma and Ba, "Adam: a method for stochastic optimization", 2015, algorithm 1. Returns p, m and v.
+
+    m and v are moving averages of g and of g**2. They start at 0; dividing by 1 - beta**t corrects that bias.
+    `weight_decay` is added to the gradient, as the gradient of weight_decay / 2 * p**2.
+    """
+    beta1, beta2 = betas
+    g = g + weight_decay * p
+    m = beta1 * m + (1 - beta1) * g
+    v = beta2 * v + (1 - beta2) * g * g
+    m_hat = m / (1 - beta1**t)
+    v_hat = v / (1 - beta2**t)
+    return p - lr * m_hat / (ops.sqrt(v_hat) + eps), m, v
+
+
+def adamw(
+    p: Array, g: Array, t: int, m: Array, v: Array,
+    *, lr: float, betas: tuple[float, float], eps: float, weight_decay: float,
+) -> tuple[Array, ...]:  # fmt: skip
+    """Adam with decoupled weight decay: p shrinks directly, and the decay does not pass through the averages m and v.
+
+    Loshchilov and Hutter, "Decoupled weight decay regularization", 2019.
+    """
+    p = p - lr * weight_decay * p
+    return adam(p, g, t, m, v, lr=lr, betas=betas, eps=eps, weight_decay=0.0)
+
+
+# ----- the step ---------------------------------------------------------------------------------------------------
+
+
+class PlainStorage:
+    """An optimizer's state in one array per parameter and name, and the plain loop that updates the parameters.
+
+    `steps[i]`: how often parameter i was updated. `arrays[i]`: its state by name, in the parameter's shape, float32 for
+    float16 and bfloat16 parameters and else in the parameter's dtype. Both start at 0.
+    """
+
+    is_copy = False  # whether this came from copy.deepcopy or pickle and has made no step yet
+
+    def __init__(self, optimizer: "Optimizer"):
+        self.steps = [0] * len(optimizer.params)
+        self.arrays = [
+            {name: xp(p.data).zeros(p.shape, compute_dtype(p.data)) for name in optimizer.state_names}
+            for p in optimizer.params
+        ]
+
+    def step(self, optimizer: "Optimizer", grad_scale: float | Tensor) -> None:
+        """`Optimizer.step`, once the gradients were checked."""
+        scale = float(grad_scale.item() if isinstance(grad_scale, Tensor) else grad_scale)
+        if not math.isfinite(scale):
+            return
+        for i, p in enumerate(optimizer.params):
+            if p.grad is None:
+                continue
+            self.steps[i] += 1
+            state, dtype = self.arrays[i].values(), compute_dtype(p.data)
+            data, g = p.data.astype(dtype, copy=False), scale * p.grad.data.astype(dtype, copy=False)
+            new, *new_state = optimizer.update(data, g, self.steps[i], *state, **optimizer.options(i))
+            for array, value in zip((p.data, *state), (new, *new_state), strict=True):
+                array[...] = value
+            p.changed()
+
+    def upload(self, optimizer: "Optimizer") -> None:
+        """Send to the device what a CUDA graph of `step` reads there: nothing, as this loop cannot be recorded."""
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """For copy.deepcopy and pickle."""
+        vars(self).update(state, is_copy=True)
+
+
+def compute_dtype(x: Array) -> Any:
+    """The dtype in which a parameter is updated: float32 instead of float16 and bfloat16, whose range is too small."""
+    return xp(x).dtype("float32") if x.dtype.itemsize < 4 else x.dtype
 
 
 class Optimizer:
-    """What SGD and Adam share: groups, steps and state. A subclass says what it keeps and how it updates a block.
+    """What all optimizers share: groups of parameters, steps and state.
+
+    A subclass names its state arrays in `state_names`, sets `update` to its formula (a staticmethod, see `adam`) and
+    passes its options to `__init__`, whose names are the formula's keyword arguments.
 
     `params`: leaf Tensors that require a gradient, or groups of them, each a dict with "params" and its own values for
     any of the options. `groups` is the list of those dicts; what is written to them (or to `.lr`, for all of them)
-    holds from the next step on.
+    holds from the next step on. TypeError or ValueError for parameters or options that cannot be used.
 
-    Updates of float16 and bfloat16 parameters are computed in float32, and what is kept beside them is float32. The new
-    values are rounded to the parameter's dtype, which loses updates that are small beside them: keep Parameters in
-    float32 where you can.
+    float16 and bfloat16 parameters are updated in float32, and their state is float32. The new values are rounded to
+    the parameter's dtype, which loses updates that are too small: keep Parameters in float32 where you can.
     """
 
-    keeps: tuple[str, ...] = ()  # names of the arrays kept beside the parameters
-    has_kernel = False  # whether `update_far` is written: a step of all parameters on a GPU at once
+    state_names: tuple[str, ...] = ()  # of the arrays that are kept for each parameter
+    update: Callable[..., tuple[Array, ...]]  # (p, g, t, *state, **options) -> p, *state
+    storage: ClassVar[Callable[["Optimizer"], PlainStorage]] = PlainStorage  # accelerate.storage.attach replaces it
 
-    def __init__(self, params: Iterable, options: dict[str, Any]):
-        self.groups = groups_of(type(self).__name__, params, options)
-        self.params = [p for group in self.groups for p in group["params"]]
+    def __init__(self, params: Iterable[Any], options: dict[str, Any]):
+        self.groups = make_groups(type(self).__name__, params, options)
+        self.params: list[Tensor] = [p for group in self.groups for p in group["params"]]
+        self._groups = [group for group in self.groups for _ in group["params"]]  # that of each parameter
         check_params(type(self).__name__, self.params)
         for group in self.groups:
             self.check_options(group)
-        alike: dict[tuple, list[Tensor]] = {}
-        for number, group in enumerate(self.groups):
-            for p in group["params"]:
-                alike.setdefault((number, p.device, p.dtype), []).append(p)
-        self._flats = [
-            Flat(self.groups[key[0]], members, self.keeps, self.has_kernel) for key, members in alike.items()
-        ]
-        if any(flat.device == "cpu" for flat in self._flats):
-            prepare_training()
-        places = {id(p): (flat, i) for flat in self._flats for i, p in enumerate(flat.params)}
-        self._places = [places[id(p)] for p in self.params]  # where each lies
+        self._storage = type(self).storage(self)
 
-    def __getattr__(self, name: str):
+    def __getattr__(self, name: str) -> Any:
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}{hint('Optimizer', name)}")
 
-    def check_options(self, group: dict) -> None:
-        """A ValueError for options that make no sense."""
+    def check_options(self, group: dict[str, Any]) -> None:
+        """A TypeError or ValueError for a group's options that make no sense."""
         for name in ("lr", "weight_decay"):
             check_number(name, group[name])
 
-    def update(self, group: dict, step: int, p: Array, g: Array, work: Array, **kept: Array) -> None:
-        """Update the block `p` (and `kept`) in place. `g`, its gradient, and `work` are scratch; step counts from 1.
+    def group_of(self, i: int) -> dict[str, Any]:
+        """The group of parameter `i`."""
+        return self._groups[i]
 
-        All are float32 (float64 where the parameters are).
-        """
-        raise TypeError(f"{type(self).__name__} has no update rule: a subclass writes update()")
+    def options(self, i: int) -> dict[str, Any]:
+        """The options of parameter `i`: those of its group."""
+        return {name: value for name, value in self._groups[i].items() if name != "params"}
 
     @property
     def lr(self) -> float:
         """The learning rate: that of the first group where they differ. Setting it sets that of all groups."""
-        return self.groups[0]["lr"]
+        lr: float = self.groups[0]["lr"]
+        return lr
 
     @lr.setter
     def lr(self, lr: float) -> None:
@@ -80,90 +173,37 @@ class Optimizer:
     def step(self, grad_scale: float | Tensor = 1.0) -> None:
         """Update every parameter that has a gradient, as if the gradient were `grad_scale` times what it is.
 
-        A parameter without one is left alone: neither its values nor its step count change. So are all of them where
-        `grad_scale` is a Tensor () that is not finite; on a GPU, AdamW and Adam find that out without waiting for it.
+        A parameter without a gradient is left alone: neither its values nor its step count change. The same holds for
+        all parameters where `grad_scale` is a Tensor () that is not finite; on a GPU, Adam and AdamW find that out
+        without waiting for the value. A number that is not finite, and a gradient of another shape or dtype than its
+        parameter, is a ValueError; a parameter whose `.data` was replaced is a RuntimeError. Nothing is changed then.
         """
         if not isinstance(grad_scale, Tensor):
             check_number("grad_scale", grad_scale)
-        if not all(flat.gathered for flat in self._flats):
-            self._settle()
-        for flat in self._flats:  # all of them before the first is changed
-            flat.check()
-        near = [flat for flat in self._flats if flat.cohorts is None]
-        self._step_far([flat for flat in self._flats if flat.cohorts is not None], grad_scale)
-        if not near:
-            return
-        scale = float(grad_scale.item() if isinstance(grad_scale, Tensor) else grad_scale)
-        if not math.isfinite(scale):
-            return
-        for flat in near:
-            for first, last in flat.runs():
-                step, begin, size = (
-                    flat.counted[first] + 1,
-                    flat.offsets[first],
-                    flat.offsets[last] - flat.offsets[first],
-                )
-                change = partial(self._update, flat, first, begin, step, scale)
-                change(slice(0, size)) if flat.device != "cpu" else in_parts(change, size, size)
-                flat.counted[first:last] = [step] * (last - first)
-                for p in flat.params[first:last]:
-                    p.changed()
-
-    def _settle(self) -> None:
-        """The first step of a deep copy: its parameters get their places in memory."""
-        if all(p.grad is None for p in self.params):
+        for i, p in enumerate(self.params):
+            if p.grad is not None and (wrong := mismatch(p.grad.data, p)):
+                raise ValueError(f"step: the gradient of parameter {i}: {wrong}")
+        if self._storage.is_copy and all(p.grad is None for p in self.params):
             warnings.warn(
                 f"{type(self).__name__}: this optimizer is a copy and none of its parameters has a gradient: they "
                 "belong to no model unless both are copied together, copy.deepcopy((model, optimizer))",
-                stacklevel=3,
+                stacklevel=2,
             )
-        for flat in self._flats:
-            flat.gather()
+        self._storage.step(self, grad_scale)
+        self._storage.is_copy = False
 
-    def _update(self, flat: Flat, first: int, begin: int, step: int, scale: float, part: slice) -> None:
-        """Update `part` of what begins with parameter `first`, at `begin`, block by block."""
-        for block, g in flat.blocks(first, slice(begin + part.start, begin + part.stop), scale):
-            kept = {name: array[block] for name, array in flat.kept.items()}
-            work = scratch(1, g.shape, g.dtype, xp(g))
-            p = flat.data[block]
-            wide = p if p.dtype == g.dtype else p.astype(g.dtype)
-            self.update(flat.group, step, wide, g, work, **kept)
-            if wide is not p:
-                p[...] = wide
-
-    def _step_far(self, flats: list[Flat], grad_scale: float | Tensor) -> None:
-        """The step of parameters on a GPU; no value of gradients or scale is read on the host."""
-        for flat in flats:
-            if not capturing.get():
-                self._send(flat)
-            library = xp(flat.data)
-            scale = grad_scale.data if isinstance(grad_scale, Tensor) else library.full((), grad_scale)
-            for cohort in flat.stepping():
-                self.update_far(flat, cohort, scale.astype("float32"))
-                for i in cohort.members:
-                    flat.params[i].changed()
-
-    def _send(self, flat: Flat) -> None:
-        for cohort in flat.cohorts or ():
-            cohort.send(self.settings(flat.group))
-
-    def settings(self, group: dict) -> tuple[float, ...]:
-        """What a GPU is told of a group, as kernels/cuda/update.py has it."""
-        raise TypeError(f"{type(self).__name__} has no kernel")
-
-    def update_far(self, flat: Flat, cohort: Cohort, scale: Array) -> None:
-        """One step of a cohort's parameters, by a kernel. `scale`: float32 (), on the GPU."""
-        raise TypeError(f"{type(self).__name__} has no kernel")
+    def global_norm(self) -> Tensor:
+        """`optim.global_norm(self.params)`, without checking them again: sqrt(sum of g**2) over all gradients."""
+        return global_norm_of(self.params)
 
     def upload(self) -> None:
-        """What the host hands over before a CUDA graph of a step is replayed: the settings, and that values change."""
-        for flat in self._flats:
-            self._send(flat)
+        """Call it before each replay of a CUDA graph of `step`: hands the GPU the options, and marks values changed."""
+        self._storage.upload(self)
         for p in self.params:
             p.changed()
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Forget all gradients (`.grad` is None again)."""
+        """Forget all gradients (`.grad` is None again). A ValueError for `set_to_none=False`."""
         check_set_to_none(set_to_none)
         for p in self.params:
             p.grad = None
@@ -175,12 +215,11 @@ class Optimizer:
         position counts the parameters as they were given. The Tensors share memory with the optimizer.
         """
         tensors = {
-            f"{position}.{name}": Tensor(flat.part(array, i))
-            for position, (flat, i) in enumerate(self._places)
-            for name, array in flat.kept.items()
+            f"{i}.{name}": Tensor(array)
+            for i, arrays in enumerate(self._storage.arrays)
+            for name, array in arrays.items()
         }
-        steps = {id(flat): flat.steps for flat in self._flats}
-        return {"steps": [steps[id(flat)][i] for flat, i in self._places], "tensors": tensors}
+        return {"steps": list(self._storage.steps), "tensors": tensors}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what `state_dict()` gave. One ValueError lists all that does not fit; nothing is changed then."""
@@ -195,38 +234,40 @@ class Optimizer:
             problems.append(f"steps: {len(self.params)} non-negative integers are needed, not {steps!r:.80}")
         problems += [f"missing: {name}" for name in own if name not in given]
         problems += [f"unexpected: {name}" for name in given if name not in own]
-        problems += [f"{n}: {wrong}" for n in own if n in given and (wrong := _misfit(given[n], own[n]))]
+        problems += [f"{n}: {wrong}" for n in own if n in given and (wrong := _tensor_mismatch(given[n], own[n]))]
         if problems:
             raise ValueError(f"this state does not fit {type(self).__name__}:\n  " + "\n  ".join(problems))
-        for name, place in own.items():
-            place.data[...] = to_device(given[name].data, place.device)
-        for flat in self._flats:
-            mine = [(i, count) for (its, i), count in zip(self._places, steps, strict=True) if its is flat]
-            flat.steps = [count for _, count in sorted(mine)]
+        for name, target in own.items():
+            target.data[...] = to_device(given[name].data, target.device)
+        self._storage.steps = list(steps)
 
 
-def _misfit(value: Any, place: Tensor) -> str:
+def _tensor_mismatch(value: Any, target: Tensor) -> str:
     if isinstance(value, Tensor):
-        return misfit(value.data, place)
+        return mismatch(value.data, target)
     return f"a Tensor is needed, tl.tensor(x), not {type(value).__name__}"
 
 
-class SGD(Optimizer):
-    """Gradient descent: d = g + weight_decay p;  velocity = momentum velocity + d;  p = p - lr velocity.
+# ----- the optimizers ---------------------------------------------------------------------------------------------
 
-    With `nesterov`, p = p - lr (d + momentum velocity). Sutskever et al., "On the importance of initialization and
-    momentum in deep learning", 2013, in torch's form (the first velocity is d).
+
+class SGD(Optimizer):
+    """Gradient descent: g = g + weight_decay p;  velocity = momentum velocity + g;  p = p - lr velocity.
+
+    With `nesterov`, p = p - lr (g + momentum velocity). The formula is `optimizers.sgd`.
     """
 
-    keeps = ("velocity",)
+    state_names = ("velocity",)
+    update = staticmethod(sgd)
 
     @explaining("Optimizer")
     def __init__(
-        self, params, lr: float, momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 0.0
-    ):  # fmt: skip
+        self, params: Iterable[Any], lr: float, momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 0.0
+    ):
         super().__init__(params, {"lr": lr, "momentum": momentum, "nesterov": nesterov, "weight_decay": weight_decay})
 
-    def check_options(self, group):
+    def check_options(self, group: dict[str, Any]) -> None:
+        """0 <= momentum < 1, and `nesterov` only with a momentum."""
         super().check_options(group)
         check_number("momentum", group["momentum"], below=1)
         if not isinstance(group["nesterov"], bool):
@@ -234,43 +275,26 @@ class SGD(Optimizer):
         if group["nesterov"] and not group["momentum"]:
             raise ValueError("nesterov needs a momentum above 0")
 
-    def update(self, group, step, p, g, work, *, velocity):
-        lr, momentum, decay = group["lr"], group["momentum"], group["weight_decay"]
-        multiply = xp(p).multiply
-        if decay:
-            g += multiply(p, decay, out=work)
-        if momentum:
-            velocity *= momentum
-            velocity += g
-            if group["nesterov"]:
-                g += multiply(velocity, momentum, out=work)
-            else:
-                g = velocity
-        p -= multiply(g, lr, out=work)
-
 
 class Adam(Optimizer):
-    """Kingma and Ba, "Adam: a method for stochastic optimization", 2015. At step t, from 1:
+    """Adam: m = beta1 m + (1 - beta1) g;  v = beta2 v + (1 - beta2) g**2;  p = p - lr m_hat / (sqrt(v_hat) + eps).
 
-        m = beta1 m + (1 - beta1) g,   v = beta2 v + (1 - beta2) g**2
-        p = p - lr m' / (sqrt(v') + eps),   m' = m / (1 - beta1**t),   v' = v / (1 - beta2**t)
-
-    computed in the order that the end of their section 2 gives: both corrections go into two scalars. `weight_decay` is
-    added to the gradient, g + weight_decay p.
+    m_hat = m / (1 - beta1**t) and v_hat = v / (1 - beta2**t) at update t, from 1. `weight_decay` is added to the
+    gradient: g + weight_decay p. The formula is `optimizers.adam`.
     """
 
-    keeps = ("m", "v")
-    decoupled = False  # whether the decay acts on p directly
-    has_kernel = True
+    state_names = ("m", "v")
+    update = staticmethod(adam)
 
     @explaining("Optimizer")
     def __init__(
-        self, params, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
+        self, params: Iterable[Any], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
         weight_decay: float = 0.0,
     ):  # fmt: skip
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
 
-    def check_options(self, group):
+    def check_options(self, group: dict[str, Any]) -> None:
+        """eps >= 0, and two betas in [0, 1)."""
         super().check_options(group)
         check_number("eps", group["eps"])
         if not isinstance(group["betas"], tuple | list) or len(group["betas"]) != 2:
@@ -278,50 +302,15 @@ class Adam(Optimizer):
         for beta in group["betas"]:
             check_number("each of betas", beta, below=1)
 
-    def update(self, group, step, p, g, work, *, m, v):
-        lr, (beta1, beta2), decay = group["lr"], group["betas"], group["weight_decay"]
-        library, root = xp(p), math.sqrt(1 - beta2**step)
-        eps, rate = group["eps"] * root, lr * root / (1 - beta1**step)
-        keep, decay = (1 - lr * decay, 0.0) if self.decoupled else (1.0, decay)
-        if loops := compiled(p, g, m, v):
-            loops.adam(p, g, m, v, beta1, beta2, keep, decay, eps, rate)
-            return
-        if decay:
-            g += library.multiply(p, decay, out=work)
-        if keep != 1:
-            p *= keep
-        m *= beta1
-        m += library.multiply(g, 1 - beta1, out=work)
-        v *= beta2
-        g *= g
-        g *= 1 - beta2
-        v += g
-        library.sqrt(v, out=work)
-        work += eps
-        library.divide(m, work, out=work)
-        work *= rate
-        p -= work
-
-    def settings(self, group):
-        return group["lr"], group["weight_decay"], *group["betas"], group["eps"]
-
-    def update_far(self, flat, cohort, scale):
-        m, v = ([flat.part(flat.kept[name], i).reshape(-1) for i in cohort.members] for name in self.keeps)
-        ps, gs = ([flat.params[i].data for i in cohort.members], [flat.params[i].grad.data for i in cohort.members])
-        update.adam(cohort.control, ps, m, v, gs, scale, decoupled=self.decoupled)
-
 
 class AdamW(Adam):
-    """Adam whose decay does not pass through the averages: p = (1 - lr weight_decay) p before Adam's update.
+    """Adam with decoupled weight decay: p = (1 - lr weight_decay) p before Adam's update (`optimizers.adamw`)."""
 
-    Loshchilov and Hutter, "Decoupled weight decay regularization", 2019.
-    """
-
-    decoupled = True
+    update = staticmethod(adamw)
 
     @explaining("Optimizer")
     def __init__(
-        self, params, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
+        self, params: Iterable[Any], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
         weight_decay: float = 0.01,
     ):  # fmt: skip
         super().__init__(params, lr, betas, eps, weight_decay)

@@ -20,7 +20,8 @@ import numpy as np
 
 from ..autograd import Variable, grad
 from ..backend import is_array, is_floating, to_host
-from ..tensor import Tensor, tensor
+from ..creation import tensor
+from ..tensor import Tensor
 
 STRATEGIES = ("shapes", "broadcastable", "matmul_shapes", "smooth", "kinky", "layouts", "tensors")
 __all__ = ["check_gradients", *STRATEGIES]

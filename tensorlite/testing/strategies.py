@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from ..backend import float32
-from ..tensor import Tensor, tensor
+from ..creation import tensor
+from ..tensor import Tensor
 
 try:
     from hypothesis import strategies as st

@@ -58,7 +58,7 @@ def test_prints_what_torch_prints(name, which):
     np.testing.assert_array_equal(drawn, np.array(printed[which], drawn.dtype))
 
 
-# ----- the book's numbers, seed 123 (BOOK.md) -----
+# ----- the book's numbers, seed 123 -----
 
 
 def test_book_embedding():
@@ -80,7 +80,7 @@ def test_book_thousand_draws():
 
 
 class Scalar:
-    """DESIGN.md section 7 without a vector in it, over the MT19937 that CPython has."""
+    """torch's CPU stream written with scalars only, over the MT19937 that CPython has."""
 
     def __init__(self, seed):
         words = [seed % 2**32]

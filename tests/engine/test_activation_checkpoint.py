@@ -1,4 +1,4 @@
-"""Gradient checkpointing: the same bits as without it, of every order, with less memory."""
+"""Activation checkpointing: the same bits as without it, of every order, with less memory."""
 
 import math
 import tracemalloc
@@ -10,7 +10,6 @@ import tensorlite as tl
 from gpt.config import GPTConfig
 from gpt.model import GPT
 from tensorlite import Generator, nn
-from tensorlite.accelerate import activation_checkpoint as recompute
 
 DROPOUT = GPTConfig(vocab_size=31, context_length=12, n_layer=3, n_head=2, n_embd=8).with_dropout(0.3)
 
@@ -19,7 +18,7 @@ def gradients(checkpointed: bool, seed: int = 5, config: GPTConfig = DROPOUT) ->
     """Loss and gradients of two batches (the second shows where the stream stands), and what is drawn afterwards."""
     tl.manual_seed(seed)
     model = GPT(config)
-    model.checkpoint_blocks = checkpointed
+    model.activation_checkpointing = checkpointed
     found = {}
     for batch in range(2):
         idx = tl.randint(0, config.vocab_size, (4, config.context_length))
@@ -45,7 +44,7 @@ def test_less_memory():
     peaks = []
     for checkpointed in (False, True):
         model = GPT(config)
-        model.checkpoint_blocks = checkpointed
+        model.activation_checkpointing = checkpointed
         idx = tl.randint(0, 11, (8, 64))
         model(idx, idx)[1].backward()  # whatever is kept from step to step is there now
         model.zero_grad()
@@ -71,7 +70,7 @@ def test_derivatives_of_every_order():
     """d/dx of w x**3: 3 w x**2, 6 w x, 6 w; and by the weight, x**3 and 3 x**2."""
     cube = Cube().eval()
     x = tl.tensor([0.5, -2.0], requires_grad=True)
-    y = recompute.checkpoint(cube, x)
+    y = tl.activation_checkpoint(cube, x)
     np.testing.assert_allclose(y.numpy(), [0.25, -24.0])
     by_x, by_weight = tl.grad(y.sum(), [x, cube.weight], create_graph=True)
     np.testing.assert_allclose(by_x.numpy(), [1.5, 36.0])
@@ -92,16 +91,16 @@ def test_inputs_computed_from_each_other_and_given_twice():
     for create_graph in (False, True):
         x = tl.tensor([1.5], requires_grad=True)
         square = x * x
-        (by_x,) = tl.grad(recompute.checkpoint(Product(), square, x, 2.0), [x], create_graph=create_graph)
+        (by_x,) = tl.grad(tl.activation_checkpoint(Product(), square, x, 2.0), [x], create_graph=create_graph)
         np.testing.assert_allclose(by_x.numpy(), [6 * 1.5**2])  # 2 x**3
-        (by_x,) = tl.grad(recompute.checkpoint(Product(), x, x, 1.0), [x], create_graph=create_graph)
+        (by_x,) = tl.grad(tl.activation_checkpoint(Product(), x, x, 1.0), [x], create_graph=create_graph)
         np.testing.assert_allclose(by_x.numpy(), [3.0])
 
 
 def test_streams_and_modes_of_the_first_time():
     """Its own generator is replayed too; eval() between forward and backward does not change what is computed again."""
     found = []
-    for run in (lambda cube, x: cube(x), recompute.checkpoint):
+    for run in (lambda cube, x: cube(x), tl.activation_checkpoint):
         cube, x = Cube(), tl.ones((64, 2), requires_grad=True)
         y = run(cube, x)
         cube.eval()
@@ -116,9 +115,9 @@ def test_streams_and_modes_of_the_first_time():
 def test_without_recording_it_is_a_call():
     cube, x = Cube().eval(), tl.tensor([1.0, 2.0])
     with tl.no_grad():
-        assert not recompute.checkpoint(cube, x).requires_grad
+        assert not tl.activation_checkpoint(cube, x).requires_grad
     cube.weight.requires_grad = False
-    assert recompute.checkpoint(cube, x).node is None
+    assert tl.activation_checkpoint(cube, x).node is None
 
 
 class Stray(nn.Module):
@@ -134,15 +133,15 @@ class Stray(nn.Module):
 def test_what_it_refuses():
     x = tl.ones(2, requires_grad=True)
     with pytest.raises(TypeError, match="a Module is needed"):
-        recompute.checkpoint(tl.tanh, x)
+        tl.activation_checkpoint(tl.tanh, x)
     with pytest.raises(RuntimeError, match="neither an input nor a Parameter"):
-        recompute.checkpoint(Stray(tl.ones(2, requires_grad=True)), x).sum().backward()
-    y = recompute.checkpoint(Cube(), x).sum()
+        tl.activation_checkpoint(Stray(tl.ones(2, requires_grad=True)), x).sum().backward()
+    y = tl.activation_checkpoint(Cube(), x).sum()
     y.backward()
     with pytest.raises(RuntimeError, match="a second time"):
         y.backward()
     cube = Cube()
-    y = recompute.checkpoint(cube, x).sum()
+    y = tl.activation_checkpoint(cube, x).sum()
     cube.weight.data *= math.pi
     cube.weight.changed()
     with pytest.raises(RuntimeError, match="changed after it was used"):
@@ -153,4 +152,4 @@ def test_what_it_refuses():
             return x, x
 
     with pytest.raises(TypeError, match="one Tensor"):
-        recompute.checkpoint(Two(), x)
+        tl.activation_checkpoint(Two(), x)

@@ -1,4 +1,4 @@
-"""Bugs that real libraries had, each as a test named after the issue that it comes from (CORRECTNESS.md, section 2)."""
+"""Bugs that real libraries had, each as a test named after the issue that it comes from."""
 
 import gc
 import math

@@ -20,6 +20,7 @@ from gpt.model import GPT
 from gpt.tasks.classify import Classifier
 from tensorlite import backend, nn, optim
 from tensorlite.data import DataLoader, TokenFile, write_tokens
+from tensorlite.devices import memory
 
 
 def pickled(x, protocol: int = pickle.HIGHEST_PROTOCOL):
@@ -227,11 +228,11 @@ def test_a_copied_module_shares_nothing_with_the_original_and_everything_within_
 
 def test_a_shallow_copy_of_a_module_shares_the_parts_and_has_attributes_of_its_own():
     model = gpt()
-    memory = [p.data for p in model.parameters()]
+    arrays = [p.data for p in model.parameters()]
     copy.copy(model.blocks[0].attention)  # which arranges its Parameters in memory when it is deep-copied
     twin = copy.copy(model)
     assert all(p is q for p, q in zip(model.parameters(), twin.parameters(), strict=True))
-    assert all(p.data is data for p, data in zip(model.parameters(), memory, strict=True))
+    assert all(p.data is data for p, data in zip(model.parameters(), arrays, strict=True))
     twin.final_norm, twin.training = nn.LayerNorm(4), False
     assert model.final_norm is not twin.final_norm
     assert model.training
@@ -242,9 +243,9 @@ def test_a_copied_gpt_has_its_projections_in_one_piece_again(duplicate):
     for model in (gpt(), gpt(qkv_bias=True)):
         optim.AdamW(model.parameters())  # which lays them out in its own way
         twin = duplicate(model)
-        weight, bias = twin.blocks[0].attention.projection()
-        assert np.shares_memory(weight.data, twin.blocks[0].attention.W_key.weight.data)
-        assert (bias is None) == (twin.blocks[0].attention.W_key.bias is None)
+        parts = [getattr(twin.blocks[0].attention, name) for name in ("W_query", "W_key", "W_value")]
+        assert memory.joined([part.weight.data for part in parts]) is not None
+        assert parts[0].bias is None or memory.joined([part.bias.data for part in parts]) is not None
         np.testing.assert_array_equal(twin.eval().loss(IDS, IDS).numpy(), model.eval().loss(IDS, IDS).numpy())
 
 

@@ -8,15 +8,16 @@ import pytest
 import tensorlite as tl
 from gpt.config import GPTConfig
 from gpt.model import GPT
-from tensorlite import Generator, inspect, primitive
+from tensorlite import Generator, inspect
 from tensorlite import formulas as spec
 from tensorlite import functional as F
+from tensorlite.accelerate import dispatch
 
 
-@pytest.fixture(params=[-1, primitive.RECOMPUTE_SIZE], ids=["again", "kept"])
+@pytest.fixture(params=[-1, dispatch.RECOMPUTE_SIZE], ids=["again", "kept"])
 def cheap(request, monkeypatch):
     """Above how many elements a cheap op's result is made again: everything, or nothing in these tests."""
-    monkeypatch.setattr(primitive, "RECOMPUTE_SIZE", request.param)
+    monkeypatch.setattr(dispatch, "RECOMPUTE_SIZE", request.param)
     return request.param
 
 
@@ -35,8 +36,8 @@ def leaves():
 
 def test_cheap_results_do_not_change_a_bit(monkeypatch):
     found = []
-    for limit in (primitive.RECOMPUTE_SIZE, -1):
-        monkeypatch.setattr(primitive, "RECOMPUTE_SIZE", limit)
+    for limit in (dispatch.RECOMPUTE_SIZE, -1):
+        monkeypatch.setattr(dispatch, "RECOMPUTE_SIZE", limit)
         tl.manual_seed(4)
         model = GPT(GPTConfig(vocab_size=31, context_length=12, n_layer=3, n_head=2, n_embd=8).with_dropout(0.3))
         loss = model(idx := tl.randint(0, 31, (4, 12), generator=Generator(5)), idx)[1]
@@ -76,7 +77,7 @@ def test_a_cheap_result_of_a_freed_graph(cheap):
 
 
 def test_what_a_cheap_result_is_made_from_must_not_have_changed(monkeypatch):
-    monkeypatch.setattr(primitive, "RECOMPUTE_SIZE", -1)
+    monkeypatch.setattr(dispatch, "RECOMPUTE_SIZE", -1)
     x, weight, scale = leaves()
     y = F.linear(F.layer_norm(x, scale), weight)
     scale.data *= 2
@@ -88,13 +89,13 @@ def test_what_a_cheap_result_is_made_from_must_not_have_changed(monkeypatch):
 @pytest.mark.parametrize("limit", [19, 20])
 def test_a_cheap_result_is_made_again_once_whoever_asks(limit, monkeypatch):
     """If it has more elements than the limit; those here have 20."""
-    monkeypatch.setattr(primitive, "RECOMPUTE_SIZE", limit)
+    monkeypatch.setattr(dispatch, "RECOMPUTE_SIZE", limit)
     calls = []
 
     def count(op, forward):
         monkeypatch.setattr(op, "forward", lambda *xs, **meta: (calls.append(op.name), forward(*xs, **meta))[1])
 
-    for op in (F.layer_norm, F.gelu):
+    for op in (F.IMPLEMENTATIONS[name].cpu for name in ("layer_norm", "gelu")):
         count(op, op.forward)
     y = layer(*leaves())
     assert calls == ["layer_norm", "gelu", "gelu", "gelu"]

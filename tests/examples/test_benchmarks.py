@@ -210,7 +210,7 @@ def test_the_gpus_tables(bouts, tmp_path, capsys):
 
 
 def test_the_limits_are_those_of_the_plan():
-    """GPU.md's 16.75 ms of products and attention for 16 x 1024 tokens, of which it counts the padded vocabulary."""
+    """Measured on an H200: 16.75 ms of products and attention for 16 x 1024 tokens, the padded vocabulary included."""
     config, batch = setup.GPU_CONFIGS["gpt2"]
     limits = gpu.floor(config, batch, gpu.CARDS["NVIDIA H200"])
     assert limits["products"] + limits["attention"] == pytest.approx(16.75, abs=0.02)

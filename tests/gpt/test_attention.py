@@ -1,4 +1,4 @@
-"""Attention: the book's numbers, a position-by-position oracle, causality to the bit, and the cache."""
+"""Attention: the book's numbers, a position-by-position oracle, elementary against fast, causality to the bit."""
 
 import numpy as np
 import pytest
@@ -7,15 +7,15 @@ import tensorlite as tl
 from gpt.attention import (
     CausalAttention,
     ConcatenatedHeads,
-    KVCache,
+    ElementaryMultiHeadAttention,
     MultiHeadAttention,
     SelfAttention,
     simple_attention,
-    together,
 )
-from tensorlite import backend, nn, optim
+from tensorlite import nn, optim
+from tensorlite.devices import memory
 
-# The six words of BOOK.md chapter 3.
+# The six words of the book's chapter 3.
 WORDS = [
     [0.43, 0.15, 0.89],
     [0.55, 0.87, 0.66],
@@ -113,15 +113,44 @@ def test_dropout_is_on_the_weights_in_training_alone(kind, rng):
     assert np.array_equal(layer(tl.tensor(x)).numpy(), layer(tl.tensor(x)).numpy())
 
 
+# ----- elementary and fast -----
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize(("qkv_bias", "dropout"), [(False, 0.0), (True, 0.0), (True, 0.4)])
+def test_elementary_and_fast_attention_are_equal(causal, qkv_bias, dropout, rng):
+    """Values and all gradients, also with dropout: both draw the same numbers for the same weights."""
+    elementary = ElementaryMultiHeadAttention(6, 8, 7, dropout, 2, qkv_bias, causal)
+    fast = MultiHeadAttention(6, 8, 7, dropout, 2, qkv_bias, causal)
+    fast.load_state_dict(elementary.state_dict())
+    values, g = (tl.tensor(rng.standard_normal((3, 7, n)).astype(np.float32)) for n in (6, 8))
+    found = []
+    for layer in (elementary, fast):
+        x = tl.tensor(values.numpy(), requires_grad=True)
+        tl.manual_seed(5)
+        out = layer(x)
+        out.backward(g)
+        found.append([out.numpy(), x.grad.numpy(), *[p.grad.numpy() for p in layer.parameters()]])
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-5)
+
+
+def test_elementary_attention_gives_the_books_numbers():
+    tl.manual_seed(123)
+    out = ElementaryMultiHeadAttention(3, 2, context_length=6, dropout=0.0, num_heads=2)(tl.tensor([WORDS, WORDS]))
+    np.testing.assert_allclose(out.numpy()[:, 0], [[0.3190, 0.4858]] * 2, atol=5e-5)
+
+
 # ----- causality -----
 
 
-@pytest.mark.parametrize("kind", ["causal", "heads apart", "heads together"])
+@pytest.mark.parametrize("kind", ["causal", "heads apart", "elementary", "heads together"])
 def test_no_gradient_reaches_a_later_position(kind, rng):
     T = 6
     layer = {
         "causal": CausalAttention(4, 4, T, 0.0),
         "heads apart": ConcatenatedHeads(4, 2, T, 0.0, 2),
+        "elementary": ElementaryMultiHeadAttention(4, 4, T, 0.0, 2),
         "heads together": MultiHeadAttention(4, 4, T, 0.0, 2),
     }[kind]
     for t in range(T):
@@ -131,50 +160,6 @@ def test_no_gradient_reaches_a_later_position(kind, rng):
         gradient = x.grad.numpy()
         assert not gradient[:, t + 1 :].any()
         assert gradient[:, : t + 1].all()
-
-
-# ----- the cache -----
-
-
-@pytest.mark.parametrize("pieces", [[7], [1] * 7, [3, 1, 1, 2], [1, 5, 1]])
-def test_reading_in_pieces_through_a_cache_is_reading_at_once(pieces, rng):
-    layer = MultiHeadAttention(4, 8, 7, 0.0, 2, qkv_bias=True)
-    x = tl.tensor(rng.standard_normal((3, 7, 4)).astype(np.float32))
-    cache = KVCache(3, 2, 7, 4)
-    with tl.no_grad():
-        read = [layer(part, cache) for part in x.split(list(np.cumsum(pieces)[:-1]), axis=1)]
-        np.testing.assert_allclose(tl.concatenate(read, axis=1).numpy(), layer(x).numpy(), rtol=1e-5, atol=1e-6)
-    assert cache.lengths == [7, 7, 7]
-
-
-def test_rows_of_different_lengths_share_a_cache(rng):
-    layer = MultiHeadAttention(4, 8, 9, 0.0, 2)
-    lengths, more = [2, 5, 3], 3
-    x = rng.standard_normal((3, 9, 4)).astype(np.float32)
-    cache = KVCache(3, 2, 9, 4)
-    with tl.no_grad():
-        first = np.where(np.arange(5)[:, None] < np.array(lengths)[:, None, None], x[:, :5], 99.0)  # 99: padding
-        layer(tl.tensor(first.astype(np.float32)), cache)
-        cache.lengths = lengths
-        follow = np.stack([x[row, n : n + more] for row, n in enumerate(lengths)])
-        out = layer(tl.tensor(follow), cache).numpy()
-        for row, n in enumerate(lengths):
-            alone = layer(tl.tensor(x[row : row + 1, : n + more])).numpy()[0, n:]
-            np.testing.assert_allclose(out[row], alone, rtol=1e-5, atol=1e-6)
-    assert cache.lengths == [n + more for n in lengths]
-
-
-def test_a_cache_is_written_in_place_and_hands_out_views(rng):
-    cache = KVCache(1, 2, 8, 4)
-    cache.extend(tl.zeros((1, 2, 2, 4)), tl.zeros((1, 2, 2, 4)))
-    memory = cache.keys.data
-    for _ in range(3):
-        k = tl.tensor(rng.standard_normal((1, 2, 2, 4)).astype(np.float32))
-        keys, values, _ = cache.extend(k, k)
-        assert np.shares_memory(keys.data, memory)
-        assert np.shares_memory(values.data, cache.values.data)
-        np.testing.assert_array_equal(keys.numpy()[:, :, -2:], k.numpy())
-    assert cache.keys.data is memory
 
 
 # ----- what is refused -----
@@ -189,58 +174,45 @@ def test_what_does_not_fit_is_refused():
                 layer(tl.zeros((1, T, 4)))
 
 
-def test_a_cache_refuses_what_it_has_no_room_for_and_gradients():
-    cache, k = KVCache(1, 1, 2, 4), tl.ones((1, 1, 3, 4))
-    with pytest.raises(ValueError, match="no room for position 2: it was made for 2 positions"):
-        cache.extend(k, k)
-    learned = tl.ones((1, 1, 1, 4), requires_grad=True)
-    with pytest.raises(RuntimeError, match="no gradient flows through a cache"):
-        cache.extend(learned, learned)
-
-
 # ----- queries, keys and values in one product --------------------------------------------------------------------
 
 
-def test_the_three_projections_are_read_as_one_where_they_lie_together():
-    def sees_all():
-        weight, bias = attention.projection()
-        for joined, kind in ((weight, "weight"), (bias, "bias")):
+def adjacent(attention):
+    """The three weights, and the three biases, as one array each without a copy; None where they are not adjacent."""
+    parts = attention.W_query, attention.W_key, attention.W_value
+    biases = [part.bias.data for part in parts if part.bias is not None]
+    return memory.joined([part.weight.data for part in parts]), memory.joined(biases) if biases else None
+
+
+def test_the_three_projections_are_stored_adjacently():
+    def holds():
+        for joined, kind in zip(adjacent(attention), ("weight", "bias"), strict=True):
             parts = [getattr(part, kind) for part in (attention.W_query, attention.W_key, attention.W_value)]
             assert joined.tolist() == [row for part in parts for row in part.tolist()]
-            assert all(np.shares_memory(joined.data, part.data) for part in parts)  # no copy: never out of date
+            assert all(np.shares_memory(joined, part.data) for part in parts)
         return True
 
     tl.manual_seed(3)
     attention = MultiHeadAttention(8, 8, 6, 0.0, 2, qkv_bias=True)
-    assert sees_all()
+    assert holds()
     attention.W_key.weight.data[...] = 5
-    assert sees_all()
+    assert holds()
     optim.AdamW(optim.decay_groups(attention.parameters(), 0.1))  # moves the weights, next to each other again
-    assert sees_all()
+    assert holds()
     optim.AdamW(attention.parameters())  # each bias behind its weight
-    assert attention.projection() is None
+    assert adjacent(attention) == (None, None)
     attention = MultiHeadAttention(8, 8, 6, 0.0, 2, qkv_bias=True).to(tl.float64)
-    assert sees_all()
-    assert attention.projection()[0].dtype == tl.float64
+    assert holds()
+    assert adjacent(attention)[0].dtype == tl.float64
+    nn.make_adjacent([])
+
+
+def test_joined_arrays_are_those_that_lie_together():
     file = np.frombuffer(np.arange(40, dtype=np.float32).tobytes(), np.uint8)  # as a file in memory has it
     read = [file[n : n + 64].view(np.float32).reshape(2, 8) for n in (32, 96)]
-    assert backend.joined(read).tolist() == np.arange(8, 40).reshape(4, 8).tolist()
-    assert backend.joined([x[:, ::-1] for x in read]) is None
+    assert memory.joined(read).tolist() == np.arange(8, 40).reshape(4, 8).tolist()
+    assert memory.joined([x[:, ::-1] for x in read]) is None
     columns = np.zeros((8, 4), np.float32, order="F")
-    assert backend.joined([columns[:, 0], columns[:, 1]]) is None
-    neighbours = [nn.Parameter(np.zeros((2, 3), np.float32)) for _ in range(2)]
-    assert together(neighbours) is None
-    assert together([]) is None
-
-
-def test_a_cache_gives_the_same_with_and_without_the_joined_projection():
-    tl.manual_seed(4)
-    attention, x = MultiHeadAttention(8, 8, 6, 0.0, 2, qkv_bias=True), tl.randn(3, 6, 8)
-    with tl.no_grad():
-        whole = attention(x)
-        for projection in (attention.projection(), None):
-            cache = KVCache(3, 2, 6, 4, projection=projection)
-            steps = [attention(x[:, at : at + n], cache) for at, n in ((0, 3), (3, 1), (4, 2))]
-            np.testing.assert_allclose(tl.concatenate(steps, axis=1).data, whole.data, rtol=1e-5, atol=1e-6)
-    with pytest.raises(RuntimeError, match="no gradient flows through a cache"):
-        attention(x, KVCache(3, 2, 6, 4, projection=attention.projection()))
+    assert memory.joined([columns[:, 0], columns[:, 1]]) is None
+    assert memory.joined([np.zeros((2, 3), np.float32) for _ in range(2)]) is None
+    assert memory.joined([]) is None

@@ -86,9 +86,9 @@ def test_a_prompt_longer_than_the_context_is_read_from_its_end(model):
 
 @pytest.mark.parametrize(("use_cache", "lengths"), [(True, [7, 1, 1, 1]), (False, [7, 8, 9, 10])])
 def test_with_a_cache_a_step_reads_one_token(model, use_cache, lengths, monkeypatch):
-    read, features = [], GPT.features
+    read, hidden_states = [], GPT.hidden_states
     monkeypatch.setattr(
-        GPT, "features", lambda self, idx, cache=None: read.append(idx.shape) or features(self, idx, cache)
+        GPT, "hidden_states", lambda self, idx, cache=None: read.append(idx.shape) or hidden_states(self, idx, cache)
     )
     generate(model, PROMPTS, 4, use_cache=use_cache)
     assert read == [(len(PROMPTS), T) for T in lengths]
@@ -162,7 +162,7 @@ def test_the_callers_mode_is_untouched_between_steps(model):
 
 
 def test_a_thousand_draws_of_the_book():
-    """BOOK.md chapter 5, seed 123: the nine toy logits."""
+    """The book's chapter 5, seed 123: the nine toy logits."""
     p = probabilities(tl.tensor([4.51, 0.89, -1.90, 6.75, 1.63, -1.62, -1.89, 6.28, 1.79]))
     tl.manual_seed(123)
     counts = Counter(tl.multinomial(p).item() for _ in range(1000))

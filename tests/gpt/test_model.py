@@ -208,7 +208,7 @@ def test_the_seed_decides_the_weights(init):
 
 
 def test_the_books_124m_model():
-    """BOOK.md chapters 4 and 5, seed 123: the greedy continuation of "Hello, I am", and the loss before training."""
+    """The book's chapters 4 and 5, seed 123: the greedy continuation of "Hello, I am", and the loss before training."""
     tl.manual_seed(123)
     model = GPT(PRESETS["book-124m"])
     assert model.num_parameters() == 163_009_536

@@ -13,12 +13,14 @@ sys.path.append(str(Path(__file__).parents[1] / "gpt" / "support"))
 from runs import tiny, train, write_text
 
 import tensorlite as tl
-from gpt import generate as generate_module
-from gpt.attention import KVCache, MultiHeadAttention
+from gpt import fast
+from gpt.attention import MultiHeadAttention
 from gpt.cli import doctor
 from gpt.cli import main as cli
 from gpt.config import GPTConfig, TrainConfig
+from gpt.fast import decode as fast_decode
 from gpt.generate import generate
+from gpt.kv_cache import KVCache
 from gpt.model import GPT
 from gpt.tasks import classify, instruct
 from gpt.tasks.classify import ClassifyConfig, data
@@ -26,7 +28,7 @@ from gpt.tasks.evaluate import total_loss
 from gpt.tasks.pretrain import check_memory
 from gpt.training import checkpoint, plots, session
 from tensorlite import backend, optim
-from tensorlite.devices import machine
+from tensorlite.devices import machine, memory
 from tensorlite.kernels import precision
 
 pytestmark = pytest.mark.gpu
@@ -37,6 +39,7 @@ CONSTANT = {"lr": 0.01, "min_lr": 0.01, "warmup": 0}
 
 @pytest.fixture(autouse=True)
 def afterwards():
+    fast.attach()
     yield
     precision.set_matmul_dtype("float32")
 
@@ -135,14 +138,14 @@ def test_a_recorded_token_step_is_used_for_the_weights_that_it_was_recorded_with
             change(model)
         for length in (9, 9, 7):
             assert generate(far, [[1, 2, 3], [4]], length) == generate(near, [[1, 2, 3], [4]], length)
-        assert generate_module._spare[far].ahead.graph.recorded
+        assert fast_decode._spare[far].best_graph.recorded
 
 
 def test_what_is_on_its_way_to_the_host_waits_for_nothing_later():
     x = tl.arange(1000, device="cuda")
-    first = backend.begin_to_host(x.data)
+    first = memory.begin_to_host(x.data)
     x.data[...] = 7
-    second = backend.begin_to_host(x.data)
+    second = memory.begin_to_host(x.data)
     assert first().tolist() == list(range(1000))
     assert second().tolist() == [7] * 1000
 
@@ -156,7 +159,7 @@ def test_a_bfloat16_model_writes(cpu):
             assert len(text) == 20
     cache = model.new_cache(1)
     with tl.no_grad():
-        model.features(tl.tensor([prompts[1]], device="cuda"), cache)
+        model.hidden_states(tl.tensor([prompts[1]], device="cuda"), cache)
     assert cache[0].keys.dtype.name == "bfloat16"
 
 
@@ -170,16 +173,16 @@ def test_measuring_there_is_measuring_here(cpu):
 def test_the_projections_lie_together_there_and_after_an_optimizer_took_them():
     attention = MultiHeadAttention(16, 16, 8, 0.0, 2, qkv_bias=True).to("cuda")
     for _ in range(2):
-        weight, bias = attention.projection()
         parts = attention.W_query, attention.W_key, attention.W_value
+        weight, bias = (memory.joined([getattr(part, kind).data for part in parts]) for kind in ("weight", "bias"))
         assert weight.tolist() == [row for part in parts for row in part.weight.tolist()]
         assert bias.tolist() == [x for part in parts for x in part.bias.tolist()]
-        assert weight.data.data.ptr == parts[0].weight.data.data.ptr  # no copy
+        assert weight.data.ptr == parts[0].weight.data.data.ptr  # no copy
         optim.AdamW(optim.decay_groups(attention.parameters(), 0.1))
     x = tl.randn(2, 5, 16, device="cuda")
     with tl.no_grad():
         whole = attention(x)
-        cache = KVCache(2, 2, 8, 8, attention.projection())
+        cache = KVCache(2, 2, 8, 8)
         pieces = [attention(x[:, a:b], cache) for a, b in ((0, 3), (3, 4), (4, 5))]
     np.testing.assert_allclose(tl.concatenate(pieces, axis=1).numpy(), whole.numpy(), rtol=1e-4, atol=1e-5)
 

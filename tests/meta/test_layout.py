@@ -1,71 +1,211 @@
-"""The house's order (DESIGN): imports run one way, gpt never sees an array library, CuPy is imported in one place."""
+"""The layout: which module may import which, where array libraries are imported, and what the wheel holds.
+
+Core modules say what is computed; acceleration modules make it fast and attach themselves from outside. No core module
+imports an acceleration module, and imports run one way: a module imports from its own layer or from one above it in
+LAYERS, and never in a circle. gpt computes through tensorlite alone.
+
+`python -m tests.meta.test_layout` lists the functions and files above the soft limits (40 and 400 lines).
+"""
 
 import ast
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
-TENSORLITE = [
-    "torchwords", "workers", "machine", "backend", "checks", "habits", "errors", "files", "special", "random",
-    "autograd", "nograd", "promotion", "indexing", "primitive", "ops", "derived", "functional", "kernels", "fused",
-    "interop", "tensor", "graph", "nn", "recompute", "optim", "data", "io", "inspect", "testing",
-]  # fmt: skip
-GPT = [
-    "system", "cache", "jsonfile", "progress", "results", "exchange", "rundir", "lockfile", "placing", "config",
-    "tokenizer", "corpus", "attention", "model", "generate", "lora", "weights", "checkpoint", "plots", "task", "step",
-    "pretraining", "session", "train", "pretrained", "sources", "download", "evaluate", "records", "labelled",
-    "classify", "instruct", "judge", "doctor", "commands", "cli", "__main__", "bench",
-]  # fmt: skip
+
+# Each line is a layer. A name stands for the module and for everything below it; the longest name that fits decides.
+LAYERS = {
+    "tensorlite": [
+        ["files", "special", "random", "backend", "errors"],
+        ["autograd", "grad_mode", "promotion", "indexing", "primitive"],
+        ["ops", "derived", "formulas"],
+        ["functional", "interop", "tensor"],
+        ["nn", "optim", "data", "io", "inspect", "testing"],
+        ["devices", "kernels", "accelerate", "distributed"],
+    ],
+    "gpt": [
+        ["config", "system", "data.jsonfile", "data.download_dir", "data.exchange", "training.progress"],
+        ["tokenizer"],
+        ["data"],
+        ["attention", "kv_cache", "model", "generate", "lora"],
+        ["training"],
+        ["tasks"],
+        ["pretrained"],
+        ["fast"],
+        ["serve", "cli", "__main__"],
+    ],
+}
+ACCELERATION = {
+    "tensorlite": ("accelerate", "devices", "kernels", "distributed"),
+    "gpt": ("fast", "serve", "cli", "__main__"),
+}
+ARRAYS = {"numpy", "cupy", "cupyx"}
+PEERS = {"torch", "transformers", "tensorflow", "jax"}
+
+# (module, what it imports) against the rules. The lists only shrink: an entry that no longer applies fails the test.
+KNOWN_ACCELERATION = {
+    ("tensorlite.functional", "tensorlite.kernels.cpu"),
+    ("tensorlite.functional", "tensorlite.kernels.cuda"),
+    ("tensorlite.optim.clipping", "tensorlite.accelerate.storage"),
+    ("tensorlite.optim.clipping", "tensorlite.kernels.cuda.update"),
+    ("tensorlite.optim.optimizers", "tensorlite.accelerate.cuda_graph"),
+    ("tensorlite.optim.optimizers", "tensorlite.accelerate.storage"),
+    ("tensorlite.optim.optimizers", "tensorlite.devices.machine"),
+    ("tensorlite.optim.optimizers", "tensorlite.kernels.cpu.choose_impl"),
+    ("tensorlite.optim.optimizers", "tensorlite.kernels.cuda.update"),
+    ("gpt.attention", "tensorlite.kernels.cuda.decode"),
+    ("gpt.config", "tensorlite.devices.machine"),
+    ("gpt.generate", "tensorlite.accelerate.cuda_graph"),
+    ("gpt.model", "tensorlite.accelerate.activation_checkpoint"),
+    ("gpt.training.loop", "tensorlite.devices.machine"),
+    ("gpt.training.loop", "tensorlite.kernels.precision"),
+    ("gpt.training.session", "tensorlite.devices.machine"),
+    ("gpt.training.session", "tensorlite.kernels.cpu.choose_impl"),
+    ("gpt.training.session", "tensorlite.kernels.cpu.onednn"),
+    ("gpt.training.step", "tensorlite.accelerate.cuda_graph"),
+}
+KNOWN_DIRECTION = {
+    ("gpt.training.loop", "gpt.tasks.pretrain"),
+}
+KNOWN_CIRCLES = {
+    ("tensorlite.kernels.precision", "tensorlite.kernels.cpu.onednn"),
+}
 
 
-def modules(package: str):
-    """(module name as in the lists above, file) of every file of the package."""
-    for file in sorted((ROOT / package).rglob("*.py")):
-        yield file.relative_to(ROOT / package).parts[0].removesuffix(".py"), file
+# ----- what is imported -------------------------------------------------------------------------------------------
 
 
-def imports(file: Path, package: str):
-    """(top-level package, module below it or None, line) of every import in the file, relative ones resolved."""
-    here = file.relative_to(ROOT).parts[:-1]
+def name_of(file: Path) -> str:
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def modules(package: str) -> dict[str, Path]:
+    return {name_of(file): file for file in sorted((ROOT / package).rglob("*.py"))}
+
+
+ALL = modules("tensorlite") | modules("gpt")
+
+
+def imports(name: str) -> Iterator[tuple[str, int]]:
+    """(imported module, line) of every import in the module, also inside functions; modules of ours by full name."""
+    file = ALL[name]
+    package = name.split(".") if file.name == "__init__.py" else name.split(".")[:-1]
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            names = [alias.name.split(".") for alias in node.names]
+            for alias in node.names:
+                yield alias.name, node.lineno
         elif isinstance(node, ast.ImportFrom):
-            base = [*here[: len(here) - node.level + 1]] if node.level else []
-            base += node.module.split(".") if node.module else []
-            names = [base if len(base) > 1 else [*base, alias.name] for alias in node.names]
-        else:
-            continue
-        for name in names:
-            yield name[0], name[1] if len(name) > 1 else None, node.lineno
+            base = package[: len(package) - node.level + 1] if node.level else []
+            base = ".".join([*base, *([node.module] if node.module else [])])
+            for alias in node.names:
+                below = f"{base}.{alias.name}"
+                yield below if below in ALL else base, node.lineno
 
 
-@pytest.mark.parametrize(("package", "order"), [("tensorlite", TENSORLITE), ("gpt", GPT)])
-def test_a_file_imports_only_from_files_above_it(package, order):
-    wrong = []
-    for module, file in modules(package):
-        if module == "__init__":
-            continue
-        assert module in order, f"{file.relative_to(ROOT)} has no place in the order: add it where it belongs"
-        for top, below, line in imports(file, package):
-            if top == package and below in order and order.index(below) > order.index(module):
-                wrong.append(f"{file.relative_to(ROOT)}:{line} imports {below}")
-    assert not wrong, "\n".join(wrong)
+def layer(name: str) -> int | None:
+    """The number of the module's layer; None for a package's __init__ at the top, which may import all of it."""
+    package, _, rest = name.partition(".")
+    if not rest:
+        return None
+    found = [
+        (len(entry), number)
+        for number, entries in enumerate(LAYERS[package])
+        for entry in entries
+        if rest == entry or rest.startswith(entry + ".")
+    ]
+    if not found and any(e.startswith(rest + ".") for entries in LAYERS[package] for e in entries):
+        return 0
+    assert found, f"{name} has no layer: add it to LAYERS where it belongs"
+    return max(found)[1]
+
+
+def accelerates(name: str) -> bool:
+    package, _, rest = name.partition(".")
+    return rest.split(".")[0] in ACCELERATION.get(package, ())
+
+
+def differences(found: dict[tuple[str, str], int], known: set[tuple[str, str]]) -> list[str]:
+    new = [f"{ALL[name].relative_to(ROOT)}:{line} imports {other}" for (name, other), line in found.items()
+           if (name, other) not in known]  # fmt: skip
+    gone = [f"{name} no longer imports {other}: take it from the list of known ones" for name, other in known - {*found}]
+    return [*new, *sorted(gone)]
+
+
+# ----- the rules --------------------------------------------------------------------------------------------------
+
+
+def test_no_core_module_imports_an_acceleration_module():
+    found = {
+        (name, other): line
+        for name in ALL
+        if layer(name) is not None and not accelerates(name)
+        for other, line in imports(name)
+        if accelerates(other)
+    }
+    assert not (wrong := differences(found, KNOWN_ACCELERATION)), "\n".join(wrong)
+
+
+@pytest.mark.parametrize("package", ["tensorlite", "gpt"])
+def test_imports_run_one_way(package):
+    found = {
+        (name, other): line
+        for name in modules(package)
+        if layer(name) is not None
+        for other, line in imports(name)
+        if other.startswith(package + ".") and layer(other) > layer(name)
+    }
+    known = {(name, other) for name, other in KNOWN_DIRECTION | KNOWN_ACCELERATION if name.startswith(package + ".")}
+    known = {(name, other) for name, other in known if other.startswith(package + ".")}
+    assert not (wrong := differences(found, known)), "\n".join(wrong)
+
+
+@pytest.mark.parametrize("package", ["tensorlite", "gpt"])
+def test_no_module_imports_itself_through_others(package):
+    below = {
+        name: {other for other, _ in imports(name) if other in ALL and other != name and layer(other) is not None}
+        for name in modules(package)
+        if layer(name) is not None
+    }
+    for exempt, other in KNOWN_DIRECTION | KNOWN_CIRCLES:
+        if exempt in below:
+            assert other in below[exempt], f"{exempt} no longer imports {other}: take it from the list of known ones"
+            below[exempt].remove(other)
+    for name in [n for n, file in ALL.items() if file.name == "__init__.py"]:  # a package collects what is below it
+        below.pop(name, None)
+    done: set[str] = set()
+
+    def visit(name: str, path: tuple[str, ...]) -> None:
+        assert name not in path, "a circle: " + " -> ".join([*path[path.index(name) :], name])
+        if name not in done:
+            for other in sorted(below.get(name, ())):
+                visit(other, (*path, name))
+            done.add(name)
+
+    for name in below:
+        visit(name, ())
 
 
 def test_gpt_never_imports_an_array_library():
-    found = [(file.name, top) for _, file in modules("gpt") for top, *_ in imports(file, "gpt")]
-    assert not [f for f in found if f[1] in ("numpy", "cupy", "cupyx")]
+    tops = {(name, other.split(".")[0]) for name in modules("gpt") for other, _ in imports(name)}
+    assert not {(name, top) for name, top in tops if top in ARRAYS}
 
 
 def test_tensorlite_never_imports_gpt_and_cupy_only_where_it_may():
-    for module, file in modules("tensorlite"):
-        tops = {top for top, *_ in imports(file, "tensorlite")}
-        assert "gpt" not in tops
-        assert not tops & {"cupy", "cupyx"} or module in ("backend", "kernels"), file
+    for name in modules("tensorlite"):
+        tops = {other.split(".")[0] for other, _ in imports(name)}
+        assert "gpt" not in tops, name
+        may = name == "tensorlite.backend" or name.startswith(("tensorlite.kernels", "tensorlite.devices"))
+        assert may or not tops & {"cupy", "cupyx"}, name
+
+
+def test_no_file_of_the_wheel_imports_another_framework():
+    tops = {(name, other.split(".")[0]) for name in ALL for other, _ in imports(name)}
+    assert not {(name, top) for name, top in tops if top in PEERS}
 
 
 def test_importing_tensorlite_needs_numpy_alone():
@@ -73,3 +213,53 @@ def test_importing_tensorlite_needs_numpy_alone():
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     foreign = {name.split(".")[0] for name in loaded} - set(sys.stdlib_module_names) - {"tensorlite", "numpy"}
     assert not {name for name in foreign if not name.startswith("_")}, foreign
+
+
+def test_the_rules_see_what_they_forbid():
+    """Each rule on a module that breaks it: an import inside a function, a relative one, one of a subpackage."""
+    assert ("tensorlite.kernels.cpu", "tensorlite.kernels.cpu.layers") in {
+        ("tensorlite.kernels.cpu", other) for other, _ in imports("tensorlite.kernels.cpu")
+    }
+    assert accelerates("tensorlite.kernels.cpu.layers")
+    assert not accelerates("tensorlite.ops")
+    assert layer("gpt.data.jsonfile") < layer("gpt.tokenizer.base") < layer("gpt.data.corpus") < layer("gpt.model")
+    assert differences({("gpt.model", "tensorlite.kernels"): 3}, set()) == ["gpt/model.py:3 imports tensorlite.kernels"]
+    assert differences({}, {("gpt.model", "torch")}) == [
+        "gpt.model no longer imports torch: take it from the list of known ones"
+    ]
+
+
+def test_every_test_file_has_a_line_in_the_readme():
+    readme = (ROOT / "tests/README.md").read_text(encoding="utf-8")
+    missing = [
+        name
+        for file in sorted((ROOT / "tests").rglob("test_*.py"))
+        if f"`{(name := file.relative_to(ROOT / 'tests').as_posix())}`" not in readme
+    ]
+    assert not missing, "tests/README.md says nothing of " + ", ".join(missing)
+
+
+# ----- the soft limits --------------------------------------------------------------------------------------------
+
+
+def sizes(lines_of_a_function: int = 40, lines_of_a_file: int = 400) -> Iterator[str]:
+    for file in ALL.values():
+        text = file.read_text(encoding="utf-8")
+        shown = file.relative_to(ROOT)
+        if (count := text.count("\n")) > lines_of_a_file:
+            yield f"{shown}: {count} lines"
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef) and (count := node.end_lineno - node.lineno + 1) > lines_of_a_function:
+                yield f"{shown}:{node.lineno} {node.name}: {count} lines"
+
+
+def totals() -> Iterator[str]:
+    for package in ("tensorlite", "gpt"):
+        for kind in (False, True):
+            files = [file for name, file in modules(package).items() if accelerates(name) == kind]
+            count = sum(file.read_text(encoding="utf-8").count("\n") for file in files)
+            yield f"{package}, {'acceleration and applications' if kind else 'core'}: {count} lines in {len(files)} files"
+
+
+if __name__ == "__main__":
+    print(*sizes(), *totals(), sep="\n")

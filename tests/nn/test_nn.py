@@ -398,7 +398,7 @@ def test_undrawn_layers_take_no_random_numbers_and_load_from_a_file_entry_by_ent
     drawn = nn.Sequential(nn.Linear(3, 4), nn.Embedding(5, 2), nn.LayerNorm(4))
     io.save(tmp_path / "weights.safetensors", drawn.state_dict())
     before = tl.default_generator.state_dict()
-    with nn.undrawn():
+    with nn.skip_init():
         empty = nn.Sequential(nn.Linear(3, 4), nn.Embedding(5, 2), nn.LayerNorm(4))
     assert tl.default_generator.state_dict() == before
     assert not empty.state_dict()["0.weight"].numpy().any()

@@ -13,7 +13,8 @@ from table import DIFFERENTIABLE, ROWS
 import tensorlite as tl
 from tensorlite import derived, ops
 from tensorlite import functional as F
-from tensorlite.primitive import PRIMITIVES, Fused, Primitive
+from tensorlite.accelerate.dispatch import KernelOp
+from tensorlite.primitive import PRIMITIVES, Primitive
 from tensorlite.testing import check_gradients, kinky, layouts, smooth
 
 every_row = pytest.mark.parametrize("row", ROWS, ids=str)
@@ -236,19 +237,25 @@ def test_a_row_draws_empty_arrays(row):
 
 @every_row
 def test_a_row_runs_the_primitives_that_it_proves_and_their_rules(row, monkeypatch):
-    called, pulled = set(), set()
-    call, record = Primitive.__call__, Primitive._record
+    called, recorded = set(), set()
 
-    def calling(self, *args, **meta):
-        called.add(self.name)
-        return call(self, *args, **meta)
+    def calling(call):
+        def instead(self, *args, **meta):
+            called.add(self.name)
+            return call(self, *args, **meta)
 
-    def recording(self, *args):
-        pulled.add(self.name)  # a recorded node is pulled by any backward
-        return record(self, *args)
+        return instead
 
-    monkeypatch.setattr(Primitive, "__call__", calling)
-    monkeypatch.setattr(Primitive, "_record", recording)
+    def making(make):
+        def instead(self, *args):
+            recorded.add(self.name)  # any backward applies the rules of a recorded node
+            return make(self, *args)
+
+        return instead
+
+    for kind in (Primitive, KernelOp):
+        monkeypatch.setattr(kind, "__call__", calling(kind.__call__))
+        monkeypatch.setattr(kind, "make_node", making(kind.make_node))
 
     @settings(max_examples=30, derandomize=True, database=None)
     @given(data=st.data())
@@ -258,10 +265,10 @@ def test_a_row_runs_the_primitives_that_it_proves_and_their_rules(row, monkeypat
 
     use()
     assert set(row.proves) <= called
-    assert row.gradient is None or set(row.proves) <= pulled
+    assert row.gradient is None or set(row.proves) <= recorded
 
 
-FUSED = {op.name for op in PRIMITIVES.values() if isinstance(op, Fused)}
+FUSED = {op.name for op in PRIMITIVES.values() if isinstance(op, KernelOp)}
 
 
 @pytest.mark.parametrize("row", [row for row in DIFFERENTIABLE if FUSED.intersection(row.proves)], ids=str)

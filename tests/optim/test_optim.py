@@ -12,6 +12,8 @@ from strict import strict
 
 import tensorlite as tl
 from tensorlite import backend, nn, optim
+from tensorlite.accelerate import storage
+from tensorlite.optim import clipping
 
 # ----- the oracle: each formula as its paper or torch's documentation writes it, on one array -----------------------
 
@@ -73,7 +75,7 @@ def test_steps_are_the_formula_whatever_shapes_blocks_and_missing_gradients(
 ):
     """`presence`: which parameters have a gradient, a bit each, per step."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(optim.flat, "BLOCK", block)
+        patch.setattr(storage, "BLOCK", block)
         params = parameters(shapes)
         expected = [SimpleNamespace(p=p.numpy().copy(), t=0, m=0.0, v=0.0, velocity=0.0) for p in params]
         optimizer = kind(params, **{"lr": 1e-3, **options})
@@ -368,7 +370,7 @@ def test_a_gradient_of_another_shape_or_dtype_is_refused_before_anything_changes
     ]:
         params[0].grad, params[1].grad = tl.ones(2), tl.ones(3)
         params[1].grad.data = wrong.data  # another Tensor is refused when it is assigned
-        with pytest.raises(ValueError, match=f"the gradient of parameter 1 of its group: {message}"):
+        with pytest.raises(ValueError, match=f"the gradient of parameter 1: {message}"):
             optimizer.step()
     for p, was in zip(params, before, strict=True):
         np.testing.assert_array_equal(p.numpy(), was)
@@ -392,7 +394,7 @@ def test_grad_norm_is_the_norm_of_all_gradients(shapes, size):
 
 
 def test_grad_norm_of_many_blocks_is_accurate():
-    p = nn.Parameter(tl.zeros(3 * optim.flat.BLOCK + 5))
+    p = nn.Parameter(tl.zeros(3 * clipping.BLOCK + 5))
     p.grad = tl.tensor(np.random.default_rng(6).random(p.size, np.float32))
     assert optim.grad_norm([p]) == pytest.approx(np.linalg.norm(p.grad.numpy().astype(np.float64)), rel=1e-6)
 

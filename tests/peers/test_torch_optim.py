@@ -7,6 +7,7 @@ import pytest
 
 import tensorlite as tl
 from tensorlite import nn, optim
+from tensorlite.accelerate import storage
 
 torch = pytest.importorskip("torch", reason="torch is the peer: pip install -e '.[test,peers]'")
 
@@ -37,7 +38,7 @@ def give_gradients(ours, theirs, rng, missing=None):
 
 @pytest.mark.parametrize(("kind", "peer", "options"), KINDS, ids=[f"{k[0].__name__}{i}" for i, k in enumerate(KINDS)])
 def test_updates_stay_within_rounding_of_torchs(kind, peer, options, monkeypatch):
-    monkeypatch.setattr(optim.flat, "BLOCK", 1000)  # several, across the borders of parameters
+    monkeypatch.setattr(storage, "BLOCK", 1000)  # several, across the borders of parameters
     ours, theirs = pair(SHAPES)
     optimizer, reference = kind(ours, **options), peer(theirs, **options)
     rng = np.random.default_rng(1)

@@ -12,7 +12,7 @@ from tensorlite import Tensor, nn
 
 from ... import lora
 from ...config import GPTConfig
-from ...model import GPT, wide
+from ...model import GPT, as_float32
 from .settings import ClassifyConfig
 
 
@@ -31,7 +31,7 @@ class Classifier(nn.Module):
 
     def forward(self, idx: Tensor, lengths: Sequence[int]) -> Tensor:
         """Token ids (B, T), padded on the right, and the length of each text -> logits (B, labels)."""
-        return wide(self.head(self.read(wide(self.body.features(idx)), lengths)))
+        return as_float32(self.head(self.read(as_float32(self.body.hidden_states(idx)), lengths)))
 
     def read(self, features: Tensor, lengths: Sequence[int]) -> Tensor:
         """Features (B, T, C) -> those at the position that is read, (B, C)."""

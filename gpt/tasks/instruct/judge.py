@@ -79,8 +79,8 @@ def log_likelihood(model: GPT, tokenizer: Tokenizer, entry: Entry, style: str = 
         return None
     device = model.token_embedding.weight.device
     with tl.no_grad():
-        features = model.features(tl.tensor([ids[:-1]], device=device))[0, prompt - 1 :]  # (1, T, C) -> (N, C)
-        return -F.cross_entropy(model.logits(features), tl.tensor(ids[prompt:], device=device)).item()
+        hidden = model.hidden_states(tl.tensor([ids[:-1]], device=device))[0, prompt - 1 :]  # (1, T, C) -> (N, C)
+        return -F.cross_entropy(model.logits(hidden), tl.tensor(ids[prompt:], device=device)).item()
 
 
 # ----- scores by another model ------------------------------------------------------------------------------------

@@ -39,6 +39,6 @@ def with_own_head(model: GPT) -> GPT:
     """
     if not model.config.tie_head:
         return model
-    untied = GPT.blank(replace(model.config, tie_head=False))
+    untied = GPT.without_init(replace(model.config, tie_head=False))
     untied.load_state_dict({**model.state_dict(), "head.weight": model.token_embedding.weight})
     return untied

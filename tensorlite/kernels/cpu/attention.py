@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ...backend import scratch
 from ...devices.machine import in_parts
+from ...devices.memory import scratch
 from ...formulas import join_heads, split_heads
 from ...primitive import unbroadcast
 from .blocks import supports

@@ -4,8 +4,8 @@ import functools
 
 import numpy as np
 
-from ...backend import together
-from ...formulas import check_indices, check_last_axis, check_table
+from ...devices.memory import together
+from ...errors.layers import check_indices, check_last_axis, check_table
 from .blocks import as_rows, by_rows, product, products, supports
 from .choose_impl import steps
 

@@ -4,9 +4,9 @@ import functools
 
 import numpy as np
 
-from ...backend import scratch
 from ...devices.machine import in_parts
-from ...formulas import check_cross_entropy
+from ...devices.memory import scratch
+from ...errors.layers import check_cross_entropy
 from . import blocks, onednn
 from .blocks import as_rows, supports
 from .choose_impl import steps

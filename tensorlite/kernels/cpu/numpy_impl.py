@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-from ...backend import scratch
+from ...devices.memory import scratch
 
 A, C = math.sqrt(2 / math.pi), 0.044715  # of GELU, by tanh
 

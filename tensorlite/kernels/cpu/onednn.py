@@ -20,8 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ...backend import scratch
 from ...devices.machine import in_parts
+from ...devices.memory import scratch
 from ..precision import matmul_dtype
 
 CPU_INFO = Path("/proc/cpuinfo")  # Linux alone has it, and so has the wheel

@@ -8,7 +8,7 @@ An id outside of the table gives a row of nan and no gradient: values are not ch
 """
 
 from ...backend import bfloat16, float32, xp
-from ...formulas import check_indices
+from ...errors.layers import check_indices
 from ..precision import matmul_dtype
 from .launch import ctype, launch, on_gpu
 from .losses import address, as_rows, indices

@@ -9,8 +9,9 @@ import math
 
 import numpy as np
 
-from ...backend import ADDERS, Array, bfloat16, float32, together, xp
-from ...formulas import check_last_axis
+from ...backend import ADDERS, Array, bfloat16, float32, xp
+from ...devices.memory import together
+from ...errors.layers import check_last_axis
 from ..precision import matmul_dtype
 from . import blas
 from .launch import NAMES, ctype, launch, on_gpu

@@ -13,7 +13,7 @@ import math
 import numpy as np
 
 from ...backend import Array, bfloat16, xp
-from ...formulas import check_cross_entropy
+from ...errors.layers import check_cross_entropy
 from ..precision import matmul_dtype
 from . import blas
 from .launch import ctype, launch, on_gpu

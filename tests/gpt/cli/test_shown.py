@@ -251,13 +251,15 @@ def test_what_programs_use_can_be_imported_from_gpt():
 def test_importing_gpt_loads_nothing_else():
     code = (
         "import sys; before = set(sys.modules); import gpt; dir(gpt); print(*sorted(set(sys.modules) - before));"
-        "gpt.tokenizer.create; gpt.GPTConfig; gpt.training.loop; from gpt import generate, GPT; print(generate.__name__)"
+        "gpt.tokenizer.create; gpt.GPTConfig; print([name for name in sys.modules if name.startswith('gpt.fast')]);"
+        "gpt.train; from gpt import generate, GPT; print(generate.__name__, generate.make_decoder is gpt.fast.make_decoder)"
     )
-    loaded, last = subprocess.run(
+    loaded, fast, last = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=ONE_THREAD
     ).stdout.splitlines()
     assert [name for name in loaded.split() if name.split(".")[0] in ("numpy", "tensorlite", "rich")] == []
-    assert last == "gpt.generate"
+    assert fast == "[]"  # neither a config nor a tokenizer needs it
+    assert last == "gpt.generate True"
 
 
 @pytest.mark.finding("E13")

@@ -28,6 +28,7 @@ from gpt.training import checkpoint, plots, session
 from gpt.training import loop as training
 from gpt.training.step import accumulate
 from tensorlite import backend, optim
+from tensorlite.devices import gpu, memory
 from tensorlite.kernels.cuda import attention as scores
 
 CONSTANT = {"lr": 0.02, "min_lr": 0.02, "warmup": 0, "dropout": 0.0}
@@ -159,7 +160,7 @@ def test_a_cache_is_what_its_first_keys_are():
     cache = far.new_cache(1)
     assert cache[0].keys is None
     with tl.no_grad():
-        far.features(tl.tensor([[1, 2]], device="strict"), cache)
+        far.hidden_states(tl.tensor([[1, 2]], device="strict"), cache)
     assert (cache[0].keys.device, cache[0].values.device) == ("strict", "strict")
 
 
@@ -169,7 +170,8 @@ def test_the_projections_still_lie_together_after_a_move():
     for target in ("strict", "cpu", tl.float64):
         attention.to(target)
         assert [p.weight.tolist() for p in (attention.W_query, attention.W_key, attention.W_value)] == weights
-    assert attention.projection()[0].tolist() == [row for part in weights for row in part]
+    parts = [p.weight.data for p in (attention.W_query, attention.W_key, attention.W_value)]
+    assert memory.joined(parts).tolist() == [row for part in weights for row in part]
 
 
 def test_the_ladder_of_attention_computes_where_its_input_is():
@@ -367,7 +369,7 @@ def test_the_second_gpu(cupy):
         assert tl.zeros(2).tolist() == [1, 1]
     assert fake.current == 0
     assert backend.use_device("cuda:1") == backend.use_device("cuda") == "cuda:1"
-    assert backend.memory("cuda") == (4 << 30, 80 << 30)  # with what CuPy keeps
+    assert gpu.memory("cuda") == (4 << 30, 80 << 30)  # with what CuPy keeps
     assert training.about_device("cuda:1") == "cuda:1, NVIDIA H100, 4.0 of 80.0 GiB free"
 
 

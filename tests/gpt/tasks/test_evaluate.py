@@ -147,7 +147,7 @@ def test_bytes_are_those_of_what_is_predicted():
 @pytest.mark.parametrize(
     ("name", "published"),
     [
-        ("the-verdict.txt", [4612, 534]),  # BOOK.md, chapter 5
+        ("the-verdict.txt", [4612, 534]),  # the book, chapter 5
         ("tinyshakespeare.txt", [301_966, 36_059]),  # nanoGPT, data/shakespeare/readme.md
     ],
 )

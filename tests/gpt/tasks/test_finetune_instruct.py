@@ -298,12 +298,12 @@ def talk(folder):
 def ask(talk, entry) -> tuple[str, str]:
     """The prompt that the model sees, as text, and the answer."""
     seen = []
-    original = talk.model.features
-    talk.model.features = lambda idx, cache=None: (seen.append(idx.tolist()[0]), original(idx, cache))[1]
+    original = talk.model.hidden_states
+    talk.model.hidden_states = lambda idx, cache=None: (seen.append(idx.tolist()[0]), original(idx, cache))[1]
     try:
         answer = "".join(talk.ask(entry))
     finally:
-        talk.model.features = original
+        talk.model.hidden_states = original
     return talk.tokenizer.decode(seen[0]), answer
 
 

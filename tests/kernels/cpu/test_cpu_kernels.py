@@ -398,7 +398,7 @@ def arguments(function):
 @pytest.mark.parametrize("name", CALLS)
 def test_who_computes(name):
     """The kernel, wherever it can: in main memory, in one dtype of float32 and float64; otherwise the specification."""
-    op, function = getattr(F, name), "scaled_dot_product_attention" if name == "attention" else name
+    op, function = F.IMPLEMENTATIONS[name].cpu, "scaled_dot_product_attention" if name == "attention" else name
     kernel = next(vars(module)[name] for module in (cpu.layers, cpu.losses, scores) if name in vars(module))
     assert arguments(kernel) == arguments(getattr(formulas, name))
     for served, leaves, rest, *options in CALLS[name]:

@@ -14,6 +14,7 @@ from table import ROWS
 import tensorlite as tl
 from tensorlite import functional as F
 from tensorlite import optim
+from tensorlite.accelerate import storage
 from tensorlite.devices import machine
 from tensorlite.devices.workers import Worker
 from tensorlite.kernels.cpu import attention as scores
@@ -71,7 +72,7 @@ def test_an_optimizer_updates_the_same_in_parts(threads, monkeypatch, kind, bloc
 
     alone = trained()
     monkeypatch.setattr(machine, "WORTH_SPLITTING", -1)
-    monkeypatch.setattr(optim.flat, "BLOCK", block)
+    monkeypatch.setattr(storage, "BLOCK", block)
     threads(3)
     for got, expected in zip(trained(), alone, strict=True):
         np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-7)

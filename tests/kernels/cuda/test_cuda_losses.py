@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from special_logits import SPECIAL
 
 import tensorlite.formulas as spec
+from tensorlite.accelerate.dispatch import KernelOp
 from tensorlite.autograd import grad
 from tensorlite.backend import bfloat16
 from tensorlite.kernels import precision
 from tensorlite.kernels.cuda import embedding, launch, losses
-from tensorlite.primitive import fused
 from tensorlite.tensor import Tensor
 
 pytestmark = pytest.mark.usefixtures("emulated")
@@ -228,19 +228,19 @@ def test_the_engine_can_call_them():
     rng = np.random.default_rng(6)
     table, idx = rng.standard_normal((9, 8)).astype(np.float32), rng.integers(0, 9, (2, 5))
     targets = some_targets(rng, (2, 5), 9)
-    look_up = fused(embedding.embedding, spec.embedding, supports=embedding.supports_embedding).vjp(
+    look_up = KernelOp(embedding.embedding, spec.embedding, supports=embedding.supports_embedding).vjp(
         embedding.embedding_vjp
     )
-    keeps = ("classes", "tops", "totals", "count")
-    plain = fused(losses.cross_entropy, spec.cross_entropy, supports=losses.supports_cross_entropy, keeps=keeps).vjp(
+    residuals = ("classes", "tops", "totals", "count")
+    plain = KernelOp(losses.cross_entropy, spec.cross_entropy, supports=losses.supports_cross_entropy, residuals=residuals).vjp(
         losses.cross_entropy_vjp
     )
-    keeps = ("dlogits", "features", "head")
-    whole = fused(
+    residuals = ("dlogits", "features", "head")
+    whole = KernelOp(
         losses.linear_cross_entropy,
         spec.linear_cross_entropy,
         supports=losses.supports_linear_cross_entropy,
-        keeps=keeps,
+        residuals=residuals,
     ).vjp(losses.linear_cross_entropy_vjp)
 
     def tied(embed, loss_of_features, w):
@@ -262,8 +262,8 @@ def test_the_engine_can_call_them():
 
 def test_a_second_derivative_of_bfloat16_logits():
     """The kernel gives the loss as float32, the specification, which is differentiated, would round it."""
-    keeps = ("classes", "tops", "totals", "count")
-    loss_of = fused(losses.cross_entropy, spec.cross_entropy, supports=losses.supports_cross_entropy, keeps=keeps).vjp(
+    residuals = ("classes", "tops", "totals", "count")
+    loss_of = KernelOp(losses.cross_entropy, spec.cross_entropy, supports=losses.supports_cross_entropy, residuals=residuals).vjp(
         losses.cross_entropy_vjp
     )
     x, targets = np.random.default_rng(7).standard_normal((3, 8)).astype(BF16), np.array([1, 7, 0])

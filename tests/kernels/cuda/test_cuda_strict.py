@@ -10,8 +10,9 @@ from emulator import emulated  # noqa: F401
 from strict import StrictArray, strict
 
 import tensorlite as tl
-from gpt import generate as generate_module
+from gpt import fast
 from gpt.config import GPTConfig
+from gpt.fast import decode as fast_decode
 from gpt.generate import generate, stream
 from gpt.model import GPT
 from tensorlite import backend, optim
@@ -25,6 +26,7 @@ CONFIG = GPTConfig(vocab_size=37, context_length=17, n_layer=2, n_head=2, n_embd
 @pytest.fixture(autouse=True)
 def gpu(emulated, monkeypatch):  # noqa: F811
     """Arrays of the strict device count as a GPU's; those of NumPy are the CPU's again."""
+    fast.attach()
     monkeypatch.setitem(backend.DEVICES, "strict", lambda: strict)
     monkeypatch.setitem(backend.ADDERS, "strict", backend.ADDERS["cupy"])
     for module in emulator.kernel_modules():
@@ -209,8 +211,8 @@ class Replayed:
     ],
 )  # fmt: skip
 def test_a_greedy_step_begins_before_the_host_has_seen_the_last_one(monkeypatch, prompts, new, stop, replays):
-    monkeypatch.setattr(generate_module, "CudaGraph", Replayed)
-    monkeypatch.setattr(generate_module, "_spare", spare := {})
+    monkeypatch.setattr(fast_decode, "CudaGraph", Replayed)
+    monkeypatch.setattr(fast_decode, "_spare", spare := {})
     tl.manual_seed(3)
     near = GPT(CONFIG)
     far = GPT(CONFIG).to("strict")
@@ -218,16 +220,16 @@ def test_a_greedy_step_begins_before_the_host_has_seen_the_last_one(monkeypatch,
     stop = generate(near, prompts, new)[0][5] if stop else None
     for _ in range(3):  # anew, and with what the last time left
         expected = generate(near, prompts, new, stop_token=stop)
-        before = spare[far].ahead.graph.replays if far in spare else 0
+        before = spare[far].best_graph.replays if far in spare else 0
         assert generate(far, prompts, new, stop_token=stop) == expected
         if replays is not None and not before:
-            assert (spare[far].ahead.graph.replays if far in spare else 0) == replays
+            assert (spare[far].best_graph.replays if far in spare else 0) == replays
 
 
 def test_what_was_begun_in_vain_is_forgotten(monkeypatch):
     """After a text that ended, and one whose reader went away, while the next step was under way."""
-    monkeypatch.setattr(generate_module, "CudaGraph", Replayed)
-    monkeypatch.setattr(generate_module, "_spare", {})
+    monkeypatch.setattr(fast_decode, "CudaGraph", Replayed)
+    monkeypatch.setattr(fast_decode, "_spare", {})
     tl.manual_seed(3)
     near = GPT(CONFIG)
     far = GPT(CONFIG).to("strict")

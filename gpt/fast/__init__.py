@@ -1,0 +1,40 @@
+"""Acceleration, attached from outside: no core module imports this package.
+
+`attach_decode` and `attach_step` put accelerated versions into the hooks of the core modules. What they put there looks
+at the device of the model and leaves a model on the CPU to the plain code. gpt's public names and its command line
+call them; a program that imports gpt.generate by itself calls `gpt.fast.attach()` for the same speed on a GPU.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..generate import Decoder
+    from ..model import GPT
+
+
+def attach() -> None:
+    """Attach all that is here; calling it again changes nothing."""
+    attach_decode()
+    attach_step()
+
+
+def attach_decode() -> None:
+    """Let `gpt.generate.stream` use CUDA graphs for models on a GPU."""
+    from .. import generate
+
+    generate.make_decoder = make_decoder
+
+
+def attach_step() -> None:
+    """Owned by training."""
+
+
+def make_decoder(model: "GPT", batch_size: int, positions: int, use_cache: bool = True) -> "Decoder":
+    """The plain Decoder for a model on the CPU or without a cache, the one with CUDA graphs otherwise."""
+    if not use_cache or model.token_embedding.weight.device == "cpu":
+        from ..generate import Decoder
+
+        return Decoder(model, batch_size, positions, use_cache)
+    from .decode import gpu_decoder
+
+    return gpu_decoder(model, batch_size, positions)

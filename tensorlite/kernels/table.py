@@ -1,0 +1,100 @@
+"""THE TABLE of kernels: which formula has a kernel on a CPU, which on a GPU, and what each of them needs.
+
+A row names a formula; its specification is `formulas.<name>`. A kernel is given by its module, in which `<name>` is the
+forward function and `<name>_vjp` the rule; by the function that says which arguments it supports; and by the names of
+the residuals, what the forward function leaves for the rule. `recompute`: large results are not saved for the rules of
+other kernels but computed again. What no kernel supports, the specification computes.
+
+`attach()` puts the kernels into functional.py. The modules for a GPU are imported when the first array arrives that is
+not NumPy's: a program that computes on a CPU never loads them.
+
+To add a kernel: write these three functions in a module of its device, and its row here. The property tests find it.
+"""
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any, NamedTuple
+
+from .. import formulas
+from ..accelerate.dispatch import KernelOp
+from ..autograd import Variable
+from ..backend import Array, xp
+from ..functional import IMPLEMENTATIONS
+from ..primitive import PRIMITIVES
+from ..random import Generator, stream
+
+
+class Kernel(NamedTuple):
+    """The kernel of a formula for one kind of device."""
+
+    module: str
+    supports: str
+    residuals: tuple[str, ...] = ()
+    recompute: bool = False
+    differentiable: bool = True
+
+
+# fmt: off
+ROWS: dict[str, tuple[Kernel | None, Kernel | None]] = {  # formula: (CPU, GPU)
+    "linear":               (Kernel("cpu.layers", "supports_linear"),
+                             Kernel("cuda.layers", "supports_linear", ("rows", "matrix"))),
+    "projections":          (Kernel("cpu.layers", "supports_projections"),
+                             Kernel("cuda.layers", "supports_projections", ("rows", "matrix"))),
+    "embedding":            (Kernel("cpu.layers", "supports"),
+                             Kernel("cuda.embedding", "supports_embedding")),
+    "layer_norm":           (Kernel("cpu.layers", "supports", ("mean", "rstd"), recompute=True),
+                             Kernel("cuda.layers", "supports_layer_norm", ("mean", "rstd"))),
+    "gelu":                 (Kernel("cpu.layers", "supports_gelu", recompute=True),
+                             Kernel("cuda.layers", "supports_gelu")),
+    "apply_dropout_mask":   (Kernel("cpu.layers", "supports"),
+                             Kernel("cuda.philox", "supports_apply_dropout_mask")),
+    "attention":            (Kernel("cpu.attention", "supports_attention", ("weights",)),
+                             Kernel("cuda.attention", "supports_attention", ("weights", "used", "stats"))),
+    "heads_attention":      (Kernel("cpu.attention", "supports_heads", ("weights",)),
+                             Kernel("cuda.attention", "supports_heads", ("weights", "used", "stats"))),
+    "cross_entropy":        (Kernel("cpu.losses", "supports_cross_entropy", ("p", "scale", "rows", "classes")),
+                             Kernel("cuda.losses", "supports_cross_entropy", ("classes", "tops", "totals", "count"))),
+    "linear_cross_entropy": (Kernel("cpu.losses", "supports_linear_cross_entropy",
+                                    ("exps", "shares", "valid", "scale")),
+                             Kernel("cuda.losses", "supports_linear_cross_entropy",
+                                    ("dlogits", "features", "head"))),
+    "argmax":               (None,
+                             Kernel("cuda.decode", "supports_argmax", differentiable=False)),
+}
+# fmt: on
+
+
+def kernel_op(name: str, kernel: Kernel) -> KernelOp:
+    """The op of a row for one kind of device; its module is imported."""
+    module = vars(import_module(f"{__package__}.{kernel.module}"))
+    op = KernelOp(
+        module[name], getattr(formulas, name), kernel.residuals, module[kernel.supports], recompute=kernel.recompute
+    )
+    op.name = name
+    return op.vjp(module[f"{name}_vjp"] if kernel.differentiable else None)
+
+
+def attach() -> None:
+    """Put the kernels in the place of the formulas: the CPU's now, the GPU's on their first call."""
+    for name, (cpu, gpu) in ROWS.items():
+        if cpu is not None:
+            IMPLEMENTATIONS[name].cpu = PRIMITIVES[name] = kernel_op(name, cpu)
+        if gpu is not None:
+            IMPLEMENTATIONS[name].gpu = _on_first_call(name, gpu)
+    IMPLEMENTATIONS["keep_mask"].gpu = _keep_mask
+
+
+def _on_first_call(name: str, kernel: Kernel) -> Callable:
+    def load(*args: Any, **options: Any) -> Any:
+        IMPLEMENTATIONS[name].gpu = op = kernel_op(name, kernel)
+        return op(*args, **options)
+
+    return load
+
+
+def _keep_mask(x: Any, shape: tuple[int, ...], p: float, generator: Generator | None) -> Array:
+    """formulas.keep_mask on a GPU: drawn there, from the generator's counter-based stream, so that nothing waits."""
+    raw = x.data if isinstance(x, Variable) else x
+    if not import_module(f"{__package__}.cuda.launch").on_gpu(raw):
+        return formulas.keep_mask(x, shape, p, generator)
+    return import_module(f"{__package__}.cuda.philox").keep_mask(stream(generator).far(xp(raw)), p, shape)
