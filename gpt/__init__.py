@@ -1,7 +1,7 @@
 """gpt: train, fine-tune and use GPT models, built on tensorlite alone.
 
-The names in `__all__` are the public ones. Each is loaded when it is first used, so that `import gpt` takes no time. Some
-modules are attributes as well: `gpt.generate.generate(model, prompts, 20)`.
+The names in `__all__` are the public ones. Each is loaded when it is first used, so that `import gpt` takes no time.
+Some modules are attributes as well: `gpt.generate.generate(model, prompts, 20)`.
 
 The modules by themselves are the plain code. Using a public name also attaches the acceleration that goes with it
 (gpt/fast), which computes the same in less time on a GPU.
@@ -59,7 +59,8 @@ def __getattr__(name: str) -> Any:
     for module, names in _NAMES.items():
         if name in names:
             found = getattr(import_module(f".{module}", __name__), name)
-            _attach(module)
+            if module not in ("config", "tokenizer"):
+                _attach_acceleration(for_training=module == "training.loop")
             return found
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}: it has {', '.join(__all__)}")
 
@@ -68,11 +69,10 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__, *_MODULES})
 
 
-def _attach(module: str) -> None:
-    """Attach the acceleration that goes with the public names of a module."""
+def _attach_acceleration(for_training: bool) -> None:
     from . import fast
 
-    if module == "training.loop":
+    if for_training:
         fast.attach()
-    elif module not in ("config", "tokenizer"):
+    else:
         fast.attach_decode()
