@@ -11,11 +11,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .config import PRESETS, GPTConfig, TrainConfig
+    from .config import PRESETS, GPTConfig
     from .generate import stream
     from .model import GPT
     from .tasks.classify import Classifier, ClassifyConfig
     from .tasks.instruct import Conversation, InstructConfig
+    from .tasks.pretrain import TrainConfig
     from .tokenizer import BPETokenizer, CharTokenizer, WordTokenizer, gpt2
     from .training.checkpoint import load_model
     from .training.loop import train
@@ -40,11 +41,12 @@ __all__ = [
 ]
 
 _NAMES = {  # of each module
-    "config": ("PRESETS", "GPTConfig", "TrainConfig"),
+    "config": ("PRESETS", "GPTConfig"),
     "generate": ("stream",),
     "model": ("GPT",),
     "tasks.classify": ("Classifier", "ClassifyConfig"),
     "tasks.instruct": ("Conversation", "InstructConfig"),
+    "tasks.pretrain": ("TrainConfig",),
     "tokenizer": ("BPETokenizer", "CharTokenizer", "WordTokenizer", "gpt2"),
     "training.checkpoint": ("load_model",),
     "training.loop": ("train",),

@@ -1,8 +1,8 @@
 """Fixtures and Hypothesis profiles for all tests.
 
 HYPOTHESIS_PROFILE chooses `dev` (default: quick), `ci` (the same examples on every run) or `nightly` (long,
-random, failures remembered). A nightly run takes hours: with NIGHTLY_PASSED=FILE it writes down there what passes, and
-a later run leaves that out.
+random, failures remembered). A nightly run takes hours: with NIGHTLY_PASSED=FILE each test that passes is written to
+that file, and a later run skips the tests in it.
 """
 
 import os
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
+from skips import skips_by_reason
 
 from tensorlite import backend
 
@@ -24,7 +25,7 @@ DEFAULT = settings(
     settings.get_profile("default"), deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
 )
 # What the user has downloaded decides nothing here.
-os.environ["GPT_CACHE"] = str(Path(__file__).parent / "no cache")
+os.environ["GPT_DOWNLOAD_DIR"] = str(Path(__file__).parent / "no cache")
 
 settings.register_profile("dev", DEFAULT, max_examples=50)
 settings.register_profile("ci", DEFAULT, max_examples=200, derandomize=True)
@@ -62,6 +63,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     except RuntimeError as error:
         for item in wanting:
             item.add_marker(pytest.mark.skip(reason=str(error)))
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    if lines := skips_by_reason(terminalreporter.stats.get("skipped", [])):
+        terminalreporter.section("skipped, by reason")
+        for line in lines:
+            terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session")

@@ -5,13 +5,13 @@ each other. So each contestant lives in a process of its own with the same threa
 same loss and gradients (or the same tokens) before anything is timed, and then takes turns with its opponent. Shown are
 medians over the turns. Peak memory is that of a process that does nothing but some steps.
 
-    python -m examples.benchmarks --configs tiny,char,gpt2 --peers torch --json FILE     training, all of torch's variants
-    python -m examples.benchmarks --tasks decode --configs gpt2 --json FILE              batch 1 and 8, against transformers
-    python -m examples.benchmarks --time-to 1.88 --text tinyshakespeare.txt --json FILE  nanoGPT's recipe for CPUs, side by side
-    python -m examples.benchmarks --tasks overhead --json FILE                           small ops, forward and backward
-    python -m examples.benchmarks --configs char --peers torch-bf16,torch-bf16-malloc --again --json FILE    some duels anew
-    python -m examples.benchmarks --device cuda --turns 5 --json FILE                    a GPU: GPT-2, nano, micro, and decoding
-    python -m examples.benchmarks --device cuda --configs gpt2 --tasks train --profile   and which kernels the time goes to
+    python -m examples.benchmarks --configs tiny,char,gpt2 --peers torch --json FILE  training, all of torch's variants
+    python -m examples.benchmarks --tasks decode --configs gpt2 --json FILE  batch 1 and 8, against transformers
+    python -m examples.benchmarks --time-to 1.88 --text tinyshakespeare.txt --json FILE  nanoGPT's recipe for CPUs
+    python -m examples.benchmarks --tasks overhead --json FILE  small ops, forward and backward
+    python -m examples.benchmarks --configs char --peers torch-bf16,torch-bf16-malloc --again --json FILE  some again
+    python -m examples.benchmarks --device cuda --turns 5 --json FILE  a GPU: GPT-2, nano, micro, and decoding
+    python -m examples.benchmarks --device cuda --configs gpt2 --tasks train --profile  time by kernel
 
 With --json each duel is written as soon as it ends, to FILE and as a table to FILE with .md; what FILE has already is
 not run again, unless --again. A duel that fails (no C++ compiler for torch-compile) is a row that says why.

@@ -25,9 +25,9 @@ import tyro
 from rich.console import Console
 from tyro.conf import Positional
 
-from gpt.config import TrainConfig
 from gpt.tasks import classify
 from gpt.tasks.classify import Classification, ClassifyConfig, data
+from gpt.tasks.pretrain import TrainConfig
 from gpt.tokenizer import END_OF_TEXT
 from gpt.training import checkpoint
 from gpt.training.loop import train

@@ -14,10 +14,10 @@ from tensorlite import backend
 from tensorlite.devices import machine
 
 from ..config import check_device
+from ..console import bar, counted, show
 from ..data import corpus
 from ..tasks.classify import TrainedClassifier, load, predict, predict_lines
 from ..tasks.classify.inference import format_prediction
-from ..training.progress import bar, counted, show
 
 BATCH = 16  # texts per batch
 

@@ -22,8 +22,8 @@ from tensorlite.devices import gpu, machine
 from tensorlite.kernels.cpu import choose_impl, onednn
 from tensorlite.kernels.cuda import attention
 
-from ..data import download_dir
-from ..training.progress import bytes_text
+from .. import download_dir
+from ..console import bytes_text
 
 PACKAGES = ("tensorlite", "numpy", "tiktoken", "safetensors", "matplotlib", "rich", "tyro", "pooch")
 GPT2_FILES = {  # tiktoken names a downloaded file by the SHA-1 of its address

@@ -7,12 +7,12 @@ from typing import Annotated, Self
 
 from tyro.conf import Positional, arg
 
-from ..config import FineTuneConfig
+from ..console import open_screen
 from ..tasks.classify import Classification, ClassifyConfig
 from ..tasks.instruct import InstructConfig, Instructions
 from ..training import session
 from ..training.loop import train
-from ..training.progress import open_screen
+from ..training.settings import FineTuneConfig
 from ..training.task import Task
 from .train import value_of
 

@@ -26,8 +26,8 @@ from tensorlite.devices import gpu, machine
 from tensorlite.files import naming
 
 from .. import __version__, fast
+from ..console import LOST, printable
 from ..training import checkpoint
-from ..training.progress import LOST, printable
 from . import COMMANDS
 
 LONGEST = 1500  # characters of an error message: names in a file may have any length
@@ -173,7 +173,7 @@ def sentence(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     if reason := gpu.out_of_memory(error):
-        return f"{reason}: a smaller batch_size or context_length, or checkpoint_blocks in training, needs less"
+        return f"{reason}: a smaller batch_size or context_length, or activation_checkpointing in training, needs less"
     if isinstance(error, MemoryError):
         reason = str(error) or "an array does not fit"
         return f"out of memory: {reason}: a smaller batch_size or context_length needs less"

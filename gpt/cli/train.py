@@ -7,10 +7,10 @@ from typing import Self
 
 from tensorlite.devices import machine
 
-from ..config import TrainConfig
+from ..console import open_screen
+from ..tasks.pretrain import TrainConfig
 from ..training import session
 from ..training.loop import train
-from ..training.progress import open_screen
 
 
 @dataclass(frozen=True, kw_only=True)

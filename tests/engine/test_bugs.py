@@ -201,7 +201,7 @@ def test_19_the_conventions_at_kinks__pytorch_184572_7002():
     assert slope(tl.sqrt, zero) == [INF]
 
 
-# ----- C. the graph engine (more in test_engine.py) ---------------------------------------------------------------
+# ----- C. the graph engine (more in test_autograd.py) ---------------------------------------------------------------
 
 
 def test_20_a_shared_intermediate_gets_both_branches__trentorch_182():

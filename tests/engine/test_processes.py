@@ -143,7 +143,8 @@ ABOUT = """
 import sys
 import numpy as np
 import tensorlite as tl
-from tensorlite import machine, optim
+from tensorlite import optim
+from tensorlite.devices import machine
 
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * 4096

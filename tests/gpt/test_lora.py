@@ -11,11 +11,12 @@ from runs import train
 
 import tensorlite as tl
 from gpt import lora
-from gpt.config import PRESETS, GPTConfig, TrainConfig
+from gpt.config import PRESETS, GPTConfig
 from gpt.generate import generate
 from gpt.model import GPT
 from gpt.tasks.classify import Classification, ClassifyConfig
 from gpt.tasks.instruct import InstructConfig
+from gpt.tasks.pretrain import TrainConfig
 from gpt.training import session
 from tensorlite import io, nn, optim
 

@@ -1,4 +1,4 @@
-"""What tests/meta/fuzz.py tries: for each kind of files that somebody else may have made, good ones, and their reader."""
+"""What tests/meta/fuzz.py tries: for each kind of files that others may have made, good ones, and their reader."""
 
 import contextlib
 import csv
@@ -346,12 +346,13 @@ def read_archive(folder: Path) -> None:
 
 def seal_run(folder: Path) -> None:
     """Sizes and SHA-256 of the manifests are those of the changed files."""
+    from gpt.fingerprint import fingerprint
     from gpt.training import checkpoint
 
     for path in folder.glob("run/checkpoints/step_*/manifest.json"):
         try:
             manifest = json.loads(path.read_text(encoding="utf-8"))
-            manifest["files"] = {name: checkpoint.fingerprint(path.parent / name) for name in manifest["files"]}
+            manifest["files"] = {name: fingerprint(path.parent / name) for name in manifest["files"]}
             checkpoint.write_json(path, manifest)
         except (ValueError, LookupError, TypeError, AttributeError, OSError, RecursionError):
             pass  # the case changed the manifest itself

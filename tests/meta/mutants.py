@@ -1,11 +1,12 @@
 """Mutants of the library: each is a source file with one expression or statement changed in a small way.
 
-One idea: the changes are the mistakes that people make in derivative rules. A sign, a factor, an operator, swapped
-operands or rules, a dropped term, factor, call, keyword or `g`, a transposition, another axis, `keepdims` the other
-way around, a missing eps, a mask off by one, a condition that always (or never) holds, an index that is ignored.
+The changes are mistakes that people make in derivative rules: a sign, a factor, an operator, swapped operands or rules,
+a dropped term, factor, call, keyword or `g`, a transposition, another axis, `keepdims` the other way around, a missing
+eps, a mask off by one, a condition that always (or never) holds, an index that is ignored.
 """
 
 import ast
+import copy
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -38,7 +39,7 @@ class Mutant:
     unit: str  # which function of it: tests that never call that one need not run
     change: str
     line: int
-    hash: str  # of the source of the whole op
+    hash: str  # of the source of the whole op, without docstrings, annotations and comments
     source: Callable[[], str] = field(compare=False, repr=False)  # of the whole file, changed
 
     @property
@@ -152,13 +153,13 @@ def units(name: str, place: ast.AST) -> Iterator[tuple[str, ast.FunctionDef | as
 def variants(source: str) -> Iterator[tuple]:
     """(op, unit, hash of the op, expression, its replacement, a function that makes the source of the whole file)."""
     tree = ast.parse(source)
-    for node in ast.walk(tree):  # of time: they decide how work is split, which changes no number (test_kernels.py)
+    for node in ast.walk(tree):  # of time: they decide how work is split, which changes no number (test_cpu_kernels.py)
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "in_parts":
             node.args[-1].estimate = True
         elif isinstance(node, ast.keyword) and node.arg == "cost":
             node.value.estimate = True
     for op, place in list(places(tree)):
-        digest = hashlib.sha256(ast.unparse(place).encode()).hexdigest()[:10]
+        digest = hashlib.sha256(ast.unparse(bare(place)).encode()).hexdigest()[:10]
         owner = {id(n): unit for unit, function in units(op, place) for n in ast.walk(function)}
         for parent in expressions(place):
             for name, value in ast.iter_fields(parent):
@@ -167,6 +168,19 @@ def variants(source: str) -> Iterator[tuple]:
                         if ast.unparse(node) != ast.unparse(new):
                             made = partial(changed, tree, (parent, name, index), node, new)
                             yield op, owner.get(id(node), op), digest, node, new, made
+
+
+def bare(place: ast.AST) -> ast.AST:
+    """The place without docstrings and annotations."""
+    place = copy.deepcopy(place)
+    for node in ast.walk(place):
+        if isinstance(node, ast.FunctionDef):
+            node.returns = None
+            if ast.get_docstring(node, clean=False) is not None:
+                node.body = node.body[1:] or [ast.Pass()]
+        elif isinstance(node, ast.arg):
+            node.annotation = None
+    return place
 
 
 def expressions(node: ast.AST) -> Iterator[ast.AST]:

@@ -1,14 +1,16 @@
-"""Mutation score: change the engine, every derivative rule and kernel in small ways; the suite must notice each one.
+"""Mutation score: change the engine, every derivative rule and CPU kernel in small ways; a test must fail each time.
 
     python -m tests.meta.mutate [--only TEXT] [--jobs N] [--budget SECONDS] [--results FILE] [--table FILE]
 
-One idea: a test is worth what it catches. mutants.py says what is changed; each mutant is judged in a process of its
-own, forked when the tests are collected, and the first failing test kills it. The tests run in their ci profile, which
-draws the same examples each time. One that never calls the changed function cannot notice and is not run; who calls
-what is seen in a first run of the suite with fewer examples. What survives is a hole in the properties, unless it
-computes the same function: those are listed in equivalent.py with the proof, which --proofs tries to refute.
+mutants.py says what is changed. Each mutant is judged in a process of its own, forked when the tests are collected; the
+first failing test kills it. The tests run in the profile `mutants` (the examples of `ci`). A test that never calls the
+changed function is not run; which test calls what is recorded in a first run of the suite with fewer examples. A mutant
+that survives is a hole in the tests, unless it computes the same function: those are listed in equivalent.py with the
+proof, which --proofs tries to refute.
 
-Every verdict is appended to --results at once. A later run takes from there what is settled and unchanged since.
+Every verdict is appended to --results (build/mutants.jsonl, which is not in the repository: CI keeps it as an artifact)
+at once. A later run takes from there what has not changed since; docstrings, comments and formatting do not count.
+docs/mutants.md has the totals.
 """
 
 import argparse
@@ -37,18 +39,19 @@ from .equivalent import EQUIVALENT
 from .mutants import Mutant, mutants, watched
 
 ROOT = Path(__file__).parents[2]
+TENSORLITE = ROOT / "tensorlite"
+CORE = ("ops", "derived", "formulas", "functional", "primitive", "autograd")
+ATTACHED = ("accelerate/dispatch", "accelerate/accumulate", "kernels/shared", "kernels/table")
+OTHERS = ("__init__", "onednn")  # of kernels/cpu: what is no mathematics of ours
 FILES = (
-    "ops.py",
-    "derived.py",
-    "formulas.py",
-    "functional.py",
-    *(f"kernels/cpu/{name}.py" for name in ("blocks", "layers", "scores", "losses", "passes", "loops", "steps")),
-    "primitive.py",
-    "autograd.py",
+    *(f"{name}.py" for name in (*CORE, *ATTACHED) if (TENSORLITE / f"{name}.py").exists()),
+    *sorted(f"kernels/cpu/{p.name}" for p in (TENSORLITE / "kernels/cpu").glob("*.py") if p.stem not in OTHERS),
 )
+TABLES = tuple(name for name in ("ops.py", "functional.py", "kernels/table.py") if name in FILES)  # made of ops
 SUITE = (
-    "ops", "kernels", "loops", "stability", "defaults", "bugs", "algebra", "strict", "engine", "cheap", "testing",
-    "threads",
+    "ops/test_ops", "kernels/cpu/test_cpu_kernels", "kernels/cpu/test_numba_impl", "ops/test_stability",
+    "ops/test_defaults", "engine/test_bugs", "engine/test_algebra", "engine/test_strict_device", "engine/test_autograd",
+    "engine/test_recompute", "engine/test_testing", "kernels/cpu/test_threads",
 )  # fmt: skip
 QUIETLY = [
     "-W",
@@ -61,12 +64,15 @@ QUIETLY = [
     "no:xdist",
     "-o",
     "addopts=",
+    "-o",
+    "required_plugins=",
     "--capture=no",
 ]
 TABLE = """# Mutants of the engine, its rules and kernels, and what became of them
 
-`python -m tests.meta.mutate --table tests/mutants.md`; which test killed which mutant is in `mutants.jsonl`, why some cannot
-be killed in `equivalent.py`. Named in the last column: the three tests that killed most.
+Written by `python -m tests.meta.mutate --table docs/mutants.md`. `build/mutants.jsonl` (an artifact of CI) says which
+test killed which mutant; `tests/meta/equivalent.py` has the proof for each mutant that computes the same function. The
+last column names the three tests that killed most.
 """
 SETTINGS = "_hypothesis_internal_use_settings"
 UNDECIDED = "alive when its time was up"
@@ -111,7 +117,7 @@ def take(was, now) -> bool:
 def change(root: Path, file: str, source: str, **names) -> None:
     load(file, source, **names)
     if file == "primitive.py":  # the ops are made anew, by the changed classes
-        for user in ("ops.py", "functional.py"):
+        for user in TABLES:
             load(user, (root / user).read_text(encoding="utf-8"))
 
 
@@ -137,12 +143,12 @@ class Judge:
             self.failed = report.nodeid.removeprefix("tests/")
 
     def pytest_runtestloop(self, session) -> bool:
-        session.config.option.tbstyle = "native"  # nobody reads it
+        session.config.option.tbstyle = "native"  # the cheapest: it is not shown
         self.items = {item.nodeid: item for item in session.items}
         calls = self.options.calls
-        now = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in Path("tests").glob("*.py")}
+        now = {str(file): hashlib.sha256(file.read_bytes()).hexdigest() for file in Path("tests").rglob("*.py")}
         seconds, callers, then = json.loads(calls.read_text()) if calls and calls.exists() else ({}, {}, {})
-        same = {nodeid for nodeid in seconds if now.get(name := Path(nodeid.partition("::")[0]).name) == then.get(name)}
+        same = {nodeid for nodeid in seconds if now.get(name := nodeid.partition("::")[0]) == then.get(name)}
         seconds = {nodeid: seconds[nodeid] for nodeid in same}
         if new := [nodeid for nodeid in self.items if nodeid not in same]:
             ((_, record, _),) = self.forked([None], lambda _: self.record(new), 1)
@@ -184,7 +190,7 @@ class Judge:
         for file in FILES:
             load(file, watched(self.root, file), __called__=called)
         called.clear()
-        for file in ("ops.py", "functional.py"):
+        for file in TABLES:
             load(file, watched(self.root, file), __called__=called)
         everywhere = set(called)
         modules = [module for name, module in sys.modules.items() if name.startswith("tensorlite")]
@@ -262,12 +268,13 @@ def main() -> int:
     parser.add_argument("--proofs", action="store_true", help="only what is listed as equivalent: a kill refutes it")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="how many at once; 0: only the table")
     parser.add_argument("--budget", type=float, default=0, help="seconds of the processor for a mutant's tests; 0: all")
-    parser.add_argument("--results", type=Path, default=ROOT / "tests" / "mutants.jsonl", help="verdicts, old and new")
+    parser.add_argument("--results", type=Path, default=ROOT / "build" / "mutants.jsonl", help="verdicts, old and new")
     parser.add_argument("--calls", type=Path, help="who calls what: kept there for later runs")
     parser.add_argument("--table", type=Path, help="write the score of each op there, in Markdown")
     options = parser.parse_args()
     for name in ("results", "calls", "table"):
         setattr(options, name, (path := getattr(options, name)) and path.absolute())
+    options.results.parent.mkdir(exist_ok=True)
     os.environ["HYPOTHESIS_PROFILE"] = "mutants"
     os.environ["NUMBA_DISABLE_JIT"] = "1"  # a loop is a function of Python's then, which can be exchanged
     with tempfile.TemporaryDirectory() as folder:  # what others change meanwhile changes nothing here
@@ -290,7 +297,7 @@ def main() -> int:
             print(f"{mutant.key}\n    {state(mutant, verdicts[mutant.key, mutant.hash])} ({seconds:.1f} s)", flush=True)
 
         if wanted and options.jobs:
-            files = [f"tests/test_{name}.py" for name in SUITE]
+            files = [f"tests/{name}.py" for name in SUITE]
             killed = Counter(
                 (m.file, m.op, verdicts[m.key, m.hash]["killer"]) for m in everything if (m.key, m.hash) in settled
             )
@@ -300,6 +307,11 @@ def main() -> int:
         kept = [verdicts[m.key, m.hash] for m in everything if (m.key, m.hash) in verdicts]
         options.results.write_text("".join(json.dumps(verdict) + "\n" for verdict in kept))
     print(*[f"{is_} {mutant.key}  (line {mutant.line})" for mutant, is_ in found if is_ == "SURVIVED"], sep="\n")
+    if not options.only:
+        print(
+            *[f"in equivalent.py, and no mutant: {key}" for key in EQUIVALENT.keys() - {m.key for m in everything}],
+            sep="\n",
+        )
     print(table := score(found))
     if options.table:
         options.table.write_text(f"{TABLE}\n{table}")

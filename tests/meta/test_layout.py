@@ -28,7 +28,8 @@ LAYERS = {
         ["devices", "kernels", "accelerate", "distributed"],
     ],
     "gpt": [
-        ["config", "system", "data.jsonfile", "data.download_dir", "data.exchange", "training.progress"],
+        ["config", "system", "console", "jsonfile"],
+        ["data.jsonfile", "data.download_dir", "data.exchange", "training.progress"],
         ["tokenizer"],
         ["data"],
         ["attention", "kv_cache", "model", "generate", "lora"],
@@ -50,13 +51,6 @@ PEERS = {"torch", "transformers", "tensorflow", "jax"}
 KNOWN_ACCELERATION = {
     ("tensorlite.functional", "tensorlite.kernels.cpu"),
     ("tensorlite.functional", "tensorlite.kernels.cuda"),
-    ("tensorlite.optim.clipping", "tensorlite.accelerate.storage"),
-    ("tensorlite.optim.clipping", "tensorlite.kernels.cuda.update"),
-    ("tensorlite.optim.optimizers", "tensorlite.accelerate.cuda_graph"),
-    ("tensorlite.optim.optimizers", "tensorlite.accelerate.storage"),
-    ("tensorlite.optim.optimizers", "tensorlite.devices.machine"),
-    ("tensorlite.optim.optimizers", "tensorlite.kernels.cpu.choose_impl"),
-    ("tensorlite.optim.optimizers", "tensorlite.kernels.cuda.update"),
     ("gpt.attention", "tensorlite.kernels.cuda.decode"),
     ("gpt.config", "tensorlite.devices.machine"),
     ("gpt.generate", "tensorlite.accelerate.cuda_graph"),
@@ -132,7 +126,9 @@ def accelerates(name: str) -> bool:
 def differences(found: dict[tuple[str, str], int], known: set[tuple[str, str]]) -> list[str]:
     new = [f"{ALL[name].relative_to(ROOT)}:{line} imports {other}" for (name, other), line in found.items()
            if (name, other) not in known]  # fmt: skip
-    gone = [f"{name} no longer imports {other}: take it from the list of known ones" for name, other in known - {*found}]
+    gone = [
+        f"{name} no longer imports {other}: take it from the list of known ones" for name, other in known - {*found}
+    ]
     return [*new, *sorted(gone)]
 
 
@@ -258,7 +254,7 @@ def totals() -> Iterator[str]:
         for kind in (False, True):
             files = [file for name, file in modules(package).items() if accelerates(name) == kind]
             count = sum(file.read_text(encoding="utf-8").count("\n") for file in files)
-            yield f"{package}, {'acceleration and applications' if kind else 'core'}: {count} lines in {len(files)} files"
+            yield f"{package}, {('core', 'acceleration and applications')[kind]}: {count} lines in {len(files)} files"
 
 
 if __name__ == "__main__":

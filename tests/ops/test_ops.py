@@ -22,7 +22,7 @@ every_gradient = pytest.mark.parametrize("row", DIFFERENTIABLE, ids=str)
 few = settings(max_examples=max(5, settings().max_examples // 5))
 SEEDS = st.integers(0, 2**20)
 NARROW = st.sampled_from([np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16)])
-NEVER_EMPTY = {"scaled_dot_product_attention"}  # test_kernels.py draws it without positions
+NEVER_EMPTY = {"scaled_dot_product_attention"}  # test_cpu_kernels.py draws it without positions
 
 
 def incoming(shape, seed, dtype=np.float64):

@@ -92,7 +92,8 @@ def test_a_number_from_a_gpu_waits_once(monkeypatch):
 ATTRIBUTES = {
     "view": "reshape", "permute": "transpose", "unsqueeze": "expand_dims", "cpu": 'to("cpu")', "cuda": 'to("cuda")',
     "numel": "x.size", "t": "x.T", "contiguous": "clone", "float": "astype(tl.float32)", "long": "astype(tl.int64)",
-    "dim": "ndim", "flatten": "reshape(-1)", "clamp": "clip", "softmax": "tl.functional.softmax", "gather": "take_along_axis",
+    "dim": "ndim", "flatten": "reshape(-1)", "clamp": "clip", "softmax": "tl.functional.softmax",
+    "gather": "take_along_axis",
     "requires_grad_": "requires_grad = True", "add_": "not changed in place", "zero_": "not changed in place",
     "copy": "clone",
 }  # fmt: skip

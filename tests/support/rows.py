@@ -3,7 +3,7 @@
 A row is independent of the library: `value` is NumPy's own function or the definition, `gradient` the formula written
 out (often the slow, obvious way: the product of the others for `prod`, an index followed for whatever moves elements).
 Where a derivative does not exist the formula follows the documented convention (the docstring of ops.py).
-test_ops.py runs every row through its properties, test_strict.py on a strict device, peers/ against torch.
+test_ops.py runs every row through its properties, test_strict_device.py on a strict device, peers/ against torch.
 """
 
 import math

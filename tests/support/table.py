@@ -1,4 +1,4 @@
-"""THE TABLE of the tests, whole: test_ops.py, test_strict.py and peers/ walk it. rows.py says what a row is."""
+"""THE TABLE of the tests, whole: test_ops.py, test_strict_device.py and peers/ walk it. rows.py says what a row is."""
 
 from table_functional import FUNCTIONAL
 from table_math import ELEMENTWISE, REDUCTIONS

@@ -17,10 +17,11 @@ from tensorlite import functional as F
 
 from ... import lora
 from ...config import GPTConfig
+from ...console import bar, counted, visible
+from ...fingerprint import fingerprint
 from ...tokenizer import Tokenizer
 from ...training import checkpoint
-from ...training.progress import bar, counted, visible
-from ...training.task import Beginning, Epochs, Say, eval_mode, second_stream, to_device
+from ...training.task import Epochs, NewRun, Say, batch_generator, eval_mode, to_device
 from . import data, metrics
 from .batches import Row, encode, padding_of, padding_token
 from .inference import probabilities
@@ -39,7 +40,7 @@ class Classification:
     unit = "texts"
 
     @classmethod
-    def begin(cls, config: ClassifyConfig, run: Path, say: Say) -> Beginning:
+    def begin(cls, config: ClassifyConfig, run: Path, say: Say) -> NewRun:
         """Balance and split the entries into the run, and put a new head on the base run's weights."""
         if config.base is None or config.data is None:
             missing = "the run to start from" if config.base is None else "the file of labelled texts"
@@ -57,7 +58,7 @@ class Classification:
         freeze(model, config)
         trained = sum(p.size for p in model.parameters() if p.requires_grad)
         say(f"model      {config.base}: {model.num_parameters():,} parameters, {trained:,} of them are trained")
-        return Beginning(tokenizer, model, found)
+        return NewRun(tokenizer, model, found)
 
     @classmethod
     def rebuild(cls, config: ClassifyConfig, description: Mapping[str, Any]) -> Classifier:
@@ -74,7 +75,7 @@ class Classification:
             part: [Row(encode(tokenizer, e.text, self.padding.length), numbers[e.label]) for e in entries]
             for part, entries in self.entries.items()
         }
-        self.epochs = Epochs(self.rows["train"], config.batch_size, self.padding.batch, second_stream(config))
+        self.epochs = Epochs(self.rows["train"], config.batch_size, self.padding.batch, batch_generator(config))
         self.steps = config.total_steps(len(self.epochs))
         self.per_step = config.batch_size * config.grad_accumulation
 
@@ -207,7 +208,7 @@ def prepare(config: ClassifyConfig, run: Path, tokenizer: Tokenizer, shape: GPTC
         path = run / f"{part}.jsonl"
         data.write(path, members)
         by_label = {label: sum(e.label == label for e in members) for label in labels}
-        written[part] = {"entries": len(members), "labels": by_label, **checkpoint.fingerprint(path)}
+        written[part] = {"entries": len(members), "labels": by_label, **fingerprint(path)}
     return {"data": written, "labels": labels, "length": length, "padding": padding}
 
 

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from ...config import FineTuneConfig, check_choice, check_integer, check_number
+from ...config import check_choice, check_integer, check_number
+from ...training.settings import FineTuneConfig
 from .data import STYLES
 
 

@@ -13,11 +13,12 @@ from tensorlite import Tensor
 
 from ... import lora
 from ...config import GPTConfig
+from ...console import bar, passing, visible
+from ...fingerprint import fingerprint
 from ...model import GPT
 from ...tokenizer import END_OF_TEXT, Tokenizer
 from ...training import checkpoint
-from ...training.progress import bar, passing, visible
-from ...training.task import Beginning, Epochs, Say, eval_mode, second_stream, to_device
+from ...training.task import Epochs, NewRun, Say, batch_generator, eval_mode, to_device
 from .batches import Encoded, chain_turns, collate, encode_all
 from .data import Entry, read_entries, split, write
 from .inference import generate_responses, save_responses
@@ -37,7 +38,7 @@ class Instructions:
     unit = "texts"
 
     @classmethod
-    def begin(cls, config: InstructConfig, run: Path, say: Say) -> Beginning:
+    def begin(cls, config: InstructConfig, run: Path, say: Say) -> NewRun:
         """Check and split the entries into the run, and prepare the base run's model."""
         if config.base is None or config.data is None:
             missing = "the run to start from" if config.base is None else "the file of entries"
@@ -58,7 +59,7 @@ class Instructions:
             names = lora.apply(model, **adapters)
             trained = sum(p.size for p in lora.trainable(model))
             say(f"LoRA       {len(names)} Linears with rank {config.rank}: {trained:,} parameters are trained")
-        return Beginning(tokenizer, model, {"data": data, "style": config.style, "lora": adapters})
+        return NewRun(tokenizer, model, {"data": data, "style": config.style, "lora": adapters})
 
     @classmethod
     def rebuild(cls, config: InstructConfig, description: Mapping[str, Any]) -> GPT:
@@ -83,7 +84,7 @@ class Instructions:
         self.collate = partial(
             collate, pad=self.end, allowed_max_length=self.length, mask_instruction=config.mask_instruction
         )
-        self.epochs = Epochs(self.texts["train"], config.batch_size, self.collate, second_stream(config))
+        self.epochs = Epochs(self.texts["train"], config.batch_size, self.collate, batch_generator(config))
         self.per_step = config.batch_size * config.grad_accumulation
         self.steps = config.total_steps(len(self.epochs))
 
@@ -195,7 +196,7 @@ def prepare(config: InstructConfig, run: Path, tokenizer: Tokenizer, context: in
     for part in PARTS:
         path, members = run / f"{part}.jsonl", getattr(parts, part)
         write(path, members)
-        data[part] = {"entries": len(members), **checkpoint.fingerprint(path)}
+        data[part] = {"entries": len(members), **fingerprint(path)}
     counts = ", ".join(f"{data[part]['entries']:,} {part}" for part in PARTS)
     say(f"entries    {config.data}: {counts}; at most {max(len(text.ids) for text in texts):,} tokens")
     return data

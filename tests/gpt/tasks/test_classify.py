@@ -14,11 +14,12 @@ import pytest
 from runs import ONE_THREAD, contents, gpt, start, train
 
 import tensorlite as tl
-from gpt.config import PRESETS, GPTConfig, TrainConfig
+from gpt.config import PRESETS, GPTConfig
 from gpt.tasks import classify
 from gpt.tasks.classify import Classification, Classifier, ClassifyConfig, data, metrics
 from gpt.tasks.classify.batches import padding_of
 from gpt.tasks.classify.model import build, freeze
+from gpt.tasks.pretrain import TrainConfig
 from gpt.tokenizer import gpt2
 from gpt.training import checkpoint, plots, session, step
 from gpt.training import loop as training
