@@ -8,13 +8,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .config import PRESETS, ClassifyConfig, GPTConfig, TrainConfig
+    from .config import PRESETS, GPTConfig
     from .generate import stream
     from .model import GPT
+    from .tasks.classify.settings import ClassifyConfig
     from .tasks.classify.task import Classifier
     from .tasks.instruct import Conversation, InstructConfig
+    from .tasks.pretrain import TrainConfig
     from .tokenizer import BPETokenizer, CharTokenizer, WordTokenizer, gpt2
     from .training.checkpoint import load_model
+    from .training.loop import train
 
 __version__ = "0.1.0"
 __all__ = [
@@ -32,6 +35,7 @@ __all__ = [
     "gpt2",
     "load_model",
     "stream",
+    "train",
 ]
 
 _PLACES = {
@@ -39,21 +43,26 @@ _PLACES = {
     "PRESETS": "config",
     "BPETokenizer": "tokenizer",
     "CharTokenizer": "tokenizer",
-    "ClassifyConfig": "config",
+    "ClassifyConfig": "tasks.classify.settings",
     "Classifier": "tasks.classify.task",
     "Conversation": "tasks.instruct",
     "GPTConfig": "config",
     "InstructConfig": "tasks.instruct",
-    "TrainConfig": "config",
+    "TrainConfig": "tasks.pretrain",
     "WordTokenizer": "tokenizer",
     "gpt2": "tokenizer",
     "load_model": "training.checkpoint",
     "stream": "generate",
+    "train": "training.loop",
 }
 _MODULES = ("attention", "config", "data", "generate", "lora", "model", "pretrained", "tasks", "tokenizer", "training")
 
 
 def __getattr__(name: str) -> Any:
+    if name == "train":
+        from . import fast
+
+        fast.attach_step()
     if name in _PLACES:
         return getattr(import_module(f".{_PLACES[name]}", __name__), name)
     if name in _MODULES:

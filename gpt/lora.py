@@ -26,7 +26,7 @@ from tensorlite import Generator, Tensor, io, nn
 from tensorlite import functional as F
 
 from .config import check_integer, check_number
-from .data.jsonfile import parse
+from .jsonfile import parse
 
 FORMAT, VERSION = "gpt.lora", 1
 PARTS = ("lora_A", "lora_B")  # an adapter's names in a state_dict are the Linear's, and these behind it

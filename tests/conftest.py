@@ -25,7 +25,7 @@ DEFAULT = settings(
     settings.get_profile("default"), deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
 )
 # What the user has downloaded decides nothing here.
-os.environ["GPT_CACHE"] = str(Path(__file__).parent / "no cache")
+os.environ["GPT_DOWNLOAD_DIR"] = str(Path(__file__).parent / "no cache")
 
 settings.register_profile("dev", DEFAULT, max_examples=50)
 settings.register_profile("ci", DEFAULT, max_examples=200, derandomize=True)

@@ -8,9 +8,10 @@ import time
 from pathlib import Path
 
 import tensorlite as tl
-from gpt.config import GPTConfig, TrainConfig
+from gpt.config import GPTConfig
 from gpt.generate import stream
 from gpt.model import GPT
+from gpt.tasks.pretrain import TrainConfig
 from tensorlite import Generator, Tensor, io, optim
 from tensorlite import functional as F
 from tensorlite.data import TokenFile, default_collate

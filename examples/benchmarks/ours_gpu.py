@@ -8,9 +8,8 @@ import time
 from typing import cast
 
 import tensorlite as tl
-from gpt.config import TrainConfig
 from gpt.generate import next_logits
-from gpt.tasks.pretrain import Pretraining
+from gpt.tasks.pretrain import Pretraining, TrainConfig
 from gpt.training.step import Step
 from gpt.training.task import Task
 from tensorlite import Tensor, backend

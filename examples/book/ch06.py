@@ -24,9 +24,10 @@ from matplotlib.figure import Figure
 
 import tensorlite as tl
 from gpt import pretrained
-from gpt.config import ClassifyConfig, GPTConfig
+from gpt.config import GPTConfig
 from gpt.data.download import fetch_model
 from gpt.tasks.classify import data as labelled
+from gpt.tasks.classify.settings import ClassifyConfig
 from gpt.tasks.classify.task import Classifier, Padding, Row, choose_layers, encode
 from tensorlite import functional as F
 from tensorlite import io, nn, optim

@@ -19,7 +19,8 @@ from typing import Any
 import tyro
 
 import tensorlite as tl
-from gpt.config import ClassifyConfig, GPTConfig
+from gpt.config import GPTConfig
+from gpt.tasks.classify.settings import ClassifyConfig
 from gpt.tasks.classify.task import Classification, build, choose_layers
 from gpt.training.session import make_optimizer
 from tensorlite.devices import machine

@@ -25,10 +25,11 @@ import tyro
 from rich.console import Console
 from tyro.conf import Positional
 
-from gpt.config import ClassifyConfig, TrainConfig
 from gpt.tasks.classify import data as labelled
 from gpt.tasks.classify import task as classify
+from gpt.tasks.classify.settings import ClassifyConfig
 from gpt.tasks.classify.task import Classification
+from gpt.tasks.pretrain import TrainConfig
 from gpt.tokenizer import END_OF_TEXT
 from gpt.training import checkpoint
 from gpt.training.loop import train

@@ -16,11 +16,11 @@ from tensorlite import backend
 from tensorlite.devices import machine
 
 from ..config import check_choice, check_device, check_integer
+from ..console import show
 from ..generate import check_sampling
 from ..tasks.instruct import STYLES, Conversation, InstructConfig
 from ..tokenizer.base import check_text
 from ..training import checkpoint
-from ..training.progress import show
 from .generate import stop_token
 
 HELP = "/input TEXT goes along with the next question, /reset forgets what was said, /quit or Ctrl-D leaves"

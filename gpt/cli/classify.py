@@ -14,9 +14,9 @@ from tensorlite import backend
 from tensorlite.devices import machine
 
 from ..config import check_device
+from ..console import bar, counted, show
 from ..data import corpus
 from ..tasks.classify import task as classify
-from ..training.progress import bar, counted, show
 
 BATCH = 16  # texts that are labelled together
 

@@ -9,9 +9,9 @@ from rich.markup import escape
 from rich.table import Table
 from tyro.conf import Positional
 
+from .. import download_dir
 from ..config import check_choice
 from ..data import download
-from ..data import download_dir as cache
 from ..data.sources import DATA, MODELS
 
 
@@ -41,7 +41,7 @@ class Data:
 
 def listing() -> Table:
     """Everything that can be fetched, and how much of it is here."""
-    title = f"in {escape(str(cache.folder()))} (GPT_CACHE names another folder)"
+    title = f"in {escape(str(download_dir.folder()))} (GPT_DOWNLOAD_DIR names another folder)"
     table = Table(
         title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0)
     )
@@ -49,7 +49,7 @@ def listing() -> Table:
         table.add_column(column, justify="right" if column == "size" else "left", no_wrap=True)
     for sources in (DATA, MODELS):
         for name, source in sources.items():
-            found, all_of_it = len(download.cached(name, source)), len(source.files)
+            found, all_of_it = len(download.downloaded(name, source)), len(source.files)
             here = "yes" if found == all_of_it else f"{found} of {all_of_it}" if found else "no"
             table.add_row(name, source.about, source.size, here, source.origin, source.licence)
         table.add_section()

@@ -23,8 +23,8 @@ from tensorlite.kernels.cpu import choose_impl as steps
 from tensorlite.kernels.cpu import onednn
 from tensorlite.kernels.cuda import attention as scores
 
-from ..data import download_dir as cache
-from ..training.progress import bytes_text
+from .. import download_dir
+from ..console import bytes_text
 
 PACKAGES = ("tensorlite", "numpy", "tiktoken", "safetensors", "matplotlib", "rich", "tyro", "pooch")
 GPT2_FILES = {  # tiktoken names a downloaded file by the SHA-1 of its address
@@ -126,7 +126,7 @@ def storage() -> list[tuple[str, str, str]]:
     )
     folders = [
         folder
-        for folder in (theirs, cache.folder() / "gpt2-tokenizer")
+        for folder in (theirs, download_dir.folder() / "gpt2-tokenizer")
         if all((folder / key).exists() or (folder / name).exists() for name, key in GPT2_FILES.items())
     ]
     advice = "" if folders else "gpt data fetch gpt2-tokenizer downloads it; other tokenizers need no file"

@@ -11,10 +11,10 @@ from tensorlite import backend
 from tensorlite.devices import machine
 
 from ..config import check_device, check_integer
+from ..console import bar, result_table
 from ..data import corpus
 from ..tasks.evaluate import Score, evaluate
 from ..training import checkpoint
-from ..training.progress import bar, result_table
 
 
 @dataclass(frozen=True)

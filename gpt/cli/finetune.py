@@ -7,12 +7,13 @@ from typing import Annotated, Self
 
 from tyro.conf import Positional, arg
 
-from ..config import ClassifyConfig, FineTuneConfig
+from ..console import open_screen
+from ..tasks.classify.settings import ClassifyConfig
 from ..tasks.classify.task import Classification
 from ..tasks.instruct import InstructConfig, Instructions
 from ..training import session
 from ..training.loop import train
-from ..training.progress import open_screen
+from ..training.settings import FineTuneConfig
 from ..training.task import Task
 from .train import following
 

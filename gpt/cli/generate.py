@@ -12,11 +12,11 @@ from tensorlite import backend
 from tensorlite.devices import machine
 
 from ..config import check_device
+from ..console import show
 from ..generate import stream
 from ..tasks.pretrain import start_of_run
 from ..tokenizer import END_OF_TEXT, StreamDecoder, Tokenizer
 from ..training import checkpoint
-from ..training.progress import show
 
 
 @dataclass(frozen=True)

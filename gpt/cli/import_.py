@@ -10,7 +10,7 @@ from tyro.conf import Positional, arg
 from .. import pretrained
 from ..data.download import fetch_model
 from ..model import parameter_table
-from ..training import run_path
+from ..training import open_run
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Import:
         console = Console()
         run = self.paths[-1]
         if self.model is not None:
-            run_path.check_new(run, self.overwrite, pretrained.NAMES)  # before much is fetched for nothing
+            open_run.check_new(run, self.overwrite, pretrained.NAMES)  # before much is fetched for nothing
         source = self.paths[0] if self.model is None else fetch_model(self.model, console)
         with console.status(f"importing {source}"):
             found = pretrained.import_folder(source, run, self.overwrite)

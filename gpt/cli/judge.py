@@ -16,16 +16,17 @@ from tensorlite import backend
 from tensorlite.devices import machine
 
 from ..config import check_choice, check_device, check_integer, check_number, listed
+from ..console import printable, result_table
 from ..data import records
-from ..data.jsonfile import parse
-from ..data.results import Results
+from ..fingerprint import fingerprint
+from ..jsonfile import parse
 from ..model import GPT
 from ..tasks.instruct import STYLES, answers, read_entries
 from ..tasks.instruct.data import FIELDS
 from ..tasks.instruct.judge import NO_SCORE, Api, check_address, judge, summary
+from ..tasks.results import Results
 from ..tokenizer import END_OF_TEXT, Tokenizer
 from ..training import checkpoint, run_directory
-from ..training.progress import printable, result_table
 
 Item = TypeVar("Item")
 LONGEST = 86_400  # seconds for a question
@@ -122,7 +123,7 @@ class Judge:
         """What the numbers depend on: judging is continued only where all of it is the same."""
         weights = None if self.run is None else self.run / "model.safetensors"
         return {
-            "data": checkpoint.fingerprint(self.data)["sha256"],
+            "data": fingerprint(self.data)["sha256"],
             "response_key": self.response_key,
             "run": None if weights is None else [str(self.run), weights.stat().st_mtime_ns if weights.exists() else 0],
             "style": self.style,

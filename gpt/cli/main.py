@@ -25,9 +25,9 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 from tensorlite.devices import gpu, machine
 from tensorlite.files import naming
 
-from .. import __version__
+from .. import __version__, fast
+from ..console import LOST, printable
 from ..training import checkpoint
-from ..training.progress import LOST, printable
 from . import COMMANDS
 
 LONGEST = 1500  # characters of an error: names in a file may have any length
@@ -112,6 +112,7 @@ def run(args: list[str]) -> int:
         print(f"gpt {__version__}")
         return 0
     machine.keep_freed_memory()
+    fast.attach()
     with warnings.catch_warnings():  # NumPy's, of overflow and the like: what is not finite is said in a sentence
         warnings.simplefilter("ignore", RuntimeWarning)
         return parse(args)()
@@ -170,7 +171,7 @@ def sentence(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     if said := gpu.out_of_memory(error):
-        return f"{said}: a smaller batch_size or context_length, or checkpoint_blocks in training, needs less"
+        return f"{said}: a smaller batch_size or context_length, or activation_checkpointing in training, needs less"
     if isinstance(error, MemoryError):
         return (
             f"out of memory: {str(error) or 'an array does not fit'}: a smaller batch_size or context_length needs less"

@@ -7,10 +7,10 @@ from typing import Self
 
 from tensorlite.devices import machine
 
-from ..config import TrainConfig
+from ..console import open_screen
+from ..tasks.pretrain import TrainConfig
 from ..training import session
 from ..training.loop import train
-from ..training.progress import open_screen
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,7 @@ class Train(TrainConfig):
     def default(cls, args: list[str]) -> Self:
         """What the flags change: what the run was started with, for one that is resumed."""
         resumed = following(args, "--resume")
-        return cls(**vars(session.settings(Path(os.path.expanduser(resumed))))) if resumed else cls()
+        return cls(**vars(session.settings(Path(os.path.expanduser(resumed)), TrainConfig))) if resumed else cls()
 
     def __call__(self) -> int:
         console = open_screen()

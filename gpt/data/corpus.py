@@ -5,13 +5,15 @@ Text is a `str` with "\\n" line ends. What is refused: guessing an encoding, and
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from codecs import getincrementaldecoder
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Set
 from io import IncrementalNewlineDecoder
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ..tokenizer.base import Tokenizer, chunks
 
@@ -106,21 +108,27 @@ def read_text(paths: AnyPath | Iterable[AnyPath]) -> str:
     return "".join(blocks(paths))
 
 
-def blocks(paths: AnyPath | Iterable[AnyPath]) -> Iterator[str]:
-    """The text of `read_text` in blocks of at most a million characters, for one that is too long to hold."""
+def blocks(paths: AnyPath | Iterable[AnyPath], read: list[dict[str, Any]] | None = None) -> Iterator[str]:
+    """The text of `read_text` in blocks of at most a million characters, for one that is too long to hold.
+
+    To `read` path, length in bytes and SHA-256 of each regular file are added when it has been read.
+    """
     files = [Path(path) for path in ([paths] if isinstance(paths, (str, os.PathLike)) else paths)]
     if not files:
         raise ValueError("no text files are given: name at least one")
     for path in files:
         end = ""
-        for block in _blocks(path):
+        hasher = hashlib.sha256()
+        for block in _blocks(path, hasher.update):
             yield block
             end = block[-1:] or end
+        if read is not None and path.is_file():
+            read.append({"path": str(path), "bytes": path.stat().st_size, "sha256": hasher.hexdigest()})
         if path is not files[-1] and end != "\n":
             yield "\n"
 
 
-def _blocks(path: Path) -> Iterator[str]:
+def _blocks(path: Path, see: Callable[[bytes], object]) -> Iterator[str]:
     if path.is_dir():
         raise IsADirectoryError(f"{str(path)!r} is a directory: name the text files in it")
     try:
@@ -134,6 +142,7 @@ def _blocks(path: Path) -> Iterator[str]:
         utf8, lines = getincrementaldecoder("utf-8-sig")(), IncrementalNewlineDecoder(None, translate=True)
         while True:
             read += len(data)
+            see(data)
             try:
                 text = lines.decode(utf8.decode(data, final=not data), final=not data)
             except UnicodeDecodeError as error:
@@ -150,17 +159,33 @@ def _blocks(path: Path) -> Iterator[str]:
         raise ValueError(f"the text file {str(path)!r} is empty, or white space alone: give a file with text")
 
 
-def reader(paths: Iterable[AnyPath]) -> Callable[[], Iterable[str]]:
-    """A function that gives the blocks of the text from its beginning, as often as it is called.
+class Text:
+    """The text of files, or without any the built-in corpus, in blocks: iterating reads it from its beginning.
 
-    A text of at most HELD bytes is read once and kept; longer files are read again each time, so that they are never
-    held whole. Without any it is the built-in corpus. What can be read only once, such as a pipe, is kept too.
+    A text of at most HELD bytes is read once and kept, as is what can be read only once, such as a pipe. Longer files
+    are read again each time, so that they are never held whole. After the first reading `characters` is the length of
+    the text, and `files` has path, length in bytes and SHA-256 of each regular file. Errors as `read_text`.
     """
-    paths = list(paths)
-    if paths and all(os.path.isfile(path) for path in paths) and sum(map(os.path.getsize, paths)) > HELD:
-        return lambda: blocks(paths)
-    text = [block for block in blocks(paths) if block] if paths else [builtin()]
-    return lambda: text
+
+    def __init__(self, paths: Iterable[AnyPath] = ()):
+        self.paths = [Path(path) for path in paths]
+        self.characters, self.files = 0, list[dict[str, Any]]()
+        self._kept: list[str] | None = None
+        if not self.paths:
+            self._kept = [builtin()]
+        elif not all(map(os.path.isfile, self.paths)) or sum(map(os.path.getsize, self.paths)) <= HELD:
+            self._kept = [block for block in blocks(self.paths, self.files) if block]
+        self.characters = sum(map(len, self._kept or ()))
+
+    def __iter__(self) -> Iterator[str]:
+        if self._kept is not None:
+            yield from self._kept
+            return
+        characters, files = 0, list[dict[str, Any]]()
+        for block in blocks(self.paths, files):
+            characters += len(block)
+            yield block
+        self.characters, self.files = characters, files
 
 
 # ----- to the model ------------------------------------------------------------------------------------
@@ -186,18 +211,28 @@ def cut(length: int, fraction: float) -> int:
     return place
 
 
-def between(blocks: Iterable[str], start: int, stop: int) -> Iterator[str]:
-    """The characters start .. stop - 1 of a text in blocks."""
-    at = 0
+def first_part(blocks: Iterable[str], fraction: float) -> Iterator[str]:
+    """The part of a text in blocks before its `cut`, in one reading.
+
+    Where the cut is, only the end of the text tells. So what may lie behind it waits: in memory is at most a block more
+    than the share 1 - fraction of the text.
+    """
+    waiting: deque[str] = deque()
+    length = given = 0
     for block in blocks:
-        yield block[max(0, start - at) : max(0, stop - at)]
-        at += len(block)
-        if at >= stop:
-            return
+        waiting.append(block)
+        length += len(block)
+        while waiting and given + len(waiting[0]) <= int(fraction * length):
+            given += len(waiting[0])
+            yield waiting.popleft()
+    rest = cut(length, fraction) - given
+    for block in waiting:
+        yield block[:rest]
+        rest -= min(rest, len(block))
 
 
 def halves(blocks: Iterable[str], place: int) -> tuple[Iterator[str], Iterator[str]]:
-    """A text in blocks before and from a place in it, read once: the second half when the first was read to its end."""
+    """A text in blocks, before and from a place in it, in one reading: read the first half to its end before the second."""
     source, rest = iter(blocks), [""]
 
     def first() -> Iterator[str]:
@@ -214,19 +249,6 @@ def halves(blocks: Iterable[str], place: int) -> tuple[Iterator[str], Iterator[s
         yield from source
 
     return first(), second()
-
-
-class Counted:
-    """A text in blocks that counts itself while it is read."""
-
-    def __init__(self, blocks: Iterable[str]):
-        self.blocks, self.characters, self.bytes = iter(blocks), 0, 0
-
-    def __iter__(self) -> Iterator[str]:
-        for block in self.blocks:
-            self.characters += len(block)
-            self.bytes += len(block.encode())
-            yield block
 
 
 def encode(

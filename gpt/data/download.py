@@ -27,12 +27,11 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.progress import Progress as Bar
 
-from .. import __version__
+from .. import __version__, download_dir
 from ..config import check_choice
+from ..console import bytes_text, printable
+from ..http_deadline import Refused, in_thread, unpacked
 from ..system import lock
-from ..training.progress import bytes_text, printable
-from . import download_dir as cache
-from .exchange import Refused, in_thread, unpacked
 from .sources import DATA, MODELS, File, Source
 
 ATTEMPTS = 3  # at one address, in a row, that brought nothing
@@ -85,10 +84,10 @@ def fetch_model(name: str, console: Console | None = None) -> Path:
 
 def place(name: str) -> Path:
     """The folder that a name's files are kept in."""
-    return cache.folder() / name
+    return download_dir.folder() / name
 
 
-def cached(name: str, source: Source) -> list[Path]:
+def downloaded(name: str, source: Source) -> list[Path]:
     """Those of a name's files that are there; nothing is read or verified."""
     return [path for file in source.files if (path := place(name) / file.name).is_file()]
 

@@ -26,7 +26,14 @@ def attach_decode() -> None:
 
 
 def attach_step() -> None:
-    """Owned by training."""
+    """Training sets threads and dtype, and on a GPU replays recorded steps and reads several results together."""
+    from ..training import loop
+    from ..training import machine as plain
+    from . import machine
+
+    loop.make_steps = machine.make_steps
+    for name in ("prepare", "made_with", "memory", "table_rows"):
+        setattr(plain, name, getattr(machine, name))
 
 
 def make_decoder(model: "GPT", batch_size: int, positions: int, use_cache: bool = True) -> "Decoder":

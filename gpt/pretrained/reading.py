@@ -14,7 +14,7 @@ from tensorlite import Tensor, io
 from tensorlite.io import Entry
 
 from ..config import GPTConfig, listed
-from ..data.jsonfile import read_object
+from ..jsonfile import read_object
 from ..model import GPT
 from ..tokenizer import Tokenizer
 from . import bundle

@@ -16,11 +16,11 @@ import tensorlite as tl
 from tensorlite import Tensor, io
 from tensorlite.files import LEFTOVER, replacing
 
+from .. import jsonfile
 from .. import tokenizer as tokenizers
 from ..config import GPTConfig
-from ..data import jsonfile
 from ..tokenizer import END_OF_TEXT, Tokenizer
-from ..training import checkpoint, lockfile, run_directory, run_path, weights
+from ..training import checkpoint, lockfile, open_run, run_directory, weights
 from .layout import Place, misfits, our_shapes, places, their_shapes, to_theirs
 from .reading import find
 from .vocabulary import read_tokenizer, tokenizer_files
@@ -50,9 +50,9 @@ def import_folder(folder: str | Path, run: str | Path, overwrite: bool = False) 
 
     What is wrong with the folder is said before the run's directory is touched, but for weights that are not finite
     (FloatingPointError). Errors of the folder as `reading.find` and `vocabulary.read_tokenizer`, of the directory as
-    `run_path.start`, OSError where it cannot be written. Whatever is raised, the directory is as it was before.
+    `open_run.create`, OSError where it cannot be written. Whatever is raised, the directory is as it was before.
     """
-    run_path.keep_apart(Path(run), Path(folder))
+    open_run.check_separate(Path(run), Path(folder))
     source, run = find(Path(folder)), Path(run)
     config = source.config
     tokenizer = read_tokenizer(source.folder, config.vocab_size)
@@ -70,7 +70,7 @@ def import_folder(folder: str | Path, run: str | Path, overwrite: bool = False) 
         "model": config.to_dict(),
         "imported": {"from": str(folder), "format": source.format},
     }
-    with run_path.start(run, overwrite, NAMES, [Path(folder)]) as place:
+    with open_run.create(run, overwrite, NAMES, [Path(folder)]) as place:
         with checkpoint.writing(place.folder, 0, 4 * sum(map(math.prod, our_shapes(config).values()))) as target:
             checkpoint.write_json(target / "config.json", description)
             tokenizer.save(target / "tokenizer.json")
@@ -90,8 +90,8 @@ def export_run(run: str | Path, folder: str | Path) -> GPTConfig:
     FileExistsError where `folder` has files; OSError where it cannot be written; RuntimeError where another process
     is exporting to it; errors of the run as `checkpoint.load_model`. LoRA adapters are merged.
     """
-    run, folder = Path(run), run_path.resolved(Path(folder))
-    run_path.keep_apart(folder, run)
+    run, folder = Path(run), open_run.real_path(Path(folder))
+    open_run.check_separate(folder, run)
     files = checkpoint.files_of(run)
     description = checkpoint.read_config(files / "config.json")
     if (task := description.get("task", "pretrain")) not in ("pretrain", "instruct"):
@@ -150,7 +150,7 @@ def _write_folder(folder: Path, texts: dict[str, str], config: GPTConfig, read: 
     made: list[Path] = []
     done = False
     try:
-        run_path.make(folder.parent, made)
+        open_run.make_folder(folder.parent, made)
         with _workplace(folder, {*texts, "model.safetensors"}) as new:
             new.mkdir()
             for name, text in texts.items():

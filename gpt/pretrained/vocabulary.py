@@ -16,7 +16,7 @@ from typing import Any
 from tensorlite.files import check_regular
 
 from .. import tokenizer as tokenizers
-from ..data.jsonfile import parse
+from ..jsonfile import parse
 from ..tokenizer import END_OF_TEXT, BPETokenizer, CharTokenizer, Tokenizer
 
 _VISIBLE = [byte for byte in range(256) if chr(byte).isprintable() and byte != 0x20]

@@ -5,26 +5,94 @@ files of token ids in the run.
 """
 
 import math
-import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from tensorlite import Tensor, backend
-from tensorlite.data import TokenFile, default_collate, write_tokens
-from tensorlite.devices.gpu import memory
+from tensorlite.data import TokenFile, default_collate
 
-from .. import tokenizer as tokenizers
-from ..config import GPTConfig, TrainConfig
-from ..data import corpus
+from ..config import PRESETS, GPTConfig, check_choice, check_integer
+from ..console import bar, counted, visible
+from ..data.prepare import PARTS, new_line, prepare
 from ..generate import generate
 from ..model import GPT
 from ..tokenizer import END_OF_TEXT, Tokenizer
-from ..training import checkpoint
-from ..training.progress import bar, counted, passing, visible
-from ..training.task import Beginning, Say, eval_mode, second_stream, to_device
+from ..training import machine
+from ..training.settings import Settings, as_paths
+from ..training.task import NewRun, Say, batch_generator, eval_mode, to_device
 
-PARTS = ("train", "validation")  # of the text
+# ----- settings ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextConfig:
+    """What a GPT learns from, and its shape: a base class of TrainConfig, so that these flags come first."""
+
+    text: tuple[Path, ...] = ()  # UTF-8 files to learn from, one after another; none: this Python's language reference
+    tokenizer: Literal["bpe", "char", "word", "gpt2"] = "bpe"  # what a token is; bpe is trained on the text itself
+    vocab_size: int = 2048  # how many tokens bpe makes; the other tokenizers have their own number
+    validation: float = 0.1  # the last part of the text, never trained on: it tells learning from memorising
+
+    preset: str = "nano"  # the model's shape, see `gpt params`; the next five replace single fields of it
+    context_length: int | None = None  # tokens the model sees at once: longer remembers more and costs more
+    n_layer: int | None = None  # blocks
+    n_head: int | None = None  # attention heads per block; must divide n_embd
+    n_embd: int | None = None  # width
+    dropout: float | None = None  # share of activations dropped in training: against memorising a small text
+
+    eval_batches: int = 20  # batches per evaluation, spread evenly over the validation text
+    final_tokens: int = 200_000  # tokens of the validation text in the last evaluation, spread evenly; 0: all of it
+    sample_tokens: int = 200  # length of a sample
+    prompt: str | None = None  # what samples begin with; default: a new line, where the tokenizer knows one
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(Settings, TextConfig):
+    """Train a GPT on text. (Every field is a flag of `gpt train`, and its comment is the flag's help.)"""
+
+    task = "pretrain"
+    fixed = (
+        "text", "tokenizer", "vocab_size", "validation", "seed", "preset", "context_length", "n_layer", "n_head",
+        "n_embd",
+    )  # fmt: skip
+
+    lr: float = 2e-3  # peak learning rate; small models bear more, 124M about 6e-4
+
+    def __post_init__(self) -> None:
+        as_paths(self, "text", "out", "resume")
+        super().__post_init__()
+        check_choice("tokenizer", self.tokenizer, ("bpe", "char", "word", "gpt2"))
+        check_choice("preset", self.preset, tuple(PRESETS))
+        check_integer("eval_batches", self.eval_batches, low=1)
+        check_integer("sample_tokens", self.sample_tokens, low=0)
+        check_integer("final_tokens", self.final_tokens, low=0)
+        if not 0 < self.validation < 1:
+            raise ValueError(f"validation must be between 0 and 1, say 0.1, got {self.validation!r}")
+        self.model(vocab_size=self.vocab_size)  # checks the model's fields, before a text is read for it
+
+    def reads(self) -> tuple[Path, ...]:
+        """The texts."""
+        return tuple(map(Path, self.text))
+
+    def name(self) -> str:
+        """The name of the first text."""
+        return self.text[0].stem if self.text else "reference"
+
+    def model(self, vocab_size: int) -> GPTConfig:
+        """The preset's model for that many tokens, with the fields that are given here in place of its own."""
+        sizes = {name: getattr(self, name) for name in ("context_length", "n_layer", "n_head", "n_embd")}
+        changed = {name: value for name, value in sizes.items() if value is not None}
+        config = replace(PRESETS[self.preset], vocab_size=vocab_size, **changed)
+        return config if self.dropout is None else config.with_dropout(self.dropout)
+
+    def model_to_resume(self, saved: GPTConfig) -> GPTConfig:
+        """These settings' own model, with as many tokens as the saved one."""
+        return self.model(saved.vocab_size)
+
+
+# ----- the task ---------------------------------------------------------------------------------------------------
 
 
 class Pretraining:
@@ -35,19 +103,18 @@ class Pretraining:
     unit = "tokens"
 
     @classmethod
-    def begin(cls, config: TrainConfig, run: Path, say: Say) -> Beginning:
+    def begin(cls, config: TrainConfig, run: Path, say: Say) -> NewRun:
         """Text to tokens, and random weights."""
-        tokenizer, data = prepare(config, run, say)
-        model_config = config.model(tokenizer.vocab_size)
-        check_memory(model_config, config)
-        open_tokens(
-            run, model_config.context_length, check=False
-        )  # what is too short is refused before the model is made
-        model = GPT(model_config)
-        c = model_config
-        shape = f"{counted(c.n_layer, 'layer')}, {counted(c.n_head, 'head')}, {c.n_embd} wide"
-        say(f"model      {config.preset}: {shape}, context {c.context_length}: {model.num_parameters():,} parameters")
-        return Beginning(tokenizer, model, {"data": data})
+        c = config
+        tokenizer, data, texts = prepare(c.text, c.tokenizer, c.vocab_size, c.validation, run, say)
+        shape = config.model(tokenizer.vocab_size)
+        check_memory(shape, config)
+        check_lengths(data, shape.context_length)
+        model = GPT(shape)
+        about = f"{counted(shape.n_layer, 'layer')}, {counted(shape.n_head, 'head')}, {shape.n_embd} wide"
+        parameters = f"{model.num_parameters():,} parameters"
+        say(f"model      {config.preset}: {about}, context {shape.context_length}: {parameters}")
+        return NewRun(tokenizer, model, {"data": data, "texts": texts})
 
     @classmethod
     def rebuild(cls, config: TrainConfig, description: Mapping[str, Any]) -> GPT:
@@ -56,9 +123,9 @@ class Pretraining:
     def __init__(self, config: TrainConfig, run: Path, tokenizer: Tokenizer, description: Mapping[str, Any]):
         self.config, self.tokenizer, self.data = config, tokenizer, description["data"]
         length = description["model"]["context_length"]
-        self.tokens = open_tokens(run, length)
+        self.tokens = {part: TokenFile(run / f"{part}.tokens", check=False) for part in PARTS}  # their SHA-256 is right
         self.windows = self.tokens["train"].windows(length, stride=1)
-        self.batches = second_stream(config)  # draws where in the text the windows of a batch begin
+        self.batches = batch_generator(config)  # draws where in the text the windows of a batch begin
         self.prompt = self.sample_prompt()  # one that the tokenizer does not know is refused before the first step
         self.steps, self.per_step = config.steps, config.batch_size * config.grad_accumulation * length
 
@@ -69,7 +136,7 @@ class Pretraining:
 
     @staticmethod
     def targets(batch: tuple[Tensor, Tensor]) -> int:
-        """Those of -100 are none."""
+        """How many targets count: those of -100 do not."""
         return int((batch[1] != -100).sum().item())
 
     @staticmethod
@@ -124,58 +191,23 @@ class Pretraining:
         self.batches.load_state_dict(state["batches"])
 
 
-# ----- the text ---------------------------------------------------------------------------------------------------
+# ----- before the first step --------------------------------------------------------------------------------------
 
 
-def prepare(config: TrainConfig, run: Path, say: Say) -> tuple[Tokenizer, dict[str, Any]]:
-    """Text to tokenizer, train.tokens and validation.tokens, never held whole; what came of it, for config.json."""
-    began = time.monotonic()
-    read = corpus.reader(config.text)
-    # Only byte-pair encoding can encode what it was not made for, so only it is kept from seeing the validation text.
-    whole = corpus.Counted(read())
-    tokenizer = None
-    with bar("reading the text") as advance:
-        if config.tokenizer != "bpe":
-            tokenizer = tokenizers.create(config.tokenizer, passing(whole, advance, len))
-        for _ in passing(whole, advance, len):
-            pass  # what the tokenizer did not want to see is counted
-    name = ", ".join(map(str, config.text)) or "this Python's language reference"
-    say(f"text       {name}: {counted(whole.characters, 'character')}")
-    cut = corpus.cut(whole.characters, 1 - config.validation)
-    if tokenizer is None:
-        with bar("learning what tokens are", cut) as advance:
-            training_text = passing(corpus.between(read(), 0, cut), advance, len)
-            tokenizer = tokenizers.create("bpe", training_text, config.vocab_size)
-    data = {}
-    sizes = cut, whole.characters - cut
-    for part, size, blocks in zip(PARTS, sizes, corpus.halves(read(), cut), strict=True):
-        path, text = run / f"{part}.tokens", corpus.Counted(blocks)
-        with bar(f"making tokens of the {part} text", size) as advance:
-            ids = corpus.encode(tokenizer, passing(text, advance, len), allowed_special=set(tokenizer.special_tokens))
-            count = write_tokens(path, ids, tokenizer.vocab_size)
-        data[part] = {"tokens": count, "text_bytes": text.bytes, **checkpoint.fingerprint(path)}
-    data["train"]["start"] = start_of(TokenFile(run / "train.tokens", check=False), tokenizer)
-    counts = " + ".join(f"{data[part]['tokens']:,} {part}" for part in PARTS)
-    say(f"tokens     {config.tokenizer} of {tokenizer.vocab_size:,}: {counts}; {time.monotonic() - began:.1f} s")
-    return tokenizer, data
-
-
-def open_tokens(run: Path, context_length: int, check: bool = True) -> dict[str, TokenFile]:
-    """The token files of a run, their ids checked; a ValueError where one is too short to learn or to be tested on."""
-    tokens = {part: TokenFile(run / f"{part}.tokens", check) for part in PARTS}
-    for part, file in tokens.items():
-        if len(file) <= context_length:
+def check_lengths(data: Mapping[str, Any], context_length: int) -> None:
+    """A ValueError where a part of the text has too few tokens to train or to be evaluated on."""
+    for part in PARTS:
+        if data[part]["tokens"] <= context_length:
             raise ValueError(
-                f"the {part} text has {counted(len(file), 'token')}, and context_length {context_length} needs more "
-                "than as many: give more text, a smaller context_length, or another share with validation"
+                f"the {part} text has {counted(data[part]['tokens'], 'token')}, and context_length {context_length} "
+                "needs more than as many: give more text, a smaller context_length, or another share with validation"
             )
-    return tokens
 
 
 def check_memory(model: GPTConfig, config: TrainConfig) -> None:
     """A ValueError where training would certainly need more memory than the machine has, or its GPU has free."""
     device = backend.use_device(config.device)
-    if (found := memory(device)) is None:
+    if (found := machine.memory(device)) is None:
         return
     # Weights, gradients, two averages; per layer at least 16 activations of the width and the attention weights; and
     # the logits with their gradient. All of it in float32. On a GPU attention keeps no weights, activations may take
@@ -184,7 +216,7 @@ def check_memory(model: GPTConfig, config: TrainConfig) -> None:
     weights = c.n_layer * 12 * c.n_embd**2 + (c.vocab_size + c.context_length) * c.n_embd
     per_token = c.n_layer * (16 * c.n_embd + c.n_head * c.context_length) + 2 * c.vocab_size
     if gpu:
-        kept = c.n_embd if config.checkpoint_blocks else 16 * c.n_embd
+        kept = c.n_embd if config.activation_checkpointing else 16 * c.n_embd
         per_token = c.n_layer * kept // (2 if config.dtype == "bfloat16" else 1)
     needed = 4 * (4 * weights + per_token * config.batch_size * c.context_length)
     limit = found[0] if gpu else found[1]
@@ -196,7 +228,7 @@ def check_memory(model: GPTConfig, config: TrainConfig) -> None:
         )
 
 
-# ----- looking at it ----------------------------------------------------------------------------------------------
+# ----- evaluation -------------------------------------------------------------------------------------------------
 
 
 def evaluate(
@@ -221,26 +253,6 @@ def evaluate(
 
 
 # ----- where a text begins ----------------------------------------------------------------------------------------
-
-
-def new_line(tokenizer: Tokenizer) -> list[int]:
-    """A new line, after which a text may begin; [] for a tokenizer that does not know it."""
-    try:
-        return tokenizer.encode("\n")
-    except ValueError:  # characters, of a text of one line
-        return []
-
-
-def start_of(tokens: TokenFile, tokenizer: Tokenizer) -> list[int]:
-    """What a text without a prompt begins after: the end of a text, if the training text has it, or a new line.
-
-    Where the tokenizer knows none (words, and characters of one line), it is the training text's first token.
-    """
-    end = tokenizer.special_tokens.get(END_OF_TEXT)
-    step = 1 << 20
-    if end is not None and any((tokens[i : i + step] == end).any() for i in range(0, len(tokens), step)):
-        return [end]
-    return new_line(tokenizer) or [int(tokens[0])]
 
 
 def start_of_run(description: Mapping[str, Any], tokenizer: Tokenizer) -> list[int]:

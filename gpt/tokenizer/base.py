@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol, TypeVar
 
 from tensorlite.files import check_regular, replacing
 
-from ..data.jsonfile import parse
+from ..jsonfile import parse
 
 END_OF_TEXT = "<|endoftext|>"
 UNKNOWN = "<|unk|>"

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import regex
 import tiktoken
 
-from ..data import download_dir as cache
+from .. import download_dir
 from .base import END_OF_TEXT, allowed, check_fields, check_text, check_words, look_up, special_pattern, write_fields
 from .training import count_pieces, learn_merges
 
@@ -189,10 +189,10 @@ def gpt2(folder: str | os.PathLike[str] | None = None) -> BPETokenizer:
     both there, tiktoken reads them from its cache or downloads them (1.5 MB). Raises OSError when that does not
     work either, and ValueError for files that are not GPT-2's.
     """
-    for place in (folder or os.environ.get("TIKTOKEN_CACHE_DIR"), cache.folder() / "gpt2-tokenizer"):
+    for place in (folder or os.environ.get("TIKTOKEN_CACHE_DIR"), download_dir.folder() / "gpt2-tokenizer"):
         if place and all((Path(place) / name).is_file() for name in _GPT2_SHA256):
             return BPETokenizer(_read_gpt2(Path(place)))
-    from ..data.exchange import in_thread  # takes a while to import, and is rarely needed
+    from ..http_deadline import in_thread  # takes a while to import, and is rarely needed
 
     try:  # tiktoken itself waits for a server for ever
         (encoding,) = in_thread((tiktoken.get_encoding(name) for name in ("gpt2",)), SECONDS)

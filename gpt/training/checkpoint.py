@@ -21,7 +21,6 @@ The same training writes the same bytes: times are in log.txt alone. What it ref
 """
 
 import errno
-import hashlib
 import json
 import os
 import shutil
@@ -36,15 +35,15 @@ from tensorlite import io, nn
 from tensorlite.files import naming, temporary_beside
 from tensorlite.optim import Optimizer
 
-from .. import lora
+from .. import jsonfile, lora
 from .. import tokenizer as tokenizers
-from ..config import command_of
-from ..data import jsonfile
+from ..console import bytes_text, visible
+from ..fingerprint import fingerprint
 from ..model import GPT
 from ..system import sync
 from . import run_directory, weights
-from .progress import bytes_text, visible
 from .run_directory import FILES, LOGS, RunWarning, is_run
+from .settings import command_of
 
 VERSION = 1
 MODEL = FILES[:3]  # what a trained model is read from
@@ -159,17 +158,6 @@ def _manifest(step: int, files: Mapping, logs: Mapping) -> dict[str, Any]:
     return {"format": "gpt.checkpoint", "version": VERSION, "step": step, "files": files, "logs": logs}
 
 
-def fingerprint(path: Path, size: int | None = None) -> dict[str, Any]:
-    """Length and SHA-256 of a file or of its first `size` bytes; a log that was not begun is empty."""
-    hasher, length = hashlib.sha256(), 0
-    if path.exists():
-        with naming(path), open(path, "rb") as file:
-            while block := file.read(2**20 if size is None else min(2**20, size - length)):
-                hasher.update(block)
-                length += len(block)
-    return {"bytes": length, "sha256": hasher.hexdigest()}
-
-
 def publish(run: Path, folder: Path, keep: int) -> None:
     """Show a checkpoint's files in the run's directory; delete all checkpoints but `keep`."""
     for name in FILES:
@@ -235,7 +223,7 @@ def newest(run: Path, files: Iterable[str] = FILES) -> tuple[Checkpoint, list[st
 def _shown(run: Path) -> int:
     """The step whose files the run's directory shows: its checkpoint was complete before. -1 where nothing says so."""
     path = run / "training.safetensors"
-    if run_directory.replaced(run) and run_directory.there(run / run_directory.STAGING / path.name):
+    if run_directory.replaced(run) and run_directory.exists(run / run_directory.STAGING / path.name):
         path = run / run_directory.STAGING / path.name
     try:
         step = jsonfile.parse(io.metadata(path)["training"])["step"] if run_directory.regular(path) else -1
@@ -285,7 +273,7 @@ def restore(run: Path, checkpoint: Checkpoint, model: nn.Module, optimizer: Opti
     state = json.loads(io.metadata(path)["training"])
     optimizer.load_state_dict({"steps": state["optimizer_steps"], "tensors": io.load(path)})
     for folder in run_directory.steps(run):
-        if run_directory.step_of(folder) > checkpoint.step and run_directory.ours(
+        if run_directory.step_of(folder) > checkpoint.step and run_directory.is_checkpoint_folder(
             folder
         ):  # still there to be looked at
             aside = folder.with_suffix(".damaged")

@@ -38,7 +38,7 @@ def lock(folder: Path, doing: str = "training in") -> Iterator[Held]:
 
 def _acquire(path: Path, doing: str) -> IO[str] | None:
     """The open lock, with the number of this process in it; None where its file was removed meanwhile."""
-    new = not run_directory.there(path)
+    new = not run_directory.exists(path)
     file = open(path, "a+")  # noqa: SIM115
     try:
         with naming(path):
@@ -55,7 +55,7 @@ def _acquire(path: Path, doing: str) -> IO[str] | None:
             if os.fstat(file.fileno()).st_nlink > 1:  # shared with a snapshot of the run: only after nobody has it
                 if os.name != "posix":
                     file.close()  # elsewhere an open file is not replaced
-                run_directory.own(path)
+                run_directory.unshare(path)
                 file.close()
                 return None
             file.truncate(0)

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from tensorlite.files import replacing
 
-from ..data.jsonfile import parse
+from ..jsonfile import parse
 
 # Fonts for what the usual one cannot show, if they are there: Linux, Windows, macOS.
 OTHER_FONTS = (

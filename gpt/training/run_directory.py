@@ -28,7 +28,7 @@ from typing import Any
 
 from tensorlite.files import LEFTOVER, replacing
 
-from ..data import jsonfile
+from .. import jsonfile
 from ..system import sync
 
 FILES = ("config.json", "tokenizer.json", "model.safetensors", "training.safetensors")  # of a checkpoint
@@ -55,7 +55,7 @@ class RunWarning(UserWarning):
 def steps(run: Path) -> list[Path]:
     """The completed checkpoints, newest first, wherever they are at the moment."""
     if journal := _journal(run):
-        places = [run / STAGING / name if there(run / STAGING / name) else run / name for name in journal["new"]]
+        places = [run / STAGING / name if exists(run / STAGING / name) else run / name for name in journal["new"]]
         found = [path for path in places if path.parent.name == CHECKPOINTS and path.is_dir()]
     else:
         found = [path for path in step_folders(run) if STEP.fullmatch(path.name)]
@@ -89,7 +89,7 @@ def unfinished(run: Path) -> list[Path]:
     return [path for path in step_folders(run) if path.suffix == ".tmp"]
 
 
-def ours(folder: Path) -> bool:
+def is_checkpoint_folder(folder: Path) -> bool:
     """True for a checkpoint's folder that holds nothing else than a checkpoint's files: it may be deleted."""
     if not STEP_FOLDER.fullmatch(folder.name) or folder.is_symlink() or not folder.is_dir():
         return False
@@ -186,7 +186,7 @@ def step_folders(run: Path) -> list[Path]:
     return [path for path in paths if path.is_dir()]
 
 
-def there(path: Path) -> bool:
+def exists(path: Path) -> bool:
     """Whether there is anything of this name; an error where that cannot be found out (os.path.lexists says no)."""
     try:
         os.lstat(path)
@@ -219,14 +219,14 @@ def _refuse_link(path: Path) -> None:
             f"{path} is a symbolic link, and gpt does not write through links inside a run: put the file itself there, "
             "or let the run's whole directory be a link"
         )
-    if there(path) and not (path.is_file() or path.is_dir()):
+    if exists(path) and not (path.is_file() or path.is_dir()):
         raise ValueError(f"{path} is neither a file nor a directory: move it away")
 
 
 # ----- completing and removing ------------------------------------------------------------------------------------
 
 
-def settle(run: Path) -> None:
+def complete_interrupted(run: Path) -> None:
     """Complete what a kill has interrupted: move a new run to its place, or delete what never became one."""
     staging = run / STAGING
     if not staging.is_dir():
@@ -249,7 +249,7 @@ def complete(run: Path) -> None:
         if name not in journal["new"]:
             _delete(run / name)
     for name in journal["new"]:
-        if not there(staging / name):
+        if not exists(staging / name):
             continue  # moved already
         if name.startswith(CHECKPOINTS):
             (run / CHECKPOINTS).mkdir(exist_ok=True)
@@ -269,14 +269,14 @@ def remove(folder: Path) -> None:
     """Delete the files of a run from its directory by its list, and no others. The list goes last."""
     (folder / JOURNAL).unlink(missing_ok=True)
     for step in step_folders(folder):
-        if ours(step):
+        if is_checkpoint_folder(step):
             _delete(step)
     for name in listed(folder) or ():
         if name not in (LOCK, CHECKPOINTS):
             (folder / name).unlink(missing_ok=True)
     for place in (folder / CHECKPOINTS, folder):
         if place.is_dir():
-            sweep(place)
+            delete_leftovers(place)
     with suppress(OSError):  # none, or not empty
         (folder / CHECKPOINTS).rmdir()
     if listed(folder) is not None:
@@ -288,7 +288,7 @@ def _delete(path: Path) -> None:
     if path.is_symlink() or not path.is_dir():
         path.unlink(missing_ok=True)
         return
-    if not ours(path):
+    if not is_checkpoint_folder(path):
         raise FileExistsError(f"{path} has files that are no checkpoint's: move it away")
     for name in sorted(os.listdir(path), key=lambda name: name != "manifest.json"):
         (path / name).unlink()
@@ -297,18 +297,18 @@ def _delete(path: Path) -> None:
 
 def delete_checkpoint(folder: Path) -> None:
     """Delete a checkpoint's folder, unless somebody put files of his own into it."""
-    if ours(folder):
+    if is_checkpoint_folder(folder):
         _delete(folder)
 
 
-def own(path: Path) -> None:
+def unshare(path: Path) -> None:
     """Where a file has other names too (hard links of a snapshot), give this name a copy: the others stay."""
     if regular(path) and path.stat().st_nlink > 1:
         with open(path, "rb") as file, replacing(path) as copy:
             shutil.copyfileobj(file, copy)
 
 
-def sweep(folder: Path) -> None:
+def delete_leftovers(folder: Path) -> None:
     """Delete what killed processes left of files that they were writing."""
     for name in os.listdir(folder):
         if LEFTOVER.fullmatch(name):

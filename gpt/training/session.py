@@ -1,29 +1,26 @@
-"""All that a training step depends on: begun, saved in checkpoints, taken up again.
+"""All that a training step depends on: begun, saved in checkpoints, resumed.
 
-One idea: nothing else. What is not in a Session, and so in the checkpoint that it saves, does not influence a step: a
-run that was killed and resumed ends in the same bytes as one that was not. What is learnt is its Task's affair.
+What is not in a Session, and so not in the checkpoint that it saves, does not influence a step: a run that was killed
+and resumed ends in the same bytes as one that was not. What is trained is its Task's affair.
 """
 
 import itertools
 import math
 import os
-import platform
 from dataclasses import dataclass, replace
-from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
 import tensorlite as tl
 from tensorlite import backend, io, nn, optim
-from tensorlite.devices import gpu, machine
-from tensorlite.kernels.cpu import choose_impl as steps
-from tensorlite.kernels.cpu import onednn
 
 from .. import system
 from .. import tokenizer as tokenizers
-from ..config import Settings, TrainConfig
-from . import checkpoint, run_directory, run_path, weights
+from ..fingerprint import fingerprint
+from ..model import GPT
+from . import checkpoint, machine, open_run, run_directory, weights
+from .finite import is_finite
+from .settings import Settings
 from .task import Say, Task
 
 Config = TypeVar("Config", bound=Settings)
@@ -39,7 +36,7 @@ class Session:
     tokenizer: tokenizers.Tokenizer
     model: nn.Module
     optimizer: optim.AdamW
-    task: Task  # what is learnt, and where in its data it stands; dropout has the default generator
+    task: Task  # what is trained, and its position in the data; dropout uses the default generator
     step: int = 0  # steps done
     skipped: int = 0  # how many of the last ones were skipped, in a row
     best: tuple[float, int] = (math.inf, 0)  # lowest validation loss, and its step
@@ -54,12 +51,12 @@ def files(task: type[Task]) -> tuple[str, ...]:
 def directory(config: Settings, task: type[Task]) -> Path:
     """Where the run is or will be; without `out`, runs/ and the settings' name, with a number if that is taken."""
     if given := config.resume or config.out:
-        return run_path.resolved(given)
-    first = run_path.resolved(Path("runs") / config.name())
+        return open_run.real_path(given)
+    first = open_run.real_path(Path("runs") / config.name())
     if config.overwrite or config.resume_if_exists:
         return first
     others = (first.with_name(f"{first.name}-{number}") for number in itertools.count(2))
-    return next(run for run in itertools.chain([first], others) if run_path.is_free(run, files(task)))
+    return next(run for run in itertools.chain([first], others) if open_run.is_free(run, files(task)))
 
 
 def continued(config: Settings, task: type[Task]) -> Settings:
@@ -75,11 +72,15 @@ def begin(task: type[Task], config: Settings, run: Path, say: Say) -> Session:
     tl.manual_seed(config.seed)  # of the weights, and then of dropout
     device = backend.use_device(config.device)
     tokenizer, model, found = task.begin(config, run, say)
+    if "texts" not in found:
+        texts = [{"path": str(path), **fingerprint(path)} for path in config.reads() if path.is_file()]
+        found = {**found, "texts": texts}
     for name in task.files:
         system.sync(run / name)
     if config.lr is None:
         config = replace(config, lr=config.default_lr(model.config.n_embd))
-    model.to(device).train()  # a task may have loaded it to look at it, without dropout
+    model.to(device).train()  # a task may have loaded it in the mode for evaluation, without dropout
+    set_activation_checkpointing(model, config.activation_checkpointing)
     description = {
         "format": "gpt.run",
         "version": checkpoint.VERSION,
@@ -87,11 +88,10 @@ def begin(task: type[Task], config: Settings, run: Path, say: Say) -> Session:
         "model": model.config.to_dict(),
         "training": config.to_dict(),
         **found,
-        "texts": [{"path": str(path), **checkpoint.fingerprint(path)} for path in config.reads() if path.is_file()],
-        "made_with": made_with(device),
+        "made_with": machine.made_with(device),
     }
-    learnt = task(config, run, tokenizer, description)
-    return Session(run, config, description, tokenizer, model, make_optimizer(model, config), learnt)
+    trained = task(config, run, tokenizer, description)
+    return Session(run, config, description, tokenizer, model, make_optimizer(model, config), trained)
 
 
 def make_optimizer(model: nn.Module, config: Settings) -> optim.AdamW:
@@ -100,28 +100,19 @@ def make_optimizer(model: nn.Module, config: Settings) -> optim.AdamW:
     return optim.AdamW(groups, lr=config.peak_lr, betas=(config.beta1, config.beta2))
 
 
-def made_with(device: str = "cpu") -> dict[str, str]:
-    """What the last bits of the numbers depend on: versions, kernels, the CPU's instructions and threads."""
-    versions = {name: version(name) for name in ("tensorlite", "numpy")}
-    blas = {f"blas {name}": value for name, value in machine.blas().items()}
-    here = {
-        "machine": platform.machine(),
-        "instructions": machine.instructions(),
-        "libc": " ".join(platform.libc_ver()).strip(),
-        "threads": str(machine.threads()),
-        "numba": "off" if steps.missing() else f"{version('numba')}, llvmlite {version('llvmlite')}",
-        "oneDNN": "off" if onednn.missing() else version(onednn.WHEEL),
-        "ml_dtypes": version("ml_dtypes") if find_spec("ml_dtypes") else "not installed",
-    }
-    return {"python": platform.python_version(), **versions, **blas, **here, **gpu.about_device(device)}
+def set_activation_checkpointing(model: nn.Module, on: bool) -> None:
+    """Whether the GPT in the model keeps no activations of its blocks, and computes them again in the backward pass."""
+    for module in model.modules():
+        if isinstance(module, GPT):
+            module.activation_checkpointing = on
 
 
-# ----- saving and going on ----------------------------------------------------------------------------------------
+# ----- saving and resuming -----------------------------------------------------------------------------------------
 
 
 def save(s: Session) -> None:
-    """A checkpoint, unless the last step was skipped or weights are not finite: good ones on the disk stay."""
-    if s.skipped or not finite(s.model):
+    """Write a checkpoint, unless the last step was skipped or weights are not finite: good ones on the disk are kept."""
+    if s.skipped or not is_finite(s.model):
         return
     state = {
         "best": s.best,
@@ -135,18 +126,13 @@ def save(s: Session) -> None:
     s.saved = s.step
 
 
-def finite(model: nn.Module) -> bool:
-    """Whether all weights are."""
-    return all(tl.isfinite(p).all().item() for p in model.parameters())
-
-
-def move(s: Session, task: type[Task], place: run_path.Place) -> None:
-    """A new run takes its place, since its first checkpoint is whole."""
+def move(s: Session, task: type[Task], place: open_run.Place) -> None:
+    """The new run's first checkpoint is whole: put its files where those of the old run are, if there are any."""
     if place.folder == place.run:
         place.commit()
         return
     state, generator = s.task.state_dict(), tl.default_generator.state_dict()
-    del s.task  # it has files open, which Windows does not rename
+    del s.task  # it has files open, which Windows cannot rename
     place.commit()
     s.run = place.run
     s.task = task(s.config, s.run, s.tokenizer, s.description)
@@ -167,27 +153,32 @@ def resume(task: type[Task], config: Settings, run: Path, say: Say, unless_finis
     if config.lr is None:
         config = replace(config, lr=description["training"]["lr"])
     device = backend.use_device(config.device)
-    changes = allowed_changes(run, description, config, made_with(device))
+    changes = allowed_changes(run, description, config, machine.made_with(device))
     problems += changed_texts(description)
     for path in (run / name for name in task.files):
         written = {key: description["data"][path.stem][key] for key in ("bytes", "sha256")}
-        if not run_directory.there(path):
+        if not run_directory.exists(path):
             raise ValueError(f"{path} is missing: the run cannot go on without it, start another run or put it back")
-        if checkpoint.fingerprint(path) != written:
+        if fingerprint(path) != written:
             raise ValueError(f"{path} is not the file that the run was begun with: it is damaged, start another run")
     check_sizes(found.folder, description, config)
     model = task.rebuild(config, description).to(device)
+    set_activation_checkpointing(model, config.activation_checkpointing)
     optimizer = make_optimizer(model, config)
-    description |= {"model": model.config.to_dict(), "training": config.to_dict(), "made_with": made_with(device)}
+    description |= {
+        "model": model.config.to_dict(),
+        "training": config.to_dict(),
+        "made_with": machine.made_with(device),
+    }
     tokenizer = tokenizers.load(found.folder / "tokenizer.json")
-    learnt = task(config, run, tokenizer, description)
-    if unless_finished and min(found.step, run_directory.finished(run) or 0) >= learnt.steps:
+    trained = task(config, run, tokenizer, description)
+    if unless_finished and min(found.step, run_directory.finished(run) or 0) >= trained.steps:
         return None
-    if learnt.steps < found.step:
-        raise ValueError(f"{run} has done {found.step} steps already: steps cannot be {learnt.steps}")
+    if trained.steps < found.step:
+        raise ValueError(f"{run} has done {found.step} steps already: steps cannot be {trained.steps}")
     state = checkpoint.restore(run, found, model, optimizer, config.keep)
     problems += checkpoint.cut_logs(run, found, say)
-    s = Session(run, config, description, tokenizer, model, optimizer, learnt)
+    s = Session(run, config, description, tokenizer, model, optimizer, trained)
     s.step = s.saved = found.step
     s.best = tuple(state["best"])
     s.task.load_state_dict(state)
@@ -198,8 +189,8 @@ def resume(task: type[Task], config: Settings, run: Path, say: Say, unless_finis
     return s
 
 
-def settings(run: Path, kind: type[Config] = TrainConfig) -> Config:  # type: ignore[assignment]
-    """What a run was started with, as the settings to resume it."""
+def settings(run: Path, kind: type[Config]) -> Config:
+    """The settings that a run was started with, to resume it."""
     found, _ = checkpoint.newest(run, ["config.json"])  # `resume` says what is damaged
     description = checkpoint.read_config(found.folder / "config.json")
     checkpoint.check_task(run, description, kind.task)
@@ -208,21 +199,13 @@ def settings(run: Path, kind: type[Config] = TrainConfig) -> Config:  # type: ig
     return replace(kind.from_dict(description["training"]), resume=run)
 
 
-def recorded_threads(config: Settings) -> int | None:
-    """The number of threads that the run to be resumed was computed with; None for a new run."""
-    if config.resume is None:
-        return None
-    found, _ = checkpoint.newest(config.resume, ["config.json"])
-    return checkpoint.read_config(found.folder / "config.json").get("training", {}).get("threads")
-
-
 def check_sizes(folder: Path, description: dict[str, Any], config: Settings) -> None:
     """A ValueError, before anything is built, where the weights' file in `folder` cannot hold the model to be built."""
     path = folder / "model.safetensors"
     entries = io.entries(path)
     model = weights.config_of(description, entries, path)
-    if isinstance(config, TrainConfig):  # its model is built from the settings
-        weights.config_of({"model": config.model(model.vocab_size).to_dict()}, entries, path)
+    if (built := config.model_to_resume(model)) != model:
+        weights.config_of({"model": built.to_dict()}, entries, path)
 
 
 def allowed_changes(run: Path, description: dict[str, Any], config: Settings, now: dict[str, str]) -> list[str]:
@@ -265,6 +248,6 @@ def changed_texts(description: dict[str, Any]) -> list[str]:
     except TypeError as error:
         raise ValueError(f"config.json does not list the texts as gpt does: {error}") from None
     for path, written in texts:
-        if path.is_file() and (path.stat().st_size != written["bytes"] or checkpoint.fingerprint(path) != written):
+        if path.is_file() and (path.stat().st_size != written["bytes"] or fingerprint(path) != written):
             changed.append(f"{path} has changed since the run was begun; the run keeps its own copy")
     return changed

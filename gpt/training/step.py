@@ -1,7 +1,7 @@
-"""One training step, computed: the gradient of some batches, clipped, moves the weights.
+"""One training step: the gradient of the mean loss of some batches, clipped, updates the weights.
 
-No value is read. Loss and norm stay where they were computed, and whether they are finite is decided there too;
-so a GPU never waits for the host, and all that it does in a step can be recorded once and replayed as a CUDA graph.
+No value is read here: whether loss and norm are finite is decided where they were computed. So a GPU never waits for
+the host, and gpt/fast can record all that it does in a step and replay it.
 """
 
 import math
@@ -10,51 +10,31 @@ from typing import Any
 
 import tensorlite as tl
 from tensorlite import Tensor, nn, optim
-from tensorlite.accelerate.cuda_graph import CudaGraph
 
-from ..config import Settings
-from .task import Task, to_device
+from .task import Task
 
 
-class Step:
-    """`step(batches)`: the weights move, and what comes back is float64 (2,): the loss, and the norm of its gradient.
+def train_step(
+    task: Task, model: nn.Module, optimizer: optim.AdamW, batches: Sequence[Any], counts: Sequence[int], clip: float
+) -> Tensor:
+    """Update the weights; return the loss and the norm of its gradient, before it is clipped, as float64 (2,).
 
-    Where one of them is not finite, nothing has moved: neither weights nor the optimizer's averages. On a GPU, batches
-    that are tuples of Tensors with shapes that do not change are computed by a CUDA graph from the third on, unless
-    `config.cuda_graph` is off.
+    `counts` are the numbers of targets of the batches, and `clip` is the longest gradient; 0: no limit. Where loss or
+    norm is not finite nothing is updated, neither the weights nor the optimizer's averages.
     """
-
-    def __init__(self, task: Task, model: nn.Module, optimizer: optim.AdamW, config: Settings):
-        self.task, self.model, self.optimizer, self.config = task, model, optimizer, config
-        self.graph = CudaGraph(self._of_tensors, before=optimizer.upload)
-
-    def __call__(self, batches: Sequence[Any]) -> Tensor:
-        counts = [self.task.targets(batch) for batch in batches]
-        plain = all(isinstance(x, Tensor) for batch in batches for x in batch)
-        if not plain or not self.config.cuda_graph:
-            return self.compute(batches, counts)
-        self._counts, self._sizes = counts, [len(batch) for batch in batches]
-        tensors = to_device(self.model, *[x for batch in batches for x in batch])
-        return self.graph(*tensors, key=(*counts, *self._sizes))
-
-    def _of_tensors(self, *tensors: Tensor) -> Tensor:
-        rest = iter(tensors)
-        return self.compute([tuple([next(rest) for _ in range(n)]) for n in self._sizes], self._counts)
-
-    def compute(self, batches: Sequence[Any], counts: Sequence[int]) -> Tensor:
-        self.optimizer.zero_grad()
-        loss = accumulate(self.task, self.model, batches, counts)
-        norm = optim.global_norm(self.model.parameters())
-        scale = optim.clip_scale(norm, self.config.clip or math.inf)
-        self.optimizer.step(grad_scale=scale + 0 * loss)  # nan, which skips the step, also for a loss that is infinite
-        return tl.concatenate([loss.reshape(1), norm.reshape(1)])
+    optimizer.zero_grad()
+    loss = accumulate(task, model, batches, counts)
+    norm = optim.global_norm(optimizer.params)
+    scale = optim.clip_scale(norm, clip or math.inf)
+    optimizer.step(grad_scale=scale + 0 * loss)  # nan, which skips the update, also where only the loss is infinite
+    return tl.concatenate([loss.reshape(1), norm.reshape(1)])
 
 
 def accumulate(task: Task, model: nn.Module, batches: Sequence[Any], counts: Sequence[int]) -> Tensor:
-    """Add to `.grad` the gradient of the mean loss over all targets of all batches, and return that loss, float64 ().
+    """Add the gradient of the mean loss over all targets of all batches to `.grad`; return that loss, float64 ().
 
-    Each batch counts by its number of targets, so that several batches are the same as one large one, also where they
-    differ in how many they have.
+    Each batch is weighted by its number of targets, so that several batches give the gradient of one large batch, also
+    where they differ in that number.
     """
     mean = tl.zeros((), tl.float64, next(model.parameters()).device)
     for batch, count in zip(batches, counts, strict=True):

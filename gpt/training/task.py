@@ -34,13 +34,13 @@ import tensorlite as tl
 from tensorlite import Generator, Tensor, nn
 from tensorlite.data import DataLoader, Dataset
 
-from ..config import Settings
 from ..tokenizer import Tokenizer
+from .settings import Settings
 
 Say = Callable[[str], None]  # prints a line
 
 
-class Beginning(NamedTuple):
+class NewRun(NamedTuple):
     """What a task makes of its settings for a new run."""
 
     tokenizer: Tokenizer
@@ -58,7 +58,7 @@ class Task(Protocol):
     per_step: int  # how many of them a step learns from
 
     @classmethod
-    def begin(cls, config: Any, run: Path, say: Say) -> Beginning:
+    def begin(cls, config: Any, run: Path, say: Say) -> NewRun:
         """Read what there is to learn from, write it into `run`, and make the model: called once in a run's life.
 
         ValueError or OSError, in one sentence, for what cannot be learnt. The random numbers are seeded already.
@@ -94,7 +94,7 @@ class Task(Protocol):
 # ----- what tasks share -------------------------------------------------------------------------------------------
 
 
-def second_stream(config: Settings) -> Generator:
+def batch_generator(config: Settings) -> Generator:
     """A stream for the batches alone, so that neither dropout nor the number of weights decides what is read."""
     return Generator(Generator(config.seed).loader_seed())
 

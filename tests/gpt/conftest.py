@@ -3,9 +3,12 @@
 import pytest
 from runs import tiny, train
 
+from gpt import fast
 from gpt.cli import main as cli
 from tensorlite import backend
 from tensorlite.devices import machine
+
+fast.attach()
 
 
 @pytest.fixture(scope="session", autouse=True)

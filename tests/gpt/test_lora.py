@@ -11,11 +11,13 @@ from runs import train
 
 import tensorlite as tl
 from gpt import lora
-from gpt.config import PRESETS, ClassifyConfig, GPTConfig, TrainConfig
+from gpt.config import PRESETS, GPTConfig
 from gpt.generate import generate
 from gpt.model import GPT
+from gpt.tasks.classify.settings import ClassifyConfig
 from gpt.tasks.classify.task import Classification
 from gpt.tasks.instruct import InstructConfig
+from gpt.tasks.pretrain import TrainConfig
 from gpt.training import session
 from tensorlite import io, nn, optim
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from gpt.config import TrainConfig
+from gpt.tasks.pretrain import TrainConfig
 from gpt.training import plots
 from gpt.training.loop import train
 

@@ -17,7 +17,7 @@ from gpt import fast
 from gpt.attention import MultiHeadAttention
 from gpt.cli import diagnosis as doctor
 from gpt.cli import main as cli
-from gpt.config import ClassifyConfig, GPTConfig, TrainConfig
+from gpt.config import GPTConfig
 from gpt.fast import decode as fast_decode
 from gpt.generate import generate
 from gpt.kv_cache import KVCache
@@ -25,13 +25,15 @@ from gpt.model import GPT
 from gpt.tasks import instruct
 from gpt.tasks.classify import data as labelled
 from gpt.tasks.classify import task as classify
+from gpt.tasks.classify.settings import ClassifyConfig
 from gpt.tasks.evaluate import total_loss
-from gpt.tasks.pretrain import check_memory
+from gpt.tasks.pretrain import TrainConfig, check_memory
 from gpt.training import checkpoint, plots, session
 from tensorlite import backend, optim
 from tensorlite.devices import machine, memory
 from tensorlite.kernels import precision
 
+fast.attach()
 pytestmark = pytest.mark.gpu
 
 SHAPE = {"n_layer": 2, "n_head": 2, "n_embd": 32, "context_length": 16, "batch_size": 4, "steps": 20, "dropout": 0.0}
@@ -78,7 +80,8 @@ def test_training_there_is_training_here(cpu, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"dropout": 0.2}, {"dtype": "bfloat16"}, {"checkpoint_blocks": True}, {"grad_accumulation": 2}]
+    "changes",
+    [{}, {"dropout": 0.2}, {"dtype": "bfloat16"}, {"activation_checkpointing": True}, {"grad_accumulation": 2}],
 )
 def test_the_same_run_again_has_the_same_bits(tmp_path, changes):
     first, again = (run_on(tmp_path, "cuda", name, **changes)[0] for name in ("first", "again"))
@@ -101,7 +104,7 @@ def test_a_resumed_run_is_the_unbroken_one(tmp_path, dropout):
     """To the bit: dropout's stream too goes on where it was."""
     whole, _ = run_on(tmp_path, "cuda", "whole", dropout=dropout)
     broken, _ = run_on(tmp_path, "cuda", "broken", dropout=dropout, steps=12)
-    train(TrainConfig(**{**vars(session.settings(broken)), "device": "cuda", "steps": 20}))
+    train(TrainConfig(**{**vars(session.settings(broken, TrainConfig)), "device": "cuda", "steps": 20}))
     assert losses(broken) == losses(whole)
     assert (broken / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
 
@@ -109,7 +112,7 @@ def test_a_resumed_run_is_the_unbroken_one(tmp_path, dropout):
 @pytest.mark.parametrize(("first", "then"), [("cpu", "cuda"), ("cuda", "cpu")])
 def test_a_run_moves_between_cpu_and_gpu(cpu, tmp_path, first, then):
     run, _ = run_on(tmp_path, first, "run", steps=12)
-    said = train(TrainConfig(**{**vars(session.settings(run)), "device": then, "steps": 20}))
+    said = train(TrainConfig(**{**vars(session.settings(run, TrainConfig)), "device": then, "steps": 20}))
     assert "warning: device was" in said
     assert losses(run) == pytest.approx(losses(cpu), rel=2e-3)
 

@@ -87,7 +87,7 @@ def make_adapted(folder: Path) -> None:
 
 
 def make_classifier(folder: Path) -> None:
-    from gpt.config import ClassifyConfig
+    from gpt.tasks.classify.settings import ClassifyConfig
     from gpt.tasks.classify.task import Classification
 
     data = folder / "data.tsv"
@@ -347,12 +347,13 @@ def read_archive(folder: Path) -> None:
 
 def seal_run(folder: Path) -> None:
     """Sizes and SHA-256 of the manifests are those of the changed files."""
+    from gpt.fingerprint import fingerprint
     from gpt.training import checkpoint
 
     for path in folder.glob("run/checkpoints/step_*/manifest.json"):
         try:
             manifest = json.loads(path.read_text(encoding="utf-8"))
-            manifest["files"] = {name: checkpoint.fingerprint(path.parent / name) for name in manifest["files"]}
+            manifest["files"] = {name: fingerprint(path.parent / name) for name in manifest["files"]}
             checkpoint.write_json(path, manifest)
         except (ValueError, LookupError, TypeError, AttributeError, OSError, RecursionError):
             pass  # the case changed the manifest itself

@@ -21,13 +21,15 @@ from tensorlite import functional as F
 
 from ... import lora
 from ... import tokenizer as tokenizers
-from ...config import ClassifyConfig, GPTConfig
+from ...config import GPTConfig
+from ...console import bar, counted, visible
+from ...fingerprint import fingerprint
 from ...model import GPT, as_float32
 from ...tokenizer import END_OF_TEXT, Tokenizer
 from ...training import checkpoint, weights
-from ...training.progress import bar, counted, visible
-from ...training.task import Beginning, Epochs, Say, eval_mode, second_stream, to_device
+from ...training.task import Epochs, NewRun, Say, batch_generator, eval_mode, to_device
 from . import data as labelled
+from .settings import ClassifyConfig
 
 PARTS = ("train", "validation", "test")
 
@@ -143,7 +145,7 @@ class Classification:
     unit = "texts"
 
     @classmethod
-    def begin(cls, config: ClassifyConfig, run: Path, say: Say) -> Beginning:
+    def begin(cls, config: ClassifyConfig, run: Path, say: Say) -> NewRun:
         """Entries balanced and split into the run; the base run's weights under a new head."""
         if config.base is None or config.data is None:
             raise ValueError("what is learnt, and from where? gpt finetune classify RUN --data FILE")
@@ -161,7 +163,7 @@ class Classification:
         choose_layers(model, config)
         learning = sum(p.size for p in model.parameters() if p.requires_grad)
         say(f"model      {config.base}: {model.num_parameters():,} parameters, {learning:,} of them learn")
-        return Beginning(tokenizer, model, {"data": data, **description})
+        return NewRun(tokenizer, model, {"data": data, **description})
 
     @classmethod
     def rebuild(cls, config: ClassifyConfig, description: Mapping[str, Any]) -> Classifier:
@@ -179,7 +181,7 @@ class Classification:
             part: [Row(encode(tokenizer, e.text, self.padding.length), numbers[e.label]) for e in entries]
             for part, entries in self.entries.items()
         }
-        self.epochs = Epochs(self.rows["train"], config.batch_size, self.padding.batch, second_stream(config))
+        self.epochs = Epochs(self.rows["train"], config.batch_size, self.padding.batch, batch_generator(config))
         self.steps = config.total_steps(len(self.epochs))
         self.per_step = config.batch_size * config.grad_accumulation
 
@@ -289,7 +291,7 @@ def prepare(
         path = run / f"{part}.jsonl"
         labelled.write(path, members)
         counts = {label: sum(e.label == label for e in members) for label in labels}
-        data[part] = {"entries": len(members), "labels": counts, **checkpoint.fingerprint(path)}
+        data[part] = {"entries": len(members), "labels": counts, **fingerprint(path)}
     lengths = token_counts(config, tokenizer, parts)
     longest, context = max(lengths), shape.context_length
     length = config.max_length or longest

@@ -5,10 +5,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...data.results import Results
 from ...generate import stream
 from ...model import GPT
 from ...tokenizer import END_OF_TEXT, Tokenizer
+from ..results import Results
 from .data import STYLES, Entry
 
 

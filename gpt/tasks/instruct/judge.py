@@ -23,10 +23,10 @@ from urllib.parse import urlsplit
 import tensorlite as tl
 from tensorlite import functional as F
 
-from ...data import exchange, jsonfile
+from ... import http_deadline, jsonfile
+from ...console import printable
 from ...model import GPT
 from ...tokenizer import END_OF_TEXT, Tokenizer
-from ...training.progress import printable
 from . import Entry, encode, format_alpaca
 
 ATTEMPTS = 3  # at one question
@@ -144,7 +144,7 @@ class Api:
             self.url, json.dumps(body).encode(), {"Content-Type": "application/json"}, method="POST"
         )
         try:
-            return exchange.ask(request, seconds, LONGEST, said)
+            return http_deadline.ask(request, seconds, LONGEST, said)
         except urllib.error.HTTPError as error:
             raise self.refusal(error) from error
         except (TimeoutError, urllib.error.URLError) as error:

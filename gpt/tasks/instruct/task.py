@@ -16,12 +16,14 @@ from tensorlite import Tensor
 from tensorlite.files import naming
 
 from ... import lora
-from ...config import FineTuneConfig, GPTConfig, check_choice, check_integer, check_number
+from ...config import GPTConfig, check_choice, check_integer, check_number
+from ...console import bar, passing, visible
+from ...fingerprint import fingerprint
 from ...model import GPT
 from ...tokenizer import END_OF_TEXT, Tokenizer
 from ...training import checkpoint
-from ...training.progress import bar, passing, visible
-from ...training.task import Beginning, Epochs, Say, eval_mode, second_stream, to_device
+from ...training.settings import FineTuneConfig
+from ...training.task import Epochs, NewRun, Say, batch_generator, eval_mode, to_device
 from .answers import answers, save_responses
 from .batches import Encoded, collate, conversations, encode_all, with_end_of_text
 from .data import STYLES, Entry, read_entries, split
@@ -85,7 +87,7 @@ class Instructions:
     unit = "texts"
 
     @classmethod
-    def begin(cls, config: InstructConfig, run: Path, say: Say) -> Beginning:
+    def begin(cls, config: InstructConfig, run: Path, say: Say) -> NewRun:
         """Another run's model and tokenizer, with an end of text; the entries, checked and split."""
         if config.base is None or config.data is None:
             missing = "the run to start from" if config.base is None else "the file of entries"
@@ -108,7 +110,7 @@ class Instructions:
             rows = [json.dumps(entry, ensure_ascii=False) for entry in getattr(parts, part)]
             with naming(path):
                 path.write_text("\n".join(rows) + "\n", encoding="utf-8", newline="\n")
-            data[part] = {"entries": len(rows), **checkpoint.fingerprint(path)}
+            data[part] = {"entries": len(rows), **fingerprint(path)}
         counts = ", ".join(f"{data[part]['entries']:,} {part}" for part in PARTS)
         say(f"entries    {config.data}: {counts}; at most {max(len(text.ids) for text in texts):,} tokens")
         say(f"model      {config.base}: {model.num_parameters():,} parameters")
@@ -121,7 +123,7 @@ class Instructions:
             names = lora.apply(model, **adapters)
             learning = sum(p.size for p in lora.trainable(model))
             say(f"LoRA       {len(names)} Linears with rank {config.rank}: {learning:,} parameters learn")
-        return Beginning(tokenizer, model, {"data": data, "style": config.style, "lora": adapters})
+        return NewRun(tokenizer, model, {"data": data, "style": config.style, "lora": adapters})
 
     @classmethod
     def rebuild(cls, config: InstructConfig, description: Mapping[str, Any]) -> GPT:
@@ -145,7 +147,7 @@ class Instructions:
         self.collate = partial(
             collate, pad=self.end, allowed_max_length=self.context, mask_instruction=config.mask_instruction
         )
-        self.epochs = Epochs(self.texts["train"], config.batch_size, self.collate, second_stream(config))
+        self.epochs = Epochs(self.texts["train"], config.batch_size, self.collate, batch_generator(config))
         self.per_step = config.batch_size * config.grad_accumulation
         self.steps = config.total_steps(len(self.epochs))
 

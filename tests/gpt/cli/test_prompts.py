@@ -11,13 +11,15 @@ import pytest
 from runs import ONE_THREAD, tiny, train
 
 import tensorlite as tl
-from gpt import generate
-from gpt.config import ClassifyConfig, GPTConfig
+from gpt import console, generate
+from gpt.config import GPTConfig
+from gpt.data import prepare
 from gpt.model import GPT
 from gpt.tasks import evaluate, instruct, pretrain
 from gpt.tasks.classify import task as classify
+from gpt.tasks.classify.settings import ClassifyConfig
 from gpt.tokenizer import END_OF_TEXT, BPETokenizer, CharTokenizer, WordTokenizer
-from gpt.training import checkpoint, progress
+from gpt.training import checkpoint
 from tensorlite.data import TokenFile, write_tokens
 
 SENTENCE = "one bottle stands on the wall, and another bottle stands on the floor. " * 40
@@ -84,11 +86,10 @@ def test_runs_that_do_not_say_it_have_a_start_too(tok, description, start):
 
 def test_the_end_of_a_text_is_found_wherever_it_is(tmp_path):
     tok = BPETokenizer.train("", 257)
-    for place in (0, 2**20 - 1, 2**20, 2**20 + 5):
-        ids = np.full(2**20 + 6, 65, np.uint16)
-        assert pretrain.start_of(ids, tok) == [10]
-        ids[place] = 256
-        assert pretrain.start_of(ids, tok) == [256]
+    words = "a " * 2**19
+    assert prepare.encode_part(tmp_path / "tokens", tok, [words])[1] == [10]
+    for text in (f"<|endoftext|>{words}", f"{words}<|endoftext|>", f"{words[1:]}<|endoftext|>{words}"):
+        assert prepare.encode_part(tmp_path / "tokens", tok, [text])[1] == [256]
 
 
 # ----- special tokens in what users write ---------------------------------------------------------------------------
@@ -225,8 +226,8 @@ NASTY = "a\x1b[2Jb\x07\r\x00\x7f\x9bc\td\ne"
 
 @pytest.mark.finding("E13")
 def test_control_characters_are_made_visible():
-    assert progress.visible(NASTY) == "a\\x1b[2Jb\\x07\\x0d\\x00\\x7f\\x9bc\td\ne"
-    assert progress.visible("é漢🙂\xa0\u2028") == "é漢🙂\xa0\u2028"
+    assert console.visible(NASTY) == "a\\x1b[2Jb\\x07\\x0d\\x00\\x7f\\x9bc\td\ne"
+    assert console.visible("é漢🙂\xa0\u2028") == "é漢🙂\xa0\u2028"
 
 
 @pytest.fixture(scope="module")
@@ -267,4 +268,4 @@ def test_a_terminal_sees_no_control_characters_and_a_pipe_sees_all(nasty):
     os.close(parent)
     assert shown.returncode == 0
     assert b"\x1b" not in screen
-    assert screen.decode().replace("\r\n", "\n") == progress.visible(piped)
+    assert screen.decode().replace("\r\n", "\n") == console.visible(piped)

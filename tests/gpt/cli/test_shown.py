@@ -15,11 +15,14 @@ from rich.console import Console
 from runs import ONE_THREAD, flags, gpt, tiny, train
 
 import gpt as package
+from gpt import console
 from gpt.cli import chat
-from gpt.config import ClassifyConfig, FineTuneConfig, TrainConfig
 from gpt.tasks import pretrain
+from gpt.tasks.classify.settings import ClassifyConfig
+from gpt.tasks.pretrain import TrainConfig
 from gpt.training import loop as training
-from gpt.training import plots, progress
+from gpt.training import plots
+from gpt.training.settings import FineTuneConfig
 from tensorlite import io as weights
 from tensorlite import nn
 
@@ -58,7 +61,7 @@ def test_labels_may_be_any_text(tmp_path):
 @pytest.mark.finding("C13")
 def test_a_table_shows_names_and_values_as_they_are():
     screen = io.StringIO()
-    Console(file=screen, width=200).print(progress.result_table(ODD, {ODD: f"{ODD}!"}))
+    Console(file=screen, width=200).print(console.result_table(ODD, {ODD: f"{ODD}!"}))
     assert screen.getvalue().count(ODD) == 3
 
 
@@ -151,11 +154,11 @@ def test_ctrl_c_in_the_last_evaluation_leaves_the_picture(tmp_path, monkeypatch)
 
 @pytest.mark.finding("E3")
 def test_bars_are_on_standard_error_of_a_terminal_alone(capsys, monkeypatch):
-    with progress.bar("working", 3) as advance:
-        assert list(progress.passing("abc", advance)) == ["a", "b", "c"]
+    with console.bar("working", 3) as advance:
+        assert list(console.passing("abc", advance)) == ["a", "b", "c"]
     assert capsys.readouterr() == ("", "")
     monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes the streams for a terminal then
-    with progress.bar("working", 3) as advance:
+    with console.bar("working", 3) as advance:
         advance(3)
     output, errors = capsys.readouterr()
     assert output == ""
@@ -168,7 +171,7 @@ def test_bars_are_on_standard_error_of_a_terminal_alone(capsys, monkeypatch):
 
 @pytest.mark.finding("E15")
 def test_one_is_one():
-    assert [progress.counted(n, "token") for n in (0, 1, 2, 1234)] == [
+    assert [console.counted(n, "token") for n in (0, 1, 2, 1234)] == [
         "0 tokens",
         "1 token",
         "2 tokens",
@@ -261,5 +264,5 @@ def test_importing_gpt_loads_nothing_else():
 
 @pytest.mark.finding("E13")
 def test_a_log_takes_paths_that_are_no_text(tmp_path):
-    progress.say(Console(file=io.StringIO()), tmp_path / "log.txt", "run \udcff\x1b[2J")
+    console.say(Console(file=io.StringIO()), tmp_path / "log.txt", "run \udcff\x1b[2J")
     assert re.search(r"run \\udcff\\x1b\[2J\n", (tmp_path / "log.txt").read_text())

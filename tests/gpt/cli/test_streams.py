@@ -8,7 +8,7 @@ import sys
 import pytest
 from runs import ONE_THREAD, flags
 
-from gpt.config import TrainConfig
+from gpt.tasks.pretrain import TrainConfig
 from gpt.training import checkpoint
 
 FULL = "/dev/full"

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpt.data import corpus
+from gpt.fingerprint import fingerprint
 from gpt.tokenizer import BPETokenizer, CharTokenizer, gpt2
 from gpt.tokenizer.base import chunks
 
@@ -178,15 +179,16 @@ def test_blocks_are_the_text_however_small_they_are(tmp_path_factory, text, size
     path.write_bytes(("x" + text).encode())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(corpus, "BLOCK", size)  # bytes: cuts characters and line ends in two
-        read = corpus.reader([path, path])
-        assert "".join(read()) == "".join(read()) == corpus.read_text([path, path])
+        read = corpus.Text([path, path])
+        assert "".join(read) == "".join(read) == corpus.read_text([path, path])
         whole = ("x" + text).replace("\r\n", "\n").replace("\r", "\n")
         whole = (whole if whole.endswith("\n") else whole + "\n") + whole
-        assert "".join(read()) == whole
-        assert max(map(len, read())) <= size + 1  # a held back "\r", and the character behind it
-        for start in (0, 1, len(whole) // 2):
-            assert "".join(corpus.between(read(), start, len(whole) - 1)) == whole[start:-1]
-        parts = list(chunks(read(), 3))
+        assert "".join(read) == whole
+        assert read.characters == len(whole)
+        assert max(map(len, read)) <= size + 1  # a held back "\r", and the character behind it
+        for fraction in (0.4, 0.9):
+            assert "".join(corpus.first_part(read, fraction)) == corpus.split(whole, fraction)[0]
+        parts = list(chunks(read, 3))
     assert parts == list(chunks(whole, 3))
 
 
@@ -195,10 +197,39 @@ def test_what_can_be_read_once_is_read_once(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     writer = threading.Thread(target=lambda: (tmp_path / "pipe").write_text("a text"))
     writer.start()
-    read = corpus.reader([tmp_path / "pipe"])
+    read = corpus.Text([tmp_path / "pipe"])
     writer.join()
-    assert [*read()] == [*read()] == ["a text"]
-    assert "".join(corpus.reader([])()) == corpus.builtin()
+    assert [*read] == [*read] == ["a text"]
+    assert read.files == []  # nothing that could be compared when training is resumed
+    assert "".join(corpus.Text()) == corpus.builtin()
+
+
+def test_what_waits_for_the_cut_is_a_block_more_than_the_rest_of_the_text():
+    """A text is cut where its length says, in one reading: most of it is given before its end is known."""
+    given = []
+
+    def blocks():
+        for n in range(100):
+            waiting = 10 * n - sum(map(len, given))
+            assert waiting <= 0.1 * 10 * n + 20, (n, waiting)
+            yield "0123456789"
+
+    for block in corpus.first_part(blocks(), 0.9):
+        given.append(block)
+    assert "".join(given) == "0123456789" * 90
+
+
+def test_a_text_knows_its_files_after_it_has_been_read_once(tmp_path, monkeypatch):
+    for name, data in (("a", b"\xef\xbb\xbfone\r\n"), ("b", "zwölf".encode())):
+        (tmp_path / name).write_bytes(data)
+    expected = [{"path": str(tmp_path / name), **fingerprint(tmp_path / name)} for name in "ab"]
+    assert corpus.Text([tmp_path / "a", tmp_path / "b"]).files == expected
+    monkeypatch.setattr(corpus, "HELD", 0)
+    text = corpus.Text([tmp_path / "a", tmp_path / "b"])
+    assert text.files == []
+    for _ in range(2):
+        assert "".join(text) == "one\nzwölf"
+        assert text.files == expected
 
 
 @pytest.mark.parametrize(

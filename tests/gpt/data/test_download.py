@@ -19,9 +19,9 @@ import pytest
 from loopback import endless, file, hang, hangs, in_turn, redirect, serving, status
 from rich.console import Console
 
+from gpt import download_dir
 from gpt.cli import main as cli
 from gpt.data import download
-from gpt.data import download_dir as cache
 from gpt.data.sources import DATA, MODELS, File, Source
 from gpt.tokenizer import gpt2
 
@@ -189,14 +189,14 @@ def test_a_cache_that_cannot_be_written_is_enough_if_the_file_is_there(get, monk
 
 
 def test_where_the_cache_is(monkeypatch, tmp_path):
-    monkeypatch.setenv("GPT_CACHE", str(tmp_path))
-    assert cache.folder() == tmp_path
-    monkeypatch.setenv("GPT_CACHE", "~/here")
-    assert cache.folder() == Path.home() / "here"
-    monkeypatch.delenv("GPT_CACHE")
+    monkeypatch.setenv("GPT_DOWNLOAD_DIR", str(tmp_path))
+    assert download_dir.folder() == tmp_path
+    monkeypatch.setenv("GPT_DOWNLOAD_DIR", "~/here")
+    assert download_dir.folder() == Path.home() / "here"
+    monkeypatch.delenv("GPT_DOWNLOAD_DIR")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     if sys.platform == "linux":
-        assert cache.folder() == tmp_path / "tensorlite"
+        assert download_dir.folder() == tmp_path / "tensorlite"
 
 
 # ----- servers that have it not -----------------------------------------------------------------------------------
@@ -515,7 +515,7 @@ def test_two_processes_download_once_and_a_killed_one_is_continued(get, server, 
 @pytest.fixture
 def own(server, monkeypatch, tmp_path):
     """A cache of our own, and a server with what is in the tables; another answer may be given for an address."""
-    monkeypatch.setenv("GPT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("GPT_DOWNLOAD_DIR", str(tmp_path / "cache"))
 
     def local(source: Source) -> Source:
         def here(each: File) -> File:
@@ -569,7 +569,7 @@ def test_the_data_sets_are_those_at_hand(own, data_dir):
             sent
         )
         path = download.fetch(name, Console(file=io.StringIO()))
-        assert path == cache.folder() / name / file_name
+        assert path == download_dir.folder() / name / file_name
         assert path.read_bytes() == content
 
 
@@ -634,11 +634,11 @@ def test_fetch_prints_the_path_alone_and_list_shows_it(own, call, data_dir):
         (data_dir / "the-verdict.txt").read_bytes()
     )
     status, output, errors = call("data", "fetch", "the-verdict")
-    assert (status, output) == (0, f"{cache.folder() / 'the-verdict' / 'the-verdict.txt'}\n")
+    assert (status, output) == (0, f"{download_dir.folder() / 'the-verdict' / 'the-verdict.txt'}\n")
     assert errors == "fetching the-verdict.txt from 127.0.0.1\n"
     assert call("data", "fetch", "the-verdict") == (0, output, "")
-    (cache.folder() / "gpt2").mkdir()
-    (cache.folder() / "gpt2" / "config.json").write_bytes(bytes(700))
+    (download_dir.folder() / "gpt2").mkdir()
+    (download_dir.folder() / "gpt2" / "config.json").write_bytes(bytes(700))
     status, output, _ = call("data", "list")
     assert status == 0
     rows = {line.split()[0]: " ".join(line.split()) for line in output.splitlines() if "B " in line}
@@ -647,7 +647,7 @@ def test_fetch_prints_the_path_alone_and_list_shows_it(own, call, data_dir):
     assert "551 MB 1 of 5 Hugging Face" in rows["gpt2"]
     assert "478 kB no UCI" in rows["spam"]
     assert "CC BY 4.0" in rows["spam"]
-    assert str(cache.folder()) in "".join(output.split())  # wrapped, where it is long
+    assert str(download_dir.folder()) in "".join(output.split())  # wrapped, where it is long
 
 
 def test_what_goes_wrong_is_one_sentence(own, call):

@@ -16,19 +16,21 @@ import tensorlite as tl
 from gpt.attention import CausalAttention, MultiHeadAttention
 from gpt.cli import diagnosis as doctor
 from gpt.cli import main as cli
-from gpt.config import ClassifyConfig, GPTConfig, TrainConfig
+from gpt.config import GPTConfig
+from gpt.fast import machine as fast_machine
 from gpt.generate import generate
 from gpt.model import GPT
 from gpt.tasks import instruct, pretrain
 from gpt.tasks.classify import data as labelled
 from gpt.tasks.classify import task as classify
+from gpt.tasks.classify.settings import ClassifyConfig
 from gpt.tasks.evaluate import total_loss
 from gpt.tasks.instruct.judge import log_likelihood
-from gpt.tasks.pretrain import Pretraining, check_memory
+from gpt.tasks.pretrain import Pretraining, TrainConfig, check_memory
 from gpt.training import checkpoint, plots, session
-from gpt.training import loop as training
 from gpt.training.step import accumulate
 from tensorlite import backend, optim
+from tensorlite.data import TokenFile
 from tensorlite.devices import gpu, memory
 from tensorlite.kernels.cuda import attention as scores
 
@@ -83,7 +85,7 @@ def test_a_run_moves_between_devices(runs, tmp_path, first, then):
     """Six steps here and two there are the eight steps of one device: the checkpoint has all, the batches go on."""
     train(tiny(tmp_path, device=first, steps=6, **CONSTANT))
     run = tmp_path / "run"
-    resumed = session.settings(run)
+    resumed = session.settings(run, TrainConfig)
     assert resumed.device == "auto"  # a run is not fixed to one, nor remembers it
     said = train(TrainConfig(**{**vars(resumed), "device": then, "steps": 8}))
     assert f"warning: device was {first} and is {then}: the last bits may differ from an unbroken run's" in said
@@ -111,7 +113,7 @@ def test_a_step_does_not_wait_for_its_device(tmp_path):
 def test_evaluation_waits_once_a_batch(runs):
     run = runs[0] / "cpu"
     model, _ = checkpoint.load_model(run, "strict")
-    tokens = pretrain.open_tokens(run, model.config.context_length)["validation"]
+    tokens = TokenFile(run / "validation.tokens")
     before = strict.waits
     far = pretrain.evaluate(model, tokens, 2, 3)
     assert strict.waits == before + 3
@@ -127,7 +129,7 @@ def test_training_that_does_not_fit_is_refused_before_it_begins(monkeypatch):
     with pytest.raises(ValueError, match=r"takes at least 4\.\d GiB of memory and strict has 4\.0 free: a smaller bat"):
         check_memory(shape, TrainConfig(**big, device="strict"))
     check_memory(shape, TrainConfig(**big, device="strict", dtype="bfloat16"))
-    check_memory(shape, TrainConfig(**big, device="strict", checkpoint_blocks=True))
+    check_memory(shape, TrainConfig(**big, device="strict", activation_checkpointing=True))
 
 
 # ----- writing and measuring --------------------------------------------------------------------------------------
@@ -354,10 +356,10 @@ def test_auto_takes_the_gpu_that_answers(cupy, monkeypatch):
     cupy(None)
     assert backend.use_device("auto") == "cpu"
     assert "not installed" in backend.no_gpu()
-    assert "cpu: device 'cuda' needs CuPy" in training.about_device("cpu")
+    assert "cpu: device 'cuda' needs CuPy" in fast_machine.about_device("cpu")
     monkeypatch.setattr(backend, "driver_found", lambda: False)
     cupy(Fake())  # is not even asked
-    assert (backend.use_device("auto"), training.about_device("cpu")) == ("cpu", "cpu")
+    assert (backend.use_device("auto"), fast_machine.about_device("cpu")) == ("cpu", "cpu")
     assert backend.no_gpu() == "there is no NVIDIA driver on this machine"
 
 
@@ -371,7 +373,7 @@ def test_the_second_gpu(cupy):
     assert fake.current == 0
     assert backend.use_device("cuda:1") == backend.use_device("cuda") == "cuda:1"
     assert gpu.memory("cuda") == (4 << 30, 80 << 30)  # with what CuPy keeps
-    assert training.about_device("cuda:1") == "cuda:1, NVIDIA H100, 4.0 of 80.0 GiB free"
+    assert fast_machine.about_device("cuda:1") == "cuda:1, NVIDIA H100, 4.0 of 80.0 GiB free"
 
 
 def test_an_array_moves_from_gpu_to_gpu(cupy):
@@ -400,8 +402,8 @@ class OutOfMemoryError(MemoryError):
 
 def test_the_table_of_a_run_says_what_is_taken_of_a_gpu_s_memory(monkeypatch):
     monkeypatch.setattr(backend, "memory", lambda device: (2 << 30, 3 << 30))
-    assert training.memory_of_gpu("cuda:0") == {"GPU memory taken": "1,024 MiB"}
-    assert training.memory_of_gpu("cpu") == {}
+    assert fast_machine.table_rows("cuda:0") == {"GPU memory taken": "1,024 MiB"}
+    assert fast_machine.table_rows("cpu") == {}
 
 
 def test_out_of_gpu_memory_is_a_sentence(cupy):
@@ -409,7 +411,7 @@ def test_out_of_gpu_memory_is_a_sentence(cupy):
     error = OutOfMemoryError(f"Out of memory allocating {3 << 30:,} bytes (allocated so far: {1 << 30:,} bytes).")
     assert cli.sentence(error) == (
         "the GPU is out of memory: 3.00 GiB were asked for, 4.00 of its 80.00 GiB are free: a smaller batch_size or "
-        "context_length, or checkpoint_blocks in training, needs less"
+        "context_length, or activation_checkpointing in training, needs less"
     )
     assert cli.sentence(RuntimeError("cudaErrorMemoryAllocation: out of memory")).startswith(
         "the GPU is out of memory: more was asked for, 4.00 of"

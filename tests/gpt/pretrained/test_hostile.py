@@ -19,13 +19,14 @@ import safetensors.numpy
 from test_bundle import RELEASE, field, message, table, varint
 from test_vocabulary import tokenizer_json
 
-from gpt import lora, pretrained, tokenizer
-from gpt.config import ClassifyConfig, GPTConfig, TrainConfig, check_number, listed
-from gpt.data import jsonfile
+from gpt import jsonfile, lora, pretrained, tokenizer
+from gpt.config import GPTConfig, check_number, listed
 from gpt.model import GPT
 from gpt.pretrained import bundle, vocabulary
 from gpt.tasks.classify import task as classify
+from gpt.tasks.classify.settings import ClassifyConfig
 from gpt.tasks.instruct import InstructConfig
+from gpt.tasks.pretrain import TrainConfig
 from gpt.training import checkpoint, plots, weights
 from tensorlite import io
 from tensorlite.data import TokenFile

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from gpt.config import Settings, TrainConfig
-from gpt.tasks.pretrain import Pretraining
+from gpt.tasks.pretrain import Pretraining, TrainConfig
 from gpt.training import loop as training
+from gpt.training.settings import Settings
 
 TEXT = "".join(
     f"{n} bottles stand on the wall; take one down, and {n - 1} stand on the wall.\n" for n in range(60, 0, -1)

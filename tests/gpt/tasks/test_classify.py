@@ -14,10 +14,12 @@ import pytest
 from runs import ONE_THREAD, contents, gpt, start, train
 
 import tensorlite as tl
-from gpt.config import PRESETS, ClassifyConfig, GPTConfig, TrainConfig
+from gpt.config import PRESETS, GPTConfig
 from gpt.tasks.classify import data as labelled
 from gpt.tasks.classify import task as classify
+from gpt.tasks.classify.settings import ClassifyConfig
 from gpt.tasks.classify.task import Classification, Classifier
+from gpt.tasks.pretrain import TrainConfig
 from gpt.tokenizer import gpt2
 from gpt.training import checkpoint, plots, session, step
 from gpt.training import loop as training

@@ -8,9 +8,9 @@ import pytest
 from loopback import endless, in_turn, send, serving
 from test_judge import ENTRY, WHOLE, raw, says
 
+from gpt.console import printable
 from gpt.tasks.instruct import judge
 from gpt.tasks.instruct.judge import Api
-from gpt.training.progress import printable
 
 OK = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"

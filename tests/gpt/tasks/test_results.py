@@ -11,9 +11,9 @@ from loopback import hang, in_turn, serving, status
 from runs import start
 from test_judge import ENTRY, call, save, says  # noqa: F401  a fixture
 
-from gpt.data.results import Results
 from gpt.tasks import instruct
 from gpt.tasks.instruct import judge
+from gpt.tasks.results import Results
 
 ENTRIES = [{"name": str(i)} for i in range(4)]
 ABOUT = {"data": "x", "run": None}

@@ -15,6 +15,7 @@ from runs import contents, tiny, train
 from trained import CONFIG, Killed, Trained, failing, restored
 
 import tensorlite as tl
+from gpt.tasks.pretrain import TrainConfig
 from gpt.tokenizer import CharTokenizer
 from gpt.training import checkpoint, session
 
@@ -284,4 +285,4 @@ def test_a_changed_token_file_is_never_trained_on(tmp_path):
     path = tmp_path / "run" / "train.tokens"
     flip(path, 200, random.Random(0))
     with pytest.raises(ValueError, match=r"train\.tokens is not the file that the run was begun with"):
-        train(session.settings(tmp_path / "run"))
+        train(session.settings(tmp_path / "run", TrainConfig))

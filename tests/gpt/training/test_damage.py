@@ -12,7 +12,7 @@ import pytest
 from runs import contents, tiny, train, write_text
 from trained import Trained
 
-from gpt.config import TrainConfig
+from gpt.tasks.pretrain import TrainConfig
 from gpt.training import checkpoint, plots, run_directory, session
 
 SHORT = {"steps": 2, "eval_every": 2, "sample_every": 1, "checkpoint_every": 1}
@@ -46,7 +46,7 @@ def weights(model) -> list:
 
 def further(run: Path, steps: int = 4) -> str:
     """Go on with it; what was printed."""
-    return train(TrainConfig(**{**vars(session.settings(run)), "steps": steps}))
+    return train(TrainConfig(**{**vars(session.settings(run, TrainConfig)), "steps": steps}))
 
 
 # ----- a damaged checkpoint ---------------------------------------------------------------------------------------

@@ -12,7 +12,8 @@ import pytest
 from runs import ONE_THREAD, flags, gpt, tiny, train
 
 from gpt.cli import COMMANDS
-from gpt.config import TrainConfig
+from gpt.fast import machine as fast_machine
+from gpt.tasks.pretrain import TrainConfig
 from gpt.training import session
 from tensorlite import io
 from tensorlite.devices import machine
@@ -95,13 +96,13 @@ def test_a_resumed_run_keeps_its_number_of_threads(tmp_path):
     run, taken = tmp_path / "run", machine.default_threads() + 1
     assert f"threads    {taken} threads" in train(tiny(tmp_path, threads=taken, steps=4))
     assert described(run)["made_with"]["threads"] == str(taken)
-    said = train(replace(session.settings(run), steps=6))
+    said = train(replace(session.settings(run, TrainConfig), steps=6))
     assert f"threads    {taken} threads" in said
     assert "warning" not in said
-    said = train(replace(session.settings(run), steps=8, threads=None))
+    said = train(replace(session.settings(run, TrainConfig), steps=8, threads=None))
     assert f"threads    {taken} threads" in said
     assert "warning" not in said
-    said = " ".join(train(replace(session.settings(run), steps=9, threads=1)).split())
+    said = " ".join(train(replace(session.settings(run, TrainConfig), steps=9, threads=1)).split())
     assert f"changed threads from {taken} to 1, from step 8 on" in said
     assert f"warning: threads was {taken} and is 1: the last bits may differ from an unbroken run's" in said
     assert described(run)["training"]["threads"] == 1
@@ -130,14 +131,14 @@ def test_what_decides_about_bits_is_recorded(tmp_path):
 def test_with_and_without_an_extra_is_another_run(tmp_path, monkeypatch, module):
     """Both ways: what was there and is not, and what was not there and is."""
     name = {steps: "numba", onednn: "oneDNN"}[module]
-    monkeypatch.setattr(session, "version", lambda package: "1.2")
+    monkeypatch.setattr(fast_machine, "version", lambda package: "1.2")
     monkeypatch.setattr(module, "missing", lambda: "not here")
     train(tiny(tmp_path, steps=2))
     monkeypatch.setattr(module, "missing", lambda: "")
-    said = train(replace(session.settings(tmp_path / "run"), steps=3))
+    said = train(replace(session.settings(tmp_path / "run", TrainConfig), steps=3))
     assert re.search(rf"warning: {name} was off and is 1\.2.*: the last bits may differ", said)
     monkeypatch.setattr(module, "missing", lambda: "not here")
-    said = train(replace(session.settings(tmp_path / "run"), steps=4))
+    said = train(replace(session.settings(tmp_path / "run", TrainConfig), steps=4))
     assert re.search(rf"warning: {name} was 1\.2.* and is off: the last bits may differ", said)
 
 

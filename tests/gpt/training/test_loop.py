@@ -1,5 +1,7 @@
 """Training: what a run leaves behind, what decides its numbers, and what it refuses."""
 
+import builtins
+import io
 import json
 import math
 import random
@@ -11,10 +13,10 @@ from rich.console import Console
 from runs import contents, tiny, train
 
 import tensorlite as tl
-from gpt.config import PRESETS, TrainConfig
+from gpt.config import PRESETS
 from gpt.data import corpus
 from gpt.model import GPT
-from gpt.tasks.pretrain import Pretraining, evaluate
+from gpt.tasks.pretrain import Pretraining, TrainConfig, evaluate
 from gpt.training import checkpoint, plots, run_directory, session, step
 from gpt.training import loop as training
 from gpt.training.progress import Progress
@@ -166,8 +168,8 @@ def test_clipping_and_decay_as_asked(tmp_path, monkeypatch):
 def test_samples_and_checkpoints_are_not_counted_as_training(tmp_path, monkeypatch):
     """They move a clock of their own, which a step does not."""
     clock, steps = [0.0], []
-    real = {name: getattr(training, name) for name in ("append_sample", "save", "watch", "update")}
-    for name, seconds in (("append_sample", 100), ("save", 100), ("watch", 100), ("update", 1)):
+    real = {name: getattr(training, name) for name in ("append_sample", "save", "evaluate", "update")}
+    for name, seconds in (("append_sample", 100), ("save", 100), ("evaluate", 100), ("update", 1)):
 
         def slow(*args, name=name, seconds=seconds, **kwargs):
             clock[0] += seconds
@@ -233,7 +235,7 @@ def test_training_that_stays_not_finite_stops_and_keeps_the_last_good_checkpoint
     run = tmp_path / "run"
     assert checkpoint.newest(run)[0].step == 6
     monkeypatch.undo()
-    train(session.settings(run))  # with the cause gone, it goes on from there
+    train(session.settings(run, TrainConfig))  # with the cause gone, it goes on from there
     assert checkpoint.newest(run)[0].step == 30
 
 
@@ -259,7 +261,7 @@ def test_a_run_whose_last_step_is_skipped_stops_with_an_error_and_reports_nothin
     assert "step 30" not in (run / "samples.txt").read_text()
     assert run_directory.finished(run) is None
     monkeypatch.undo()
-    train(session.settings(run))  # with the cause gone, it goes on from there
+    train(session.settings(run, TrainConfig))  # with the cause gone, it goes on from there
     assert run_directory.finished(run) == 30
 
 
@@ -302,27 +304,36 @@ def test_a_text_may_name_its_special_token(tmp_path):
 
 
 @pytest.mark.finding("A11")
-@pytest.mark.parametrize(("tokenizer", "held", "most"), [("char", 1 << 26, 1), ("bpe", 1 << 26, 1), ("char", 0, 2)])
-def test_the_text_is_opened_once_or_twice_and_each_token_file_is_checked_once(
+@pytest.mark.parametrize(
+    ("tokenizer", "held", "most"), [("char", 1 << 26, 1), ("bpe", 1 << 26, 1), ("char", 0, 2), ("bpe", 0, 2)]
+)
+def test_the_text_is_opened_once_or_twice_and_each_token_file_is_read_once(
     tmp_path, monkeypatch, tokenizer, held, most
 ):
-    """Twice where it is too long to be kept; the token files too, when training goes on."""
-    config, opened, checked, hashed = tiny(tmp_path, steps=2, tokenizer=tokenizer, vocab_size=258), [], [], []
-    real = {"open": Path.open, "ids": data._check_ids, "fingerprint": checkpoint.fingerprint}
+    """The text twice where it is too long to be kept. Token files for their SHA-256, also when training goes on."""
+    config, opened, checked = tiny(tmp_path, steps=2, tokenizer=tokenizer, vocab_size=258), [], []
+    real = io.open
     monkeypatch.setattr(corpus, "HELD", held)
-    monkeypatch.setattr(Path, "open", lambda path, *a, **k: (opened.append(path.name), real["open"](path, *a, **k))[1])
-    monkeypatch.setattr(data, "_check_ids", lambda name, *a: (checked.append(Path(name).name), real["ids"](name, *a)))
-    monkeypatch.setattr(
-        checkpoint, "fingerprint", lambda path, *a: (hashed.append(path.name), real["fingerprint"](path, *a))[1]
-    )
+    monkeypatch.setattr(data, "_check_ids", lambda name, *_: checked.append(name))
+
+    def open_and_note(path, mode="r", *args, **kwargs):
+        if mode == "rb":
+            opened.append(Path(path).name)
+        return real(path, mode, *args, **kwargs)
+
+    monkeypatch.setattr(io, "open", open_and_note)
+    monkeypatch.setattr(builtins, "open", open_and_note)
     train(config)
-    names = ("train.tokens", "validation.tokens")
     assert opened.count("bottles.txt") == most
-    assert [(checked.count(name), hashed.count(name)) for name in names] == [(1, 1), (1, 1)]
-    opened.clear(), checked.clear(), hashed.clear()
-    train(TrainConfig(**{**vars(session.settings(tmp_path / "run")), "steps": 4}))
-    assert opened.count("bottles.txt") == 0
-    assert [(checked.count(name), hashed.count(name)) for name in names] == [(1, 1), (1, 1)]
+    for name in ("train.tokens", "validation.tokens"):
+        assert opened.count(name) == 3  # hashed, its header read, and mapped
+    assert set(checked) == {"write_tokens"}
+    opened.clear()
+    train(TrainConfig(**{**vars(session.settings(tmp_path / "run", TrainConfig)), "steps": 4}))
+    assert opened.count("bottles.txt") == 1  # whether it has changed
+    for name in ("train.tokens", "validation.tokens"):
+        assert opened.count(name) == 3
+    assert set(checked) == {"write_tokens"}
 
 
 # ----- what is refused --------------------------------------------------------------------------------------------

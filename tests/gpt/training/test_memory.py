@@ -7,7 +7,7 @@ from cases import FACTOR, Case, case_of
 from memory import MEMORY
 from writers import call
 
-from gpt.training import step as steps
+from gpt.training import loop as training
 
 LARGE = 64  # bytes, for a model so small
 
@@ -20,18 +20,18 @@ def case(request):
 
 def out_of_memory(case: Case, monkeypatch, at: int):
     """The command, where the `at`-th array of its training steps finds no memory."""
-    real = steps.Step.__call__
+    real = training.train_step
 
-    def counted(self, batches):
+    def counted(*args, **options):
         MEMORY.counting = True
         try:
-            return real(self, batches)
+            return real(*args, **options)
         finally:
             MEMORY.counting = False
 
     case.begin()
     with monkeypatch.context() as patch, MEMORY.watched(LARGE, at):
-        patch.setattr(steps.Step, "__call__", counted)
+        patch.setattr(training, "train_step", counted)
         return call(case.line(), case.parsed)
 
 

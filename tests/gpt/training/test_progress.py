@@ -17,7 +17,8 @@ from rich.console import Console
 from runs import ONE_THREAD, write_text
 
 from gpt.cli import diagnosis as doctor
-from gpt.training.progress import Progress, figure_text, fitting, say
+from gpt.console import say
+from gpt.training.progress import Progress, figure_text, fitting
 
 COLUMNS = 80
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")

@@ -8,9 +8,8 @@ import threading
 import pytest
 from runs import contents, flags, tiny, train
 
-from gpt.config import TrainConfig
-from gpt.tasks.pretrain import Pretraining
-from gpt.training import checkpoint, plots, session
+from gpt.tasks.pretrain import Pretraining, TrainConfig
+from gpt.training import checkpoint, machine, plots, session, signals
 from gpt.training import loop as training
 
 
@@ -30,7 +29,7 @@ class Crash(BaseException):
     [
         ("update", 1),
         ("update", 9),
-        ("watch", 3),
+        ("evaluate", 3),
         ("append_metrics", 8),
         ("append_sample", 1),
         ("save", 2),
@@ -50,7 +49,7 @@ def test_a_crash_anywhere_in_the_loop_changes_nothing(finished, tmp_path, monkey
         patch.setattr(training, function, crash)
         with pytest.raises(Crash):
             train(tiny(finished[0], out=tmp_path / "run"))
-    train(session.settings(tmp_path / "run"))
+    train(session.settings(tmp_path / "run", TrainConfig))
     assert contents(tmp_path / "run") == contents(finished[0] / "run")
 
 
@@ -61,7 +60,7 @@ def test_resuming_falls_back_from_a_damaged_checkpoint_and_ends_in_the_same_byte
     data = bytearray(damaged.read_bytes())
     data[-1] ^= 1
     damaged.write_bytes(data)
-    screen = train(session.settings(run))
+    screen = train(session.settings(run, TrainConfig))
     assert "step_00000030 is damaged: training.safetensors is not what was written" in screen
     assert "after step 28" in screen
     mine = {name: data for name, data in contents(run).items() if ".damaged/" not in name}
@@ -73,18 +72,20 @@ def test_resuming_falls_back_from_a_damaged_checkpoint_and_ends_in_the_same_byte
 def test_resuming_with_other_settings(tmp_path):
     train(tiny(tmp_path, steps=8))
     run = tmp_path / "run"
-    settings = session.settings(run)
+    settings = session.settings(run, TrainConfig)
     longer = TrainConfig(**{**vars(settings), "steps": 12, "lr": 1e-4, "min_lr": 1e-4, "warmup": 0, "dropout": 0.0})
     screen = train(longer)
     assert "changed    lr from 0.02 to 0.0001, from step 8 on" in screen
     assert [line["lr"] for line in metrics(run)[-4:-1]] == [1e-4, 1e-4, 1e-4]
-    assert session.settings(run).lr == 1e-4
+    assert session.settings(run, TrainConfig).lr == 1e-4
     assert checkpoint.load_model(run)[0].config.attention_dropout == 0
 
 
 def test_the_best_loss_is_remembered(finished, tmp_path):
     train(tiny(tmp_path, steps=10, lr=1.0, min_lr=1.0, warmup=0))  # from bad to worse
-    s = session.resume(Pretraining, session.settings(tmp_path / "run"), tmp_path / "run", lambda line: None)
+    s = session.resume(
+        Pretraining, session.settings(tmp_path / "run", TrainConfig), tmp_path / "run", lambda line: None
+    )
     losses = [
         (line["validation_loss"], line["step"]) for line in metrics(tmp_path / "run") if "validation_loss" in line
     ]
@@ -101,15 +102,16 @@ def test_the_best_loss_is_remembered(finished, tmp_path):
     ],
 )
 def test_what_a_begun_run_cannot_change(finished, change, says):
-    settings = session.settings(finished[0] / "run")
+    settings = session.settings(finished[0] / "run", TrainConfig)
     with pytest.raises(ValueError, match=says):
         train(TrainConfig(**{**vars(settings), **change}))
 
 
 def test_other_versions_are_mentioned(finished, monkeypatch):
-    monkeypatch.setattr(session, "made_with", lambda device: {"numpy": "9.9"})
+    monkeypatch.setattr(machine, "made_with", lambda device: {"numpy": "9.9"})
     assert re.search(
-        r"warning: numpy was [\d.]+ and is 9\.9: the last bits", train(session.settings(finished[0] / "run"))
+        r"warning: numpy was [\d.]+ and is 9\.9: the last bits",
+        train(session.settings(finished[0] / "run", TrainConfig)),
     )
 
 
@@ -118,7 +120,7 @@ def test_other_versions_are_mentioned(finished, monkeypatch):
 
 def test_the_second_signal_leaves_at_once_and_the_handlers_are_put_back():
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    with training.stopping() as received:
+    with signals.stop_signals() as received:
         os.kill(os.getpid(), signal.SIGTERM)
         assert received == [signal.SIGTERM]
         with pytest.raises(SystemExit) as left:
@@ -133,7 +135,7 @@ def test_a_hangup_that_is_ignored_stays_so():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         for at_once in (False, True):
-            with training.stopping(at_once) as received:
+            with signals.stop_signals(at_once) as received:
                 os.kill(os.getpid(), signal.SIGHUP)
                 assert (signal.getsignal(signal.SIGHUP), received) == (signal.SIG_IGN, [])
     finally:

@@ -15,11 +15,12 @@ from trained import Killed, Trained, failing
 
 import tensorlite as tl
 from gpt import pretrained
-from gpt.config import ClassifyConfig, TrainConfig
 from gpt.tasks import instruct
 from gpt.tasks.classify import task as classify
+from gpt.tasks.classify.settings import ClassifyConfig
 from gpt.tasks.instruct import InstructConfig
-from gpt.training import checkpoint, lockfile, plots, run_directory, run_path, session
+from gpt.tasks.pretrain import TrainConfig
+from gpt.training import checkpoint, lockfile, open_run, plots, run_directory, session
 from gpt.training import loop as training
 
 SHORT = {"steps": 2, "eval_every": 2, "sample_every": 0, "checkpoint_every": 1}
@@ -119,7 +120,7 @@ def test_what_somebody_puts_into_a_run_is_never_deleted_renamed_or_read(run, tmp
     fill(run, "thesis.tex", "checkpoints/step_00000001/notes.txt", ".notes.tmp", "checkpoints/x.tmp/y", "report.json")
     mine = {name for name in everything(run) if re.search(r"best|keep|step_99|thesis|01|notes|x\.tmp|report", name)}
     before = {name: data for name, data in everything(run).items() if name in mine}
-    train(TrainConfig(**{**vars(session.settings(run)), "steps": 6}))
+    train(TrainConfig(**{**vars(session.settings(run, TrainConfig)), "steps": 6}))
     assert {name: data for name, data in everything(run).items() if name in mine} == before
     assert checkpoint.newest(run)[0].step == 6
     assert not (kept / "step_00000002").exists()  # an old checkpoint without notes in it
@@ -187,7 +188,7 @@ def stop_at(monkeypatch, where, name: str, error: BaseException) -> None:
 def killed(monkeypatch, config) -> None:
     """Train until the process is killed in its first evaluation, before there is a checkpoint."""
     with monkeypatch.context() as patch:
-        patch.setattr(run_path, "_undo", lambda place: None)
+        patch.setattr(open_run, "_undo", lambda place: None)
         stop_at(patch, training, "watch", Killed())
         with pytest.raises(Killed):
             train(config)
@@ -277,7 +278,7 @@ def test_an_import_that_fails_leaves_what_was_there(run, tmp_path, call):
 def a_run(folder: Path, first: int, names: tuple[str, ...] = NAMES) -> list:
     """A run of two steps, with a data file; its weights."""
     tl.manual_seed(first)
-    with run_path.start(folder, False, names) as place:
+    with open_run.create(folder, False, names) as place:
         trained = Trained(place.folder)
         (place.folder / "train.tokens").write_text(f"data {first}")
         for step in (first, first + 1):
@@ -290,7 +291,7 @@ def a_run(folder: Path, first: int, names: tuple[str, ...] = NAMES) -> list:
 def replace(run: Path) -> None:
     """A new run in place of what is there."""
     tl.manual_seed(7)
-    with run_path.start(run, True, NAMES) as place:
+    with open_run.create(run, True, NAMES) as place:
         trained = Trained(place.folder)
         run_directory.write(place.folder / "train.tokens", "data 0")
         trained.step(1)
@@ -320,7 +321,7 @@ def test_a_failure_at_any_call_leaves_the_old_run_or_the_new_one(tmp_path, monke
         with failing(monkeypatch, run, at, error) as calls, warnings.catch_warnings():
             warnings.simplefilter("ignore", checkpoint.RunWarning)
             if isinstance(error, Killed):
-                monkeypatch.setattr(run_path, "_undo", lambda place: None)
+                monkeypatch.setattr(open_run, "_undo", lambda place: None)
             try:
                 replace(run)
             except (OSError, Killed):
@@ -336,7 +337,7 @@ def test_a_failure_at_any_call_leaves_the_old_run_or_the_new_one(tmp_path, monke
         seen.append(which)
         if which == "old" and isinstance(error, OSError) and not (run / ".gpt-new").exists():
             assert before | {"lock": b""} == states["old"], (at, calls)
-        with run_path.resume(run, NAMES):
+        with open_run.resume(run, NAMES):
             pass
         after = {name: data for name, data in everything(run).items() if name != "run.json"} | {"lock": b""}
         assert after == {name: data for name, data in states[which].items() if name != "run.json"}, (at, calls)
@@ -385,7 +386,7 @@ def test_a_killed_start_is_taken_up_by_the_next(run, tmp_path, monkeypatch):
     fill(tmp_path / "fresh", "thesis.tex")
     train(tiny(tmp_path, out=tmp_path / "fresh", **SHORT))
     assert checkpoint.newest(tmp_path / "fresh")[0].step == 2
-    train(TrainConfig(**{**vars(session.settings(run)), "steps": 3}))
+    train(TrainConfig(**{**vars(session.settings(run, TrainConfig)), "steps": 3}))
     assert not (run / ".gpt-new").exists()
     assert checkpoint.newest(run)[0].step == 3
 
@@ -456,7 +457,7 @@ def test_a_pipe_in_a_run_is_refused(run):
     (run / "log.txt").unlink()
     os.mkfifo(run / "log.txt")
     with pytest.raises(ValueError, match=r"log\.txt is neither a file nor a directory"):
-        train(TrainConfig(**{**vars(session.settings(run)), "steps": 4}))
+        train(TrainConfig(**{**vars(session.settings(run, TrainConfig)), "steps": 4}))
     assert stat.S_ISFIFO((run / "log.txt").stat().st_mode)
 
 
@@ -466,7 +467,7 @@ def test_a_run_that_is_a_link_as_a_whole_is_fine(run, tmp_path):
     elsewhere.parent.mkdir()
     os.rename(run, elsewhere)
     run.symlink_to(elsewhere)
-    train(TrainConfig(**{**vars(session.settings(run)), "steps": 4}))
+    train(TrainConfig(**{**vars(session.settings(run, TrainConfig)), "steps": 4}))
     assert checkpoint.newest(elsewhere)[0].step == 4
     assert run.is_symlink()
 
@@ -486,7 +487,7 @@ def test_a_list_of_files_that_reaches_elsewhere_is_not_believed(tmp_path, names)
         out / ".gpt-new" / "replace.json", {"format": "gpt.run.replace", "version": 1, "old": names, "new": []}
     )
     with pytest.raises(ValueError, match=r"replace\.json is damaged"):
-        run_directory.settle(out)
+        run_directory.complete_interrupted(out)
     assert (tmp_path / "thesis.tex").exists()
 
 
@@ -496,8 +497,8 @@ def test_a_list_of_files_that_reaches_elsewhere_is_not_believed(tmp_path, names)
 def test_a_run_without_a_list_of_its_files_goes_on_and_gets_one(run):
     (run / "run.json").unlink()
     fill(run / "checkpoints" / "step_00000003.tmp", "tokenizer.json.tmp", ".0123456789abcdef.tmp", "config.json")
-    train(TrainConfig(**{**vars(session.settings(run)), "steps": 3}))
+    train(TrainConfig(**{**vars(session.settings(run, TrainConfig)), "steps": 3}))
     assert {*run_directory.listed(run)} == {*run_directory.RUN, "train.tokens", "validation.tokens"}
     (run / "run.json").write_text("somebody's")
     with pytest.raises(ValueError, match=r"run\.json is damaged, or not gpt's: move it away"):
-        train(TrainConfig(**{**vars(session.settings(run)), "steps": 4}))
+        train(TrainConfig(**{**vars(session.settings(run, TrainConfig)), "steps": 4}))

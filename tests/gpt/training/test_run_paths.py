@@ -15,8 +15,8 @@ from runs import tiny, train
 from test_run_directory import everything
 
 from gpt import pretrained
-from gpt.config import TrainConfig
-from gpt.training import checkpoint, lockfile, plots, run_directory, run_path, session
+from gpt.tasks.pretrain import TrainConfig
+from gpt.training import checkpoint, lockfile, open_run, plots, run_directory, session
 from gpt.training import loop as training
 
 SHORT = {"steps": 4, "eval_every": 2, "sample_every": 0, "checkpoint_every": 1}
@@ -45,7 +45,7 @@ def run(short, tmp_path):
 
 
 def longer(run: Path, steps: int = 8) -> TrainConfig:
-    return TrainConfig(**{**vars(session.settings(run)), "steps": steps})
+    return TrainConfig(**{**vars(session.settings(run, TrainConfig)), "steps": steps})
 
 
 def at_first_step(monkeypatch, act):
@@ -67,7 +67,7 @@ def at_first_step(monkeypatch, act):
 @pytest.mark.parametrize("way", ["resume", "out", "overwrite", "resume_if_exists"])
 @pytest.mark.parametrize("linked", ["run", "parent"])
 def test_a_link_that_is_pointed_elsewhere_during_training_changes_no_other_run(run, tmp_path, monkeypatch, way, linked):
-    first, other, text = tmp_path / "a" / "run", tmp_path / "b" / "run", session.settings(run).text
+    first, other, text = tmp_path / "a" / "run", tmp_path / "b" / "run", session.settings(run, TrainConfig).text
     first.parent.mkdir()
     shutil.copytree(run, other)
     os.rename(run, first)
@@ -299,7 +299,7 @@ def test_a_chosen_name_that_is_taken_at_the_same_moment_is_no_failure(tmp_path, 
     """Another process locks runs/bottles, and one has a run in runs/bottles-2, after they were found to be free."""
     monkeypatch.chdir(tmp_path)
     config = tiny(tmp_path, **{**SHORT, "out": None})
-    real, other = run_path.start, ExitStack()
+    real, other = open_run.create, ExitStack()
 
     def start(run, *args):
         if run.name == "bottles":
@@ -310,7 +310,7 @@ def test_a_chosen_name_that_is_taken_at_the_same_moment_is_no_failure(tmp_path, 
             (run / "thesis.tex").write_text("of another process")
         return real(run, *args)
 
-    monkeypatch.setattr(run_path, "start", start)
+    monkeypatch.setattr(open_run, "start", start)
     with other:
         result = training.train(config, Console(file=io.StringIO()))
     assert result.run == Path("runs") / "bottles-3"

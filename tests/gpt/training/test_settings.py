@@ -1,4 +1,4 @@
-"""Settings that say how a step is computed: --checkpoint-blocks changes no bit, --dtype bfloat16 little or nothing."""
+"""Settings that say how a step is computed: --activation-checkpointing changes no bit, --dtype bfloat16 little or nothing."""
 
 import json
 
@@ -19,9 +19,9 @@ def weights(run) -> bytes:
     return (run / "model.safetensors").read_bytes()
 
 
-def test_checkpoint_blocks_trains_the_same_weights(tmp_path):
+def test_activation_checkpointing_trains_the_same_weights(tmp_path):
     for name, checkpointed in (("plain", False), ("again", True)):
-        train(tiny(tmp_path, out=tmp_path / name, n_layer=2, steps=6, checkpoint_blocks=checkpointed))
+        train(tiny(tmp_path, out=tmp_path / name, n_layer=2, steps=6, activation_checkpointing=checkpointed))
     assert weights(tmp_path / "plain") == weights(tmp_path / "again")
     plain, again = (contents(tmp_path / name)["metrics.jsonl"] for name in ("plain", "again"))
     assert plain == again

@@ -232,9 +232,9 @@ def test_the_engine_can_call_them():
         embedding.embedding_vjp
     )
     residuals = ("classes", "tops", "totals", "count")
-    plain = KernelOp(losses.cross_entropy, spec.cross_entropy, supports=losses.supports_cross_entropy, residuals=residuals).vjp(
-        losses.cross_entropy_vjp
-    )
+    plain = KernelOp(
+        losses.cross_entropy, spec.cross_entropy, supports=losses.supports_cross_entropy, residuals=residuals
+    ).vjp(losses.cross_entropy_vjp)
     residuals = ("dlogits", "features", "head")
     whole = KernelOp(
         losses.linear_cross_entropy,
@@ -263,9 +263,9 @@ def test_the_engine_can_call_them():
 def test_a_second_derivative_of_bfloat16_logits():
     """The kernel gives the loss as float32, the specification, which is differentiated, would round it."""
     residuals = ("classes", "tops", "totals", "count")
-    loss_of = KernelOp(losses.cross_entropy, spec.cross_entropy, supports=losses.supports_cross_entropy, residuals=residuals).vjp(
-        losses.cross_entropy_vjp
-    )
+    loss_of = KernelOp(
+        losses.cross_entropy, spec.cross_entropy, supports=losses.supports_cross_entropy, residuals=residuals
+    ).vjp(losses.cross_entropy_vjp)
     x, targets = np.random.default_rng(7).standard_normal((3, 8)).astype(BF16), np.array([1, 7, 0])
 
     def second(x, loss_of):

@@ -14,7 +14,7 @@ from tensorlite.files import LEFTOVER
 
 from ..system import sync
 from . import lockfile, run_directory
-from .run_directory import CHECKPOINTS, FILES, JOURNAL, LOCK, MANIFEST, STAGING, VERSION, is_run, listed, there
+from .run_directory import CHECKPOINTS, FILES, JOURNAL, LOCK, MANIFEST, STAGING, VERSION, exists, is_run, listed
 
 HARMLESS = {  # what systems and editors leave in any directory
     ".DS_Store", ".localized", "Thumbs.db", "desktop.ini", ".directory", "lost+found", ".ipynb_checkpoints",
@@ -25,7 +25,7 @@ HARMLESS = {  # what systems and editors leave in any directory
 # ----- what is refused --------------------------------------------------------------------------------------------
 
 
-def keep_apart(out: Path, read: Path) -> None:
+def check_separate(out: Path, read: Path) -> None:
     """A ValueError where a new run in `out` could damage `read`, which it starts from."""
     if _inside(read, out):
         why = "it is what is to be read" if _inside(out, read) else f"it contains {read}, which is to be read"
@@ -50,7 +50,7 @@ def check_new(run: Path, overwrite: bool, names: Iterable[str]) -> None:
     gpt did not write; ValueError for links.
     """
     if not run.is_dir():
-        if there(run):
+        if exists(run):
             raise NotADirectoryError(f"{run} is a file: name a directory for the run")
         return
     entries = [name for name in sorted(os.listdir(run)) if not _harmless(name)]
@@ -73,7 +73,7 @@ def check_new(run: Path, overwrite: bool, names: Iterable[str]) -> None:
             f"{run} is not empty and gpt did not write {foreign[0]}: name another directory, or give --overwrite, "
             "which replaces the files that a run needs and leaves all others"
         )
-    _in_the_way(run, names)
+    _to_be_replaced(run, names)
 
 
 def _harmless(name: str) -> bool:
@@ -83,21 +83,21 @@ def _harmless(name: str) -> bool:
 def _has_run(run: Path) -> bool:
     """A checkpoint, one that was set aside, or what a checkpoint shows in the directory of a run."""
     folders = [path for path in run_directory.step_folders(run) if path.suffix != ".tmp"]
-    return is_run(run) or (listed(run) is not None and bool(folders or any(there(run / name) for name in FILES)))
+    return is_run(run) or (listed(run) is not None and bool(folders or any(exists(run / name) for name in FILES)))
 
 
-def _in_the_way(run: Path, names: Iterable[str]) -> list[str]:
+def _to_be_replaced(run: Path, names: Iterable[str]) -> list[str]:
     """What a new run that writes `names` would replace, the old run's files included; an error for what it cannot."""
     wanted = dict.fromkeys((*names, *(listed(run) or ()), MANIFEST))
-    found = [name for name in wanted if name not in (LOCK, CHECKPOINTS) and there(run / name)]
+    found = [name for name in wanted if name not in (LOCK, CHECKPOINTS) and exists(run / name)]
     for name in (*found, CHECKPOINTS):
-        if (run / name).is_dir() != (name == CHECKPOINTS) and there(run / name):
+        if (run / name).is_dir() != (name == CHECKPOINTS) and exists(run / name):
             raise FileExistsError(
                 f"{run / name} is {'a file' if name == CHECKPOINTS else 'a directory'}: name another directory for the "
                 "run, or move it away"
             )
     for folder in run_directory.step_folders(run):
-        if not run_directory.ours(folder):
+        if not run_directory.is_checkpoint_folder(folder):
             raise FileExistsError(
                 f"{folder} has files that are no checkpoint's: name another directory, or move it away"
             )
@@ -121,8 +121,8 @@ class Place:
     def commit(self) -> None:
         """The first checkpoint is whole: the new run takes the place of what was there. No file of it may be open."""
         if self.folder != self.run:
-            old = _in_the_way(self.run, self.names)
-            new = [name for name in (*self.names, MANIFEST) if name != CHECKPOINTS and there(self.folder / name)]
+            old = _to_be_replaced(self.run, self.names)
+            new = [name for name in (*self.names, MANIFEST) if name != CHECKPOINTS and exists(self.folder / name)]
             new = [*(f"{CHECKPOINTS}/{folder.name}" for folder in run_directory.step_folders(self.folder)), *new]
             sync(self.folder)
             sync(self.run)
@@ -136,23 +136,23 @@ class Place:
 
 
 @contextmanager
-def start(run: Path, overwrite: bool, names: Iterable[str], reads: Iterable[Path] = ()) -> Iterator[Place]:
+def create(run: Path, overwrite: bool, names: Iterable[str], reads: Iterable[Path] = ()) -> Iterator[Place]:
     """A place for a new run that writes `names` and starts from `reads`.
 
     If the block raises before the new run's first checkpoint is whole, and committed, everything is as it was before.
-    Errors as `check_new` and `keep_apart`; RuntimeError where another process is writing there.
+    Errors as `check_new` and `check_separate`; RuntimeError where another process is writing there.
     """
-    run, names = resolved(run), tuple(names)
+    run, names = real_path(run), tuple(names)
     for read in reads:
-        keep_apart(run, read)
+        check_separate(run, read)
     check_new(run, overwrite, names)
     made: list[Path] = []
     try:
-        make(run, made)
+        make_folder(run, made)
         with lockfile.lock(run) as held:
             place = Place(run, run, names)
             try:
-                run_directory.settle(run)
+                run_directory.complete_interrupted(run)
                 check_new(run, overwrite, names)
                 _begin(place)
                 yield place
@@ -174,18 +174,18 @@ def start(run: Path, overwrite: bool, names: Iterable[str], reads: Iterable[Path
 @contextmanager
 def resume(run: Path, names: Iterable[str]) -> Iterator[Place]:
     """The place of a run that has a checkpoint, to write `names` there. Errors as `lock` and `check_links`."""
-    run = resolved(run)
+    run = real_path(run)
     if not is_run(run):
         raise run_directory.no_run(run)
     run_directory.check_links(run, names)
     with lockfile.lock(run):
-        run_directory.settle(run)
-        run_directory.sweep(run)
+        run_directory.complete_interrupted(run)
+        run_directory.delete_leftovers(run)
         for name in names:
             if not name.endswith((".safetensors", ".tokens")):  # those are never written in place, and are large
-                run_directory.own(run / name)
+                run_directory.unshare(run / name)
         mine = listed(run)
-        if mine is None and there(run / MANIFEST):
+        if mine is None and exists(run / MANIFEST):
             raise ValueError(f"{run / MANIFEST} is damaged, or not gpt's: move it away, and it is written anew")
         if mine is None or not {*names} <= {*mine}:  # a run of an older gpt
             run_directory.write_manifest(run, {*(mine or ()), *names}, run_directory.finished(run))
@@ -205,7 +205,7 @@ def still_there(run: Path) -> Iterator[None]:
         ) from error
 
 
-def resolved(run: Path) -> Path:
+def real_path(run: Path) -> Path:
     """`run` or, where links or ".." lead there, the directory itself: a link may be pointed elsewhere meanwhile."""
     real = Path(os.path.realpath(run))
     return run if ".." not in run.parts and real == Path(os.path.abspath(run)) else real
@@ -223,7 +223,7 @@ def is_free(run: Path, names: Iterable[str]) -> bool:
         return lockfile.take(file, run)
 
 
-def make(folder: Path, made: list[Path]) -> None:
+def make_folder(folder: Path, made: list[Path]) -> None:
     """Make the directory; into `made` go all that were made for it, outermost first."""
     for path in [path for path in (folder, *folder.parents) if not path.exists()][::-1]:
         path.mkdir(exist_ok=True)
@@ -235,8 +235,8 @@ def _begin(place: Place) -> None:
     """Choose where the new run is written, and write run.json there."""
     if listed(place.run) is not None and not _has_run(place.run):
         run_directory.remove(place.run)  # a start that was killed before its first checkpoint
-    run_directory.sweep(place.run)
-    if _in_the_way(place.run, place.names):
+    run_directory.delete_leftovers(place.run)
+    if _to_be_replaced(place.run, place.names):
         place.folder = place.run / STAGING
     place.begun = True
     if place.folder != place.run:

@@ -9,12 +9,12 @@ from pathlib import Path
 
 
 def folder() -> Path:
-    """The folder that the environment variable GPT_CACHE names, or `tensorlite` in the platform's cache.
+    """The folder that the environment variable GPT_DOWNLOAD_DIR names, or `tensorlite` in the platform's cache.
 
     That is $XDG_CACHE_HOME or ~/.cache on Linux, ~/Library/Caches on macOS, %LOCALAPPDATA% on Windows. It may not
     exist yet.
     """
-    if named := os.environ.get("GPT_CACHE"):
+    if named := os.environ.get("GPT_DOWNLOAD_DIR"):
         return Path(named).expanduser()
     import pooch  # takes a tenth of a second
 

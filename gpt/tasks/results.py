@@ -14,8 +14,8 @@ from typing import Any, BinaryIO, Self
 
 from tensorlite.files import check_replaceable, naming, replacing
 
+from .. import jsonfile
 from ..system import lock
-from . import jsonfile
 
 FORMAT, VERSION = "gpt.results", 1
 

@@ -1,0 +1,141 @@
+"""Text on a terminal: what may be shown there, bars while something lasts, and output that nobody reads any more."""
+
+import errno
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TextIO, TypeVar, cast
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from tensorlite.files import naming
+
+Item = TypeVar("Item")
+LOST = (  # errors of a write to standard output that nobody reads any more; EINVAL: a closed pipe on Windows
+    errno.EPIPE, errno.EIO, errno.EINVAL, errno.EBADF,
+    errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC),
+)  # fmt: skip
+
+
+class Screen:
+    """Standard output of a program that goes on when it cannot be written: a closed pipe or terminal, a full disk."""
+
+    def __init__(self, file: TextIO):
+        self.file, self.closed_by_reader = file, False
+
+    def write(self, text: str) -> int:
+        self._try(lambda: self.file.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        self._try(self.file.flush)
+
+    def _try(self, act: Callable[[], object]) -> None:
+        if self.closed_by_reader:
+            return
+        try:
+            act()
+        except OSError as error:
+            if error.errno not in LOST:
+                raise
+            self.closed_by_reader = True
+            with suppress(OSError, ValueError):  # so that what is still in its buffer is no error when Python ends
+                null = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(null, self.file.fileno())
+                os.close(null)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+
+def open_screen() -> Console:
+    """Standard output, for training."""
+    return Console(file=cast(TextIO, Screen(sys.stdout or open(os.devnull, "w"))))
+
+
+# ----- text on a screen -------------------------------------------------------------------------------------------
+
+_CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), 127, *range(128, 160)) if chr(code) not in "\n\t"}
+
+
+def visible(text: str) -> str:
+    """The text with its control characters, but for "\\n" and "\\t", written as \\x1b: a terminal would obey them."""
+    return text.translate(_CONTROL)
+
+
+def show(text: str) -> None:
+    """Write to standard output at once: on a terminal with visible control characters, elsewhere as it is."""
+    sys.stdout.write(visible(text) if sys.stdout.isatty() else text)
+    sys.stdout.flush()
+
+
+def counted(n: int, what: str) -> str:
+    """1, "token" -> "1 token"; 2000, "token" -> "2,000 tokens"."""
+    return f"{n:,} {what}{'s' * (n != 1)}"
+
+
+@contextmanager
+def bar(what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+    """A bar on standard error while the block lasts, if that is a terminal; the function that it gives advances it."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(None), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as shown:
+        task = shown.add_task(what, total=total)
+        yield lambda n: shown.advance(task, n)
+
+
+def passing(
+    items: Iterable[Item], advance: Callable[[int], None], size: Callable[[Item], int] = lambda item: 1
+) -> Iterator[Item]:
+    """The items as they come; after each `advance(size(item))`."""
+    for item in items:
+        yield item
+        advance(size(item))
+
+
+def say(console: Console, log: Path | None, line: str, shown: str | None = None) -> None:
+    """Add a line to the log with the time of day, and print it, or `shown` in its place; control characters are shown.
+
+    A terminal gets it broken between words where it is longer than the terminal is wide.
+    """
+    line = visible(line)
+    if log is not None:
+        with naming(log), open(log, "a", encoding="utf-8", errors="backslashreplace") as file:  # odd bytes of a path
+            file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S}  {line}\n")
+    text = line if shown is None else visible(shown)
+    how: dict[str, Any] = {"overflow": "fold"} if console.is_terminal else {"soft_wrap": True}
+    console.print(text, markup=False, highlight=False, **how)
+
+
+def result_table(title: str, rows: dict[str, str]) -> Table:
+    """Names on the left, values on the right; all of them are plain text, in which "[b]" is no markup."""
+    table = Table(title=Text(title, style="table.title"), show_header=False, title_justify="left")
+    table.add_column(overflow="fold")
+    table.add_column(justify="right", overflow="fold")
+    for name, value in rows.items():
+        table.add_row(Text(name), Text(value))
+    return table
+
+
+def printable(text: str, most: int) -> str:
+    """Text of others, safe to show: what steers a terminal or is invisible is escaped, the middle of a long one cut.
+
+    Line ends stay. Names in files and what servers answer may hold anything, and be of any length.
+    """
+    if len(text) > most:
+        text = f"{text[: most * 3 // 4]} ... {text[-most // 4 :]}"
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+
+
+def bytes_text(n: int) -> str:
+    """1536 -> '1.5 KiB'."""
+    size, units = float(n), ["bytes", "KiB", "MiB", "GiB", "TiB"]
+    while size >= 1024 and len(units) > 1:
+        size, units = size / 1024, units[1:]
+    return f"{size:.4g} {units[0]}"

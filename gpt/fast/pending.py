@@ -1,0 +1,34 @@
+"""Training steps on a GPU whose results are read several at a time: reading one waits until the GPU has made it."""
+
+import time
+from collections.abc import Callable
+
+from tensorlite import Tensor
+
+from ..training.loop import StepResult, update
+from ..training.session import Session
+from .recorded_step import make_step
+
+READ_EVERY = 10  # steps
+
+
+class PendingSteps:
+    """Steps that were started, and whose loss and norm are still on the GPU. See `loop.Steps`."""
+
+    def __init__(self, s: Session, say: Callable[[str], None]):
+        self.s, self.step = s, make_step(s, say)
+        self.pending: list[tuple[int, float, Tensor]] = []  # step, learning rate, loss and norm
+        self.began = 0.0  # when the first of them did: evaluations and checkpoints between steps are not training
+
+    def next(self, read: bool) -> list[StepResult]:
+        if not self.pending:
+            self.began = time.monotonic()
+        lr, result = update(self.s, self.step)
+        self.pending.append((self.s.step, lr, result))
+        return self.rest() if read or len(self.pending) >= READ_EVERY else []
+
+    def rest(self) -> list[StepResult]:
+        found = [(step, lr, *result.tolist()) for step, lr, result in self.pending]
+        seconds = (time.monotonic() - self.began) / max(1, len(found))
+        self.pending = []
+        return [StepResult(step, lr, loss, norm, seconds) for step, lr, loss, norm in found]

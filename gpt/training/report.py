@@ -1,0 +1,64 @@
+"""What a run reports: lines of metrics.jsonl, samples, loss.png, and the table at the end."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tensorlite.files import naming
+
+from ..console import result_table
+from ..system import peak_memory
+from . import machine
+from .progress import Progress
+from .session import Session
+
+
+def append_metrics(s: Session, line: dict[str, Any]) -> None:
+    """Add a line to metrics.jsonl."""
+    path = s.run / "metrics.jsonl"
+    with naming(path), open(path, "a", encoding="utf-8", newline="\n") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def append_sample(s: Session, show: Callable[[str], None]) -> None:
+    """What the model can do so far; to samples.txt and to the screen."""
+    try:
+        text = s.task.sample(s.model, s.step)
+    except FloatingPointError as error:  # the next steps will be skipped, and after some of them training stops
+        text = f"(no sample: {error})"
+    path = s.run / "samples.txt"
+    with naming(path), open(path, "a", encoding="utf-8", newline="\n") as file:
+        file.write(f"----- step {s.step}\n{text}\n\n")
+    show(f"----- a sample at step {s.step}\n{text}\n-----")
+
+
+def draw(run: Path, tell: Callable[[str], None]) -> None:
+    """Draw loss.png. Where that fails it is a warning: everything else is kept."""
+    from . import plots  # here, because importing matplotlib takes longer than importing everything else
+
+    try:
+        plots.draw_run(run)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        tell(f"warning: {run / 'loss.png'} is not drawn, metrics.jsonl is damaged: {error}")
+    except (OSError, MemoryError) as error:
+        tell(f"warning: {run / 'loss.png'} is not drawn: {getattr(error, 'strerror', None) or error}")
+
+
+def finish(s: Session, show: Progress) -> None:
+    """The task's last figures, a last sample, and the table."""
+    figures, found = s.task.finish(s.model)
+    append_metrics(s, {"step": s.step, **figures})
+    append_sample(s, show.say)
+    trained = sum(p.size for p in s.model.parameters() if p.requires_grad)
+    rows = {
+        "parameters": f"{s.model.num_parameters():,}",
+        **({"trained of them": f"{trained:,}"} if trained < s.model.num_parameters() else {}),
+        f"{show.unit} trained on": f"{s.step * show.per_step:,}",
+        f"{show.unit} per second": f"{show.per_second():,.0f}" if show.done else "trained before",
+        **found,
+        "lowest validation loss on the way": f"{s.best[0]:.4f} at step {s.best[1]:,}",
+        "peak memory": f"{peak_memory() / 2**20:,.0f} MiB",
+        **machine.table_rows(next(s.model.parameters()).device),
+    }
+    show.console.print(result_table(f"{s.run}", rows))
