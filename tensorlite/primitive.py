@@ -23,7 +23,8 @@ from .autograd import Node, Variable, recording
 from .backend import Array, Scalar, float16, float32, float64, is_floating, ndarray, xp
 from .errors.checks import check_leaves, checked_dtype, shortened, unusable_array
 from .errors.explain import UNSUPPORTED, explained, given
-from .errors.suggestions import ADVICE, unknown_argument
+from .errors.suggestions import unknown_argument
+from .errors.torch_names import ADVICE
 from .promotion import in_float32, is_narrow, without_widening
 
 F = TypeVar("F", bound=Callable[..., Any])

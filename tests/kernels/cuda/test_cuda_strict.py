@@ -18,7 +18,7 @@ from gpt.model import GPT
 from tensorlite import backend, optim
 from tensorlite import functional as F
 from tensorlite.kernels import precision, table
-from tensorlite.kernels.cuda import blas, launch, sdpa
+from tensorlite.kernels.cuda import blas, launch, layers, sdpa
 
 CONFIG = GPTConfig(vocab_size=37, context_length=17, n_layer=2, n_head=2, n_embd=16, qkv_bias=True)
 
@@ -28,7 +28,7 @@ def gpu(emulated, monkeypatch):  # noqa: F811
     """Arrays of the strict device count as a GPU's; those of NumPy are the CPU's again."""
     fast.attach()
     monkeypatch.setitem(backend.DEVICES, "strict", lambda: strict)
-    monkeypatch.setitem(backend.ADDERS, "strict", backend.ADDERS["cupy"])
+    monkeypatch.setitem(backend.ADDERS, "strict", layers.add_if_supported)
     for module in emulator.kernel_modules():
         monkeypatch.setattr(module, "on_gpu", lambda x: type(x) is StrictArray)
     monkeypatch.setattr(
