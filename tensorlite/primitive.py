@@ -17,7 +17,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from operator import itemgetter
 from types import MethodType
-from typing import Any, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from .autograd import Node, Variable, recording
 from .backend import Array, Scalar, float16, float32, float64, is_floating, ndarray, xp
@@ -26,6 +26,10 @@ from .errors.explain import UNSUPPORTED, explained, given
 from .errors.suggestions import unknown_argument
 from .errors.torch_names import ADVICE
 from .promotion import in_float32, is_narrow, without_widening
+from .typing import ArrayLike, DType
+
+if TYPE_CHECKING:
+    from .typing import Tensor
 
 F = TypeVar("F", bound=Callable[..., Any])
 PRIMITIVES: dict[str, "Primitive"] = {}  # every named op: what the tests walk
@@ -392,16 +396,21 @@ def check_usable(name: str, x: Any) -> None:
     _usable.add(type(x))
 
 
-def astype(x: Any, dtype: Any) -> Any:
-    """`x` converted to `dtype`; the gradient comes back in the dtype of `x`."""
+def astype(x: ArrayLike, dtype: DType) -> "Tensor":
+    """`x`, a Tensor or an array, converted to `dtype`; itself if it has that already.
+
+    The gradient comes back in the dtype of `x`. TypeError for a dtype that is not floating, integer or boolean.
+    """
     dtype = checked_dtype(dtype)
-    return x if _dtype(x) == dtype else _astype(x, dtype=dtype)
+    return cast("Tensor", x if _dtype(x) == dtype else _astype(x, dtype=dtype))
 
 
-def wide(function: F, integers: bool = False) -> F:
-    """For a function made of several ops: narrow floats are converted once for all of them, and the result is rounded.
+# ----- promotion, for functions made of several ops ---------------------------------------------------------------
 
-    With `integers`, a first argument of integers or booleans becomes float32.
+
+def promote_narrow(function: F, integers: bool = False) -> F:
+    """A decorator: float16 and bfloat16 arguments are converted to float32 once for all ops of `function`, and its
+    result is rounded to the narrow dtype. With `integers`, a first argument of integers or booleans becomes float32.
     """
 
     @functools.wraps(function)
@@ -423,9 +432,9 @@ def wide(function: F, integers: bool = False) -> F:
     return cast(F, promoted)
 
 
-def floating(function: F) -> F:
-    """`wide`, for functions whose result is floating: integers and booleans become float32 first."""
-    return wide(function, integers=True)
+def promote_to_float(function: F) -> F:
+    """`promote_narrow`, for functions whose result is floating: integers and booleans become float32 first."""
+    return promote_narrow(function, integers=True)
 
 
 def _rounded(x: Any, dtype: Any) -> Any:
