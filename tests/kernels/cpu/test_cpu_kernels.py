@@ -177,7 +177,7 @@ def test_a_mask_on_a_gpu_comes_from_the_generators_other_stream(monkeypatch):
         assert F.keep_mask(tl.tensor(X), (2, 3), 0.5, generator).all()
         assert F.keep_mask(X, (2, 3), 0.5, generator).all()
         for state, *rest in asked:
-            assert state is (generator or tl.default_generator).far(np)
+            assert state is (generator or tl.default_generator).gpu_state(np)
             assert rest == [0.5, (2, 3)]
         assert len(asked) == 2
         asked.clear()
