@@ -28,10 +28,10 @@ from .layers import (
     as_indices,
     skip_init,
 )
-from .module import Module, Parameter, check_set_to_none, make_adjacent, mismatch
+from .module import Module, Parameter, make_adjacent
 
 __getattr__ = module_getattr("nn")
 __all__ = [
     "GELU", "Dropout", "Embedding", "LayerNorm", "Linear", "Module", "ModuleList", "Parameter", "RMSNorm", "ReLU",
-    "Sequential", "SiLU", "Sigmoid", "Tanh", "as_indices", "check_set_to_none", "make_adjacent", "mismatch", "skip_init",
+    "Sequential", "SiLU", "Sigmoid", "Tanh", "as_indices", "make_adjacent", "skip_init",
 ]  # fmt: skip

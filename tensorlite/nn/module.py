@@ -28,9 +28,6 @@ class Parameter(Tensor):
         super().__init__(tensor(data, requires_grad=requires_grad).data, requires_grad)
 
 
-# ----- Module -----------------------------------------------------------------------------------------------------
-
-
 def make_adjacent(parameters: Sequence[Parameter]) -> None:
     """Store Parameters one behind the other in one array, so that an op that reads them all needs no copy.
 
@@ -42,6 +39,9 @@ def make_adjacent(parameters: Sequence[Parameter]) -> None:
     for p in parameters:
         p.data = joined[start : start + len(p)]
         start += len(p)
+
+
+# ----- Module -----------------------------------------------------------------------------------------------------
 
 
 def _then_closed(init: Callable[..., None]) -> Callable[..., None]:

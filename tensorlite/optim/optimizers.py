@@ -2,8 +2,8 @@
 
 A formula is a function of arrays. It takes a parameter p, its gradient g, the number t of the update (1, 2, ...) and
 the optimizer's state of that parameter, and returns the new p and the new state; nothing is changed in place.
-`PlainStorage.step` applies it in a loop over the parameters. `tensorlite.accelerate.storage` computes the same in place,
-for all parameters of a group at once, and sets `Optimizer.storage`; nothing in this file depends on it.
+`PlainStorage.step` applies it in a loop over the parameters. `tensorlite.accelerate.storage` computes the same in
+place, for all parameters of a group at once, and sets `Optimizer.storage`; nothing in this file depends on it.
 """
 
 import math
@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from .. import ops
 from ..backend import Array, to_device, xp
 from ..errors.suggestions import accepts_torch_arguments, hint
-from ..nn import check_set_to_none, mismatch
+from ..nn.module import check_set_to_none, mismatch
 from ..tensor import Tensor
 from .checks import check_number, check_params, make_groups
 from .clipping import global_norm_of
