@@ -43,6 +43,7 @@ def make_adjacent(parameters: Sequence[Parameter]) -> None:
 
 # ----- Module -----------------------------------------------------------------------------------------------------
 
+
 def _then_closed(init: Callable[..., None]) -> Callable[..., None]:
     """`init`, after which the object takes no new attributes (unless a subclass's __init__ called it)."""
 
