@@ -18,12 +18,12 @@ import numpy as np
 
 from .creation import tensor
 from .derived import stack
-from .errors.torch_names import explaining, hint, missing
+from .errors.suggestions import accepts_torch_arguments, hint, module_getattr
 from .files import StrPath, check_path, check_regular, naming, replacing
 from .random import Generator, default_generator
 from .tensor import Tensor
 
-__getattr__ = missing("data")
+__getattr__ = module_getattr("data")
 
 
 class Dataset(Protocol):
@@ -50,7 +50,7 @@ class DataLoader:
     permutation at the end, which is not used.
     """
 
-    @explaining("DataLoader")
+    @accepts_torch_arguments("DataLoader")
     def __init__(
         self, dataset: Dataset, batch_size: int = 1, shuffle: bool = False, drop_last: bool = False,
         collate: Callable[[list[Any]], Any] | None = None, generator: Generator | None = None,

@@ -10,7 +10,7 @@ import numpy as np
 from .. import ops
 from ..backend import DEVICES, Array, device_of, is_array, is_floating, to_device
 from ..creation import tensor
-from ..errors.torch_names import explaining, hint
+from ..errors.suggestions import accepts_torch_arguments, hint
 from ..tensor import Tensor
 
 
@@ -72,7 +72,7 @@ class Module:
         super().__init_subclass__(**kwargs)
         if "__init__" in vars(cls):
             ours = cls.__module__.startswith(__package__ + ".")  # whose arguments PyTorch may call by other names
-            init = explaining("Module")(cls.__init__) if ours else cls.__init__
+            init = accepts_torch_arguments("Module")(cls.__init__) if ours else cls.__init__
             cls.__init__ = _then_closed(init)  # type: ignore[method-assign]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

@@ -13,12 +13,12 @@ which belong to no model; its first step warns if none of them has a gradient. A
 the same state.
 """
 
-from ..errors.torch_names import missing
+from ..errors.suggestions import module_getattr
 from .clipping import clip_scale, global_norm, grad_norm
 from .optimizers import SGD, Adam, AdamW, Optimizer, decay_groups
 from .schedules import constant, warmup_cosine, warmup_linear
 
-__getattr__ = missing("optim")
+__getattr__ = module_getattr("optim")
 __all__ = [
     "SGD", "Adam", "AdamW", "Optimizer", "clip_scale", "constant", "decay_groups", "global_norm", "grad_norm",
     "warmup_cosine", "warmup_linear",
