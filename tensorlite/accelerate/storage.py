@@ -131,7 +131,7 @@ class FlatStorage(PlainStorage):
         return found
 
     @property
-    def steps(self) -> list[int]:  # type: ignore[override]
+    def steps(self) -> list[int]:
         """How often each parameter was updated; where a GPU counts, this waits for it."""
         steps = [flat.steps for flat in self.flats]
         return [steps[number][i] for number, i in self.places]
