@@ -14,8 +14,7 @@ from gpt import lora
 from gpt.config import PRESETS, GPTConfig
 from gpt.generate import generate
 from gpt.model import GPT
-from gpt.tasks.classify.settings import ClassifyConfig
-from gpt.tasks.classify.task import Classification
+from gpt.tasks.classify import Classification, ClassifyConfig
 from gpt.tasks.instruct import InstructConfig
 from gpt.tasks.pretrain import TrainConfig
 from gpt.training import session
