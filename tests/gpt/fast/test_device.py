@@ -1,4 +1,4 @@
-"""Devices without a GPU: a run on the strict stand-in (tests/support/strict.py) is the CPU's; what is said where none is.
+"""Devices without a GPU: a run on the strict stand-in (tests/support/strict.py) is the CPU's; messages without one.
 
 The strict device counts each look at a value: `strict.waits`.
 """
