@@ -101,7 +101,7 @@ def test_overwrite_replaces_the_names_that_a_run_needs_and_leaves_all_others(tmp
     assert checkpoint.newest(out)[0].step == 2
     for name in (*kept, "checkpoints/step_00000001_best/model.bin"):
         assert (out / name).read_text() == f"somebody's {name}"
-    with pytest.raises(FileExistsError, match=r"step_00000001 has files that are no checkpoint's"):
+    with pytest.raises(FileExistsError, match=r"step_00000001 has files that do not belong to a checkpoint"):
         train(tiny(tmp_path, out=fill(tmp_path / "steps", *FOREIGN["steps"]), overwrite=True, **SHORT))
     with pytest.raises(FileExistsError, match=r"lock is not gpt's: name another directory"):
         train(tiny(tmp_path, out=fill(tmp_path / "lock", "lock"), overwrite=True, **SHORT))
