@@ -21,7 +21,7 @@ class Train(TrainConfig):
     def default(cls, args: list[str]) -> Self:
         """The flags' defaults: with --resume the settings of that run."""
         resumed = value_of(args, "--resume")
-        return cls(**vars(session.settings(Path(os.path.expanduser(resumed))))) if resumed else cls()
+        return cls(**vars(session.settings(Path(os.path.expanduser(resumed)), TrainConfig))) if resumed else cls()
 
     def __call__(self) -> int:
         console = open_screen()
