@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from .training.checkpoint import load_model
     from .training.loop import train
 
-__version__ = "0.1.0"
+    __version__: str
+
 __all__ = [
     "GPT",
     "PRESETS",
@@ -56,6 +57,8 @@ _MODULES = ("attention", "config", "generate", "lora", "model", "pretrained", "t
 
 def __getattr__(name: str) -> Any:
     """A public name or module, loaded now. AttributeError for any other name."""
+    if name == "__version__":  # both packages are one distribution
+        return import_module("tensorlite").__version__
     if name in _MODULES:
         return import_module(f".{name}", __name__)
     for module, names in _NAMES.items():

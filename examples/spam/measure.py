@@ -25,12 +25,12 @@ import tyro
 from rich.console import Console
 from tyro.conf import Positional
 
+from gpt import train
 from gpt.tasks import classify
 from gpt.tasks.classify import Classification, ClassifyConfig, data
 from gpt.tasks.pretrain import TrainConfig
 from gpt.tokenizer import END_OF_TEXT
 from gpt.training import checkpoint
-from gpt.training.loop import train
 
 LAYERS = ("head", "last-block", "last-2", "all", "lora")
 POSITIONS = ("last", "last-real", "first", "mean")

@@ -1,9 +1,9 @@
-"""Phrases that docstrings, comments, messages and documents do not use: riddles, inversions, words with a second meaning.
+"""Phrases that docstrings, comments, messages and documents do not use: riddles, inversions, words of two meanings.
 
 Plain technical English says who does what to what. BANNED has the phrases that were found in this repository, each with
-what to write instead. KNOWN (known_words.txt, one line a file: its number of hits) may only shrink: after a file has been
-reworded, `python -m tests.meta.test_words` writes the new, smaller list; it refuses to write a larger one. With `--show`
-it prints every hit.
+what to write instead. KNOWN (known_words.txt, one line a file: its number of hits) may only shrink: after a file has
+been reworded, `python -m tests.meta.test_words` writes the new, smaller list; it refuses to write a larger one. With
+`--show` it prints every hit.
 """
 
 import ast

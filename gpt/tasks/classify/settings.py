@@ -12,6 +12,7 @@ class ClassifyConfig(FineTuneConfig):
     """Learn to label texts. (Every field is a flag of `gpt finetune classify`, and its comment is the flag's help.)"""
 
     task = "classify"
+    task_class = "gpt.tasks.classify.task:Classification"
     fixed = (
         *FineTuneConfig.fixed, "label_column", "text_column", "balance", "unique_texts", "split_seed", "max_length",
         "layers", "position", "causal", "rank", "alpha",

@@ -13,6 +13,7 @@ class InstructConfig(FineTuneConfig):
     """Learn to follow instructions. (Every field is a flag of `gpt finetune instruct`, and its comment is its help.)"""
 
     task = "instruct"
+    task_class = "gpt.tasks.instruct.task:Instructions"
     fixed = (
         *FineTuneConfig.fixed, "style", "mask_instruction", "turns", "max_length", "untie_head", "lora", "rank",
         "alpha", "targets",
