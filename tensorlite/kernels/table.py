@@ -102,4 +102,4 @@ def _keep_mask(x: Any, shape: tuple[int, ...], p: float, generator: Generator | 
     raw = x.data if isinstance(x, Variable) else x
     if not import_module(f"{__package__}.cuda.launch").on_gpu(raw):
         return formulas.keep_mask(x, shape, p, generator)
-    return import_module(f"{__package__}.cuda.philox").keep_mask(stream(generator).far(xp(raw)), p, shape)
+    return import_module(f"{__package__}.cuda.philox").keep_mask(stream(generator).gpu_state(xp(raw)), p, shape)
