@@ -4,9 +4,9 @@
 # A model that continues text is to answer instead. No new head and no new loss: instruction and answer are written into
 # one text of fixed form, and the model learns to continue it. What it writes behind "### Response:" is its answer.
 #
-# The page starts from GPT-2 medium, 1.4 GB that this script downloads only when asked. Without those weights a small model
-# learns from nothing. It learns the form of an answer and hardly anything else: eleven hundred entries teach a manner
-# and not a language.
+# The page starts from GPT-2 medium, 1.4 GB that this script downloads only when asked. Without those weights a
+# small model is trained from scratch. It learns the form of an answer and hardly anything else: eleven hundred entries
+# teach a style and not a language.
 #
 #     python examples/book/ch07.py                          # a small model from random weights
 #     python examples/book/ch07.py --gpt2 gpt2-medium       # the page's run; --gpt2 FOLDER for weights that you have
