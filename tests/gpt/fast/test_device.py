@@ -471,7 +471,7 @@ def test_the_doctor_describes_the_gpu(cupy, monkeypatch):
     ]
     cupy(None)
     ((name, finding, advice),) = doctor.graphics()
-    assert (name, finding) == ("GPU", "none that can be used")
+    assert (name, finding) == ("GPU", "none usable")
     assert "pip install 'tensorlite[cuda]'" in advice
     monkeypatch.setattr(backend, "driver_found", lambda: False)
     advice = "this machine has no NVIDIA driver: everything is computed on the CPU"
