@@ -75,7 +75,7 @@ def begin_to_host(x: Array) -> Callable[[], np.ndarray]:
     library = xp(x)
     if library.__name__ != "cupy":
         return lambda: to_host(x)
-    there = importlib.import_module("cupyx").empty_pinned(x.shape, x.dtype)
+    there: np.ndarray = importlib.import_module("cupyx").empty_pinned(x.shape, x.dtype)
     x.get(out=there, blocking=False)
     event = library.cuda.Event(disable_timing=True)
     event.record()

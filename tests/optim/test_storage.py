@@ -1,4 +1,4 @@
-"""The flat storage of accelerate does what the plain loop does; optimizers with a formula of their own get the plain one.
+"""The flat storage of accelerate does what the plain loop does; an optimizer with its own formula gets the plain one.
 
 SGD has the same bits. Adam's in-place version scales m once where the paper divides m and v, and numba's loop rounds in
 another order: the digits that agree are stated below.
@@ -89,7 +89,7 @@ def test_flat_and_plain_storage_update_alike(name, dtype, groups, presence, scal
 @pytest.mark.skipif(bool(choose_impl.missing()), reason=choose_impl.missing())
 @pytest.mark.parametrize("name", ["Adam", "Adam with decay", "AdamW"])
 def test_numbas_loop_updates_as_the_plain_one(name, monkeypatch):
-    monkeypatch.setattr(choose_impl, "LEAST", 0)
+    monkeypatch.setattr(choose_impl, "MIN_SIZE", 0)
     kind, options = OPTIONS[name]
     both = [cls(parameters("float32"), **options) for cls in (kind, plain(kind))]
     for seed in range(4):
