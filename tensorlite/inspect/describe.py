@@ -41,10 +41,12 @@ class GraphNode:
 
     @property
     def bytes(self) -> int:
+        """The memory of the arrays that the node keeps."""
         return sum(kept.bytes for kept in self.kept)
 
     @property
     def reference(self) -> str:
+        """How other nodes name it: its name, or its number as in "#3"."""
         return self.name or f"#{self.number}"
 
     @property
@@ -77,6 +79,7 @@ class AutogradGraph:
 
     @property
     def summary(self) -> str:
+        """One line: how many ops and leaves the graph has, and what it keeps."""
         ops = sum(bool(node.op) for node in self.nodes)
         leaves = sum(node.kind == "leaf" for node in self.nodes)
         nouns = f"{ops} op{'s' * (ops != 1)} on {leaves} {'leaves' if leaves != 1 else 'leaf'}"

@@ -15,7 +15,7 @@ from functools import partial
 from importlib import import_module
 from typing import Any, NamedTuple
 
-from .. import formulas, ops
+from .. import formulas
 from ..accelerate.dispatch import KernelOp
 from ..autograd import Variable
 from ..backend import Array, add, xp
@@ -89,7 +89,7 @@ def attach_gpu(name: str) -> KernelOp:
     kernel = ROWS[name][1]
     assert kernel is not None
     IMPLEMENTATIONS[name].gpu = op = kernel_op(name, kernel)
-    ops.add.forward = lambda x, y: add(x, y)
+    PRIMITIVES["add"].forward = lambda x, y: add(x, y)
     return op
 
 

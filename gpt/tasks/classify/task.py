@@ -82,7 +82,8 @@ class Classification:
 
     def draw(self) -> Batch:
         """The next batch of shuffled training texts."""
-        return next(self.epochs)
+        batch: Batch = next(self.epochs)
+        return batch
 
     @staticmethod
     def targets(batch: Batch) -> int:
