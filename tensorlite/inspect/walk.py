@@ -42,9 +42,7 @@ class Step:
         return "\n    ".join([f"#{self.number} {what}: g = {_show(self.gradient)}", *map(str, self.pieces)])
 
 
-def steps(
-    output: Variable, gradient: Any = None, names: Mapping[str, Variable] | None = None
-) -> Iterator[Step]:
+def steps(output: Variable, gradient: Any = None, names: Mapping[str, Variable] | None = None) -> Iterator[Step]:
     """Go backward from `output` node by node, the newest first, and yield each Step as it is taken.
 
     Numbers and `names` are those of `graph(output, names)`; `gradient` as in `backward`. The gradients are copies.

@@ -131,7 +131,9 @@ def _gradients(op: Callable[..., Any], values: list[Any], g: Tensor) -> dict[int
     return {i: to_host(piece.data) for i, piece in zip(by, pieces, strict=True)}
 
 
-def _differences(op: Callable[..., Any], values: list[Any], i: int, g: np.ndarray, step: float) -> tuple[np.ndarray, np.ndarray]:
+def _differences(
+    op: Callable[..., Any], values: list[Any], i: int, g: np.ndarray, step: float
+) -> tuple[np.ndarray, np.ndarray]:
     """By values alone: the derivative of <g, op> by each element of value `i`, and how far rounding may be off."""
     x = to_host(values[i].data)
     slope, noise = np.zeros(x.shape), np.zeros(x.shape)
