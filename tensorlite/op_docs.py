@@ -132,7 +132,7 @@ def _derivatives(op: "Primitive") -> str:
     return "\n".join(["Derivative:", *lines])
 
 
-def source(rule: Callable) -> str:
+def source(rule: Callable[..., Any]) -> str:
     """The text of what a rule returns, found by the positions that the compiler noted; '' without a source file."""
     code = rule.__code__
     places = [place for place in map(_place, code.co_positions()) if place is not None]

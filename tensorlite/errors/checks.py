@@ -77,7 +77,7 @@ def checked_requires_grad(value: Any, data: Any) -> bool:
     return bool(value)
 
 
-def check_leaves(name: str, tensors: Sequence) -> None:
+def check_leaves(name: str, tensors: Sequence[Any]) -> None:
     """TypeError if a Tensor that requires a gradient holds integers or booleans: its `.data` was replaced."""
     for x in tensors:
         if getattr(x, "requires_grad", False) and not is_floating(x.data.dtype):

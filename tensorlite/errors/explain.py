@@ -9,7 +9,7 @@ from .checks import checked_axes
 UNSUPPORTED = frozenset("cOSUMm")  # kinds of dtypes: complex numbers, objects, strings, dates
 
 
-def explained(op: Any, error: Exception, raw: Sequence, meta: dict) -> Exception:
+def explained(op: Any, error: Exception, raw: Sequence[Any], meta: dict[str, Any]) -> Exception:
     """The error of an array library, as one of `op`: mixed devices are looked for first, then arguments of no use."""
     devices = sorted({device_of(x) for x in raw if is_array(x)})
     if len(devices) > 1:
@@ -36,7 +36,7 @@ def explained(op: Any, error: Exception, raw: Sequence, meta: dict) -> Exception
     return kind(f"{said}: {error}")  # NumPy's subclasses take other arguments than a sentence
 
 
-def _misfit_of_product(name: str, raw: Sequence) -> str:
+def _misfit_of_product(name: str, raw: Sequence[Any]) -> str:
     """What does not fit in the shapes of a product; '' where nothing is found or `name` is not one."""
     if name not in ("matmul", "linear"):
         return ""
@@ -56,12 +56,12 @@ def _misfit_of_product(name: str, raw: Sequence) -> str:
     return ""
 
 
-def given(name: str, raw: Sequence) -> str:
+def given(name: str, raw: Sequence[Any]) -> str:
     """An op with dtypes and shapes of its arguments: "add(float32[2, 3], int)"."""
     return f"{name}({', '.join(f'{x.dtype}{list(x.shape)}' if is_array(x) else type(x).__name__ for x in raw)})"
 
 
-def unusable(op: Any, error: Exception, raw: Sequence) -> TypeError | None:
+def unusable(op: Any, error: Exception, raw: Sequence[Any]) -> TypeError | None:
     """The error for the first argument that is no array or number; None if all are."""
     for i, x in enumerate(raw):
         if is_array(x):

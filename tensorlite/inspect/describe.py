@@ -6,6 +6,7 @@ printed after backward has freed the original. Text, DOT and SVG are three ways 
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from ..autograd import Node, Variable
 from ..backend import Array, is_array
@@ -40,10 +41,12 @@ class GraphNode:
 
     @property
     def bytes(self) -> int:
+        """The memory of the arrays that the node keeps."""
         return sum(kept.bytes for kept in self.kept)
 
     @property
     def reference(self) -> str:
+        """How other nodes name it: its name, or its number as in "#3"."""
         return self.name or f"#{self.number}"
 
     @property
@@ -76,6 +79,7 @@ class AutogradGraph:
 
     @property
     def summary(self) -> str:
+        """One line: how many ops and leaves the graph has, and what it keeps."""
         ops = sum(bool(node.op) for node in self.nodes)
         leaves = sum(node.kind == "leaf" for node in self.nodes)
         nouns = f"{ops} op{'s' * (ops != 1)} on {leaves} {'leaves' if leaves != 1 else 'leaf'}"
@@ -161,7 +165,7 @@ class Reading:
         found = {entry.name for entry in described}
         self.graph = AutogradGraph(described, tuple(name for name in names if name not in found))
 
-    def _describe(self, node) -> Iterator[GraphNode]:
+    def _describe(self, node: Any) -> Iterator[GraphNode]:
         """The entry of a node or leaf, after those of the named constants that it is the first to use."""
         name = self.names.get(id(node), "")
         if not isinstance(node, Node):
@@ -178,7 +182,7 @@ class Reading:
         head = (self._number(node), kind, name, node.op.name, node.shape, str(node.dtype))
         yield GraphNode(*head, inputs, values, tuple(kept), node.saved is None)
 
-    def _inputs(self, node: Node, saved: Mapping) -> tuple[dict[str, str], tuple]:
+    def _inputs(self, node: Node, saved: Mapping[str, Any]) -> tuple[dict[str, str], tuple[Any, ...]]:
         """The plain values that an op was given, and (argument, number) of the others."""
         op, inputs = node.op, []
         values = {key: _text(saved[key]) for key, default in op.keywords.items() if key in saved}
@@ -193,7 +197,7 @@ class Reading:
             inputs.append((argument, self.numbers.get(id(value if parent is None else parent))))
         return {key: text for key, text in values.items() if text}, tuple(inputs)
 
-    def _number(self, thing) -> int:
+    def _number(self, thing: Any) -> int:
         return self.numbers.setdefault(id(thing), len(self.numbers) + 1)
 
     def _new_bytes(self, array: Array) -> int:
@@ -204,7 +208,7 @@ class Reading:
         return owner.nbytes
 
 
-def _in_order(root) -> list:
+def _in_order(root: Any) -> list[Any]:
     """The nodes under `root` in the order of computation, each leaf right before its first user."""
     found, stack = {id(root): root}, [root]
     while stack:  # no recursion: a graph may be deeper than Python's stack
@@ -212,7 +216,7 @@ def _in_order(root) -> list:
             if parent is not None and id(parent) not in found:
                 found[id(parent)] = parent
                 stack.append(parent)
-    ordered: dict = {}
+    ordered: dict[int, Any] = {}
     for node in sorted((n for n in found.values() if isinstance(n, Node)), key=lambda n: n.order):
         for part in (*node.parents, node):
             if part is not None:
@@ -220,7 +224,7 @@ def _in_order(root) -> list:
     return list(ordered.values()) or [root]
 
 
-def argument_name(op, i: int) -> str:
+def argument_name(op: Any, i: int) -> str:
     return f"{op.arguments[0]}[{i}]" if op.variadic else op.arguments[i]
 
 
@@ -238,7 +242,7 @@ def _saved(node: Node) -> dict[str, object]:
     return saved
 
 
-def _arrays(value) -> list[Array]:
+def _arrays(value: Any) -> list[Array]:
     if isinstance(value, (tuple, list)):
         return [array for part in value for array in _arrays(part)]
     return [value] if is_array(value) else []
@@ -251,7 +255,7 @@ def _owner(array: Array) -> Array:
     return array
 
 
-def _text(value) -> str:
+def _text(value: Any) -> str:
     """A plain value as one would write it, if that is short."""
     if isinstance(value, slice):
         parts = ["" if part is None else str(part) for part in (value.start, value.stop, value.step)]

@@ -7,6 +7,7 @@ one on the way, frees nothing and touches no `.grad`.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from heapq import heappop, heappush
+from typing import Any
 
 from ..autograd import Node, Variable, starting_gradient
 from .describe import Reading, argument_name
@@ -41,7 +42,7 @@ class Step:
         return "\n    ".join([f"#{self.number} {what}: g = {_show(self.gradient)}", *map(str, self.pieces)])
 
 
-def steps(output: Variable, gradient=None, names: Mapping[str, Variable] | None = None) -> Iterator[Step]:
+def steps(output: Variable, gradient: Any = None, names: Mapping[str, Variable] | None = None) -> Iterator[Step]:
     """Go backward from `output` node by node, the newest first, and yield each Step as it is taken.
 
     Numbers and `names` are those of `graph(output, names)`; `gradient` as in `backward`. The gradients are copies.
@@ -66,7 +67,7 @@ def steps(output: Variable, gradient=None, names: Mapping[str, Variable] | None 
         yield Step(entry.number, entry.name, entry.op, _copy(g), tuple(pieces))
 
 
-def _pulled(node, g) -> Iterator[tuple]:
+def _pulled(node: Any, g: Any) -> Iterator[tuple[Any, ...]]:
     """(parent, argument, what its rule asked for, the gradient by it) for each argument that needs one."""
     if isinstance(node, Node):  # a leaf passes nothing on
         node.check()
@@ -75,7 +76,7 @@ def _pulled(node, g) -> Iterator[tuple]:
             yield parent, argument_name(node.op, i), node.op.asked_names(i), piece
 
 
-def _copy(array) -> Variable:
+def _copy(array: Any) -> Variable:
     return Variable.result(array.copy())
 
 
@@ -86,5 +87,5 @@ def _show(gradient: Variable) -> str:
     return f"{gradient.data.shape} of norm {float((gradient.data * gradient.data).sum()) ** 0.5:.4g}"
 
 
-def _numbers(value) -> str:
+def _numbers(value: Any) -> str:
     return f"[{', '.join(map(_numbers, value))}]" if isinstance(value, list) else f"{value:.6g}"

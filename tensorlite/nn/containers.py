@@ -55,7 +55,7 @@ class Sequential(ModuleList):
         """module_n(... module_1(x)); x itself if there are no modules."""
         for module in self:
             x = module(x)
-        return x  # type: ignore[no-any-return]
+        return x
 
 
 def _checked(module: Any) -> Module:

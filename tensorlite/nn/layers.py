@@ -103,7 +103,7 @@ class Embedding(Module):
         self.weight = _random_parameter(_generator("Embedding", generator).randn, (num_embeddings, embedding_dim))
 
     def forward(self, idx: Any) -> Tensor:
-        """weight[idx]."""
+        """The rows weight[idx]: integers (...) -> (..., embedding_dim)."""
         return F.embedding(self.weight, as_indices(idx, self.weight.device))
 
 

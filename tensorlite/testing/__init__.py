@@ -34,7 +34,7 @@ def __getattr__(name: str) -> Any:
 
 
 def check_gradients(
-    op: Callable,
+    op: Callable[..., Any],
     *inputs: Any,
     order: int = 1,
     step: float = 1e-3,
@@ -83,7 +83,7 @@ def _check_settings(order: int, step: float, rtol: float, atol: float) -> None:
             raise ValueError(f"check_gradients: {name} must be a finite number, {least}, not {value!r:.80}")
 
 
-def _check_result(op: Callable, values: list) -> None:
+def _check_result(op: Callable[..., Any], values: list[Any]) -> None:
     """A ValueError for a result in which there is nothing to check."""
     leaves = _leaves(values)
     _value(op, leaves)
@@ -107,11 +107,11 @@ def _differentiable(x: Any) -> bool:
     return isinstance(x, Variable) and is_floating(x.data.dtype)
 
 
-def _leaves(values: list) -> list:
+def _leaves(values: list[Any]) -> list[Any]:
     return [Tensor(x.data, requires_grad=True) if _differentiable(x) else x for x in values]
 
 
-def _value(op: Callable, values: list) -> np.ndarray:
+def _value(op: Callable[..., Any], values: list[Any]) -> np.ndarray:
     out = op(*values)
     if not isinstance(out, Tensor):
         raise TypeError(f"check_gradients: the op must return one Tensor, not {type(out).__name__}")
@@ -120,7 +120,7 @@ def _value(op: Callable, values: list) -> np.ndarray:
     return to_host(out.data)
 
 
-def _gradients(op: Callable, values: list, g: Tensor) -> dict[int, np.ndarray]:
+def _gradients(op: Callable[..., Any], values: list[Any], g: Tensor) -> dict[int, np.ndarray]:
     """By the rules: the gradient of <g, op> by each differentiable value, by its position."""
     leaves = _leaves(values)
     out = op(*leaves)
@@ -131,12 +131,14 @@ def _gradients(op: Callable, values: list, g: Tensor) -> dict[int, np.ndarray]:
     return {i: to_host(piece.data) for i, piece in zip(by, pieces, strict=True)}
 
 
-def _differences(op: Callable, values: list, i: int, g: np.ndarray, step: float) -> tuple[np.ndarray, np.ndarray]:
+def _differences(
+    op: Callable[..., Any], values: list[Any], i: int, g: np.ndarray, step: float
+) -> tuple[np.ndarray, np.ndarray]:
     """By values alone: the derivative of <g, op> by each element of value `i`, and how far rounding may be off."""
     x = to_host(values[i].data)
     slope, noise = np.zeros(x.shape), np.zeros(x.shape)
 
-    def moved(index: tuple, distance: float) -> np.ndarray:
+    def moved(index: tuple[Any, ...], distance: float) -> np.ndarray:
         there = x.copy()
         there[index] += distance
         return _value(op, [*values[:i], tensor(there, device=values[i].device), *values[i + 1 :]])
@@ -150,7 +152,7 @@ def _differences(op: Callable, values: list, i: int, g: np.ndarray, step: float)
     return slope, noise
 
 
-def _slope(op: Callable, random: np.random.Generator) -> Callable:
+def _slope(op: Callable[..., Any], random: np.random.Generator) -> Callable[..., Any]:
     """The next function to check: (*inputs, g) -> the derivative of <g, op(*inputs)> along a random direction."""
     directions: dict[int, Tensor] = {}  # drawn once, when the shapes are known
 
@@ -173,7 +175,7 @@ def _slope(op: Callable, random: np.random.Generator) -> Callable:
 
 def _report(title: str, order: int, name: str, got: np.ndarray, expected: np.ndarray, wrong: np.ndarray) -> str:
     error = np.where(np.isnan(got - expected), np.inf, abs(got - expected))
-    places: Iterator[tuple] = iter(np.ndindex(got.shape))
+    places: Iterator[tuple[Any, ...]] = iter(np.ndindex(got.shape))
     worst = max((index for index in places if wrong[index]), key=lambda index: error[index])
     return (
         f"check_gradients: {title}: wrong derivative of order {order} by {name} of shape {got.shape}, "
