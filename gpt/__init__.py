@@ -1,7 +1,10 @@
-"""gpt: build, train and talk to a GPT, on tensorlite alone.
+"""gpt: train, fine-tune and use GPT models, built on tensorlite alone.
 
-The names in `__all__` are what programs use; each is loaded when it is first asked for, so that `import gpt` costs
-nothing. The modules are attributes too: `gpt.generate.generate(model, prompts, 20)`, `gpt.training.loop.train(config)`.
+The names in `__all__` are the public ones. Each is loaded when it is first used, so that `import gpt` takes no time.
+Some modules are attributes as well: `gpt.generate.generate(model, prompts, 20)`.
+
+The modules by themselves are the plain code. Using a public name also attaches the acceleration that goes with it
+(gpt/fast), which computes the same in less time on a GPU.
 """
 
 from importlib import import_module
@@ -11,22 +14,22 @@ if TYPE_CHECKING:
     from .config import PRESETS, GPTConfig
     from .generate import stream
     from .model import GPT
-    from .tasks.classify.settings import ClassifyConfig
-    from .tasks.classify.task import Classifier
+    from .tasks.classify import Classifier, ClassifyConfig
     from .tasks.instruct import Conversation, InstructConfig
     from .tasks.pretrain import TrainConfig
     from .tokenizer import BPETokenizer, CharTokenizer, WordTokenizer, gpt2
     from .training.checkpoint import load_model
     from .training.loop import train
 
-__version__ = "0.1.0"
+    __version__: str
+
 __all__ = [
     "GPT",
     "PRESETS",
     "BPETokenizer",
     "CharTokenizer",
-    "ClassifyConfig",
     "Classifier",
+    "ClassifyConfig",
     "Conversation",
     "GPTConfig",
     "InstructConfig",
@@ -38,37 +41,43 @@ __all__ = [
     "train",
 ]
 
-_PLACES = {
-    "GPT": "model",
-    "PRESETS": "config",
-    "BPETokenizer": "tokenizer",
-    "CharTokenizer": "tokenizer",
-    "ClassifyConfig": "tasks.classify.settings",
-    "Classifier": "tasks.classify.task",
-    "Conversation": "tasks.instruct",
-    "GPTConfig": "config",
-    "InstructConfig": "tasks.instruct",
-    "TrainConfig": "tasks.pretrain",
-    "WordTokenizer": "tokenizer",
-    "gpt2": "tokenizer",
-    "load_model": "training.checkpoint",
-    "stream": "generate",
-    "train": "training.loop",
+_NAMES = {  # of each module
+    "config": ("PRESETS", "GPTConfig"),
+    "generate": ("stream",),
+    "model": ("GPT",),
+    "tasks.classify": ("Classifier", "ClassifyConfig"),
+    "tasks.instruct": ("Conversation", "InstructConfig"),
+    "tasks.pretrain": ("TrainConfig",),
+    "tokenizer": ("BPETokenizer", "CharTokenizer", "WordTokenizer", "gpt2"),
+    "training.checkpoint": ("load_model",),
+    "training.loop": ("train",),
 }
-_MODULES = ("attention", "config", "data", "generate", "lora", "model", "pretrained", "tasks", "tokenizer", "training")
+_MODULES = ("attention", "config", "generate", "lora", "model", "pretrained", "tokenizer")
 
 
 def __getattr__(name: str) -> Any:
-    if name == "train":
-        from . import fast
-
-        fast.attach_step()
-    if name in _PLACES:
-        return getattr(import_module(f".{_PLACES[name]}", __name__), name)
+    """A public name or module, loaded now. AttributeError for any other name."""
+    if name == "__version__":  # both packages are one distribution
+        return import_module("tensorlite").__version__
     if name in _MODULES:
         return import_module(f".{name}", __name__)
+    for module, names in _NAMES.items():
+        if name in names:
+            found = getattr(import_module(f".{module}", __name__), name)
+            if module not in ("config", "tokenizer"):
+                _attach_acceleration(for_training=module == "training.loop")
+            return found
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}: it has {', '.join(__all__)}")
 
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__, *_MODULES})
+
+
+def _attach_acceleration(for_training: bool) -> None:
+    from . import fast
+
+    if for_training:
+        fast.attach()
+    else:
+        fast.attach_decode()

@@ -1,10 +1,10 @@
-"""The command `gpt`, also as `python -m gpt`. Ctrl-C while modules are still imported ends it with 130 too."""
+"""The command `gpt`, also as `python -m gpt`. Its exit status is 130 also for Ctrl-C while modules are imported."""
 
 import sys
 
 
 def main() -> None:
-    """`cli.main`, which is imported here, since that takes most of a second."""
+    """Run gpt.cli.main. It is imported here, inside the try, since that takes most of a second."""
     try:
         from .cli.main import main
 

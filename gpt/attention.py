@@ -43,7 +43,8 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self.W_query(x), self.W_key(x), self.W_value(x)  # (..., T, d_out)
         scores = q @ k.swapaxes(-1, -2)  # (..., T, T)
-        return F.softmax(scores / math.sqrt(k.shape[-1])) @ v
+        context: Tensor = F.softmax(scores / math.sqrt(k.shape[-1])) @ v  # (..., T, d_out)
+        return context
 
 
 class CausalAttention(nn.Module):
@@ -60,7 +61,9 @@ class CausalAttention(nn.Module):
         T = check_length(x.shape[-2], self.context_length)
         q, k, v = self.W_query(x), self.W_key(x), self.W_value(x)  # (B, T, d_out)
         scores = (q @ k.swapaxes(-1, -2)).masked_fill(later_positions(T, x.device), -math.inf)  # (B, T, T)
-        return self.dropout(F.softmax(scores / math.sqrt(k.shape[-1]))) @ v
+        weights = self.dropout(F.softmax(scores / math.sqrt(k.shape[-1])))  # (B, T, T)
+        context: Tensor = weights @ v  # (B, T, d_out)
+        return context
 
 
 class ConcatenatedHeads(nn.Module):
@@ -124,7 +127,8 @@ class ElementaryMultiHeadAttention(nn.Module):
             scores = scores.masked_fill(later_positions(T, x.device), -math.inf)
         weights = F.dropout(F.softmax(scores), self.dropout, self.training)  # (B, H, T, T)
         context = (weights @ v).swapaxes(1, 2).reshape(B, T, H * D)  # (B, H, T, D) -> (B, T, d_out)
-        return self.out_proj(context)
+        out: Tensor = self.out_proj(context)  # (B, T, d_out)
+        return out
 
 
 class MultiHeadAttention(ElementaryMultiHeadAttention):
@@ -162,7 +166,8 @@ class MultiHeadAttention(ElementaryMultiHeadAttention):
             context = F.multi_head_attention(qkv, self.num_heads, is_causal=self.causal, dropout_p=p)  # (B, T, d_out)
         else:
             context = cache.attention(qkv, is_causal=self.causal)  # (B, T, d_out)
-        return self.out_proj(context)
+        out: Tensor = self.out_proj(context)  # (B, T, d_out)
+        return out
 
     def project(self, x: Tensor) -> Tensor:
         """Queries, keys and values side by side: (B, T, d_in) -> (B, T, 3 * d_out)."""

@@ -1,7 +1,7 @@
-"""What a model is, as one frozen value that is checked when it is made.
+"""The shape of a model as one frozen dataclass, which is checked when it is made, and the presets.
 
-One idea: a config is data. It says everything that decides the shape of the weights, it goes to JSON and back
-unchanged, and no other code has to ask whether it makes sense. It refuses unknown names and guesses nothing.
+A config has everything that decides the shape of the weights, and goes to JSON and back unchanged. Unknown names are
+errors.
 """
 
 import math
@@ -71,7 +71,7 @@ def listed(names: Sequence[Any], most: int = 8, width: int = 80, between: str = 
 
 @dataclass(frozen=True, kw_only=True)
 class GPTConfig:
-    """The shape of a GPT. What makes no sense is a ValueError: the field, its value and what is allowed."""
+    """The shape of a GPT. An invalid value is a ValueError with the field, the value and what is allowed."""
 
     vocab_size: int  # how many token ids there are: the tokenizer decides it, training fills it in
     context_length: int  # the longest sequence: one learned position vector each; attention costs its square

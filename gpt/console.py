@@ -1,4 +1,4 @@
-"""Text on a terminal: what may be shown there, bars while something lasts, and output that nobody reads any more."""
+"""Text on a terminal: what may be shown there, progress bars, and output whose reader is gone."""
 
 import errno
 import os
@@ -17,7 +17,7 @@ from rich.text import Text
 from tensorlite.files import naming
 
 Item = TypeVar("Item")
-LOST = (  # errors of a write to standard output that nobody reads any more; EINVAL: a closed pipe on Windows
+LOST = (  # errors of a write to standard output whose reader is gone; EINVAL: a closed pipe on Windows
     errno.EPIPE, errno.EIO, errno.EINVAL, errno.EBADF,
     errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC),
 )  # fmt: skip
@@ -45,7 +45,7 @@ class Screen:
             if error.errno not in LOST:
                 raise
             self.closed_by_reader = True
-            with suppress(OSError, ValueError):  # so that what is still in its buffer is no error when Python ends
+            with suppress(OSError, ValueError):  # or what is still in its buffer would be an error when Python ends
                 null = os.open(os.devnull, os.O_WRONLY)
                 os.dup2(null, self.file.fileno())
                 os.close(null)

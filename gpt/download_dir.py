@@ -1,7 +1,6 @@
-"""Where downloaded files are kept: one folder for all of them.
+"""The folder of downloaded files.
 
-One idea: anybody may name another folder, empty this one or put files into it by hand; what is in it is verified
-before it is used.
+The user may name another folder, empty it, or put files into it by hand: files are verified before they are used.
 """
 
 import os

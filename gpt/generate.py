@@ -20,7 +20,7 @@ from tensorlite import functional as F
 from .config import check_integer, check_number
 from .kv_cache import KVCache
 from .model import GPT
-from .tokenizer.base import plain_ids
+from .tokenizer.base import check_ids
 
 
 def generate(model: GPT, prompts: Sequence[Sequence[int]], max_new_tokens: int, **options: Any) -> list[list[int]]:
@@ -101,7 +101,7 @@ class Decoder:
 
     def __init__(self, model: GPT, batch_size: int, positions: int, use_cache: bool = True):
         self.model = model
-        self.cache = model.new_cache(batch_size, positions) if use_cache else None
+        self.cache: Sequence[KVCache] | None = model.new_cache(batch_size, positions) if use_cache else None
 
     def logits(self, texts: Sequence[list[int]]) -> Tensor:
         """The scores (B, V) of what may follow each of B texts."""
@@ -109,7 +109,8 @@ class Decoder:
 
     def best(self, texts: Sequence[list[int]], more: bool) -> list[int]:
         """The most probable token after each text. `more`: whether another token may be asked for after this one."""
-        return F.argmax(self.logits(texts)).tolist()
+        best: list[int] = F.argmax(self.logits(texts)).tolist()
+        return best
 
     def finish(self) -> None:
         """Called after the last step."""
@@ -118,7 +119,7 @@ class Decoder:
 make_decoder: Callable[[GPT, int, int, bool], Decoder] = Decoder  # gpt.fast.attach_decode sets another
 
 
-def next_logits(model: GPT, texts: Sequence[list[int]], cache: list[KVCache] | None = None) -> Tensor:
+def next_logits(model: GPT, texts: Sequence[list[int]], cache: Sequence[KVCache] | None = None) -> Tensor:
     """The scores (B, V) of what may follow each of B texts.
 
     Texts of different lengths are padded on the right, where causal attention does not look. If the cache has read all
@@ -216,7 +217,7 @@ def check_sampling(vocab_size: int, temperature: float, top_k: int | None, top_p
 
 def check_prompts(vocab_size: int, prompts: Iterable[Iterable[int]], stop_token: int | None) -> list[list[int]]:
     """The prompts as lists of ints; ValueError where there is none, one is empty, or an id is not in the vocabulary."""
-    texts = [plain_ids(prompt, vocab_size, f"prompt {i}: ") for i, prompt in enumerate(prompts)]
+    texts = [check_ids(prompt, vocab_size, f"prompt {i}: ") for i, prompt in enumerate(prompts)]
     if not texts:
         raise ValueError("there is no prompt: give at least one list of token ids")
     if [] in texts:
@@ -224,5 +225,5 @@ def check_prompts(vocab_size: int, prompts: Iterable[Iterable[int]], stop_token:
             f"prompt {texts.index([])} is empty: give at least one token, such as the end of a text before"
         )
     if stop_token is not None:
-        plain_ids([stop_token], vocab_size, "stop_token: ")
+        check_ids([stop_token], vocab_size, "stop_token: ")
     return texts

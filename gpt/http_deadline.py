@@ -1,7 +1,7 @@
-"""Exchanges with HTTP servers within limits that hold whatever the server does.
+"""HTTP exchanges with a deadline for the whole exchange, and limits to the size of the answer.
 
-A timeout of sockets limits each single read: a byte now and then, or blank lines without end, pass it for ever. So what
-waits for a server runs in a thread of its own, which is left behind when its time is over.
+The timeout of a socket limits each single read: a server that sends a byte now and then, or blank lines without end,
+never exceeds it. So what waits for a server runs in a thread of its own, which is abandoned when its time is over.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ PIECE = 1 << 16
 
 
 class Refused(ValueError):
-    """An answer that is not taken: too long, or compressed."""
+    """An answer that is not accepted: too long, or compressed."""
 
 
 def ask(
@@ -70,7 +70,7 @@ def ask(
 def in_thread(items: Generator[Result], seconds: float) -> Iterator[Result]:
     """The same items, made in another thread; TimeoutError where one takes longer than `seconds`.
 
-    Whoever stops asking ends the thread, at the next item that it makes.
+    When the caller stops iterating, the thread ends at the next item that it makes.
     """
     made: queue.Queue[tuple[Any, BaseException | None]] = queue.Queue(8)
     stop = threading.Event()
@@ -150,10 +150,10 @@ def _start(answer: Any, most: int) -> bytes:
 
 
 def opener(url: str, connections: list[Any]) -> urllib.request.OpenerDirector:
-    """What opens http and https addresses, follows no redirect, and notes its connections."""
+    """An opener of http and https addresses that follows no redirect, and adds its connections to the list."""
 
     def noted(kind: Any) -> Any:
-        class Connection(kind):
+        class Connection(kind):  # type: ignore[misc]  # one class for http and https
             def __init__(self, *args: Any, **options: Any):
                 super().__init__(*args, **options)
                 self.opened: Any = None

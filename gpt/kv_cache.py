@@ -12,7 +12,7 @@ class KVCache:
 
     `lengths[b]` says how many of the P positions of text b are filled; what lies behind them is ignored and is
     overwritten by the next `append`. Texts of different lengths share a batch: pad them on the right, and afterwards
-    set `lengths` to the real lengths. Set a length lower to forget the end of a text. No gradient flows through a cache.
+    set `lengths` to the real lengths. A lower length forgets the end of a text. No gradient flows through a cache.
     """
 
     def __init__(self, batch_size: int, num_heads: int, positions: int, head_size: int):

@@ -1,15 +1,15 @@
-"""LoRA: learn a small correction beside weights that stay as they are.
+"""LoRA: train a small correction to weights that stay fixed.
 
-One idea: a Linear x W^T + b is taken into a LoRALinear that adds (alpha / rank) x A B, with A (in, rank) and B (rank,
-out) the only things that learn (Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2021). B starts at
-zero, so at first nothing has changed. Everything else is frozen: it gets no gradient, and no memory for one.
+`apply` replaces a Linear x W^T + b by a LoRALinear, which adds (alpha / rank) x A B. Only A (in, rank) and B (rank,
+out) are trained (Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2021). B starts at zero, so the model
+computes the same at first. All other parameters are frozen: they get no gradient, and no memory for one.
 
-`merge` puts a plain Linear with weight W + (alpha / rank) (A B)^T in the place of each, and hands back what it took
-out; `unmerge` puts that in again. The originals are kept and not computed back: subtracting in floating point does not
-give the old bits. Whoever needs no way back drops what `merge` returned, and its memory goes.
+`merge` replaces each LoRALinear by a Linear with weight W + (alpha / rank) (A B)^T and returns the LoRALinears;
+`unmerge` puts them back. The original weights are kept, not computed by subtraction, which would not give the same
+bits. Without a reference to what `merge` returned, their memory is freed.
 
-What it refuses: to adapt a model twice, and to load an adapter onto weights that it was not trained beside. A tied
-head is no Linear but the token embedding's matrix: it is not adapted, and asking for it by name is an error.
+A model is adapted once only, and an adapter loads only onto the weights that it was trained with. A tied head is the
+token embedding's matrix and no Linear: it is not adapted, and naming it as a target is an error.
 """
 
 import copy
@@ -29,7 +29,7 @@ from .config import check_integer, check_number
 from .jsonfile import parse
 
 FORMAT, VERSION = "gpt.lora", 1
-PARTS = ("lora_A", "lora_B")  # an adapter's names in a state_dict are the Linear's, and these behind it
+PARTS = ("lora_A", "lora_B")  # in a state_dict and in files these follow the Linear's name
 
 
 class LoRALinear(nn.Module):
@@ -50,19 +50,20 @@ class LoRALinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         inner = F.linear(x, self.lora_A.T) * (self.alpha / self.rank)  # (..., rank)
-        return self.linear(x) + F.linear(inner, self.lora_B.T)
+        out: Tensor = self.linear(x) + F.linear(inner, self.lora_B.T)  # (..., out_features)
+        return out
 
     def merged(self) -> nn.Linear:
-        """A plain Linear that computes the same, frozen where the original was; its bias is the original's."""
-        plain = copy.copy(self.linear)
+        """A Linear with weight W + (alpha / rank) (A B)^T and the original's bias, frozen where the original is."""
+        linear = copy.copy(self.linear)
         with tl.no_grad():
             change = (self.lora_A @ self.lora_B).swapaxes(0, 1) * (self.alpha / self.rank)  # (out, in)
-            plain.weight = nn.Parameter(self.linear.weight + change)
-        plain.weight.requires_grad = self.linear.weight.requires_grad
-        return plain
+            linear.weight = nn.Parameter(self.linear.weight + change)
+        linear.weight.requires_grad = self.linear.weight.requires_grad
+        return linear
 
 
-# ----- putting it in ----------------------------------------------------------------------------------------------
+# ----- adapting a model -------------------------------------------------------------------------------------------
 
 
 def apply(
@@ -72,14 +73,14 @@ def apply(
     targets: str | Iterable[str] = "*",
     generator: Generator | None = None,
 ) -> list[str]:
-    """Adapt every Linear that `targets` names, in place, and freeze all else; the names of those adapted.
+    """Replace every Linear that `targets` names by a LoRALinear, freeze all else, and return the names of the Linears.
 
-    A target is a Linear's whole name or a part of it between dots, and may have `*`: "*" is all of them (as the book
-    does, the head too), "attention" those of attention, "feed_forward", "W_query", "head", "blocks.0.*" as they say.
-    Matrices A are drawn in the order of the model's parts, from `generator` or tensorlite's default one.
+    A target is a Linear's whole name or one part of it between dots, and may contain `*`: "*" is all of them (as in the
+    book, also the head), "attention" those of attention, and so on: "feed_forward", "W_query", "head", "blocks.0.*".
+    The matrices A are drawn in the order of the model's parts, from `generator` or tensorlite's default generator.
 
-    ValueError for a target that fits no Linear, for a model that has adapters, and for a rank or alpha that makes no
-    sense: then nothing has changed.
+    ValueError for a target that matches no Linear, for a model that has adapters already, and for a rank or alpha
+    outside its range; the model is then unchanged.
     """
     check_integer("rank", rank, low=1)
     check_number("alpha", alpha, low=0)
@@ -87,14 +88,14 @@ def apply(
     for p in model.parameters():
         p.requires_grad, p.grad = False, None
     for name in names:
-        _replace(model, name, LoRALinear(model_part(model, name), rank, alpha, generator))
+        _replace(model, name, LoRALinear(_submodule(model, name), rank, alpha, generator))
     return names
 
 
 def check_rank(model: nn.Module, rank: int, targets: str | Iterable[str] = "*") -> None:
     """ValueError where the rank is above the smaller side of every Linear that `apply` would adapt."""
     linears = [
-        model_part(model, name) for name in _matching(model, [targets] if isinstance(targets, str) else [*targets])
+        _submodule(model, name) for name in _matching(model, [targets] if isinstance(targets, str) else [*targets])
     ]
     most = max(min(linear.in_features, linear.out_features) for linear in linears)
     if rank > most:
@@ -102,14 +103,14 @@ def check_rank(model: nn.Module, rank: int, targets: str | Iterable[str] = "*") 
 
 
 def check_unused(config: Any, *names: str) -> None:
-    """ValueError where one of these settings of LoRA differs from its default, and LoRA is not asked for."""
+    """ValueError where one of these settings of LoRA differs from its default; call it where LoRA is not used."""
     if changed := [name for name in names if getattr(config, name) != getattr(type(config), name)]:
         asks = "--layers lora" if hasattr(config, "layers") else "--lora"
         raise ValueError(f"--{changed[0]} has no effect without {asks}: add {asks}, or omit --{changed[0]}")
 
 
 def _matching(model: nn.Module, targets: list[str]) -> list[str]:
-    """The names of the Linears that the targets mean, in the model's order."""
+    """The names of the Linears that the targets match, in the model's order."""
     if adapters(model):
         raise ValueError("this model has LoRA adapters already: merge them first, or start from the model without")
     linears = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
@@ -128,8 +129,8 @@ def _matching(model: nn.Module, targets: list[str]) -> list[str]:
     return [name for name in linears if name in chosen]
 
 
-def model_part(model: nn.Module, name: str) -> Any:
-    """The module called `name`, dots and all."""
+def _submodule(model: nn.Module, name: str) -> Any:
+    """The module of that name, as in `named_modules`; the model itself for ""."""
     for part in name.split(".") if name else ():
         model = getattr(model, part)
     return model
@@ -137,7 +138,7 @@ def model_part(model: nn.Module, name: str) -> Any:
 
 def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
     parent, _, last = name.rpartition(".")
-    setattr(model_part(model, parent), last, module)
+    setattr(_submodule(model, parent), last, module)
 
 
 def adapters(model: nn.Module) -> dict[str, LoRALinear]:
@@ -146,7 +147,7 @@ def adapters(model: nn.Module) -> dict[str, LoRALinear]:
 
 
 def trainable(model: nn.Module) -> list[nn.Parameter]:
-    """The Parameters that learn: what an optimizer of a partly frozen model is given."""
+    """The Parameters that are not frozen: what an optimizer is given."""
     return [p for p in model.parameters() if p.requires_grad]
 
 
@@ -154,33 +155,35 @@ def trainable(model: nn.Module) -> list[nn.Parameter]:
 
 
 def merge(model: nn.Module) -> dict[str, LoRALinear]:
-    """Put a plain Linear that computes the same in the place of each adapted one; those, by name, for `unmerge`.
+    """Replace each LoRALinear by a Linear that computes the same, and return the LoRALinears by name, for `unmerge`.
 
-    The model is then as one that never had adapters: the same names, no cost for the correction. Logits agree with
-    those before up to rounding.
+    The model then has the names and the cost of one without adapters. Logits are the same up to rounding.
+    ValueError for a model without adapters.
     """
-    taken = adapters(model)
-    if not taken:
+    layers = adapters(model)
+    if not layers:
         raise ValueError("this model has no LoRA adapters: there is nothing to merge")
-    for name, layer in taken.items():
+    for name, layer in layers.items():
         _replace(model, name, layer.merged())
-    return taken
+    return layers
 
 
-def unmerge(model: nn.Module, taken: Mapping[str, LoRALinear]) -> None:
-    """Put back what `merge` took out: the original weights, to the bit, and the adapters beside them."""
-    for name in taken:
-        if not isinstance(model_part(model, name), nn.Linear):
-            raise ValueError(f"{name} is no merged Linear: unmerge takes what merge returned for the same model, once")
-    for name, layer in taken.items():
+def unmerge(model: nn.Module, layers: Mapping[str, LoRALinear]) -> None:
+    """Put back the LoRALinears that `merge` returned: the original weights, bit for bit, and their adapters."""
+    for name in layers:
+        if not isinstance(_submodule(model, name), nn.Linear):
+            raise ValueError(
+                f"{name} is not a merged Linear: unmerge takes what merge returned for the same model, once"
+            )
+    for name, layer in layers.items():
         _replace(model, name, layer)
 
 
 # ----- files ------------------------------------------------------------------------------------------------------
 
 
-def save(model: nn.Module, path: str | os.PathLike) -> None:
-    """Write the adapters alone: A and B of each adapted Linear, with rank, alpha and a fingerprint of what is below."""
+def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
+    """Write the adapters alone: A, B, rank and alpha of each LoRALinear, and a fingerprint of the frozen weights."""
     layers = adapters(model)
     if not layers:
         raise ValueError("this model has no LoRA adapters: there is nothing to save")
@@ -190,11 +193,11 @@ def save(model: nn.Module, path: str | os.PathLike) -> None:
     io.save(path, tensors, {FORMAT: json.dumps(about)})
 
 
-def load(model: nn.Module, path: str | os.PathLike) -> list[str]:
-    """Adapt a model as `save` wrote it down, frozen like after `apply`; the names of the adapted Linears.
+def load(model: nn.Module, path: str | os.PathLike[str]) -> list[str]:
+    """Adapt a model with the adapters that `save` wrote, freeze it as `apply` does, and return the Linears' names.
 
-    ValueError where the file is no adapter, does not fit the model's Linears, or was trained beside other weights:
-    then nothing has changed.
+    ValueError where the file is not an adapter, does not fit the model's Linears, or was trained with other base
+    weights; the model is then unchanged.
     """
     about, tensors = _read(path)
     if adapters(model):
@@ -214,7 +217,7 @@ def load(model: nn.Module, path: str | os.PathLike) -> list[str]:
                 )
     if fingerprint(layer.linear for layer in layers.values()) != about.get("base"):
         raise ValueError(
-            f"{os.fspath(path)} was trained beside other weights than this model's: load it onto the model that it "
+            f"{os.fspath(path)} was trained with other base weights than this model's: load it onto the model that it "
             "was trained from"
         )
     for p in model.parameters():
@@ -225,28 +228,28 @@ def load(model: nn.Module, path: str | os.PathLike) -> list[str]:
     return list(layers)
 
 
-def _read(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """What `save` wrote: {"version", "layers", "base"} and the tensors, checked against each other."""
     text, tensors = io.metadata(path).get(FORMAT), io.load(path)
     if text is None:
-        raise ValueError(f"{os.fspath(path)} is no LoRA adapter: its metadata lacks {FORMAT!r}")
+        raise ValueError(f"{os.fspath(path)} is not a LoRA adapter: its metadata lacks {FORMAT!r}")
     try:
         about = dict(parse(text))
         layers = {name: (rank, alpha) for name, (rank, alpha) in dict(about.get("layers", {})).items()}
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{os.fspath(path)} is no LoRA adapter: its metadata is not as it was written") from error
+        raise ValueError(f"{os.fspath(path)} is not a LoRA adapter: its metadata is damaged") from error
     if about.get("version") != VERSION:
         raise ValueError(f"{os.fspath(path)} has version {about.get('version')!r:.80}, and this gpt reads {VERSION}")
     if sorted(tensors) != sorted(f"{name}.{part}" for name in layers for part in PARTS):
-        raise ValueError(f"{os.fspath(path)} is not a whole adapter: its tensors are not those that it lists")
+        raise ValueError(f"{os.fspath(path)} is incomplete: its tensors are not those that its metadata lists")
     for name, (rank, _) in layers.items():  # before a matrix of that rank is made
         if tensors[f"{name}.lora_A"].shape[-1:] != (rank,) or type(rank) is not int:
-            raise ValueError(f"{os.fspath(path)} is no LoRA adapter: {name:.80} has not the rank {rank!r:.80}")
+            raise ValueError(f"{os.fspath(path)} is not a LoRA adapter: {name:.80} does not have the rank {rank!r:.80}")
     return {**about, "layers": layers}, tensors
 
 
 def fingerprint(linears: Iterable[nn.Linear] | Iterator[nn.Linear]) -> str:
-    """SHA-256 of the weights: it says whether an adapter belongs to them."""
+    """SHA-256 of the weights, by which an adapter recognizes the weights that it was trained with."""
     digest = hashlib.sha256()
     for linear in linears:
         digest.update(linear.weight.numpy().tobytes())

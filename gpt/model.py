@@ -11,6 +11,7 @@ V tokens in the vocabulary.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -51,7 +52,7 @@ class GPT(nn.Module):
         return model
 
     def forward(self, idx: Tensor, targets: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Token ids (B, T) -> logits (B, T, V) and, where targets (B, T) are given, their mean cross-entropy, else None.
+        """Token ids (B, T) -> logits (B, T, V) and, where targets (B, T) are given, the mean cross-entropy, else None.
 
         Ids and targets are Tensors, NumPy arrays or nested lists of integers; targets of -100 are ignored.
         ValueError where T is 0 or above config.context_length, IndexError for an id outside the vocabulary, TypeError
@@ -62,7 +63,7 @@ class GPT(nn.Module):
             return logits, None
         return logits, F.cross_entropy(logits, nn.as_indices(targets, logits.device, "targets"))
 
-    def hidden_states(self, idx: Tensor, cache: list[KVCache] | None = None) -> Tensor:
+    def hidden_states(self, idx: Tensor, cache: Sequence[KVCache] | None = None) -> Tensor:
         """Token ids (B, T) -> the normalized residual stream after the last block (B, T, C): all but the head.
 
         With a `cache` (from new_cache), idx continues the texts that the cache holds.
@@ -71,14 +72,15 @@ class GPT(nn.Module):
         if idx.ndim != 2:
             raise ValueError(f"token ids must have shape (B, T), got {idx.shape}")
         positions = self.positions(idx, cache)  # (T,), or (B, T) where a cache holds texts of different lengths
-        x = self.token_embedding(idx) + self.position_embedding(positions)  # (B, T, C)
+        x: Tensor = self.token_embedding(idx) + self.position_embedding(positions)  # (B, T, C)
         x = self.dropout(x)
         for i, block in enumerate(self.blocks):
             if self.activation_checkpointing and cache is None:
                 x = tl.activation_checkpoint(block, x)
             else:
                 x = block(x, cache and cache[i])
-        return self.final_norm(x)
+        x = self.final_norm(x)
+        return x
 
     def loss(self, idx: Tensor, targets: Tensor) -> Tensor:
         """The loss of `forward` without its logits: a training step never holds all (B, T, V) of them at once."""
@@ -93,7 +95,7 @@ class GPT(nn.Module):
         """The head: hidden states (..., C) -> scores of the next token (..., V)."""
         return F.linear(hidden, self.token_embedding.weight) if self.head is None else self.head(hidden)
 
-    def positions(self, idx: Tensor, cache: list[KVCache] | None = None) -> Tensor:
+    def positions(self, idx: Tensor, cache: Sequence[KVCache] | None = None) -> Tensor:
         """The position of each token of idx (B, T) in its text: (T,), or (B, T) where a cache has unequal lengths."""
         T = idx.shape[1]
         if cache is None:
@@ -101,17 +103,17 @@ class GPT(nn.Module):
         check_length(max(cache[0].lengths) + T, self.config.context_length)
         return cache[0].next_positions(T, idx.device)
 
-    def new_cache(self, batch_size: int, positions: int | None = None, kind: type[KVCache] = KVCache) -> list[KVCache]:
+    def new_cache(self, batch_size: int, positions: int | None = None) -> list[KVCache]:
         """An empty KVCache for each block, for texts of at most `positions` tokens (None: the whole context)."""
         c = self.config
         positions = c.context_length if positions is None else positions
-        return [kind(batch_size, c.n_head, positions, c.n_embd // c.n_head) for _ in self.blocks]
+        return [KVCache(batch_size, c.n_head, positions, c.n_embd // c.n_head) for _ in self.blocks]
 
     def init_gpt2_weights(self) -> None:
         """Draw weights from N(0, 0.02^2) and set biases to 0, as OpenAI did; norms keep weight 1 and bias 0.
 
         The standard deviation is 0.02 / sqrt(2 n_layer) for the two matrices of a block whose product is added to the
-        residual stream: 2 n_layer terms are added, and the stream does not grow with depth (GPT-2's paper, section 2.3).
+        residual stream, so that the sum of 2 n_layer terms does not grow with depth (GPT-2's paper, section 2.3).
         """
         for name, parameter in self.named_parameters():
             if "norm" in name:
@@ -142,8 +144,9 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(config.residual_dropout)
 
     def forward(self, x: Tensor, cache: KVCache | None = None) -> Tensor:
-        x = x + self.dropout(self.attention(self.norm1(x), cache))
-        return x + self.dropout(self.feed_forward(self.norm2(x)))
+        x = x + self.dropout(self.attention(self.norm1(x), cache))  # (B, T, C)
+        x = x + self.dropout(self.feed_forward(self.norm2(x)))  # (B, T, C)
+        return x
 
 
 class FeedForward(nn.Module):
@@ -154,11 +157,13 @@ class FeedForward(nn.Module):
         self.contract = nn.Linear(4 * n_embd, n_embd)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.contract(F.gelu(self.expand(x)))  # (..., C) -> (..., 4 C) -> (..., C)
+        x = F.gelu(self.expand(x))  # (..., 4 C)
+        x = self.contract(x)  # (..., C)
+        return x
 
 
 def as_float32(x: Tensor) -> Tensor:
-    """x, as float32 where its dtype is narrower: CuPy neither sorts nor scatters bfloat16, Python has no such number."""
+    """x, as float32 where its dtype is narrower: CuPy neither sorts nor scatters bfloat16, and Python lacks it."""
     return x.astype(tl.float32) if x.dtype.itemsize < 4 else x
 
 

@@ -1,7 +1,5 @@
-"""What Linux, macOS and Windows each do in their own way, so that nothing else has to ask where it runs.
-
-One idea: the difference is here, the behaviour is the same: a lock that its process lets go of however it ends, bytes
-that are on the disk when a function returns, the most memory that was held.
+"""What differs between Linux, macOS and Windows: file locks that end with their process, flushing files to the disk,
+and the most memory that a process has held.
 """
 
 import ctypes
@@ -13,7 +11,7 @@ from typing import IO, Any
 
 from tensorlite.files import naming
 
-LOCKED = 1 << 30  # the byte that is locked on Windows, which lets nobody read a locked one: far behind what a file says
+LOCKED = 1 << 30  # the byte that is locked on Windows, where a locked one cannot be read: far behind the content
 
 
 def lock(file: IO[Any], wait: bool = False) -> bool:
@@ -107,4 +105,4 @@ def _peak_on_windows() -> int:
     counters = _Counters(size=ctypes.sizeof(_Counters))
     if not kernel.K32GetProcessMemoryInfo(kernel.GetCurrentProcess(), ctypes.byref(counters), counters.size):
         raise OSError("Windows does not say how much memory this process has held")
-    return counters.peak
+    return int(counters.peak)

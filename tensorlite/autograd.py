@@ -95,13 +95,13 @@ class Variable:
         for a `gradient` of another shape or dtype.
         """
         grads = walk(self, starting_gradient(self, gradient).data, retain_graph=retain_graph)
-        for leaf in grads:
+        for leaf, g in grads.sums.items():
             if leaf._grad is None:
                 leaf._grad = Variable.result(grads.take(leaf))
             else:
                 total = leaf._grad.data
-                check_sum(grads[leaf], total)
-                leaf._grad.data = add(total, grads[leaf], out=total)
+                check_sum(g, total)
+                leaf._grad.data = add(total, g, out=total)
                 leaf._grad._version[0] += 1
 
 
@@ -138,8 +138,13 @@ class Node:
 # ----- the walk ---------------------------------------------------------------------------------------------------
 
 
-class Gradients(dict[Any, Any]):
+class Gradients:
     """The gradients on their way: for each node and leaf that was reached, the sum of what has arrived so far."""
+
+    __slots__ = ("sums",)
+
+    def __init__(self, root: Any, g: Any):
+        self.sums: dict[Any, Any] = {root: g}
 
     def add(self, pieces: Sequence[tuple], node: Node, g: Any) -> list:
         """Add what the rules of `node` made of its gradient `g`, a (parent, piece) for each argument. Return the
@@ -147,16 +152,16 @@ class Gradients(dict[Any, Any]):
         """
         reached = []
         for parent, piece in pieces:
-            if parent in self:
-                self[parent] = self[parent] + piece
+            if parent in self.sums:
+                self.sums[parent] = self.sums[parent] + piece
             else:
-                self[parent] = piece
+                self.sums[parent] = piece
                 reached.append(parent)
         return reached
 
     def take(self, node: Any) -> Array:
         """The gradient of `node` as an array that nothing else refers to."""
-        return xp(self[node]).array(self[node])
+        return xp(self.sums[node]).array(self.sums[node])
 
 
 accumulator: type[Gradients] = Gradients  # accelerate/accumulate.py puts in its place one that adds in place
@@ -171,17 +176,17 @@ def walk(
     newer than arguments. With `targets` only the paths that lead to one are walked.
     """
     root = output.node or output
-    grads = (Gradients if create_graph else accumulator)({root: g})
+    grads = (Gradients if create_graph else accumulator)(root, g)
     paths = None if targets is None else _paths(root, targets)
     queue = [(-root.order, root)] if isinstance(root, Node) and (paths is None or root in paths) else []
     while queue:
         node = heappop(queue)[1]
         node.check()
         wanted = node.wanted
-        if targets is None or paths is None:
-            g = grads.pop(node)
+        if paths is None or targets is None:
+            g = grads.sums.pop(node)
         else:
-            g = grads[node] if node in targets else grads.pop(node)
+            g = grads.sums[node] if node in targets else grads.sums.pop(node)
             wanted = [i for i in wanted if node.parents[i] in paths or node.parents[i] in targets]
         pieces = node.op.apply_vjp(node, g, wanted, create_graph)
         for parent in grads.add(pieces, node, g):
@@ -228,7 +233,11 @@ def grad(
     retain = create_graph if retain_graph is None else retain_graph
     with setting(recording, create_graph):
         grads = walk(output, g if create_graph else g.data, targets, retain, create_graph)
-    found = {n: grads[n] if create_graph else Variable.result(grads.take(n)) for n in grads if n in targets}
+    found = {
+        node: g if create_graph else Variable.result(grads.take(node))
+        for node, g in grads.sums.items()
+        if node in targets
+    }
     results = [
         found[x.node or x] if (x.node or x) in found else Variable.result(xp(x.data).zeros_like(x.data)) for x in xs
     ]

@@ -1,11 +1,10 @@
 """Data: datasets, the loader that makes batches of them in torch's order, and files of tokens.
 
-One idea: **an epoch is a list of indices**, and everything else follows from it: the loader shuffles indices and its
-position is how many batches of them are done, so it can stop anywhere and go on with the next batch. A dataset is
-anything with `len` and `[i]`, a list too. A text of any length is a flat file of token ids, mapped into memory.
+A dataset is anything with `len` and `[i]`, such as a list. An epoch is a list of indices: the loader shuffles them, and
+its position is the number of batches that were drawn, so that training can stop anywhere and resume with the next
+batch. A text of any length is a flat file of token ids that is mapped into memory, not read.
 
-What it refuses: worker processes (an item is a slice of mapped memory; there is nothing to wait for), and token files
-that are not exactly what their header says.
+There are no worker processes: an item is a slice of mapped memory, which is ready at once.
 """
 
 import itertools
@@ -13,18 +12,18 @@ import os
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, NoReturn, Protocol, Self
 
 import numpy as np
 
 from .creation import tensor
 from .derived import stack
-from .errors.torch_names import explaining, hint, missing
-from .files import check_path, check_regular, naming, replacing
+from .errors.suggestions import accepts_torch_arguments, hint, module_getattr
+from .files import StrPath, check_path, check_regular, naming, replacing
 from .random import Generator, default_generator
 from .tensor import Tensor
 
-__getattr__ = missing("data")
+__getattr__ = module_getattr("data")
 
 
 class Dataset(Protocol):
@@ -39,19 +38,22 @@ class Dataset(Protocol):
 
 
 class DataLoader:
-    """Batches of a dataset, in the order in which torch's DataLoader gives them for the same seed.
+    """Batches of a dataset, in the order in which PyTorch's DataLoader gives them for the same seed.
 
-    Each `iter()` is an epoch. It takes one random64 from the generator (also when not shuffling) and, when shuffling,
-    at its first batch a second one, whose fresh generator permutes the indices. A `generator` that was given (else the
-    default one) permutes by itself, and draws one unused permutation more at the end. `collate` makes a batch of a list
-    of items (default: `default_collate`). The last batch is smaller where the length does not divide, or left out
-    (`drop_last`).
+    `collate` makes a batch of a list of items (default: `default_collate`). Where the length is not a multiple of
+    batch_size, the last batch is smaller, or left out with `drop_last`. TypeError or ValueError for arguments that
+    cannot be used, and for a dataset that makes no batch.
+
+    Each `iter()` is an epoch. It takes one 64-bit number from the generator, as PyTorch does to seed its workers, also
+    when not shuffling. When shuffling with the default generator, its first batch takes a second number, the seed of a
+    new generator that permutes the indices. A `generator` that was given permutes them itself, and draws one more
+    permutation at the end, which is not used.
     """
 
-    @explaining("DataLoader")
+    @accepts_torch_arguments("DataLoader")
     def __init__(
         self, dataset: Dataset, batch_size: int = 1, shuffle: bool = False, drop_last: bool = False,
-        collate: Callable[[list], Any] | None = None, generator: Generator | None = None,
+        collate: Callable[[list[Any]], Any] | None = None, generator: Generator | None = None,
     ):  # fmt: skip
         if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
             raise TypeError(
@@ -78,14 +80,14 @@ class DataLoader:
             )
         self.dataset, self.batch_size, self.shuffle, self.drop_last = dataset, int(batch_size), shuffle, drop_last
         self.collate, self.generator = collate or default_collate, generator
-        self._epoch: dict[str, Any] | None = None  # the position in the epoch that was begun last, until it ends
+        self._epoch: dict[str, Any] | None = None  # the position in the epoch that was started last, until it ends
         self._resuming = False
 
-    def __getattr__(self, name: str):
+    def __getattr__(self, name: str) -> NoReturn:
         raise AttributeError(f"DataLoader has no attribute {name!r}{hint('DataLoader', name)}")
 
     def __len__(self) -> int:
-        """How many batches an epoch has."""
+        """The number of batches of an epoch."""
         return self._batches(len(self.dataset))
 
     def _batches(self, items: int) -> int:
@@ -93,16 +95,17 @@ class DataLoader:
         return whole + (rest > 0 and not self.drop_last)
 
     def __iter__(self) -> Iterator[Any]:
+        """A new epoch, or after `load_state_dict` the rest of the one that was interrupted."""
         if self._resuming and self._epoch is not None:
             epoch = self._epoch
         else:
-            (self.generator or default_generator).loader_seed()  # torch seeds its workers with it
+            (self.generator or default_generator).loader_seed()  # PyTorch seeds its workers with it
             epoch = self._epoch = {"batches": 0, "order": None}
         self._resuming = False
         return _Epoch(self, epoch)
 
     def _order(self, epoch: dict[str, Any], n: int) -> Sequence[int] | np.ndarray:
-        """The indices of an epoch; the generator's state from before it permuted goes into the position."""
+        """The n indices of an epoch. The generator's state before it permutes them is stored in the position."""
         if not self.shuffle:
             return range(n)
         if epoch["order"] is not None:
@@ -114,19 +117,19 @@ class DataLoader:
         return generator.randperm(n)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the epoch stands that was begun last, ready for JSON. A generator's own state is not part of it.
+        """The position in the epoch that was started last, as values for JSON, without the generator's own state.
 
-        Taken in the body of a loop over the loader, the batch at hand counts as done.
+        Inside a loop over the loader, the batch of the current iteration counts as drawn.
         """
         epoch = None if self._epoch is None else dict(self._epoch)
-        return {**self._shape(), "epoch": epoch}
+        return {**self._settings(), "epoch": epoch}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The next `iter()` goes on where `state_dict()` was taken: with the next batch, drawing nothing again.
+        """Make the next `iter()` continue with the batch after the one where `state_dict()` was called.
 
-        ValueError if the dataset's length or the batches were others then.
+        No random number is drawn again. ValueError if the dataset's length or the batches have changed since.
         """
-        shape = self._shape()
+        shape = self._settings()
         if state.keys() != {*shape, "epoch"}:
             raise ValueError(
                 f"a DataLoader's state has {', '.join(shape)} and epoch, not {', '.join(map(repr, state))}"
@@ -136,14 +139,14 @@ class DataLoader:
         self._epoch = None if state["epoch"] is None else dict(state["epoch"])
         self._resuming = self._epoch is not None
 
-    def _shape(self) -> dict[str, Any]:
+    def _settings(self) -> dict[str, Any]:
         """What a position depends on."""
         names = ("batch_size", "shuffle", "drop_last")
         return {"items": len(self.dataset), **{name: getattr(self, name) for name in names}}
 
 
 class _Epoch:
-    """The batches of an epoch from its position on. An object and not a generator, so that it can be copied."""
+    """An iterator over the batches of an epoch, from its position on. Unlike a generator, it can be copied."""
 
     def __init__(self, loader: DataLoader, epoch: dict[str, Any]):
         self.loader, self.epoch, self.items = loader, epoch, len(loader.dataset)
@@ -173,8 +176,8 @@ class _Epoch:
         return items
 
     def _batch(self, indices: Sequence[int] | np.ndarray, batch: int) -> Any:
-        """The items of these indices, collated. A StopIteration on the way would end the epoch: it is an error."""
-        items: list = []
+        """The items of these indices, collated. A StopIteration raised there would end the epoch: it is an error."""
+        items: list[Any] = []
         index = None
         try:
             for i in indices:
@@ -191,16 +194,17 @@ class _Epoch:
     def _end(self) -> None:
         loader, self.ended, self.order = self.loader, True, None
         if loader.shuffle and loader.generator is not None:
-            loader.generator.randperm(self.items)  # as torch does, to fill up the epoch with its first 0 indices
+            loader.generator.randperm(self.items)  # as PyTorch does, to fill up the epoch with its first 0 indices
         if loader._epoch is self.epoch:
             loader._epoch = None
 
 
-def default_collate(items: list) -> Any:
-    """A batch of items that look alike: arrays, Tensors and numbers are stacked along a new first axis, as Tensors.
+def default_collate(items: list[Any]) -> Any:
+    """A batch of items of one kind: arrays, Tensors and numbers are stacked along a new first axis, as Tensors.
 
-    ints become int64, floats float32, arrays keep their dtype. Tuples and dicts become one of batches; strings a list.
-    Errors name the item that differs from the first one: in its kind, its shape, its keys or its length.
+    ints become int64, floats float32, arrays keep their dtype. A list of tuples becomes a tuple of batches, a list of
+    dicts a dict of batches; strings stay a list. TypeError or ValueError name the item that differs from the first one
+    in its kind, its shape, its keys or its length.
     """
     first = items[0]
     _check_alike(items)
@@ -220,7 +224,7 @@ def default_collate(items: list) -> Any:
     )
 
 
-def _check_alike(items: list) -> None:
+def _check_alike(items: list[Any]) -> None:
     """An error for the first item that cannot be in a batch with item 0."""
     first, advice = items[0], "give the DataLoader a collate function"
     kind: Any = next((kind for kind in (Tensor | np.ndarray, tuple, dict, str) if isinstance(first, kind)), None)
@@ -254,12 +258,12 @@ HEADER = struct.Struct("<8sIIQQ")  # magic, version, bytes per id (2 or 4), voca
 CHUNK = 1 << 20  # ids held in memory at a time
 
 
-def write_tokens(path: str | os.PathLike, ids: Iterable, vocab_size: int) -> int:
-    """Write token ids to a file for TokenFile, and return how many there were.
+def write_tokens(path: StrPath, ids: Iterable[Any], vocab_size: int) -> int:
+    """Write token ids to a file for TokenFile, and return their number.
 
-    `ids` yields ints, or arrays, Tensors or lists of ints (a document each, say): only a piece is in memory at a time.
-    Two bytes per id up to a vocabulary of 65,536, else four. ValueError names the first id outside 0 .. vocab_size - 1.
-    The file appears whole or not at all.
+    `ids` yields ints, or arrays, Tensors or lists of ints (one per document, say); one of them is in memory at a time.
+    Two bytes per id up to a vocabulary of 65,536, else four. ValueError names the first id outside 0 .. vocab_size - 1,
+    TypeError what is not integers. The file is complete or does not appear at all.
     """
     check_path("write_tokens", path)
     if isinstance(vocab_size, bool) or not isinstance(vocab_size, int | np.integer) or not 1 <= vocab_size <= 2**32:
@@ -279,8 +283,8 @@ def write_tokens(path: str | os.PathLike, ids: Iterable, vocab_size: int) -> int
     return count
 
 
-def _pieces(ids: Iterable) -> Iterator[np.ndarray]:
-    """`ids` as 1-D arrays: single ints gathered to CHUNK, arrays and lists as they come."""
+def _pieces(ids: Iterable[Any]) -> Iterator[np.ndarray]:
+    """`ids` as 1-D arrays: up to CHUNK single ints together, arrays and lists as they are."""
     iterator = iter([ids] if isinstance(ids, np.ndarray | Tensor) else ids)
     for first in iterator:
         if isinstance(first, int | np.integer):
@@ -300,12 +304,13 @@ def _check_ids(name: str, piece: np.ndarray, vocab_size: int, position: int = 0)
 class TokenFile:
     """A file made by `write_tokens`, mapped into memory: `len`, `[i]`, `[a:b]` read only what they need.
 
-    `.tokens` is the read-only map (uint16 or uint32, little-endian), `.vocab_size` the vocabulary. Opening checks the
-    header, the length of the file and, unless `check=False` (it reads the whole file once), that every id is in the
-    vocabulary. ValueError says what is wrong; OSError where the file cannot be read.
+    `.tokens` is the read-only map (uint16 or uint32, little-endian), `.vocab_size` the size of the vocabulary. Opening
+    checks the header and the length of the file and, with `check`, that every id is in the vocabulary. That reads the
+    whole file: give check=False for a file that was just written or was checked before. ValueError says what is wrong;
+    OSError where the file cannot be read.
     """
 
-    def __init__(self, path: str | os.PathLike, check: bool = True):
+    def __init__(self, path: StrPath, check: bool = True):
         check_path("TokenFile", path)
         self.path = Path(path)
         check_regular(self.path)
@@ -324,7 +329,7 @@ class TokenFile:
             _check_ids(str(self.path), self.tokens[start : start + CHUNK], self.vocab_size, start)
 
     def _parse(self, header: bytes) -> tuple[int, int, int]:
-        """(bytes per id, vocabulary size, number of ids)"""
+        """(bytes per id, vocabulary size, number of ids) of the header."""
         if len(header) < HEADER.size:
             raise self._error(f"it is empty or too short for a header ({len(header)} bytes)")
         magic, version, itemsize, vocab_size, count = HEADER.unpack(header)
@@ -344,26 +349,27 @@ class TokenFile:
     def __len__(self) -> int:
         return len(self.tokens)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: Any) -> Any:
         return self.tokens[index]
 
-    def __reduce__(self) -> tuple:
-        """A copy, or a pickle in another process, maps the same file: its tokens are not copied."""
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For copies and pickle: a copy maps the same file, without checking or copying the tokens."""
         return TokenFile, (self.tokens.filename, False)  # an absolute path
 
     def windows(self, length: int, stride: int) -> "Windows":
-        """The whole file as training examples; for a part of it, `Windows(file[a:b], length, stride)`."""
+        """The whole file as training examples; for a part of it, use `Windows(file[a:b], length, stride)`."""
         return Windows(self, length, stride)
 
 
 class Windows:
-    """Training examples cut from a row of tokens: a TokenFile, a slice of one, an array or a list.
+    """A dataset of training examples (x, y) cut from n tokens: a TokenFile, a slice of one, an array or a list.
 
-    From i = 0, stride, 2 stride, ...: x = tokens[i : i + length] and y = tokens[i + 1 : i + 1 + length], int64 arrays.
-    There are ceil((n - length) / stride) of them; ValueError if n is at most `length`.
+    For i = 0, stride, 2 stride, ...: x = tokens[i : i + length] and y = tokens[i + 1 : i + 1 + length], int64 arrays of
+    shape (length,). There are ceil((n - length) / stride) of them. ValueError if n is at most `length`, TypeError for
+    tokens that are not integers.
     """
 
-    def __init__(self, tokens, length: int, stride: int):
+    def __init__(self, tokens: Any, length: int, stride: int):
         for name, value in (("length", length), ("stride", stride)):
             if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
                 raise ValueError(f"Windows: {name} must be a positive integer, not {value!r}")

@@ -1,7 +1,7 @@
-"""Replacing a file so that there is always a whole one: the old or the new, whatever fails and whenever.
+"""Replacing a file atomically: whatever fails, and whenever, the path holds the complete old or the complete new file.
 
-One idea: write beside, then rename. The new bytes go to a temporary file in the same folder, reach the disk (fsync),
-and only then take the old file's name in one step (rename), which reaches the disk too.
+The new bytes are written to a temporary file in the same folder and synced to disk (fsync); then it takes the old
+file's name in one step (rename), and the folder is synced too.
 """
 
 import errno
@@ -12,18 +12,19 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeAlias
 
-LEFTOVER = re.compile(r"\.tensorlite-[0-9a-f]{16}\.tmp")  # what a killed process leaves; nobody else names files so
+StrPath: TypeAlias = str | os.PathLike[str]
+LEFTOVER = re.compile(r"\.tensorlite-[0-9a-f]{16}\.tmp")  # names of temporary files that a killed process leaves
 
 
 def temporary_beside(path: Path) -> Path:
-    """A new name in the folder of `path` for a file that will take its place; `LEFTOVER` matches it."""
+    """A new name, which `LEFTOVER` matches, in the folder of `path`: for a file that will replace it."""
     return path.with_name(f".tensorlite-{secrets.token_hex(8)}.tmp")
 
 
 def check_path(what: str, path: Any) -> None:
-    """A TypeError or ValueError that names `what` where `path` cannot be a path: an int would be a file descriptor."""
+    """A TypeError or ValueError that starts with `what` unless `path` can be a path (an int is a file descriptor)."""
     if not isinstance(path, str | os.PathLike):
         raise TypeError(f"{what}: path must be a string or a pathlib.Path, not {type(path).__name__}")
     if "\0" in str(path):
@@ -31,8 +32,8 @@ def check_path(what: str, path: Any) -> None:
 
 
 @contextmanager
-def naming(path: str | os.PathLike) -> Iterator[None]:
-    """An error of the system in the block that names no file (of a write, say) names `path`; a sentence stays one."""
+def naming(path: StrPath) -> Iterator[None]:
+    """In the block, an OSError of the system without a file name (of a write, say) gets that of `path`."""
     try:
         yield
     except OSError as error:
@@ -42,15 +43,15 @@ def naming(path: str | os.PathLike) -> Iterator[None]:
 
 
 @contextmanager
-def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
+def replacing(path: StrPath) -> Iterator[BinaryIO]:
     """`with replacing(path) as file:` write bytes to `file`; they become the file at `path` when the block ends.
 
-    If anything fails, in the block or after, the file at `path` is what it was, and the temporary one is removed (a
-    killed process leaves it: `.tensorlite-<16 hex digits>.tmp`). A failed write is an OSError that names `path`.
+    If anything fails, in the block or after it, the file at `path` stays as it was, and the temporary file is removed
+    (a killed process leaves it: `.tensorlite-<16 hex digits>.tmp`). A failed write is an OSError that names `path`.
 
-    A file that is replaced hands on its mode; that of a new one is 0666 without the umask's bits. Owner and group are
-    those of a new file. A symlink stays, its target is replaced. Another hard link to the old file keeps the old bytes.
-    What `check_replaceable` refuses is refused before the block is entered.
+    The new file has the mode of the old one, or 0666 without the umask's bits, and the owner and group of a new file. A
+    symlink stays, and its target is replaced. Another hard link to the old file keeps the old bytes. The errors of
+    `check_replaceable` are raised before the block is entered.
     """
     target = Path(os.path.realpath(path))
     mode = check_replaceable(path)
@@ -83,23 +84,23 @@ def _fsync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def check_regular(path: str | os.PathLike) -> None:
-    """An OSError where `path` is there and is neither a file nor a folder: a pipe never ends, nor does /dev/zero."""
+def check_regular(path: StrPath) -> None:
+    """An OSError if `path` is neither a file nor a folder: reading a pipe or /dev/zero might never end."""
     mode = os.stat(path).st_mode
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         raise OSError(f"{os.fspath(path)} is not a regular file")
 
 
-def check_replaceable(path: str | os.PathLike) -> int | None:
-    """The mode of the file at `path`, which can be replaced; None where there is none.
+def check_replaceable(path: StrPath) -> int | None:
+    """The mode of the file at `path`; None if there is no file. An error unless it can be replaced.
 
-    An OSError for a folder, a pipe, a device and symlinks in a loop; a PermissionError for a read-only file, also where
-    the process is privileged or may write to the folder.
+    OSError for a folder, a pipe, a device and symlinks in a loop; PermissionError for a read-only file, even where the
+    process is privileged or may write to the folder.
     """
     try:
         mode = os.stat(path).st_mode
     except (FileNotFoundError, NotADirectoryError):
-        return None  # that a folder is missing is found when the new file is made
+        return None  # a missing folder is an error when the new file is made
     except OSError as error:
         raise OSError(error.errno, f"{error.strerror}: it cannot be replaced by a file", str(path)) from error
     if stat.S_ISDIR(mode):

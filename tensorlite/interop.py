@@ -13,7 +13,7 @@ import numpy as np
 from . import derived, ops
 from .autograd import Variable
 from .backend import device_of
-from .errors import suggestions
+from .errors import torch_names
 
 ALIASES = {  # NumPy's names -> ours, where they differ
     "subtract": "sub", "multiply": "mul", "divide": "div", "power": "pow", "negative": "neg", "absolute": "abs",
@@ -49,7 +49,7 @@ SIGNATURES = """
     norm: x ord axis keepdims
 """  # NumPy's positional arguments in our words
 DEFAULTS = {"dtype": None, "out": None, "order": "C", "kind": None, "mode": "constant", "decimals": 0, "ord": None}
-WORDS = suggestions.ARGUMENTS | {"arr": "x", "array": "x", "m": "x", "ary": "x", "newshape": "shape", "axes": "axes"}
+WORDS = torch_names.RENAMED | {"arr": "x", "array": "x", "m": "x", "ary": "x", "newshape": "shape", "axes": "axes"}
 EXACT = {  # booleans, integers, shapes, dtypes and text: no gradient is lost with them
     "allclose", "isclose", "array_equal", "array_equiv", "argwhere", "nonzero", "flatnonzero", "count_nonzero",
     "argpartition", "lexsort", "searchsorted", "shape", "ndim", "size", "result_type", "can_cast",
@@ -128,7 +128,7 @@ class ArrayUfunc:
 def _by_numpy(func: Callable, name: str, args: Sequence, kwargs: dict) -> Any:
     """NumPy's own answer, where nothing is lost with it."""
     if name not in EXACT and _graded([*args, *kwargs.values()]):
-        hint = suggestions.NAMES.get(name) or (f"tl.{name}" if name in (*ops.__all__, *derived.__all__) else "")
+        hint = torch_names.TENSOR.get(name) or (f"tl.{name}" if name in (*ops.__all__, *derived.__all__) else "")
         raise TypeError(
             f"np.{name} would lose the gradient of a Tensor that requires one: write "
             f"{hint + ', or ' if hint else ''}x.detach().numpy()"

@@ -1,16 +1,14 @@
-"""Tensors on disk: safetensors, and nothing that can run code.
+"""Tensors on disk, as safetensors files: https://github.com/huggingface/safetensors#format
 
-One idea: a file is believed only after it was checked, and is replaced only by a whole one. The safetensors library
-checks the header and refuses nearly everything that is malformed; what it lets pass is refused here. The values are
-read here, so that a model is in memory once: the library (0.8) maps the whole file beside the arrays. Writing is done
-here: the library writes wrong bytes for arrays that are not C-contiguous, orders the metadata anew in each run,
-replaces symlinks, makes files that only their owner can read, and does not fsync. Here the same Tensors give the same
+`save` and `load` write and read a dict of Tensors; `save_each` and `entries` do it one Tensor at a time, for models
+that do not fit in memory twice. A file is checked completely before it is used and replaced only by a complete one.
+Pickles (.pt, .bin, .ckpt) are refused, because loading one can run any code; so are dtypes that Tensors do not have.
+
+The safetensors library checks the header; the few malformed files that it accepts are refused here. Values are read
+here, because the library (0.8) maps the whole file in addition to the arrays. Files are written here, because the
+library writes wrong bytes for arrays that are not C-contiguous, orders the metadata differently in each run, replaces
+symlinks, makes files that only their owner can read, and does not call fsync. Here the same Tensors give the same
 bytes.
-
-`save` and `load` are for models that fit; `entries` and `save_each` read and write a file Tensor by Tensor.
-
-What it refuses: pickles (.pt, .bin, .ckpt), whatever their name, and dtypes that a Tensor cannot have.
-Format: https://github.com/huggingface/safetensors#format
 """
 
 import json
@@ -26,8 +24,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from .backend import bfloat16, float32, is_array, to_device, to_host
-from .files import check_path, check_regular, naming, replacing
+from .backend import Array, bfloat16, float32, is_array, to_device, to_host
+from .files import StrPath, check_path, check_regular, naming, replacing
 from .tensor import Tensor
 
 DTYPES = {  # a Tensor's dtype -> its name in a file
@@ -40,11 +38,11 @@ HEADER_LIMIT = 100_000_000  # bytes; readers refuse more
 # ----- writing ----------------------------------------------------------------------------------------------------
 
 
-def save(path: str | os.PathLike, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+def save(path: StrPath, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
     """Write named Tensors, and strings about them, to a safetensors file.
 
-    The file at `path` is replaced whole or not at all (see `files.replacing`). Any strides are fine, and any device.
-    TypeError for what is no Tensor or has a dtype that the format lacks.
+    The file at `path` is replaced completely or not at all (see `files.replacing`). Tensors may have any strides and be
+    on any device. TypeError for what is not a Tensor or has a dtype that the format does not have.
     """
     if isinstance(path, Mapping) and not isinstance(tensors, Mapping):
         raise TypeError("save: the path comes first, then the Tensors: tl.io.save(path, tensors)")
@@ -57,15 +55,15 @@ def save(path: str | os.PathLike, tensors: Mapping[str, Tensor], metadata: Mappi
 
 
 def save_each(
-    path: str | os.PathLike,
+    path: StrPath,
     kinds: Mapping[str, tuple[np.dtype, tuple[int, ...]]],
     make: Callable[[str], Tensor],
     metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """The same, in the memory of one Tensor: `kinds` says each one's dtype and shape, and `make(name)` makes it.
+    """`save` with one Tensor in memory at a time: `kinds` has each one's dtype and shape, and `make(name)` makes it.
 
-    `make` is called once per name, when its bytes are due; what it returns is not kept. ValueError where that is not
-    what `kinds` said.
+    `make` is called once per name, just before it is written, and its result is not kept. ValueError where that has
+    another dtype or shape than `kinds` says.
     """
     check_path("save", path)
     if metadata and (wrong := [k for k, v in metadata.items() if not (isinstance(k, str) and isinstance(v, str))]):
@@ -90,8 +88,8 @@ def save_each(
             file.write(x.reshape(-1).view(np.uint8).data)
 
 
-def _writable(name: str, x) -> Any:
-    """The array of a Tensor that can be written under `name`."""
+def _writable(name: str, x: Any) -> Array:
+    """The array of a Tensor, once it is sure that it can be written under `name`."""
     x = x.data if isinstance(x, Tensor) else x
     if not isinstance(name, str) or name == "__metadata__":
         raise TypeError(f"save: {name!r} cannot be the name of a Tensor: give another string")
@@ -107,21 +105,24 @@ def _writable(name: str, x) -> Any:
 
 @dataclass(frozen=True)
 class Entry:
-    """A Tensor in a file that was not read yet: C order, little-endian."""
+    """A Tensor in a file that was not read yet: where it is (C order, little-endian), its dtype and its shape."""
 
     path: Path  # of the file
     name: str  # what errors call it
-    dtype: str  # "float32", or for what Tensors do not have the format's own word, "F8_E5M2"
+    dtype: str  # "float32"; of a dtype that Tensors do not have, the format's name, "F8_E5M2"
     shape: tuple[int, ...]
     offset: int  # of its first byte in the file
 
     def read(self, device: str | None = None) -> Tensor:
-        """The Tensor, in memory of its own. Errors as `load`, which reads all."""
+        """Read the Tensor, on `device` (None: the default device). Errors as `load`."""
         with naming(self.path), open(self.path, "rb") as file:
             return Tensor(to_device(self._array(file), device))
 
     def read_float32(self, device: str | None = None) -> Tensor:
-        """The same as float32, exactly: for float32, float16 and bfloat16, which here needs no ml_dtypes."""
+        """Read a Tensor of float32, float16 or bfloat16 (which needs no ml_dtypes here), exactly, as float32.
+
+        TypeError for any other dtype.
+        """
         with naming(self.path), open(self.path, "rb") as file:
             if self.dtype == "bfloat16":  # the upper half of a float32's bits
                 x = (replace(self, dtype="uint16")._array(file).astype(np.uint32) << 16).view(float32)
@@ -149,34 +150,34 @@ class Entry:
             raise _error(self.path, f"{self.name!r} has a shape that NumPy cannot hold: {shape}") from error
 
 
-def load(path: str | os.PathLike, device: str | None = None) -> dict[str, Tensor]:
-    """The Tensors of a safetensors file by name, in the order of their bytes, each in memory of its own.
+def load(path: StrPath, device: str | None = None) -> dict[str, Tensor]:
+    """The Tensors of a safetensors file by name, in the order of the file, on `device` (None: the default device).
 
-    ValueError says in a sentence what is wrong with a file that is not exactly as the format asks, or that holds a
-    dtype that Tensors do not have. bfloat16 needs the ml_dtypes package (ImportError).
+    ValueError says what is wrong with a file that does not follow the format, or that holds a dtype that Tensors do not
+    have; OSError for a file that cannot be read. bfloat16 needs the ml_dtypes package (ImportError).
     """
     with _opened(path) as (file, found, _):
         return {name: Tensor(to_device(entry._array(file), device)) for name, entry in found.items()}
 
 
-def entries(path: str | os.PathLike) -> dict[str, Entry]:
-    """What is in a safetensors file, by name, in the order of its bytes; each Entry reads its own when it is asked.
+def entries(path: StrPath) -> dict[str, Entry]:
+    """The entries of a safetensors file by name, in the order of the file, without reading any values.
 
-    The file is checked as `load` does it, but for what only reading shows.
+    The header is checked as by `load`, with the same errors.
     """
     with _opened(path) as (_, found, _):
         return found
 
 
-def metadata(path: str | os.PathLike) -> dict[str, str]:
-    """The strings that are stored beside the Tensors of a safetensors file ({} where there are none)."""
+def metadata(path: StrPath) -> dict[str, str]:
+    """The metadata of a safetensors file: names and strings; {} where there are none. Errors as `load`."""
     with _opened(path) as (_, _, strings):
         return strings
 
 
 @contextmanager
-def _opened(path: str | os.PathLike) -> Iterator[tuple[BinaryIO, dict[str, Entry], dict[str, str]]]:
-    """The file, what is in it, and its metadata. All checked."""
+def _opened(path: StrPath) -> Iterator[tuple[BinaryIO, dict[str, Entry], dict[str, str]]]:
+    """The opened file, its entries and its metadata, once the header was checked."""
     import safetensors  # here, so that `import tensorlite` does not wait for it
 
     check_path("load", path)
@@ -210,7 +211,7 @@ def _opened(path: str | os.PathLike) -> Iterator[tuple[BinaryIO, dict[str, Entry
         yield file, {entry.name: entry for entry in sorted(found, key=lambda entry: entry.offset)}, strings
 
 
-def _without_duplicates(path: str | os.PathLike, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _without_duplicates(path: StrPath, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     names = set()
     for name, _ in pairs:
         if name in names:
@@ -220,7 +221,7 @@ def _without_duplicates(path: str | os.PathLike, pairs: list[tuple[str, Any]]) -
 
 
 def pickle_advice(start: bytes) -> str:
-    """What to do with a file that starts like a pickle, bare or in torch's zip; '' for all others."""
+    """What to do with a file that starts like a pickle, plain or in PyTorch's zip; '' for all others."""
     if not start.startswith((b"\x80", b"PK\x03\x04")):
         return ""
     return (
@@ -229,18 +230,18 @@ def pickle_advice(start: bytes) -> str:
     )
 
 
-def numpy_advice(path: str | os.PathLike, start: bytes) -> str:
+def numpy_advice(path: StrPath, start: bytes) -> str:
     """What to do with a file of np.save or np.savez; '' for all others."""
     zipped = start.startswith(b"PK\x03\x04") and os.fspath(path).endswith(".npz")
     return "it is in NumPy's format: read it with np.load" if zipped or start.startswith(b"\x93NUMPY") else ""
 
 
-def pointer_advice(path: str | os.PathLike) -> str:
-    """What to do with a file that Git LFS left in place of the one that was meant; '' for all others."""
+def pointer_advice(path: StrPath) -> str:
+    """What to do with a pointer file of Git LFS; '' for all others."""
     with open(path, "rb") as file:
         pointer = file.read(24) == b"version https://git-lfs."
     return "it is a pointer of Git LFS and not the file itself: `git lfs pull` fetches that" if pointer else ""
 
 
-def _error(path: str | os.PathLike, reason: str) -> ValueError:
+def _error(path: StrPath, reason: str) -> ValueError:
     return ValueError(f"{os.fspath(path)} is not a safetensors file that can be used: {reason}")

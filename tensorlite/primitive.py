@@ -23,7 +23,8 @@ from .autograd import Node, Variable, recording
 from .backend import Array, Scalar, float16, float32, float64, is_floating, ndarray, xp
 from .errors.checks import check_leaves, checked_dtype, shortened, unusable_array
 from .errors.explain import UNSUPPORTED, explained, given
-from .errors.suggestions import ADVICE, unknown_argument
+from .errors.suggestions import unknown_argument
+from .errors.torch_names import ADVICE
 from .promotion import in_float32, is_narrow, without_widening
 
 F = TypeVar("F", bound=Callable)
@@ -48,7 +49,7 @@ class Primitive:
     __qualname__: str
     __signature__: inspect.Signature
 
-    def __init__(self, forward: Callable, residuals: Sequence[str] = ()):
+    def __init__(self, forward: Callable):
         parameters = inspect.signature(forward).parameters.values()
         values = [p for p in parameters if p.kind is not p.KEYWORD_ONLY]
         self.forward = forward
@@ -59,7 +60,6 @@ class Primitive:
         self.keywords = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
         if "out" in self.keywords or (self.variadic and "index" in self.keywords):
             raise TypeError("a keyword named out (or index, beside *xs) would hide what rules call so: rename it")
-        self.residuals = tuple(residuals)  # names of what `forward` returns beside the result, for the rules
         self.differentiable: Any = WithoutRules(self)  # until vjp attaches some: a bit for each argument with a rule
 
     # ----- rules and what they ask for ----------------------------------------------------------------------------
@@ -109,24 +109,25 @@ class Primitive:
         return needed
 
     def _reader(self, name: str) -> Callable:
-        """How to find what a rule calls `name` among raw arguments, output, metadata and residuals."""
+        """How to find what a rule calls `name` among raw arguments, output and metadata."""
         base = name.removesuffix("_shape")
         if base in self.arguments and self.variadic:
-            return (lambda raw, out, meta, residuals: tuple(raw)) if base == name else _shapes
+            return (lambda raw, out, meta: tuple(raw)) if base == name else _shapes
         if base in self.arguments:
             i = self.arguments.index(base)
             if base == name:
-                return lambda raw, out, meta, residuals: raw[i]
-            return lambda raw, out, meta, residuals: getattr(raw[i], "shape", ())
+                return lambda raw, out, meta: raw[i]
+            return lambda raw, out, meta: getattr(raw[i], "shape", ())
         if name == "out":
-            return lambda raw, out, meta, residuals: out
+            return lambda raw, out, meta: out
         if name in self.keywords:
             default = self.keywords[name]
-            return lambda raw, out, meta, residuals: meta.get(name, default)
-        if name in self.residuals:
-            return lambda raw, out, meta, residuals: residuals[name]
-        known = [*self.arguments, *[f"{a}_shape" for a in self.arguments], "out", *self.keywords, *self.residuals]
-        raise TypeError(f"a derivative rule asks for {name!r}; it can have {', '.join(known)}")
+            return lambda raw, out, meta: meta.get(name, default)
+        raise TypeError(f"a derivative rule asks for {name!r}; it can have {', '.join(self.known_names())}")
+
+    def known_names(self) -> list[str]:
+        """What a rule may ask for."""
+        return [*self.arguments, *[f"{a}_shape" for a in self.arguments], "out", *self.keywords]
 
     # ----- forward ------------------------------------------------------------------------------------------------
 
@@ -167,38 +168,33 @@ class Primitive:
             return out
         if variables != len(raw) and dtype.kind in UNSUPPORTED:
             raise TypeError(f"{given(self.name, raw)}: the result would be of dtype {dtype}, which Tensors do not hold")
-        return self.wrap(args, raw, out, meta, {}, mask)
+        return self.wrap(args, raw, out, meta, mask)
 
-    def wrap(self, args: Sequence, raw: Sequence, out: Array, meta: dict, residuals: dict, mask: int) -> Variable:
-        """The result `out` as a Variable, with a Node if an argument of `mask` has a rule."""
+    def wrap(self, args: Sequence, raw: Sequence, out: Array, meta: dict, mask: int) -> Variable:
+        """The result `out` as a Variable; with a Node if there is a rule for an argument of `mask`."""
         if isinstance(out, Scalar):  # NumPy's reductions return scalars
             out = xp(out).asarray(out)
         version = [0] if out.base is None and out is not raw[0] else _version_of(out, args[0])
         mask &= self.differentiable
-        if not mask or not recording.get() or (out.dtype is not float32 and not is_floating(out.dtype)):
-            if mask and out.dtype is not float32:
+        dtype = out.dtype
+        if not mask or not recording.get() or (dtype is not float32 and not is_floating(dtype)):
+            if mask and dtype is not float32:
                 check_leaves(self.name, args)
             return Variable.result(out, False, None, version)
-        return Variable.result(out, True, self.make_node(args, raw, out, version, meta, residuals, mask), version)
-
-    def make_node(
-        self, args: Sequence, raw: Sequence, out: Array, version: list[int], meta: dict, residuals: dict, mask: int
-    ) -> Node:
-        """The node of an application in which the arguments of `mask` need a gradient."""
         wanted, readers, saved_arguments = self._needs.get(mask) or self._needed(mask, len(args))
         parents: list[Any] = [None] * len(args)
         for i in wanted:
             parents[i] = args[i].node or args[i]
         saved, versions = [], []  # filled by loops: before Python 3.12 a comprehension costs a call
         for read in readers:
-            saved.append(read(raw, out, meta, residuals) if read else None)
+            saved.append(read(raw, out, meta) if read else None)
         for i in saved_arguments:
             a = args[i]
             if isinstance(a, Variable):
                 versions.append((i, a._version, a._version[0]))
         if self.out_users & mask:
             versions.append(("out", version, version[0]))
-        return Node(self, parents, wanted, saved, versions, out)
+        return Variable.result(out, True, Node(self, parents, wanted, saved, versions, out), version)
 
     # ----- backward -----------------------------------------------------------------------------------------------
 
@@ -237,12 +233,14 @@ class Primitive:
     def fit(self, piece: Any, g: Any, parent: Any, i: int) -> Any:
         """Undo broadcasting and dtype promotion at the engine's edge; whatever else does not fit is a wrong rule."""
         target = parent if isinstance(parent, Node) else parent.data
-        if not hasattr(piece, "shape"):
+        try:
+            fits = piece.shape == target.shape
+        except AttributeError:
             raise TypeError(
                 f"{self.name}: rule {i} must return an array or a Tensor of shape {target.shape}, not "
                 f"{shortened(piece)} ({type(piece).__name__})"
-            )
-        if piece.shape != target.shape:
+            ) from None
+        if not fits:
             if not self.broadcasts or piece.shape != g.shape:
                 raise AssertionError(
                     f"{self.name}: rule {i} gave shape {piece.shape} for an argument of {target.shape}"
@@ -338,7 +336,7 @@ def unbroadcast(g: Any, shape: tuple[int, ...]) -> Any:
     return g.sum(axis=(*range(extra), *stretched), keepdims=True).reshape(shape)
 
 
-def _shapes(raw: Sequence, out: Array, meta: dict, residuals: dict) -> tuple:
+def _shapes(raw: Sequence, out: Array, meta: dict) -> tuple:
     return tuple([x.shape for x in raw])
 
 

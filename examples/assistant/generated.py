@@ -3,7 +3,7 @@
     python examples/assistant/generated.py                # everything, from nothing; --only chat: ask the trained run
 
 One idea: the whole way is the product's own commands, and each is printed before it runs. A generated set of entries
-(gpt/tasks/instruct/generated.py) is written to a file; `gpt train` makes a model of a plain text in which the same skills
+(skills.py) is written to a file; `gpt train` makes a model of a plain text in which the same skills
 occur ("cat CAT tac 3"); `gpt finetune instruct` teaches it to do what an instruction asks for; `gpt chat` answers the
 test entries, which share no word and no sum with all that was trained on, and exact match is counted by kind.
 
@@ -21,11 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import skills
 import tyro
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from gpt.tasks.instruct import STYLES, generated
+from gpt.tasks.instruct import STYLES
 from gpt.training.plots import read_metrics
 
 BY_HAND = (  # words and sums that a person may come up with, and two that nobody taught it
@@ -49,13 +50,13 @@ class Measure:
 
     def __call__(self) -> None:
         self.runs.mkdir(parents=True, exist_ok=True)
-        parts = generated.make(self.entries)
+        parts = skills.make(self.entries)
         data, text = self.runs / "entries.json", self.runs / "drill.txt"
         path = self.out / "generated.json"
         results: dict[str, Any] = {"seconds": {}} if self.only == "all" else json.loads(path.read_text())
         if self.only == "all":
             data.write_text(json.dumps([e for part in parts for e in part], indent=1), encoding="utf-8")
-            text.write_text(generated.drill(parts.train, STYLES["phi3"]), encoding="utf-8")
+            text.write_text(skills.drill(parts.train, STYLES["phi3"]), encoding="utf-8")
             results["seconds"]["train"], _ = gpt(
                 "train", "--text", text, "--tokenizer", "char", "--validation", 0.02, "--n-layer", 4, "--n-head", 4,
                 "--n-embd", 128, "--context-length", 96, "--batch-size", 16, "--steps", self.steps, "--lr", 3e-3,
@@ -105,7 +106,7 @@ class Measure:
         kinds = "\n".join(f"| {kind} | {share:.1%} |" for kind, share in r["exact_match"].items())
         wrong = "\n".join(f"| {q} | {expected} | {answer} |" for q, expected, answer in r["wrong"])
         by_hand = "\n".join(f"| {q} | {answer} |" for q, answer in r["by_hand"])
-        seconds, (first, second) = r["seconds"], generated.LARGEST
+        seconds, (first, second) = r["seconds"], skills.LARGEST
         return f"""# A little assistant, asked about what it never saw
 
 `python examples/assistant/generated.py`: a model of 0.8 million parameters, characters as tokens, one thread of a
@@ -119,7 +120,7 @@ machine that others used too. `gpt train` took {seconds["train"]:.0f} s of proce
 
 What pending means: no test word is asked about in training, forwards or backwards; no test sum is, though the same two
 numbers the other way round may be (sums are of a number up to {first} and one up to {second}). Opposites are a
-list of {len(generated.ANTONYMS)} words, all of them trained on: there only the combination of word and phrasing is new.
+list of {len(skills.ANTONYMS)} words, all of them trained on: there only the combination of word and phrasing is new.
 The answers are those of `gpt chat` in a pipe, and equal those that fine-tuning saved.
 
 ![curves](generated.png)

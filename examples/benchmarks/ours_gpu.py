@@ -5,12 +5,14 @@ the value of its last loss.
 """
 
 import time
+from functools import partial
 from typing import cast
 
 import tensorlite as tl
+from gpt.fast.recorded_step import RecordedStep
 from gpt.generate import next_logits
-from gpt.tasks.pretrain import Pretraining, TrainConfig
-from gpt.training.step import Step
+from gpt.tasks.pretrain import Pretraining
+from gpt.training.step import train_step
 from gpt.training.task import Task
 from tensorlite import Tensor, backend
 
@@ -44,19 +46,20 @@ class Train(Memory, ours.Train):
         super().__init__(job)
         self.batch = self.x.clone(), self.y.clone()  # on the CPU: each step takes it to the GPU, as in training
         self.x, self.y = (part.to(setup.GPU) for part in self.batch)
-        self.training_step: Step | None = None
+        self.training_step: RecordedStep | None = None
 
-    def make_step(self) -> Step:
+    def make_step(self) -> RecordedStep:
         """The step of `gpt train`: on a GPU a CUDA graph, from the third one on."""
         task = cast(Task, Pretraining)  # the class: loss and number of targets need no run
-        return Step(task, self.network, self.optimizer, TrainConfig(clip=setup.CLIP))
+        step = partial(train_step, task, self.network, self.optimizer, clip=setup.CLIP)
+        return RecordedStep(step, self.network, self.optimizer)
 
     def run(self, steps: int) -> float:
         """Seconds for so many steps."""
         step = self.training_step = self.training_step or self.make_step()
         began = time.perf_counter()
         for _ in range(steps):
-            found = step([self.batch])
+            found = step([self.batch], [Pretraining.targets(self.batch)])
         found.tolist()  # waits for its loss, and so for all
         return time.perf_counter() - began
 

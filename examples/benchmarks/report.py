@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from gpt.cli.diagnosis import cpu_name
+from gpt.cli.doctor import cpu_name
 from tensorlite import files
 from tensorlite.devices.machine import blas
 

@@ -20,8 +20,8 @@ import tensorlite as tl
 from gpt import lora, pretrained
 from gpt.config import PRESETS, GPTConfig
 from gpt.data.download import fetch_model
-from gpt.tasks.classify import data as labelled
-from gpt.tasks.classify.task import Classifier, Padding, Row, encode
+from gpt.tasks.classify import Classifier, data
+from gpt.tasks.classify.batches import Padding, Row, encode
 from tensorlite import functional as F
 from tensorlite import nn, optim
 from tensorlite.data import DataLoader
@@ -95,7 +95,7 @@ ALPHA, RATE = RECIPES[options.recipe]
 
 # %%
 tokenizer = page.tokenizer()
-parts = labelled.split(labelled.balanced(labelled.read(page.data("spam")), seed=123), seed=123)
+parts = data.split(data.balanced(data.read(page.data("spam")), seed=123), seed=123)
 LABELS = ["ham", "spam"]
 longest = max(len(tokenizer.encode(entry.text)) for entry in parts["train"])
 padding = Padding(tokenizer.special_tokens["<|endoftext|>"], longest, matters=True)

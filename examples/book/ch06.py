@@ -26,9 +26,9 @@ import tensorlite as tl
 from gpt import pretrained
 from gpt.config import GPTConfig
 from gpt.data.download import fetch_model
-from gpt.tasks.classify import data as labelled
-from gpt.tasks.classify.settings import ClassifyConfig
-from gpt.tasks.classify.task import Classifier, Padding, Row, choose_layers, encode
+from gpt.tasks.classify import Classifier, ClassifyConfig, data
+from gpt.tasks.classify.batches import Padding, Row, encode
+from gpt.tasks.classify.model import freeze
 from tensorlite import functional as F
 from tensorlite import io, nn, optim
 from tensorlite.data import DataLoader
@@ -66,13 +66,13 @@ def compare(name: str, ours, theirs: str) -> None:
 
 # %%
 path = page.data("spam")
-entries = labelled.read(path)
+entries = data.read(path)
 page.compare("messages", len(entries), "5572")
 page.compare("ham, spam", [Counter(entry.label for entry in entries)[label] for label in ("ham", "spam")], "4825 747")
 
-balanced = labelled.balanced(entries, seed=123)
+balanced = data.balanced(entries, seed=123)
 page.compare("balanced", [Counter(e.label for e in balanced)[label] for label in ("ham", "spam")], "747 747")
-parts = labelled.split(balanced, seed=123)
+parts = data.split(balanced, seed=123)
 page.compare("training, validation, test", [len(part) for part in parts.values()], "1045 149 300")
 
 # %% [markdown]
@@ -129,7 +129,7 @@ def make_model(position: str = "last", layers: str | None = None, length: int = 
         model = Classifier(config, len(LABELS), position)
     tl.manual_seed(123)
     model.head = nn.Linear(model.config.n_embd, len(LABELS))
-    choose_layers(model, ClassifyConfig(layers=layers or ("last-block" if options.gpt2 else "all")))
+    freeze(model, ClassifyConfig(layers=layers or ("last-block" if options.gpt2 else "all")))
     return model
 
 

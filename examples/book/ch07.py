@@ -273,7 +273,7 @@ page.picture(figure, "ch07-losses", options.out)
 model.eval()
 asked = parts.test[: options.answers]
 limit = min(256, model.config.context_length // 2)
-responses = list(instruct.answers(model, tokenizer, asked, max_new_tokens=limit))
+responses = list(instruct.generate_responses(model, tokenizer, asked, max_new_tokens=limit))
 options.out.mkdir(parents=True, exist_ok=True)
 instruct.save_responses(options.out / "responses.json", asked, responses)
 io.save(options.out / "instruct.safetensors", model.state_dict())

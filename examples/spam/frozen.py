@@ -20,8 +20,8 @@ import tyro
 
 import tensorlite as tl
 from gpt.config import GPTConfig
-from gpt.tasks.classify.settings import ClassifyConfig
-from gpt.tasks.classify.task import Classification, build, choose_layers
+from gpt.tasks.classify import Classification, ClassifyConfig
+from gpt.tasks.classify.model import build, freeze
 from gpt.training.session import make_optimizer
 from tensorlite.devices import machine
 
@@ -69,7 +69,7 @@ class Step:
             vocab_size=4096, context_length=settings.length, n_layer=settings.n_layer, n_head=6, n_embd=settings.n_embd
         )
         self.model = build(config, shape, 2)
-        choose_layers(self.model, config)
+        freeze(self.model, config)
         self.optimizer = make_optimizer(self.model, config)
         size = (settings.batch_size, settings.length)
         self.batch = (tl.randint(0, 4096, size), [settings.length] * size[0], tl.randint(0, 2, size[:1]))

@@ -25,14 +25,12 @@ import tyro
 from rich.console import Console
 from tyro.conf import Positional
 
-from gpt.tasks.classify import data as labelled
-from gpt.tasks.classify import task as classify
-from gpt.tasks.classify.settings import ClassifyConfig
-from gpt.tasks.classify.task import Classification
+from gpt import train
+from gpt.tasks import classify
+from gpt.tasks.classify import Classification, ClassifyConfig, data
 from gpt.tasks.pretrain import TrainConfig
 from gpt.tokenizer import END_OF_TEXT
 from gpt.training import checkpoint
-from gpt.training.loop import train
 
 LAYERS = ("head", "last-block", "last-2", "all", "lora")
 POSITIONS = ("last", "last-real", "first", "mean")
@@ -87,8 +85,8 @@ class Measure:
     def pretrain(self, name: str, steps: int, lr: float) -> dict[str, Any]:
         """A run on all texts of the corpus but those of the validation and test parts."""
         assert self.runs is not None
-        entries = labelled.read(self.data)
-        parts = labelled.split(labelled.balanced(entries, 123), 123)
+        entries = data.read(self.data)
+        parts = data.split(data.balanced(entries, 123), 123)
         held_out = {e.text for part in ("validation", "test") for e in parts[part]}
         texts = [e.text for e in entries if e.text not in held_out]
         (self.runs / "texts.txt").write_text("".join(f"{text}\n{END_OF_TEXT}" for text in texts), encoding="utf-8")
@@ -115,9 +113,9 @@ class Measure:
         seconds = time.process_time() - began
         lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
         trained = classify.load(run)
-        seen = {e.text for e in labelled.read(run / "train.jsonl")}
-        new = [e for e in labelled.read(run / "test.jsonl") if e.text not in seen]
-        said = classify.classify(trained, [e.text for e in new])
+        seen = {e.text for e in data.read(run / "train.jsonl")}
+        new = [e for e in data.read(run / "test.jsonl") if e.text not in seen]
+        said = classify.predict(trained, [e.text for e in new])
         return {
             "train_accuracy": lines[-2]["training_accuracy"],
             "validation_accuracy": lines[-2]["validation_accuracy"],

@@ -1,8 +1,8 @@
-"""The commands of `gpt`, a file each.
+"""The command line: one file for each command, and main.py, which parses the arguments.
 
-One idea: a command is a dataclass. Its fields are its flags, the comment behind a field is the flag's help; calling it
-does it and returns the exit status. Where flags start from something else than the fields' defaults, the classmethod
-`default(args)` says so. A name may be two words.
+A command is a dataclass: its fields are its flags, and the comment of a field is the flag's help. Calling an instance
+runs the command and returns the exit status. A classmethod `default(args)` gives the flags' defaults, where they are
+not those of the fields. The name of a command may be two words.
 """
 
 from .chat import Chat

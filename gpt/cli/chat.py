@@ -1,4 +1,4 @@
-"""`gpt chat`: ask a model that was taught to follow instructions."""
+"""`gpt chat`: a conversation with a model that was fine-tuned on instructions."""
 
 import contextlib
 import io
@@ -23,27 +23,27 @@ from ..tokenizer.base import check_text
 from ..training import checkpoint
 from .generate import stop_token
 
-HELP = "/input TEXT goes along with the next question, /reset forgets what was said, /quit or Ctrl-D leaves"
+HELP = "/input TEXT adds a text to the next question, /reset forgets the conversation, /quit or Ctrl-D leaves"
 
 
 @dataclass(frozen=True)
 class Chat:
-    """Talk to a model that was taught to follow instructions.
+    """Chat with a model that was fine-tuned to follow instructions.
 
-    On a terminal, lines that are pasted together are one question; of other input each line is a question.
+    On a terminal, lines that are pasted together are one question; otherwise each line of input is a question.
     """
 
     run: Positional[Path]  # directory of the run
-    once: str | None = None  # answer this and leave
-    input: str = ""  # what the question of --once is about, where it comes as a text of its own
-    max_new_tokens: int = 256  # longest answer
-    temperature: float = 0.0  # 0: always the most probable token; 1: as the model says; above: bolder
-    top_k: int | None = None  # draw only from the k most probable tokens
-    top_p: float | None = None  # draw only from the most probable tokens that have this much probability together
-    seed: int = 1337  # the same seed, the same answers
+    once: str | None = None  # answer this question and exit
+    input: str = ""  # a text for the question of --once, where the question is about one
+    max_new_tokens: int = 256  # longest answer, in tokens
+    temperature: float = 0.0  # 0: greedy; 1: the model's distribution; higher: more random
+    top_k: int | None = None  # sample only from the k most probable tokens
+    top_p: float | None = None  # sample only from the most probable tokens whose probabilities add up to this
+    seed: int = 1337  # the same seed gives the same answers
     stop: str | None = None  # end an answer before this token; default: <|endoftext|>
-    history: int | None = None  # earlier turns that the model sees; default: as many as it was taught with
-    device: str = "auto"  # cpu, cuda or cuda:1, the second GPU; auto: the GPU if one answers
+    history: int | None = None  # earlier turns that the model sees; default: as many as in training
+    device: str = "auto"  # cpu, cuda or cuda:1 (the second GPU); auto: a GPU if one is usable
 
     def __post_init__(self) -> None:
         check_device(self.device)
@@ -66,7 +66,7 @@ class Chat:
         return 0
 
     def conversation(self) -> Conversation:
-        """The run's model, ready to be asked in the style that it was taught in."""
+        """A conversation with the run's model, in the prompt format of its training."""
         folder = checkpoint.files_of(self.run)
         description = checkpoint.read_config(folder / "config.json")
         if description.get("task", "pretrain") == "pretrain":
@@ -79,36 +79,37 @@ class Chat:
         check_sampling(model.config.vocab_size, self.temperature, self.top_k, self.top_p)
         check_choice("style", description.get("style"), tuple(STYLES))
         training: Any = description.get("training")
-        stop, taught = stop_token(self.stop, tokenizer), InstructConfig.from_dict(training).turns
-        assert stop is not None  # fine-tuning sees to it
+        stop, turns = stop_token(self.stop, tokenizer), InstructConfig.from_dict(training).turns
+        assert stop is not None  # fine-tuning makes sure that there is one
         return Conversation(
             model, tokenizer, STYLES[description["style"]], stop,
-            history=taught - 1 if self.history is None else self.history, max_new_tokens=self.max_new_tokens,
+            history=turns - 1 if self.history is None else self.history, max_new_tokens=self.max_new_tokens,
             temperature=self.temperature, top_k=self.top_k, top_p=self.top_p, seed=self.seed,
         )  # fmt: skip
 
     def greet(self, talk: Conversation) -> None:
+        """Print the model's size, how many turns it sees, and the commands."""
         size, context = talk.model.num_parameters(), talk.model.config.context_length
         sees = "each question by itself" if talk.history == 0 else f"up to {talk.history} earlier turns"
-        why = ", as it was taught (--history N shows it N earlier turns)" if self.history is None else ""
+        why = ", as in training (--history N for N earlier turns)" if self.history is None else ""
         console = Console(highlight=False)
         console.print(f"{self.run}: {size:,} parameters, a context of {context:,} tokens", style="bold", markup=False)
         console.print(f"It sees {sees}{why}. {HELP}; Ctrl-C stops an answer.", style="dim", markup=False)
 
 
 def converse(talk: Conversation, prompt: str) -> int:
-    """Answer line by line, to the end of the input; a `prompt` where a person is typing.
+    """Answer line by line to the end of the input, with a `prompt` where a person is typing.
 
-    Returns how many lines were not UTF-8: these are noted and have no answer.
+    Returns the number of lines that were not UTF-8: they are reported and have no answer.
     """
     if not prompt and isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="surrogateescape")
-    wrong = 0
+    invalid = 0
     if prompt and os.environ.get("TERM", "dumb") != "dumb":
         with contextlib.suppress(ImportError):  # not on Windows
-            import readline  # arrows and earlier lines, for input()
+            import readline  # line editing and history, for input()
 
-            readline.parse_and_bind("set enable-bracketed-paste on")  # what is pasted is one text, with its line ends
+            readline.parse_and_bind("set enable-bracketed-paste on")  # pasted text is read as one, with its line breaks
     about = ""
     while True:
         try:
@@ -118,7 +119,7 @@ def converse(talk: Conversation, prompt: str) -> int:
             continue
         except EOFError:
             show("\n" if prompt else "")
-            return wrong
+            return invalid
         except KeyboardInterrupt:
             if not prompt:
                 raise
@@ -129,11 +130,11 @@ def converse(talk: Conversation, prompt: str) -> int:
             check_text(line)
         except ValueError as error:
             note(str(error))
-            wrong += 1
+            invalid += 1
             continue
         command, _, rest = line.partition(" ")
         if command == "/quit":
-            return wrong
+            return invalid
         if command == "/reset":
             talk.reset()
             about = ""
@@ -158,16 +159,16 @@ def converse(talk: Conversation, prompt: str) -> int:
 
 
 def typed(prompt: str) -> str:
-    """A line that is typed, with all further lines that came along with it, as they do when they are pasted."""
+    """A typed line, with all further lines that arrived together with it, as pasted ones do."""
     lines = [input(prompt)]
     with contextlib.suppress(EOFError):
-        while more_is_there():
+        while input_is_waiting():
             lines.append(input(""))
     return "\n".join(lines)
 
 
-def more_is_there() -> bool:
-    """Whether input is waiting; False on Windows, where a terminal cannot be asked."""
+def input_is_waiting() -> bool:
+    """Whether there is more input; always False on Windows, where select() does not work on a terminal."""
     try:
         return bool(select.select([sys.stdin], [], [], 0.05)[0])
     except (OSError, ValueError):
@@ -175,21 +176,21 @@ def more_is_there() -> bool:
 
 
 def answer(talk: Conversation, instruction: str, about: str = "") -> None:
-    """Ask, and show the answer as it comes; what could not be seen or said is noted."""
+    """Ask, and print the answer as it is generated; say where turns were dropped or the answer was cut."""
     pieces = talk.ask({"instruction": instruction, "input": about})
-    if talk.forgotten:
-        turns = "turn is" if talk.forgotten == 1 else f"{talk.forgotten} turns are"
+    if talk.dropped:
+        turns = "turn is" if talk.dropped == 1 else f"{talk.dropped} turns are"
         note(f"the context is full: the oldest {turns} forgotten")
     try:
         for piece in pieces:
             show(piece)
     finally:
-        pieces.close()  # type: ignore[attr-defined]  # so that what was said by a Ctrl-C is remembered
+        pieces.close()  # so that an answer that Ctrl-C interrupts is a turn too
     show("\n")
     if talk.cut:
-        note("the answer ends here because the context does")
+        note("the answer ends here because the context is full")
 
 
 def note(text: str) -> None:
-    """A remark of the program's own, apart from what the model says."""
+    """Print a remark of the program on standard error."""
     Console(stderr=True).print(f"({text})", style="dim", markup=False, highlight=False, soft_wrap=True)

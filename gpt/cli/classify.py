@@ -1,4 +1,4 @@
-"""`gpt classify`: a fine-tuned classifier labels texts."""
+"""`gpt classify`: label texts with a fine-tuned classifier."""
 
 import io
 import os
@@ -16,23 +16,25 @@ from tensorlite.devices import machine
 from ..config import check_device
 from ..console import bar, counted, show
 from ..data import corpus
-from ..tasks.classify import task as classify
+from ..tasks.classify import TrainedClassifier, load, predict, predict_lines
+from ..tasks.classify.inference import format_prediction
 
-BATCH = 16  # texts that are labelled together
+BATCH = 16  # texts per batch
 
 
 @dataclass(frozen=True)
 class Classify:
-    """Label texts with a run of `gpt finetune classify`: a line each, label, probability and text between tabs.
+    """Label texts with a run of `gpt finetune classify`: prints a line for each, label, probability and text.
 
-    Each line of a file or of standard input gives a line; label and probability of a blank one are empty.
+    They are separated by tabs. Each line of a file or of standard input is a text; label and probability of a blank
+    line are empty.
     """
 
     run: Positional[Path]  # directory of the run
-    texts: Positional[tuple[str, ...]] = ()  # what to label; default: each line of standard input
+    texts: Positional[tuple[str, ...]] = ()  # texts to label; default: each line of standard input
     file: Path | None = None  # label each line of this file
-    json: bool = False  # a JSON object a line, with the probabilities of all labels
-    device: str = "auto"  # cpu, cuda or cuda:1, the second GPU; auto: the GPU if one answers
+    json: bool = False  # print JSON lines, with the probabilities of all labels
+    device: str = "auto"  # cpu, cuda or cuda:1 (the second GPU); auto: a GPU if one is usable
 
     def __post_init__(self) -> None:
         check_device(self.device)
@@ -41,13 +43,13 @@ class Classify:
         if self.texts and self.file:
             raise ValueError("give texts or --file, not both")
         machine.set_threads(machine.default_threads())
-        trained = classify.load(self.run, backend.use_device(self.device))
+        trained = load(self.run, backend.use_device(self.device))
         if self.texts:
             cut: set[int] = set()
-            found = classify.classify(trained, self.texts, BATCH, cut)
+            found = predict(trained, self.texts, BATCH, cut)
             for i, (text, p) in enumerate(zip(self.texts, found, strict=True)):
-                show(classify.answer(text, p, self.json, i in cut) + "\n")
-            say_cut(len(cut), trained)
+                show(format_prediction(text, p, self.json, i in cut) + "\n")
+            report_cut(len(cut), trained)
             return 0
         if self.file:
             lines = corpus.read_text(self.file).removesuffix("\n").split("\n")
@@ -55,7 +57,7 @@ class Classify:
         else:
             batches, source, total = incoming(), "standard input", None
         faults = number = cuts = 0
-        silent = total is None or sys.stdout.isatty()  # the lines themselves show how far it is
+        silent = total is None or sys.stdout.isatty()  # the lines themselves show the progress
         with nullcontext(lambda n: None) if silent else bar("labelling", total) as advance:
             for lines in batches:
                 for start in range(0, len(lines), BATCH):
@@ -64,23 +66,23 @@ class Classify:
                     faults, cuts = faults + wrong, cuts + cut_here
                     number += len(some)
                     advance(len(some))
-        say_cut(cuts, trained)
+        report_cut(cuts, trained)
         return 1 if faults else 0
 
-    def label(self, trained: classify.Trained, lines: Sequence[str], where: str, number: int) -> tuple[int, int]:
-        """Answer each line; how many could not be labelled, and how many were cut."""
+    def label(self, trained: TrainedClassifier, lines: Sequence[str], where: str, number: int) -> tuple[int, int]:
+        """Label each line and print the results; how many lines could not be labelled, and how many were cut."""
         faults, cut = 0, set[int]()
-        for i, (line, p) in enumerate(zip(lines, classify.classify_lines(trained, lines, BATCH, cut), strict=True)):
+        for i, (line, p) in enumerate(zip(lines, predict_lines(trained, lines, BATCH, cut), strict=True)):
             if isinstance(p, ValueError):
                 print(f"{where} {number + i}: {p}", file=sys.stderr)
                 faults += 1
                 p = None
-            show(classify.answer(line, p, self.json, i in cut) + "\n")
+            show(format_prediction(line, p, self.json, i in cut) + "\n")
         return faults, len(cut)
 
 
-def say_cut(count: int, trained: classify.Trained) -> None:
-    """On standard error, if there are any."""
+def report_cut(count: int, trained: TrainedClassifier) -> None:
+    """Say on standard error how many texts were cut, if any."""
     if count:
         what = "1 text was" if count == 1 else f"{count:,} texts were"
         print(
@@ -89,13 +91,13 @@ def say_cut(count: int, trained: classify.Trained) -> None:
 
 
 def incoming() -> Iterator[list[str]]:
-    """The lines of standard input in lists, each of what has come by then: nobody waits for a batch to be full."""
+    """The lines of standard input, in lists of those that have arrived: there is no waiting for a full batch."""
     try:
         descriptor = sys.stdin.fileno()
-    except (io.UnsupportedOperation, AttributeError):  # no file: text that was put there
+    except (io.UnsupportedOperation, AttributeError):  # replaced by an object without a file
         yield [line.rstrip("\r\n") for line in sys.stdin]
         return
-    held: list[bytes] = []  # of a line whose end has not come
+    held: list[bytes] = []  # the start of an incomplete line
     first = True
     while block := os.read(descriptor, 1 << 16):
         *ended, rest = block.split(b"\n")
@@ -112,5 +114,5 @@ def incoming() -> Iterator[list[str]]:
 
 
 def text_of(line: bytes) -> str:
-    """A line as text; bytes that are not UTF-8 become lone surrogates, which no tokenizer takes."""
+    """A line as text; bytes that are not UTF-8 become lone surrogates, which no tokenizer accepts."""
     return line.removesuffix(b"\r").decode("utf-8", "surrogateescape")

@@ -1,4 +1,4 @@
-"""`gpt data`: what the book reads, fetched once."""
+"""`gpt data`: download the data sets and weights that the book uses."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -17,10 +17,10 @@ from ..data.sources import DATA, MODELS
 
 @dataclass(frozen=True)
 class Data:
-    """List what can be downloaded, or fetch some of it: `gpt data fetch the-verdict` prints where the file is."""
+    """List what can be downloaded, or download it: `gpt data fetch the-verdict` prints the path of the file."""
 
-    action: Positional[Literal["list", "fetch"]]  # list: what there is, and what of it is here; fetch: download it
-    names: Positional[tuple[str, ...]] = ()  # what to fetch, by its name in the list
+    action: Positional[Literal["list", "fetch"]]  # list: show what there is and what is here; fetch: download
+    names: Positional[tuple[str, ...]] = ()  # names in the list, of what to fetch
 
     def __post_init__(self) -> None:
         if self.action == "list" and self.names:
@@ -40,7 +40,7 @@ class Data:
 
 
 def listing() -> Table:
-    """Everything that can be fetched, and how much of it is here."""
+    """A table of everything that can be downloaded, and how much of it is here."""
     title = f"in {escape(str(download_dir.folder()))} (GPT_DOWNLOAD_DIR names another folder)"
     table = Table(
         title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0)

@@ -1,15 +1,172 @@
-"""`gpt doctor`: what this machine brings."""
+"""`gpt doctor`: what this machine offers for training, and how to get what is missing.
 
+Every finding is looked up now, on this machine; nothing is changed and nothing downloaded.
+"""
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
-from . import diagnosis as doctor
+from tensorlite import backend
+from tensorlite.devices import gpu, machine
+from tensorlite.kernels.cpu import choose_impl, onednn
+from tensorlite.kernels.cuda import attention
+
+from .. import download_dir
+from ..console import bytes_text
+
+PACKAGES = ("tensorlite", "numpy", "tiktoken", "safetensors", "matplotlib", "rich", "tyro", "pooch")
+GPT2_FILES = {  # tiktoken names a downloaded file by the SHA-1 of its address
+    "vocab.bpe": "6d1cbeee0f20b3d9449abfede4726ed8212e3aee",
+    "encoder.json": "6c7ea1a7e38e3a7f062df639a5b80947f075ffe6",
+}
+
+
+Finding = tuple[str, str, str]  # what it is about, what was found, and what to do about it or ""
 
 
 @dataclass(frozen=True)
 class Doctor:
-    """Show what this machine brings, and what each missing part would."""
+    """Show what this machine offers for training, and how to get what is missing."""
 
     def __call__(self) -> int:
-        return doctor.report(Console())
+        report(Console())
+        return 0
+
+
+def report(console: Console) -> None:
+    """Print the findings, and below each what to do about it.
+
+    On a terminal long lines are wrapped; in a pipe or a file no line is broken.
+    """
+    table = Table(title="gpt doctor", title_justify="left", show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, finding, advice in (*software(), *processor(), *graphics(), *storage()):
+        table.add_row(name, escape("\n".join(filter(None, (finding, advice)))))
+    if not console.is_terminal:
+        console.width = 10_000
+    console.print(table)
+
+
+def software() -> list[Finding]:
+    """Python and the packages that gpt uses."""
+    found = [("Python", f"{platform.python_version()} ({sys.executable})", "")]
+    return found + [(name, installed(name) or "missing", "") for name in PACKAGES]
+
+
+def processor() -> list[Finding]:
+    """CPU, BLAS, threads, and what makes computation on them faster."""
+    usable, blas = machine.usable_cores(), machine.blas()
+    kernels = f", kernels for {blas['kernels']}" if "kernels" in blas else ""
+    allocator, why_not = machine.keep_freed_memory(), onednn.missing()
+    return [
+        ("CPU", f"{cpu_name()}, {usable} core{'s' if usable > 1 else ''} usable", about_quota()),
+        (
+            "BLAS",
+            f"{blas['name']} {blas['version']}{kernels}",
+            "\n".join([*slower_kernels(), *machine.blas_environment()]),
+        ),
+        ("threads", *about_threads()),
+        (
+            "compiled loops",
+            "off" if choose_impl.missing() else f"on, by numba {installed('numba')}",
+            choose_impl.missing(),
+        ),
+        ("bfloat16", "off" if why_not else "on request: gpt train --dtype bfloat16", why_not),
+        (
+            "allocator",
+            allocator,
+            "" if "keeps" in allocator else "memory is requested anew in every training step, which is slower",
+        ),
+    ]
+
+
+def slower_kernels() -> list[str]:
+    """A sentence where the environment makes BLAS use other kernels than its own choice for this CPU."""
+    unwanted = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
+    if not os.environ.get("OPENBLAS_CORETYPE") or "kernels" not in (blas := machine.blas()):
+        return []
+    environment = {name: value for name, value in os.environ.items() if name not in unwanted}
+    code = "from tensorlite.devices import gpu, machine; print(machine.blas()['kernels'])"
+    child = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    own = child.stdout.strip()
+    if own == blas["kernels"]:
+        return []
+    return [f"BLAS would use kernels for {own}, but the environment sets {blas['kernels']}: products are slower"]
+
+
+def about_quota() -> str:
+    """A sentence where the CPU quota of a container is lower than its number of cores."""
+    quota, cores = machine.cpu_quota(), os.cpu_count() or 1
+    return f"of {cores}: this container's CPU quota is {quota:.4g} cores" if quota < cores else ""
+
+
+def about_threads() -> tuple[str, str]:
+    """The number of threads for large ops, and what sets it."""
+    if machine.blas().get("kernels") is None:
+        return "BLAS's own", "this BLAS is not the OpenBLAS of NumPy's wheels: its threads are its own"
+    given = machine.given_threads()
+    return f"{machine.default_threads()}" + (f", as {given} says" if given else ""), ""
+
+
+def graphics() -> list[Finding]:
+    """The GPU that training uses and its libraries; or why there is none."""
+    if not backend.driver_found():
+        return [("GPU", "none", "this machine has no NVIDIA driver: everything is computed on the CPU")]
+    if why_not := backend.no_gpu():
+        return [("GPU", "none usable", why_not)]
+    about, room, computed = gpu.about_device("cuda"), gpu.memory("cuda") or (0, 0), attention.about()
+    return [
+        ("GPU", f"{about['device']}, compute capability {about['compute capability']}", ""),
+        ("GPU memory", f"{bytes_text(room[0])} free of {bytes_text(room[1])}", ""),
+        ("CUDA", f"driver {about['CUDA driver']}, runtime {about['CUDA runtime']}; CuPy {about['CuPy']}", ""),
+        ("GPU products", computed["products"], ""),
+        ("GPU attention", computed["attention"], ""),
+    ]
+
+
+def storage() -> list[Finding]:
+    """Where the files of GPT-2's tokenizer are, and the space on the disk."""
+    tiktoken_dir = Path(
+        os.environ.get("TIKTOKEN_CACHE_DIR")
+        or os.environ.get("DATA_GYM_CACHE_DIR")
+        or Path(tempfile.gettempdir()) / "data-gym-cache"
+    )
+    folders = [
+        folder
+        for folder in (tiktoken_dir, download_dir.folder() / "gpt2-tokenizer")
+        if all((folder / key).exists() or (folder / name).exists() for name, key in GPT2_FILES.items())
+    ]
+    advice = "" if folders else "gpt data fetch gpt2-tokenizer downloads it; other tokenizers need no file"
+    here = shutil.disk_usage(Path.cwd())
+    return [
+        ("GPT-2's tokenizer", f"in {folders[0]}" if folders else f"not in {tiktoken_dir}", advice),
+        ("disk here", f"{bytes_text(here.free)} free of {bytes_text(here.total)}", ""),
+    ]
+
+
+def installed(name: str) -> str | None:
+    """The version of an installed package, None for another."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def cpu_name() -> str:
+    """The name of the processor's model, or of its architecture."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

@@ -23,11 +23,13 @@ class Evaluate:
 
     run: Positional[Path]  # directory of the run
     text: tuple[Path, ...]  # UTF-8 files, read one after another
-    stride: int | None = None  # tokens from one window to the next: fewer than the context is slower, and fairer
-    context: int | None = None  # tokens that a window has; default: as many as the model can see
-    batch_size: int = 4  # windows at once
+    stride: int | None = (
+        None  # tokens from one window to the next: fewer than the context: more context for each token, and slower
+    )
+    context: int | None = None  # tokens in a window; default: the model's context length
+    batch_size: int = 4  # windows per batch
     json: bool = False  # print the numbers as JSON
-    device: str = "auto"  # cpu, cuda or cuda:1, the second GPU; auto: the GPU if one answers
+    device: str = "auto"  # cpu, cuda or cuda:1 (the second GPU); auto: a GPU if one is usable
 
     def __post_init__(self) -> None:
         check_device(self.device)
@@ -52,17 +54,19 @@ class Evaluate:
 
 
 def numbers(score: Score) -> dict[str, float]:
+    """For JSON."""
     names = ("tokens", "predicted", "bytes", "loss", "perplexity", "bits_per_token", "bits_per_byte")
     return {name: getattr(score, name) for name in names}
 
 
 def rows(score: Score, context: int, stride: int) -> dict[str, str]:
+    """For the table."""
     return {
         "loss (nats per token)": f"{score.loss:.4f}",
         "perplexity": f"{score.perplexity:,.2f}",
         "bits per token": f"{score.bits_per_token:.4f}",
         "bits per byte": f"{score.bits_per_byte:.4f}",
         "tokens predicted": f"{score.predicted:,} of {score.tokens:,}",
-        "bytes that they are": f"{score.bytes:,}",
+        "their bytes of text": f"{score.bytes:,}",
         "window, stride": f"{context:,}, {stride:,} tokens",
     }

@@ -1,4 +1,4 @@
-"""`gpt export`: a run becomes a folder that transformers loads."""
+"""`gpt export`: write a run as a folder that transformers loads."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ from .. import pretrained
 
 @dataclass(frozen=True)
 class Export:
-    """Write a run as transformers loads it: AutoModelForCausalLM and AutoTokenizer, from_pretrained(FOLDER)."""
+    """Write a run in the format of Hugging Face transformers: AutoModelForCausalLM.from_pretrained(FOLDER) loads it."""
 
     run: Annotated[Positional[Path], arg(metavar="RUN")]  # directory of the run
     folder: Annotated[Positional[Path], arg(metavar="FOLDER")]  # the new folder

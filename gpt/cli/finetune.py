@@ -1,4 +1,4 @@
-"""`gpt finetune ...`: a trained GPT learns a task."""
+"""`gpt finetune ...`: fine-tune a trained GPT."""
 
 import os
 from dataclasses import dataclass
@@ -8,35 +8,35 @@ from typing import Annotated, Self
 from tyro.conf import Positional, arg
 
 from ..console import open_screen
-from ..tasks.classify.settings import ClassifyConfig
-from ..tasks.classify.task import Classification
+from ..tasks.classify import Classification, ClassifyConfig
 from ..tasks.instruct import InstructConfig, Instructions
 from ..training import session
 from ..training.loop import train
 from ..training.settings import FineTuneConfig
 from ..training.task import Task
-from .train import following
+from .train import value_of
 
 Base = Annotated[Positional[Path | None], arg(metavar="RUN")]
 
 
 class Finetune(FineTuneConfig):
-    """What the commands share."""
+    """What both commands share."""
 
     @classmethod
     def default(cls, args: list[str]) -> Self:
-        """What the flags change: what the run was started with, for one that is resumed."""
-        resumed = following(args, "--resume")
+        """The flags' defaults: with --resume the settings of that run."""
+        resumed = value_of(args, "--resume")
         return session.settings(Path(os.path.expanduser(resumed)), cls) if resumed else cls()
 
     def fine_tune(self, task: type[Task]) -> int:
+        """Train; the exit status."""
         result = train(self, open_screen(), task)
         return 0 if result.stopped_by is None else 128 + result.stopped_by
 
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneClassify(ClassifyConfig, Finetune):
-    """Let a trained GPT learn to label texts."""
+    """Fine-tune a trained GPT to label texts."""
 
     base: Base = None  # the run to start from; it is only read
 
@@ -46,7 +46,7 @@ class FinetuneClassify(ClassifyConfig, Finetune):
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneInstruct(InstructConfig, Finetune):
-    """Let a trained GPT learn to follow instructions."""
+    """Fine-tune a trained GPT to follow instructions."""
 
     base: Base = None  # the run to start from; it is only read
 

@@ -1,4 +1,4 @@
-"""`gpt generate`: a trained model writes."""
+"""`gpt generate`: generate text from a trained model."""
 
 import sys
 from dataclasses import dataclass
@@ -21,21 +21,23 @@ from ..training import checkpoint
 
 @dataclass(frozen=True)
 class Generate:
-    """Let a trained model write."""
+    """Generate text from a trained model."""
 
     run: Positional[Path]  # directory of the run
-    # what to continue; may be given several times; default: what a text of the run begins after, such as a new line
+    # the text to continue; may be given several times; default: the start of a text of the run, such as a new line
     prompt: UseAppendAction[tuple[str, ...]] = ()
-    special_tokens: bool = False  # read <|endoftext|> and the like in a prompt as tokens; default: as ordinary text
-    max_new_tokens: int = 200  # tokens to add
-    temperature: float = 0.8  # 0: always the most probable token; 1: as the model says; above: bolder
-    top_k: int | None = None  # draw only from the k most probable tokens
-    top_p: float | None = None  # draw only from the most probable tokens that have this much probability together
-    seed: int = 1337  # the same seed, the same text
-    stop: str | None = None  # end before this token; default: <|endoftext|>, where the tokenizer has it
-    cache: bool = True  # whether keys and values are kept: the text is the same, and slower without
-    device: str = "auto"  # cpu, cuda or cuda:1, the second GPU; auto: the GPU if one answers
-    dtype: Literal["float32", "bfloat16"] = "float32"  # of the weights, on a GPU: half the bytes to read for a token
+    special_tokens: bool = False  # read <|endoftext|> and the like in a prompt as special tokens, not as text
+    max_new_tokens: int = 200  # tokens to generate
+    temperature: float = 0.8  # 0: greedy; 1: the model's distribution; higher: more random
+    top_k: int | None = None  # sample only from the k most probable tokens
+    top_p: float | None = None  # sample only from the most probable tokens whose probabilities add up to this
+    seed: int = 1337  # the same seed gives the same text
+    stop: str | None = None  # end before this token; default: <|endoftext|>, if the tokenizer has it
+    cache: bool = True  # whether to use a key-value cache; without, the text is the same, and generation slower
+    device: str = "auto"  # cpu, cuda or cuda:1 (the second GPU); auto: a GPU if one is usable
+    dtype: Literal["float32", "bfloat16"] = (
+        "float32"  # of the weights; bfloat16, on a GPU, halves the bytes to read for each token
+    )
 
     def __post_init__(self) -> None:
         check_device(self.device)
@@ -59,9 +61,9 @@ class Generate:
         if not self.prompt:
             say_start(prompts[0], tokenizer)
         readers = [StreamDecoder(tokenizer) for _ in prompts]
-        begin = [[] if not self.prompt and is_end(ids, tokenizer) else ids for ids in prompts]  # what is shown of them
+        begin = [[] if not self.prompt and is_end(ids, tokenizer) else ids for ids in prompts]  # the part to print
         texts = [[reader.feed(id) for id in ids] for reader, ids in zip(readers, begin, strict=True)]
-        alone = len(prompts) == 1  # then it is shown as it is written
+        alone = len(prompts) == 1  # then it is printed as it is generated
         show("".join(texts[0]) if alone else "")
         for step in steps:
             for text, reader, token in zip(texts, readers, step, strict=True):
@@ -74,15 +76,16 @@ class Generate:
         return 0
 
     def encode(self, tokenizer: Tokenizer, prompt: str) -> list[int]:
+        """The token ids of a prompt."""
         return tokenizer.encode(prompt, "all") if self.special_tokens else tokenizer.encode_ordinary(prompt)
 
     def start(self, tokenizer: Tokenizer) -> list[int]:
-        """What to begin after where no prompt is given."""
+        """The token ids to start from where there is no prompt."""
         return start_of_run(checkpoint.read_config(checkpoint.files_of(self.run) / "config.json"), tokenizer)
 
 
 def say_start(ids: list[int], tokenizer: Tokenizer) -> None:
-    """Say on standard error what a text without a prompt begins after, or with."""
+    """Say on standard error what a text without a prompt starts from."""
     if is_end(ids, tokenizer):
         about = f"after {END_OF_TEXT}"
     else:
@@ -92,11 +95,12 @@ def say_start(ids: list[int], tokenizer: Tokenizer) -> None:
 
 
 def is_end(ids: list[int], tokenizer: Tokenizer) -> bool:
+    """Whether the ids are the end of a text and nothing else."""
     return ids == [tokenizer.special_tokens.get(END_OF_TEXT)]
 
 
 def stop_token(text: str | None, tokenizer: Tokenizer) -> int | None:
-    """The one token that `text` is; without it, the end of a text, where the tokenizer has that."""
+    """The id of the single token `text`; without it the end of text, or None where the tokenizer has none."""
     if text is None:
         return tokenizer.special_tokens.get(END_OF_TEXT)
     ids = tokenizer.encode(text, set(tokenizer.special_tokens))

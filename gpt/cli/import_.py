@@ -1,4 +1,4 @@
-"""`gpt import`: GPT-2's weights become a run."""
+"""`gpt import`: make a run of GPT-2's weights."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +15,9 @@ from ..training import open_run
 
 @dataclass(frozen=True)
 class Import:
-    """Make a run of GPT-2's weights: a folder of Hugging Face's or of OpenAI's release, or a model by its name."""
+    """Make a run of GPT-2's weights: a folder in the format of Hugging Face or OpenAI, or a model to download."""
 
-    # One or two, so not two fields: with --model the only one is RUN.
+    # One field for both, since with --model there is only RUN.
     paths: Annotated[
         Positional[tuple[Path, ...]],
         arg(
@@ -26,8 +26,10 @@ class Import:
             help_behavior_hint="",
         ),
     ] = ()
-    model: Literal["gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"] | None = None  # download it; then give RUN alone
-    overwrite: bool = False  # replace the run or files that are there, once everything is imported
+    model: Literal["gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"] | None = (
+        None  # download this model; then give RUN alone
+    )
+    overwrite: bool = False  # replace an existing run or files, once everything is imported
 
     def __post_init__(self) -> None:
         wanted = ("SOURCE and RUN", 2) if self.model is None else ("RUN alone, since --model says what to import", 1)
@@ -38,7 +40,7 @@ class Import:
         console = Console()
         run = self.paths[-1]
         if self.model is not None:
-            open_run.check_new(run, self.overwrite, pretrained.NAMES)  # before much is fetched for nothing
+            open_run.check_new(run, self.overwrite, pretrained.NAMES)  # before a long download
         source = self.paths[0] if self.model is None else fetch_model(self.model, console)
         with console.status(f"importing {source}"):
             found = pretrained.import_folder(source, run, self.overwrite)

@@ -1,4 +1,4 @@
-"""`gpt judge`: how good the answers to instructions are."""
+"""`gpt judge`: score a model's responses to instructions."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,7 +21,7 @@ from ..data import records
 from ..fingerprint import fingerprint
 from ..jsonfile import parse
 from ..model import GPT
-from ..tasks.instruct import STYLES, answers, read_entries
+from ..tasks.instruct import STYLES, generate_responses, read_entries
 from ..tasks.instruct.data import FIELDS
 from ..tasks.instruct.judge import NO_SCORE, Api, check_address, judge, summary
 from ..tasks.results import Results
@@ -29,27 +29,29 @@ from ..tokenizer import END_OF_TEXT, Tokenizer
 from ..training import checkpoint, run_directory
 
 Item = TypeVar("Item")
-LONGEST = 86_400  # seconds for a question
+LONGEST = 86_400  # seconds for one question
 RESULTS = ("exact_match", "f1", "log_likelihood", "score", "judge")  # the fields that judging adds
 
 
 @dataclass(frozen=True, kw_only=True)
 class Judge:
-    """Judge a model's answers to instructions, by counting, by its own likelihood, or by a larger model (Ollama)."""
+    """Score a model's answers to instructions: exact match, F1, its own likelihood, or by a larger model (Ollama)."""
 
-    run: Positional[Path | None] = None  # directory of the run: for the likelihood, and to answer what has no answer
-    data: Path  # JSON or JSON lines: entries with instruction, input, output and, where answered, model_response
-    api: str | None = None  # let a model score from 0 to 100: http://localhost:11434 for Ollama on this machine
-    model: str = "llama3"  # which one of those that the API has
-    timeout: float = 60.0  # seconds that it may take for one question, with all attempts at it
-    style: Literal["alpaca", "phi3"] | None = None  # of the prompt; default: as the run was taught, or alpaca
-    max_new_tokens: int = 256  # longest answer, where one is missing
-    limit: int | None = None  # judge only so many entries, the first
+    run: Positional[Path | None] = (
+        None  # directory of the run: for the likelihood, and to answer entries without an answer
+    )
+    data: Path  # JSON or JSON lines: entries with instruction, input, output and, if answered, model_response
+    api: str | None = None  # address of a model that scores from 0 to 100: http://localhost:11434 for a local Ollama
+    model: str = "llama3"  # name of the model of the API
+    timeout: float = 60.0  # seconds for one question, including retries
+    style: Literal["alpaca", "phi3"] | None = None  # prompt format; default: that of the run, or alpaca
+    max_new_tokens: int = 256  # longest answer, in tokens, where one is missing
+    limit: int | None = None  # judge only the first entries, this many
     response_key: str | None = None  # the field with the answers; default: model_response, or the only one like it
-    out: Path | None = None  # write the entries here, with all that was found (JSON); what was stopped continues there
+    out: Path | None = None  # write the entries with all results here (JSON); a stopped command continues from it
     overwrite: bool = False  # replace the file that is in `out`
     json: bool = False  # print the summary as JSON
-    device: str = "auto"  # cpu, cuda or cuda:1, the second GPU; auto: the GPU if one answers
+    device: str = "auto"  # cpu, cuda or cuda:1 (the second GPU); auto: a GPU if one is usable
 
     def __post_init__(self) -> None:
         check_device(self.device)
@@ -76,7 +78,7 @@ class Judge:
                 f"{missing:,} of {len(entries):,} entries of {self.data} have no model_response: name the run that "
                 "shall answer them, or with --response-key the field that has the answers"
             )
-        with Results(self.out, entries, self.about(), self.overwrite) as results:  # what cannot be written is said now
+        with Results(self.out, entries, self.about(), self.overwrite) as results:  # fails now if it cannot be written
             try:
                 self.fill(results)
             except BaseException:
@@ -91,9 +93,9 @@ class Judge:
         return 1 if found.get("scored") == 0 else 0
 
     def entries(self) -> list[dict[str, str]]:
-        """What is judged, each with its answer, if it has one, as "model_response"."""
+        """The entries to judge, each with its answer, if it has one, as "model_response"."""
         if self.out is not None and self.out.exists() and self.out.samefile(self.data):
-            raise ValueError(f"{self.out} is what is judged: name another file for --out")
+            raise ValueError(f"{self.out} is the file to judge: name another file for --out")
         for name in [] if self.out is None else [self.out, self.out.parent / f"{self.out.name}.partial"]:
             if (run := run_directory.owner(name)) is not None:
                 raise FileExistsError(f"{name} is a file of the run {run}: name another file for --out")
@@ -107,7 +109,7 @@ class Judge:
         return found if self.out is None else [{**o, **e} for o, e in zip(self.others(key), found, strict=True)]
 
     def others(self, key: str) -> list[dict[str, Any]]:
-        """The fields of each entry that are not judged, which the file of results has too."""
+        """The other fields of each entry, which the file of results has too."""
         kept = [record.fields for record in records.read(self.data, FIELDS).records[: self.limit]]
         kept = [{name: value for name, value in entry.items() if name != key} for entry in kept]
         new = ["model_response", "exact_match", "f1"]
@@ -120,7 +122,7 @@ class Judge:
         return kept
 
     def about(self) -> dict[str, Any]:
-        """What the numbers depend on: judging is continued only where all of it is the same."""
+        """What the results depend on: a stopped command continues only where all of it is the same."""
         weights = None if self.run is None else self.run / "model.safetensors"
         return {
             "data": fingerprint(self.data)["sha256"],
@@ -133,15 +135,15 @@ class Judge:
         }
 
     def fill(self, results: Results) -> None:
-        """Answer what has no answer, and judge what is not judged; each result is kept as soon as it is there."""
+        """Answer entries without an answer, and judge those not judged yet; each result is written at once."""
         rows, model, tokenizer = results.rows, None, None
         if self.run is not None:
             model, tokenizer = checkpoint.load_model(self.run, backend.use_device(self.device))
-        style = self.style or taught(self.run)
+        style = self.style or style_of(self.run)
         missing = [i for i, row in enumerate(rows) if "model_response" not in row]
         if missing and model is not None and tokenizer is not None:
-            new = self.answers(model, tokenizer, [rows[i] for i in missing], style)
-            for i, text in zip(missing, shown("answering", new, len(missing)), strict=True):
+            new = self.responses(model, tokenizer, [rows[i] for i in missing], style)
+            for i, text in zip(missing, with_bar("answering", new, len(missing)), strict=True):
                 results.add(i, {"model_response": text})
         open_ = [i for i, row in enumerate(rows) if not is_judged(row)]
         if results.continued:
@@ -150,20 +152,20 @@ class Judge:
             )
         api = None if self.api is None else Api(self.api, self.model, self.timeout)
         judged = judge([rows[i] for i in open_], model, tokenizer, style, api)
-        for i, row in zip(open_, shown("judging", judged, len(open_)), strict=True):
+        for i, row in zip(open_, with_bar("judging", judged, len(open_)), strict=True):
             results.add(i, {name: value for name, value in row.items() if name in RESULTS})
 
-    def answers(self, model: GPT, tokenizer: Tokenizer, entries: list[dict[str, Any]], style: str) -> Iterable[str]:
+    def responses(self, model: GPT, tokenizer: Tokenizer, entries: list[dict[str, Any]], style: str) -> Iterable[str]:
         """The run's own answers."""
         if END_OF_TEXT not in tokenizer.special_tokens:
             raise ValueError(
                 f"{self.run} has no end of text and so cannot answer: gpt finetune instruct {self.run} --data FILE "
                 "teaches it"
             )
-        return answers(model, tokenizer, entries, style, self.max_new_tokens)
+        return generate_responses(model, tokenizer, entries, style, self.max_new_tokens)
 
     def stopped(self, results: Results) -> None:
-        """Say what is there, and where, of a judging that did not come to its end."""
+        """Say how many entries are judged, and how to continue, where judging was stopped."""
         done = [row for row in results.rows if is_judged(row)]
         count = f"{len(done):,} of {len(results.rows):,} entries are judged"
         if self.out is not None and results.written:
@@ -173,13 +175,14 @@ class Judge:
             note(f"{count}: with --out FILE the same command goes on from there")
 
     def show(self, found: dict[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
+        """Print the summary, as a table or as JSON."""
         if self.json:
             print(dumps(found))
         else:
             Console().print(self.table(found, rows))
 
     def table(self, found: dict[str, Any], rows: Sequence[Mapping[str, Any]]) -> Table:
-        """The numbers, and of how many entries each is."""
+        """The scores, each with the number of its entries."""
         n = found["entries"]
         lines = {
             "exact match": f"{found['exact_match']:.1%}, {found['exact_matches']:,} of {n:,}",
@@ -208,12 +211,12 @@ COUNTS = {
 
 
 def is_judged(row: Mapping[str, Any]) -> bool:
-    """Whether a row has its results; a question that got no answer is asked again."""
+    """Whether a row has its results; a question without an answer is asked again."""
     return "exact_match" in row and not str(row.get("judge", "")).startswith(("no answer", "not asked"))
 
 
 def fields(path: Path) -> list[str]:
-    """The names of the fields that entries of a file of JSON or JSON lines have; [] where it is another file."""
+    """The names of the fields in a file of JSON or JSON lines; [] for another file."""
     text = path.read_text(encoding="utf-8-sig")
     try:
         values = parse(text) if text.lstrip()[:1] == "[" else [parse(line) for line in text.split("\n") if line.strip()]
@@ -223,9 +226,9 @@ def fields(path: Path) -> list[str]:
 
 
 def response_key(path: Path, guess: bool) -> str:
-    """The field with the answers: model_response, or the only one like it ("model 1 response"), which is noted.
+    """The field with the answers: model_response, or the only one like it ("model 1 response"), which is reported.
 
-    Where a run may answer instead (not `guess`), it is model_response.
+    Without `guess`, where a run can answer instead, it is model_response.
     """
     found = [name for name in fields(path) if "response" in name.lower()] if guess else []
     if "model_response" in found or not found:
@@ -237,18 +240,20 @@ def response_key(path: Path, guess: bool) -> str:
 
 
 def note(line: str) -> None:
+    """Print a line on standard error."""
     Console(stderr=True).print(printable(line, 1000), markup=False, highlight=False, soft_wrap=True)
 
 
 def first(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
-    """The first reply of its kind, where it says something."""
-    says = {"no_number": NO_SCORE, "no_answer": "no answer"}.get(name)
-    replies = (row["judge"].removeprefix(says).lstrip(":, ") for row in rows if says and row["judge"].startswith(says))
+    """The first reply of that kind, if it has a text."""
+    start = {"no_number": NO_SCORE, "no_answer": "no answer"}.get(name)
+    rows = [row for row in rows if start and row["judge"].startswith(start)]
+    replies = (row["judge"].removeprefix(start).lstrip(":, ") for row in rows)
     return next((f", such as {reply.strip()!r:.60}" for reply in replies), "")
 
 
-def taught(run: Path | None) -> str:
-    """The style of prompt that a run was taught in."""
+def style_of(run: Path | None) -> str:
+    """The prompt format of a run's training."""
     if run is None:
         return "alpaca"
     style = checkpoint.read_config(checkpoint.files_of(run) / "config.json").get("style", "alpaca")
@@ -256,7 +261,7 @@ def taught(run: Path | None) -> str:
     return style
 
 
-def shown(what: str, items: Iterable[Item], total: int) -> Iterable[Item]:
-    """The items, with a bar on a terminal."""
+def with_bar(what: str, items: Iterable[Item], total: int) -> Iterable[Item]:
+    """The items, with a progress bar on a terminal."""
     console = Console(stderr=True)
     return track(items, what, total=total, console=console, transient=True, disable=not console.is_terminal)

@@ -1,7 +1,7 @@
-"""The command `gpt`: arguments to a command (gpt/commands), an error to one sentence.
+"""The command `gpt`: from arguments to a command, and from an error to one sentence.
 
-One idea: wrong usage ends with exit status 2, what goes wrong later with 1, each in one sentence; `--debug` shows the
-traceback. Stopped by SIGINT it is 130, by SIGTERM 143, by SIGHUP 129.
+The exit status is 2 for wrong usage and 1 for a later error, each with one sentence on standard error; `--debug` shows
+the traceback. It is 130 after SIGINT, 143 after SIGTERM and 129 after SIGHUP.
 """
 
 import codecs
@@ -30,45 +30,45 @@ from ..console import LOST, printable
 from ..training import checkpoint
 from . import COMMANDS
 
-LONGEST = 1500  # characters of an error: names in a file may have any length
+LONGEST = 1500  # characters of an error message: names in a file may have any length
 
 
 def main(args: list[str] | None = None) -> None:
-    """Run one command and leave with its exit status."""
+    """Run one command, with the arguments of the process by default, and exit with its status (SystemExit)."""
     args = list(sys.argv[1:] if args is None else args)
     debug = "--debug" in args
     args = [arg for arg in args if arg != "--debug"]
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:  # closed by who started us (>&-): nobody reads it
+        if getattr(sys, name) is None:  # closed by the caller (>&-)
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
     for output in (sys.stdout, sys.stderr):
         if isinstance(output, io.TextIOWrapper):
-            output.reconfigure(errors="gpt")  # a terminal that knows no UTF-8 shows ? and no traceback
+            output.reconfigure(errors="gpt")  # without UTF-8 a terminal shows ? instead of a traceback
     try:
-        with warnings.catch_warnings(), written_out():
+        with warnings.catch_warnings(), flushing_output():
             warnings.showwarning = show_warning
             warnings.simplefilter("default", checkpoint.RunWarning)
             sys.exit(run(args))
-    except BrokenPipeError:  # whoever read our output has enough
-        abandon_output()
+    except BrokenPipeError:  # the reader of our output has ended
+        discard_output()
         sys.exit(141)
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
         if debug:
             traceback.print_exc()
-        with contextlib.suppress(OSError):  # nobody reads it any more
+        with contextlib.suppress(OSError):  # standard error is closed
             print(f"gpt: {printable(sentence(error), LONGEST)}", file=sys.stderr)
         sys.exit(1)
 
 
 @contextlib.contextmanager
-def written_out() -> Iterator[None]:
-    """What the block prints is written when it ends; an OSError names standard output, when its disk is full, say."""
+def flushing_output() -> Iterator[None]:
+    """Flush standard output after the block. An OSError of it, such as a full disk, names standard output."""
     try:
         yield
     except OSError as error:
-        if error.filename is None and error.errno in LOST:  # a file of ours is named where it is written
+        if error.filename is None and error.errno in LOST:  # errors of other files name them already
             error.filename = "standard output"
         raise
     finally:
@@ -78,48 +78,50 @@ def written_out() -> Iterator[None]:
         except BrokenPipeError:
             raise
         except OSError:
-            abandon_output()
+            discard_output()
             raise
 
 
-def abandon_output() -> None:
-    """What is still in the buffer of standard output goes nowhere: it is no second error when Python ends."""
+def discard_output() -> None:
+    """Discard what is still in the buffer of standard output, so that Python's exit does not raise a second error."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, sys.stdout.fileno())
     os.close(null)
 
 
-def unencodable(error: UnicodeError) -> tuple[bytes, int]:
-    """For output: a byte that was not UTF-8 in the input as it was, any other character that cannot be written as ?."""
+def encode_anyway(error: UnicodeError) -> tuple[bytes, int]:
+    """A codecs error handler for output: bytes that were not UTF-8 in the input unchanged, other characters as "?"."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     found = error.object[error.start : error.end]
     return bytes(ord(c) - 0xDC00 if "\udc80" <= c <= "\udcff" else ord("?") for c in found), error.end
 
 
-codecs.register_error("gpt", unencodable)
+codecs.register_error("gpt", encode_anyway)
 
 
-def show_warning(message, category, filename, lineno, file=None, line=None) -> None:
-    """A warning as one line, without the place in our source that it comes from."""
-    with contextlib.suppress(OSError):  # nobody reads it any more
+def show_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, file: Any = None, line: Any = None
+) -> None:
+    """Print a warning as one line, without its place in the source."""
+    with contextlib.suppress(OSError):  # standard error is closed
         print(f"gpt: warning: {' '.join(str(message).split())}", file=sys.stderr, flush=True)
 
 
 def run(args: list[str]) -> int:
-    """Parse and do; the exit status."""
+    """Parse the arguments and run the command; its exit status."""
     if args[:1] == ["--version"]:
         print(f"gpt {__version__}")
         return 0
     machine.keep_freed_memory()
     fast.attach()
-    with warnings.catch_warnings():  # NumPy's, of overflow and the like: what is not finite is said in a sentence
+    with warnings.catch_warnings():  # NumPy's, of overflow and the like; errors name what is not finite
         warnings.simplefilter("ignore", RuntimeWarning)
         return parse(args)()
 
 
 def parse(args: list[str]) -> Any:
-    """The command that the arguments name; tyro shows help and wrong usage, and exits with 0 and 2."""
+    """The command that the arguments name. For help and wrong usage tyro prints a text and exits with 0 or 2."""
     if " ".join(args[:2]) in COMMANDS:
         args = [" ".join(args[:2]), *args[2:]]
     if args and not args[0].startswith("-") and args[0] not in COMMANDS:
@@ -130,7 +132,7 @@ def parse(args: list[str]) -> Any:
         start = {"default": command.default(args)} if args[:1] == [name] and hasattr(command, "default") else {}
         choices.append(Annotated[command, subcommand(name, **start)])
     about = (
-        "Train a GPT on text and let it write. `--version` says which this is; `--debug` shows where an error arose."
+        "Train a GPT on text and generate from it. `--version` prints the version, `--debug` the traceback of an error."
     )
     flags = (tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff)
     chosen: Any = functools.reduce(operator.or_, choices)
@@ -142,20 +144,20 @@ PATHS = ConstructorRegistry()
 
 @PATHS.primitive_rule
 def _path(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Path] | None:
-    """How a path is read: "" is Path's current directory, and would replace what is there where a variable is unset."""
+    """How a path is parsed. "" is an error: Path("") is the current directory, which an unset variable would mean."""
     if info.type is not Path:
         return None
 
     def read(parts: list[str]) -> Path:
         if not parts[0]:
             raise ValueError("it is empty: name a file or a directory (. is the current one)")
-        return Path(os.path.expanduser(parts[0]))  # a shell leaves a quoted ~ as it is
+        return Path(os.path.expanduser(parts[0]))  # a shell does not expand a quoted ~
 
     return PrimitiveConstructorSpec(1, "PATH", read, lambda value: isinstance(value, Path), lambda path: [str(path)])
 
 
 def no_command(args: list[str]) -> str:
-    """One sentence for arguments that name no command."""
+    """One sentence for arguments that do not name a command."""
     below = [name for name in COMMANDS if name.startswith(f"{args[0]} ")]
     near = (
         below
@@ -167,15 +169,14 @@ def no_command(args: list[str]) -> str:
 
 
 def sentence(error: Exception) -> str:
-    """One sentence for an error: without the errno of an OSError, with the kind of one that was not foreseen."""
+    """One sentence for an error: without the errno of an OSError, with the type of an unexpected one."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    if said := gpu.out_of_memory(error):
-        return f"{said}: a smaller batch_size or context_length, or activation_checkpointing in training, needs less"
+    if reason := gpu.out_of_memory(error):
+        return f"{reason}: a smaller batch_size or context_length, or activation_checkpointing in training, needs less"
     if isinstance(error, MemoryError):
-        return (
-            f"out of memory: {str(error) or 'an array does not fit'}: a smaller batch_size or context_length needs less"
-        )
+        reason = str(error) or "an array does not fit"
+        return f"out of memory: {reason}: a smaller batch_size or context_length needs less"
     if isinstance(error, (ValueError, RuntimeError, OSError, ArithmeticError, ImportError, IndexError)):
         return str(error)
-    return f"{type(error).__name__}: {error}; this was not foreseen: --debug shows where it arose"
+    return f"{type(error).__name__}: {error}; unexpected error: --debug prints the traceback"

@@ -1,4 +1,4 @@
-"""`gpt params`: how large a model is, and where."""
+"""`gpt params`: the number of parameters of a model."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,11 +13,11 @@ from ..model import parameter_table
 
 @dataclass(frozen=True)
 class Params:
-    """Show how many parameters a preset has, and where."""
+    """Show the number of parameters of a preset, and of each of its parts."""
 
     preset: Positional[str] = "nano"  # one of the presets of gpt.config
-    vocab_size: int | None = None  # in place of the preset's
-    context_length: int | None = None  # in place of the preset's
+    vocab_size: int | None = None  # replaces that of the preset
+    context_length: int | None = None  # replaces that of the preset
 
     def __post_init__(self) -> None:
         check_choice("preset", self.preset, tuple(PRESETS))
@@ -29,7 +29,9 @@ class Params:
             f"{config.n_layer} layers, {config.n_head} heads, {config.n_embd} wide, context {config.context_length:,}"
         )
         title = f"{self.preset}: {about}, {config.vocab_size:,} tokens"
-        table = Table(title=title, title_justify="left", caption="FLOPs: of one trained token, forward and backward")
+        table = Table(
+            title=title, title_justify="left", caption="FLOPs: for one token in training, forward and backward"
+        )
         for name in ("", "parameters", "share", "MB in float32", "MFLOPs"):
             table.add_column(name, justify="right" if name else "left")
         *parts, total = parameter_table(config)

@@ -1,4 +1,4 @@
-"""`gpt train`: text in, a trained GPT out."""
+"""`gpt train`: train a GPT on text."""
 
 import os
 from dataclasses import dataclass
@@ -19,9 +19,9 @@ class Train(TrainConfig):
 
     @classmethod
     def default(cls, args: list[str]) -> Self:
-        """What the flags change: what the run was started with, for one that is resumed."""
-        resumed = following(args, "--resume")
-        return cls(**vars(session.settings(Path(os.path.expanduser(resumed)), TrainConfig))) if resumed else cls()
+        """The flags' defaults: with --resume the settings of that run."""
+        resumed = value_of(args, "--resume")
+        return cls(**vars(session.settings(Path(os.path.expanduser(resumed))))) if resumed else cls()
 
     def __call__(self) -> int:
         console = open_screen()
@@ -31,8 +31,8 @@ class Train(TrainConfig):
         return 0 if result.stopped_by is None else 128 + result.stopped_by
 
 
-def following(args: list[str], flag: str) -> str | None:
-    """What follows `flag` among the arguments."""
+def value_of(args: list[str], flag: str) -> str | None:
+    """The value of `flag` among the arguments, None where it is not given."""
     for i, arg in enumerate(args):
         if arg == flag and i + 1 < len(args):
             return args[i + 1]

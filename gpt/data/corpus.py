@@ -19,7 +19,7 @@ from ..tokenizer.base import Tokenizer, chunks
 
 AnyPath = str | os.PathLike[str]
 BLOCK = 1 << 20  # bytes of a file that are read at once
-HELD = 1 << 26  # bytes of a text that is kept in memory while it is prepared
+HELD = 1 << 26  # bytes: the longest text that is kept in memory while it is prepared
 
 _ASCII = str.maketrans({"‘": "'", "’": "'", "“": '"', "”": '"', "–": "-", "—": "--", "…": "..."})
 _RULE_OR_TABLE = re.compile(r"\s*([*=~^-])\1{2,}\s*|\s*[|+].*[|+]\s*")  # below a title; a row of a drawn table
@@ -34,9 +34,8 @@ def builtin() -> str:
 
     Topics in alphabetical order, two empty lines between them. Cleaned for readers and learners: ASCII quotes
     and dashes, one space after a sentence, no rules under titles, no drawn tables, and each paragraph only
-    once, because topics repeat each other and a validation text must not be one that was trained on. One
-    Python always gives the same text; versions of Python differ a little. Raises ImportError where a Python
-    was packed without it.
+    once, because topics repeat each other and the validation text must not be in the training text. One version of
+    Python always gives the same text; versions differ a little. ImportError where a Python comes without it.
     """
     try:
         from pydoc_data.topics import topics  # half a megabyte that only this function needs
@@ -86,7 +85,7 @@ _BEGINNINGS = {  # of files that are no text: what they are, and what to do
 
 
 def foreign(begin: bytes, page: bool = False) -> str | None:
-    """What a file is that begins so and is no text, with what to do about it; `page`: a web page is none either."""
+    """What is wrong with a file that begins so and is not text, and what to do; with `page` also for a web page."""
     if begin[:4] in (b"\xff\xfe\0\0", b"\0\0\xfe\xff"):
         return "is UTF-32: convert it to UTF-8"
     if page and begin.removeprefix(b"\xef\xbb\xbf").lstrip()[:9].lower().startswith((b"<!doctype", b"<html")):
@@ -232,7 +231,7 @@ def first_part(blocks: Iterable[str], fraction: float) -> Iterator[str]:
 
 
 def halves(blocks: Iterable[str], place: int) -> tuple[Iterator[str], Iterator[str]]:
-    """A text in blocks, before and from a place in it, in one reading: read the first half to its end before the second."""
+    """A text in blocks, before and from a place in it, in one reading: the second when the first has been read."""
     source, rest = iter(blocks), [""]
 
     def first() -> Iterator[str]:

@@ -1,12 +1,12 @@
-"""Files from the network, each fetched once: the book's data, GPT-2's tokenizer and GPT-2's weights (sources.py).
+"""Downloads: the book's data, GPT-2's tokenizer and GPT-2's weights (sources.py), each fetched once.
 
-One idea: **a file is known by its SHA-256, so it does not matter how its bytes come here**: from the official place or
-a mirror, in one piece or in ten, by this program or by hand. What arrives grows as NAME.part, from which an interrupted
-download goes on, from another place too; only bytes with the right SHA-256 get the file's name.
+One idea: **a file is verified by its SHA-256, so it does not matter where its bytes come from**: the official address or
+a mirror, in one piece or in ten, by this program or by hand. NAME.part grows until the file is complete; an interrupted
+download continues it, from any address; only bytes with the correct SHA-256 get the file's name.
 
-pooch finds the cache. The transfer is done here, over requests: pooch's own begins anew each time, and knows one place
-for a file. What is refused: to keep what cannot be verified, to take more bytes than the file has, to wait longer than
-SLOWEST for a piece of it, and to take from an archive anything but the bytes of the one member that is wanted.
+The transfer uses requests: pooch, which names the platform's folder, restarts interrupted downloads and has one address
+for a file. What cannot be verified is not kept. No more bytes are read than the file has, a piece of it may take at most
+SLOWEST seconds, and of an archive only the one member that is needed is read.
 """
 
 import contextlib
@@ -30,6 +30,7 @@ from rich.progress import Progress as Bar
 from .. import __version__, download_dir
 from ..config import check_choice
 from ..console import bytes_text, printable
+from ..fingerprint import fingerprint
 from ..http_deadline import Refused, in_thread, unpacked
 from ..system import lock
 from .sources import DATA, MODELS, File, Source
@@ -39,23 +40,23 @@ WAIT = 1.0  # seconds before the second attempt, twice as many before the third
 TIMEOUT = (10.0, 30.0)  # seconds until a connection stands, and of silence
 PIECE = 1 << 14  # bytes; what a connection that fell silent has of the next one is lost
 SLOWEST = 60.0  # seconds for the head of an answer, for a PIECE of its body, and for ENOUGH of it
-ENOUGH = 1 << 17  # bytes; less than half of what a modem brings
+ENOUGH = 1 << 17  # bytes; less than half of what a modem transfers
 SLOW = "it is too slow: less than 128 KiB a minute"
 MEGABYTE = 10**6
 LEFT = ("part", "unpacked")  # suffixes of what a killed download leaves: the next one goes on from it, or deletes it
-AGAIN = (408, 429, 500, 502, 503, 504)  # what a server answers that may know better soon
+AGAIN = (408, 429, 500, 502, 503, 504)  # answers of a server that may work soon
 
 
 class Wrong(ValueError):
-    """An address has not got the file, and will not have it at another attempt either."""
+    """An address does not have the file: another attempt is useless."""
 
 
 class Broken(Exception):
-    """An exchange went wrong in a way that another attempt may mend."""
+    """An exchange failed in a way that may not happen again."""
 
 
 class Other(Exception):
-    """All of it has arrived, and it is not the file."""
+    """All bytes have arrived, and they are not the file's."""
 
 
 # ----- by name ----------------------------------------------------------------------------------------------------
@@ -96,17 +97,17 @@ def downloaded(name: str, source: Source) -> list[Path]:
 
 
 def fetch_file(file: File, folder: Path, console: Console) -> Path:
-    """The file, in `folder`; as `fetch` says. Two processes that want it take turns, so that one downloads it."""
+    """The file in `folder`, as `fetch` says. Of two processes that need it one waits, and one downloads it."""
     target = folder / file.name
     if is_there(target, file):
-        with contextlib.suppress(OSError):  # a cache that cannot be written is enough
+        with contextlib.suppress(OSError):  # a folder that cannot be written is enough
             for suffix in LEFT:
                 (folder / f"{file.name}.{suffix}").unlink(missing_ok=True)
         return target
     problems = [f"what lies at {target} has another SHA-256"] if target.is_file() else []
     folder.mkdir(parents=True, exist_ok=True)
     with alone(folder / f".{file.name}.lock", console), Transfer(file, folder, console) as transfer:
-        if is_there(target, file):  # another process has brought it
+        if is_there(target, file):  # another process has downloaded it
             return target
         for url in file.urls:
             try:
@@ -121,7 +122,7 @@ def fetch_file(file: File, folder: Path, console: Console) -> Path:
 
 def is_there(target: Path, file: File) -> bool:
     """Whether `target` is the file; one without a known SHA-256 was verified when it came, or put there by hand."""
-    return target.is_file() and (file.sha256 is None or _sha256(target) == file.sha256)
+    return target.is_file() and (file.sha256 is None or fingerprint(target)["sha256"] == file.sha256)
 
 
 def by_hand(file: File, target: Path, problems: list[str]) -> str:
@@ -147,7 +148,7 @@ def alone(path: Path, console: Console) -> Iterator[None]:
 
 
 class Transfer:
-    """What one file needs to come here: where its bytes gather, and a bar that shows how many there are."""
+    """The transfer of one file: where its bytes are collected, and a bar that shows how many there are."""
 
     def __init__(self, file: File, folder: Path, console: Console):
         self.file, self.folder, self.console = file, folder, console
@@ -155,7 +156,7 @@ class Transfer:
         columns = (TextColumn("{task.description}"), BarColumn(None), DownloadColumn(), TransferSpeedColumn())
         self.bar = Bar(*columns, TimeRemainingColumn(), console=console, transient=True)
         self.task = self.bar.add_task(file.name, total=None)
-        self.tag = ""  # what Hugging Face says that the file is
+        self.tag = ""  # Hugging Face's checksum of the file
 
     def __enter__(self) -> Self:
         if self.console.is_terminal:
@@ -217,7 +218,7 @@ class Transfer:
         whole = self.unpack() if self.file.member else self.part
         if self.file.sha256 is None and self.tag != _tag_of(whole, self.tag):
             raise Other("it is not what Hugging Face's X-Linked-Etag says")
-        if self.file.sha256 is not None and _sha256(whole) != self.file.sha256:
+        if self.file.sha256 is not None and fingerprint(whole)["sha256"] != self.file.sha256:
             raise Other("it has another SHA-256")
         os.replace(whole, self.folder / self.file.name)
         self.part.unlink(missing_ok=True)
@@ -241,7 +242,7 @@ class Transfer:
             if "Content-Encoding" in answer.headers:
                 total = None  # it counts other bytes
             self.check(answer, total)
-            self.append(items, start, total)  # type: ignore[arg-type]
+            self.append(items, start, total)
         except TimeoutError as error:
             raise Broken(SLOW) from error
         if self.here() < (total or self.size() or 0):
@@ -346,16 +347,11 @@ def reason(error: Any) -> str:
 
 def _begins_at(answer: Any, have: int) -> bool:
     """Whether a part of the file is the part that was asked for."""
-    return answer.headers.get("Content-Range", "").startswith(f"bytes {have}-")
+    return str(answer.headers.get("Content-Range", "")).startswith(f"bytes {have}-")
 
 
 def _number(text: str | None) -> int | None:
     return int(text) if text and re.fullmatch(r"[0-9]{1,18}", text) else None
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _tag_of(path: Path, like: str) -> str:

@@ -10,14 +10,15 @@ from tensorlite.data import write_tokens
 from .. import tokenizer as tokenizers
 from ..console import bar, counted, passing
 from ..fingerprint import fingerprint
-from ..tokenizer import END_OF_TEXT, Tokenizer, chunks
+from ..tokenizer import END_OF_TEXT, Tokenizer
+from ..tokenizer.base import chunks
 from . import corpus
 
 PARTS = ("train", "validation")  # of the text
 
 
 class Prepared(NamedTuple):
-    """What came of a text: `data` and `texts` are for the run's config.json."""
+    """A prepared text; `data` and `texts` are for the run's config.json."""
 
     tokenizer: Tokenizer
     data: dict[str, Any]  # of each part: tokens, bytes of text, length and SHA-256 of its file

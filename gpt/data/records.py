@@ -43,7 +43,7 @@ class Records(NamedTuple):
     notes: list[str]  # one sentence for each thing that is read in a way that one may not expect
 
 
-class Repeated(dict):
+class Repeated(dict[str, Any]):
     """A JSON object in which a field stands twice."""
 
 
@@ -64,7 +64,7 @@ def read(path: str | os.PathLike[str], known: Collection[str], wanted: Collectio
 def usable(found: Records, make: Callable[[dict[str, Any]], Item], note: Note | None) -> list[Item]:
     """make(fields) of each record; an unusable one, for which `make` raises ValueError, is left out and noted.
 
-    ValueError with the first problem where there is nobody to note it (`note` is None), where more than a tenth of the
+    ValueError with the first problem where `note` is None, where more than a tenth of the
     entries is unusable, and where there are none.
     """
     items, problems = [], list(found.problems)

@@ -1,6 +1,6 @@
-"""What can be downloaded: for each name its files, where they are, and how they are known to be the right ones.
+"""What can be downloaded: a table of names, their files, the addresses of these, and checksums to verify them.
 
-One idea: a table, and nothing else. The SHA-256 of the data sets and of GPT-2's tokenizer were computed from the files
+The SHA-256 of the data sets and of GPT-2's tokenizer were computed from the files
 themselves. Those of GPT-2's weights could not be: they are what Hugging Face shows for its repositories, as several
 independent public projects have written it down, and Hugging Face's own answer must agree (download.py).
 """
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 
 class File(NamedTuple):
-    """One file, as it lies in the cache."""
+    """One file in the download folder."""
 
     name: str
     urls: tuple[str, ...]  # the official one first, then mirrors

@@ -9,6 +9,7 @@ step with it before the host has read it: neither waits for the other.
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import tensorlite as tl
@@ -55,11 +56,11 @@ class GPUDecoder(Decoder):
 
     def __init__(self, model: GPT, batch_size: int, positions: int):
         self.model = model
-        self.cache: list[KVCache] = model.new_cache(batch_size, positions, DeviceCache)
+        self.cache = self.device_cache = [DeviceCache(*layer.shape) for layer in model.new_cache(batch_size, positions)]
         self.weights = [p.data for p in model.parameters()]  # the arrays that a recorded step reads
-        self.score_graph = CudaGraph(partial(next_to_each, model, self.cache))
-        self.best_graph = CudaGraph(partial(best_of_each, model, self.cache))
-        self.begun: Callable | None = None  # gives the best tokens of the step that has begun
+        self.score_graph = CudaGraph(partial(next_to_each, model, self.device_cache))
+        self.best_graph = CudaGraph(partial(best_of_each, model, self.device_cache))
+        self.begun: Callable[[], Any] | None = None  # gives the best tokens of the step that has begun
 
     def logits(self, texts: Sequence[list[int]]) -> Tensor:
         if not self.reads_one(texts):
@@ -79,13 +80,13 @@ class GPUDecoder(Decoder):
             begun = self.begun or begin_to_host(self.best_graph(newest(self.model, texts)).data)
             goes_on = self.best_graph.recorded and more and room > 0
             self.begun = begin_to_host(self.best_graph.again().data) if goes_on else None
-        return begun().tolist()
+        best: list[int] = begun().tolist()
+        return best
 
     def reads_one(self, texts: Sequence[list[int]]) -> bool:
         """Whether a step reads one token of each text: the cache has read the rest, and a kernel supports it."""
-        first = self.cache[0]
-        fits = max(map(len, texts)) <= self.model.config.context_length
-        return fits and max(first.lengths) > 0 and isinstance(first, DeviceCache) and first.has_kernel
+        first, context = self.device_cache[0], self.model.config.context_length
+        return max(map(len, texts)) <= context and max(first.lengths) > 0 and first.has_kernel
 
     def finish(self) -> None:
         """Keep the recorded steps for the next texts of this model: recording takes as long as many steps."""
@@ -93,15 +94,15 @@ class GPUDecoder(Decoder):
             _spare[self.model] = self
 
     def fits(self, batch_size: int, positions: int) -> bool:
-        """Whether the recorded steps can be used for texts of that number and length: the weights are the same arrays."""
-        B, _, room, _ = self.cache[0].shape
+        """Whether the recorded steps can be used for so many and so long texts: with the same arrays as weights."""
+        B, _, room, _ = self.device_cache[0].shape
         same = all(old is p.data for old, p in zip(self.weights, self.model.parameters(), strict=True))
         return same and batch_size == B and positions <= room
 
     def forget(self) -> None:
         """Nothing read and nothing begun."""
         self.begun = None
-        for layer in self.cache:
+        for layer in self.device_cache:
             layer.lengths = [0] * len(layer.lengths)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tensorlite import Tensor
+from tensorlite import Tensor, nn, optim
 from tensorlite.accelerate.cuda_graph import CudaGraph
 
 from ..training.loop import Step, plain_step
@@ -15,12 +15,12 @@ class RecordedStep:
     """Wraps a step: batches that are tuples of Tensors with shapes that do not change are replayed from the third on.
 
     A graph takes Tensors and gives a Tensor, so the batches are handed to it as one flat row of Tensors. Other batches
-    are computed as they are. Where a step cannot be recorded, `say` is told why, once, and it is computed too.
+    are computed as they are. Where a step cannot be recorded, it is computed too, and `say` gets the reason once.
     """
 
-    def __init__(self, s: Session, say: Callable[[str], None]):
-        self.step, self.model, self.say = plain_step(s), s.model, say
-        self.graph = CudaGraph(self._of_tensors, before=s.optimizer.upload)
+    def __init__(self, step: Step, model: nn.Module, optimizer: optim.AdamW, say: Callable[[str], None] = print):
+        self.step, self.model, self.say = step, model, say
+        self.graph = CudaGraph(self._of_tensors, before=optimizer.upload)
         self._counts: Sequence[int] = ()
         self._sizes: list[int] = []
         self._told = False
@@ -43,4 +43,5 @@ class RecordedStep:
 
 def make_step(s: Session, say: Callable[[str], None]) -> Step:
     """The session's step, recorded unless its settings say otherwise."""
-    return RecordedStep(s, say) if s.config.cuda_graph else plain_step(s)
+    step = plain_step(s)
+    return RecordedStep(step, s.model, s.optimizer, say) if s.config.cuda_graph else step

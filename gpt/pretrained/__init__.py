@@ -1,4 +1,4 @@
-"""GPT-2's weights, in from files that others wrote and out into files that others read.
+"""GPT-2's weights: read from files of Hugging Face and OpenAI, and written as files of Hugging Face.
 
     model = pretrained.load("gpt2-folder")                      # a GPT; model.config says its shape
     tokenizer = pretrained.load_tokenizer("gpt2-folder", model.config.vocab_size)
@@ -9,8 +9,8 @@ Two formats are read, told apart by what lies in the folder: Hugging Face's (con
 and their index) and OpenAI's own release of 2019 (hparams.json and a TensorFlow checkpoint; TensorFlow is not needed).
 One is written, Hugging Face's.
 
-One idea: all of it is checked before any of it is used, and then it goes through memory one Tensor at a time. What it
-refuses: pickles, and every model that is not exactly ours; the error lists all that does not fit, not just the first.
+Everything is checked before anything is used, and then the weights pass through memory one Tensor at a time. Pickles
+are refused, and so is every model that GPT cannot compute exactly; the error lists all differences, not just the first.
 """
 
 from .reading import load, load_tokenizer

@@ -1,11 +1,11 @@
 """TensorFlow's checkpoints (its "tensor bundle"), read without TensorFlow.
 
-One idea: nothing is believed before its checksum was compared. A bundle is an index and one or more data files. The
-index is a table as LevelDB has it: blocks of sorted keys and values, a block that finds them, and a footer that finds
-that. A value is a protocol buffer and says of one Tensor its dtype, shape, data file, place and checksum. The data are
-the values themselves, little-endian, in C order. Every checksum is a masked CRC-32C.
+A bundle is an index and one or more data files. The index is a table in LevelDB's format: blocks of sorted keys and
+values, an index block with the places of the blocks, and a footer with the place of the index block. A value is a
+protocol buffer with the dtype, shape, data file, offset and checksum of one Tensor. The data are the Tensors' values,
+little-endian, in C order. Every checksum is a masked CRC-32C, and is compared before the data are used.
 
-What it refuses: compressed blocks, Tensors cut into slices, and bundles of big-endian machines.
+Not supported: compressed blocks, Tensors cut into slices, and bundles of big-endian machines.
 Formats: https://github.com/google/leveldb/blob/main/doc/table_format.md, tensorflow/core/util/tensor_bundle and
 tensorflow/core/protobuf/tensor_bundle.proto, https://protobuf.dev/programming-guides/encoding.
 """
@@ -33,15 +33,14 @@ DTYPES = {
     19: ("float16", 2),
 }
 PIECE = 1 << 20  # bytes of data in memory while checksums are computed
-LONGEST = 512  # bytes of a name: names share their beginnings, so a small index could say very many long ones
+LONGEST = 512  # bytes of a name: names share their beginnings, so a small index can hold very many long ones
 MOST_AXES = 32
 
 
 def entries(prefix: Path) -> dict[str, Entry]:
-    """The Tensors of the bundle PREFIX.index, PREFIX.data-00000-of-00001, ...: all checksums were compared.
+    """The Tensors of the bundle PREFIX.index, PREFIX.data-00000-of-00001, ..., by name, after all checksums agreed.
 
-    ValueError says in a sentence which file is damaged or is not one that can be read; FileNotFoundError which is
-    missing.
+    ValueError names the file that is damaged or cannot be read, FileNotFoundError the one that is missing.
     """
     index = prefix.with_name(prefix.name + ".index")
     check_regular(index)
@@ -84,7 +83,7 @@ def _entry(name: str, message: dict[int, list[Any]], files: list[Path]) -> Entry
 
 
 def _check_sizes(entries: Iterable[Entry]) -> None:
-    """A ValueError where Tensors together are larger than their file: they overlap, and each would be read."""
+    """ValueError where the Tensors of a file are together larger than the file: they overlap."""
     taken: dict[Path, int] = defaultdict(int)
     for entry in entries:
         taken[entry.path] += math.prod(entry.shape)  # elements, which have at least a byte
@@ -94,7 +93,7 @@ def _check_sizes(entries: Iterable[Entry]) -> None:
 
 
 def _check_data(entry: Entry, size: int, checksum: int) -> None:
-    """A ValueError where the `size` bytes of a Tensor have not that checksum."""
+    """ValueError where the `size` bytes of a Tensor have another checksum."""
     crc = 0
     with open(entry.path, "rb") as opened:
         opened.seek(entry.offset)
@@ -105,7 +104,7 @@ def _check_data(entry: Entry, size: int, checksum: int) -> None:
 
 
 def _masked(crc: int) -> int:
-    """LevelDB's mask: a checksum of data that hold checksums would be weak."""
+    """LevelDB's mask of a checksum, used because a CRC of data that contain CRCs is weak."""
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
@@ -132,7 +131,7 @@ def _table(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _block(data: bytes, begin: int, size: int) -> Iterator[tuple[bytes, bytes]]:
-    """Keys and values of a block. A key is written as what it does not share with the key before."""
+    """Keys and values of a block. Each key is stored without the beginning that it shares with the key before."""
     contents, kind, checksum = data[begin : begin + size], data[begin + size], data[begin + size + 1 : begin + size + 5]
     if _masked(google_crc32c.value(data[begin : begin + size + 1])) != struct.unpack("<I", checksum)[0]:
         raise ValueError("the checksum of a block does not agree with it: it is damaged, fetch it again")
@@ -152,7 +151,7 @@ def _block(data: bytes, begin: int, size: int) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _handle(data: bytes, at: int) -> tuple[int, int, int]:
-    """Where a block begins, its size, and where in `data` that was said to the end."""
+    """Where a block begins, its size, and where in `data` these two numbers end."""
     begin, at = _varint(data, at)
     size, at = _varint(data, at)
     return begin, size, at
@@ -162,7 +161,7 @@ def _handle(data: bytes, at: int) -> tuple[int, int, int]:
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """The number that begins at `at`, seven bits a byte, and where it ends; IndexError where it has over 64 bits."""
+    """The number that begins at `at`, seven bits in each byte, and where it ends; IndexError for more than 64 bits."""
     value = shift = 0
     while True:
         if shift > 63:
@@ -175,7 +174,7 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def _fields(message: bytes) -> dict[int, list[Any]]:
-    """The values of a message by the numbers of its fields, each as often as it is there; [] for others."""
+    """The values of a message by field number, a list of all occurrences each; [] for a field that is absent."""
     found: dict[int, list[Any]] = defaultdict(list)
     at = 0
     while at < len(message):
@@ -193,5 +192,5 @@ def _fields(message: bytes) -> dict[int, list[Any]]:
 
 
 def _one(message: dict[int, list[Any]], field: int, absent: Any) -> Any:
-    """The value of a field that is there at most once; of several the last counts."""
+    """The value of a field that occurs at most once; the last one if there are several."""
     return message[field][-1] if message[field] else absent

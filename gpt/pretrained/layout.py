@@ -1,8 +1,8 @@
-"""Where our Parameters stand in GPT-2's files.
+"""Which Tensor of GPT-2's files each of our Parameters is: one table for reading and for writing.
 
-One idea: one table supports both directions. GPT-2 keeps a Linear's matrix as (in, out), we as (out, in); and it keeps
-query, key and value side by side in `c_attn`. All else is the same under other names, which are here those of Hugging
-Face's files without their prefix `transformer.`.
+GPT-2 stores the matrix of a linear layer as (in, out), we store it as (out, in); and it stores query, key and value
+side by side in `c_attn`. The rest differs in names only. Their names are here those of Hugging Face's files, without
+the prefix `transformer.`.
 """
 
 from collections.abc import Mapping
@@ -20,15 +20,15 @@ Shape = tuple[int, ...]
 
 
 class Place(NamedTuple):
-    """Where one of our Parameters stands in their files."""
+    """The Tensor of their files that holds one of our Parameters."""
 
     name: str  # of their Tensor
-    part: int | None = None  # of three side by side: query, key, value
+    part: int | None = None  # 0, 1 or 2 where it holds query, key and value side by side
     transposed: bool = False
 
 
 def places(config: GPTConfig) -> dict[str, Place]:
-    """Our name -> its place, for every Parameter of a GPT of that config."""
+    """Our name -> where it is in their files, for every Parameter of a GPT of that config."""
     table = {
         "token_embedding.weight": Place("wte.weight"),
         "position_embedding.weight": Place("wpe.weight"),
@@ -54,7 +54,7 @@ def places(config: GPTConfig) -> dict[str, Place]:
 
 
 def their_shapes(config: GPTConfig) -> dict[str, Shape]:
-    """The Tensors of their files, by name; c_attn's bias is among them also where we have none."""
+    """The shapes of the Tensors of their files, by name; c_attn.bias is among them also where qkv_bias is False."""
     C, V = config.n_embd, config.vocab_size
     shapes: dict[str, Shape] = {"wte.weight": (V, C), "wpe.weight": (config.context_length, C)}
     for i in range(config.n_layer):
@@ -69,7 +69,7 @@ def their_shapes(config: GPTConfig) -> dict[str, Shape]:
 
 
 def our_shapes(config: GPTConfig) -> dict[str, Shape]:
-    """The Parameters of a GPT of that config, by name."""
+    """The shapes of the Parameters of a GPT of that config, by name."""
     theirs, found = their_shapes(config), {}
     for name, place in places(config).items():
         *rows, columns = theirs[place.name]
@@ -79,7 +79,7 @@ def our_shapes(config: GPTConfig) -> dict[str, Shape]:
 
 
 def misfits(entries: Mapping[str, Entry], shapes: Mapping[str, Shape]) -> list[str]:
-    """All that keeps the Tensors of a file from being those of `shapes`, a phrase each; [] where they are."""
+    """How the Tensors of a file differ from names and shapes expected, one phrase each; [] where they do not."""
     missing = [name for name in shapes if name not in entries]
     unexpected = [name for name in entries if name not in shapes]
     lists = (("missing", missing), ("unexpected", unexpected))
@@ -104,6 +104,6 @@ def to_ours(x: Tensor, place: Place) -> Tensor:
 
 
 def to_theirs(parts: list[Tensor], place: Place) -> Tensor:
-    """Their Tensor, from the one or the three of ours that stand in it."""
+    """Their Tensor, made of the one or three of our Parameters that it holds."""
     parts = [x.T if place.transposed else x for x in parts]
     return parts[0] if len(parts) == 1 else tl.concatenate(parts, axis=-1)

@@ -1,7 +1,7 @@
-"""A folder with GPT-2's weights, as others lay it out: what it holds, checked, and read when it is asked for.
+"""Read a folder with GPT-2's weights in Hugging Face's or OpenAI's format.
 
-One idea: both formats become the same Source, a GPTConfig and a place in a file for each Tensor under Hugging Face's
-names. So all that follows knows one format.
+Both formats become a `Source`: a GPTConfig and, under Hugging Face's names, the place of each Tensor in a file. The
+folder is checked when the Source is made, the weights are read one by one.
 """
 
 import os
@@ -23,7 +23,7 @@ from .vocabulary import read_tokenizer
 
 BUFFERS = re.compile(r"h\.\d+\.attn\.(masked_)?bias")  # constants that older files hold: the causal mask
 OPENAI_NAME = re.compile(r"model/(?:h(\d+)/)?((?:[a-z]+/)?[a-z0-9_]+?)(?:/([wbg]))?")
-EXPECTED: dict[str, tuple[Any, str]] = {  # in config.json: what is computed here, and what another value would change
+EXPECTED: dict[str, tuple[Any, str]] = {  # in config.json: the value needed, and what another would change
     "model_type": ("gpt2", "the model would be another one"),
     "activation_function": ("gelu_new", "the feed-forward network would compute something else"),
     "layer_norm_epsilon": (1e-5, "LayerNorm would compute something else"),
@@ -36,7 +36,7 @@ EXPECTED: dict[str, tuple[Any, str]] = {  # in config.json: what is computed her
 
 
 class Source(NamedTuple):
-    """A folder that can be used."""
+    """A folder of weights that was checked."""
 
     folder: Path
     format: str  # for people
@@ -44,15 +44,15 @@ class Source(NamedTuple):
     entries: dict[str, Entry]  # by Hugging Face's names, without the prefix
 
     def read(self, name: str) -> Tensor:
-        """The Parameter of that name, ours, in float32; a view where theirs lies otherwise."""
+        """Our Parameter of that name in float32; a view of their Tensor where that is transposed or holds three."""
         place = places(self.config)[name]
         return to_ours(self.entries[place.name].read_float32(), place)
 
 
 def load(folder: str | Path) -> GPT:
-    """The model in a folder of GPT-2's weights, ready to generate; `.config` says its shape.
+    """The model in a folder of GPT-2's weights, in evaluation mode; `.config` has its sizes.
 
-    In memory are the model and one Tensor. Errors as `find`.
+    Needs memory for the model and one Tensor more. Errors as in `find`.
     """
     source = find(Path(folder))
     model = GPT.without_init(source.config)
@@ -68,10 +68,10 @@ def load_tokenizer(folder: str | Path, vocab_size: int = 50257) -> Tokenizer:
 
 
 def find(folder: Path) -> Source:
-    """What the folder holds, all of it checked but the weights' values.
+    """Check the folder, all but the values of its weights.
 
-    FileNotFoundError or NotADirectoryError where there is no such folder or it lacks a file; ValueError, which lists
-    everything that is wrong, where what it holds is damaged or no model of ours.
+    FileNotFoundError or NotADirectoryError where there is no such folder or a file is missing; ValueError, which lists
+    everything that is wrong, where a file is damaged or the model is one that GPT cannot compute.
     """
     if folder.is_file():
         refuse_pickle(folder, folder.parent)
@@ -101,7 +101,7 @@ def find(folder: Path) -> Source:
 
 
 def refuse_pickle(path: Path, folder: Path) -> None:
-    """A ValueError with the way to convert it, if a file of such a name begins as a pickle does."""
+    """ValueError, with a command that converts it, if the file is a pickle by its name and its first bytes."""
     if path.suffix not in (".bin", ".pt", ".pth", ".ckpt", ".pkl") or not path.is_file():
         return
     with open(path, "rb") as file:

@@ -1,7 +1,7 @@
-"""A folder of GPT-2's weights into a run, and a run into such a folder.
+"""Import a folder of GPT-2's weights as a run, and export a run as such a folder.
 
-One idea: the new one is complete or it is not there. Weights are read, converted and written Tensor by Tensor: in
-memory is never more than one of them, and what it is made from.
+The result is complete or does not exist. Weights are read, converted and written one Tensor at a time, so that no more
+than one of them, and what it is made from, is in memory.
 """
 
 import contextlib
@@ -19,6 +19,7 @@ from tensorlite.files import LEFTOVER, replacing
 from .. import jsonfile
 from .. import tokenizer as tokenizers
 from ..config import GPTConfig
+from ..system import sync
 from ..tokenizer import END_OF_TEXT, Tokenizer
 from ..training import checkpoint, lockfile, open_run, run_directory, weights
 from .layout import Place, misfits, our_shapes, places, their_shapes, to_theirs
@@ -35,7 +36,7 @@ EXPORT = "export.json"  # marks a folder in which an export is written
 
 
 class Imported(NamedTuple):
-    """What was read."""
+    """What `import_folder` has read."""
 
     format: str  # whose files they were
     config: GPTConfig
@@ -46,11 +47,11 @@ class Imported(NamedTuple):
 
 
 def import_folder(folder: str | Path, run: str | Path, overwrite: bool = False) -> Imported:
-    """Make a run of a folder of GPT-2's weights: `checkpoint.load_model` and all that builds on it take it.
+    """Make a run of a folder of GPT-2's weights, which can be used like a trained one.
 
-    What is wrong with the folder is said before the run's directory is touched, but for weights that are not finite
-    (FloatingPointError). Errors of the folder as `reading.find` and `vocabulary.read_tokenizer`, of the directory as
-    `open_run.create`, OSError where it cannot be written. Whatever is raised, the directory is as it was before.
+    The folder is checked before the run's directory is touched, except that weights that are not finite are found while
+    they are written (FloatingPointError). Errors of the folder as in `reading.find` and `vocabulary.read_tokenizer`, of
+    the directory as in `open_run.create`; OSError where it cannot be written. After an error the directory is as before.
     """
     open_run.check_separate(Path(run), Path(folder))
     source, run = find(Path(folder)), Path(run)
@@ -84,11 +85,11 @@ def import_folder(folder: str | Path, run: str | Path, overwrite: bool = False) 
 
 
 def export_run(run: str | Path, folder: str | Path) -> GPTConfig:
-    """Write a run's newest checkpoint as transformers' `from_pretrained(folder)` loads it, tokenizer included.
+    """Write a run's newest checkpoint, with its tokenizer, in the format of transformers' `from_pretrained(folder)`.
 
-    The folder is there whole, or not at all. ValueError for a model or tokenizer that GPT-2's format cannot hold;
-    FileExistsError where `folder` has files; OSError where it cannot be written; RuntimeError where another process
-    is exporting to it; errors of the run as `checkpoint.load_model`. LoRA adapters are merged.
+    The folder is complete or does not exist. LoRA adapters are merged. ValueError for a model or tokenizer that GPT-2's
+    format cannot hold; FileExistsError where `folder` has files; OSError where it cannot be written; RuntimeError where
+    another process is exporting to it; errors of the run as in `checkpoint.load_model`.
     """
     run, folder = Path(run), open_run.real_path(Path(folder))
     open_run.check_separate(folder, run)
@@ -111,7 +112,7 @@ def export_run(run: str | Path, folder: str | Path) -> GPTConfig:
 
 
 def _reader(run: Path, files: Path, entries: dict[str, io.Entry], config: GPTConfig, merged: bool) -> Reader:
-    """What reads our Parameters by name; with `merged`, adapters were added to them, in memory."""
+    """A function that reads our Parameters by name; with `merged`, from the model with its adapters merged."""
     if merged:
         return checkpoint.load_model(run, folder=files)[0].state_dict().__getitem__
     if problems := misfits(entries, our_shapes(config)):
@@ -144,7 +145,7 @@ def hugging_face_config(config: GPTConfig, tokenizer: Tokenizer) -> dict[str, An
 
 
 def _write_folder(folder: Path, texts: dict[str, str], config: GPTConfig, read: Reader) -> None:
-    """Write all files beside `folder`, then give them its name in one step."""
+    """Write all files next to `folder`, then rename: the folder appears complete."""
     kinds = {_prefixed(name): (tl.float32, shape) for name, shape in their_shapes(config).items()}
     folder = folder.resolve()  # "." has no name to put another beside
     made: list[Path] = []
@@ -155,16 +156,16 @@ def _write_folder(folder: Path, texts: dict[str, str], config: GPTConfig, read: 
             new.mkdir()
             for name, text in texts.items():
                 (new / name).write_text(text, encoding="utf-8", newline="\n")
-                checkpoint.sync(new / name)
+                sync(new / name)
             io.save_each(new / "model.safetensors", kinds, _their_tensors(config, read), {"format": "pt"})
-            checkpoint.sync(new)
+            sync(new)
             try:
                 os.rename(new, folder)
             except FileExistsError:  # Windows does not replace an empty one
                 folder.rmdir()
                 os.rename(new, folder)
             done = True
-            checkpoint.sync(folder.parent)
+            sync(folder.parent)
     except BaseException as error:
         for path in reversed(made):
             with contextlib.suppress(OSError):  # not empty
@@ -181,9 +182,10 @@ def _write_folder(folder: Path, texts: dict[str, str], config: GPTConfig, read: 
 
 @contextlib.contextmanager
 def _workplace(folder: Path, names: set[str]) -> Iterator[Path]:
-    """A folder to write the files `names` into and to rename to `folder`; it goes, with what a killed export left.
+    """A temporary folder for the files `names`, to be renamed to `folder`; it is deleted at the end if it is left.
 
-    That is .FOLDER.gpt-export/new; export.json beside `new` lists its files. What is not listed is never deleted.
+    It is .FOLDER.gpt-export/new; export.json next to `new` lists its files, so that a later export can delete what a
+    killed one left. Files that are not listed are never deleted.
     """
     place = folder.with_name(f".{folder.name}.gpt-export")
     if place.is_symlink():
@@ -205,7 +207,7 @@ def _workplace(folder: Path, names: set[str]) -> Iterator[Path]:
 
 
 def _clear(place: Path) -> None:
-    """Delete what an export has written; FileExistsError where there is anything else."""
+    """Delete what an export has written; FileExistsError for any other file."""
     new, marker = place / "new", place / EXPORT
     names = jsonfile.read_object(marker).get("files") if marker.exists() else []
     names = [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
@@ -228,7 +230,7 @@ def _leftovers(folder: Path) -> list[str]:
 
 
 def _their_tensors(config: GPTConfig, read: Reader) -> Reader:
-    """What makes each of their Tensors from ours."""
+    """A function that makes each of their Tensors, by name, from our Parameters."""
     parts: dict[str, list[tuple[str, Place]]] = {}
     for name, place in places(config).items():
         parts.setdefault(_prefixed(place.name), []).append((name, place))
@@ -244,5 +246,5 @@ def _their_tensors(config: GPTConfig, read: Reader) -> Reader:
 
 
 def _prefixed(name: str) -> str:
-    """As in a GPT2LMHeadModel, where all but the head is called transformer."""
+    """The name in a GPT2LMHeadModel, where all but the head is in `transformer`."""
     return name if name == "lm_head.weight" else f"transformer.{name}"

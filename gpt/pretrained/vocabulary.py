@@ -1,11 +1,11 @@
 """Byte-level BPE in the files of others: vocab.json and merges.txt, encoder.json and vocab.bpe, tokenizer.json.
 
-One idea: a tokenizer goes in or out only if it encodes every text alike here and there. Theirs is a vocabulary and a
-list of the pairs that may be merged, in order; ours is the tokens alone, each of them merged from two earlier ones.
-The two agree if each pair of the list is what the earlier merges make of its token, and that is checked for each: in
-any text, the bytes of a token that nothing outside has merged with are merged as they are alone, down to the same two.
+A tokenizer is read or written only if it encodes every text in the same way here and there. Their files have a
+vocabulary and a list of the pairs that are merged, in order; ours has the tokens alone, each merged from two earlier
+ones. The two are equal if each pair of the list is what the earlier merges make of its token's bytes, which is checked
+for each pair: in any text, the bytes of a token are merged as they would be alone, unless merged with bytes outside.
 
-Bytes are spelt as in OpenAI's files: a visible one is its Latin-1 character, the others are U+0100, U+0101, ...
+In the files a byte is one character, see tokenizer.bpe.BYTE_OF.
 """
 
 import json
@@ -18,12 +18,11 @@ from tensorlite.files import check_regular
 from .. import tokenizer as tokenizers
 from ..jsonfile import parse
 from ..tokenizer import END_OF_TEXT, BPETokenizer, CharTokenizer, Tokenizer
+from ..tokenizer.bpe import BYTE_OF
 
-_VISIBLE = [byte for byte in range(256) if chr(byte).isprintable() and byte != 0x20]
-_HIDDEN = [byte for byte in range(256) if byte not in _VISIBLE]
-BYTE_OF = {chr(byte): byte for byte in _VISIBLE} | {chr(256 + i): byte for i, byte in enumerate(_HIDDEN)}
 CHARACTER_OF = {byte: character for character, byte in BYTE_OF.items()}
 
+Json = dict[str, Any]
 MOST_WORK = 20_000_000  # the sum of the squares of the tokens' lengths, 2,000,000 in GPT-2: a few seconds of checking
 PAIRS_OF_FILES = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))
 
@@ -34,9 +33,9 @@ PAIRS_OF_FILES = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))
 def read_tokenizer(folder: Path, vocab_size: int) -> Tokenizer:
     """The tokenizer of a folder; GPT-2's own where it has none and `vocab_size` is GPT-2's.
 
-    One with fewer tokens than `vocab_size`, as of models whose vocabulary was rounded up, gets special tokens
-    <|unused...|> for the rest. ValueError where it is not one that would encode the same here, and FileNotFoundError
-    where there is none.
+    Where it has fewer tokens than `vocab_size`, as in models whose vocabulary was rounded up, the rest are special
+    tokens <|unused...|>. ValueError for a tokenizer that would encode a text differently here, FileNotFoundError where
+    there is none.
     """
     file = folder / "tokenizer.json"
     if file.exists():
@@ -138,12 +137,12 @@ def _bpe(
 
 
 def _check_merges(tokens: list[bytes], ours: list[tuple[str, ...]], theirs: Sequence[tuple[str, ...]]) -> None:
-    """A ValueError where a pair is not the one that its token is merged from here."""
-    for id, (mine, other) in enumerate(zip(ours, theirs, strict=True), 256):
-        if mine != other:
+    """ValueError where a pair of `theirs` differs from the pair in `ours` that the same token is merged from."""
+    for id, (our_pair, their_pair) in enumerate(zip(ours, theirs, strict=True), 256):
+        if our_pair != their_pair:
             raise ValueError(
-                f"its merge {id - 255} is {' '.join(other)!r}, and token {id}, {_spelt(tokens[id])!r}, is here merged "
-                f"from {' '.join(mine)!r}: texts would be encoded differently"
+                f"its merge {id - 255} is {' '.join(their_pair)!r}, and token {id}, {_spelt(tokens[id])!r}, is here "
+                f"merged from {' '.join(our_pair)!r}: texts would be encoded differently"
             )
 
 
@@ -236,15 +235,15 @@ def _character_fields(characters: str, specials: Mapping[str, int]) -> dict[str,
     return _fields(specials, split, None, {"type": "Fuse"}, model)
 
 
-def _fields(specials: Mapping[str, int], cut: dict, after: dict | None, decoder: dict, model: dict) -> dict[str, Any]:
-    plain = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+def _fields(specials: Mapping[str, int], split: Json, after: Json | None, decoder: Json, model: Json) -> Json:
+    off = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [{"id": id, "content": token, **plain, "special": True} for token, id in specials.items()],
+        "added_tokens": [{"id": id, "content": token, **off, "special": True} for token, id in specials.items()],
         "normalizer": None,
-        "pre_tokenizer": cut,
+        "pre_tokenizer": split,
         "post_processor": after,
         "decoder": decoder,
         "model": model,

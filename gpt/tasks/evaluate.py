@@ -1,9 +1,9 @@
-"""How well a model predicts a text: loss, perplexity, bits per byte, as published numbers count them.
+"""How well a model predicts a text: loss, perplexity and bits per byte, defined as in published results.
 
 One idea: **each token but the first is predicted exactly once, from as much of the text before it as its window has.**
-Windows of `context` tokens begin every `stride` tokens; of each, only those predictions count that no window before it
-made. With stride = context they do not overlap, and a token at the beginning of a window has little to go by; a smaller
-stride leaves each more than context - stride tokens: a better number, for context / stride times the work.
+Windows of `context` tokens begin every `stride` tokens; in each, only the predictions count that no earlier window has
+made. With stride = context they do not overlap, and a token at the beginning of a window is predicted from few others;
+with a smaller stride from more than context - stride: a lower loss, for context / stride times the work.
 
 The page "Perplexity of fixed-length models" of Hugging Face's transformers counts in the same way. Of its max_length
 tokens the last one is a target alone: max_length 1024 there is context 1023 here, and then the numbers are equal.
@@ -21,7 +21,8 @@ from tensorlite import functional as F
 
 from ..config import check_integer
 from ..model import GPT
-from ..tokenizer import Tokenizer, chunks
+from ..tokenizer import Tokenizer
+from ..tokenizer.base import chunks
 
 Bar = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 LOGITS = 1 << 24  # numbers held at a time (64 MiB): the head goes over as many positions as give these
@@ -33,11 +34,11 @@ def no_bar(what: str, total: int) -> AbstractContextManager[Callable[[int], None
 
 @dataclass(frozen=True)
 class Score:
-    """What was counted and measured; everything else follows from it."""
+    """What was counted and measured; the properties follow from it."""
 
     tokens: int  # of the text
     predicted: int  # all but the first
-    bytes: int  # of UTF-8, that the predicted tokens stand for
+    bytes: int  # of UTF-8, of the predicted tokens
     nats: float  # -ln of the probability of all of them together
 
     @property
@@ -47,7 +48,7 @@ class Score:
 
     @property
     def perplexity(self) -> float:
-        """exp(loss): among how many equally probable tokens the model would be as uncertain."""
+        """exp(loss): with as many equally probable tokens the loss would be the same."""
         return math.exp(min(self.loss, 700.0))
 
     @property
@@ -56,7 +57,7 @@ class Score:
 
     @property
     def bits_per_byte(self) -> float:
-        """Comparable between tokenizers: what a perfect coder would write for a byte of the text."""
+        """Comparable between tokenizers: the length of an optimal code for the text, for each of its bytes."""
         return self.nats / math.log(2) / self.bytes
 
 
@@ -66,9 +67,9 @@ def evaluate(
 ) -> Score:  # fmt: skip
     """The Score of a text. `context` (default: the model's) and `stride` (default: context) are what the module says.
 
-    Special tokens in the text are read as such, as in training. `bar(what, total)` is a context that gives a function
-    to call with what was done since: of the characters that become tokens, then of the predictions. ValueError for a
-    text of fewer than two tokens, and for numbers that do not fit.
+    Special tokens in the text are read as such, as in training. `bar(what, total)` is a context manager
+    of a function that gets the progress: characters that were encoded, then predictions. ValueError for a text of fewer
+    than two tokens, and for a context, stride or batch_size that is invalid.
     """
     ids: list[int] = []
     with bar("making tokens", len(text)) as advance:
@@ -89,8 +90,8 @@ def total_loss(
 ) -> float:  # fmt: skip
     """-ln of the probability of ids[1:], each given those before it in its window.
 
-    `ids` is a list, an array or a TokenFile; `advance` is told after each batch how many predictions it made; the other
-    arguments are those of `evaluate`.
+    `ids` is a list, an array or a TokenFile; `advance` gets the number of predictions of each batch; the other arguments
+    are those of `evaluate`.
     """
     longest = model.config.context_length
     context = longest if context is None else context
@@ -124,7 +125,7 @@ def total_loss(
 
 
 class Window(NamedTuple):
-    """ids[start:end] are read; each predicts the one after it. The first `seen` predictions were made before."""
+    """ids[start:end] are the input; each predicts the next one. The first `seen` predictions were made before."""
 
     start: int
     end: int
@@ -143,7 +144,7 @@ def windows(n: int, context: int, stride: int) -> Iterator[Window]:
 
 
 def batches(all_windows: Iterator[Window], size: int) -> Iterator[list[Window]]:
-    """Neighbours of one shape, at most `size` together: only the first and the last window differ from the others."""
+    """Batches of at most `size` consecutive windows of one shape: only the first and the last window differ."""
     for _, alike in itertools.groupby(all_windows, lambda window: (window.end - window.start, window.seen)):
         while batch := list(itertools.islice(alike, size)):
             yield batch

@@ -1,7 +1,7 @@
-"""Pretraining: the next token of a text, at every place of random windows.
+"""Pretraining: predict the next token at every position of random windows of a text.
 
-One idea: the text is all there is. Its first part is trained on, its last part tells learning from memorising; both are
-files of token ids in the run.
+The first part of the text is trained on; the last part is for validation: it tells learning from memorising. Both are
+files of token ids in the run's directory.
 """
 
 import math
@@ -53,6 +53,7 @@ class TrainConfig(Settings, TextConfig):
     """Train a GPT on text. (Every field is a flag of `gpt train`, and its comment is the flag's help.)"""
 
     task = "pretrain"
+    task_class = "gpt.tasks.pretrain:Pretraining"
     fixed = (
         "text", "tokenizer", "vocab_size", "validation", "seed", "preset", "context_length", "n_layer", "n_head",
         "n_embd",
@@ -132,7 +133,8 @@ class Pretraining:
     def draw(self) -> tuple[Tensor, Tensor]:
         """A batch of windows from random places of the training text."""
         starts = self.batches.randint(0, len(self.windows), self.config.batch_size)
-        return default_collate([self.windows[start] for start in starts])
+        batch: tuple[Tensor, Tensor] = default_collate([self.windows[start] for start in starts])
+        return batch
 
     @staticmethod
     def targets(batch: tuple[Tensor, Tensor]) -> int:
@@ -157,7 +159,7 @@ class Pretraining:
         return visible(self.tokenizer.decode(self.prompt + new).strip("\n"))
 
     def sample_prompt(self) -> list[int]:
-        """What samples begin with: the prompt, a new line, or where no token is one the validation text's first."""
+        """What samples begin with: the prompt, a new line, or, without a token for that, the validation text's first."""
         if self.config.prompt is None:
             return new_line(self.tokenizer) or self.tokens["validation"][:1].tolist()
         ids = self.tokenizer.encode_ordinary(self.config.prompt)
@@ -237,8 +239,8 @@ def evaluate(
 ) -> float:  # fmt: skip
     """Mean cross-entropy in nats over the windows that cover the text, or over `batches` of them, evenly spread.
 
-    The windows do not overlap: each token is predicted once (of the last ones, fewer than a window may be left out). No
-    random numbers; dropout is off. `advance` is told after each batch how many windows it had.
+    The windows do not overlap: each token is predicted once (the last ones, fewer than a window, may be left out). No
+    random numbers are used; dropout is off. `advance` gets the number of windows of each batch.
     """
     windows = tokens.windows(model.config.context_length, model.config.context_length)
     count = len(windows) if batches is None else min(len(windows), batches * batch_size)
@@ -256,8 +258,12 @@ def evaluate(
 
 
 def start_of_run(description: Mapping[str, Any], tokenizer: Tokenizer) -> list[int]:
-    """The same for a run, as its config.json has it; imported weights know the end of a text."""
-    if found := description.get("data", {}).get("train", {}).get("start"):
+    """The tokens after which a text without a prompt begins, as the run's config.json has them (see `encode_part`).
+
+    Where it has none: for imported weights the end of a text, else a new line.
+    """
+    found: list[int] = description.get("data", {}).get("train", {}).get("start")
+    if found:
         return found
     end = [tokenizer.special_tokens[END_OF_TEXT]] if END_OF_TEXT in tokenizer.special_tokens else []
     return (end if "imported" in description else []) or new_line(tokenizer) or end or [0]

@@ -1,7 +1,7 @@
-"""Results that come one by one: each is in a file as soon as it is there, so a later failure does not cost them.
+"""Results that are computed one by one: each is written at once, so that a later failure does not lose it.
 
-While they come, PATH.partial grows by a line of JSON for each. When all are there, PATH is written whole and
-PATH.partial deleted. Its first line says what the results depend on: the same call continues where it was stopped.
+PATH.partial grows by a line of JSON for each. When all are there, PATH is written and PATH.partial is deleted. Its
+first line says what the results depend on: the same call continues where it was stopped.
 """
 
 import contextlib
@@ -50,7 +50,7 @@ class Results:
             raise FileExistsError(f"{path} is there already: name another file, or give --overwrite to replace it")
         check_replaceable(path)  # now, and not when the results are there
         if self.partial.is_symlink():
-            raise FileExistsError(f"{self.partial} is a link, to which nothing is written: delete it")
+            raise FileExistsError(f"{self.partial} is a link, and gpt does not write through links: delete it")
         with naming(self.partial), contextlib.ExitStack() as undo:
             self.file = undo.enter_context(open(self.partial, "a+b"))
             self._begin({"format": FORMAT, "version": VERSION, **about}, overwrite)
@@ -64,7 +64,7 @@ class Results:
         self.file.seek(0)
         first = self.file.readline()
         if not first.strip(b"\0") or (not first.endswith(b"\n") and _line(header).startswith(first)):
-            first = b""  # a first line that a power cut has left as zeros, or cut off
+            first = b""  # a first line that a power failure has left as zeros, or cut off
         if first and (found := _parsed(first)).get("format") != FORMAT:
             raise FileExistsError(f"{self.partial} was not written by gpt: move it away, or name another file")
         if first and found == header:
@@ -122,7 +122,7 @@ class Results:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if self.file is not None:
             self.file.close()
-            if not self.written:  # a call that failed at its start leaves nothing
+            if not self.written:  # a call that failed at its start leaves no file
                 self.partial.unlink(missing_ok=True)
 
 

@@ -7,8 +7,8 @@
 | bpe  | `BPETokenizer`  | a byte string found by pair merging | none: every byte has one | of any size      |
 | gpt2 | `gpt2()`        | the same, by GPT-2's merges         | none                     | 50,257           |
 
-Whoever holds a tokenizer relies on `Tokenizer` and needs to know nothing else about it. Normalising text
-(case, Unicode forms) is refused on purpose: what goes in comes out.
+Code that uses a tokenizer relies on the protocol `Tokenizer` alone. Text is never normalised (case, Unicode
+forms): what is encoded is what is decoded.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ _CLASSES = {cls.kind: cls for cls in (WordTokenizer, CharTokenizer, BPETokenizer
 
 
 def create(name: str, text: str | Iterable[str], vocab_size: int = 4096) -> Tokenizer:
-    """A new tokenizer of the given kind, made for `text`, which may come in pieces, cut anywhere.
+    """A new tokenizer of the given kind, made for `text`, which may come in pieces of any length.
 
-    `name` is one of "word", "char", "bpe", "gpt2". `vocab_size` is the size that "bpe" trains to; the others
-    take theirs from the text, and "gpt2" looks at neither. "word" has `<|unk|>`; "char" can encode only
-    characters of `text`, so give it training and validation text together.
+    `name` is one of "word", "char", "bpe", "gpt2"; a ValueError for others. `vocab_size` is the size that "bpe"
+    trains to; "word" and "char" take theirs from the text, and "gpt2" ignores both. "word" has `<|unk|>`;
+    "char" can encode only characters of `text`, so give it training and validation text together.
     """
     if name == "word":
         return WordTokenizer.train(text, unknown=True)
@@ -58,8 +58,8 @@ def create(name: str, text: str | Iterable[str], vocab_size: int = 4096) -> Toke
 def load(path: str | os.PathLike[str]) -> Tokenizer:
     """The tokenizer that `save` wrote to `path`.
 
-    Raises OSError where the file cannot be read, and ValueError, in one sentence that names the file and the
-    fault, where it is anything else than what this version's `save` writes.
+    OSError where the file cannot be read; ValueError, which names the file and the fault, where it is not what
+    `save` of this or an earlier version writes.
     """
     fields = read_fields(path)
     kind = fields.pop("type", None)

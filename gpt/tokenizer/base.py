@@ -1,4 +1,4 @@
-"""What the tokenizers share: the protocol, checks that speak clearly, exact streaming, the file format."""
+"""What the tokenizers share: the protocol, checks of arguments, decoding token by token, and the file format."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ Piece = TypeVar("Piece")
 class Tokenizer(Protocol):
     """Text to ids and back. Ids are 0 .. vocab_size - 1; special tokens have ids of their own.
 
-    `encode` reads those special tokens in the text that `allowed_special` names, "all" for all of them; what it does
-    with others, each tokenizer says. `encode_ordinary` reads none: what a user writes stays text.
+    `encode` takes the special tokens in `allowed_special` ("all": all of them) for their ids; for others see each
+    tokenizer. `encode_ordinary` takes none: text from a user stays text.
     """
 
     @property
@@ -51,7 +51,7 @@ class Tokenizer(Protocol):
 
 
 def check_text(text: str) -> str:
-    """`text`, unless it is none: another type, or a lone surrogate.
+    """Return `text`; TypeError for another type, ValueError for a text with a lone surrogate.
 
     A lone surrogate is half of a UTF-16 pair. It has no UTF-8 form, so no byte-level token can stand for it,
     no file can hold it, and replacing it silently would break decode(encode(text)) == text.
@@ -74,7 +74,7 @@ def check_text(text: str) -> str:
 
 
 def allowed(allowed_special: Set[str] | Literal["all"], special_tokens: Iterable[str]) -> Set[str]:
-    """`allowed_special` as a set: "all" are all; another plain string would be taken for the set of its characters."""
+    """`allowed_special` as a set, "all" as all of them; TypeError for another str, whose characters are no tokens."""
     if not isinstance(allowed_special, str):
         return allowed_special
     if allowed_special != "all":
@@ -83,7 +83,7 @@ def allowed(allowed_special: Set[str] | Literal["all"], special_tokens: Iterable
 
 
 def check_words(words: Sequence[str], what: str) -> None:
-    """Refuse words or special tokens that are empty, hold white space (where text is cut) or come twice."""
+    """ValueError for words or special tokens that are empty, hold white space (where text is split) or repeat."""
     for word in words:
         if not isinstance(word, str) or not word or re.search(r"\s", word):
             raise ValueError(f"a {what} is a string with at least one character and no white space, got {word!r}")
@@ -94,32 +94,32 @@ def check_words(words: Sequence[str], what: str) -> None:
 
 
 def special_pattern(special_tokens: Iterable[str]) -> re.Pattern[str]:
-    """Finds special tokens in text: of two that begin alike the longer; of none, nothing."""
+    """A pattern that finds special tokens in text: the longer of two that begin alike; nothing where there are none."""
     longest_first = sorted(special_tokens, key=len, reverse=True)
     return re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
 
 
-def plain_ids(ids: Iterable[Any], vocab_size: int, where: str = "") -> list[int]:
-    """Token ids as Python's ints: of a list, an array, a Tensor or a slice of a TokenFile.
+def check_ids(ids: Iterable[Any], vocab_size: int, where: str = "") -> list[int]:
+    """Token ids of a list, an array, a Tensor or a slice of a TokenFile as a list of ints.
 
-    ValueError names the first that is not an integer from 0 to vocab_size - 1; TypeError where `ids` is no row of them.
+    ValueError for the first that is not an integer from 0 to vocab_size - 1; TypeError where `ids` is not iterable.
     """
     values = ids.tolist() if hasattr(ids, "tolist") else ids
     if isinstance(values, str) or not isinstance(values, Iterable):
         raise TypeError(f"{where}a list of token ids is needed, not {values!r:.80}")
-    plain = []
+    checked = []
     for id in values:
         number = operator.index(id) if hasattr(id, "__index__") and not isinstance(id, bool) else -1
         if not 0 <= number < vocab_size:
             id = id if number == -1 else number
             raise ValueError(f"{where}id {id!r} is not in the vocabulary: ids are integers from 0 to {vocab_size - 1}")
-        plain.append(number)
-    return plain
+        checked.append(number)
+    return checked
 
 
 def look_up(table: Mapping[int, Piece], ids: Iterable[int]) -> list[Piece]:
-    """[table[id] for id in ids], where an unknown id is a ValueError that names it and the range."""
-    return [table[id] for id in plain_ids(ids, len(table))]
+    """[table[id] for id in ids]; ValueError for an unknown id, with the range of ids."""
+    return [table[id] for id in check_ids(ids, len(table))]
 
 
 # ----- long text --------------------------------------------------------------------------------------------
@@ -135,16 +135,16 @@ _BORDER = re.compile(r"(?<=[A-Za-z])(?=[0-9])|(?<=[0-9])(?=[A-Za-z])")  # where 
 def chunks(
     text: str | Iterable[str], size: int = SIZE, whole: Collection[str] = (END_OF_TEXT, UNKNOWN)
 ) -> Iterator[str]:
-    """`text` in parts of about `size` characters whose tokens, one after another, are exactly its tokens.
+    """Split `text` into parts of about `size` characters; the tokens of the parts, in order, are those of the text.
 
-    A text may come in pieces, cut anywhere: never more than about three times `size` is held, or a piece, and each
-    character is looked at at most three times. A cut is before a space or newline that follows a visible character. No
-    token of any tokenizer here spans such a place: words and GPT-2's pieces begin there, and special tokens hold no
+    A text may come in pieces of any length: at most about three times `size` characters, or one piece, are in memory,
+    and each character is read at most three times. A cut is before a space or newline that follows a visible character.
+    No token of any tokenizer here spans such a place: words and GPT-2's pieces begin there, and special tokens hold no
     white space.
 
-    Where there is no such place in `size` characters (DNA, base64), a part ends all the same, if it can between a
-    letter and a digit. Its bytes stay the same; the tokens at such a cut may be others than those of the whole, but
-    for characters as tokens. The special tokens `whole` are never cut.
+    Where `size` characters have no such place (DNA, base64), the part is cut between a letter and a digit, or anywhere.
+    The bytes stay the same, but the tokens at such a cut may differ from those of the whole text, except where a token
+    is a character. The special tokens `whole` are never cut.
     """
     ahead = max(map(len, whole), default=0)  # seen beyond a cut, in order not to cut a special token
     rest = ""
@@ -187,7 +187,7 @@ def _cut(text: str, start: int, size: int, ahead: int, whole: Collection[str]) -
 
 
 def _before_special(text: str, cut: int, start: int, whole: Collection[str]) -> int:
-    """`cut`, or the beginning of the special token that it would cut (its end, where the part begins with it)."""
+    """`cut`, or where it would cut a special token the beginning of that (its end, if the part begins with it)."""
     for token in whole:
         at = text.find(token, max(start, cut - len(token) + 1), cut + len(token) - 1)
         if 0 <= at < cut:
@@ -199,11 +199,11 @@ def _before_special(text: str, cut: int, start: int, whole: Collection[str]) -> 
 
 
 class StreamDecoder:
-    """Decodes ids as they come, never showing half a character.
+    """Decode ids one at a time, with whole characters only.
 
         "".join(decoder.feed(id) for id in ids) + decoder.flush() == tokenizer.decode(ids)
 
-    A token may end inside a character's UTF-8 bytes; they wait here for the next one.
+    A token may end inside a character's UTF-8 bytes; these are kept until the next token.
     """
 
     def __init__(self, tokenizer: Tokenizer):
@@ -220,7 +220,7 @@ class StreamDecoder:
         return self._utf8.decode(now[len(before) :])
 
     def flush(self) -> str:
-        """What is left at the end: U+FFFD for an unfinished character, else "". Then it is as new."""
+        """The end of the text: U+FFFD for an unfinished character, else "". The decoder can then be used again."""
         self._last = []
         return self._utf8.decode(b"", final=True)
 
@@ -229,7 +229,7 @@ class StreamDecoder:
 
 
 def write_fields(path: str | os.PathLike[str], fields: Mapping[str, Any]) -> None:
-    """Write a tokenizer's fields as JSON; a crash leaves the old file or none, never half of one."""
+    """Write a tokenizer's fields as JSON; after a crash the file is the old one, or there is none."""
     text = json.dumps({"format": FORMAT, "version": VERSION, **fields}, indent=1)
     with replacing(path) as file:
         file.write(f"{text}\n".encode("ascii"))
@@ -259,7 +259,7 @@ def read_fields(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def check_fields(fields: Mapping[str, Any], **kinds: type) -> None:
-    """Exactly the named fields, of the given types; a `list` is a list of strings."""
+    """ValueError unless `fields` has exactly the names in `kinds`, with those types; a `list` holds strings."""
     if wrong := sorted(kinds.keys() ^ fields.keys()):
         raise ValueError(f"it has the fields {sorted(fields)}, not {sorted(kinds)} (see {', '.join(wrong)})")
     for name, kind in kinds.items():

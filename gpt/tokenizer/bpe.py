@@ -1,7 +1,7 @@
 """Byte-level byte-pair encoding: trained here, or GPT-2's own; encoding runs on tiktoken's core.
 
 A token is a byte string. Ids: the 256 single bytes, then the merged tokens in the order of their merges, then
-the special tokens. A merge's rank is its id, so the list of tokens is the whole state.
+the special tokens. The rank of a merge is the id of its token, so the list of tokens determines the tokenizer.
 """
 
 from __future__ import annotations
@@ -156,22 +156,27 @@ class BPETokenizer:
 
 
 def _check_tokens(tokens: Sequence[bytes]) -> None:
-    """Refuse lists that no training gives; encoding with one would be wrong, or fail inside tiktoken."""
+    """ValueError for lists that no training gives: encoding with them would be wrong or fail inside tiktoken."""
     if sorted(tokens[:256]) != [bytes([byte]) for byte in range(256)]:
         raise ValueError("the first 256 tokens are not the 256 single bytes, each once")
     seen = set(tokens[:256])
     lengths = {1}  # of the tokens in `seen`: few, where the places to cut an enormous token would be many
     for id, token in enumerate(tokens[256:], 256):
         if token in seen:
-            raise ValueError(f"token {id}, {token!r}, is there twice: the same merge was made before")
+            raise ValueError(f"token {id}, {token!r}, is there twice: the same merge comes earlier")
         cuts = (n for n in range(1, len(token)) if n in lengths)
         if not any(token[:n] in seen and token[n:] in seen for n in cuts):
-            raise ValueError(f"token {id}, {token!r}, is no merge of two earlier tokens")
+            raise ValueError(f"token {id}, {token!r}, is not a merge of two earlier tokens")
         seen.add(token)
         lengths.add(len(token))
 
 
 # ----- GPT-2's own ------------------------------------------------------------------------------------------
+
+# OpenAI's files write a byte as its Latin-1 character where that is visible, and the others as U+0100, U+0101, ...
+_VISIBLE = [byte for byte in range(256) if chr(byte).isprintable() and byte != 0x20]
+_HIDDEN = [byte for byte in range(256) if byte not in _VISIBLE]
+BYTE_OF = {chr(byte): byte for byte in _VISIBLE} | {chr(256 + i): byte for i, byte in enumerate(_HIDDEN)}
 
 SECONDS = 120.0  # for tiktoken to fetch 1.5 MB
 _GPT2_URL = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/"
@@ -206,7 +211,7 @@ def gpt2(folder: str | os.PathLike[str] | None = None) -> BPETokenizer:
 
 
 def _read_gpt2(folder: Path) -> list[bytes]:
-    """GPT-2's tokens in the order of their ids, from OpenAI's files, which must be the very ones."""
+    """GPT-2's tokens in the order of their ids, from OpenAI's files; ValueError for files with another SHA-256."""
     for name, expected in _GPT2_SHA256.items():
         found = hashlib.sha256((folder / name).read_bytes()).hexdigest()
         if found != expected:
@@ -214,10 +219,6 @@ def _read_gpt2(folder: Path) -> list[bytes]:
                 f"{str(folder / name)!r} is not GPT-2's {name}: its SHA-256 is {found[:12]}..., not "
                 f"{expected[:12]}...; download it again from {_GPT2_URL}{name}"
             )
-    # encoder.json spells a byte as its Latin-1 character where that is visible, else as U+0100, U+0101, ...
-    visible = [byte for byte in range(256) if chr(byte).isprintable() and byte != 0x20]
-    hidden = [byte for byte in range(256) if byte not in visible]
-    byte_of = {chr(byte): byte for byte in visible} | {chr(256 + i): byte for i, byte in enumerate(hidden)}
     ids = json.loads((folder / "encoder.json").read_text(encoding="utf-8"))
     del ids[END_OF_TEXT]
-    return [bytes(byte_of[c] for c in token) for token in sorted(ids, key=ids.__getitem__)]
+    return [bytes(BYTE_OF[c] for c in token) for token in sorted(ids, key=ids.__getitem__)]

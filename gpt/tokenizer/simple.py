@@ -1,4 +1,4 @@
-"""The two tokenizers that can be read in a minute: one word a token, one character a token."""
+"""The two simple tokenizers: a token is a word, or a character."""
 
 from __future__ import annotations
 

@@ -1,9 +1,8 @@
 """Learning byte-pair merges: count the pieces of a text once, then merge the most frequent pair, and again.
 
 Byte-pair encoding (Sennrich, Haddow, Birch 2016, algorithm 1), on bytes and inside the pieces of GPT-2's
-split pattern (Radford et al. 2019, section 2.2). Every distinct piece is looked at once, however often it
-occurs; a merge then costs what it changes, not what there is: it visits only the places where its pair
-stands.
+split pattern (Radford et al. 2019, section 2.2). Every distinct piece is processed once, however often it
+occurs, and a merge visits only the places where its pair occurs.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from .base import chunks, special_pattern
 
 Pair = tuple[int, int]
 
-# A pair that occurs less often than this is not merged: a token seen once teaches nothing about other text.
+# A pair that occurs less often than this is not merged: a token seen once says nothing about other text.
 MIN_COUNT = 2
 
 
@@ -48,7 +47,7 @@ class _Pieces:
         self.preceding: list[int] = []
         self.weight: list[int] = []
         self.counts: defaultdict[Pair, int] = defaultdict(int)
-        # May hold places that a later merge has changed: `merge` looks before it trusts one.
+        # May hold places that a later merge has changed: `merge` checks each.
         self.places: defaultdict[Pair, list[int]] = defaultdict(list)
         for piece, weight in pieces.items():
             self._append(piece.encode("utf-8"), weight)
@@ -71,7 +70,7 @@ class _Pieces:
         ids, following, preceding = self.ids, self.following, self.preceding
         counts, places = self.counts, self.places
         left, right = pair
-        born: dict[Pair, int] = {}
+        new_pairs: dict[Pair, int] = {}
         for p in sorted(places.pop(pair)):
             q = following[p]
             if ids[p] != left or ids[q] != right:
@@ -81,15 +80,15 @@ class _Pieces:
                 counts[ids[before], left] -= weight
                 counts[ids[before], new] += weight
                 places[ids[before], new].append(before)
-                born[ids[before], new] = 0
+                new_pairs[ids[before], new] = 0
             if after >= 0:
                 counts[right, ids[after]] -= weight
                 counts[new, ids[after]] += weight
                 places[new, ids[after]].append(p)
-                born[new, ids[after]] = 0
+                new_pairs[new, ids[after]] = 0
                 preceding[after] = p
             ids[p], ids[q], following[p] = new, -1, after
-        return {pair: counts[pair] for pair in born}
+        return {pair: counts[pair] for pair in new_pairs}
 
 
 def learn_merges(pieces: Counter[str], number: int) -> list[Pair]:
@@ -101,21 +100,21 @@ def learn_merges(pieces: Counter[str], number: int) -> list[Pair]:
     texts.
     """
     state = _Pieces(pieces)
-    # A count only falls, except for pairs with the newest token, which are pushed when it is born. So an
-    # entry that promises too much is corrected when it comes up, and the first entry that tells the truth is
-    # the maximum.
+    # A count only falls, except for pairs with the newest token, which are pushed when that is made. So an
+    # entry with an outdated count is too high; it is corrected when it is popped, and the first entry with the
+    # current count is the maximum.
     heap = [(-count, pair) for pair, count in state.counts.items()]
     heapq.heapify(heap)
     merges: list[Pair] = []
     while heap and len(merges) < number:
-        promised, pair = heapq.heappop(heap)
+        old_count, pair = heapq.heappop(heap)
         count = state.counts[pair]
         if count < MIN_COUNT:
             continue
-        if count != -promised:
+        if count != -old_count:
             heapq.heappush(heap, (-count, pair))
             continue
         merges.append(pair)
-        for born, births in state.merge(pair, 255 + len(merges)).items():
-            heapq.heappush(heap, (-births, born))
+        for new_pair, new_count in state.merge(pair, 255 + len(merges)).items():
+            heapq.heappush(heap, (-new_count, new_pair))
     return merges

@@ -1,4 +1,4 @@
-"""Checkpoints: what a run needs to go on, whole or not there, whatever happens while they are written.
+"""Checkpoints: all that a run needs to be resumed. Each is complete or not there, whatever interrupts its writing.
 
     RUN/checkpoints/step_00000300/                                              whole checkpoints, manifest.json in each
     RUN/config.json  tokenizer.json  model.safetensors  training.safetensors    the newest checkpoint's own files
@@ -7,17 +7,17 @@
     RUN/train.jsonl  validation.jsonl  test.jsonl                               or the entries, where a run has those
     RUN/loss.png                                                                drawn when training ends
     RUN/report.json  report.png  responses.json  adapter.safetensors            the results of fine-tuning
-    RUN/run.json  lock                                                          whose these files are: run_directory.py
+    RUN/run.json  lock                                                          which files are gpt's: run_directory.py
 
 A checkpoint is written to `step_N.tmp`, every file flushed to the disk, the manifest with sizes and SHA-256 last; one
-rename makes it real; then its files are shown in RUN, and only then an older one is deleted. Reading starts from the
-newest that agrees with its manifest in every byte that is read; a newer one that does not is named, in a warning.
+rename makes it valid; then its files are shown in RUN, and only then an older one is deleted. Reading starts from the
+newest that agrees with its manifest in every byte that is read; a warning names each newer one that does not.
 
 What is shown in RUN: config.json and tokenizer.json are copies, so that editing them there changes no checkpoint. The
-two files of tensors are hard links where the file system has them, and copies elsewhere: nothing of gpt's writes them
-in place, and a program that does damages the newest checkpoint too, which is then noticed.
+two files of tensors are hard links where the file system has them, and copies elsewhere: gpt never writes them in
+place; a program that does damages the newest checkpoint too, which the checksums detect.
 
-The same training writes the same bytes: times are in log.txt alone. What it refuses: pickles, and to repair.
+The same training writes the same bytes: times are in log.txt alone. There are no pickles, and nothing is repaired.
 """
 
 import errno
@@ -61,8 +61,9 @@ class Checkpoint(NamedTuple):
 
 
 def save(
-    run: Path, step: int, *, config: dict, tokenizer, model: nn.Module, optimizer: Optimizer, state: dict, keep: int = 2
-) -> None:
+    run: Path, step: int, *, config: dict[str, Any], tokenizer: tokenizers.Tokenizer, model: nn.Module,
+    optimizer: Optimizer, state: dict[str, Any], keep: int = 2,
+) -> None:  # fmt: skip
     """Write the checkpoint of `step`, show its files in `run`, then delete all but the newest `keep`.
 
     `config` and `state` are JSON; `state` is what training needs beside weights and optimizer. FloatingPointError where
@@ -86,7 +87,7 @@ def save(
 def writing(run: Path, step: int, size: int, keep: int = 2) -> Iterator[Path]:
     """A folder to write FILES into, of about `size` bytes together: the checkpoint of `step` when the block has ended.
 
-    If anything fails before that, there is no such checkpoint, and the older ones are as they were; an OSError says so.
+    If anything fails before that, there is no such checkpoint, and the older ones are unchanged; an OSError says so.
     It is a RunWarning where afterwards its files cannot be shown in `run`, or older ones not be deleted.
     """
     folder = run / run_directory.CHECKPOINTS / f"step_{step:08d}"
@@ -140,7 +141,7 @@ def _not_saved(run: Path, step: int, error: OSError) -> OSError:
 
 
 def _make_room(run: Path, size: int) -> None:
-    """Refuse to begin what cannot fit: the tensors alone are `size` bytes."""
+    """An OSError where the disk has too little space: the tensors alone are `size` bytes."""
     _tidy(run)
     free = shutil.disk_usage(run).free
     if free < size:
@@ -154,7 +155,7 @@ def _tidy(run: Path, keep: int | None = None) -> None:
         run_directory.delete_checkpoint(folder)
 
 
-def _manifest(step: int, files: Mapping, logs: Mapping) -> dict[str, Any]:
+def _manifest(step: int, files: Mapping[str, Any], logs: Mapping[str, Any]) -> dict[str, Any]:
     return {"format": "gpt.checkpoint", "version": VERSION, "step": step, "files": files, "logs": logs}
 
 
@@ -167,7 +168,7 @@ def publish(run: Path, folder: Path, keep: int) -> None:
 
 
 def _show(source: Path, target: Path) -> None:
-    """`target` becomes a copy of `source`, or where nobody edits it and the file system can, a hard link."""
+    """`target` becomes a copy of `source`, or, of tensors and where the file system can, a hard link."""
     new = temporary_beside(target)
     try:
         if source.suffix != ".safetensors" or not _link(source, new):
@@ -202,7 +203,7 @@ def _canonical(value: Any) -> str:
 def newest(run: Path, files: Iterable[str] = FILES) -> tuple[Checkpoint, list[str]]:
     """The newest checkpoint of which all `files` are whole, and one sentence for each newer one: damaged or missing.
 
-    FileNotFoundError where `run` has no checkpoint; ValueError where none is whole.
+    FileNotFoundError where `run` has no checkpoint; ValueError where all are damaged.
     """
     problems: list[str] = []
     files, folders = tuple(files), run_directory.steps(run)
@@ -228,7 +229,7 @@ def _shown(run: Path) -> int:
     try:
         step = jsonfile.parse(io.metadata(path)["training"])["step"] if run_directory.regular(path) else -1
     except (OSError, ValueError, LookupError, TypeError):
-        return -1  # nobody reads weights from it, so that its damage is none
+        return -1  # weights are never read from it, so its damage does not matter
     return step if type(step) is int and -1 <= step < 10**12 else -1
 
 
@@ -254,7 +255,7 @@ def _verified(folder: Path, files: tuple[str, ...]) -> Checkpoint:
     return Checkpoint(folder, run_directory.step_of(folder), logs)
 
 
-def _entries(found: Mapping, names: Iterable[str]) -> dict[str, dict[str, Any]]:
+def _entries(found: Mapping[str, Any], names: Iterable[str]) -> dict[str, dict[str, Any]]:
     """{name: {"bytes", "sha256"}} of a manifest."""
     entries = {name: {"bytes": found[name]["bytes"], "sha256": found[name]["sha256"]} for name in names}
     for entry in entries.values():
@@ -264,13 +265,14 @@ def _entries(found: Mapping, names: Iterable[str]) -> dict[str, dict[str, Any]]:
 
 
 def restore(run: Path, checkpoint: Checkpoint, model: nn.Module, optimizer: Optimizer, keep: int = 2) -> dict[str, Any]:
-    """Put a run back to where its newest whole checkpoint was made; what `save` got as `state` comes back.
+    """Put a run back to where its newest complete checkpoint was made; return what `save` got as `state`.
 
-    Weights and optimizer are loaded, newer checkpoints, which are damaged, set aside, the files in `run` shown anew.
+    Weights and optimizer are loaded, newer checkpoints, which are damaged, are set aside, and the files in `run` are
+    replaced.
     """
     model.load_state_dict(io.entries(checkpoint.folder / "model.safetensors"))
     path = checkpoint.folder / "training.safetensors"
-    state = json.loads(io.metadata(path)["training"])
+    state: dict[str, Any] = json.loads(io.metadata(path)["training"])
     optimizer.load_state_dict({"steps": state["optimizer_steps"], "tensors": io.load(path)})
     for folder in run_directory.steps(run):
         if run_directory.step_of(folder) > checkpoint.step and run_directory.is_checkpoint_folder(
@@ -284,10 +286,10 @@ def restore(run: Path, checkpoint: Checkpoint, model: nn.Module, optimizer: Opti
 
 
 def cut_logs(run: Path, checkpoint: Checkpoint, say: Callable[[str], None]) -> list[str]:
-    """Cut the logs to their length when the checkpoint was made; a sentence for each that is not what it was then.
+    """Cut the logs to their length when the checkpoint was made; a sentence for each that has changed since.
 
-    What is cut off goes into log.txt, which `say` tells: somebody may have written it. A log that is not what it was is
-    left as it is, but for a line end after its last line, so that new lines stand by themselves.
+    What is cut off is moved to log.txt, and `say` reports it: somebody may have written it. A log that has changed is
+    kept, with a line end after its last line, so that new lines begin on a line of their own.
     """
     problems = []
     for name, written in checkpoint.logs.items():
@@ -329,7 +331,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def check_task(run: Path, description: Mapping[str, Any], *tasks: str) -> None:
-    """A ValueError where a run's config.json says that it learnt none of these tasks."""
+    """A ValueError where a run's config.json says that it was trained on none of these tasks."""
     found = description.get("task", "pretrain")
     if found not in tasks:
         raise ValueError(
@@ -339,16 +341,16 @@ def check_task(run: Path, description: Mapping[str, Any], *tasks: str) -> None:
 
 
 def files_of(run: Path) -> Path:
-    """Where a trained run's model is: its newest checkpoint that is whole, or, where it has none, the run itself.
+    """The folder of a trained run's model: its newest complete checkpoint, or, where it has none, the run itself.
 
-    A RunWarning names each newer checkpoint that is damaged and what is read instead, and says so where nothing can be
-    verified: three files alone carry no checksum.
+    A RunWarning names each newer checkpoint that is damaged and what is read instead. It is a RunWarning too where
+    nothing can be verified, because three files alone have no checksum.
     """
     if not is_run(run) and (run / "model.safetensors").exists():
         warnings.warn(
             f"{run} has no checkpoints: {', '.join(MODEL)} are read as they are there, without a checksum",
             RunWarning,
-            stacklevel=1,  # the same place whoever asks, so that it is said once
+            stacklevel=1,  # the same place for all callers, so that it is shown once
         )
         return run
     found, problems = newest(run, MODEL)
@@ -361,7 +363,7 @@ def load_model(run: Path, device: str | None = None, folder: Path | None = None)
     """The trained model of a run, ready to generate, on the CPU or on `device`, and its tokenizer.
 
     From `folder`, where `files_of` found its files before, or where it finds them now. LoRA adapters are merged.
-    ValueError for a run whose task is not to write.
+    ValueError for a run whose model does not write text.
     """
     run = Path(run)
     folder = folder or files_of(run)
@@ -379,5 +381,5 @@ def load_model(run: Path, device: str | None = None, folder: Path | None = None)
     if adapters:
         lora.merge(model)
         for p in model.parameters():
-            p.requires_grad = True  # it is a plain model now, and may learn
+            p.requires_grad = True  # the adapters are part of its weights now, which may be trained
     return (model if device is None else model.to(device)).eval(), tokenizer

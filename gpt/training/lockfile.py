@@ -17,14 +17,14 @@ from . import run_directory
 
 @dataclass
 class Held:
-    """A lock: with `remove` its file goes too when it is released."""
+    """A lock; with `remove` its file is deleted when it is released."""
 
     remove: bool = False
 
 
 @contextmanager
 def lock(folder: Path, doing: str = "training in") -> Iterator[Held]:
-    """Keep every other process from writing in `folder`; a RuntimeError says which one does. A kill unlocks."""
+    """Keep other processes from writing in `folder`. RuntimeError where one does. When a process ends, so do its locks."""
     path, held, file = folder / run_directory.LOCK, Held(), None
     while file is None:
         file = _acquire(path, doing)
@@ -52,7 +52,7 @@ def _acquire(path: Path, doing: str) -> IO[str] | None:
             if not system.is_open_at(file, path):
                 file.close()
                 return None
-            if os.fstat(file.fileno()).st_nlink > 1:  # shared with a snapshot of the run: only after nobody has it
+            if os.fstat(file.fileno()).st_nlink > 1:  # shared with a snapshot of the run: unshared while it is free
                 if os.name != "posix":
                     file.close()  # elsewhere an open file is not replaced
                 run_directory.unshare(path)
@@ -70,7 +70,7 @@ def _acquire(path: Path, doing: str) -> IO[str] | None:
 
 
 def take(file: IO[str], folder: Path) -> bool:
-    """False where another process has the lock; a file system without locks is no reason to refuse."""
+    """False where another process has the lock. A warning, and True, where the file system has no locks."""
     try:
         return system.lock(file)
     except OSError as error:

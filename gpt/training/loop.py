@@ -2,11 +2,12 @@
 
 Evaluations and samples use none of training's random numbers, so how often they are made changes nothing in what is
 trained: that depends on the Session alone. What a batch is, its loss and its evaluation are the Task's (task.py shows
-one). Here each step is computed and read by itself; `gpt.fast.attach_step()` replaces `make_steps` by what is faster on a
-GPU.
+one). Here each step is computed and read by itself; `gpt.fast.attach_step()` replaces `make_steps` by what is faster
+on a GPU.
 """
 
 import math
+import pkgutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -20,7 +21,6 @@ from rich.console import Console
 from tensorlite import Tensor, optim
 
 from ..console import open_screen, say
-from ..tasks.pretrain import Pretraining
 from . import machine, open_run, run_directory
 from .finite import first_not_finite, is_finite
 from .progress import Progress
@@ -41,14 +41,15 @@ class Result(NamedTuple):
     stopped_by: int | None
 
 
-def train(config: Settings, console: Console | None = None, task: type[Task] = Pretraining) -> Result:
-    """Train `task` as `config` says. The first SIGINT, SIGTERM or SIGHUP finishes the step and saves; a second ends it.
+def train(config: Settings, console: Console | None = None, task: type[Task] | None = None) -> Result:
+    """Train as `config` says; `task` is, unless given, the one that its settings are for. The first SIGINT, SIGTERM or SIGHUP finishes the step and saves; a second ends it.
 
     ValueError or OSError, in one sentence, for settings, data and directories that cannot be used; FloatingPointError
     where loss or gradient stay nan or infinite; RuntimeError where another process trains in that directory. Whatever
     ends a new run before its first checkpoint, its directory is as it was before.
     """
-    console, if_exists = console or open_screen(), config.resume_if_exists
+    console, task = console or open_screen(), task or pkgutil.resolve_name(config.task_class)
+    if_exists = config.resume_if_exists
     if config.resume:
         config = replace(config, resume=open_run.real_path(config.resume))
     config = continued(config, task)
@@ -134,7 +135,7 @@ def learn(s: Session, task: type[Task], place: open_run.Place, console: Console)
 
 
 class StepResult(NamedTuple):
-    """What is known of a step that was made."""
+    """One line of metrics.jsonl, and the time."""
 
     step: int
     lr: float
@@ -196,7 +197,7 @@ def learning_rate(config: Settings, step: int, steps: int) -> float:
     return optim.warmup_cosine(step, lr=config.peak_lr, min_lr=min_lr, warmup=warmup, total=steps)
 
 
-# ----- what came of it --------------------------------------------------------------------------------------------
+# ----- the results of steps ---------------------------------------------------------------------------------------
 
 
 def record(s: Session, show: Progress, results: Sequence[StepResult], evaluation_due: bool = False) -> None:

@@ -1,6 +1,6 @@
-"""Where a run is written: a new one, which leaves everything as it was if it fails, or one that is continued.
+"""The directory of a run, opened for writing: a new run, which if it fails leaves everything unchanged, or a resumed one.
 
-What may be replaced, and what a kill leaves behind, is described in run_directory.py.
+run_directory.py describes what may be replaced, and what happens after a kill.
 """
 
 import os
@@ -35,7 +35,7 @@ def check_separate(out: Path, read: Path) -> None:
 
 
 def _inside(path: Path, folder: Path) -> bool:
-    """True where `path` is `folder` or lies in it, also by other names for the same place."""
+    """True where `path` is `folder` or is in it, also by other names for the same place."""
     path, folder = Path(os.path.realpath(path)), Path(os.path.realpath(folder))
     for place in (path, *path.parents):
         if place == folder or (place.exists() and folder.exists() and os.path.samefile(place, folder)):
@@ -81,13 +81,13 @@ def _harmless(name: str) -> bool:
 
 
 def _has_run(run: Path) -> bool:
-    """A checkpoint, one that was set aside, or what a checkpoint shows in the directory of a run."""
+    """Whether there is a checkpoint, one that was set aside, or a file of one."""
     folders = [path for path in run_directory.step_folders(run) if path.suffix != ".tmp"]
     return is_run(run) or (listed(run) is not None and bool(folders or any(exists(run / name) for name in FILES)))
 
 
 def _to_be_replaced(run: Path, names: Iterable[str]) -> list[str]:
-    """What a new run that writes `names` would replace, the old run's files included; an error for what it cannot."""
+    """The names that a new run would replace, those of the old run included; an error for what cannot be replaced."""
     wanted = dict.fromkeys((*names, *(listed(run) or ()), MANIFEST))
     found = [name for name in wanted if name not in (LOCK, CHECKPOINTS) and exists(run / name)]
     for name in (*found, CHECKPOINTS):
@@ -99,7 +99,7 @@ def _to_be_replaced(run: Path, names: Iterable[str]) -> list[str]:
     for folder in run_directory.step_folders(run):
         if not run_directory.is_checkpoint_folder(folder):
             raise FileExistsError(
-                f"{folder} has files that are no checkpoint's: name another directory, or move it away"
+                f"{folder} has files that do not belong to a checkpoint: name another directory, or move it away"
             )
         found.append(f"{CHECKPOINTS}/{folder.name}")
     return found
@@ -110,7 +110,7 @@ def _to_be_replaced(run: Path, names: Iterable[str]) -> list[str]:
 
 @dataclass
 class Place:
-    """Where a run's files are written: `folder` is `run`, or a folder in it until `commit`."""
+    """Where a run's files are written: in `folder`, which is `run`, or until `commit` a folder in it."""
 
     run: Path
     folder: Path
@@ -119,7 +119,7 @@ class Place:
     committed: bool = False
 
     def commit(self) -> None:
-        """The first checkpoint is whole: the new run takes the place of what was there. No file of it may be open."""
+        """The first checkpoint is complete: the new run replaces what was there. None of its files may be open."""
         if self.folder != self.run:
             old = _to_be_replaced(self.run, self.names)
             new = [name for name in (*self.names, MANIFEST) if name != CHECKPOINTS and exists(self.folder / name)]
@@ -139,7 +139,7 @@ class Place:
 def create(run: Path, overwrite: bool, names: Iterable[str], reads: Iterable[Path] = ()) -> Iterator[Place]:
     """A place for a new run that writes `names` and starts from `reads`.
 
-    If the block raises before the new run's first checkpoint is whole, and committed, everything is as it was before.
+    If the block raises before the new run's first checkpoint is complete and committed, everything is unchanged.
     Errors as `check_new` and `check_separate`; RuntimeError where another process is writing there.
     """
     run, names = real_path(run), tuple(names)
@@ -182,11 +182,11 @@ def resume(run: Path, names: Iterable[str]) -> Iterator[Place]:
         run_directory.complete_interrupted(run)
         run_directory.delete_leftovers(run)
         for name in names:
-            if not name.endswith((".safetensors", ".tokens")):  # those are never written in place, and are large
+            if not name.endswith((".safetensors", ".tokens")):  # these are large, and never written in place
                 run_directory.unshare(run / name)
         mine = listed(run)
         if mine is None and exists(run / MANIFEST):
-            raise ValueError(f"{run / MANIFEST} is damaged, or not gpt's: move it away, and it is written anew")
+            raise ValueError(f"{run / MANIFEST} is damaged, or not gpt's: move it away, and it is written again")
         if mine is None or not {*names} <= {*mine}:  # a run of an older gpt
             run_directory.write_manifest(run, {*(mine or ()), *names}, run_directory.finished(run))
         yield Place(run, run, tuple(names), committed=True)
@@ -194,7 +194,7 @@ def resume(run: Path, names: Iterable[str]) -> Iterator[Place]:
 
 @contextmanager
 def still_there(run: Path) -> Iterator[None]:
-    """An OSError in the block says that the run's directory is gone, where that is the reason."""
+    """Where the run's directory is gone, an OSError in the block says so."""
     try:
         yield
     except OSError as error:
@@ -206,13 +206,13 @@ def still_there(run: Path) -> Iterator[None]:
 
 
 def real_path(run: Path) -> Path:
-    """`run` or, where links or ".." lead there, the directory itself: a link may be pointed elsewhere meanwhile."""
+    """`run`, or where its path has links or "..", the path without: a link may be changed during training."""
     real = Path(os.path.realpath(run))
     return run if ".." not in run.parts and real == Path(os.path.abspath(run)) else real
 
 
 def is_free(run: Path, names: Iterable[str]) -> bool:
-    """True where a new run can have the directory without replacing anything, and nobody is writing there."""
+    """True where a new run can have the directory without replacing anything, and no other process writes there."""
     try:
         check_new(run, False, names)
     except (OSError, ValueError):
@@ -224,7 +224,7 @@ def is_free(run: Path, names: Iterable[str]) -> bool:
 
 
 def make_folder(folder: Path, made: list[Path]) -> None:
-    """Make the directory; into `made` go all that were made for it, outermost first."""
+    """Make the directory; those that were made for it are added to `made`, outermost first."""
     for path in [path for path in (folder, *folder.parents) if not path.exists()][::-1]:
         path.mkdir(exist_ok=True)
         made.append(path)
@@ -234,7 +234,7 @@ def make_folder(folder: Path, made: list[Path]) -> None:
 def _begin(place: Place) -> None:
     """Choose where the new run is written, and write run.json there."""
     if listed(place.run) is not None and not _has_run(place.run):
-        run_directory.remove(place.run)  # a start that was killed before its first checkpoint
+        run_directory.remove(place.run)  # of a start that was killed before its first checkpoint
     run_directory.delete_leftovers(place.run)
     if _to_be_replaced(place.run, place.names):
         place.folder = place.run / STAGING

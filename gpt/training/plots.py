@@ -1,8 +1,4 @@
-"""Pictures of training.
-
-One idea: a picture is drawn from files alone, so that it can be drawn again, and comes out the same. Nothing here shows
-a window.
-"""
+"""Figures of a run, drawn from its files alone: drawn again they are the same. No window is opened."""
 
 import warnings
 from collections.abc import Mapping
@@ -17,7 +13,7 @@ from tensorlite.files import replacing
 
 from ..jsonfile import parse
 
-# Fonts for what the usual one cannot show, if they are there: Linux, Windows, macOS.
+# Fonts for characters that the default font does not have, if they are installed: Linux, Windows, macOS.
 OTHER_FONTS = (
     "Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Zen Hei", "Microsoft YaHei", "Yu Gothic", "Malgun Gothic",
     "PingFang SC", "Hiragino Sans", "Apple SD Gothic Neo", "Arial Unicode MS", "Noto Color Emoji",
@@ -26,7 +22,7 @@ TRAINING, VALIDATION, FAINT = "#8fb3d9", "#c2410c", "#6b7280"
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics.jsonl; ValueError for one that is not such a file."""
+    """The lines of a metrics.jsonl; ValueError for any other file."""
     try:
         return [parse(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
     except ValueError as error:
@@ -66,7 +62,7 @@ def draw_run(run: Path) -> Path:
         f"{values[-1]:.3f}", (steps[-1], values[-1]), xytext=(4, 6), textcoords="offset points", color=VALIDATION
     )
     axes.set(ylabel="loss (nats)" if classified else "loss (nats per token)")
-    axes.set_title(run.name, **plain(run.name))
+    axes.set_title(run.name, **text_style(run.name))
     axes.legend(frameon=False)
     below.set(xlabel="step", ylabel="lr")
     for each in (axes, *middle, below):
@@ -91,33 +87,33 @@ def draw_report(run: Path) -> Path:
         for j, count in enumerate(row):
             color = "white" if shares[i][j] > 0.5 else "black"
             axes.text(j, i, f"{count}", ha="center", va="center", color=color, fontsize=12 if len(labels) < 8 else 8)
-    names = plain("".join(labels))
+    names = text_style("".join(labels))
     axes.set_xticks(range(len(labels)), labels, rotation=45 if len(labels) > 4 else 0, **names)
     axes.set_yticks(range(len(labels)), labels, **names)
-    axes.set(xlabel="said", ylabel="is")
+    axes.set(xlabel="predicted", ylabel="true")
     title = report_title(run, report)
-    axes.set_title(title, **plain(title))
+    axes.set_title(title, **text_style(title))
     path = run / "report.png"
     save(figure, path)
     return path
 
 
 def report_title(run: Path, report: Mapping[str, Any]) -> str:
-    """The run's name and its accuracy, with how many of the texts were known before."""
+    """The run's name and its accuracy, and how many of the texts are in training or validation too."""
     title = f"{run.name}: {report['accuracy']:.1%} of the test texts"
     if again := report.get("repeated", 0):
         return f"{title}\n({again:,} of {sum(map(sum, report['confusion'])):,} also in training or validation)"
     return title
 
 
-def plain(text: str) -> dict[str, Any]:
-    """How to show a name that people chose: "$" is no mathematics, and other fonts have what the usual one lacks."""
+def text_style(text: str) -> dict[str, Any]:
+    """How to draw any name: "$" does not begin a formula, and other fonts have what the default one lacks."""
     installed = [] if text.isascii() else font_manager.fontManager.get_font_names()
     return {"parse_math": False, "fontfamily": ["DejaVu Sans", *(name for name in OTHER_FONTS if name in installed)]}
 
 
 def save(figure: Figure, path: Path) -> None:
-    """The same picture from the same numbers, whatever draws it. What no font has becomes a box, without a warning."""
+    """Write the figure: the same bytes for the same numbers. A character that no font has is a box, without a warning."""
     with replacing(path) as file, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")
         warnings.filterwarnings("ignore", "Matplotlib currently does not support")

@@ -38,7 +38,7 @@ class Progress:
             self.bar.start()
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         if self.console.is_terminal:
             self.bar.stop()
 

@@ -1,20 +1,20 @@
-"""The directory of a run: which files in it are gpt's, who may write there, and how a new run takes an old one's place.
+"""The directory of a run: which files in it are gpt's, and how a new run replaces an old one.
 
     RUN/run.json    the names that gpt writes here, and after which step the run was finished
-    RUN/lock        held by the process that writes here; a kill releases it
+    RUN/lock        locked by the process that writes here (lockfile.py)
     RUN/.gpt-new/   a new run, where one is replaced (--overwrite), until its first checkpoint is whole
 
 Ownership. run.json is written before the first file that it lists, and never lists what was there before. Only what it
-lists is deleted or replaced, and in checkpoints/ only a folder that is called step_ and digits and holds nothing but a
-checkpoint's files. Everything else in the directory is left alone.
+lists is deleted or replaced, and in checkpoints/ only folders named step_ and digits that hold nothing but a
+checkpoint's files. All other files in the directory are kept.
 
-Replacing. With --overwrite the new run is written into RUN/.gpt-new; the old one stays as it is, and is what every
-command reads. When the new run's first checkpoint is whole, .gpt-new/replace.json lists what is to be deleted and what
-is to be moved up. With that file (one rename) the new run counts: it is read where its parts are, and whoever writes
-next in RUN completes the moves. Without it, .gpt-new is deleted by whoever writes next.
+Replacing. With --overwrite the new run is written into RUN/.gpt-new; the old one is unchanged, and is what every
+command reads. When the new run's first checkpoint is complete, .gpt-new/replace.json lists what is to be deleted and
+what is to be moved up. From then on (one rename) the new run is valid: it is read where its parts are, and the next
+process that writes in RUN completes the moves. Without that file, the next process deletes .gpt-new.
 
-Links. A run's own files are regular files: a directory from somebody else could name any file of yours by a link, so
-who writes refuses links. The run's directory itself may be a link.
+Links. A run's own files are regular files: a directory from somebody else could name any of your files by a link, so
+links are refused before writing. The run's directory itself may be a link.
 """
 
 import json
@@ -32,7 +32,7 @@ from .. import jsonfile
 from ..system import sync
 
 FILES = ("config.json", "tokenizer.json", "model.safetensors", "training.safetensors")  # of a checkpoint
-LOGS = ("metrics.jsonl", "samples.txt")  # a checkpoint knows how long they were, and what they said
+LOGS = ("metrics.jsonl", "samples.txt")  # a checkpoint has their length and SHA-256
 OTHERS = ("log.txt", "loss.png", "lock", "checkpoints")
 RUN = (*FILES, *LOGS, *OTHERS)  # what every training writes; a task adds its own names
 
@@ -46,14 +46,14 @@ NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")  # a file beside run.json, and
 
 
 class RunWarning(UserWarning):
-    """A run or its directory is not as one would expect, and what is done instead."""
+    """A run or its directory is not as expected; the message says what is done instead."""
 
 
 # ----- what is there ----------------------------------------------------------------------------------------------
 
 
 def steps(run: Path) -> list[Path]:
-    """The completed checkpoints, newest first, wherever they are at the moment."""
+    """The completed checkpoints, newest first; while a run is being replaced they may be in RUN/.gpt-new."""
     if journal := _journal(run):
         places = [run / STAGING / name if exists(run / STAGING / name) else run / name for name in journal["new"]]
         found = [path for path in places if path.parent.name == CHECKPOINTS and path.is_dir()]
@@ -63,7 +63,7 @@ def steps(run: Path) -> list[Path]:
 
 
 def replaced(run: Path) -> bool:
-    """True where a new run counts whose files are not all in their place yet."""
+    """True where a new run is valid whose files are not all in their places yet."""
     return _journal(run) is not None
 
 
@@ -85,12 +85,12 @@ def step_of(folder: Path) -> int:
 
 
 def unfinished(run: Path) -> list[Path]:
-    """What a kill left of checkpoints that were being written."""
+    """Unfinished checkpoints that a killed process has left."""
     return [path for path in step_folders(run) if path.suffix == ".tmp"]
 
 
 def is_checkpoint_folder(folder: Path) -> bool:
-    """True for a checkpoint's folder that holds nothing else than a checkpoint's files: it may be deleted."""
+    """True for a checkpoint's folder with nothing but a checkpoint's files: it may be deleted."""
     if not STEP_FOLDER.fullmatch(folder.name) or folder.is_symlink() or not folder.is_dir():
         return False
     return all(CHECKPOINT_FILE.fullmatch(name) and regular(folder / name) for name in os.listdir(folder))
@@ -103,7 +103,7 @@ def listed(run: Path) -> tuple[str, ...] | None:
 
 
 def owner(path: Path) -> Path | None:
-    """The run that has a file or folder of this name, or would write one; None where there is no such run."""
+    """The run that has a file or folder of this name, or would write one; None for any other path."""
     path = path.absolute()
     for folder in path.resolve().parents:
         names = listed(folder)
@@ -122,13 +122,13 @@ def finished(run: Path) -> int | None:
 
 
 def finish(run: Path, names: Iterable[str], step: int) -> None:
-    """Note that the run, which writes `names`, has done its last step and everything after it."""
+    """Write into run.json that the run, which writes `names`, has done its last step and everything after it."""
     write_manifest(run, {*names, *(listed(run) or ())}, step)
 
 
 def _manifest(run: Path) -> dict[str, Any] | None:
     try:
-        value = jsonfile.read(run / MANIFEST)
+        value: dict[str, Any] = jsonfile.read(run / MANIFEST)
         if value["format"] != "gpt.run.files":
             return None
         version, names, step = value["version"], value["files"], value["finished"]
@@ -181,13 +181,13 @@ def step_folders(run: Path) -> list[Path]:
     try:
         names = os.listdir(run / CHECKPOINTS)
     except (FileNotFoundError, NotADirectoryError):
-        return []  # any other error is one: these are not no checkpoints
+        return []  # other errors are raised
     paths = [run / CHECKPOINTS / name for name in sorted(names) if STEP_FOLDER.fullmatch(name)]
     return [path for path in paths if path.is_dir()]
 
 
 def exists(path: Path) -> bool:
-    """Whether there is anything of this name; an error where that cannot be found out (os.path.lexists says no)."""
+    """Whether there is a file, folder or link of this name; an error where that is unknown (os.path.lexists says no)."""
     try:
         os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -203,7 +203,7 @@ def regular(path: Path) -> bool:
 
 
 def check_links(run: Path, names: Iterable[str] = ()) -> None:
-    """A ValueError for a link, or whatever else is neither file nor directory, where a run has files of its own."""
+    """A ValueError where one of the run's own names is a link, or anything but a file or a directory."""
     wanted = sorted({*RUN, *names, *(listed(run) or ()), MANIFEST})
     for place, more in ((run, STAGING), (run / STAGING, JOURNAL)):
         for name in (more, *wanted):
@@ -227,7 +227,7 @@ def _refuse_link(path: Path) -> None:
 
 
 def complete_interrupted(run: Path) -> None:
-    """Complete what a kill has interrupted: move a new run to its place, or delete what never became one."""
+    """Complete what a killed process has begun: move a new run to its place, or delete it if it has no checkpoint."""
     staging = run / STAGING
     if not staging.is_dir():
         return
@@ -242,7 +242,7 @@ def complete_interrupted(run: Path) -> None:
 
 
 def complete(run: Path) -> None:
-    """Do what the journal says, from wherever it was left: delete the old run's files, move the new one's up."""
+    """Do what replace.json still lists: delete the old run's files, move the new one's up."""
     staging, journal = run / STAGING, _journal(run)
     assert journal is not None
     for name in journal["old"]:
@@ -266,7 +266,7 @@ def complete(run: Path) -> None:
 
 
 def remove(folder: Path) -> None:
-    """Delete the files of a run from its directory by its list, and no others. The list goes last."""
+    """Delete the files that run.json lists, and no others, and then run.json."""
     (folder / JOURNAL).unlink(missing_ok=True)
     for step in step_folders(folder):
         if is_checkpoint_folder(step):
@@ -284,32 +284,32 @@ def remove(folder: Path) -> None:
 
 
 def _delete(path: Path) -> None:
-    """A file, or a checkpoint's folder, its manifest first: what is left of it then is no checkpoint."""
+    """A file, or a checkpoint's folder, its manifest first: without that the rest is not taken for a checkpoint."""
     if path.is_symlink() or not path.is_dir():
         path.unlink(missing_ok=True)
         return
     if not is_checkpoint_folder(path):
-        raise FileExistsError(f"{path} has files that are no checkpoint's: move it away")
+        raise FileExistsError(f"{path} has files that do not belong to a checkpoint: move it away")
     for name in sorted(os.listdir(path), key=lambda name: name != "manifest.json"):
         (path / name).unlink()
     path.rmdir()
 
 
 def delete_checkpoint(folder: Path) -> None:
-    """Delete a checkpoint's folder, unless somebody put files of his own into it."""
+    """Delete a checkpoint's folder, unless it has other files too."""
     if is_checkpoint_folder(folder):
         _delete(folder)
 
 
 def unshare(path: Path) -> None:
-    """Where a file has other names too (hard links of a snapshot), give this name a copy: the others stay."""
+    """Where a file has other names (hard links of a snapshot), give this name a copy of its own."""
     if regular(path) and path.stat().st_nlink > 1:
         with open(path, "rb") as file, replacing(path) as copy:
             shutil.copyfileobj(file, copy)
 
 
 def delete_leftovers(folder: Path) -> None:
-    """Delete what killed processes left of files that they were writing."""
+    """Delete temporary files that killed processes have left."""
     for name in os.listdir(folder):
         if LEFTOVER.fullmatch(name):
             (folder / name).unlink()

@@ -61,7 +61,7 @@ def directory(config: Settings, task: type[Task]) -> Path:
 
 def continued(config: Settings, task: type[Task]) -> Settings:
     """`config` itself or, where it says resume_if_exists and there is a run already, as the settings to resume that."""
-    if not config.resume_if_exists or not checkpoint.is_run(run := directory(config, task)):
+    if not config.resume_if_exists or not run_directory.is_run(run := directory(config, task)):
         return config
     threads = config.threads or settings(run, type(config)).threads
     return replace(config, resume=run, out=None, resume_if_exists=False, threads=threads)
@@ -111,7 +111,7 @@ def set_activation_checkpointing(model: nn.Module, on: bool) -> None:
 
 
 def save(s: Session) -> None:
-    """Write a checkpoint, unless the last step was skipped or weights are not finite: good ones on the disk are kept."""
+    """Write a checkpoint, unless the last step was skipped or weights are not finite: the good ones are kept."""
     if s.skipped or not is_finite(s.model):
         return
     state = {

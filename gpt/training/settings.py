@@ -26,8 +26,9 @@ class Settings:
     """
 
     task: ClassVar[str]
+    task_class: ClassVar[str]  # where the Task is that these settings are for, as "module:class"
     fixed: ClassVar[tuple[str, ...]] = ("seed",)
-    lowest: ClassVar[float] = 0.1  # min_lr where none is given, as a share of lr
+    lowest: ClassVar[float] = 0.1  # the default of min_lr, as a share of lr
     fewest: ClassVar[int] = 1  # steps
 
     batch_size: int = 8  # sequences per pass: more is smoother and faster per token, until memory ends
@@ -38,18 +39,18 @@ class Settings:
     warmup: int | None = None  # steps of linear rise to lr, while Adam's averages settle; default: a tenth, at most 100
     beta1: float = 0.9  # Adam's memory of the gradient: about 1 / (1 - beta1) steps
     beta2: float = 0.99  # Adam's memory of its square; 0.95 to 0.999, longer where batches are small
-    weight_decay: float = 0.1  # pull towards 0 on matrices; biases and norms are left alone
-    clip: float = 1.0  # longest gradient that makes a step: one odd batch cannot throw the weights away; 0: no limit
+    weight_decay: float = 0.1  # pull towards 0 on matrices; biases and norms have none
+    clip: float = 1.0  # longest gradient of an update: one unusual batch cannot spoil the weights; 0: no limit
 
     eval_every: int = 100  # steps between evaluations; they use no random numbers, so training is the same without
     sample_every: int = 300  # steps between samples in samples.txt; 0: only at the end
     checkpoint_every: int = 300  # steps between checkpoints: what a crash may cost you
-    keep: int = 2  # checkpoints kept; an older one is there in case the newest is damaged
+    keep: int = 2  # checkpoints kept; an older one serves if the newest is damaged
 
     seed: int = 1337  # of weights, batches, dropout and samples: the same seed gives the same run, bit for bit
-    device: str = "auto"  # cpu, cuda or cuda:1, the second GPU; auto: the GPU if one answers (resume asks anew)
+    device: str = "auto"  # cpu, cuda or cuda:1, the second GPU; auto: the GPU if one answers (asked again on resume)
     dtype: Literal["float32", "tf32", "bfloat16"] = "float32"  # of what is multiplied; coarser is faster
-    cuda_graph: bool = True  # on a GPU a step is recorded once and then replayed, which is faster; or else it is not
+    cuda_graph: bool = True  # on a GPU a step is recorded once and then replayed, which is faster
     activation_checkpointing: bool = False  # compute blocks again in the backward pass: less memory, a third more work
     threads: int | None = None  # for large ops; default: OPENBLAS_NUM_THREADS, or the cores this process may use
     out: Path | None = None  # the run's directory; default: below runs/, named after what is learnt from
@@ -92,7 +93,7 @@ class Settings:
         return self.default_lr() if self.lr is None else self.lr
 
     def default_lr(self, n_embd: int = 768) -> float:
-        """The peak learning rate for a model of that width, where none is given."""
+        """The default peak learning rate for a model of that width."""
         return 2e-3
 
     def name(self) -> str:
@@ -179,14 +180,14 @@ class FineTuneConfig(Settings, Source):
     """What every fine-tuning has: a run to start from, entries to learn from, and gentler defaults."""
 
     fixed: ClassVar[tuple[str, ...]] = ("base", "data", "seed", "batch_size")
-    lowest = 1.0  # of lr: it stays as it is
+    lowest = 1.0  # of lr: it is constant
     fewest = 0
 
     steps: int = 0  # updates of the weights, in place of epochs; 0: as many as epochs make
     # peak learning rate; default: 8e-4 with LoRA; without, 5e-5 for GPT-2's widths, and more for a narrower model: 6e-4
     # where it is 64 wide
     lr: float | None = None
-    min_lr: float | None = None  # where a cosine ends; default: lr, which then stays as it is
+    min_lr: float | None = None  # where a cosine ends; default: lr, which is then constant
     warmup: int | None = 0  # steps of linear rise to lr
     beta2: float = 0.999  # Adam's memory of the gradient's square
     eval_every: int = 50  # steps between evaluations; they use no random numbers, so training is the same without
@@ -200,8 +201,8 @@ class FineTuneConfig(Settings, Source):
     def default_lr(self, n_embd: int = 768) -> float:
         """8e-4 with LoRA; without, the book's 5e-5, and more in proportion for what is narrower than 768.
 
-        A weight of a narrow model has fewer others beside it that move the same sum, so it must move further. LoRA's
-        correction begins at zero and needs 16 times as much to come as far in as many steps.
+        In a narrow model fewer weights add up to the same sum, so each must change more. LoRA's correction begins at
+        zero and needs 16 times as much for the same change in as many steps.
         """
         return 8e-4 if self.adapts else float(f"{5e-5 * max(1.0, 768 / n_embd):.1e}")
 

@@ -24,7 +24,7 @@ def train_step(
     """
     optimizer.zero_grad()
     loss = accumulate(task, model, batches, counts)
-    norm = optim.global_norm(optimizer.params)
+    norm = optimizer.global_norm()
     scale = optim.clip_scale(norm, clip or math.inf)
     optimizer.step(grad_scale=scale + 0 * loss)  # nan, which skips the update, also where only the loss is infinite
     return tl.concatenate([loss.reshape(1), norm.reshape(1)])

@@ -1,28 +1,28 @@
-"""What is learnt, apart from how: the training loop (train.py) asks a Task for everything that it does not know itself.
+"""What is trained, apart from how: the training loop (loop.py) asks a Task for everything that differs between tasks.
 
-One idea: a task is batches, their loss, and a way of looking at it. Steps, accumulation, clipping, the learning rate,
-checkpoints, resuming, signals and what is not finite are the loop's, once for all. This is a whole task, but for the
-four things about a run's beginning and end that the protocol below describes:
+One idea: a task is batches, their loss, and an evaluation. Steps, accumulation, clipping, the learning rate,
+checkpoints, resuming, signals and numbers that are not finite are the loop's. This is a whole task, but for the four
+methods for a run's beginning and end that the protocol below describes:
 
     class Echo:
         steps, unit, per_step = 100, "texts", 8
 
-        def draw(self):                     # the batch of the next pass
+        def draw(self):                     # the next batch
             return next(self.epochs)
-        def targets(self, batch):           # how many targets its loss is the mean of: so passes are weighed
+        def targets(self, batch):           # how many targets its loss is the mean of: its weight in a step
             return len(batch[0])
         def loss(self, model, batch):       # a Tensor with one element
             texts, labels = to_device(model, *batch)
             return tl.functional.cross_entropy(model(texts), labels)
         def evaluate(self, model):          # "validation_loss" and whatever else belongs into metrics.jsonl
             return {"validation_loss": ...}
-        def sample(self, model, step):      # a text for samples.txt
+        def sample(self, model, step):      # text for samples.txt
             return "..."
-        def state_dict(self):               # where in the data it stands, as JSON: what resuming needs
+        def state_dict(self):               # the position in the data, as JSON: what resuming needs
             return self.epochs.state_dict()
 
-What a task refuses is to remember anything else that decides a step: `draw` and `loss` depend on its state, on the
-model and on tensorlite's default generator (dropout), and `evaluate` and `sample` change none of the three.
+A task keeps nothing else that a step depends on: `draw` and `loss` depend on its state, on the model and on
+tensorlite's default generator (dropout), and `evaluate` and `sample` change none of the three.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -41,7 +41,7 @@ Say = Callable[[str], None]  # prints a line
 
 
 class NewRun(NamedTuple):
-    """What a task makes of its settings for a new run."""
+    """A new run, as a task makes it from its settings."""
 
     tokenizer: Tokenizer
     model: nn.Module  # with the weights that training starts from; `.config` is its GPTConfig
@@ -49,25 +49,25 @@ class NewRun(NamedTuple):
 
 
 class Task(Protocol):
-    """What a run learns. Made for a run whose data files are there: a task opens them and asks nobody else."""
+    """What a run is trained on. It is made when the run's data files are there, and reads nothing else."""
 
     files: ClassVar[tuple[str, ...]]  # the data files that `begin` wrote into the run
     results: ClassVar[tuple[str, ...]]  # the files that `finish` may write there
     steps: int  # how many there are in all
-    unit: str  # what is counted: "tokens", "texts"
-    per_step: int  # how many of them a step learns from
+    unit: str  # what a step is measured in: "tokens", "texts"
+    per_step: int  # how many of them are in a step
 
     @classmethod
     def begin(cls, config: Any, run: Path, say: Say) -> NewRun:
-        """Read what there is to learn from, write it into `run`, and make the model: called once in a run's life.
+        """Write the data files into `run` and make the model: called once for a run, after the seed was set.
 
-        ValueError or OSError, in one sentence, for what cannot be learnt. The random numbers are seeded already.
+        ValueError or OSError, in one sentence, for data that cannot be used.
         """
         ...
 
     @classmethod
     def rebuild(cls, config: Any, description: Mapping[str, Any]) -> nn.Module:
-        """The model as config.json describes it, with the same parameters frozen, and any weights: they are loaded."""
+        """The model that config.json describes, with the same parameters frozen. Its weights are loaded afterwards."""
         ...
 
     def __init__(self, config: Any, run: Path, tokenizer: Tokenizer, description: Mapping[str, Any]) -> None: ...
@@ -83,7 +83,7 @@ class Task(Protocol):
     def sample(self, model: Any, step: int) -> str: ...
 
     def finish(self, model: Any) -> tuple[dict[str, Any], dict[str, str]]:
-        """The final figures: a last line for metrics.jsonl, and rows for the table. May write files into the run."""
+        """The final figures: the last line of metrics.jsonl, and rows of the table. May write files into the run."""
         ...
 
     def state_dict(self) -> dict[str, Any]: ...
@@ -95,17 +95,17 @@ class Task(Protocol):
 
 
 def batch_generator(config: Settings) -> Generator:
-    """A stream for the batches alone, so that neither dropout nor the number of weights decides what is read."""
+    """Random numbers for the batches alone, so that these depend neither on dropout nor on the number of weights."""
     return Generator(Generator(config.seed).loader_seed())
 
 
 class Epochs:
-    """Shuffled batches of a dataset without end, epoch after epoch; the last, smaller batch of an epoch is left out.
+    """Shuffled batches of a dataset, epoch after epoch without end; the last, smaller batch of an epoch is left out.
 
-    `len` is the number of batches in an epoch. Its state is the position: the next batch is the same after a restart.
+    `len` is the number of batches in an epoch. Its state is the position: a resumed run goes on with the next batch.
     """
 
-    def __init__(self, dataset: Dataset, batch_size: int, collate: Callable[[list], Any], generator: Generator):
+    def __init__(self, dataset: Dataset, batch_size: int, collate: Callable[[list[Any]], Any], generator: Generator):
         if len(dataset) < batch_size:
             raise ValueError(
                 f"{len(dataset)} training entries make no batch of {batch_size}: give more data or a smaller batch_size"
@@ -131,21 +131,21 @@ class Epochs:
         return {"position": self.loader.state_dict(), "generator": self.generator.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where `state_dict` was taken."""
+        """Continue where `state_dict` was taken."""
         self.loader.load_state_dict(state["position"])
         self.generator.load_state_dict(state["generator"])
         self._epoch = None
 
 
 def to_device(model: nn.Module, *tensors: Tensor) -> tuple[Tensor, ...]:
-    """The Tensors on the model's device: a batch is made on the CPU, where its targets are counted, and goes there."""
+    """The Tensors on the model's device. (A batch is made on the CPU, where its targets are counted.)"""
     device = next(model.parameters()).device
     return tuple(x.to(device) for x in tensors)
 
 
 @contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
-    """No dropout and no recording while one looks at what was learnt; afterwards the model is in the mode it was in."""
+    """No dropout and no recording in the block, for evaluation; afterwards the model is in the mode that it was in."""
     training = model.training
     model.eval()
     try:

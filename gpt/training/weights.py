@@ -1,4 +1,4 @@
-"""Whether a file can hold the weights of a model, found out before memory is taken for it."""
+"""Whether a file can hold the weights of a model, checked before memory is allocated for it."""
 
 import math
 from collections.abc import Mapping
@@ -18,11 +18,13 @@ def config_of(description: Mapping[str, Any], entries: Mapping[str, Entry], path
     """The model's config in a run's config.json, checked against what is in the weights' file at `path`.
 
     A config may ask for any number of blocks and any width. ValueError where the model would have more parameters
-    than the file (up to SLACK, so that a small misfit is told by names and shapes where the weights are loaded), or
-    adapters of another rank.
+    than the file, or adapters of another rank. (A difference of up to SLACK is left to the loading of the weights, whose
+    error has names and shapes.)
     """
     config = GPTConfig.from_dict(description["model"])
-    needed = parameter_table(replace(config, tie_head=True))[-1].parameters  # a classifier has not the model's head
+    needed = parameter_table(replace(config, tie_head=True))[
+        -1
+    ].parameters  # a classifier does not have the model's head
     there = sum(math.prod(entry.shape) for entry in entries.values())
     if needed > there + SLACK:
         raise ValueError(
@@ -31,7 +33,7 @@ def config_of(description: Mapping[str, Any], entries: Mapping[str, Entry], path
         )
     training = description.get("training")
     adapters = description.get("lora")
-    if isinstance(training, dict) and training.get("layers") == "lora":  # of a classifier, for all its Linears
+    if isinstance(training, dict) and training.get("layers") == "lora":  # a classifier adapts all its Linears
         adapters = {"rank": training.get("rank"), "alpha": training.get("alpha"), "targets": ["*"]}
     if adapters:
         ranks = {entry.shape[-1] for name, entry in entries.items() if name.endswith("lora_A") and entry.shape}

@@ -19,28 +19,30 @@ from ..backend import Array, add, is_array
 class InPlaceGradients(Gradients):
     """Gradients on their way, with sums in place where the walk owns the memory."""
 
-    def __init__(self, *args: Any):
-        super().__init__(*args)
+    __slots__ = ("owned",)
+
+    def __init__(self, root: Any, g: Any):
+        self.sums = {root: g}
         self.owned: set[Any] = set()  # the nodes and leaves whose gradient the walk may write over
 
     def add(self, pieces: Sequence[tuple], node: Node, g: Any) -> list:
-        reached = []
+        sums, owned, reached = self.sums, self.owned, []
         for parent, piece in pieces:
-            if parent not in self:
-                self[parent] = piece
+            if parent not in sums:
+                sums[parent] = piece
                 reached.append(parent)
                 if not isinstance(parent, Node) and _is_new(piece, pieces, node, g):
-                    self.owned.add(parent)
-            elif parent in self.owned:
-                self[parent] = add(self[parent], piece, out=self[parent])
+                    owned.add(parent)
+            elif parent in owned:
+                sums[parent] = add(sums[parent], piece, out=sums[parent])
             else:
-                into = piece if _is_new(piece, pieces, node, g) else None
-                self[parent] = add(piece, self[parent], out=into)
-                self.owned.add(parent)
+                sums[parent] = add(piece, sums[parent], out=piece if _is_new(piece, pieces, node, g) else None)
+                owned.add(parent)
         return reached
 
     def take(self, node: Any) -> Array:
-        return self[node] if node in self.owned and is_array(self[node]) else super().take(node)
+        g = self.sums[node]
+        return g if node in self.owned and is_array(g) else super().take(node)
 
 
 def _is_new(piece: Array, pieces: Sequence[tuple], node: Node, g: Array) -> bool:
@@ -50,7 +52,11 @@ def _is_new(piece: Array, pieces: Sequence[tuple], node: Node, g: Array) -> bool
     for value in node.saved:
         if value is piece:
             return False
-    return len([None for _, other in pieces if other is piece or other.base is piece]) == 1
+    users = 0
+    for _, other in pieces:
+        if other is piece or other.base is piece:
+            users += 1
+    return users == 1
 
 
 def attach() -> None:

@@ -71,7 +71,7 @@ class CheckpointedModule(Primitive):
             out = module(*again)
         positions = {id(x): i for i, x in enumerate([*again, *module.parameters()])}
         grads, found = walk(out, g), []
-        for leaf in grads:
+        for leaf in grads.sums:
             if id(leaf) not in positions:
                 raise RuntimeError(
                     f"activation_checkpoint: {type(module).__name__} uses a Tensor of shape {leaf.shape} that requires "

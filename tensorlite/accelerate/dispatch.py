@@ -51,8 +51,8 @@ class KernelOp(Primitive):
         supports: Callable[..., bool] = lambda *raw, **meta: True,
         recompute: bool = False,
     ):
-        super().__init__(forward, residuals)
-        self.spec, self.supports, self.recompute = spec, supports, recompute
+        super().__init__(forward)
+        self.residuals, self.spec, self.supports, self.recompute = residuals, spec, supports, recompute
         self.rule: Any = None
 
     def vjp(self, *rules: Callable | None) -> Self:
@@ -89,23 +89,29 @@ class KernelOp(Primitive):
                 raise wrong from error
             raise
         try:
-            out, residuals = self.forward(*raw, **meta), meta
+            out = self.forward(*raw, **meta)
         except FAILURES as error:
             raise explained(self, error, raw, meta) from error
         if type(out) is tuple:
             out, residuals = out
-        return self.wrap(args, raw, out, meta, residuals, mask) if variables else out
+            meta = meta | residuals  # by name, as rules ask for both
+        return self.wrap(args, raw, out, meta, mask) if variables else out
 
-    def make_node(
-        self, args: Sequence, raw: Sequence, out: Array, version: list[int], meta: dict, residuals: dict, mask: int
-    ) -> Node:
-        node = super().make_node(args, raw, out, version, meta, residuals, mask)
-        for name, a in zip(self.arguments, args, strict=True):
-            if isinstance(a, Variable) and a.data.size > RECOMPUTE_SIZE and a.node and _can_recompute(a.node):
-                node.saved[self.position[name]] = a.node
-        if self.recompute and (out.size > RECOMPUTE_SIZE or not self.asks_out):
-            node.saved[self.position["out"]] = None
-        return node
+    def _reader(self, name: str) -> Callable:
+        return (lambda raw, out, meta: meta[name]) if name in self.residuals else super()._reader(name)
+
+    def known_names(self) -> list[str]:
+        return [*super().known_names(), *self.residuals]
+
+    def wrap(self, args: Sequence, raw: Sequence, out: Array, meta: dict, mask: int) -> Variable:
+        result = super().wrap(args, raw, out, meta, mask)
+        if (node := result.node) is not None:
+            for name, a in zip(self.arguments, args, strict=True):
+                if isinstance(a, Variable) and a.data.size > RECOMPUTE_SIZE and a.node and _can_recompute(a.node):
+                    node.saved[self.position[name]] = a.node
+            if self.recompute and (out.size > RECOMPUTE_SIZE or not self.asks_out):
+                node.saved[self.position["out"]] = None
+        return result
 
     def apply_vjp(self, node: Node, g: Any, wanted: Sequence[int], record: bool) -> list[tuple]:
         saved = self.complete(node, self.asks_out)

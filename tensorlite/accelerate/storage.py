@@ -19,7 +19,7 @@ import numpy as np
 from ..backend import Array, to_host, xp
 from ..devices.machine import in_parts, prepare_training
 from ..devices.memory import scratch
-from ..kernels.cpu.choose_impl import compiled
+from ..kernels.cpu.choose_impl import numba_impl_for
 from ..optim import clipping
 from ..optim.optimizers import Optimizer, PlainStorage, adam, adamw, compute_dtype, sgd
 from ..tensor import Tensor
@@ -74,8 +74,8 @@ def adam_in_place(
     library, root = xp(p), math.sqrt(1 - beta2**t)
     eps, rate = options["eps"] * root, lr * root / (1 - beta1**t)
     keep, decay = (1 - lr * decay, 0.0) if decoupled else (1.0, decay)
-    if loops := compiled(p, g, m, v):
-        loops.adam(p, g, m, v, beta1, beta2, keep, decay, eps, rate)
+    if numba_impl := numba_impl_for(p, g, m, v):
+        numba_impl.adam(p, g, m, v, beta1, beta2, keep, decay, eps, rate)
         return
     if decay:
         g += library.multiply(p, decay, out=work)
@@ -131,7 +131,7 @@ class FlatStorage(PlainStorage):
         return found
 
     @property
-    def steps(self) -> list[int]:  # type: ignore[override]
+    def steps(self) -> list[int]:
         """How often each parameter was updated; where a GPU counts, this waits for it."""
         steps = [flat.steps for flat in self.flats]
         return [steps[number][i] for number, i in self.places]
@@ -361,12 +361,12 @@ def _data_was_replaced(p: Tensor) -> RuntimeError:
 
 
 def gpu_kernels(x: Array) -> ModuleType | None:
-    """`kernels.cuda.update` for an array that is not on the CPU: a CPU path imports no CUDA file."""
+    """`kernels.cuda.optim` for an array that is not on the CPU: a CPU path imports no CUDA file."""
     if type(x) is np.ndarray:
         return None
-    from ..kernels.cuda import update
+    from ..kernels.cuda import optim
 
-    return update
+    return optim
 
 
 def compute_norm(grads: list[Array]) -> Array:

@@ -1,7 +1,7 @@
-"""What is asked of the machine: its memory and its BLAS as a training step wants them, large ops in parts on threads.
+"""Settings of the process for training on a CPU (memory allocator, BLAS threads), and large ops split over threads.
 
-One idea: **one pool of threads, ours**. BLAS runs on one thread in each of them, a large op is split where its rows
-allow it, and a small one never is.
+There is one pool of threads, this module's. BLAS runs single-threaded in each of them; large ops are split along their
+rows, small ones are not.
 """
 
 import ctypes
@@ -21,11 +21,11 @@ from .workers import Worker
 
 
 def keep_freed_memory() -> str:
-    """Ask glibc to keep freed memory instead of returning it page by page, and say what was done.
+    """Make glibc keep freed memory instead of returning it to the system; returns a sentence that says what was done.
 
-    A training step frees and takes the same large arrays again and again; by default each comes fresh from the
-    kernel, page fault by page fault (1.1 to 1.7 times the step's time). Call it once in a program that trains, as
-    `gpt` does; a library has no business doing it on import. Elsewhere than on glibc nothing is changed.
+    A training step frees and allocates the same large arrays again and again; by default each allocation comes fresh
+    from the kernel, with a page fault for each page (1.1 to 1.7 times the step's time). Call it once in a program that
+    trains, as `gpt` does; importing tensorlite does not. Without glibc nothing is changed.
     """
     _asked.add("memory")
     try:
@@ -39,17 +39,17 @@ def keep_freed_memory() -> str:
     return "glibc keeps freed memory" if all(done) else "glibc refused mallopt"
 
 
-_asked: set[str] = set()  # "memory" and "threads": which of them the program has asked for
+_asked: set[str] = set()  # "memory", "threads": what the program has set already
 
 
 def prepare_training() -> list[str]:
-    """What a program's first optimizer of parameters on the CPU does, once: `set_threads(default_threads())` and
-    `keep_freed_memory()`; says what was done.
+    """`set_threads(default_threads())` and `keep_freed_memory()`, once; returns sentences that say what was done.
 
-    So a loop written by hand is as fast as `gpt train`. Importing the library changes nothing. Whatever the program has
-    called itself before is left as it is, and what it calls later holds. Both change the whole process: NumPy's own
-    matrix products run on one thread then. The environment variable TENSORLITE_PREPARE=0 leaves the process alone, and
-    OPENBLAS_NUM_THREADS or OMP_NUM_THREADS set the number of threads.
+    The first optimizer of parameters on the CPU calls this, so that a training loop written by hand is as fast as
+    `gpt train`; importing tensorlite changes nothing. What the program has set itself before, or sets later, is kept.
+    Both settings are those of the whole process: NumPy's own matrix products then run on one thread. The environment
+    variable TENSORLITE_PREPARE=0 switches this off, and OPENBLAS_NUM_THREADS or OMP_NUM_THREADS set the number of
+    threads.
     """
     if os.environ.get("TENSORLITE_PREPARE") == "0":
         return []
@@ -74,7 +74,7 @@ def blas_environment() -> list[str]:
 
 
 def blas() -> dict[str, str]:
-    """NumPy's BLAS: name and version, and for the OpenBLAS of NumPy's own wheels the kernels and threads in use."""
+    """NumPy's BLAS: its name and version; for the OpenBLAS of NumPy's wheels also the kernels and threads in use."""
     built_with = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
     about = {"name": str(built_with["name"]), "version": str(built_with["version"])}
     if (library := _openblas()) is not None:
@@ -90,7 +90,7 @@ def instructions() -> str:
 
 
 def _openblas() -> ctypes.CDLL | None:
-    """The OpenBLAS that came with NumPy's wheel and is loaded already."""
+    """The OpenBLAS of NumPy's wheel, which is loaded already; None where NumPy uses another BLAS."""
     package = Path(np.__file__).parent
     for path in (*package.parent.glob("numpy.libs/*openblas*"), *package.glob(".dylibs/*openblas*")):
         library = ctypes.CDLL(str(path))
@@ -101,18 +101,18 @@ def _openblas() -> ctypes.CDLL | None:
 
 # ----- threads ------------------------------------------------------------------------------------------------------
 
-THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")  # the first that is set counts
+THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")  # the first that is set has precedence
 _threads = 1
-_workers: list[Worker] = []  # all that ever were wanted, beside the thread that asks
-HAND_OVER = 45_000  # nanoseconds until another thread begins, in a training step
-WORTH_SPLITTING = 300_000  # nanoseconds of work: beside it a hand-over costs little
+_workers: list[Worker] = []  # the threads of the pool, without the calling one; it never shrinks
+HAND_OVER = 45_000  # nanoseconds until another thread starts on its part, in a training step
+WORTH_SPLITTING = 300_000  # nanoseconds of work, compared with which a hand-over costs little
 
 
 def default_threads() -> int:
     """The user's OPENBLAS_NUM_THREADS or OMP_NUM_THREADS; else `usable_cores()`.
 
-    It depends on settings alone and never on how busy the machine is: another number of threads adds up in another
-    order, and the same command would give other last bits.
+    It depends on settings alone, not on how busy the machine is: with another number of threads, sums are added in
+    another order, and the same command would give different last bits.
     """
     for name in THREAD_VARIABLES:
         if (given := _number_in(os.environ.get(name, ""))) is not None:
@@ -121,18 +121,18 @@ def default_threads() -> int:
 
 
 def given_threads() -> str | None:
-    """The environment variable that sets the number of threads; None where none does."""
+    """The name of the environment variable that sets the number of threads; None if none is set."""
     return next((name for name in THREAD_VARIABLES if _number_in(os.environ.get(name, "")) is not None), None)
 
 
 def _number_in(text: str) -> int | None:
-    """The number of threads that a variable asks for: of OMP_NUM_THREADS=4,2 (nested regions) the first one."""
+    """The number of threads in a variable's value, None if invalid: of OMP_NUM_THREADS=4,2 (nested) the first."""
     first = text.partition(",")[0].strip()
     return int(first) if first.isdecimal() and int(first) > 0 else None
 
 
 def usable_cores() -> int:
-    """How many cores this process may use: of its affinity mask, and as many as its CPU quota pays for; at least 1."""
+    """The number of cores this process may use: those of its affinity mask, limited by its CPU quota; at least 1."""
     if hasattr(os, "process_cpu_count"):  # from Python 3.13 on
         cores = os.process_cpu_count() or 1
     else:
@@ -141,7 +141,7 @@ def usable_cores() -> int:
 
 
 def cpu_quota(root: Path = Path("/")) -> float:
-    """The cores' worth of time that a container grants (Linux control groups, version 1 and 2); inf without a limit."""
+    """The CPU limit of the container in cores (Linux control groups, version 1 and 2); inf without a limit."""
     membership = root / "proc/self/cgroup"
     if not membership.exists():
         return math.inf
@@ -173,19 +173,20 @@ MOST_THREADS = 1024
 
 
 def threads() -> int:
-    """The number of threads that large CPU kernels run on: what `set_threads` was last given, and 1 before."""
+    """The number of threads of large CPU kernels: the last argument of `set_threads`, or 1."""
     return _threads
 
 
 def set_threads(threads: int) -> str:
-    """Run the large CPU kernels on so many threads from now on, BLAS on one in each; says what was done.
+    """Set the number of threads of large CPU kernels, with BLAS on one in each; returns a sentence that says so.
 
-    OpenBLAS' own threads wait for each other without sleeping: where another program wants a core, a small step then
-    takes ten times as long. Ours sleep. A BLAS other than that of NumPy's wheels is left alone, with its own threads.
-    ValueError for fewer than one or more than MOST_THREADS, RuntimeError where the system starts no further one.
+    OpenBLAS' own threads wait for each other in a busy loop: if another program uses one of the cores, a small training
+    step takes ten times as long. These threads sleep while they wait. A BLAS other than that of NumPy's wheels keeps
+    its own threads. ValueError for fewer than 1 or more than MOST_THREADS, RuntimeError if the system starts no more.
 
-    The same number gives the same bits again. Another number adds up parts in another order: over 200 steps of a small
-    GPT, with one thread and with two, losses were 2e-7 apart (relative), weights 7e-7 of their tensor's largest.
+    The same number of threads gives the same bits. Another number adds parts in another order: after 200 steps of a
+    small GPT with one and with two threads, the losses differed by 2e-7 (relative), the weights by 7e-7 of the largest
+    weight of their tensor.
     """
     global _threads
     if not 1 <= threads <= MOST_THREADS:
@@ -207,24 +208,25 @@ def set_threads(threads: int) -> str:
 
 @functools.cache
 def _multiplications() -> int:
-    """How many of a matrix product one thread does in a nanosecond, about: with AVX-512 or without."""
+    """Multiplications of a matrix product that one thread does in a nanosecond, roughly: with AVX-512 or without."""
     return 100 if blas().get("kernels") in ("SkylakeX", "Cooperlake", "SapphireRapids") else 40
 
 
 def matmul_time(a: np.ndarray, b: np.ndarray) -> float:
-    """About how many nanoseconds a (M, K) @ b (K, N) takes one thread."""
-    return a.size * b.shape[1] / _multiplications()
+    """Roughly how many nanoseconds the product a (M, K) @ b (K, N) takes on one thread."""
+    return float(a.size * b.shape[1] / _multiplications())
 
 
-def in_parts(function: Callable[[slice], Any], n: int, nanoseconds: float) -> list:
-    """[function(part)] for parts of 0 .. n - 1, one a thread if all of it takes long enough to be worth it.
+def in_parts(function: Callable[[slice], Any], n: int, nanoseconds: float) -> list[Any]:
+    """[function(part), ...] for consecutive slices of 0 .. n - 1, in order: one per thread, or one for all of it.
 
-    The other threads begin later, so their parts are smaller.
+    `nanoseconds`: roughly how long all of it takes on one thread; below WORTH_SPLITTING it is not split. The other
+    threads start later, so their parts are smaller. What `function` raises is raised here, after all have ended.
     """
     threads = _threads
     if threads == 1 or nanoseconds < WORTH_SPLITTING or n < threads:
         return [function(slice(0, n))]
-    if len(_workers) < threads - 1:  # a forked copy of the process
+    if len(_workers) < threads - 1:  # after a fork
         _workers.extend(Worker() for _ in range(threads - 1 - len(_workers)))
     share = n * (1 - HAND_OVER / nanoseconds if nanoseconds > HAND_OVER else 1) / threads
     begin = stop = n - round(share * (threads - 1))
@@ -234,7 +236,7 @@ def in_parts(function: Callable[[slice], Any], n: int, nanoseconds: float) -> li
         tasks.append(_workers[left].begin(function, slice(start, stop)))
     try:
         found = [function(slice(0, begin))]
-    finally:  # whatever happened here, nobody else works on these arrays any more
+    finally:  # on an error too, no thread works on these arrays after this returns
         for task in tasks:
             task.wait()
     for task in tasks:
@@ -242,7 +244,5 @@ def in_parts(function: Callable[[slice], Any], n: int, nanoseconds: float) -> li
     return found
 
 
-if hasattr(
-    os, "register_at_fork"
-):  # a copy of this process has none of its threads: it starts its own when it needs them
+if hasattr(os, "register_at_fork"):  # a forked process has none of these threads: it starts its own when needed
     os.register_at_fork(after_in_child=_workers.clear)

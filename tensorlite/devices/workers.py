@@ -1,7 +1,7 @@
-"""A thread that waits for one part of a job at a time.
+"""Worker threads that compute one part of a job at a time.
 
-One idea: a hand-over is two locks. concurrent.futures does more for each (a queue, a condition, a callback) and takes
-twice as long, and a small model hands over dozens of times in a step.
+Handing over a task takes two locks. concurrent.futures needs a queue, a condition and a callback for each task and
+takes twice as long, and a small model hands over dozens of tasks in a training step.
 """
 
 from _thread import allocate_lock
@@ -11,7 +11,7 @@ from typing import Any
 
 
 class Task:
-    """function(part), in another thread. `value` or `error` is there once `done` is unlocked."""
+    """function(part), computed by a worker. `value` or `error` is set before `done` is unlocked."""
 
     __slots__ = ("done", "error", "function", "part", "value")
 
@@ -22,6 +22,7 @@ class Task:
         self.done.acquire()
 
     def run(self, free: Callable[[], None]) -> None:
+        """Compute it, call `free`, then unlock `done`."""
         try:
             self.value = self.function(self.part)
         except BaseException as error:
@@ -30,18 +31,18 @@ class Task:
         self.done.release()
 
     def wait(self) -> None:
-        """Until it is done: to be called once."""
+        """Wait until it is done. Call it once."""
         self.done.acquire()
 
     def result(self) -> Any:
-        """What function(part) returned, once it was waited for; what it raised is raised here."""
+        """What function(part) returned, after `wait`; what it raised is raised here."""
         if self.error is not None:
             raise self.error
         return self.value
 
 
 class Worker:
-    """A thread, and one task at a time for it."""
+    """A thread that computes one task at a time."""
 
     def __init__(self) -> None:
         self._free, self._go = allocate_lock(), allocate_lock()
@@ -50,7 +51,10 @@ class Worker:
         Thread(target=self._serve, name="tensorlite", daemon=True).start()
 
     def begin(self, function: Callable[[slice], Any], part: slice) -> Task:
-        """The task, begun; done at once, here, if the thread has another (two threads of a program may ask at once)."""
+        """Start function(part) on this thread and return its Task.
+
+        If the worker is busy with a task of another thread of the program, compute it in the calling thread instead.
+        """
         task = Task(function, part)
         if self._free.acquire(blocking=False):
             self._task = task
@@ -62,9 +66,9 @@ class Worker:
     def _serve(self) -> None:
         while True:
             self._go.acquire()
-            self._take().run(self._free.release)  # no name is left for it: it would keep arrays alive
+            self._take().run(self._free.release)  # without a name, which would keep its arrays alive
 
     def _take(self) -> Task:
         task, self._task = self._task, None
-        assert task is not None  # begin() left it
+        assert task is not None  # begin() has set it
         return task

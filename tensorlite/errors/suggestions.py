@@ -1,85 +1,26 @@
-"""Habits from torch and NumPy, answered by a sentence that names our word: names, arguments, lists, in-place changes.
+"""Errors for the habits of PyTorch and NumPy users: each names what to write instead (the tables: torch_names.py).
 
-Nothing here computes. `missing` supports the `__getattr__` of the package, `explain` wraps functions whose arguments
-torch names differently, and `adapt` gives the class Tensor the names and the operators that it does not have.
+- A name that is missing: `missing` for the package, `module_getattr` for its modules, `hint` for classes.
+- An argument that a function does not have: `explain` and `explaining` for functions, `unknown_argument` for ops. The
+  methods of classes that PyTorch has too (`accepts_torch_arguments`) ignore PyTorch's arguments if they ask for nothing.
+- Names, operators and assignments that Tensor does not have: `adapt`.
 """
 
 import functools
 import inspect
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 from .checks import unusable_array
+from .torch_names import ADVICE, ANYTHING, ARGUMENTS, IN_PLACE, NAMES, RENAMED, TENSOR
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 # ----- names --------------------------------------------------------------------------------------------------------
 
-NAMES = {  # of torch and NumPy -> what to write with a Tensor x
-    "view": "x.reshape(shape)", "view_as": "x.reshape(y.shape)", "reshape_as": "x.reshape(y.shape)",
-    "flatten": "x.reshape(-1)", "ravel": "x.reshape(-1)", "unflatten": "x.reshape(shape)",
-    "permute": "x.transpose(axes)", "t": "x.T, or x.swapaxes(0, 1)", "t_": "x.T", "mT": "x.swapaxes(-1, -2)",
-    "movedim": "x.transpose(axes)", "moveaxis": "x.transpose(axes)", "swapdims": "x.swapaxes(a, b)",
-    "unsqueeze": "x.expand_dims(axis)", "expand": "x.broadcast_to(shape)", "expand_as": "x.broadcast_to(y.shape)",
-    "repeat_interleave": "x.repeat(repeats, axis)", "chunk": "x.split(sections, axis)", "unbind": "list(x)",
-    "cat": "tl.concatenate(xs, axis)", "concat": "tl.concatenate(xs, axis)", "hstack": "tl.concatenate(xs, axis)",
-    "vstack": "tl.concatenate(xs, axis)", "narrow": "x[start:stop]", "select": "x[index]", "fliplr": "x.flip(1)",
-    "gather": "x.take_along_axis(indices, axis)", "index_select": "x[indices]", "take": "x[indices]",
-    "scatter": "tl.scatter_add(x, index, shape)", "index_add": "tl.scatter_add(x, index, shape)",
-    "masked_select": "x[mask]", "compress": "x[mask]", "numel": "x.size", "nelement": "x.size", "dim": "x.ndim",
-    "ndimension": "x.ndim", "itemsize": "x.data.itemsize", "nbytes": "x.data.nbytes", "strides": "x.data.strides",
-    "flags": "x.data.flags", "contiguous": "x itself, or x.clone() for a copy", "is_contiguous": "x.data.flags",
-    "copy": "x.clone()", "deepcopy": "x.clone()", "data_ptr": "x.data.ctypes.data", "grad_fn": "x.node",
-    "cpu": 'x.to("cpu")', "cuda": 'x.to("cuda")', "is_cuda": 'x.device != "cpu"', "get": "x.numpy()",
-    "type": "x.astype(dtype)", "type_as": "x.astype(y.dtype)", "float": "x.astype(tl.float32)",
-    "double": "x.astype(tl.float64)", "half": "x.astype(tl.float16)", "bfloat16": "x.astype(tl.bfloat16)",
-    "long": "x.astype(tl.int64)", "int": "x.astype(tl.int32)", "byte": "x.astype(tl.uint8)",
-    "bool": "x.astype(bool)", "requires_grad_": "x.requires_grad = True", "retain_grad": "tl.grad(y, x)",
-    "register_hook": "tl.grad(y, x)", "add": "x + y", "sub": "x - y", "subtract": "x - y", "mul": "x * y",
-    "multiply": "x * y", "div": "x / y", "divide": "x / y", "true_divide": "x / y", "pow": "x ** y",
-    "power": "x ** y", "neg": "-x", "negative": "-x", "eq": "x == y", "ne": "x != y", "lt": "x < y", "le": "x <= y",
-    "gt": "x > y", "ge": "x >= y", "mm": "x @ y", "bmm": "x @ y", "mv": "x @ y", "dot": "x @ y", "inner": "x @ y",
-    "absolute": "x.abs()", "clamp": "x.clip(low, high)", "amax": "x.max(axis)", "amin": "x.min(axis)",
-    "where": "tl.where(condition, x, y)", "softmax": "tl.functional.softmax(x, axis)", "nonzero": "np.nonzero(x.numpy())",
-    "log_softmax": "tl.functional.log_softmax(x, axis)", "relu": "tl.functional.relu(x)", "gelu": "tl.functional.gelu(x)",
-    "silu": "tl.functional.silu(x)", "dropout": "tl.functional.dropout(x, p)", "unique": "np.unique(x.numpy())",
-    "new_zeros": "tl.zeros(shape, x.dtype)", "new_ones": "tl.ones(shape, x.dtype)", "new_tensor": "tl.tensor(data)",
-}  # fmt: skip
-
-FUNCTIONS = {  # of the package torch or numpy -> what to write, where that is not the same as with a Tensor x
-    "array": "tl.tensor(data)", "asarray": "tl.tensor(data)", "as_tensor": "tl.tensor(data)",
-    "from_numpy": "tl.tensor(array)", "FloatTensor": "tl.tensor(data)", "LongTensor": "tl.tensor(data, tl.int64)",
-    "float": "tl.float32", "double": "tl.float64", "half": "tl.float16", "long": "tl.int64", "int": "tl.int32",
-    "bool": "tl.bool_", "inference_mode": "tl.no_grad()", "set_grad_enabled": "tl.no_grad()", "cuda": 'x.to("cuda")',
-    "enable_grad": "code outside tl.no_grad()", "save": "tl.io.save(path, tensors)", "load": "tl.io.load(path)",
-    "rand_like": "tl.rand(x.shape)", "randn_like": "tl.randn(x.shape)",
-    "rand_int": "tl.randint(low, high, shape)", "permute": "tl.transpose(x, axes)", "seed": "tl.manual_seed(seed)",
-    "Size": "a tuple", "device": 'a name, "cpu" or "cuda"', "linalg": "tl.norm(x)", "F": "tl.functional",
-}  # fmt: skip
-
-ARGUMENTS = {  # torch's and NumPy's names of arguments -> ours
-    "dim": "axis", "dims": "axis", "axes": "axis", "keepdim": "keepdims", "input": "x", "a": "x", "other": "y",
-    "correction": "ddof", "unbiased": "ddof", "min": "low", "max": "high", "a_min": "low", "a_max": "high",
-    "size": "shape", "pad": "widths", "pad_width": "widths", "constant_values": "value",
-    "tensors": "xs", "arrays": "xs", "shifts": "shift", "fill_value": "value", "diagonal": "k",
-    "dim0": "a", "dim1": "b",
-}  # fmt: skip
-
-
-ADVICE = {  # arguments that have no counterpart -> what to write
-    "descending": "write x.sort(axis).flip(axis), or for the order (-x).argsort(axis)",
-    "create_graph": "write tl.grad(y, x, create_graph=True), which returns gradients that can be differentiated",
-    "allow_unused": "omit it, the gradient is zeros where the output does not depend on an input",
-    "decimals": "write (x * 10**decimals).round() / 10**decimals",
-}
-
-IN_PLACE = "abs add bernoulli ceil clamp clip copy cos div exp fill floor log masked_fill mul neg normal pow reciprocal"
-IN_PLACE += " round rsqrt scatter scatter_add sigmoid sign sin sqrt square squeeze sub tanh uniform unsqueeze zero"
-
-
-WRAPPED = ("clip", "round")  # methods without an axis that other libraries call with other arguments
-
 
 def missing(owner: str, name: str, table: dict[str, str], known: Iterable[str]) -> AttributeError:
-    """The error for a name that is not there: what to write, or names that look like it."""
+    """The error for the missing `name` of `owner`: what `table` says to write, or similar names among `known`."""
     if name in table:
         return AttributeError(f"{owner} has no attribute {name!r}: write {table[name]}")
     import difflib  # only when something is wrong already
@@ -87,6 +28,21 @@ def missing(owner: str, name: str, table: dict[str, str], known: Iterable[str]) 
     close = difflib.get_close_matches(name, [each for each in known if not each.startswith("_")])
     hint = f": did you mean {' or '.join(close)}?" if close else ""
     return AttributeError(f"{owner} has no attribute {name!r}{hint}")
+
+
+def hint(owner: str, name: str) -> str:
+    """What to write for PyTorch's `name` in `owner`, as ": ..."; "" where the table has nothing."""
+    advice = NAMES[owner].get(name)
+    return f": {advice}" if advice else ""
+
+
+def module_getattr(module: str) -> Callable[[str], Any]:
+    """The `__getattr__` of tensorlite.`module`: an AttributeError that says what to write instead."""
+
+    def __getattr__(name: str) -> Any:
+        raise AttributeError(f"module 'tensorlite.{module}' has no attribute {name!r}{hint(module, name)}")
+
+    return __getattr__
 
 
 class Elsewhere:
@@ -103,20 +59,20 @@ class Elsewhere:
 
 
 def unknown_argument(name: str, unknown: str, takes: Iterable[str]) -> str:
-    """The sentence for an argument that the function `name` does not have."""
+    """The error message for an argument that the function `name` does not have; `takes` are those that it has."""
     takes = list(takes)
     if unknown in ADVICE:
         return f"{name}: no argument {unknown!r} here: {ADVICE[unknown]}"
-    word = ARGUMENTS.get(unknown)
+    word = RENAMED.get(unknown)
     hint = f": write {word}= for {unknown}=" if word in [each.partition("=")[0] for each in takes] else ""
     return f"{name}: no argument {unknown!r} here; it takes {', '.join(takes)}{hint}"
 
 
-def explaining(function: Callable) -> Callable:
-    """`function`, whose errors about wrong arguments say which it takes."""
+def explaining(function: F) -> F:
+    """`function`, with error messages about wrong arguments that say which arguments it takes."""
 
     @functools.wraps(function)
-    def call(*args, **kwargs):
+    def call(*args: Any, **kwargs: Any) -> Any:
         try:
             return function(*args, **kwargs)
         except (TypeError, AttributeError) as error:
@@ -125,11 +81,11 @@ def explaining(function: Callable) -> Callable:
                 raise
             raise TypeError(wrong) from error
 
-    return call
+    return call  # type: ignore[return-value]  # functools.wraps keeps the signature
 
 
-def _misuse(function: Callable, args: tuple, kwargs: dict, error: Exception) -> str:
-    """What is wrong with the arguments of a call that failed; '' if nothing is found."""
+def _misuse(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], error: Exception) -> str:
+    """What is wrong with the arguments of a call that failed; "" if nothing is found."""
     signature, name = inspect.signature(function), function.__name__
     takes = [str(p.replace(annotation=p.empty)) for p in signature.parameters.values() if p.name != "self"]
     if unknown := [key for key in kwargs if key not in signature.parameters]:
@@ -144,7 +100,7 @@ def _misuse(function: Callable, args: tuple, kwargs: dict, error: Exception) -> 
 
 
 def _not_a_tensor(value: Any) -> str:
-    """For what stands where a Tensor or a list of Tensors belongs: what to write."""
+    """For an argument in the place of a Tensor or a list of Tensors: what to write."""
     if isinstance(value, (list, tuple)) and any(isinstance(each, (list, tuple)) for each in value):
         return "give Tensors, not lists of lists: write tl.tensor(...) of numbers, tl.stack(...) of a list of Tensors"
     if hasattr(value, "shape"):
@@ -153,10 +109,41 @@ def _not_a_tensor(value: Any) -> str:
 
 
 def explain(namespace: dict[str, Any], names: Iterable[str]) -> None:
-    """Wrap the plain functions among `names`."""
+    """Replace each plain function among `names` by `explaining` it. Ops explain their arguments themselves."""
     for name in names:
         if inspect.isfunction(namespace[name]):
             namespace[name] = explaining(namespace[name])
+
+
+def accepts_torch_arguments(owner: str) -> Callable[[F], F]:
+    """A decorator of methods: PyTorch's arguments that `owner` does not have are ignored if they ask for nothing;
+    otherwise a TypeError says what to write. While all arguments are known, it costs one more call.
+    """
+
+    def decorate(function: F) -> F:
+        @functools.wraps(function)
+        def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+            try:
+                return function(self, *args, **kwargs)
+            except TypeError:
+                unknown = kwargs.keys() - inspect.signature(function).parameters.keys()
+                if not unknown & ARGUMENTS[owner].keys():
+                    raise
+                for name in sorted(unknown):
+                    _ignore(owner, type(self).__name__, name, kwargs.pop(name))
+            return function(self, *args, **kwargs)
+
+        return call  # type: ignore[return-value]  # functools.wraps keeps the signature
+
+    return decorate
+
+
+def _ignore(owner: str, kind: str, argument: str, value: Any) -> None:
+    """Nothing if the value asks for nothing; otherwise a TypeError."""
+    ignored, advice = ARGUMENTS[owner].get(argument, ((), "it is unknown"))
+    if ANYTHING in ignored or any(type(value) is type(x) and value == x for x in ignored):
+        return
+    raise TypeError(f"{kind} has no argument {argument!r}: {advice}") from None
 
 
 # ----- changes in place ---------------------------------------------------------------------------------------------
@@ -171,8 +158,11 @@ class Count(int):
         raise TypeError("x.size is the number of elements, not a method: write x.shape for the lengths of the axes")
 
 
-def _in_place(self, other: Any):
-    """`x += y` binds the name to x + y; on a leaf that requires a gradient nobody wants that."""
+WRAPPED = ("clip", "round")  # methods without an axis that other libraries call with other arguments
+
+
+def _in_place(self: Any, other: Any) -> Any:
+    """`x += y` binds the name to x + y. For a leaf that requires a gradient, RuntimeError: x would lose its `.grad`."""
     if self.node is None and self.requires_grad:
         raise RuntimeError(
             "an operator like += makes a new Tensor, which is not the leaf that gets a gradient: write y = x + ... for "
@@ -181,27 +171,27 @@ def _in_place(self, other: Any):
     return NotImplemented
 
 
-def _set_item(self, index: Any, value: Any) -> None:
+def _set_item(self: Any, index: Any, value: Any) -> None:
     raise TypeError(
         "Tensors are not changed in place: write tl.where(mask, value, x) for a new one; to change the values write "
         "x.data[...] = value and call x.changed()"
     )
 
 
-def adapt(tensor: type) -> None:
-    """Give the class Tensor these answers: of its methods, those that torch calls with `dim` are wrapped."""
-    tensor.backward = explaining(tensor.backward)  # type: ignore[attr-defined]
+def adapt(tensor: Any) -> None:
+    """Give the class Tensor these errors; `explaining` wraps those of its methods that PyTorch calls with `dim`."""
+    tensor.backward = explaining(tensor.backward)
     for name, method in list(vars(tensor).items()):
         if inspect.isfunction(method) and (name in WRAPPED or "axis" in inspect.signature(method).parameters):
             setattr(tensor, name, explaining(method))
     hints = {f"{name}_": "Tensors are not changed in place, write x = ..." for name in IN_PLACE.split()}
-    for name, hint in (hints | {name: f"write {ours}" for name, ours in NAMES.items()}).items():
+    for name, hint in (hints | {name: f"write {ours}" for name, ours in TENSOR.items()}).items():
         setattr(tensor, name, Elsewhere(name, hint))
     for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor"):
         setattr(tensor, f"__i{name}__", _in_place)
-    tensor.__setitem__ = _set_item  # type: ignore[attr-defined, index]
-    tensor.__dir__ = _names  # type: ignore[method-assign, assignment]
+    tensor.__setitem__ = _set_item
+    tensor.__dir__ = _names
 
 
-def _names(self) -> list[str]:
+def _names(self: Any) -> list[str]:
     return [name for name in object.__dir__(self) if not isinstance(vars(type(self)).get(name), Elsewhere)]

@@ -1,21 +1,16 @@
-"""What PyTorch calls by another name, or has and tensorlite has not: one table, read only when a name or an argument
-was not found.
+"""Names of PyTorch and NumPy that tensorlite does not have, and what to write instead: tables only.
 
-NAMES: for a name that is missing in a class or module, what to write instead. ARGUMENTS: for an argument that is
-unknown, what to write instead; where it is given one of the listed values, which ask for nothing, it is ignored.
+suggestions.py makes the error messages of them. Nothing is read here unless a name or an argument was not found.
 """
-
-import functools
-import inspect
-from collections.abc import Callable
-from typing import Any
 
 _SET_LR = "optimizer.lr = optim.warmup_cosine(step, lr=..., min_lr=..., warmup=..., total=...) before each step"
 _FREEZE = "for p in module.parameters(): p.requires_grad = False"
 _INIT = "write to p.data[...] and call p.changed()"
 _CLIP = "optimizer.step(grad_scale=optim.clip_scale(optim.grad_norm(params), max_norm))"
 
-NAMES: dict[str, dict[str, str]] = {
+# ----- names --------------------------------------------------------------------------------------------------------
+
+NAMES: dict[str, dict[str, str]] = {  # owner -> name -> what to do instead
     "Module": {
         "cuda": 'use .to("cuda")',
         "cpu": 'use .to("cpu")',
@@ -106,16 +101,86 @@ NAMES: dict[str, dict[str, str]] = {
     },
 }  # fmt: skip
 
-_ANYTHING = object()  # an argument whose value never matters here
+TENSOR = {  # method or attribute -> the expression to write with a Tensor x
+    "view": "x.reshape(shape)", "view_as": "x.reshape(y.shape)", "reshape_as": "x.reshape(y.shape)",
+    "flatten": "x.reshape(-1)", "ravel": "x.reshape(-1)", "unflatten": "x.reshape(shape)",
+    "permute": "x.transpose(axes)", "t": "x.T, or x.swapaxes(0, 1)", "t_": "x.T", "mT": "x.swapaxes(-1, -2)",
+    "movedim": "x.transpose(axes)", "moveaxis": "x.transpose(axes)", "swapdims": "x.swapaxes(a, b)",
+    "unsqueeze": "x.expand_dims(axis)", "expand": "x.broadcast_to(shape)", "expand_as": "x.broadcast_to(y.shape)",
+    "repeat_interleave": "x.repeat(repeats, axis)", "chunk": "x.split(sections, axis)", "unbind": "list(x)",
+    "cat": "tl.concatenate(xs, axis)", "concat": "tl.concatenate(xs, axis)", "hstack": "tl.concatenate(xs, axis)",
+    "vstack": "tl.concatenate(xs, axis)", "narrow": "x[start:stop]", "select": "x[index]", "fliplr": "x.flip(1)",
+    "gather": "x.take_along_axis(indices, axis)", "index_select": "x[indices]", "take": "x[indices]",
+    "scatter": "tl.scatter_add(x, index, shape)", "index_add": "tl.scatter_add(x, index, shape)",
+    "masked_select": "x[mask]", "compress": "x[mask]", "numel": "x.size", "nelement": "x.size", "dim": "x.ndim",
+    "ndimension": "x.ndim", "itemsize": "x.data.itemsize", "nbytes": "x.data.nbytes", "strides": "x.data.strides",
+    "flags": "x.data.flags", "contiguous": "x itself, or x.clone() for a copy", "is_contiguous": "x.data.flags",
+    "copy": "x.clone()", "deepcopy": "x.clone()", "data_ptr": "x.data.ctypes.data", "grad_fn": "x.node",
+    "cpu": 'x.to("cpu")', "cuda": 'x.to("cuda")', "is_cuda": 'x.device != "cpu"', "get": "x.numpy()",
+    "type": "x.astype(dtype)", "type_as": "x.astype(y.dtype)", "float": "x.astype(tl.float32)",
+    "double": "x.astype(tl.float64)", "half": "x.astype(tl.float16)", "bfloat16": "x.astype(tl.bfloat16)",
+    "long": "x.astype(tl.int64)", "int": "x.astype(tl.int32)", "byte": "x.astype(tl.uint8)",
+    "bool": "x.astype(bool)", "requires_grad_": "x.requires_grad = True", "retain_grad": "tl.grad(y, x)",
+    "register_hook": "tl.grad(y, x)", "add": "x + y", "sub": "x - y", "subtract": "x - y", "mul": "x * y",
+    "multiply": "x * y", "div": "x / y", "divide": "x / y", "true_divide": "x / y", "pow": "x ** y",
+    "power": "x ** y", "neg": "-x", "negative": "-x", "eq": "x == y", "ne": "x != y", "lt": "x < y", "le": "x <= y",
+    "gt": "x > y", "ge": "x >= y", "mm": "x @ y", "bmm": "x @ y", "mv": "x @ y", "dot": "x @ y", "inner": "x @ y",
+    "absolute": "x.abs()", "clamp": "x.clip(low, high)", "amax": "x.max(axis)", "amin": "x.min(axis)",
+    "where": "tl.where(condition, x, y)", "nonzero": "np.nonzero(x.numpy())", "unique": "np.unique(x.numpy())",
+    "softmax": "tl.functional.softmax(x, axis)", "log_softmax": "tl.functional.log_softmax(x, axis)",
+    "relu": "tl.functional.relu(x)", "gelu": "tl.functional.gelu(x)", "silu": "tl.functional.silu(x)",
+    "dropout": "tl.functional.dropout(x, p)",
+    "new_zeros": "tl.zeros(shape, x.dtype)", "new_ones": "tl.ones(shape, x.dtype)", "new_tensor": "tl.tensor(data)",
+}  # fmt: skip
+
+PACKAGE = {  # function of torch or numpy -> the expression to write, where that is not the same as with a Tensor x
+    "array": "tl.tensor(data)", "asarray": "tl.tensor(data)", "as_tensor": "tl.tensor(data)",
+    "from_numpy": "tl.tensor(array)", "FloatTensor": "tl.tensor(data)", "LongTensor": "tl.tensor(data, tl.int64)",
+    "float": "tl.float32", "double": "tl.float64", "half": "tl.float16", "long": "tl.int64", "int": "tl.int32",
+    "bool": "tl.bool_", "inference_mode": "tl.no_grad()", "set_grad_enabled": "tl.no_grad()", "cuda": 'x.to("cuda")',
+    "enable_grad": "code outside tl.no_grad()", "save": "tl.io.save(path, tensors)", "load": "tl.io.load(path)",
+    "rand_like": "tl.rand(x.shape)", "randn_like": "tl.randn(x.shape)",
+    "rand_int": "tl.randint(low, high, shape)", "permute": "tl.transpose(x, axes)", "seed": "tl.manual_seed(seed)",
+    "Size": "a tuple", "device": 'a name, "cpu" or "cuda"', "linalg": "tl.norm(x)", "F": "tl.functional",
+    "checkpoint": "tl.activation_checkpoint(module, x)", "recompute": "tl.activation_checkpoint(module, x)",
+    "compile": "tl.CudaGraph(function)", "CUDAGraph": "tl.CudaGraph",
+    "graph": "tl.CudaGraph", "fused": "tl.functional", "machine": "tl.devices.machine",
+    "set_num_threads": "tl.set_threads(n)", "get_num_threads": "tl.devices.machine.threads()",
+    "set_float32_matmul_precision": 'tl.set_matmul_dtype("tf32", device)', "set_default_device": "tl.use_device(device)",
+}  # fmt: skip
+
+# methods that PyTorch has with an underscore behind the name, and that change a tensor in place
+IN_PLACE = "abs add bernoulli ceil clamp clip copy cos div exp fill floor log masked_fill mul neg normal pow reciprocal"
+IN_PLACE += " round rsqrt scatter scatter_add sigmoid sign sin sqrt square squeeze sub tanh uniform unsqueeze zero"
+
+# ----- arguments ----------------------------------------------------------------------------------------------------
+
+RENAMED = {  # argument of a function -> ours
+    "dim": "axis", "dims": "axis", "axes": "axis", "keepdim": "keepdims", "input": "x", "a": "x", "other": "y",
+    "correction": "ddof", "unbiased": "ddof", "min": "low", "max": "high", "a_min": "low", "a_max": "high",
+    "size": "shape", "pad": "widths", "pad_width": "widths", "constant_values": "value",
+    "tensors": "xs", "arrays": "xs", "shifts": "shift", "fill_value": "value", "diagonal": "k",
+    "dim0": "a", "dim1": "b",
+}  # fmt: skip
+
+ADVICE = {  # argument of a function that has no counterpart -> what to do instead
+    "descending": "write x.sort(axis).flip(axis), or for the order (-x).argsort(axis)",
+    "create_graph": "write tl.grad(y, x, create_graph=True), which returns gradients that can be differentiated",
+    "allow_unused": "omit it, the gradient is zeros where the output does not depend on an input",
+    "decimals": "write (x * 10**decimals).round() / 10**decimals",
+}
+
+ANYTHING = object()  # stands for every value
 _DEVICE = ((None,), 'use .to("cuda") afterwards, or make it inside `with tl.default_device("cuda"):`')
 _DTYPE = ((None,), "use .to(dtype) afterwards")
-_FUSED = ((_ANYTHING,), "")
+_FUSED = ((ANYTHING,), "")
 
-ARGUMENTS: dict[str, dict[str, tuple[tuple, str]]] = {
+ARGUMENTS: dict[str, dict[str, tuple[tuple[object, ...], str]]] = {
+    # argument of a class's methods -> values that ask for nothing and are ignored, and what to do instead of others
     "Module": {
         "device": _DEVICE,
         "dtype": _DTYPE,
-        "inplace": ((_ANYTHING,), ""),
+        "inplace": ((ANYTHING,), ""),
         "padding_idx": ((None,), "mask the padding in the loss: targets of -100 do not count"),
         "max_norm": ((None,), "scale the rows in forward"),
         "sparse": ((False,), "gradients are dense"),
@@ -145,49 +210,3 @@ ARGUMENTS: dict[str, dict[str, tuple[tuple, str]]] = {
         "batch_sampler": ((None,), "give batch_size, shuffle and drop_last"),
     },
 }  # fmt: skip
-
-
-def hint(owner: str, name: str) -> str:
-    """What to write for PyTorch's `name` in `owner`, as ': ...'; '' where the table has nothing."""
-    advice = NAMES[owner].get(name)
-    return f": {advice}" if advice else ""
-
-
-def missing(module: str) -> Callable[[str], Any]:
-    """A module's `__getattr__`: an AttributeError that says what to write instead."""
-
-    def __getattr__(name: str):
-        raise AttributeError(f"module 'tensorlite.{module}' has no attribute {name!r}{hint(module, name)}")
-
-    return __getattr__
-
-
-def explaining(owner: str) -> Callable[[Callable], Callable]:
-    """A decorator: unknown arguments of PyTorch are ignored if they ask for nothing, otherwise a TypeError says what to
-    write. It costs nothing while all arguments are known.
-    """
-
-    def decorate(function: Callable) -> Callable:
-        @functools.wraps(function)
-        def call(self, *args, **kwargs):
-            try:
-                return function(self, *args, **kwargs)
-            except TypeError:
-                unknown = kwargs.keys() - inspect.signature(function).parameters.keys()
-                if not unknown & ARGUMENTS[owner].keys():
-                    raise
-                for name in sorted(unknown):
-                    _ignore(owner, type(self).__name__, name, kwargs.pop(name))
-            return function(self, *args, **kwargs)
-
-        return call
-
-    return decorate
-
-
-def _ignore(owner: str, kind: str, argument: str, value: Any) -> None:
-    """Nothing if the value asks for nothing; otherwise a TypeError."""
-    ignored, advice = ARGUMENTS[owner].get(argument, ((), "it is unknown"))
-    if _ANYTHING in ignored or any(type(value) is type(x) and value == x for x in ignored):
-        return
-    raise TypeError(f"{kind} has no argument {argument!r}: {advice}") from None

@@ -1,1 +1,16 @@
-"""What makes the hot ops fast: one module per device, array functions only, no graph. functional.py joins them to it."""
+"""Fast kernels for the ops that a GPT spends its time in, on NumPy's and CuPy's arrays. No autograd graph in here.
+
+A kernel is a function on arrays with the arguments of its formula in formulas.py, and comes as three functions:
+
+    supports_NAME(*arguments)         whether the kernel can compute these arrays; otherwise the formula does
+    NAME(*arguments)                  the result, or (result, residuals): a dict of arrays that its derivative will need
+    NAME_vjp(g, needs_grad, *asked)   the gradients of the loss by each argument, given `g`, its gradient by the result;
+                                      `needs_grad` has one bool for each argument, and where it is False the gradient
+                                      may be None. `asked`, by their names: arguments, residuals, the result `out`
+
+    table.py      which kernel computes which formula, one row for all devices
+    shared.py     what the kernels of both devices have in common
+    precision.py  the dtype of matrix products
+    cpu/          kernels on NumPy's arrays
+    cuda/         kernels on CuPy's arrays, imported when the first of them arrives
+"""

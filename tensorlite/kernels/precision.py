@@ -1,11 +1,12 @@
-"""The dtype that products are computed in: one switch for all kernels.
+"""The dtype in which matrix products are computed: one setting for all kernels.
 
-One idea: weights, their gradients, moments and losses stay float32; what may be coarser is what is multiplied.
+Weights, their gradients, the optimizer's moments and losses stay float32. What changes is the precision of the
+operands of matrix products:
 
-    float32    all in float32
-    tf32       GPU: products of float32 arrays round their operands to 10 bits of fraction; the results are float32
-    bfloat16   GPU: embeddings and linear layers give bfloat16, so activations between them are; sums are in float32
-               CPU: operands of large products are rounded, where the CPU and oneDNN can (kernels/onednn.py)
+    float32    all of it in float32
+    tf32       GPU: operands of float32 products are rounded to 10 bits of fraction; results are float32
+    bfloat16   GPU: embeddings and linear layers return bfloat16, so activations between them are, too; sums are float32
+               CPU: operands of large products are rounded, where the CPU and oneDNN can (cpu/onednn.py)
 """
 
 DTYPES = ("float32", "tf32", "bfloat16")
@@ -13,14 +14,15 @@ _dtype = "float32"
 
 
 def matmul_dtype() -> str:
-    """What is in force."""
+    """The setting in force: one of `DTYPES`."""
     return _dtype
 
 
 def set_matmul_dtype(name: str, device: str = "cpu") -> str:
-    """Compute products in `name` from now on; returns the sentence that says what holds now.
+    """Compute matrix products in `name` from now on; returns a sentence that says what is in force.
 
-    Where the device cannot do it, it stays float32, and the sentence says why. ValueError for another name.
+    `name`: "float32", "tf32" or "bfloat16" (ValueError for another one). Where `device` cannot compute in it, the
+    setting becomes float32, and the sentence gives the reason.
     """
     global _dtype
     if name not in DTYPES:
@@ -35,6 +37,7 @@ def set_matmul_dtype(name: str, device: str = "cpu") -> str:
 
 
 def _why_not(name: str, device: str) -> str:
+    """Why `device` does not compute products in `name`; "" where it does."""
     if device != "cpu":
         return ""
     if name == "tf32":

@@ -12,7 +12,7 @@ These are errors: a new attribute after `__init__` (mostly a mistyped name), Mod
 assigned in a Parameter's place, and a state whose names, shapes or dtypes do not match.
 """
 
-from ..errors.torch_names import missing
+from ..errors.suggestions import module_getattr
 from .containers import ModuleList, Sequential
 from .layers import (
     GELU,
@@ -28,10 +28,10 @@ from .layers import (
     as_indices,
     skip_init,
 )
-from .module import Module, Parameter, check_set_to_none, make_adjacent, mismatch
+from .module import Module, Parameter, make_adjacent
 
-__getattr__ = missing("nn")
+__getattr__ = module_getattr("nn")
 __all__ = [
     "GELU", "Dropout", "Embedding", "LayerNorm", "Linear", "Module", "ModuleList", "Parameter", "RMSNorm", "ReLU",
-    "Sequential", "SiLU", "Sigmoid", "Tanh", "as_indices", "check_set_to_none", "make_adjacent", "mismatch", "skip_init",
+    "Sequential", "SiLU", "Sigmoid", "Tanh", "as_indices", "make_adjacent", "skip_init",
 ]  # fmt: skip

@@ -155,7 +155,8 @@ class Dropout(Module):
         if not isinstance(p, Real) or not 0 <= p <= 1:
             raise ValueError(f"Dropout: p must be a probability between 0 and 1, not {p!r:.80}")
         _generator("Dropout", generator)
-        self.p, self.generator = p, generator
+        self.p: float = p
+        self.generator: Generator | None = generator
 
     def forward(self, x: Any) -> Tensor:
         """x * mask / (1 - p) in training, of any shape."""

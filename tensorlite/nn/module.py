@@ -10,7 +10,7 @@ import numpy as np
 from .. import ops
 from ..backend import DEVICES, Array, device_of, is_array, is_floating, to_device
 from ..creation import tensor
-from ..errors.torch_names import explaining, hint
+from ..errors.suggestions import accepts_torch_arguments, hint
 from ..tensor import Tensor
 
 
@@ -28,9 +28,6 @@ class Parameter(Tensor):
         super().__init__(tensor(data, requires_grad=requires_grad).data, requires_grad)
 
 
-# ----- Module -----------------------------------------------------------------------------------------------------
-
-
 def make_adjacent(parameters: Sequence[Parameter]) -> None:
     """Store Parameters one behind the other in one array, so that an op that reads them all needs no copy.
 
@@ -42,6 +39,9 @@ def make_adjacent(parameters: Sequence[Parameter]) -> None:
     for p in parameters:
         p.data = joined[start : start + len(p)]
         start += len(p)
+
+
+# ----- Module -----------------------------------------------------------------------------------------------------
 
 
 def _then_closed(init: Callable[..., None]) -> Callable[..., None]:
@@ -72,7 +72,7 @@ class Module:
         super().__init_subclass__(**kwargs)
         if "__init__" in vars(cls):
             ours = cls.__module__.startswith(__package__ + ".")  # whose arguments PyTorch may call by other names
-            init = explaining("Module")(cls.__init__) if ours else cls.__init__
+            init = accepts_torch_arguments("Module")(cls.__init__) if ours else cls.__init__
             cls.__init__ = _then_closed(init)  # type: ignore[method-assign]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

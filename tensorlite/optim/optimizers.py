@@ -2,8 +2,8 @@
 
 A formula is a function of arrays. It takes a parameter p, its gradient g, the number t of the update (1, 2, ...) and
 the optimizer's state of that parameter, and returns the new p and the new state; nothing is changed in place.
-`PlainStorage.step` applies it in a loop over the parameters. `tensorlite.accelerate.storage` computes the same in place,
-for all parameters of a group at once, and sets `Optimizer.storage`; nothing in this file depends on it.
+`PlainStorage.step` applies it in a loop over the parameters. `tensorlite.accelerate.storage` computes the same in
+place, for all parameters of a group at once, and sets `Optimizer.storage`; nothing in this file depends on it.
 """
 
 import math
@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 
 from .. import ops
 from ..backend import Array, to_device, xp
-from ..errors.torch_names import explaining, hint
-from ..nn import check_set_to_none, mismatch
+from ..errors.suggestions import accepts_torch_arguments, hint
+from ..nn.module import check_set_to_none, mismatch
 from ..tensor import Tensor
 from .checks import check_number, check_params, make_groups
 from .clipping import global_norm_of
@@ -260,7 +260,7 @@ class SGD(Optimizer):
     state_names = ("velocity",)
     update = staticmethod(sgd)
 
-    @explaining("Optimizer")
+    @accepts_torch_arguments("Optimizer")
     def __init__(
         self, params: Iterable[Any], lr: float, momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 0.0
     ):
@@ -286,7 +286,7 @@ class Adam(Optimizer):
     state_names = ("m", "v")
     update = staticmethod(adam)
 
-    @explaining("Optimizer")
+    @accepts_torch_arguments("Optimizer")
     def __init__(
         self, params: Iterable[Any], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
         weight_decay: float = 0.0,
@@ -308,7 +308,7 @@ class AdamW(Adam):
 
     update = staticmethod(adamw)
 
-    @explaining("Optimizer")
+    @accepts_torch_arguments("Optimizer")
     def __init__(
         self, params: Iterable[Any], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
         weight_decay: float = 0.01,

@@ -192,7 +192,9 @@ def test_an_incoming_gradient_that_a_rule_passes_on_is_not_added_to():
 
 def test_a_residual_that_a_rule_returns_is_not_added_to():
     slope = np.array([2.0, 3.0])
-    weighted = primitive(lambda x: ((x * slope).sum(), {"slope": slope}), keeps=("slope",)).vjp(lambda g, slope: slope)
+    weighted = KernelOp(
+        lambda x: ((x * slope).sum(), {"slope": slope}), spec=lambda x: (x * slope).sum(), residuals=("slope",)
+    ).vjp(lambda g, needs, slope: (slope,))
     x = leaf([1, 1])
     y = x * 1
     for expected in ([5, 7], [10, 14]):

@@ -17,7 +17,7 @@ from gpt import lora
 from gpt.config import GPTConfig
 from gpt.generate import next_logits
 from gpt.model import GPT
-from gpt.tasks.classify.task import Classifier
+from gpt.tasks.classify import Classifier
 from tensorlite import backend, nn, optim
 from tensorlite.data import DataLoader, TokenFile, write_tokens
 from tensorlite.devices import memory

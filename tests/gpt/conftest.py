@@ -1,5 +1,8 @@
 """Fixtures of the tests of gpt."""
 
+import io
+import sys
+
 import pytest
 from runs import tiny, train
 
@@ -21,10 +24,12 @@ def on_the_cpu():
 
 @pytest.fixture
 def call(capsys, monkeypatch):
-    """`gpt ...` in this process: exit status, output, errors."""
+    """`gpt ...` in this process, with `typed` as its input: exit status, output, errors."""
     monkeypatch.setattr(machine, "keep_freed_memory", lambda: "not asked for in a test")
 
-    def call(*args):
+    def call(*args, typed: str | None = None):
+        if typed is not None:
+            monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
         with pytest.raises(SystemExit) as left:
             cli.main([str(arg) for arg in args])
         return left.value.code or 0, *capsys.readouterr()

@@ -16,9 +16,9 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from gpt import train
 from gpt.tasks.pretrain import TrainConfig
 from gpt.training import plots
-from gpt.training.loop import train
 
 COLORS = {"float32": plots.TRAINING, "bfloat16": plots.VALIDATION}
 

@@ -15,17 +15,15 @@ from runs import tiny, train, write_text
 import tensorlite as tl
 from gpt import fast
 from gpt.attention import MultiHeadAttention
-from gpt.cli import diagnosis as doctor
+from gpt.cli import doctor
 from gpt.cli import main as cli
 from gpt.config import GPTConfig
 from gpt.fast import decode as fast_decode
 from gpt.generate import generate
 from gpt.kv_cache import KVCache
 from gpt.model import GPT
-from gpt.tasks import instruct
-from gpt.tasks.classify import data as labelled
-from gpt.tasks.classify import task as classify
-from gpt.tasks.classify.settings import ClassifyConfig
+from gpt.tasks import classify, instruct
+from gpt.tasks.classify import ClassifyConfig, data
 from gpt.tasks.evaluate import total_loss
 from gpt.tasks.pretrain import TrainConfig, check_memory
 from gpt.training import checkpoint, plots, session
@@ -194,7 +192,7 @@ def test_the_projections_lie_together_there_and_after_an_optimizer_took_them():
 # ----- fine-tuning ------------------------------------------------------------------------------------------------
 
 WORDS = {"drink": ("milk", "tea", "juice", "water"), "fruit": ("pear", "plum", "fig", "lime")}
-LABELLED = [labelled.Entry(kind, f"{n} times {words[n % 4]}") for n in range(15) for kind, words in WORDS.items()]
+LABELLED = [data.Entry(kind, f"{n} times {words[n % 4]}") for n in range(15) for kind, words in WORDS.items()]
 ASKED = [{"instruction": f"Say {word}.", "input": "", "output": word} for word in ("yes", "no")] * 15
 
 
@@ -205,7 +203,7 @@ def base(tmp_path_factory):
     (folder / "text.txt").write_text(text * 2, encoding="utf-8")
     shape = {**SHAPE, "context_length": 64, "tokenizer": "bpe", "vocab_size": 270, "steps": 3}
     train(tiny(folder, text=(folder / "text.txt",), out=folder / "base", device="cpu", **shape))
-    labelled.write(folder / "labelled.jsonl", LABELLED)
+    data.write(folder / "labelled.jsonl", LABELLED)
     (folder / "asked.json").write_text(json.dumps(ASKED), encoding="utf-8")
     return folder
 
@@ -223,7 +221,7 @@ def test_classification(base, tmp_path, position, layers, dtype):
     assert losses(tmp_path / "cuda") == pytest.approx(losses(tmp_path / "cpu"), **limit)
     precision.set_matmul_dtype("float32")
     near, far = (classify.load(tmp_path / "cpu", device) for device in ("cpu", "cuda"))
-    for a, b in zip(*(classify.classify(each, ["3 times tea", "fig"]) for each in (near, far)), strict=True):
+    for a, b in zip(*(classify.predict(each, ["3 times tea", "fig"]) for each in (near, far)), strict=True):
         assert a == pytest.approx(b, rel=1e-3)
 
 

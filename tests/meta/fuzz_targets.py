@@ -87,8 +87,7 @@ def make_adapted(folder: Path) -> None:
 
 
 def make_classifier(folder: Path) -> None:
-    from gpt.tasks.classify.settings import ClassifyConfig
-    from gpt.tasks.classify.task import Classification
+    from gpt.tasks.classify import Classification, ClassifyConfig
 
     data = folder / "data.tsv"
     data.write_text("drink\tone bottle\nfruit\ta wall\n" * 20, encoding="utf-8")
@@ -232,9 +231,9 @@ def read_adapter(folder: Path) -> None:
 
 
 def read_classifier(folder: Path) -> None:
-    from gpt.tasks.classify import task as classify
+    from gpt.tasks import classify
 
-    classify.classify(classify.load(folder / "run"), ["a bottle"])
+    classify.predict(classify.load(folder / "run"), ["a bottle"])
 
 
 def read_weights(folder: Path) -> None:
@@ -289,9 +288,9 @@ def read_tokenizer(path: Path) -> None:
 
 
 def read_labelled(path: Path) -> None:
-    from gpt.tasks.classify import data as labelled
+    from gpt.tasks.classify import data
 
-    labelled.read(path)
+    data.read(path)
 
 
 def read_entries(path: Path) -> None:
@@ -318,7 +317,7 @@ def read_reply(path: Path) -> None:
     from gpt.tasks.instruct import judge
 
     with contextlib.suppress(judge.NoAnswer):
-        judge.said(path.read_bytes().splitlines()).encode("utf-8")
+        judge.read_answer(path.read_bytes().splitlines()).encode("utf-8")
 
 
 def make_reply(folder: Path) -> None:

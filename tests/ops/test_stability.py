@@ -243,7 +243,7 @@ def test_large_rows_with_infinite_logits_as_numba_computes_them(layers):
 @pytest.mark.parametrize("at_once", [1, 64])
 def test_a_head_with_large_and_infinite_logits(layers, at_once, monkeypatch):
     """Whatever the number of classes whose logits are computed at once."""
-    monkeypatch.setattr(losses, "CLASSES", at_once)
+    monkeypatch.setattr(losses, "MIN_CLASSES", at_once)
     monkeypatch.setattr(blocks, "BLOCK", at_once)
     near, far, weight, targets = [1.0, 3.0], [800.0, -801.0], [[1.0, 0.0], [0.0, 1.0]], np.array([0, 1, 1])
     x, p, q = leaf([near, far, far[::-1]]), 1 / (1 + math.e**2), 1 - 1 / (1 + math.e**2)

@@ -4,6 +4,7 @@ import asyncio
 import inspect
 import math
 import re
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -125,16 +126,16 @@ def test_a_name_that_the_package_lacks_is_answered_with_ours(name):
 
 @pytest.mark.finding("C2")
 def test_what_the_hints_name_exists():
-    from tensorlite.errors import suggestions
+    from tensorlite.errors import torch_names
 
-    for hint in [*suggestions.NAMES.values(), *suggestions.FUNCTIONS.values()]:
+    for hint in [*torch_names.TENSOR.values(), *torch_names.PACKAGE.values()]:
         for path in re.findall(r"\btl\.([\w.]+)", hint):
             value = tl
             for part in path.split("."):
                 value = getattr(value, part)
         for method in re.findall(r"\bx\.(\w+)", hint):
             assert hasattr(tl.Tensor, method), hint
-    for ours in suggestions.ARGUMENTS.values():
+    for ours in torch_names.RENAMED.values():
         assert ours in {
             "axis",
             "keepdims",
@@ -152,8 +153,8 @@ def test_what_the_hints_name_exists():
             "a",
             "b",
         }
-    assert not [name for name in suggestions.NAMES if hasattr(tl.Tensor, name)]
-    assert not [name for name in suggestions.FUNCTIONS if hasattr(tl, name)]
+    assert not [name for name in torch_names.TENSOR if hasattr(tl.Tensor, name)]
+    assert not [name for name in torch_names.PACKAGE if hasattr(tl, name)]
 
 
 @pytest.mark.finding("C2")
@@ -170,7 +171,11 @@ def test_attributes_that_python_looks_for_are_just_missing():
 @pytest.mark.finding("C2")
 def test_the_version_is_that_of_the_distribution():
     assert tl.__version__ == gpt.__version__
-    assert f'version = "{tl.__version__}"' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert "version" in project["project"]["dynamic"]
+    assert project["tool"]["hatch"]["version"]["path"] == "tensorlite/__init__.py"
+    written = [f for f in ROOT.glob("*/__init__.py") if re.search(r'__version__ = "', f.read_text(encoding="utf-8"))]
+    assert written == [ROOT / "tensorlite" / "__init__.py"]  # in one place
 
 
 @pytest.mark.finding("C2")

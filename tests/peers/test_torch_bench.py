@@ -18,7 +18,7 @@ pytest.importorskip("transformers", reason="the peer of this test: pip install -
 from examples.benchmarks import __main__ as program  # noqa: E402
 from examples.benchmarks import duel, gpu, ours, ours_gpu, setup, theirs, theirs_gpu, worker  # noqa: E402
 from examples.benchmarks.setup import Job  # noqa: E402
-from gpt.config import GPTConfig
+from gpt.config import GPTConfig  # noqa: E402
 
 SMALL = GPTConfig(vocab_size=31, context_length=16, n_layer=2, n_head=2, n_embd=16, qkv_bias=True)
 

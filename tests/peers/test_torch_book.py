@@ -5,7 +5,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="the peer of this test: pip install -e '.[peers]'")
 
 import tensorlite as tl  # noqa: E402
-from gpt.config import GPTConfig
+from gpt.config import GPTConfig  # noqa: E402
 from gpt.generate import generate  # noqa: E402
 from gpt.model import GPT  # noqa: E402
 from tensorlite import optim  # noqa: E402

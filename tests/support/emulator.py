@@ -1,9 +1,9 @@
 """Runs the CUDA kernels on a CPU: the same .cu files, compiled by g++ against cuda_emulation.h.
 
-One idea: `run` stands in for `launch._run`, so that the Python of kernels/cuda runs unchanged on NumPy arrays. Each
-array lies between guard bytes while a kernel has it: reads beyond an end give nan, writes there are an error.
-An array of one element of a structured dtype goes by value, as in CuPy (which refuses numpy.void); pointers inside it
-point to the arrays themselves, so an array must not stand in a structure and among the arguments of the same launch.
+`run` replaces `launch._run`, so that the Python of kernels/cuda runs unchanged on NumPy arrays. While a kernel runs, each
+array lies between guard bytes: reads beyond an end give nan, writes there are an error. An array of one element of a
+structured dtype is passed by value, as in CuPy (which refuses numpy.void). Pointers inside it point to the arrays
+themselves, so no array may be both in a structure and among the arguments of one launch.
 """
 
 import ctypes
@@ -14,7 +14,6 @@ import math
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -54,9 +53,9 @@ def emulated(monkeypatch):
 
 
 def kernel_modules() -> list:
-    """Those that ask whether an array is a GPU's."""
-    known = [module for name, module in sys.modules.items() if name.startswith("tensorlite.kernels.cuda")]
-    return [module for module in known if hasattr(module, "on_gpu")]
+    """The modules of kernels/cuda that ask whether an array is a GPU's."""
+    names = [f"tensorlite.kernels.cuda.{path.stem}" for path in launch.FOLDER.glob("[a-z]*.py")]
+    return [module for module in map(importlib.import_module, names) if hasattr(module, "on_gpu")]
 
 
 def _poisoned(shape, dtype=np.float64) -> np.ndarray:
@@ -67,7 +66,7 @@ def _poisoned(shape, dtype=np.float64) -> np.ndarray:
 
 
 def run(file: str, kernel: str, grid: tuple[int, ...], threads: int, args: list) -> None:
-    """What launch._run does, here: RuntimeError for what a GPU would refuse, or would do without a word."""
+    """launch._run on the CPU. RuntimeError for what a GPU would refuse, or would get wrong without an error."""
     if not Path(file).is_absolute() and kernel not in instantiations(file):  # absolute: a test's own
         raise RuntimeError(f"{kernel} is not among {Path(file).stem}.INSTANTIATIONS: nothing compiles it for a GPU")
     copies = _Copies()
@@ -85,10 +84,10 @@ def instantiations(file: str) -> tuple[str, ...]:
 
 
 class _Copies:
-    """The memory that a kernel is given: guarded copies of the memory that its arrays look at."""
+    """Guarded copies of the memory of the arrays that a kernel is given."""
 
     def __init__(self) -> None:
-        self.owners: dict[int, tuple] = {}  # address -> owner of the memory, its copy between guards
+        self.owners: dict[int, tuple] = {}  # address -> (owner of the memory, guarded copy, start, size)
         self.alive: list = []
 
     def argument(self, x) -> Argument:
@@ -134,7 +133,7 @@ def _compiled(file: str, kernel: str):
 
 @functools.cache
 def _library(file: str, kernels: tuple[str, ...]):
-    """All kernels of a file as one function, which says of each its number; kept beside other temporary files."""
+    """All kernels of a file as one function of the kernel's number; compiled code is kept in the temporary folder."""
     cases = "\n".join(
         f"case {i}: return emulation::launch(&{kernel}, dim3{{grid[0], grid[1], grid[2]}}, threads, given, count);"
         for i, kernel in enumerate(kernels)

@@ -1,8 +1,8 @@
-"""A stand-in for a GPU: arrays that never become NumPy arrays, numbers or truth values unasked, and count each asking.
+"""A stand-in for a GPU: arrays that refuse implicit conversion to NumPy arrays, numbers or truth values.
 
-One idea: on a GPU each look at a value from the host waits for all queued work, and a stray NumPy array means a copy
-back. CuPy does some of that silently; this wrapper around NumPy refuses it or counts it (`strict.waits`), so a test on
-any machine shows that the library never does it. Like CuPy's, its reductions return 0-d arrays, not scalars.
+To read a value of a GPU, the host waits for all queued work, and to mix in a NumPy array copies it. CuPy does some of
+that silently. This wrapper around NumPy refuses it, or counts it in `strict.waits` where it is explicit, so a test on any
+machine shows that the library does not do it. Like CuPy's, its reductions return 0-d arrays, not scalars.
 """
 
 import types
@@ -12,7 +12,7 @@ import numpy as np
 
 
 class StrictArray:
-    """An array of the strict device. It mixes with its like and with Python's own numbers, and with nothing else."""
+    """An array of the strict device. It can be combined with such arrays and with Python's numbers only."""
 
     __array_ufunc__ = None  # so that ndarray + StrictArray asks StrictArray, which refuses
     __hash__ = None
@@ -36,7 +36,7 @@ class StrictArray:
     def __len__(self) -> int:
         return len(self.values)
 
-    # ----- what costs a wait: counted -----------------------------------------------------------------------------
+    # ----- explicit conversions, which wait: counted ----------------------------------------------------------------
 
     def get(self) -> np.ndarray:
         strict.waits += 1
@@ -48,17 +48,19 @@ class StrictArray:
     def tolist(self):
         return self.get().tolist()
 
-    # ----- what would wait behind one's back: refused -------------------------------------------------------------
+    # ----- implicit conversions, which would wait: refused ----------------------------------------------------------
 
     def _refuse(self, *_, **__):
-        raise TypeError("a strict array does not become a NumPy array or a number unasked: that would wait for the GPU")
+        raise TypeError(
+            "a strict array does not become a NumPy array or a number implicitly: that would wait for the GPU"
+        )
 
     __array__ = __float__ = __int__ = __bool__ = __index__ = __complex__ = __contains__ = _refuse
 
     def __iter__(self):
         return iter([self[i] for i in range(len(self))]) if self.ndim > 1 else self._refuse()  # rows are views
 
-    # ----- places -------------------------------------------------------------------------------------------------
+    # ----- indexing -------------------------------------------------------------------------------------------------
 
     def __getitem__(self, index) -> "StrictArray":
         parts = index if isinstance(index, tuple) else (index,)
@@ -70,7 +72,7 @@ class StrictArray:
 
 
 def bare(x):
-    """The NumPy array inside; TypeError for one that was outside all along."""
+    """The NumPy array inside a StrictArray. TypeError for a NumPy array of the host."""
     if isinstance(x, StrictArray):
         return x.values
     if isinstance(x, np.ndarray | np.generic):
@@ -81,7 +83,7 @@ def bare(x):
 
 
 def wrapped(out, inputs):
-    """A result on the strict device; a view knows whose memory it looks at."""
+    """A result on the strict device. The `base` of a view is the array whose memory it shares."""
     if isinstance(out, list | tuple):
         return type(out)([wrapped(o, inputs) for o in out])
     if not isinstance(out, np.ndarray | np.generic):
@@ -97,7 +99,7 @@ def wrapped(out, inputs):
 
 
 class Function:
-    """A function of NumPy on strict arrays; `.at` as ufuncs have it."""
+    """A function of NumPy on strict arrays, with `.at` as ufuncs have it."""
 
     def __init__(self, function):
         self.function = function
@@ -114,7 +116,7 @@ class Function:
 class Library(types.ModuleType):
     """What `xp(x)` is for a StrictArray: NumPy's names."""
 
-    waits = 0  # how often the host looked at a value
+    waits = 0  # how often the host waited for a value
 
     def __getattr__(self, name: str) -> Function:
         function = getattr(np, name)
@@ -123,7 +125,7 @@ class Library(types.ModuleType):
         return Function(function)
 
     def asarray(self, x, dtype=None) -> StrictArray:
-        """To the device: from the host (which does not wait) or from itself."""
+        """A copy of a host array on the device, which does not wait; a StrictArray stays as it is."""
         values = x.values if isinstance(x, StrictArray) else np.array(x)
         same = isinstance(x, StrictArray) and (dtype is None or x.dtype == dtype)
         return x if same else StrictArray(np.asarray(values, dtype=dtype))

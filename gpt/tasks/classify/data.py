@@ -1,7 +1,7 @@
-"""Labelled texts: read from a file, balanced, split. What classification learns from.
+"""Labelled texts, the data of classification: read from a file, balanced, split.
 
-The file says what it is (records.py), and the columns of label and text are found by their names, or, without names, by
-what they hold. What cannot be told is an error that names the choices: nothing is guessed between two.
+The format of the file is detected (gpt/data/records.py). The columns of label and text are found by their names or, in
+a file without names, by their content. Where that is ambiguous, the error lists the columns: nothing is guessed.
 """
 
 import json
@@ -13,13 +13,14 @@ from typing import Any, NamedTuple
 from tensorlite.files import naming
 from tensorlite.random import sample_rows
 
+from ...config import listed
 from ...data import records
 from ...data.records import Note, Records
 from ...tokenizer.base import check_text
 
 LABELS = ("label", "labels", "class", "category", "target", "sentiment", "topic", "intent")  # names of columns
 TEXTS = ("text", "texts", "message", "sms", "sentence", "review", "content", "title")
-SHARES = (0.7, 0.1)  # of the entries, for training and validation; the rest is for testing
+SHARES = (0.7, 0.1)  # of the entries, for training and validation; the rest is the test part
 
 
 class Entry(NamedTuple):
@@ -37,18 +38,21 @@ def read(
 ) -> list[Entry]:
     """The entries of a file, in its order. Columns are named as in the file, or by their number from 1.
 
-    `note` takes a sentence for each entry that cannot be used and is left out, up to a tenth of them. OSError where the
-    file cannot be read; ValueError, in one sentence with the line, where it is empty, not UTF-8, damaged, its columns
-    cannot be told apart, or, without `note`, an entry cannot be used.
+    Up to a tenth of the entries may be unusable: they are left out, and `note` is called with a sentence for each.
+    OSError where the file cannot be read. ValueError, one sentence with the line, where it is empty, not UTF-8 or
+    damaged, where it is unclear which column is which, or, without `note`, where an entry cannot be used.
     """
     found = records.read(path, (*LABELS, *TEXTS), [name for name in (label_column, text_column) if name])
     label, text = _columns(found, label_column, text_column)
-    found = _without_line_of_names(found, label)
+    found = _without_header(found, label)
     return records.usable(found, lambda fields: _entry(fields, label, text), note)
 
 
 def _columns(found: Records, label: str | None, text: str | None) -> tuple[str, str]:
-    """Which column is the label and which the text: as named, by well-known names, or, of two, by their variety."""
+    """The names of the columns of label and text.
+
+    As given, else by well-known names; of two other columns, the one with fewer different values is the label.
+    """
     path, names = found.path, found.names
     label, text = _by_name_or_number(found, "label", label), _by_name_or_number(found, "text", text)
     label = label or next((name for name in names if name.lower() in LABELS and name != text), None)
@@ -63,7 +67,9 @@ def _columns(found: Records, label: str | None, text: str | None) -> tuple[str, 
     if names and not (label and text):
         what = "text" if label else "label"
         shown = "" if found.named else f"; its first line is {' | '.join(found.records[0].fields.values())!r:.60}"
-        raise ValueError(f"{path}: which column is the {what}? Say --{what}-column and one of {_listed(names)}{shown}")
+        raise ValueError(
+            f"{path}: which column is the {what}? Say --{what}-column and one of {listed(names, 12, 60)}{shown}"
+        )
     if label and label == text:
         raise ValueError(f"{path}: label and text are both {label!r:.80}: name two columns")
     return label or "", text or ""
@@ -74,18 +80,12 @@ def _by_name_or_number(found: Records, what: str, name: str | None) -> str | Non
         return name
     if name.isdecimal() and 1 <= int(name) <= len(found.names):
         return found.names[int(name) - 1]
-    raise ValueError(f"{found.path} has no column {name!r:.80} for the {what}: its columns are {_listed(found.names)}")
+    columns = listed(found.names, 12, 60) or "none"
+    raise ValueError(f"{found.path} has no column {name!r:.80} for the {what}: its columns are {columns}")
 
 
-def _listed(names: Sequence[str]) -> str:
-    return (
-        ", ".join(f"{name:.60}" for name in names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
-        or "none"
-    )
-
-
-def _without_line_of_names(found: Records, label: str) -> Records:
-    """Without a first line whose names are not known: its "label" is nowhere else, while those of the others recur."""
+def _without_header(found: Records, label: str) -> Records:
+    """`found` without its first line, if that is a header of unknown names: no other line has its "label"."""
     if found.named or len(found.records) < 3:
         return found
     first, *others = found.records
@@ -106,10 +106,12 @@ def _entry(fields: Mapping[str, Any], *columns: str) -> Entry:
     values = []
     for what, column in zip(("label", "text"), columns, strict=True):
         if column not in fields:
-            raise ValueError(f"the entry has no {what}: no field {column!r:.80} among {_listed(list(fields))}")
+            raise ValueError(
+                f"the entry has no {what}: no field {column!r:.80} among {listed(list(fields), 12, 60) or 'none'}"
+            )
         value = fields[column]
         if what == "label" and isinstance(value, bool | int):
-            value = str(value)  # 0 and 1 are labels in many a JSON file
+            value = str(value)  # 0 and 1 are labels in many JSON files
         if not isinstance(value, str):
             raise ValueError(f"the {what} is not a string but {json.dumps(value):.40}")
         if not value.strip():
@@ -123,10 +125,10 @@ def _entry(fields: Mapping[str, Any], *columns: str) -> Entry:
 
 
 def labels_of(path: Path, entries: Sequence[Entry]) -> list[str]:
-    """The labels in alphabetical order; a ValueError where there is only one, or nearly as many as entries."""
+    """The labels in alphabetical order; a ValueError where there is only one, or nearly as many labels as entries."""
     labels = sorted({entry.label for entry in entries})
     if len(labels) < 2:
-        raise ValueError(f"{path} has one label alone, {labels[0]!r:.60}: there is nothing to tell apart")
+        raise ValueError(f"{path} has only one label, {labels[0]!r:.60}: there is nothing to classify")
     if len(labels) > max(2, len(entries) // 2):
         raise ValueError(
             f"{path} has {len(labels)} labels in {len(entries)} entries: name the right column with --label-column"
@@ -135,9 +137,9 @@ def labels_of(path: Path, entries: Sequence[Entry]) -> list[str]:
 
 
 def balanced(entries: Sequence[Entry], seed: int) -> list[Entry]:
-    """As many entries of every label as the rarest has, drawn as pandas' sample(n, random_state=seed) does.
+    """As many entries of each label as the rarest label has, sampled as by pandas' sample(n, random_state=seed).
 
-    The more frequent labels come first, each in its drawn order, then the rarest as it stood.
+    More frequent labels come first, their entries in the order of sampling; those of the rarest keep their order.
     """
     groups: dict[str, list[Entry]] = {label: [] for label, _ in Counter(e.label for e in entries).most_common()}
     for entry in entries:
@@ -151,7 +153,11 @@ def balanced(entries: Sequence[Entry], seed: int) -> list[Entry]:
 
 
 def split(entries: Sequence[Entry], seed: int) -> dict[str, list[Entry]]:
-    """Shuffled (pandas' sample(frac=1, random_state=seed)) and cut at int(0.7 n) and int(0.7 n) + int(0.1 n)."""
+    """The parts "train", "validation" and "test": 70 %, 10 % and 20 % of the shuffled entries.
+
+    Shuffled as by pandas' sample(frac=1, random_state=seed), and cut at int(0.7 n) and int(0.7 n) + int(0.1 n).
+    ValueError where a part would be empty.
+    """
     shuffled = [entries[int(i)] for i in sample_rows(len(entries), len(entries), seed)]
     first = int(SHARES[0] * len(entries))
     second = first + int(SHARES[1] * len(entries))
@@ -163,7 +169,7 @@ def split(entries: Sequence[Entry], seed: int) -> dict[str, list[Entry]]:
 
 
 def unique(entries: Sequence[Entry]) -> tuple[list[Entry], int]:
-    """The first entry of each text, in their order; and how many of the others have another label than it."""
+    """The first entry of each text, in order; and how many of the others have another label than the first."""
     first: dict[str, Entry] = {}
     for entry in entries:
         first.setdefault(entry.text, entry)
@@ -171,7 +177,7 @@ def unique(entries: Sequence[Entry]) -> tuple[list[Entry], int]:
 
 
 def repeated(parts: Mapping[str, Sequence[Entry]]) -> dict[str, list[bool]]:
-    """For each part, of which of its entries the text is also, word for word, in a part before it."""
+    """For each part, which of its entries have a text that is also, word for word, in a part before it."""
     seen: set[str] = set()
     found = {}
     for name, entries in parts.items():
@@ -181,7 +187,7 @@ def repeated(parts: Mapping[str, Sequence[Entry]]) -> dict[str, list[bool]]:
 
 
 def write(path: Path, entries: Sequence[Entry]) -> None:
-    """As JSON lines, which `read` reads."""
+    """Write the entries as JSON lines, which `read` reads."""
     lines = (json.dumps(entry._asdict(), ensure_ascii=False) for entry in entries)
     with naming(path):
         path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="\n")

@@ -12,23 +12,24 @@ class ClassifyConfig(FineTuneConfig):
     """Learn to label texts. (Every field is a flag of `gpt finetune classify`, and its comment is the flag's help.)"""
 
     task = "classify"
+    task_class = "gpt.tasks.classify.task:Classification"
     fixed = (
         *FineTuneConfig.fixed, "label_column", "text_column", "balance", "unique_texts", "split_seed", "max_length",
         "layers", "position", "causal", "rank", "alpha",
     )  # fmt: skip
 
-    label_column: str | None = None  # what the column of labels is called; default: found
-    text_column: str | None = None  # what the column of texts is called; default: found
-    balance: bool = True  # whether every label gets as many entries as the rarest; without, all entries are used
+    label_column: str | None = None  # name of the column with the labels; default: detected
+    text_column: str | None = None  # name of the column with the texts; default: detected
+    balance: bool = True  # whether each label gets as many entries as the rarest one has; without, all entries are used
     unique_texts: bool = False  # use each text once, so that no test text is in training; default: as in the book
-    split_seed: int = 123  # of which entries are left out, and which are for training, validation and test
-    max_length: int | None = None  # tokens of a text that are read; default: those of the longest training text
-    layers: Literal["head", "last-block", "last-2", "all", "lora"] = "last-block"  # what learns; the rest is frozen
-    position: Literal["last", "last-real", "first", "mean"] = "last"  # where the label is read; last: also of padding
-    causal: bool = True  # whether no position sees a later one, as in pretraining; without, all see each other
-    rank: int = 16  # of LoRA's matrices, where layers is lora
-    alpha: float = 16.0  # LoRA's correction counts alpha / rank
-    dropout: float | None = None  # share of activations dropped in training; default: as the run has it
+    split_seed: int = 123  # decides which entries are left out, and which are for training, validation and test
+    max_length: int | None = None  # tokens read of each text; default: the length of the longest training text
+    layers: Literal["head", "last-block", "last-2", "all", "lora"] = "last-block"  # what is trained; the rest is frozen
+    position: Literal["last", "last-real", "first", "mean"] = "last"  # where the label is read; last: may be padding
+    causal: bool = True  # whether attention is causal, as in pretraining; without, each position sees all others
+    rank: int = 16  # rank of the LoRA matrices, with --layers lora
+    alpha: float = 16.0  # LoRA's correction is multiplied by alpha / rank
+    dropout: float | None = None  # dropout probability in training; default: that of the base run
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -46,5 +47,5 @@ class ClassifyConfig(FineTuneConfig):
 
     @property
     def adapts(self) -> bool:
-        """Whether LoRA's matrices are what learns."""
+        """True where LoRA matrices are trained and all other weights are frozen."""
         return self.layers == "lora"

@@ -1,18 +1,21 @@
-"""Instructions: the second fine-tuning task. Entries in, a model that answers out.
+"""Fine-tuning to follow instructions: entries in, a model that answers out (`gpt finetune instruct`, `gpt chat`).
 
-One idea: an instruction, an optional input and the expected answer are one text in a fixed form, and what follows the
-form's last header is the answer. Training is next-token prediction on such texts; asking is to write all but the
-answer and let the model go on until it writes the end of text.
+An instruction, an optional input and the expected output are one text in a fixed prompt format. Training is next-token
+prediction on such texts; to answer, the model continues a prompt until it generates the end of text. Semantics:
+Raschka, "Build a Large Language Model (From Scratch)", chapter 7.
 
-Semantics: Raschka, "Build a Large Language Model (From Scratch)", chapter 7. The parts, from the bottom: entries,
-batches, answers, chat, task (what the training loop asks for), generated (a set that small models can learn).
+The files, each using those before it: data (entries and prompt formats), settings (InstructConfig), model (end of text,
+dropout, separate head), batches (entries as token ids), inference (responses to many entries), chat (a conversation),
+judge (scores for responses), task (what the training loop asks for).
 """
 
-from .answers import answers, save_responses
-from .batches import Encoded, collate, conversations, encode, encode_all, with_end_of_text
+from .batches import Encoded, chain_turns, collate, encode, encode_all
 from .chat import Conversation
 from .data import STYLES, Entry, Split, Style, format_alpaca, format_phi3, read_entries, split
-from .task import InstructConfig, Instructions, with_own_head
+from .inference import generate_responses, save_responses
+from .model import with_end_of_text, with_own_head
+from .settings import InstructConfig
+from .task import Instructions
 
 __all__ = [
     "STYLES",
@@ -23,13 +26,13 @@ __all__ = [
     "Instructions",
     "Split",
     "Style",
-    "answers",
+    "chain_turns",
     "collate",
-    "conversations",
     "encode",
     "encode_all",
     "format_alpaca",
     "format_phi3",
+    "generate_responses",
     "read_entries",
     "save_responses",
     "split",

@@ -1,40 +1,35 @@
-"""Entries to token ids, and to batches of inputs and targets.
-
-What is refused: an entry that does not fit the context, and a tokenizer that has no way to end an answer.
-"""
+"""Entries as token ids, and as batches of inputs and targets."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from random import Random
 from typing import NamedTuple
 
 import tensorlite as tl
 from tensorlite import Tensor
 
-from ...model import GPT
-from ...tokenizer import END_OF_TEXT, CharTokenizer, Tokenizer
+from ...tokenizer import Tokenizer
 from .data import STYLES, Entry
 
 
 class Encoded(NamedTuple):
-    """An entry as token ids, without an end: what collate makes batches of."""
+    """An entry as token ids, without an end of text: `collate` makes batches of these."""
 
-    prompt: int  # how many of the ids are the prompt, the answer's header included
+    prompt_length: int  # how many of the ids are the prompt, including the header of the response
     ids: list[int]
 
 
 def encode(entry: Entry, tokenizer: Tokenizer, style: str = "alpaca") -> Encoded:
-    """The whole text of an entry, answer included; special tokens in it are text.
+    """The whole text of an entry, with its output; special tokens in it are read as ordinary text.
 
-    ValueError for text that the tokenizer does not know.
+    ValueError for text that the tokenizer cannot encode.
     """
     prompt = STYLES[style].prompt(entry)
     ids = tokenizer.encode_ordinary(prompt + entry["output"])
-    return Encoded(_shared(tokenizer.encode_ordinary(prompt), ids), ids)
+    return Encoded(_common_prefix(tokenizer.encode_ordinary(prompt), ids), ids)
 
 
-def _shared(prompt: list[int], ids: list[int]) -> int:
-    """How many ids both begin with: a pair of bytes may span the place where the answer begins."""
+def _common_prefix(prompt: list[int], ids: list[int]) -> int:
+    """How many ids both start with: a token may contain the end of the prompt and the start of the response."""
     return next((i for i, (a, b) in enumerate(zip(prompt, ids, strict=False)) if a != b), min(len(prompt), len(ids)))
 
 
@@ -42,7 +37,8 @@ def encode_all(
     entries: Iterable[Entry], tokenizer: Tokenizer, style: str = "alpaca", context_length: int | None = None
 ) -> list[Encoded]:
     """Each entry encoded; ValueError where some, with their end of text, are longer than the context."""
-    texts, long = [], []
+    texts: list[Encoded] = []
+    long: list[tuple[int, Entry, int]] = []
     for number, entry in enumerate(entries, 1):
         try:
             text = encode(entry, tokenizer, style)
@@ -61,10 +57,11 @@ def encode_all(
     return texts
 
 
-def conversations(texts: Sequence[Encoded], end: int, turns: int, context_length: int, seed: int = 0) -> list[Encoded]:
-    """Each text behind up to `turns` - 1 others, as a chat shows them: whole, an `end` behind each, as far as they fit.
+def chain_turns(texts: Sequence[Encoded], end: int, turns: int, context_length: int, seed: int = 0) -> list[Encoded]:
+    """Each text after 0 to `turns` - 1 randomly chosen other texts, as in a chat of several turns.
 
-    All that comes before the text's own answer is its prompt then. How many and which is drawn from `seed`.
+    Each earlier text is followed by `end`, and left out if it does not fit the context. Everything before the text's
+    own response counts as its prompt. The choice is drawn from `seed`.
     """
     random = Random(seed)
     chained = []
@@ -74,7 +71,7 @@ def conversations(texts: Sequence[Encoded], end: int, turns: int, context_length
             earlier = [*random.choice(texts).ids, end]
             if len(past) + len(earlier) + len(text.ids) <= context_length:
                 past += earlier
-        chained.append(Encoded(len(past) + text.prompt, past + text.ids))
+        chained.append(Encoded(len(past) + text.prompt_length, past + text.ids))
     return chained
 
 
@@ -85,49 +82,30 @@ def collate(
     allowed_max_length: int | None = None,
     mask_instruction: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Texts of token ids -> inputs (B, T) and targets (B, T), int64; T the longest text's length.
+    """Texts of token ids -> inputs (B, T) and targets (B, T), int64; T is the length of the longest text.
 
-    Each text is padded by one `pad` and then to the longest; inputs are all but the last id, targets all but the first.
-    The first pad in a row's targets stays, so that the model learns to end; those behind it become `ignore_index`. With
-    `mask_instruction` so do all targets that are part of the prompt: that asks for Encoded, which know where it ends.
-    What `encode` makes counts the answer's header ("### Response:") as prompt. The book's exercise 7.2 does not: for
-    that, give Encoded(n, ids) with n the number of ids of `format_alpaca(entry)`. At last both are cut to
-    `allowed_max_length`.
+    One `pad` is appended to each text, and then pads up to the longest; inputs are all ids but the last, targets all
+    but the first. The first pad in a row's targets stays, so that the model learns to end; those after it become
+    `ignore_index`. With `mask_instruction` so do all targets that are part of the prompt; that needs Encoded, which
+    know its length. `encode` counts the header of the response ("### Response:") as prompt. The book's exercise 7.2
+    does not: for that, give Encoded(n, ids) with n the number of ids of `format_alpaca(entry)`. Finally both are cut
+    to `allowed_max_length`.
+
+    ValueError for an empty batch; TypeError for `mask_instruction` without Encoded.
     """
     rows = [item.ids if isinstance(item, Encoded) else list(item) for item in batch]
     if not rows:
         raise ValueError("an empty batch: give at least one text")
     if mask_instruction and not all(isinstance(item, Encoded) for item in batch):
-        raise TypeError("mask_instruction: bare ids do not say where the prompt ends: give Encoded(prompt, ids)")
+        raise TypeError("mask_instruction needs to know where the prompt ends: give Encoded(prompt_length, ids)")
     width = max(map(len, rows))
     inputs, targets = [], []
     for item, ids in zip(batch, rows, strict=True):
         ids = [*ids, pad]
-        wanted = ids[1:] + [ignore_index] * (width + 1 - len(ids))
+        target = ids[1:] + [ignore_index] * (width + 1 - len(ids))
         if mask_instruction and isinstance(item, Encoded):
-            hidden = max(item.prompt - 1, 0)
-            wanted = [ignore_index] * hidden + wanted[hidden:]
+            hidden = max(item.prompt_length - 1, 0)
+            target = [ignore_index] * hidden + target[hidden:]
         inputs.append((ids + [pad] * width)[:width][:allowed_max_length])
-        targets.append(wanted[:allowed_max_length])
+        targets.append(target[:allowed_max_length])
     return tl.tensor(inputs, tl.int64), tl.tensor(targets, tl.int64)
-
-
-# ----- the end of a text ------------------------------------------------------------------------------------------
-
-
-def with_end_of_text(model: GPT, tokenizer: Tokenizer) -> tuple[GPT, Tokenizer]:
-    """Model and tokenizer that know the end of text: the same where they do, else with one token more.
-
-    Characters have no such token. It becomes the last id, and its row of the embedding (and of the head) is drawn as
-    those of a new model; all other weights are the same. ValueError for another tokenizer without an end.
-    """
-    if END_OF_TEXT in tokenizer.special_tokens:
-        return model, tokenizer
-    if not isinstance(tokenizer, CharTokenizer):
-        raise ValueError(f"{tokenizer} has no {END_OF_TEXT} token, and so no way to end an answer: use bpe or char")
-    wider = CharTokenizer(tokenizer.characters, special_tokens=(END_OF_TEXT,))
-    grown = GPT(replace(model.config, vocab_size=wider.vocab_size)).to(model.token_embedding.weight.device)
-    for (_, p), (_, old) in zip(grown.named_parameters(), model.named_parameters(), strict=True):
-        p.data[: len(old)] = old.data
-        p.changed()
-    return grown, wider

@@ -1,10 +1,10 @@
-"""A conversation: what was said so far, as far as it fits, and the next question.
+"""A conversation: the next question after the earlier ones, as far as they fit the context.
 
-One idea: the model sees what it saw in training, entries one behind another, each closed by the end of text. The
-context is never overrun: the oldest turns are forgotten first, and an answer ends where the context does.
+The prompt is what training has shown: entries in a row, each followed by the end of text. The context length is never
+exceeded: the oldest turns are dropped first, and an answer ends where the context does.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 from ...generate import stream
@@ -14,9 +14,9 @@ from .data import Entry, Style
 
 
 class Conversation:
-    """Questions and answers in `style`. At most `history` earlier turns are shown to the model; None: all that fit.
+    """Questions and answers in the format `style`. The model sees up to `history` earlier turns; None: all that fit.
 
-    `max_new_tokens` bounds an answer; `sampling` is temperature, top_k, top_p and seed of `generate.stream`.
+    `max_new_tokens` limits an answer; `sampling` is temperature, top_k, top_p and seed of `generate.stream`.
     """
 
     def __init__(
@@ -35,16 +35,16 @@ class Conversation:
         self.reset()
 
     def reset(self) -> None:
-        """Forget what was said."""
-        self.turns: list[list[int]] = []  # each the ids of a question and its answer, with the stop token
-        self.asked = 0  # questions so far, also forgotten ones
-        self.forgotten = 0  # turns that the last question had no room for
-        self.cut = False  # whether the last answer ended because the context did
+        """Forget all turns."""
+        self.turns: list[list[int]] = []  # the ids of each question and its answer, with the stop token
+        self.asked = 0  # questions so far, including those of dropped turns
+        self.dropped = 0  # turns that did not fit with the last question
+        self.cut = False  # whether the last answer ended because the context is full
 
-    def ask(self, entry: Entry) -> Iterator[str]:
-        """The answer to an entry's instruction, piece by piece; what was said by then counts, also if nobody goes on.
+    def ask(self, entry: Entry) -> Generator[str, None, None]:
+        """The answer to an entry's instruction, piece by piece. An answer that is not read to its end is kept as it is.
 
-        ValueError where the question alone does not fit the context, or has text that the tokenizer does not know.
+        ValueError where the question alone does not fit the context, or the tokenizer cannot encode it.
         """
         question = self.tokenizer.encode_ordinary(self.style.prompt(entry))
         context = self.model.config.context_length
@@ -52,30 +52,31 @@ class Conversation:
             raise ValueError(
                 f"the question takes {len(question)} tokens and the context has {context}: ask with fewer words"
             )
-        past = self.remembered(context - len(question) - min(self.max_new_tokens, context // 4))
+        past = self.recent(context - len(question) - min(self.max_new_tokens, context // 4))
         prompt = [*past, *question]
         room = min(self.max_new_tokens, context - len(prompt))
         sampling = dict(self.sampling)
         if sampling.get("seed") is not None:
-            sampling["seed"] += self.asked  # to ask again is to draw again
+            sampling["seed"] += self.asked  # the same question again gets another sample
         self.asked += 1
         steps = stream(self.model, [prompt], room, stop_token=self.stop_token, **sampling)
-        return self._said(question, steps, room)
+        return self._answer(question, steps, room)
 
-    def _said(self, question: list[int], steps: Iterator[list[int | None]], room: int) -> Iterator[str]:
-        reader, answer = StreamDecoder(self.tokenizer), []
+    def _answer(self, question: list[int], steps: Iterator[list[int | None]], room: int) -> Generator[str, None, None]:
+        """The text of `steps`; when it ends, question and answer become a turn."""
+        decoder, answer = StreamDecoder(self.tokenizer), []
         try:
             for (token,) in steps:
                 if token is not None:
                     answer.append(token)
-                    yield reader.feed(token)
-            yield reader.flush()
+                    yield decoder.feed(token)
+            yield decoder.flush()
         finally:
             self.cut = len(answer) == room < self.max_new_tokens
             self.turns.append([*question, *answer, self.stop_token])
 
-    def remembered(self, room: int) -> list[int]:
-        """The newest turns that fit into `room` tokens, oldest first; all before them are forgotten for good."""
+    def recent(self, room: int) -> list[int]:
+        """The ids of the newest turns that fit into `room` tokens, oldest first; earlier turns are dropped for good."""
         kept = 0
         wanted = self.turns[-self.history :] if self.history else ([] if self.history == 0 else self.turns)
         for turn in reversed(wanted):
@@ -83,6 +84,6 @@ class Conversation:
                 break
             room -= len(turn)
             kept += 1
-        self.forgotten = len(wanted) - kept
+        self.dropped = len(wanted) - kept
         self.turns = self.turns[len(self.turns) - kept :]
         return [id for turn in self.turns for id in turn]

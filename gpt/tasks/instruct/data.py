@@ -1,12 +1,12 @@
-"""Entries: what is asked, what is expected, and the text that both become.
-
-An entry that lacks a field, asks nothing or answers nothing is refused, or noted and left out.
-"""
+"""Instruction data: entries of {instruction, input, output}, and the prompt formats that make texts of them."""
 
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
+
+from tensorlite.files import naming
 
 from ...data import records
 from ...data.records import Note
@@ -20,27 +20,27 @@ FIELDS = ("instruction", "input", "output")
 
 
 def format_alpaca(entry: Entry) -> str:
-    """The prompt of Stanford's Alpaca up to the answer's header; the input, if there is any, has a header too."""
+    """The prompt of Stanford's Alpaca, without the header of the response; an input has a header of its own."""
     about = "Below is an instruction that describes a task. Write a response that appropriately completes the request."
     asked = f"\n\n### Input:\n{entry['input']}" if entry.get("input") else ""
     return f"{about}\n\n### Instruction:\n{entry['instruction']}{asked}"
 
 
 def format_phi3(entry: Entry) -> str:
-    """The shorter prompt in the style of Phi-3, up to the answer's header; the input is a line of its own."""
+    """A shorter prompt in the format of Phi-3, without the header of the response; an input is a line of its own."""
     asked = f"\n{entry['input']}" if entry.get("input") else ""
     return f"<|user|>\n{entry['instruction']}{asked}"
 
 
 class Style(NamedTuple):
-    """A form of text: how it asks, and the header that the answer follows."""
+    """A prompt format: how an entry becomes a prompt, and the header that comes before the response."""
 
     format: Callable[[Entry], str]
-    answer: str
+    response_header: str
 
     def prompt(self, entry: Entry) -> str:
-        """All of an entry's text that comes before its answer."""
-        return self.format(entry) + self.answer
+        """An entry's text up to its response."""
+        return self.format(entry) + self.response_header
 
 
 STYLES = {
@@ -52,13 +52,16 @@ STYLES = {
 # ----- entries ----------------------------------------------------------------------------------------------------
 
 
-def read_entries(path: str | os.PathLike, also: Sequence[str] = (), note: Note | None = None) -> list[dict[str, str]]:
+def read_entries(
+    path: str | os.PathLike[str], also: Sequence[str] = (), note: Note | None = None
+) -> list[dict[str, str]]:
     """The entries of a file, in its order, as {instruction, input, output}.
 
     The file is JSON (a list, or a list in an object), JSON lines, or a table whose first line names its columns.
-    `input` may be left out or null; other fields are dropped, except those that `also` names. `note` takes a sentence
-    for each entry that cannot be used and is left out, up to a tenth of them. OSError where the file cannot be read;
-    ValueError, in one sentence with the line, where it is damaged or, without `note`, an entry cannot be used.
+    `input` may be missing or null; other fields are dropped, except those in `also`. Up to a tenth of the entries may
+    be unusable (an instruction or output that is missing or empty): they are left out, and `note` is called with a
+    sentence for each. OSError where the file cannot be read; ValueError, one sentence with the line, where it is
+    damaged or, without `note`, where an entry cannot be used.
     """
     found = records.read(path, FIELDS)
     if not found.named:
@@ -70,7 +73,7 @@ def read_entries(path: str | os.PathLike, also: Sequence[str] = (), note: Note |
 
 
 def _checked(fields: Mapping[str, Any], also: Sequence[str]) -> dict[str, str]:
-    """An entry with its fields, or a ValueError that says what it lacks."""
+    """The fields as an entry, or a ValueError that says what is wrong with them."""
     for name in ("instruction", "output"):
         if name not in fields:
             raise ValueError(f"the entry has no field {name!r}; its fields are {', '.join(fields) or 'none':.120}")
@@ -90,7 +93,7 @@ def _checked(fields: Mapping[str, Any], also: Sequence[str]) -> dict[str, str]:
 
 
 class Split(NamedTuple):
-    """Three parts of a file of entries, in its order."""
+    """Three parts of a file of entries, in the order of the file."""
 
     train: list[Entry]
     test: list[Entry]
@@ -100,8 +103,7 @@ class Split(NamedTuple):
 def split(entries: Sequence[Entry], train: float = 0.85, test: float = 0.1) -> Split:
     """The first 85 % for training, the next 10 % for testing, the rest for validation.
 
-    The parts end at int(n * share), as in the book: 1,100 entries make 935, 110 and 55. ValueError where one would be
-    empty.
+    The parts have int(n * share) entries, as in the book: 1,100 make 935, 110 and 55. ValueError for an empty part.
     """
     first, second = int(len(entries) * train), int(len(entries) * test)
     parts = Split(list(entries[:first]), list(entries[first : first + second]), list(entries[first + second :]))
@@ -112,3 +114,10 @@ def split(entries: Sequence[Entry], train: float = 0.85, test: float = 0.1) -> S
             "give more entries"
         )
     return parts
+
+
+def write(path: Path, entries: Sequence[Entry]) -> None:
+    """Write the entries as JSON lines, which `read_entries` reads."""
+    rows = [json.dumps(entry, ensure_ascii=False) for entry in entries]
+    with naming(path):
+        path.write_text("\n".join(rows) + "\n", encoding="utf-8", newline="\n")

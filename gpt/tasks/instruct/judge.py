@@ -1,11 +1,11 @@
-"""Judges: how good are the answers that a model gave to instructions?
+"""Scores for the responses of a model to instructions.
 
-One idea: a judge gives each entry a number or says why it has none, and **what has no number is counted, not hidden**.
-Three need no server: whether the answer is exactly the expected one, how many words both share (F1), and how probable
-the model itself finds the expected answer. The fourth is a larger model, asked over the chat API of Ollama, as in
-chapter 7 of Raschka's "Build a Large Language Model (From Scratch)": with its prompt and its options.
+Three scores need no server: exact match with the expected output, F1 of the words, and the likelihood that the model
+itself gives to the expected output. The fourth is given by a larger model through the chat API of Ollama, as in chapter
+7 of Raschka, "Build a Large Language Model (From Scratch)", with its prompt and its options. An answer of that model
+that is not just a number is no score; entries without a score are counted, with the reason.
 
-An entry is {instruction, input, output, model_response}. What is refused: to read a number out of a sentence.
+An entry is {instruction, input, output, model_response}.
 """
 
 import http.client
@@ -27,29 +27,30 @@ from ... import http_deadline, jsonfile
 from ...console import printable
 from ...model import GPT
 from ...tokenizer import END_OF_TEXT, Tokenizer
-from . import Entry, encode, format_alpaca
+from .batches import encode
+from .data import Entry, format_alpaca
 
 ATTEMPTS = 3  # at one question
 WAIT = 1.0  # seconds before the second attempt, twice as many before the third
-LONGEST = 1 << 20  # bytes of an answer: a score has a few, a model that says more has a line of 150 for each token
-PATIENCE = 3  # questions in a row without an answer: then no further one is asked
+LONGEST = 1 << 20  # bytes of an answer: a score has a few; a longer text has a line of about 150 bytes per token
+PATIENCE = 3  # questions in a row without an answer: after that no further one is asked
 NO_SCORE = "not an integer from 0 to 100"
 OPTIONS = {"seed": 123, "temperature": 0, "num_ctx": 2048}  # the book's: the same question gets the same score
 
 
-# ----- by counting ------------------------------------------------------------------------------------------------
+# ----- exact match and F1 -----------------------------------------------------------------------------------------
 
 
 def exact_match(expected: str, response: str) -> bool:
-    """Letter by letter the same, but for white space around it."""
+    """Whether both are the same, apart from white space around them."""
     return expected.strip() == response.strip()
 
 
 def f1(expected: str, response: str) -> float:
-    """Harmonic mean of precision and recall of the response's words, from 0 to 1; 1 where neither has any.
+    """Harmonic mean of precision and recall of the response's words, from 0 to 1; 1 where neither text has any.
 
-    As SQuAD counts (Rajpurkar et al., 2016, section 6.1): without case, punctuation and articles, and each word as
-    often as it comes in both.
+    As in SQuAD (Rajpurkar et al., 2016, section 6.1): case, punctuation and articles are ignored; a word counts as
+    often as it occurs in both.
     """
     ours, theirs = words(response), words(expected)
     if not ours or not theirs:
@@ -59,18 +60,18 @@ def f1(expected: str, response: str) -> float:
 
 
 def words(text: str) -> list[str]:
-    """Lower case, without ASCII punctuation and the articles a, an, the."""
+    """The words in lower case, without ASCII punctuation and the articles a, an, the."""
     bare = re.sub(r"[!-/:-@\[-`{-~]", "", text.lower())
     return [word for word in bare.split() if word not in ("a", "an", "the")]
 
 
-# ----- by the model itself ----------------------------------------------------------------------------------------
+# ----- likelihood -------------------------------------------------------------------------------------------------
 
 
 def log_likelihood(model: GPT, tokenizer: Tokenizer, entry: Entry, style: str = "alpaca") -> float | None:
-    """Mean ln of the probability of each token of the expected answer and of the end after it, given the prompt.
+    """Mean log-probability of the tokens of the expected output and of the end of text, given the prompt.
 
-    exp of it is the (geometric) mean probability. None where the entry is longer than the model's context.
+    Its exp is the geometric mean of their probabilities. None where the entry is longer than the model's context.
     """
     prompt, ids = encode(entry, tokenizer, style)
     ids = [*ids, *(id for name, id in tokenizer.special_tokens.items() if name == END_OF_TEXT)]
@@ -78,51 +79,51 @@ def log_likelihood(model: GPT, tokenizer: Tokenizer, entry: Entry, style: str = 
         return None
     device = model.token_embedding.weight.device
     with tl.no_grad():
-        features = model.hidden_states(tl.tensor([ids[:-1]], device=device))[0, prompt - 1 :]  # (1, T, C) -> (N, C)
-        return -F.cross_entropy(model.logits(features), tl.tensor(ids[prompt:], device=device)).item()
+        hidden = model.hidden_states(tl.tensor([ids[:-1]], device=device))[0, prompt - 1 :]  # (1, T, C) -> (N, C)
+        return -F.cross_entropy(model.logits(hidden), tl.tensor(ids[prompt:], device=device)).item()
 
 
-# ----- by another model -------------------------------------------------------------------------------------------
+# ----- scores by another model ------------------------------------------------------------------------------------
 
 
 class NoAnswer(Exception):
-    """An attempt at a question failed; another one may do better."""
+    """An attempt at a question failed; another one may succeed."""
 
 
 class CutAnswer(Exception):
-    """An answer that the server ended at its limit of tokens; its text."""
+    """The server ended an answer at its limit of tokens; the argument is its text."""
 
 
 @dataclass
 class Api:
-    """A model behind Ollama's chat API, and how long to wait for it."""
+    """A model behind Ollama's chat API, and how long to wait for its answers."""
 
     url: str  # http://localhost:11434
     model: str = "llama3"
     timeout: float = 60.0  # seconds for one question, with all attempts at it
-    silent: int = 0  # questions in a row that got no answer
+    unanswered: int = 0  # questions in a row without an answer
 
     def __post_init__(self) -> None:
         check_address(self.url)
         self.url = self.url.rstrip("/").removesuffix("/api/chat") + "/api/chat"
 
     def score(self, entry: Entry) -> tuple[int | None, str]:
-        """(0 to 100, what it said), or (None, why there is no score). An empty response has 0, and nobody is asked."""
+        """(score from 0 to 100, answer), or (None, why there is no score). An empty response scores 0, unasked."""
         if not entry["model_response"].strip():
             return 0, "empty response"
-        if self.silent == PATIENCE:
+        if self.unanswered == PATIENCE:
             return None, "not asked"
         try:
-            said = self.ask(question(entry))
+            answer = self.ask(question(entry))
         except NoAnswer as error:
-            self.silent += 1
+            self.unanswered += 1
             return None, f"no answer: {error}"
         except CutAnswer as error:
-            self.silent = 0
+            self.unanswered = 0
             return None, f"{NO_SCORE}, since the answer was cut at the server's limit of tokens: {error}"
-        self.silent = 0
-        number = int(said) if re.fullmatch(r"\s*[0-9]{1,3}\s*", said) else None
-        return (number, said) if number is not None and number <= 100 else (None, f"{NO_SCORE}: {said}")
+        self.unanswered = 0
+        number = int(answer) if re.fullmatch(r"\s*[0-9]{1,3}\s*", answer) else None
+        return (number, answer) if number is not None and number <= 100 else (None, f"{NO_SCORE}: {answer}")
 
     def ask(self, prompt: str) -> str:
         """The model's answer, in up to ATTEMPTS attempts; NoAnswer, or a ValueError where the question is refused."""
@@ -144,7 +145,7 @@ class Api:
             self.url, json.dumps(body).encode(), {"Content-Type": "application/json"}, method="POST"
         )
         try:
-            return http_deadline.ask(request, seconds, LONGEST, said)
+            return http_deadline.ask(request, seconds, LONGEST, read_answer)
         except urllib.error.HTTPError as error:
             raise self.refusal(error) from error
         except (TimeoutError, urllib.error.URLError) as error:
@@ -158,7 +159,7 @@ class Api:
             raise NoAnswer(str(error)) from error
 
     def refusal(self, error: urllib.error.HTTPError) -> Exception:
-        """What an answer that is no success means: NoAnswer where another attempt may help, else a ValueError."""
+        """The exception for an HTTP error: NoAnswer where another attempt may help, else a ValueError."""
         if 300 <= error.code < 400:
             to = printable(str(error.headers.get("Location")), 200)
             return ValueError(f"{self.url} redirects to {to}: if you trust that address, give it to --api")
@@ -168,10 +169,10 @@ class Api:
         return ValueError(f"{self.url} refuses ({error.code}): {printable(_detail(error) or str(error.reason), 300)}")
 
 
-def said(lines: Iterable[bytes]) -> str:
-    """The contents of a chat answer: a JSON object, or several, a line each.
+def read_answer(lines: Iterable[bytes]) -> str:
+    """The text of a chat answer: a JSON object, or several, one on each line.
 
-    NoAnswer for all that is not that, CutAnswer where the server says that its limit of tokens ended it.
+    NoAnswer for anything else, CutAnswer where the server says that it ended the answer at its limit of tokens.
     """
     parts = []
     for line in filter(bytes.strip, lines):
@@ -183,30 +184,30 @@ def said(lines: Iterable[bytes]) -> str:
             if not isinstance(parts[-1], str):
                 raise TypeError("content is a string")
             if part.get("done", True):
-                # Half characters, which no file can hold, are joined where the other half follows, or replaced.
+                # Halves of a surrogate pair, which no file can hold, are joined, or replaced where one is missing.
                 whole = "".join(parts).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
                 if part.get("done_reason") == "length":
                     raise CutAnswer(whole)
                 return whole
         except (ValueError, LookupError, TypeError) as error:
             raise NoAnswer("it is not a chat answer in JSON") from error
-    raise NoAnswer("it ended in the middle")
+    raise NoAnswer("it is incomplete")
 
 
 def check_address(url: str) -> None:
-    """ValueError for what is no address of an HTTP server."""
+    """ValueError for an address that is not one of an HTTP server."""
     try:
         parts = urlsplit(url)
         wrong = parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0
         wrong = wrong or not url.isprintable() or " " in url
-    except ValueError:  # a port that is no number
+    except ValueError:  # a port that is not a number
         wrong = True
     if wrong:
         raise ValueError(f"api must be an address such as http://localhost:11434, got {url!r}")
 
 
 def question(entry: Entry) -> str:
-    """What a judge is asked: the book's prompt, word for word, since the scores depend on it."""
+    """The prompt for the judging model: the book's, word for word, since the scores depend on it."""
     return (
         f"Given the input `{format_alpaca(entry)}` and correct output `{entry['output']}`, score the model response "
         f"`{entry['model_response']}` on a scale from 0 to 100, where 100 is the best score. Respond with the integer "
@@ -215,7 +216,7 @@ def question(entry: Entry) -> str:
 
 
 def _detail(error: urllib.error.HTTPError) -> str:
-    """What an error's body says, "" where it is empty: Ollama's are {"error": "..."}."""
+    """The text of an error's body, or its "error" where it is JSON, as Ollama's are."""
     text = error.body.decode("utf-8", "replace")  # type: ignore[attr-defined]
     try:
         return str(jsonfile.parse(text)["error"])
@@ -223,16 +224,16 @@ def _detail(error: urllib.error.HTTPError) -> str:
         return " ".join(text.split())
 
 
-# ----- all of them ------------------------------------------------------------------------------------------------
+# ----- all scores -------------------------------------------------------------------------------------------------
 
 
 def judge(
     entries: Iterable[Entry], model: GPT | None = None, tokenizer: Tokenizer | None = None, style: str = "alpaca",
     api: Api | None = None,
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
-    """Each entry with its "exact_match" and "f1"; with a model its "log_likelihood"; with an api "score" and "judge".
+    """Each entry with "exact_match" and "f1"; with a model "log_likelihood"; with an api "score" and "judge".
 
-    None stands for a number that there is not; "judge" is what the api's model said, or why there is no score.
+    A number is None where there is none; "judge" is the answer of the api's model, or why there is no score.
     """
     for entry in entries:
         expected, response = entry["output"], entry["model_response"]
@@ -245,7 +246,7 @@ def judge(
 
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Means over those that have a number, each with how many these are; ready for JSON. A mean of none is None."""
+    """Means over the entries that have a number, and how many these are; ready for JSON. The mean of none is None."""
     found: dict[str, Any] = {
         "entries": len(rows),
         "exact_matches": sum(row["exact_match"] for row in rows),

@@ -1,12 +1,10 @@
-"""Kernels of the hot ops: few passes over memory, results written in place, matrix products wherever one fits.
+"""Kernels on NumPy's arrays: few passes over memory, results written in place, matrix products wherever one fits.
 
-One idea: rows. Every kernel sees its input as (rows, columns), takes the rows in blocks that stay in a core's cache,
-spreads the blocks over threads, and leaves to BLAS what BLAS can do: a mean is a product with a vector of ones, a sum
-over rows too (7 times faster than `sum`). What is done to a block is written twice: in numpy_impl.py for NumPy, in loops.py
-as loops that numba compiles where it is installed; steps.py chooses. Each formula is the derivative of its namesake in
-formulas.py, written for arrays; the property tests hold the two together.
+A kernel sees its input as rows (N, C) or as a flat array, cuts it into blocks that fit a core's cache, and distributes
+the blocks over threads (blocks.py). Matrix products go to BLAS, and so do sums over rows: a product with a vector of
+ones is 7 times as fast as `sum`. What happens within a block is written twice, as NumPy calls in numpy_impl.py and as
+loops in numba_impl.py, which numba compiles where it is installed; choose_impl.py chooses. Derivatives are written for
+arrays here; property tests compare them with those of the formulas.
 """
 
-from . import attention as scores
-from . import blocks, layers, losses, numpy_impl
-from . import choose_impl as steps
+from . import attention, blocks, choose_impl, layers, losses, numpy_impl

@@ -1,125 +1,137 @@
-"""Attention, tile by tile: the scores of some positions of some heads at a time, and none that nobody may see."""
+"""Attention on NumPy's arrays, tile by tile: the scores of some queries of some heads at a time fit a core's cache.
+
+With a causal mask, scores of later keys that a whole tile may not see are never computed, up to half of all.
+"""
 
 import functools
 import itertools
 import math
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ...devices.machine import in_parts
 from ...devices.memory import scratch
-from ...formulas import join_heads, split_heads
+from ...formulas import split_heads
 from ...primitive import unbroadcast
+from .. import shared
+from ..shared import Gradients, Residuals
 from .blocks import supports
-from .choose_impl import steps
+from .choose_impl import choose_impl
 from .numpy_impl import sum_columns
 
-SCORES = 1 << 18  # of a tile, about: they stay in a core's cache
-PIECES = 2  # at least, where there are as many texts and heads: work for that many threads
-POSITIONS = 64  # of a tile of causal attention: fewer save more scores that nobody may see, and waste more of BLAS
+TILE_SCORES = 1 << 18  # of a tile, about: they stay in a core's cache
+TILE_QUERIES = 64  # of a tile with a causal mask: fewer would skip more scores, but make products slow
+MIN_GROUPS = 2  # of tiles, where there are as many sequences and heads: work for so many threads
+
+# ----- tiles ------------------------------------------------------------------------------------------------------
 
 
 class _Tile(NamedTuple):
-    """Scores that are computed at once: those of some positions of some texts and heads, for the keys that they see."""
+    """Scores computed together: of t queries for the s keys that they see, in b sequences and h heads."""
 
-    at: slice  # where they lie in one long array of all scores
+    at: slice  # where they lie in one flat array of all scores
     shape: tuple[int, int, int, int]  # (b, h, t, s)
     queries: tuple[slice, slice, slice]  # index into (B, H, T, D)
     keys: tuple[slice, slice, slice]  # index into (B, H, S, D)
-    first: bool  # of those with the same keys: it sees all keys that the others see
+    first: bool  # the first tile of its group, which sees all keys that the others of the group see
 
 
 def _tiles(B: int, H: int, T: int, S: int, is_causal: bool) -> list[list[_Tile]]:
-    """The scores (B, H, T, S) as tiles; tiles in one list share their texts and heads.
-
-    Positions that may not see the later keys have no scores for them, which saves up to half of all work.
-    """
-    rows = max(1, min(T, POSITIONS if is_causal else SCORES // max(1, S)))
-    groups = max(1, round(H * rows * S / SCORES), PIECES // max(1, B))
+    """The scores (B, H, T, S) in groups of tiles; the tiles of a group have their sequences and heads in common."""
+    rows = max(1, min(T, TILE_QUERIES if is_causal else TILE_SCORES // max(1, S)))
+    groups = max(1, round(H * rows * S / TILE_SCORES), MIN_GROUPS // max(1, B))
     heads = max(1, -(-H // groups))
-    texts = max(1, min(SCORES // max(1, H * rows * S), B // PIECES))
-    return _cut(B, H, T, S, is_causal, rows, heads, texts)
+    sequences = max(1, min(TILE_SCORES // max(1, H * rows * S), B // MIN_GROUPS))
+    return _make_tiles(B, H, T, S, is_causal, rows, heads, sequences)
 
 
 @functools.lru_cache(1 << 10)
-def _cut(B: int, H: int, T: int, S: int, is_causal: bool, rows: int, heads: int, texts: int) -> list[list[_Tile]]:
-    """The tiles of so many rows of scores, heads and texts at a time, cut once for each kind of call."""
-    pieces, at = [], 0
-    for b, h in itertools.product(range(0, B, texts), range(0, H, heads)):
-        of = slice(b, min(b + texts, B)), slice(h, min(h + heads, H))
-        piece = []
+def _make_tiles(
+    B: int, H: int, T: int, S: int, is_causal: bool, rows: int, heads: int, sequences: int
+) -> list[list[_Tile]]:
+    """Tiles of `rows` queries, `heads` heads and `sequences` sequences each, or what is left of them at the ends."""
+    groups, at = [], 0
+    for b, h in itertools.product(range(0, B, sequences), range(0, H, heads)):
+        of = slice(b, min(b + sequences, B)), slice(h, min(h + heads, H))
+        group = []
         for stop in range(T, 0, -rows):
             t = slice(max(0, stop - rows), stop)
             seen = max(0, S - T + stop) if is_causal else S
             shape = (of[0].stop - b, of[1].stop - h, t.stop - t.start, seen)
             end = at + math.prod(shape)
-            piece.append(_Tile(slice(at, end), shape, (*of, t), (*of, slice(0, seen)), stop == T))
+            group.append(_Tile(slice(at, end), shape, (*of, t), (*of, slice(0, seen)), stop == T))
             at = end
-        pieces.append(piece)
-    return pieces
+        groups.append(group)
+    return groups
 
 
-def _over(pieces: list[list[_Tile]], function: Callable[[_Tile], object], D: int) -> None:
-    """function(tile) for all tiles, over threads; those of one piece one after another in one thread."""
+def _number_of_scores(groups: list[list[_Tile]]) -> int:
+    return groups[-1][-1].at.stop if groups and groups[-1] else 0
+
+
+def _for_tiles(groups: list[list[_Tile]], function: Callable[[_Tile], object], D: int) -> None:
+    """function(tile) for all tiles, over threads; the tiles of a group one after another in one thread."""
 
     def part(which: slice) -> None:
-        for piece in pieces[which]:
-            for tile in piece:
+        for group in groups[which]:
+            for tile in group:
                 function(tile)
 
-    scores = pieces[-1][-1].at.stop if pieces and pieces[-1] else 0
-    in_parts(part, len(pieces), scores * (2 + D / 50))
+    in_parts(part, len(groups), _number_of_scores(groups) * (2 + D / 50))
 
 
-def _four(x: np.ndarray, lead: tuple[int, ...]) -> np.ndarray:
-    """(..., T, D) -> (B, H, T, D) with the leading axes broadcast to `lead`: a view where there are at most two."""
-    x = x if x.shape[:-2] == lead else np.broadcast_to(x, (*lead, *x.shape[-2:]))
-    return x.reshape((math.prod(lead[:-1]), *(lead[-1:] or (1,)), *x.shape[-2:]))
+# ----- attention --------------------------------------------------------------------------------------------------
 
 
-def _beside(x: np.ndarray, lead: tuple[int, ...], T: int, D: int) -> np.ndarray:
-    """A new array (*lead, T, D) whose axes lie in memory as those of x: heads that were split are joined as a view."""
-    same = x.ndim == len(lead) + 2 <= 4
-    return np.empty_like(x, shape=(*lead, T, D)) if same else np.empty((*lead, T, D), x.dtype)
-
-
-def supports_attention(q, k, v, keep=None, mask=None, **_) -> bool:
-    """A mask of integers is left to the specification, which refuses it."""
+def supports_attention(
+    q: np.ndarray, k: np.ndarray, v: np.ndarray, keep: np.ndarray | None = None, mask: np.ndarray | None = None,
+    **_: Any,
+) -> bool:  # fmt: skip
+    """float32 or float64 alone, masks boolean or floating: the formula refuses a mask of integers."""
     return supports(q, k, v, keep, mask) and (mask is None or mask.dtype.kind not in "iu")
 
 
-def attention(q, k, v, keep=None, mask=None, *, is_causal=False, dropout_p=0.0, scale=None):
-    T, S, scale = q.shape[-2], k.shape[-2], _scale(scale, q)
-    few = T == 1 and 0 < math.prod(k.shape[-3:-1]) <= SCORES and q.shape[:-2] == k.shape[:-2] == v.shape[:-2]
-    if few and keep is None and mask is None:
-        return _of_one(q, k, v, scale)
+def attention(
+    q: np.ndarray, k: np.ndarray, v: np.ndarray, keep: np.ndarray | None = None, mask: np.ndarray | None = None, *,
+    is_causal: bool = False, dropout_p: float = 0.0, scale: float | None = None,
+) -> tuple[np.ndarray, Residuals]:  # fmt: skip
+    """softmax(scale q k^T + mask) v, with dropout where `keep` is given: formulas.attention.
+
+    q (..., T, D), k (..., S, D), v (..., S, E) -> (..., T, E); keep and mask broadcast to (..., T, S). Residual: the
+    weights, as one flat array in the order of the tiles, before dropout.
+    """
+    T, S, scale = q.shape[-2], k.shape[-2], shared.attention_scale(scale, q)
+    small = T == 1 and 0 < math.prod(k.shape[-3:-1]) <= TILE_SCORES and q.shape[:-2] == k.shape[:-2] == v.shape[:-2]
+    if small and keep is None and mask is None:
+        return _attention_of_one_query(q, k, v, scale)
     lead = np.broadcast_shapes(*[x.shape[:-2] for x in (q, k, v, keep, mask) if x is not None])
-    out = _beside(q, lead, T, v.shape[-1])
-    q, k, v, into = (_four(x, lead) for x in (q, k, v, out))
-    keep, mask = (x if x is None else _four(np.broadcast_to(x, (*x.shape[:-2], T, S)), lead) for x in (keep, mask))
-    pieces = _tiles(*into.shape[:3], S, is_causal)
-    weights = np.empty(pieces[-1][-1].at.stop if pieces and pieces[-1] else 0, q.dtype)
+    out = _empty_in_layout_of(q, lead, T, v.shape[-1])
+    q, k, v, into = (_as_4d(x, lead) for x in (q, k, v, out))
+    keep, mask = (x if x is None else _as_4d(np.broadcast_to(x, (*x.shape[:-2], T, S)), lead) for x in (keep, mask))
+    groups = _tiles(*into.shape[:3], S, is_causal)  # type: ignore[call-arg]
+    weights = np.empty(_number_of_scores(groups), q.dtype)
 
     def forward(tile: _Tile) -> None:
         w = weights[tile.at].reshape(tile.shape)  # (N) -> (b, h, t, s)
-        asked = q[tile.queries]
-        asked = np.multiply(asked, scale, out=scratch(0, asked.shape, q.dtype))  # (b, h, t, D)
-        np.matmul(asked, k[tile.keys].swapaxes(-1, -2), out=w)
+        queries = q[tile.queries]
+        queries = np.multiply(queries, scale, out=scratch(0, queries.shape, q.dtype))  # (b, h, t, D)
+        np.matmul(queries, k[tile.keys].swapaxes(-1, -2), out=w)
         if mask is not None:
             allowed = mask[tile.queries][..., : tile.shape[3]]
             np.copyto(w, -np.inf, where=~allowed) if mask.dtype == bool else np.add(w, allowed, out=w)
         t, s = tile.shape[2:]
-        steps(w).softmax(s - t + 1 if is_causal else s, w)
+        choose_impl(w).softmax(s - t + 1 if is_causal else s, w)
         np.matmul(_apply_dropout_mask(w, keep, tile, dropout_p), v[tile.keys], out=into[tile.queries])
 
-    _over(pieces, forward, q.shape[-1])
+    _for_tiles(groups, forward, q.shape[-1])
     return out, {"weights": weights}
 
 
-def _of_one(q, k, v, scale):
-    """The same for one position of each text, which sees all keys: what generation asks for, token by token."""
+def _attention_of_one_query(q: np.ndarray, k: np.ndarray, v: np.ndarray, scale: float) -> tuple[np.ndarray, Residuals]:
+    """The same for T = 1 without mask and dropout, in few NumPy calls: generation asks for it token by token."""
     w = np.matmul(k, (q * scale).swapaxes(-1, -2)).swapaxes(-1, -2)  # (..., 1, S)
     top = np.maximum.reduce(w, axis=-1, keepdims=True)
     finite = math.isfinite(np.add.reduce(top, axis=None))
@@ -134,25 +146,37 @@ def _of_one(q, k, v, scale):
     return w @ v, {"weights": w.reshape(-1)}
 
 
-def attention_vjp(g, needs, q, k, v, keep, mask_shape, is_causal, dropout_p, scale, weights):
-    """With P the weights: dv = P^T g; dP = g v^T; dscores = P (dP - sum(dP P)); dq = dscores k, dk = dscores^T q."""
+def attention_vjp(
+    g: np.ndarray, needs_grad: Sequence[bool], q: np.ndarray, k: np.ndarray, v: np.ndarray, keep: np.ndarray | None,
+    mask_shape: tuple[int, ...], is_causal: bool, dropout_p: float, scale: float | None, weights: np.ndarray,
+) -> Gradients:  # fmt: skip
+    """With P the weights, Z = keep / (1 - p) the dropout mask (1 without dropout) and all products elementwise but
+    those with ^T or of matrices:
+
+        dv = (P Z)^T g,  dP = (g v^T) Z,  dscores = P (dP - sum(dP P over the keys)),
+        dq = scale dscores k,  dk = scale dscores^T q,  dmask = dscores
+    """
     lead, T, S = g.shape[:-2], q.shape[-2], k.shape[-2]
     dq, dk, dv = (
-        _beside(x, lead, *x.shape[-2:]) if need else None for x, need in zip((q, k, v), needs[:3], strict=True)
+        _empty_in_layout_of(x, lead, *x.shape[-2:]) if need else None
+        for x, need in zip((q, k, v), needs_grad[:3], strict=True)
     )
-    dmask = np.zeros((*lead, T, S), q.dtype) if needs[4] else None
-    _backward(g, q, k, v, keep, is_causal, dropout_p, scale, weights, (dq, dk, dv, dmask))
+    dmask = np.zeros((*lead, T, S), q.dtype) if needs_grad[4] else None
+    _write_gradients(g, q, k, v, keep, is_causal, dropout_p, scale, weights, (dq, dk, dv, dmask))
     pairs = zip((dq, dk, dv), (q, k, v), strict=True)
     dq, dk, dv = (None if dx is None else unbroadcast(dx, x.shape) for dx, x in pairs)
     return dq, dk, dv, None, None if dmask is None else unbroadcast(dmask, mask_shape)
 
 
-def _backward(g, q, k, v, keep, is_causal, dropout_p, scale, weights, into):
-    """Write the gradients by q, k, v and a mask of numbers `into` four arrays; what is None is not wanted."""
-    lead, T, S, scale = g.shape[:-2], q.shape[-2], k.shape[-2], _scale(scale, q)
-    q, k, v, g = (_four(x, lead) for x in (q, k, v, g))
-    keep = None if keep is None else _four(keep, lead)
-    into_q, into_k, into_v, into_mask = (None if x is None else _four(x, lead) for x in into)
+def _write_gradients(
+    g: np.ndarray, q: np.ndarray, k: np.ndarray, v: np.ndarray, keep: np.ndarray | None, is_causal: bool,
+    dropout_p: float, scale: float | None, weights: np.ndarray, into: tuple[np.ndarray | None, ...],
+) -> None:  # fmt: skip
+    """Write dq, dk, dv and dmask into the four arrays `into`; where it has None, the gradient is not needed."""
+    lead, S, factor = g.shape[:-2], k.shape[-2], shared.attention_scale(scale, q)
+    q, k, v, g = (_as_4d(x, lead) for x in (q, k, v, g))
+    keep = None if keep is None else _as_4d(keep, lead)
+    dq, dk, dv, dmask = (None if x is None else _as_4d(x, lead) for x in into)
 
     def add(into: np.ndarray, tile: _Tile, a: np.ndarray, b: np.ndarray) -> None:
         if tile.first:
@@ -162,58 +186,70 @@ def _backward(g, q, k, v, keep, is_causal, dropout_p, scale, weights, into):
 
     def backward(tile: _Tile) -> None:
         w, incoming = weights[tile.at].reshape(tile.shape), g[tile.queries]  # (N) -> (b, h, t, s)
-        if into_v is not None:
-            add(into_v, tile, _apply_dropout_mask(w, keep, tile, dropout_p).swapaxes(-1, -2), incoming)
-        if into_q is None and into_k is None and into_mask is None:
+        if dv is not None:
+            add(dv, tile, _apply_dropout_mask(w, keep, tile, dropout_p).swapaxes(-1, -2), incoming)
+        if dq is None and dk is None and dmask is None:
             return
         ds = np.matmul(incoming, v[tile.keys].swapaxes(-1, -2), out=scratch(0, tile.shape, w.dtype))
         ds = _apply_dropout_mask(ds, keep, tile, dropout_p)
-        steps(w, ds).softmax_vjp(w, ds)
-        if into_mask is not None:
-            into_mask[tile.queries][..., : tile.shape[3]] = ds
-        if into_q is not None:
-            part = into_q[tile.queries]
+        choose_impl(w, ds).softmax_vjp(w, ds)
+        if dmask is not None:
+            dmask[tile.queries][..., : tile.shape[3]] = ds
+        if dq is not None:
+            part = dq[tile.queries]
             np.matmul(ds, k[tile.keys], out=part)
-            part *= scale
-        if into_k is not None:
-            asked = q[tile.queries]
-            asked = np.multiply(asked, scale, out=scratch(3, asked.shape, w.dtype))
-            add(into_k, tile, ds.swapaxes(-1, -2), asked)
+            part *= factor
+        if dk is not None:
+            queries = q[tile.queries]
+            queries = np.multiply(queries, factor, out=scratch(3, queries.shape, w.dtype))
+            add(dk, tile, ds.swapaxes(-1, -2), queries)
 
-    _over(_tiles(*g.shape[:3], S, is_causal), backward, q.shape[-1])
-    if T == 0:  # no tile wrote anything
-        for each in (into_k, into_v):
+    _for_tiles(_tiles(*g.shape[:3], S, is_causal), backward, q.shape[-1])  # type: ignore[call-arg]
+    if g.shape[2] == 0:  # no query: no tile wrote anything
+        for each in (dk, dv):
             if each is not None:
                 each[...] = 0
 
 
-def supports_heads(qkv, keep=None, **_) -> bool:
-    return supports(qkv, keep)
+def _as_4d(x: np.ndarray, lead: tuple[int, ...]) -> np.ndarray:
+    """(..., T, D) -> (B, H, T, D) with the leading axes broadcast to `lead`: a view where there are at most two."""
+    x = x if x.shape[:-2] == lead else np.broadcast_to(x, (*lead, *x.shape[-2:]))
+    return x.reshape((math.prod(lead[:-1]), *(lead[-1:] or (1,)), *x.shape[-2:]))
 
 
-def heads_attention(qkv, keep=None, *, n_head, is_causal=False, dropout_p=0.0):
-    """The heads are read where they lie, and written where they are wanted: nothing is split or joined."""
-    q, k, v = split_heads(qkv, n_head)
-    out, kept = attention(q, k, v, keep, is_causal=is_causal, dropout_p=dropout_p)  # (B, H, T, D)
-    return join_heads(out), kept
-
-
-def heads_attention_vjp(g, needs, qkv, keep, n_head, is_causal, dropout_p, weights):
-    q, k, v = split_heads(qkv, n_head)
-    dqkv = np.empty(qkv.shape, qkv.dtype)
-    g = g.reshape((*g.shape[:2], n_head, q.shape[-1])).swapaxes(1, 2)  # (B, T, C) -> (B, H, T, D)
-    _backward(g, q, k, v, keep, is_causal, dropout_p, None, weights, (*split_heads(dqkv, n_head), None))
-    return dqkv, None
-
-
-def _scale(scale, q):
-    return 1 / math.sqrt(q.shape[-1]) if scale is None else scale
+def _empty_in_layout_of(x: np.ndarray, lead: tuple[int, ...], T: int, D: int) -> np.ndarray:
+    """A new array (*lead, T, D) whose axes lie in memory as those of x, so that split heads are joined as a view."""
+    same = x.ndim == len(lead) + 2 <= 4
+    return np.empty_like(x, shape=(*lead, T, D)) if same else np.empty((*lead, T, D), x.dtype)
 
 
 def _apply_dropout_mask(x: np.ndarray, keep: np.ndarray | None, tile: _Tile, p: float) -> np.ndarray:
-    """x (b, h, t, s) where the tile's weights are kept, scaled up to make good for the others."""
+    """x / (1 - p) where the tile's part of `keep` is True, 0 elsewhere, for x (b, h, t, s); x itself without `keep`."""
     if keep is None:
         return x
-    out = np.multiply(x, 1 / (1 - p) if p < 1 else 0.0, out=scratch(1, x.shape, x.dtype))
+    out: np.ndarray = np.multiply(x, shared.dropout_scale(p), out=scratch(1, x.shape, x.dtype))
     out *= keep[tile.queries][..., : tile.shape[3]]
     return out
+
+
+# ----- attention of packed heads ----------------------------------------------------------------------------------
+
+
+def supports_heads(qkv: np.ndarray, keep: np.ndarray | None = None, **_: Any) -> bool:
+    """float32 or float64 alone."""
+    return supports(qkv, keep)
+
+
+heads_attention = partial(shared.heads_attention, attention)
+
+
+def heads_attention_vjp(
+    g: np.ndarray, needs_grad: Sequence[bool], qkv: np.ndarray, keep: np.ndarray | None, n_head: int, is_causal: bool,
+    dropout_p: float, weights: np.ndarray,
+) -> Gradients:  # fmt: skip
+    """dq, dk and dv of `attention_vjp`, written side by side into the gradient of qkv (B, T, 3 C)."""
+    dqkv, g = np.empty(qkv.shape, qkv.dtype), shared.split_result(g, n_head)
+    q, k, v = split_heads(qkv, n_head)
+    into = (*split_heads(dqkv, n_head), None)
+    _write_gradients(g, q, k, v, keep, is_causal, dropout_p, None, weights, into)
+    return dqkv, None

@@ -1,4 +1,4 @@
-"""What all kernels do: see an array as rows, cut it into blocks, multiply matrices, over threads.
+"""Rows, blocks and matrix products over threads: what all CPU kernels are made of.
 
 Partial sums are added in the order of their blocks, so the same number of threads gives the same bits.
 """
@@ -6,7 +6,7 @@ Partial sums are added in the order of their blocks, so the same number of threa
 import itertools
 import math
 from collections.abc import Callable
-from typing import cast
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -14,11 +14,12 @@ from ...devices.machine import in_parts, matmul_time
 from . import onednn
 from .numpy_impl import sum_rows
 
-BLOCK = 1 << 18  # elements: small enough for a cache, large enough that a change of threads costs little beside it
+T = TypeVar("T")
+BLOCK = 1 << 18  # elements: they fit a core's cache, and take far longer than handing them to a thread
 
 
-def supports(x, *others, **_) -> bool:
-    """These kernels are for arrays in main memory, all floating ones float32 or all float64."""
+def supports(x: Any, *others: Any, **_: Any) -> bool:
+    """Whether `x` is a NumPy array of float32 or float64, not 0-d, and the others have its dtype, integers or bools."""
     usual = type(x) is np.ndarray and x.dtype.char in "fd" and x.ndim > 0
     return usual and all(
         o is None or (type(o) is np.ndarray and (o.dtype == x.dtype or o.dtype.kind in "iub")) for o in others
@@ -26,15 +27,20 @@ def supports(x, *others, **_) -> bool:
 
 
 def as_rows(x: np.ndarray) -> np.ndarray:
+    """(..., C) -> (N, C), a view where the strides allow it."""
     return x if x.ndim == 2 else x.reshape((math.prod(x.shape[:-1]), x.shape[-1]))  # (..., C) -> (N, C)
 
 
 def product(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
-    """a (M, K) @ b (K, N) + bias (N), rows of the result over threads, or columns where there are few rows."""
+    """a @ b + bias: a (M, K), b (K, N), bias (N) -> (M, N).
+
+    Threads share the rows of the result, or its columns where there are few rows. In bfloat16 where that is set and
+    faster (onednn.is_worthwhile).
+    """
     out = np.empty((a.shape[0], b.shape[1]), a.dtype)
-    matmul = cast(Callable, np.matmul)
-    if onednn.pays(a, b):
-        (a, b), matmul = onednn.operands(a, b), onednn.matmul
+    matmul: Callable[..., np.ndarray] = np.matmul
+    if onednn.is_worthwhile(a, b):
+        (a, b), matmul = onednn.to_bf16_pair(a, b), onednn.matmul
 
     def rows(part: slice) -> None:
         matmul(a[part], b, out=out[part])
@@ -48,23 +54,24 @@ def product(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None = None) -> np.
 
     if a.shape[0] >= 16:
         in_parts(rows, a.shape[0], matmul_time(a, b))
-    else:  # bound by reading b
+    else:  # reading b takes the time
         in_parts(columns, b.shape[1], max(matmul_time(a, b), b.size / 6))
     return out
 
 
-def products(*pairs: tuple[np.ndarray, np.ndarray], summed: np.ndarray | None = None) -> list[np.ndarray]:
-    """[a @ b for a, b in pairs], equally large products: one after another, and half of them in each of two threads.
+def products(*pairs: tuple[np.ndarray, np.ndarray], sum_of: np.ndarray | None = None) -> list[np.ndarray]:
+    """[a @ b for a, b in pairs], and after them the sum over the rows of `sum_of` (N, C) -> (C), where it is given.
 
-    The last result is the sum of the rows of `summed` (N, C), where that is asked for.
+    The products should be equally large: with two threads each computes half of them, and not half of each.
     """
-    sums = [] if summed is None else [(summed, np.empty(summed.shape[1], summed.dtype))]
-    if any(onednn.pays(a, b) for a, b in pairs):
+    sums = [] if sum_of is None else [(sum_of, np.empty(sum_of.shape[1], sum_of.dtype))]
+    if any(onednn.is_worthwhile(a, b) for a, b in pairs):
         return [*[product(a, b) for a, b in pairs], *[sum_rows(x, total) for x, total in sums]]
     outs = [np.empty((len(a), b.shape[1]), a.dtype) for a, b in pairs]
+    units = 64 * max(1, len(pairs))  # of work: 64 for each product
 
     def part(which: slice) -> None:
-        begin, end = which.start, which.stop  # of 64 for each product
+        begin, end = which.start, which.stop
         for (a, b), out in zip(pairs, outs, strict=True):
             rows = slice(len(out) * min(max(0, begin), 64) // 64, len(out) * min(max(0, end), 64) // 64)
             np.matmul(a[rows], b, out=out[rows])
@@ -73,16 +80,15 @@ def products(*pairs: tuple[np.ndarray, np.ndarray], summed: np.ndarray | None = 
             columns = slice(len(total) * which.start // units, len(total) * which.stop // units)
             sum_rows(x[:, columns], total[columns])
 
-    units = 64 * max(1, len(pairs))
     in_parts(part, units, sum(matmul_time(a, b) for a, b in pairs) + sum(x.size / 4 for x, _ in sums))
     return [*outs, *[total for _, total in sums]]
 
 
-def by_rows(function: Callable[[slice], object], x: np.ndarray, cost: float) -> list:
-    """function(part) for blocks of x (N) or of rows of x (N, C), over threads; results in order. cost: ns of each"""
+def for_blocks(function: Callable[[slice], T], x: np.ndarray, cost: float) -> list[T]:
+    """[function(rows) for blocks of rows of x], over threads. x (N) or (N, C); `cost`: ns for each of its elements."""
     n, step = x.shape[0], max(1, BLOCK // max(1, math.prod(x.shape[1:])))
 
-    def blocks(part: slice) -> list:
+    def blocks(part: slice) -> list[T]:
         return [function(slice(i, min(i + step, part.stop))) for i in range(part.start, part.stop, step)]
 
     return list(itertools.chain(*in_parts(blocks, n, cost * x.size)))

@@ -1,8 +1,9 @@
-"""Who does a kernel's steps: loops.py, which numba compiles, or numpy_impl.py, which is NumPy alone. Both say the same.
+"""Which implementation computes a block: numba_impl.py where numba is installed, otherwise numpy_impl.py.
 
-numba is an extra (`pip install 'tensorlite[fast]'`): one loop does to a row what takes NumPy a pass over memory for
-each operation, and NumPy's tanh and exp are slow where the CPU has no AVX-512. It is loaded when the first array comes
-that is large enough to gain by it; TENSORLITE_NUMBA=0 keeps it out.
+Both have the same functions. numba is an extra (`pip install 'tensorlite[fast]'`): a compiled loop does all to a row
+while it is in the cache, where NumPy takes a pass over memory for each operation; and NumPy's tanh and exp are slow on
+CPUs without AVX-512. numba is imported when the first array arrives that is large enough to gain from it.
+TENSORLITE_NUMBA=0 in the environment turns it off.
 """
 
 import functools
@@ -15,34 +16,34 @@ import numpy as np
 
 from . import numpy_impl
 
-LEAST = 1 << 14  # elements: for fewer it is not worth loading numba
+MIN_SIZE = 1 << 14  # elements: for smaller arrays importing numba does not pay
 
 
-def steps(x: np.ndarray, *others: np.ndarray | None) -> ModuleType:
-    """loops for large contiguous float32 arrays, where it is to be had, otherwise passes."""
-    return compiled(x, *others) or numpy_impl
+def choose_impl(x: np.ndarray, *others: np.ndarray | None) -> ModuleType:
+    """The module to call for these arrays: numba_impl for large contiguous float32 ones, otherwise numpy_impl."""
+    return numba_impl_for(x, *others) or numpy_impl
 
 
-def compiled(x: np.ndarray, *others: np.ndarray | None) -> ModuleType | None:
-    """loops for large contiguous float32 arrays, where it is to be had."""
-    if type(x) is not np.ndarray or x.size < LEAST or x.dtype.char != "f":
+def numba_impl_for(x: np.ndarray, *others: np.ndarray | None) -> ModuleType | None:
+    """numba_impl where it can be used: `x` is float32 with `MIN_SIZE` elements or more, all arrays are contiguous."""
+    if type(x) is not np.ndarray or x.size < MIN_SIZE or x.dtype.char != "f":
         return None
     if missing() or not x.flags.c_contiguous:
         return None
     for a in others:
         if a is not None and not a.flags.c_contiguous:
             return None
-    return _loops()
+    return _numba_impl()
 
 
 @functools.cache
 def missing() -> str:
-    """Why there are no compiled loops here, and what to do about it; '' where there are. It may load numba."""
+    """Why numba cannot be used here, and what to do about it; "" where it can. The first call may import numba."""
     if os.environ.get("TENSORLITE_NUMBA") == "0":
         return "TENSORLITE_NUMBA is 0: unset it"
     try:
         version("numba")
-        _loops()
+        _numba_impl()
     except PackageNotFoundError:
         return "numba is not installed: pip install 'tensorlite[fast]'"
     except (ImportError, RuntimeError, OSError) as error:  # this NumPy is too new, no place for its cache, no LLVM
@@ -51,5 +52,5 @@ def missing() -> str:
 
 
 @functools.cache
-def _loops() -> ModuleType:
+def _numba_impl() -> ModuleType:
     return importlib.import_module(".numba_impl", __package__)

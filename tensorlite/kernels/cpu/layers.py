@@ -1,90 +1,101 @@
-"""linear, embedding, layer_norm, gelu and dropout: what is done to every position by itself."""
+"""linear, projections, embedding, layer_norm, gelu and dropout on NumPy's arrays: what acts on each position alone."""
 
 import functools
+from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
+from ...backend import Array
 from ...devices.memory import together
 from ...errors.layers import check_indices, check_last_axis, check_table
-from .blocks import as_rows, by_rows, product, products, supports
-from .choose_impl import steps
+from .. import shared
+from ..shared import Gradients, Residuals
+from .blocks import as_rows, for_blocks, product, products, supports
+from .choose_impl import choose_impl
 
 # ----- linear -----------------------------------------------------------------------------------------------------
 
 
-def supports_linear(x, weight, bias=None) -> bool:
+def supports_linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None) -> bool:
+    """float32 or float64 alone, weight (n_out, n_in), bias (n_out)."""
     return supports(x, weight, bias) and weight.ndim == 2 and (bias is None or bias.shape == weight.shape[:1])
 
 
-def linear(x, weight, bias=None):
+def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
+    """x W^T + b: x (..., n_in), weight (n_out, n_in), bias (n_out) -> (..., n_out)."""
     y = product(as_rows(x), weight.T, bias)
     return y.reshape((*x.shape[:-1], weight.shape[0]))  # (N, O) -> (..., O)
 
 
-def linear_vjp(g, needs, x, weight):
-    """y = x W^T + b: dx = g W, dW = g^T x, db = sum of the rows of g."""
+def linear_vjp(g: np.ndarray, needs_grad: Sequence[bool], x: np.ndarray, weight: np.ndarray) -> Gradients:
+    """dx = g W, dW = g^T x, db = sum of g over all positions."""
     g, rows = as_rows(g), as_rows(x)
-    pairs = [pair for pair, need in zip(((g, weight), (g.T, rows)), needs, strict=False) if need]
-    wanted = iter(products(*pairs, summed=g if needs[2] else None))
-    dx, dweight, dbias = (next(wanted) if need else None for need in needs)
+    pairs = [pair for pair, need in zip(((g, weight), (g.T, rows)), needs_grad, strict=False) if need]
+    results = iter(products(*pairs, sum_of=g if needs_grad[2] else None))
+    dx, dweight, dbias = (next(results) if need else None for need in needs_grad)
     return None if dx is None else dx.reshape(x.shape), dweight, dbias  # (N, I) -> (..., I)
 
 
-def supports_projections(x, query, key, value, query_bias=None, key_bias=None, value_bias=None) -> bool:
-    pairs = (query, query_bias), (key, key_bias), (value, value_bias)
-    alike = len({bias is None for _, bias in pairs}) == 1
-    return alike and all(supports_linear(x, weight, bias) for weight, bias in pairs)
+supports_projections = partial(shared.supports_projections, supports_linear)
+projections = partial(shared.projections, linear)
 
 
-def projections(x, query, key, value, query_bias=None, key_bias=None, value_bias=None):
-    bias = None if query_bias is None else together(query_bias, key_bias, value_bias)
-    return linear(x, together(query, key, value), bias)
-
-
-def projections_vjp(g, needs, x, query, key, value):
-    """Those of one `linear`, in three."""
-    wanted = needs[0], any(needs[1:4]), any(needs[4:])
-    dx, *sums = linear_vjp(g, wanted, x, together(query, key, value))
-    a, b = len(query), len(query) + len(key)
-    return dx, *[part for d in sums for part in ([None] * 3 if d is None else (d[:a], d[a:b], d[b:]))]
+def projections_vjp(
+    g: np.ndarray, needs_grad: Sequence[bool], x: np.ndarray, query: np.ndarray, key: np.ndarray, value: np.ndarray
+) -> Gradients:
+    """Those of `linear` with the three weights stacked, cut into three."""
+    stacked = linear_vjp(g, shared.stacked_needs(needs_grad), x, together(query, key, value))
+    return shared.split_gradients(stacked, query, key)
 
 
 # ----- embedding --------------------------------------------------------------------------------------------------
 
 
-def embedding(weight, idx):
+def embedding(weight: np.ndarray, idx: np.ndarray) -> np.ndarray:
+    """weight[idx]: weight (V, D), integers idx (...) -> (..., D). IndexError for one outside 0 .. V - 1."""
     check_table("embedding", weight)
     check_indices("embedding", idx, weight.shape[0])
     return weight.take(idx, axis=0)
 
 
-def embedding_vjp(g, needs, weight_shape, idx):
-    """Add the rows of `g` that have the same index, in a fixed order."""
+def embedding_vjp(
+    g: np.ndarray, needs_grad: Sequence[bool], weight_shape: tuple[int, ...], idx: np.ndarray
+) -> Gradients:
+    """dW_v = sum of g_i over the positions i with idx_i = v, in a fixed order."""
     out, rows = np.zeros(weight_shape, g.dtype), as_rows(g)
-    steps(rows).add_rows(rows, np.ascontiguousarray(idx.reshape(-1), np.int64), out)
+    choose_impl(rows).add_rows(rows, np.ascontiguousarray(idx.reshape(-1), np.int64), out)
     return out, None
 
 
 # ----- layer_norm -------------------------------------------------------------------------------------------------
 
 
-def layer_norm(x, weight=None, bias=None, *, eps=1e-5):
+def layer_norm(
+    x: np.ndarray, weight: np.ndarray | None = None, bias: np.ndarray | None = None, *, eps: float = 1e-5
+) -> tuple[np.ndarray, Residuals]:
+    """(x - mean) rstd weight + bias over the last axis, rstd = 1 / sqrt(var + eps): x (..., C), weight and bias (C).
+
+    Residuals: mean and rstd, (N, 1) each for the N = size / C rows.
+    """
     check_last_axis("layer_norm", x, weight, bias)
     rows = as_rows(x)
     if len(rows) == 1:
-        return _norm_of_one(x, weight, bias, eps)
+        return _layer_norm_of_one_row(x, weight, bias, eps)
     out, (mean, rstd) = np.empty(rows.shape, x.dtype), np.empty((2, len(rows), 1), x.dtype)
-    of = steps(rows, weight, bias)
+    impl = choose_impl(rows, weight, bias)
 
     def normalize(part: slice) -> None:
-        of.normalize(rows[part], weight, bias, eps, out[part], mean[part], rstd[part])
+        impl.layer_norm(rows[part], weight, bias, eps, out[part], mean[part], rstd[part])
 
-    by_rows(normalize, rows, cost=0.8)
+    for_blocks(normalize, rows, cost=0.8)
     return out.reshape(x.shape), {"mean": mean, "rstd": rstd}  # (N, C) -> (..., C)
 
 
-def _norm_of_one(x, weight, bias, eps):
-    """The same for one row: mean and deviation are numbers. It is what generation asks for, token by token."""
+def _layer_norm_of_one_row(
+    x: np.ndarray, weight: np.ndarray | None, bias: np.ndarray | None, eps: float
+) -> tuple[np.ndarray, Residuals]:
+    """The same with numbers for mean and rstd: fewer NumPy calls when text is generated token by token."""
     mean = np.add.reduce(x, axis=None) / x.size
     out = x - mean
     flat = out.reshape(-1)
@@ -94,68 +105,75 @@ def _norm_of_one(x, weight, bias, eps):
         out *= weight
     if bias is not None:
         out += bias
-    kept = np.array([[mean], [rstd]], x.dtype)
-    return out, {"mean": kept[:1], "rstd": kept[1:]}
+    statistics = np.array([[mean], [rstd]], x.dtype)
+    return out, {"mean": statistics[:1], "rstd": statistics[1:]}
 
 
-def layer_norm_vjp(g, needs, x, weight, mean, rstd):
+def layer_norm_vjp(
+    g: np.ndarray, needs_grad: Sequence[bool], x: np.ndarray, weight: np.ndarray | None, mean: np.ndarray,
+    rstd: np.ndarray,
+) -> Gradients:  # fmt: skip
+    """With z = (x - mean) rstd and h = g weight: dx = rstd (h - mean(h) - z mean(h z)), dweight = sum of g z over the
+    rows, dbias = sum of g.
+    """
     rows, g = as_rows(x), as_rows(g)
-    dx = np.empty(rows.shape, x.dtype) if needs[0] else None
-    of = steps(rows, g, weight)
+    dx = np.empty(rows.shape, x.dtype) if needs_grad[0] else None
+    impl = choose_impl(rows, g, weight)
 
-    def backward(part: slice) -> list:
+    def backward(part: slice) -> list[Array]:
         into = None if dx is None else dx[part]
-        sums = [np.empty(x.shape[-1], x.dtype) if need else None for need in needs[1:]]
-        of.normalize_vjp(g[part], rows[part], weight, mean[part], rstd[part], into, *sums)
+        sums = [np.empty(x.shape[-1], x.dtype) if need else None for need in needs_grad[1:]]
+        impl.layer_norm_vjp(g[part], rows[part], weight, mean[part], rstd[part], into, *sums)
         return sums
 
-    sums = by_rows(backward, rows, cost=1.5)
-    dweight, dbias = (total([each[i] for each in sums], g) if needs[i + 1] else None for i in (0, 1))
+    sums = for_blocks(backward, rows, cost=1.5)
+    dweight, dbias = (_total([each[i] for each in sums], g) if needs_grad[i + 1] else None for i in (0, 1))
     return None if dx is None else dx.reshape(x.shape), dweight, dbias  # (N, C) -> (..., C)
 
 
-def total(parts: list[np.ndarray], like: np.ndarray) -> np.ndarray:
-    """The sum of partial sums (C), in their order; zeros where there is none."""
+def _total(parts: list[np.ndarray], like: np.ndarray) -> np.ndarray:
+    """The sum of partial sums (C), added in their order; zeros where there is none."""
     return functools.reduce(np.add, parts) if parts else np.zeros(like.shape[-1:], like.dtype)
 
 
 # ----- gelu -------------------------------------------------------------------------------------------------------
 
-
-def supports_gelu(x, *, approximate="tanh") -> bool:
-    return supports(x) and approximate == "tanh"
+supports_gelu = partial(shared.supports_gelu, supports)
 
 
-def gelu(x, *, approximate="tanh"):
+def gelu(x: np.ndarray, *, approximate: str = "tanh") -> np.ndarray:
+    """x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2, elementwise."""
     flat = x.reshape(-1)  # (..., C) -> (N)
-    out, of = np.empty(flat.shape, x.dtype), steps(flat)
-    by_rows(lambda part: of.gelu(flat[part], out[part]), flat, cost=1.0)
+    out, impl = np.empty(flat.shape, x.dtype), choose_impl(flat)
+    for_blocks(lambda part: impl.gelu(flat[part], out[part]), flat, cost=1.0)
     return out.reshape(x.shape)  # (N) -> (..., C)
 
 
-def gelu_vjp(g, needs, x, out):
-    """From x and from `out`, which the layer that follows keeps anyway."""
+def gelu_vjp(g: np.ndarray, needs_grad: Sequence[bool], x: np.ndarray, out: np.ndarray) -> Gradients:
+    """With s = out / x: dx = g (s + 2 u' out (1 - s)), u' = sqrt(2 / pi) (1 + 3 0.044715 x^2).
+
+    `out` is asked for because it spares a tanh, and the linear layer that follows saves it anyway.
+    """
     flat, y, g = (array.reshape(-1) for array in (x, out, g))  # (..., C) -> (N)
-    dx, of = np.empty(flat.shape, x.dtype), steps(flat, y, g)
-    by_rows(lambda part: of.gelu_vjp(g[part], flat[part], y[part], dx[part]), flat, cost=1.0)
+    dx, impl = np.empty(flat.shape, x.dtype), choose_impl(flat, y, g)
+    for_blocks(lambda part: impl.gelu_vjp(g[part], flat[part], y[part], dx[part]), flat, cost=1.0)
     return (dx.reshape(x.shape),)  # (N) -> (..., C)
 
 
 # ----- dropout ----------------------------------------------------------------------------------------------------
 
 
-def apply_dropout_mask(x, keep, *, p):
+def apply_dropout_mask(x: np.ndarray, keep: np.ndarray, *, p: float) -> np.ndarray:
+    """x / (1 - p) where `keep`, booleans of x's shape, is True; 0 elsewhere."""
     flat, kept = x.reshape((-1, 1)), keep.reshape((-1, 1))  # (..., C) -> (N, 1)
-    out, gain = np.empty(flat.shape, x.dtype), 1 / (1 - p) if p < 1 else 0.0
+    out, scale = np.empty(flat.shape, x.dtype), shared.dropout_scale(p)
 
     def part(rows: slice) -> None:
-        np.multiply(flat[rows], gain, out=out[rows])
+        np.multiply(flat[rows], scale, out=out[rows])
         np.copyto(out[rows], 0, where=~kept[rows])
 
-    by_rows(part, flat, cost=0.5)
+    for_blocks(part, flat, cost=0.5)
     return out.reshape(x.shape)  # (N, 1) -> (..., C)
 
 
-def apply_dropout_mask_vjp(g, needs, keep, p):
-    """The same of g."""
-    return apply_dropout_mask(g, keep, p=p), None
+apply_dropout_mask_vjp = partial(shared.apply_dropout_mask_vjp, apply_dropout_mask)

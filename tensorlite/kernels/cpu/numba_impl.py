@@ -1,29 +1,33 @@
-"""The steps of numpy_impl.py as loops over rows, compiled by numba for this CPU, in whose cache a row stays meanwhile.
+"""The functions of numpy_impl.py as loops over rows, compiled by numba: a row stays in the CPU's cache meanwhile.
 
-Every function says what its namesake says. numba vectorizes what it sees: so nothing is float64 here, exp is made of
-additions and products, and the sum of a row may be taken in any order. What is compiled is kept on disk, beside this
-file or in the user's cache. Imported by steps.py alone, where numba is installed.
+Each function has its docstring, with formula and shapes, in numpy_impl.py. All arrays are contiguous float32. To let
+numba vectorize, no number is float64, exp is made of additions and products, and a row may be summed in any order.
+numba keeps the compiled code on disk, beside this file or in the user's cache folder. Only choose_impl.py imports this
+module, where numba is installed.
 """
+
+from typing import Any
 
 import numpy as np
 from numba import njit
 
+from ...backend import Array
 from . import numpy_impl
 
 F = np.float32
-A, C = F(numpy_impl.A), F(numpy_impl.C)
-IN_ORDER = {"contract"}  # of LLVM's liberties: a product and a sum may be rounded once; infinities and nan stay
-ANY_ORDER = {"contract", "reassoc", "arcp", "nsz"}  # and sums be vectorized
+GELU_A, GELU_C = F(numpy_impl.GELU_A), F(numpy_impl.GELU_C)
+IN_ORDER = {"contract"}  # LLVM may round a product and a sum once, and must respect infinities and nan
+ANY_ORDER = {"contract", "reassoc", "arcp", "nsz"}  # it may also reorder sums, which vectorizes them
 
 loop = njit(nogil=True, cache=True, error_model="numpy", fastmath=IN_ORDER)
 reduction = njit(nogil=True, cache=True, error_model="numpy", fastmath=ANY_ORDER)
 
 
 @njit(fastmath=IN_ORDER)
-def exp(x):
-    """e^x = 2^n e^r with |r| <= ln(2) / 2: a polynomial (that of Cephes' expf), and n written into the exponent.
+def exp(x: Any) -> Any:
+    """e^x = 2^n e^r with |r| <= ln(2) / 2: a polynomial for e^r (of Cephes' expf), and n written into the exponent.
 
-    Within a unit in the last place; 0 below -87.3, where float32's normal numbers end, and inf above 88.3.
+    Correct within a unit in the last place; 0 below -87.3, where float32's normal numbers end, and inf above 88.3.
     """
     x = F(-104) if x < F(-104) else F(89) if x > F(89) else x  # nan stays nan
     n = np.floor(x * F(1.4426950408889634) + F(0.5))
@@ -38,8 +42,8 @@ def exp(x):
     return (p * r * r + r + F(1)) * power.view(F)
 
 
-@njit(fastmath=ANY_ORDER | {"nnan"})  # or it is not vectorized; the sum of a row finds its nan
-def largest(x):
+@njit(fastmath=ANY_ORDER | {"nnan"})  # without nnan it is not vectorized; a nan is found by the row's sum
+def largest(x: Array) -> Array:
     top = F(-np.inf)
     for j in range(x.size):
         top = max(top, x[j])
@@ -47,20 +51,17 @@ def largest(x):
 
 
 @loop
-def add_rows(x, ids, out):
+def add_rows(x: Array, ids: Array, out: Array) -> None:
     for i in range(ids.size):
         row, into = x[i], out[ids[i]]
         for j in range(row.size):
             into[j] += row[j]
 
 
-@njit
-def rows_of(x):
-    return x.reshape((x.size // max(1, x.shape[-1]), x.shape[-1]))  # (..., C) -> (N, C)
-
-
 @reduction
-def normalize(x, weight, bias, eps, out, mean, rstd):
+def layer_norm(
+    x: Array, weight: Array | None, bias: Array | None, eps: float, out: Array, mean: Array, rstd: Array,
+) -> None:  # fmt: skip
     N, C = x.shape
     for i in range(N):
         total, squares = F(0), F(0)
@@ -81,7 +82,10 @@ def normalize(x, weight, bias, eps, out, mean, rstd):
 
 
 @reduction
-def normalize_vjp(g, x, weight, mean, rstd, dx, dweight, dbias):
+def layer_norm_vjp(
+    g: Array, x: Array, weight: Array | None, mean: Array, rstd: Array, dx: Array | None, dweight: Array | None,
+    dbias: Array | None,
+) -> None:  # fmt: skip
     N, C = x.shape
     if dweight is not None:
         dweight[:] = 0
@@ -106,23 +110,24 @@ def normalize_vjp(g, x, weight, mean, rstd, dx, dweight, dbias):
 
 
 @loop
-def gelu(x, out):
+def gelu(x: Array, out: Array) -> None:
     for i in range(x.size):
-        out[i] = x[i] / (F(1) + exp(F(-2) * A * x[i] * (F(1) + C * x[i] * x[i])))  # (1 + tanh u) / 2 = 1 / (1 + e^-2u)
+        # (1 + tanh u) / 2 = 1 / (1 + e^-2u)
+        out[i] = x[i] / (F(1) + exp(F(-2) * GELU_A * x[i] * (F(1) + GELU_C * x[i] * x[i])))
 
 
 @loop
-def gelu_vjp(g, x, y, dx):
+def gelu_vjp(g: Array, x: Array, y: Array, dx: Array) -> None:
     for i in range(x.size):
-        s = F(1) / (F(1) + exp(F(-2) * A * x[i] * (F(1) + C * x[i] * x[i])))
-        k = F(2) * A * y[i] * (F(1) + F(3) * C * x[i] * x[i])
+        s = F(1) / (F(1) + exp(F(-2) * GELU_A * x[i] * (F(1) + GELU_C * x[i] * x[i])))
+        k = F(2) * GELU_A * y[i] * (F(1) + F(3) * GELU_C * x[i] * x[i])
         dx[i] = g[i] * (s + k * (F(1) - s))
 
 
 @reduction
-def softmax(seen, w):
+def softmax(seen: int, w: Array) -> None:
     t, s = w.shape[-2:]
-    rows = rows_of(w)
+    rows = w.reshape((w.size // max(1, s), s))  # (..., s) -> (N, s)
     for i in range(len(rows)):
         row = rows[i]
         n = min(max(seen + i % t, 0), s)
@@ -140,8 +145,9 @@ def softmax(seen, w):
 
 
 @reduction
-def softmax_vjp(w, dw):
-    ws, dws = rows_of(w), rows_of(dw)
+def softmax_vjp(w: Array, dw: Array) -> None:
+    s = w.shape[-1]
+    ws, dws = w.reshape((w.size // max(1, s), s)), dw.reshape((w.size // max(1, s), s))  # (..., s) -> (N, s)
     for i in range(len(ws)):
         total = F(0)
         for j in range(ws.shape[1]):
@@ -151,7 +157,7 @@ def softmax_vjp(w, dw):
 
 
 @reduction
-def exponentials(x, top, total):
+def exp_minus_max(x: Array, top: Array, total: Array) -> None:
     N, P = x.shape
     for i in range(N):
         row, most, sum_ = x[i], largest(x[i]), F(0)
@@ -163,8 +169,12 @@ def exponentials(x, top, total):
 
 
 @loop
-def adam(p, g, m, v, beta1, beta2, keep, decay, eps, rate):
-    """The block of optim.Adam.update: p keep - rate m / (sqrt(v) + eps) with both averages brought up to date."""
+def adam(
+    p: Array, g: Array, m: Array, v: Array, beta1: Any, beta2: Any, keep: Any, decay: Any, eps: Any, rate: Any
+) -> None:  # fmt: skip
+    """The update of optim.Adam for a block, all arrays (N). With d = g + decay p: m = beta1 m + (1 - beta1) d,
+    v = beta2 v + (1 - beta2) d^2, p = keep p - rate m / (sqrt(v) + eps). p, m and v are written to.
+    """
     keep, decay, eps, rate = F(keep), F(decay), F(eps), F(rate)
     b1, c1, b2, c2 = F(beta1), F(1 - beta1), F(beta2), F(1 - beta2)
     for i in range(p.size):

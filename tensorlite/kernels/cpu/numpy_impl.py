@@ -1,6 +1,6 @@
-"""The steps of the kernels in NumPy: to a block of rows (N, C) in a core's cache, one operation after another.
+"""What kernels do to a block of rows (N, C), as NumPy calls that work in place in a core's cache.
 
-loops.py has the same functions as compiled loops; steps.py chooses. The last arguments are written to.
+numba_impl.py has the same functions as compiled loops; choose_impl.py chooses. The last arguments are written to.
 """
 
 import functools
@@ -10,7 +10,9 @@ import numpy as np
 
 from ...devices.memory import scratch
 
-A, C = math.sqrt(2 / math.pi), 0.044715  # of GELU, by tanh
+GELU_A, GELU_C = math.sqrt(2 / math.pi), 0.044715  # GELU in its tanh form
+
+# ----- sums -------------------------------------------------------------------------------------------------------
 
 
 @functools.lru_cache(64)
@@ -19,17 +21,19 @@ def _ones(n: int, dtype: np.dtype) -> np.ndarray:
 
 
 def sum_rows(x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-    """(N, C) -> (C)"""
-    return np.matmul(_ones(x.shape[0], x.dtype), x, out=out)
+    """The sum over the rows, (N, C) -> (C), as a product with ones."""
+    total: np.ndarray = np.matmul(_ones(x.shape[0], x.dtype), x, out=out)
+    return total
 
 
 def sum_columns(x: np.ndarray) -> np.ndarray:
-    """(..., C) -> (..., 1)"""
-    return (x @ _ones(x.shape[-1], x.dtype))[..., None]
+    """The sum over the last axis, (..., C) -> (..., 1), as a product with ones."""
+    total: np.ndarray = (x @ _ones(x.shape[-1], x.dtype))[..., None]
+    return total
 
 
-def add_rows(x, ids, out) -> None:
-    """Add the rows of x (N, C) to those of out (V, C) that ids (N) name: sorted first, so that each sum is one run."""
+def add_rows(x: np.ndarray, ids: np.ndarray, out: np.ndarray) -> None:
+    """out[ids[i]] += x[i] for all i: x (N, C), ids (N) int64, out (V, C). Sorted by id first: each sum is one run."""
     order = np.argsort(ids, kind="stable")
     if order.size:
         ids = ids[order]
@@ -37,8 +41,17 @@ def add_rows(x, ids, out) -> None:
         out[ids[starts]] += np.add.reduceat(x[order], starts, axis=0)
 
 
-def normalize(x, weight, bias, eps, out, mean, rstd) -> None:
-    """LayerNorm: out (N, C), mean (N, 1) and rstd = 1 / sqrt(variance + eps) (N, 1). weight, bias: (C) or None."""
+# ----- layer_norm -------------------------------------------------------------------------------------------------
+
+
+def layer_norm(
+    x: np.ndarray, weight: np.ndarray | None, bias: np.ndarray | None, eps: float, out: np.ndarray, mean: np.ndarray,
+    rstd: np.ndarray,
+) -> None:  # fmt: skip
+    """out = (x - mean) rstd weight + bias, with mean (N, 1) and rstd = 1 / sqrt(variance + eps) (N, 1) of each row.
+
+    x and out (N, C), weight and bias (C) or None.
+    """
     n = x.shape[1]
     np.divide(sum_columns(x), n, out=mean)
     np.subtract(x, mean, out=out)
@@ -53,10 +66,13 @@ def normalize(x, weight, bias, eps, out, mean, rstd) -> None:
         out += bias
 
 
-def normalize_vjp(g, x, weight, mean, rstd, dx, dweight, dbias) -> None:
+def layer_norm_vjp(
+    g: np.ndarray, x: np.ndarray, weight: np.ndarray | None, mean: np.ndarray, rstd: np.ndarray,
+    dx: np.ndarray | None, dweight: np.ndarray | None, dbias: np.ndarray | None,
+) -> None:  # fmt: skip
     """With z = (x - mean) rstd, h = g weight: dx = rstd (h - mean(h) - z mean(h z)), dweight = sum g z, dbias = sum g.
 
-    What is None is not wanted."""
+    A result that is None is not needed."""
     n = x.shape[1]
     z, work = (scratch(slot, g.shape, g.dtype) for slot in (0, 1))
     np.subtract(x, mean, out=z)
@@ -73,11 +89,14 @@ def normalize_vjp(g, x, weight, mean, rstd, dx, dweight, dbias) -> None:
         dx *= rstd
 
 
-def gelu(x, out) -> None:
-    """x s, with s = (1 + tanh(a x (1 + c x^2))) / 2. Both (N)."""
+# ----- gelu -------------------------------------------------------------------------------------------------------
+
+
+def gelu(x: np.ndarray, out: np.ndarray) -> None:
+    """out = x s, with s = (1 + tanh(a x (1 + c x^2))) / 2. Both (N)."""
     np.multiply(x, x, out=out)
-    out *= A * C
-    out += A
+    out *= GELU_A * GELU_C
+    out += GELU_A
     out *= x
     np.tanh(out, out=out)
     out += 1
@@ -85,33 +104,36 @@ def gelu(x, out) -> None:
     out *= x
 
 
-def gelu_vjp(g, x, y, dx) -> None:
-    """g (s + k (1 - s)), with s = y / x and k = 2 a y (1 + 3 c x^2); y = gelu(x). All (N)."""
+def gelu_vjp(g: np.ndarray, x: np.ndarray, y: np.ndarray, dx: np.ndarray) -> None:
+    """dx = g (s + k (1 - s)), with s = y / x and k = 2 a y (1 + 3 c x^2); y = gelu(x). All (N)."""
     s = scratch(0, x.shape, x.dtype)
-    with np.errstate(invalid="ignore"):  # 0 / 0, whose place the next line fills
+    with np.errstate(invalid="ignore"):  # 0 / 0, which the next line replaces
         np.divide(y, x, out=s)
     np.copyto(s, 0.5, where=x == 0)
     np.multiply(x, x, out=dx)
-    dx *= 6 * A * C
-    dx += 2 * A
+    dx *= 6 * GELU_A * GELU_C
+    dx += 2 * GELU_A
     dx *= y
     dx *= np.subtract(1, s, out=scratch(1, x.shape, x.dtype))
     dx += s
     dx *= g
 
 
+# ----- softmax ----------------------------------------------------------------------------------------------------
+
+
 @functools.lru_cache(16)
-def _unseen(t: int, s: int, seen: int) -> np.ndarray:
-    """(t, s): False for the first seen + i keys of position i, otherwise True."""
+def _later_keys(t: int, s: int, seen: int) -> np.ndarray:
+    """(t, s) booleans: False for the first seen + i keys of query i, True for the later ones."""
     return np.arange(s)[None, :] >= np.arange(seen, seen + t)[:, None]
 
 
-def softmax(seen, w) -> None:
-    """In place, of scores w (..., t, s): position i sees the first `seen` + i keys, and gets 0 where that is none."""
+def softmax(seen: int, w: np.ndarray) -> None:
+    """Scores w (..., t, s) become weights in place: query i sees the first `seen` + i keys. A row of -inf becomes 0."""
     t, s = w.shape[-2:]
     if seen < s:
-        by_all = max(0, seen)  # so many keys are seen by every position
-        np.copyto(w[..., by_all:], -np.inf, where=_unseen(t, s, seen)[:, by_all:])
+        by_all = max(0, seen)  # so many keys are seen by every query
+        np.copyto(w[..., by_all:], -np.inf, where=_later_keys(t, s, seen)[:, by_all:])
     top = w.max(axis=-1, keepdims=True, initial=-np.inf)
     if not np.isfinite(top).all():
         top[top == -np.inf] = 0  # a row that may attend to nothing
@@ -122,14 +144,14 @@ def softmax(seen, w) -> None:
     w /= sums
 
 
-def softmax_vjp(w, dw) -> None:
-    """In place, of dw, the gradient of the weights w (..., t, s): w (dw - sum(dw w)), that of the scores."""
+def softmax_vjp(w: np.ndarray, dw: np.ndarray) -> None:
+    """dw, the gradient of the weights w (..., t, s), becomes that of the scores in place: w (dw - sum(dw w))."""
     dw -= np.vecdot(dw, w)[..., None]
     dw *= w
 
 
-def exponentials(x, top, total) -> None:
-    """In place, of x (N, P): e^(x - top), with each row's maximum in top (N, 1) and its sum in total (N, 1)."""
+def exp_minus_max(x: np.ndarray, top: np.ndarray, total: np.ndarray) -> None:
+    """x (N, P) becomes e^(x - top) in place, with each row's maximum in top (N, 1) and its new sum in total (N, 1)."""
     x.max(axis=1, keepdims=True, out=top)
     x -= np.where(top == -np.inf, 0, top)
     np.exp(x, out=x)

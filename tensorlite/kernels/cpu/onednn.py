@@ -1,12 +1,13 @@
-"""Matrix products in bfloat16 on CPUs that have instructions for it: oneDNN's GEMM, by ctypes.
+"""Matrix products in bfloat16 on CPUs that have instructions for it: oneDNN's GEMM, called through ctypes.
 
-One idea: only the operands are small. They are rounded to bfloat16 (float32's range with 8 bits of precision, as
-torch's autocast does), sums and results are float32, and so are weights, gradients and everything else. A product
-takes about half the time; its error is that of the rounding, 2**-9 an operand. bfloat16 is kept as its bits, uint16.
+Only the operands of a product are bfloat16 (float32's range with 8 bits of precision), as in torch's autocast. Sums,
+results, weights, gradients and everything else are float32. A product takes about half the time; its error is that of
+rounding, 2**-9 for each operand. NumPy has no bfloat16, so an array of it is uint16 with its bits.
 
 The library is the wheel onednn-cpu-gomp (oneDNN 3.2, Linux on x86-64): `pip install 'tensorlite[bf16]'`. Rounding is
-its documented reorder; dnnl_gemm_bf16bf16f32 it exports without documenting it, so this module is optional, off until
-`precision.set_matmul_dtype` is called, and stays off, saying why, where library or the CPU's avx512_bf16 is missing.
+oneDNN's documented reorder. dnnl_gemm_bf16bf16f32 is exported but not documented, so this module is optional: off until
+`set_matmul_dtype("bfloat16")` is called, and off where the library or the CPU's avx512_bf16 is missing (`missing`
+gives the reason).
 """
 
 import ctypes
@@ -24,16 +25,16 @@ from ...devices.machine import in_parts
 from ...devices.memory import scratch
 from ..precision import matmul_dtype
 
-CPU_INFO = Path("/proc/cpuinfo")  # Linux alone has it, and so has the wheel
+CPU_INFO = Path("/proc/cpuinfo")  # exists on Linux only, as does the wheel
 WHEEL, _LIBRARY = "onednn-cpu-gomp", "libdnnl.so.3"
 _F32, _BF16, _CPU, _IN_ORDER, _FROM, _TO = 3, 2, 1, 1, 1, 17  # constants of oneDNN's C interface, version 3
 
 
-# ----- whether it is here -----------------------------------------------------------------------------------------
+# ----- availability -----------------------------------------------------------------------------------------------
 
 
 def missing() -> str:
-    """Why there are no bfloat16 products here, and what to do about it; '' where there are."""
+    """Why products cannot be computed in bfloat16 here, and what to do about it; "" where they can."""
     return _missing(CPU_INFO, WHEEL)
 
 
@@ -53,11 +54,11 @@ def _missing(info: Path, wheel: str) -> str:
 # ----- products ---------------------------------------------------------------------------------------------------
 
 
-def pays(a: np.ndarray, b: np.ndarray) -> bool:
-    """Whether a (M, K) @ b (K, N) is to be computed in bfloat16: it is on, both are float32, and it is faster so.
+def is_worthwhile(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether to compute a (M, K) @ b (K, N) in bfloat16: it is set, both are float32, and it is faster.
 
-    Rounding (M + N) K elements takes as long as multiplying some 30 K (M + N) pairs saves, and the calls 25 us. It may
-    be on for the sake of a GPU, and this CPU not have it.
+    Rounding (M + N) K elements takes as long as multiplying some 30 K (M + N) pairs saves, and the calls take 25 us.
+    bfloat16 may be set for a GPU while this CPU cannot compute in it: hence the last condition.
     """
     if matmul_dtype() != "bfloat16" or a.dtype.char != "f" or b.dtype.char != "f":
         return False
@@ -65,31 +66,31 @@ def pays(a: np.ndarray, b: np.ndarray) -> bool:
     return M * N * K >= 1 << 22 and M * N >= 32 * (M + N) and not missing()
 
 
-def operands(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Two float32 matrices, rounded, in memory that this thread keeps for them: good until the next call."""
+def to_bf16_pair(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Two float32 matrices as bfloat16, in memory of this thread that its next call overwrites."""
     bits = np.dtype(np.uint16)
-    return rounded(a, scratch(0, a.shape, bits)), rounded(b, scratch(1, b.shape, bits))
+    return to_bf16(a, scratch(0, a.shape, bits)), to_bf16(b, scratch(1, b.shape, bits))
 
 
-def arithmetic(a: np.ndarray, b: np.ndarray) -> tuple[Callable, Callable]:
-    """(matmul, operand) for the pieces of a product a @ b that a kernel computes in its own threads.
+def choose_matmul(a: np.ndarray, b: np.ndarray) -> tuple[Callable[..., np.ndarray], Callable[..., np.ndarray]]:
+    """(matmul, operand) for a product a @ b that a kernel computes piece by piece in its own threads.
 
-    Where bfloat16 pays for the whole: this module's matmul, and `rounded`, on one thread, which every operand must go
-    through, once. Otherwise np.matmul and nothing.
+    `operand` converts a piece of a, b or of another operand for `matmul`: to bfloat16 where that is worthwhile for the
+    whole product, otherwise not at all (`matmul` is np.matmul then). Convert each operand once.
     """
-    return (matmul, functools.partial(rounded, split=False)) if pays(a, b) else (np.matmul, lambda x: x)
+    return (matmul, functools.partial(to_bf16, split=False)) if is_worthwhile(a, b) else (np.matmul, lambda x: x)
 
 
-def rounded(x: np.ndarray, out: np.ndarray | None = None, split: bool = True) -> np.ndarray:
-    """The bits of a float32 matrix in bfloat16: to nearest, ties to even, nan stays nan, subnormals become 0.
+def to_bf16(x: np.ndarray, out: np.ndarray | None = None, split: bool = True) -> np.ndarray:
+    """Round float32 (M, N) to the bits of bfloat16, uint16 (M, N): to nearest, ties to even; nan stays nan,
+    subnormals become 0.
 
-    (M, N) float32 -> (M, N) uint16, its columns contiguous where those of `x` are, otherwise its rows; over threads
-    where `split` (not from within one of them: it would wait for itself).
-    With `out`, contiguous uint16 of M * N elements, the result is a view of it.
+    The result's columns are contiguous where those of `x` are, otherwise its rows. `out`: contiguous uint16 of M * N
+    elements, of which the result is a view. `split`: over threads; False within one, which would wait for itself.
     """
     x, side, step = _layout(x)
     if side == b"T":
-        return rounded(x.T, out, split).T
+        return to_bf16(x.T, out, split).T
     out = np.empty(x.shape, np.uint16) if out is None else out.reshape(x.shape)  # (M * N) -> (M, N)
     at_x, at_out, columns = x.ctypes.data, out.ctypes.data, x.shape[1]
 
@@ -104,9 +105,10 @@ def rounded(x: np.ndarray, out: np.ndarray | None = None, split: bool = True) ->
 
 
 def matmul(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> np.ndarray:
-    """out = a @ b on this thread, as np.matmul: a (M, K) and b (K, N) bits of bfloat16, out (M, N) float32.
+    """out = a @ b on this thread: a (M, K) and b (K, N) bits of bfloat16 (uint16), out (M, N) float32, returned.
 
-    Transposed views cost nothing; what lies in memory otherwise is copied. The rows of `out` must be contiguous.
+    Transposed views cost nothing; operands with other strides are copied. The rows of `out` must be contiguous:
+    ValueError where shapes, dtypes or strides do not fit.
     """
     (M, K), N = a.shape, b.shape[1]
     fits = b.shape[0] == K and out.shape == (M, N) and out.dtype.char == "f" and a.dtype == b.dtype == np.uint16
@@ -128,7 +130,9 @@ def matmul(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> np.ndarray:
 
 
 def _layout(x: np.ndarray) -> tuple[np.ndarray, bytes, int]:
-    """x as BLAS takes a matrix: itself (or a copy), N for contiguous rows or T for columns, and the step between."""
+    """A matrix as BLAS takes it: x or a copy, N where its rows are contiguous or T where its columns are, and how many
+    elements there are from one row (column) to the next.
+    """
     (M, N), down, right = x.shape, *(stride // x.itemsize for stride in x.strides)
     if right == 1 and down >= max(N, 1):
         return x, b"N", down
@@ -146,7 +150,7 @@ class _Argument(ctypes.Structure):
 
 @functools.cache
 def _dnnl() -> ctypes.CDLL:
-    """The library, set to one thread in each of ours. PackageNotFoundError or OSError where it is not to be had."""
+    """The library, limited to one thread in each of ours. PackageNotFoundError or OSError where there is none."""
     found = [file for file in files(WHEEL) or () if file.name == _LIBRARY]
     if not found:
         raise OSError(f"the package {WHEEL} has no {_LIBRARY}")
@@ -167,7 +171,7 @@ def _dnnl() -> ctypes.CDLL:
 
 
 def _round(source: int, target: int, rows: int, columns: int, stride: int) -> None:
-    """`rows` rows of float32, `stride` elements apart, from one address into bfloat16 without gaps at the other."""
+    """Round `rows` rows of float32 at address `source`, `stride` elements apart, to contiguous bfloat16 at `target`."""
     library, engine, stream = _engine()
     reorder, *descriptions = _reorder(rows, columns, stride, threading.get_ident())
     memory = c_void_p(), c_void_p()
@@ -189,7 +193,7 @@ def _engine() -> tuple[ctypes.CDLL, c_void_p, c_void_p]:
 
 @functools.lru_cache(1024)  # oneDNN lets a primitive be used only in the thread that made it
 def _reorder(rows: int, columns: int, stride: int, thread: int) -> tuple[c_void_p, c_void_p, c_void_p]:
-    """The primitive that rounds such a matrix, and its descriptions of source and target."""
+    """oneDNN's primitive that rounds such a matrix, and its descriptions of source and target."""
     library, engine, _ = _engine()
     shape, source, target, plan, reorder = (c_int64 * 2)(rows, columns), *(c_void_p() for _ in range(4))
     for description, dtype, row in ((source, _F32, stride), (target, _BF16, columns)):

@@ -1,10 +1,9 @@
-"""CUDA kernels of the hot ops, and NVIDIA's libraries for products and attention. functional.py joins them to it.
+"""Kernels on CuPy's arrays: CUDA C++ of our own, cublasLt for matrix products, cuDNN for attention.
 
-One idea: Python decides, CUDA C++ computes. A module of Python has the array functions (the names of kernels/cpu), the
-.cu file of the same name the kernels that they launch. Each kernel is a template over the dtypes of its arrays and says
-its formula and what it reads and writes; it computes in float32, adds up in a fixed order, and so gives the same bits
-in every run. Without a GPU the tests compile the same sources for a CPU and run them there.
+A module of Python has functions on arrays, and a .cu file of the same name the CUDA kernels that they launch. Each
+CUDA kernel is a template over the dtypes of its arrays; its comment says its formula and what it reads and writes. It
+computes in float32 and adds up in a fixed order, so every run gives the same bits. Tests compile the same sources for a
+CPU and run them there.
+
+Nothing is imported here: a module is imported when the first CuPy array arrives, so a CPU never loads any of them.
 """
-
-from . import attention as scores
-from . import decode, embedding, launch, layers, losses, philox, update

@@ -1,49 +1,48 @@
 """Matrix products on the GPU: cublasLt through nvmath-python, with a plan for each kind of product.
 
-One idea: a product is planned once. A plan is what cublasLt must be told about shapes, strides, dtypes and the bias,
-and the algorithm that it chose; a call with a plan only hands over pointers, on CuPy's current stream, so a CUDA graph
-can record it. cublasLt knows column-major matrices only, and a row-major C = A B is the column-major C^T = B^T A^T: the
-operands change places, what was transposed is not, and the bias runs down the columns of the result, as cublasLt wants.
+A plan is made once for each combination of shapes, strides, dtypes and bias: cublasLt's descriptions of the matrices,
+and the algorithm that it chose for them. A call with a plan only passes pointers, on CuPy's current stream, so a CUDA
+graph can record it. cublasLt knows column-major matrices only, and a row-major C = A B is the column-major C^T = B^T
+A^T: the operands change places, transposed ones become plain ones, and the bias runs down the columns of the result, as
+cublasLt expects it.
 
-Operands are float32 or bfloat16, sums are float32 (of products of 10 bits of fraction under "tf32"). Where nvmath or
-cublasLt is missing, `missing()` says so, and CuPy's own products are used: right, but slower, and in no CUDA graph.
+Operands are float32 or bfloat16; sums are float32, under "tf32" of products of operands with 10 bits of fraction. Where
+nvmath or cublasLt is missing, `missing()` gives the reason and CuPy's own products are used: with the same results, but
+slower, and not in a CUDA graph.
 """
 
 import functools
 import importlib
 import math
 import threading
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ...backend import Array, float32, xp
 from ..precision import matmul_dtype
+from .launch import why_unusable
 
+CUBLASLT = "nvmath.bindings.cublasLt"
 WORKSPACE = 32 << 20  # bytes that an algorithm may use: what NVIDIA advises on Hopper
-PLANS = 4096  # of a device: more shapes than that are planned anew
+MAX_PLANS = 4096  # of a device; when there are more, all are made again
 COMPUTE_32F, COMPUTE_32F_FAST_TF32 = 68, 77  # cublasComputeType_t; nvmath's own ComputeType counts otherwise
 TYPES = {"float32": 0, "bfloat16": 14}  # cudaDataType_t
-_BETA = np.array([0, 1], float32)  # on the host, where alpha is 1
+_ZERO_ONE = np.array([0, 1], float32)  # beta, and alpha where it is 1, as cublasLt reads them from the host
 _lock = threading.Lock()  # a plan holds the bias' pointer between two calls of cublasLt
 _devices: dict[int, "_Device"] = {}
 
 
 @functools.cache
 def missing() -> str:
-    """Why products do not run through cublasLt here, and what to do about it; '' where they do."""
-    try:
-        importlib.import_module("nvmath.bindings.cublasLt").get_version()
-    except ImportError as error:
-        return f"nvmath-python is not installed ({error}): pip install 'tensorlite[cuda]'"
-    except Exception as error:  # the loader's errors have no common class
-        return f"cublasLt cannot be loaded ({str(error).strip().partition(chr(10))[0]}): pip install 'tensorlite[cuda]'"
-    return ""
+    """Why cublasLt cannot be used here, and what to do about it; "" where it can."""
+    return why_unusable(CUBLASLT, "get_version", "nvmath-python", "cublasLt", "'tensorlite[cuda]'")
 
 
 def version() -> int:
-    """cublasLt's, where nothing is missing."""
-    return importlib.import_module("nvmath.bindings.cublasLt").get_version()
+    """cublasLt's version number, where it can be used."""
+    return int(importlib.import_module(CUBLASLT).get_version())
 
 
 # ----- the product ------------------------------------------------------------------------------------------------
@@ -61,12 +60,13 @@ def matmul(
 ) -> Array:
     """alpha a @ b + bias, and + out where `accumulate`: a (..., M, K), b (..., K, N) with equal leading axes.
 
-    `out` (..., M, N) is row-major, its rows may lie apart; its dtype, or `out_dtype`, is that of the operands (the
-    default), float32 or bfloat16. bias (N), in the dtype of the result. alpha: one float32 on the device, None for 1.
-    Sums are rounded once, after all of this (some odd shapes in bfloat16 before the bias too, as an H200 showed). A
-    transposed operand costs nothing; one without a unit stride is copied.
+    `out` (..., M, N) is written to and returned; it is row-major, with or without gaps between rows. Its dtype, or
+    `out_dtype`, is that of the operands (the default), float32 or bfloat16. bias (N), in the dtype of the result.
+    alpha: one float32 on the device, None for 1. The sum is rounded once, at the end (for some odd shapes in bfloat16
+    before the bias too, as measured on an H200). A transposed operand costs nothing; one in which no axis has unit
+    stride is copied. TypeError for other dtypes, ValueError for shapes or layouts that do not fit.
     """
-    library, shape = xp(a), _check(a, b, bias, alpha)
+    library, shape = xp(a), _result_shape(a, b, bias, alpha)
     dtype = out.dtype if out is not None else np.dtype(a.dtype if out_dtype is None else out_dtype)
     if dtype.name not in TYPES:
         raise TypeError(f"matmul: the result must be float32 or bfloat16, not {dtype.name}")
@@ -83,9 +83,9 @@ def matmul(
     if out.size == 0:
         return out
     if a.shape[-1] == 0:
-        return _of_nothing(out, bias, accumulate)
+        return _empty_sum(out, bias, accumulate)
     if library is np or missing():
-        return _plain(library, a, b, out, bias, alpha, accumulate)
+        return _by_library(library, a, b, out, bias, alpha, accumulate)
     if dtype != a.dtype and dtype != float32:  # cublasLt gives no bfloat16 for float32 operands
         bias = None if bias is None else bias.astype(float32)
         product = _by_cublas(library, a, b, library.empty(shape, float32), bias, alpha, False)
@@ -94,8 +94,8 @@ def matmul(
     return _by_cublas(library, a, b, out, bias, alpha, accumulate)
 
 
-def _check(a: Array, b: Array, bias: Array | None, alpha: Array | None) -> tuple[int, ...]:
-    """The shape of the product, or one clear error."""
+def _result_shape(a: Array, b: Array, bias: Array | None, alpha: Array | None) -> tuple[int, ...]:
+    """The shape of the product. TypeError or ValueError where the arguments do not fit."""
     if a.dtype != b.dtype or a.dtype.name not in TYPES:
         raise TypeError(
             f"matmul: both operands must be float32 or both bfloat16, not {a.dtype.name} and {b.dtype.name}"
@@ -109,8 +109,8 @@ def _check(a: Array, b: Array, bias: Array | None, alpha: Array | None) -> tuple
     return (*a.shape[:-1], b.shape[-1])
 
 
-def _of_nothing(out: Array, bias: Array | None, accumulate: bool) -> Array:
-    """K is 0: an empty sum."""
+def _empty_sum(out: Array, bias: Array | None, accumulate: bool) -> Array:
+    """The product for K = 0."""
     if not accumulate:
         out.fill(0)
     if bias is not None:
@@ -118,8 +118,10 @@ def _of_nothing(out: Array, bias: Array | None, accumulate: bool) -> Array:
     return out
 
 
-def _plain(library, a, b, out, bias, alpha, accumulate) -> Array:
-    """The same by the array library: on NumPy's arrays, and where cublasLt is missing."""
+def _by_library(
+    library: Any, a: Array, b: Array, out: Array, bias: Array | None, alpha: Array | None, accumulate: bool
+) -> Array:
+    """The product by the array library: for NumPy's arrays, and where cublasLt is missing."""
     if library is np or a.ndim > 2 or out.dtype != a.dtype:  # CuPy multiplies bfloat16 in two dimensions only
         a, b = a.astype(float32, copy=False), b.astype(float32, copy=False)
     product = library.matmul(a, b)
@@ -131,13 +133,13 @@ def _plain(library, a, b, out, bias, alpha, accumulate) -> Array:
     return out
 
 
-# ----- how matrices lie in memory ---------------------------------------------------------------------------------
+# ----- memory layouts ---------------------------------------------------------------------------------------------
 
 
 class Layout(NamedTuple):
-    """A stack of row-major matrices X as cublasLt sees it: column-major, each of `rows` by `columns`."""
+    """A stack of row-major matrices X described as cublasLt does: column-major, `rows` by `columns` each."""
 
-    is_transposed: bool  # what lies there is X, and X^T is asked for; otherwise it is X^T that lies there
+    is_transposed: bool  # the column-major matrix there is X, and X^T is asked for; otherwise it is X^T
     rows: int
     columns: int
     leading: int  # elements from one column to the next
@@ -147,9 +149,9 @@ class Layout(NamedTuple):
 
 @functools.lru_cache(1 << 14)
 def layout(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int) -> Layout | None:
-    """How (..., R, C) lies in memory, strides in bytes; None where cublasLt cannot be told, so that a copy is needed.
+    """The layout of an array (..., R, C) with strides in bytes; None where cublasLt has none, and it must be copied.
 
-    One of the last two axes must have unit stride, and the leading axes must be as one axis.
+    One of the last two axes must have unit stride, and it must be possible to join the leading axes as a view.
     """
     if any(s % itemsize or s < 0 for s in strides):
         return None
@@ -171,7 +173,7 @@ def layout(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int) -> L
 
 
 def _is_result(out: Layout | None) -> bool:
-    """Whether a product can be written there: row-major, no two matrices in one place."""
+    """Whether a product can be written there: row-major, matrices that do not overlap."""
     return out is not None and not out.is_transposed and (out.batches <= 1 or out.step >= out.leading * out.columns)
 
 
@@ -179,10 +181,12 @@ def _is_result(out: Layout | None) -> bool:
 
 
 class _Plan:
-    """What cublasLt is told about one kind of product, and how it will compute it."""
+    """cublasLt's descriptions for one kind of product, and the algorithm that it chose."""
 
-    def __init__(self, lt, handle: int, a: Layout, b: Layout, out: Layout, types, compute: int, by_device: bool,
-                 bias: int, alignments):  # fmt: skip
+    def __init__(
+        self, lt: Any, handle: int, a: Layout, b: Layout, out: Layout, types: tuple[int, int], compute: int,
+        by_device: bool, bias: int, alignments: tuple[int, int, int],
+    ):  # fmt: skip
         self.lt, (operand, result) = lt, types
         desc = self.description = lt.matmul_desc_create(compute, TYPES["float32"])
         of = lt.MatmulDescAttribute
@@ -192,19 +196,23 @@ class _Plan:
             of.POINTER_MODE: int(lt.PointerMode.DEVICE if by_device else lt.PointerMode.HOST),
             of.EPILOGUE: int(lt.Epilogue.BIAS if bias else lt.Epilogue.DEFAULT),
         })  # fmt: skip
-        self.bias = np.array([bias], np.int64)  # the attribute is a pointer
+        self.bias = np.array([bias], np.int64)  # cublasLt reads the attribute through a pointer
         if bias:
-            self.point_bias(bias)  # its alignment counts in the choice of the algorithm
+            self.point_bias(bias)  # the choice of the algorithm depends on its alignment
         self.matrices = [self._matrix(x, t) for x, t in ((b, operand), (a, operand), (out, result))]
-        self.algorithm = lt.MatmulHeuristicResult(1)  # kept: calls point into it
+        self.algorithm = lt.MatmulHeuristicResult(1)  # must live as long as the plan: calls point into it
         self._choose(handle, alignments)
 
-    def _set(self, setter, dtype_of, target: int, values: dict) -> None:
+    def _set(
+        self, setter: Callable[..., Any], dtype_of: Callable[[Any], Any], target: int, values: dict[Any, int]
+    ) -> None:
+        """Set attributes of cublasLt's object `target`."""
         for attribute, value in values.items():
             memory = np.array([value], dtype_of(attribute))
             setter(target, attribute, memory.ctypes.data, memory.itemsize)
 
-    def _matrix(self, x: Layout, type_: int) -> int:
+    def _matrix(self, x: Layout, type_: int) -> Any:
+        """cublasLt's description of a matrix, or of a stack of them."""
         lt, of = self.lt, self.lt.MatrixLayoutAttribute
         matrix = lt.matrix_layout_create(type_, x.rows, x.columns, x.leading)
         if x.batches > 1:
@@ -212,7 +220,8 @@ class _Plan:
             self._set(lt.matrix_layout_set_attribute, lt.get_matrix_layout_attribute_dtype, matrix, values)
         return matrix
 
-    def _choose(self, handle: int, alignments: tuple[int, ...]) -> None:
+    def _choose(self, handle: int, alignments: tuple[int, int, int]) -> None:
+        """Ask cublasLt's heuristic for an algorithm. RuntimeError where it has none."""
         lt, of, count = self.lt, self.lt.MatmulPreferenceAttribute, np.zeros(1, np.int32)
         at_a, at_b, at_out = alignments
         preference = lt.matmul_preference_create()
@@ -237,40 +246,45 @@ class _Plan:
             )
 
     def point_bias(self, pointer: int) -> None:
+        """Set the address of the bias, which is part of the plan and not of a call."""
         self.bias[0] = pointer
         attribute = self.lt.MatmulDescAttribute.BIAS_POINTER
         self.lt.matmul_desc_set_attribute(self.description, attribute, self.bias.ctypes.data, 8)
 
     def destroy(self) -> None:
+        """Free what cublasLt holds for the plan."""
         self.lt.matmul_desc_destroy(self.description)
         for matrix in self.matrices:
             self.lt.matrix_layout_destroy(matrix)
 
 
 class _Device:
-    """What the products of one GPU share. It is made, and a stream's workspace, before a CUDA graph is recorded: by
-    a first run of the same step on the same stream.
+    """What the products of one GPU share: cublasLt's handle, the plans, a workspace for each stream.
+
+    It and the workspace of a stream must exist before a CUDA graph is recorded: run the step once on the same stream.
     """
 
-    def __init__(self, library):
-        self.lt = importlib.import_module("nvmath.bindings.cublasLt")
+    def __init__(self, library: Any):
+        self.lt = importlib.import_module(CUBLASLT)
         self.handle = self.lt.create()
-        self.beta = library.asarray(_BETA)  # on the device, where alpha is
-        self.plans: dict[tuple, _Plan] = {}
-        self.workspaces: dict[int, Array] = {}  # of each stream: two of them may multiply at once
+        self.beta = library.asarray(_ZERO_ONE)  # on the device, for an alpha that is there
+        self.plans: dict[tuple[Any, ...], _Plan] = {}
+        self.workspaces: dict[int, Array] = {}  # stream -> memory: two streams may multiply at once
 
-    def plan(self, key: tuple) -> _Plan:
-        a, b, out, types, compute, by_device, bias, alignments = key
-        if len(self.plans) >= PLANS:
+    def plan(self, key: tuple[Any, ...]) -> _Plan:
+        """Make and keep the plan for `key`, the last eight arguments of `_Plan`."""
+        if len(self.plans) >= MAX_PLANS:
             for plan in self.plans.values():
                 plan.destroy()
             self.plans.clear()
-        made = _Plan(self.lt, self.handle, a, b, out, types, compute, by_device, bias, alignments)
-        self.plans[key] = made
-        return made
+        plan = self.plans[key] = _Plan(self.lt, self.handle, *key)
+        return plan
 
 
-def _by_cublas(library, a, b, out, bias, alpha, accumulate) -> Array:
+def _by_cublas(
+    library: Any, a: Array, b: Array, out: Array, bias: Array | None, alpha: Array | None, accumulate: bool
+) -> Array:
+    """The product by cublasLt on CuPy's current stream."""
     at, bt = layout(a.shape, a.strides, a.itemsize), layout(b.shape, b.strides, b.itemsize)
     if at is None:
         a = library.ascontiguousarray(a)
@@ -299,9 +313,9 @@ def _by_cublas(library, a, b, out, bias, alpha, accumulate) -> Array:
             workspace = device.workspaces[stream] = library.empty(WORKSPACE, np.uint8)
         if bias_ptr:
             plan.point_bias(bias_ptr)
-        # both one or both the other: on the device as alpha is, or on the host
-        alpha_ptr = _BETA.ctypes.data + 4 if alpha is None else alpha.data.ptr
-        beta_ptr = (_BETA.ctypes.data if alpha is None else device.beta.data.ptr) + 4 * accumulate
+        # cublasLt reads alpha and beta either both from the device or both from the host
+        alpha_ptr = _ZERO_ONE.ctypes.data + 4 if alpha is None else alpha.data.ptr
+        beta_ptr = (_ZERO_ONE.ctypes.data if alpha is None else device.beta.data.ptr) + 4 * accumulate
         first, second, result = plan.matrices
         device.lt.matmul(
             device.handle, plan.description, alpha_ptr, b_ptr, first, a_ptr, second, beta_ptr, out_ptr, result,
@@ -311,5 +325,5 @@ def _by_cublas(library, a, b, out, bias, alpha, accumulate) -> Array:
 
 
 def _aligned(pointer: int) -> int:
-    """The largest power of two, at most 256, that the address is a multiple of."""
+    """The largest power of two, at most 256, of which the address is a multiple."""
     return (pointer | 256) & -(pointer | 256)

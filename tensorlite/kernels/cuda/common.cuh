@@ -1,7 +1,7 @@
 // What the kernels share: bfloat16, loads and stores of 16 bytes, and sums over a warp or a block in a fixed order.
 //
-// Every kernel computes in float32, whatever the dtype of its arrays. The headers are CUDA's own; for a CPU the tests
-// put their emulation in place of them.
+// Every kernel computes in float32, whatever the dtype of its arrays. For a CPU, the tests replace CUDA's own headers
+// with an emulation and define TENSORLITE_EMULATED.
 
 #pragma once
 #ifndef TENSORLITE_EMULATED
@@ -28,7 +28,8 @@ template <> __device__ __forceinline__ bf16 from_float<bf16>(float x) { return _
 // How many elements of T one access of 16 bytes moves: float 4, bf16 8.
 template <typename T> constexpr int WIDTH = 16 / sizeof(T);
 
-// `n` elements, moved by as few accesses of 16 bytes as hold them (n * sizeof(T) a power of two, or a multiple of 16).
+// n elements that are moved by as few accesses as possible, each of at most 16 bytes. n * sizeof(T) is a power of two
+// or a multiple of 16.
 template <typename T, int n> struct alignas(n * sizeof(T) < 16 ? n * sizeof(T) : 16) Pack {
     T element[n];
 };
@@ -56,7 +57,8 @@ template <int n, typename T> __device__ __forceinline__ void store(T* p, const f
     *const_cast<Pack<T, n>*>(pack_at<T, n>(p)) = pack;
 }
 
-// The same address, but the compiler cannot know: what is loaded from it again need not be kept in registers till then.
+// Returns p in a way that hides its value from the compiler, which then loads again instead of keeping values loaded
+// earlier in registers.
 template <typename T> __device__ __forceinline__ const T* again(const T* p) {
 #ifndef TENSORLITE_EMULATED
     asm volatile("" : "+l"(p));
@@ -66,7 +68,7 @@ template <typename T> __device__ __forceinline__ const T* again(const T* p) {
 
 // ----- sums over threads ------------------------------------------------------------------------------------------
 
-// Each lane gets the sum, or the largest, of all 32: by halves, so in the same order in every run.
+// Each lane of a warp gets the sum, or the maximum, over all 32, always added in the same order.
 __device__ __forceinline__ float warp_sum(float x) {
 #pragma unroll
     for (int lanes = 16; lanes > 0; lanes /= 2) x += __shfl_xor_sync(ALL, x, lanes);
@@ -79,8 +81,8 @@ __device__ __forceinline__ float warp_max(float x) {
     return x;
 }
 
-// The same over the threads of a block, a multiple of 32 up to 1024. All threads call it, and all get the result.
-// The barriers also order what the threads wrote to shared memory before and after.
+// The sum, or the maximum, over all threads of a block, a multiple of 32 up to 1024. All threads must call it, and all
+// get the result. Its barriers also separate accesses to shared memory before the call from those after it.
 __device__ __forceinline__ float block_sum(float x) {
     __shared__ float sums[32];
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;

@@ -1,31 +1,32 @@
-// What generation does token by token: attention of one new position of each text over those before it, and the choice
-// of the most probable token.
+// What generation computes token by token: attention of one new position of each sequence over the positions before it,
+// and the index of the most probable token.
 //
 //     keys[b, h, p] = k[b, h],  values[b, h, p] = v[b, h],  p = places[b]
 //     out[b, h] = sum_s w_s values[b, h, s],  w = softmax_s(scale q . keys[b, h, s]),  s = 0 .. p
 //
-// One block has a text's head. The place is read on the device, so that a recorded step supports every place.
+// A block computes one head of one sequence. It reads the position p from memory, so a recorded step (CUDA graph) is
+// valid for every position.
 //
-// The lanes of a warp share its keys, and then its values: a lane has n channels of a row, 16 bytes at a time, and as
-// many lanes as a row needs, but a power of two, stand side by side. The block's warps take turns.
+// A row of keys, and later of values, is read by `lanes` lanes of a warp, the smallest power of two that holds it with
+// n channels (16 bytes) for each lane. The rows are dealt out to the warps of the block in turn.
 
 #include "common.cuh"
 
-constexpr int THREADS = 512;  // of a block at most, as decode.py has it
-constexpr int AHEAD = 4;  // rows of a lane whose loads are under way at once
-constexpr int PLACES = 4096, WIDEST = 1024;  // of a text and of a head at most, likewise
+constexpr int THREADS = 512;  // of a block at most, as in decode.py
+constexpr int AHEAD = 4;  // rows that a lane loads before it uses the first of them
+constexpr int PLACES = 4096, WIDEST = 1024;  // positions of a sequence and channels of a head at most, as in decode.py
 
-// Reads q, k, v: (B, H, D), heads side by side, texts `stride` elements apart; writes one place of keys and values
-// (B, H, P, D), and out (B, H, D). D is a multiple of n.
+// Reads q, k and v (B, H, D), with contiguous heads and sequences `stride` elements apart, and places (B); writes one
+// position of keys and values (B, H, P, D), and out (B, H, D). D is a multiple of n.
 template <typename T, int n>
-__global__ void __launch_bounds__(THREADS, 1)  // 1: without it ptxas spills rather than pass 40 registers
+__global__ void __launch_bounds__(THREADS, 1)  // the 1 lets ptxas use more than 40 registers; without it, it spills
 attend(const T* q, const T* k, const T* v, T* keys, T* values, const long long* places, T* out, long long H,
        long long P, long long D, long long stride, float scale) {
     __shared__ float weights[PLACES], question[WIDEST], parts[THREADS / 32][32 * n];
     long long head = blockIdx.x, b = head / H, from = b * stride + head % H * D;
     long long last = places[b];
     T *own_keys = keys + head * P * D, *own_values = values + head * P * D;
-    if (last < 0 || last >= P) {  // no such place: nan, and nothing written elsewhere
+    if (last < 0 || last >= P) {  // a position outside the cache: out is nan, the cache is not written
         for (int d = threadIdx.x; d < D; d += blockDim.x) out[head * D + d] = from_float<T>(infinity() - infinity());
         return;
     }
@@ -37,17 +38,17 @@ attend(const T* q, const T* k, const T* v, T* keys, T* values, const long long* 
     __syncthreads();
 
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
-    int lanes = 1;  // how many share a row
+    int lanes = 1;  // that read one row
     while (lanes < 32 && lanes * n < D) lanes *= 2;
-    int each = 32 / lanes, own = lane % lanes * n;  // rows that a warp has at once; where a lane's channels begin
+    int each = 32 / lanes, own = lane % lanes * n;  // rows that a warp reads at once; the first channel of a lane
 
     float top = -infinity();
-    int step = warps * each;  // from one of a lane's rows to its next
+    int step = warps * each;  // from one row of a lane to its next
     for (int first = warp * each; first <= last; first += AHEAD * step) {
         int s = first + lane / lanes;
         float score[AHEAD] = {};
 #pragma unroll 1
-        for (int d = own; d < D; d += lanes * n) {  // once, as a rule
+        for (int d = own; d < D; d += lanes * n) {  // one pass, unless a head is wider than a warp reads
             float x[AHEAD][n] = {};
 #pragma unroll
             for (int k = 0; k < AHEAD; k++)
@@ -70,7 +71,7 @@ attend(const T* q, const T* k, const T* v, T* keys, T* values, const long long* 
     for (int s = threadIdx.x; s <= last; s += blockDim.x) sum += weights[s] = expf(weights[s] - top);
     sum = block_sum(sum);
 
-    for (int start = 0; start < D; start += lanes * n) {  // once, unless a head is wider than a warp reads
+    for (int start = 0; start < D; start += lanes * n) {  // as above
         float mine[n] = {};
         int d = start + own;
         for (int s = warp * each + lane / lanes; s <= last && d < D; s += AHEAD * step) {
@@ -101,14 +102,14 @@ attend(const T* q, const T* k, const T* v, T* keys, T* values, const long long* 
     }
 }
 
-// Whether x at i comes before y at j in the order of argmax: nan first, then the larger, then the one further ahead.
+// Whether argmax prefers x at index i to y at index j: nan first, then the larger value, then the smaller index.
 __device__ __forceinline__ bool beats(float x, long long i, float y, long long j) {
     bool is_nan = x != x, other_is = y != y;
     if (is_nan != other_is) return is_nan;
     return is_nan || x == y ? i < j : x > y;
 }
 
-// Each lane gets the best of all 32.
+// Each lane gets the element that argmax prefers among those of all 32 lanes, and its index.
 __device__ __forceinline__ void warp_best(float& top, long long& index) {
     for (int apart = 16; apart > 0; apart /= 2) {
         float other = __shfl_xor_sync(ALL, top, apart);
@@ -117,15 +118,15 @@ __device__ __forceinline__ void warp_best(float& top, long long& index) {
     }
 }
 
-// out[row] = the first index of the largest of x (rows, C), C > 0: one block for each row.
+// out[row] = the first index of the largest element of x[row], for x (rows, C), C > 0. One block for each row.
 template <typename T> __global__ void __launch_bounds__(1024) argmax(const T* x, long long* out, long long C) {
     __shared__ float tops[32];
     __shared__ long long indices[32];
     x += blockIdx.x * C;
     float top = -infinity();
-    long long index = C;  // behind all
+    long long index = C;  // larger than any index
     for (long long start = threadIdx.x; start < C; start += 8LL * blockDim.x) {
-        float value[8];  // eight loads are under way at once
+        float value[8];  // eight loads before the first is used
 #pragma unroll
         for (int k = 0; k < 8; k++) {
             long long i = start + k * blockDim.x;

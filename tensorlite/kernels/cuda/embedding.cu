@@ -2,18 +2,18 @@
 //
 //     out_i = W[ids_i]          dW_v = sum of g_i over the places i with ids_i = v, 0 where there are none
 //
-// Float atomics would give other bits in every run. So the places are sorted by counting, which is integers alone: an
-// id gets a segment of `places`, wherever there is room, and a place's rank among those of its id is its position in
-// the segment. Then a warp adds up the rows of a segment, in their order; one of more than PIECE places is first summed
-// piece by piece, each by another warp. Nobody has looked at the ids: one outside of the table gives a row of nan and
-// has no gradient.
+// Atomic additions of floats would give other bits in every run. Instead the places 0 .. N - 1 are grouped by id with
+// integer counts: each id gets a segment of the array `places`, and the rank of a place among those with its id is its
+// index in the segment. Then a warp adds up the rows of a segment in that order; a segment of more than PIECE places is
+// first summed in pieces, each by its own warp. The host does not check the ids: one outside the table gives a row of
+// nan and no gradient.
 
 #include "common.cuh"
 
 constexpr int PIECE = 32;               // rows that one warp adds up
-constexpr int TILE = 256, CHUNK = 2048;  // places, and those before them, that a block compares
+constexpr int TILE = 256, CHUNK = 2048;  // a block compares a tile of places with a chunk of earlier ones
 
-// The id as an int, or -1 for one outside of the table.
+// ids[i] as an int, or -1 where it is outside the table.
 template <typename Index> __device__ __forceinline__ int id_at(const Index* ids, long long i, long long V) {
     long long id = ids[i];
     return id >= 0 && id < V ? static_cast<int>(id) : -1;
@@ -23,7 +23,7 @@ __device__ __forceinline__ long long warp_number() {
     return (blockIdx.x * static_cast<long long>(blockDim.x) + threadIdx.x) / 32;
 }
 
-// out (N, C) = W[ids]: a warp a row.
+// out (N, C) = W[ids]. One warp for each row.
 template <typename Index, typename T, int n>
 __global__ void gather(const float* W, const Index* ids, T* out, long long N, long long V, long long C) {
     long long i = warp_number();
@@ -38,8 +38,8 @@ __global__ void gather(const float* W, const Index* ids, T* out, long long N, lo
     }
 }
 
-// counts (V): places of each id; ranks (N): places before each that have the same id. Both begin as zeros. Block (x, y)
-// compares its tile of places with one chunk of those before them.
+// counts (V): how many places have each id. ranks (N): how many earlier places have the same id. Both must be zeros at
+// the start. Block (x, y) compares tile x of the places with chunk y of those before them.
 template <typename Index>
 __global__ void __launch_bounds__(TILE) count_and_rank(const Index* ids, int* counts, int* ranks, long long N, long long V) {
     __align__(16) __shared__ int before[CHUNK];
@@ -61,7 +61,8 @@ __global__ void __launch_bounds__(TILE) count_and_rank(const Index* ids, int* co
     if (blockIdx.y == 0) atomicAdd(counts + own, 1);
 }
 
-// Where each lane's next n of an array begin, of which `used` are taken. One atomic for the warp.
+// Reserves n elements of an array for each lane and returns where they begin; `used` counts the reserved ones. One
+// atomic operation for the whole warp.
 __device__ __forceinline__ int reserve(int n, int* used) {
     int lane = threadIdx.x % 32, end = n;
 #pragma unroll
@@ -74,7 +75,7 @@ __device__ __forceinline__ int reserve(int n, int* used) {
     return __shfl_sync(ALL, begin, 31) + end - n;
 }
 
-// starts (V): where the segment of an id begins; firsts (V): the first of its pieces, where it has more than one.
+// starts (V): where the segment of each id begins. firsts (V): the number of its first piece, where it has several.
 __global__ void make_segments(const int* counts, int* starts, int* firsts, int* used, long long V) {
     long long v = blockIdx.x * static_cast<long long>(blockDim.x) + threadIdx.x;
     int n = v < V ? counts[v] : 0;
@@ -92,7 +93,7 @@ __global__ void fill_segments(const Index* ids, const int* ranks, const int* sta
     if (id >= 0) places[starts[id] + ranks[i]] = i;
 }
 
-// out (C) = the sum of rows[at(k)] for k in 0 .. count - 1, by one warp.
+// out (C) = sum of rows[at(k)] over k = 0 .. count - 1. Called by one warp.
 template <int n, typename T, typename At>
 __device__ __forceinline__ void sum_rows(const T* rows, At at, int count, long long C, float* out) {
     for (int c = threadIdx.x % 32 * n; c < C; c += 32 * n) {
@@ -108,8 +109,8 @@ __device__ __forceinline__ void sum_rows(const T* rows, At at, int count, long l
     }
 }
 
-// partial: the sum of each piece of the segments that have more than one. A warp for each place; one does the work for
-// the piece that begins with it.
+// partial (pieces, C): the sum of each piece of those segments that have several. One warp for each place; the warp
+// whose place is the first of a piece sums it.
 template <typename Index, typename T, int n>
 __global__ void sum_pieces(
     const T* g, const Index* ids, const int* counts, const int* ranks, const int* starts, const int* firsts,
@@ -122,7 +123,7 @@ __global__ void sum_pieces(
     sum_rows<n>(g, at, min(PIECE, counts[id] - ranks[i]), C, partial + (firsts[id] + ranks[i] / PIECE) * C);
 }
 
-// out (V, C): a warp a row.
+// out (V, C): the sum of each segment, from its rows or its pieces. One warp for each row.
 template <typename T, int n>
 __global__ void sum_segments(
     const T* g, const int* counts, const int* starts, const int* firsts, const int* places, const float* partial,

@@ -1,4 +1,4 @@
-// layer_norm, gelu, casts and column sums: all bound by memory, so each array is moved once, 16 bytes at a time.
+// layer_norm, gelu, add, casts, column sums and linear of few rows: bound by memory, so each array is moved once.
 //
 // W is how many elements one access moves: those of 16 bytes, or 1 where they are not aligned. layers.py launches all.
 
@@ -6,21 +6,23 @@
 
 // ----- layer_norm -------------------------------------------------------------------------------------------------
 //
-// y = (x - mean) rstd weight + bias, with rstd = 1 / sqrt(var + eps); keeps mean and rstd (rows).
-// The variance is that of the centered values, corrected by their own mean, which rounding keeps from being 0:
-// Chan, Golub and LeVeque, "Algorithms for computing the sample variance", 1983. So is the result.
+// y = (x - mean) rstd weight + bias, with rstd = 1 / sqrt(var + eps); mean and rstd (rows) are written, too.
+// The variance is that of the centered values x - mean, minus the square of their own mean `rest`, which would be 0
+// without rounding: Chan, Golub and LeVeque, "Algorithms for computing the sample variance", 1983. y is corrected by
+// `rest` in the same way.
 //
 // With z = (x - mean) rstd and h = g weight: dx = rstd (h - mean(h) - z mean(h z)), dweight = sum over rows of g z,
-// dbias = sum of g. These sums are of some of the rows, as one row of partial (groups, 2 C). dx or partial may be null.
+// dbias = sum of g. A block adds up some of the rows, and writes these two sums as one row of partial (groups, 2 C).
+// dx or partial may be null.
 //
-// A row of C elements belongs to a team of `warps` warps: the block, or one of its warps where 1 is enough. A thread
-// has up to V elements of it, vectors of W = 16 bytes that lie one team apart.
+// A row of C elements is computed by a team of `warps` warps: by the whole block, or by one of its warps where one is
+// enough. A thread holds up to V elements of the row in vectors of W elements (16 bytes), one team's width apart.
 
 __device__ __forceinline__ float team_sum(float x, int warps) { return warps == 1 ? warp_sum(x) : block_sum(x); }
 
 __device__ __forceinline__ float rstd_of(float squares, float rest, float eps) {
     float var = squares - rest * rest;
-    if (var < 0.0f) var = 0.0f;  // not by fmaxf: nan stays nan
+    if (var < 0.0f) var = 0.0f;  // fmaxf would turn nan into 0
     return 1.0f / sqrtf(var + eps);
 }
 
@@ -78,13 +80,13 @@ layer_norm(const T* x, const P* weight, const P* bias, T* out, float* mean, floa
     }
 }
 
-// Reads g and x twice, the second time from the cache: registers hold the sums of a thread's columns instead.
+// Reads g and x twice, the second time from the cache, so that registers can hold the sums of a thread's columns.
 template <typename T, int V>
-__global__ void __launch_bounds__(256, 1)  // 1: without it ptxas spills rather than pass 128 registers
+__global__ void __launch_bounds__(256, 1)  // the 1 lets ptxas use more than 128 registers; without it, it spills
 layer_norm_vjp(const T* g, const T* x, const float* weight, const float* mean, const float* rstd, T* dx,
                float* partial, long long rows, long long C, long long warps) {
     constexpr int W = WIDTH<T>;
-    __shared__ float sums[2][32 * V];  // of the columns of a block whose teams are warps
+    __shared__ float sums[2][32 * V];  // dweight and dbias of the teams so far
     int team = warps * 32, n = C, teams = blockDim.x / team, own = threadIdx.x / team;
     int first = threadIdx.x % team * W, step = team * W;
     float dweight[V / W][W] = {}, dbias[V / W][W] = {};
@@ -155,8 +157,8 @@ layer_norm_vjp(const T* g, const T* x, const float* weight, const float* mean, c
     }
 }
 
-// The same for rows that are not aligned to 16 bytes, or longer than registers hold: element by element, and what is
-// needed twice is read twice. partial has a row for each team.
+// The same for rows that are not aligned to 16 bytes, or longer than registers hold: element by element; values needed
+// twice are read twice. partial has a row for each team.
 template <typename T, typename P>
 __global__ void __launch_bounds__(256)
 layer_norm_any(const T* x, const P* weight, const P* bias, T* out, float* mean, float* rstd, long long rows,
@@ -196,7 +198,7 @@ layer_norm_vjp_any(const T* g, const T* x, const float* weight, const float* mea
     long long group = blockIdx.x * static_cast<long long>(teams) + threadIdx.x / team;
     float* own = partial ? partial + group * 2 * C : nullptr;
     if (own)
-        for (long long c = first; c < C; c += team) own[c] = own[C + c] = 0.0f;  // a thread has the same columns always
+        for (long long c = first; c < C; c += team) own[c] = own[C + c] = 0.0f;  // a thread always has the same columns
     for (long long row = group; row < rows; row += static_cast<long long>(gridDim.x) * teams) {
         const T *g_row = g + row * C, *x_row = x + row * C;
         float m = mean[row], r = rstd[row], sum_h = 0.0f, sum_hz = 0.0f;
@@ -222,7 +224,7 @@ layer_norm_vjp_any(const T* g, const T* x, const float* weight, const float* mea
 
 constexpr int SUM_WARPS = 8;
 
-// partial[group, c] = sum over the group's rows of x (rows, C). Block (tile, group) has 32 W columns.
+// partial[group, c] = sum of x[row, c] over the rows of the group, x (rows, C). Block (tile, group) sums 32 W columns.
 template <typename T, int W>
 __global__ void __launch_bounds__(32 * SUM_WARPS)
 column_sums(const T* x, float* partial, long long rows, long long C) {
@@ -250,7 +252,7 @@ column_sums(const T* x, float* partial, long long rows, long long C) {
     partial[blockIdx.y * C + c] = total;
 }
 
-// Adds the rows of partial (groups, columns): the first C sums into a, the others into b. Either may be null.
+// The sum over the rows of partial (groups, columns): the first C columns go to a, the others to b. Either may be null.
 __global__ void __launch_bounds__(512)
 sum_groups(const float* partial, float* a, float* b, long long groups, long long columns, long long C) {
     __shared__ float sums[16][32];
@@ -273,7 +275,7 @@ sum_groups(const float* partial, float* a, float* b, long long groups, long long
 
 // ----- elementwise ------------------------------------------------------------------------------------------------
 //
-// Each thread has W neighbours; the last ones go one by one.
+// Each thread moves W neighbouring elements; those at the end of the array that do not fill W go one by one.
 
 template <int W, typename T>
 __device__ __forceinline__ void load_part(const T* p, long long i, long long n, float (&x)[W]) {
@@ -291,7 +293,7 @@ __device__ __forceinline__ void store_part(T* p, long long i, long long n, const
 }
 
 // gelu(x) = x s, with s = (1 + tanh(u)) / 2 = 1 / (1 + exp(-2 u)), u = sqrt(2 / pi) (x + 0.044715 x^3). The second form
-// of s loses nothing where tanh is near -1. Its derivative by x is s + x s (1 - s) 2 du/dx.
+// of s has no cancellation where tanh is near -1. gelu'(x) = s + x s (1 - s) 2 du/dx.
 constexpr float GELU_A = 0.7978845608028654f, GELU_C = 0.044715f;
 
 __device__ __forceinline__ float gelu_share(float x) {
@@ -319,13 +321,13 @@ __global__ void __launch_bounds__(256) gelu_vjp(const T* g, const T* x, T* dx, l
 #pragma unroll
     for (int k = 0; k < W; k++) {
         float s = gelu_share(v[k]);
-        float t = fminf(fmaxf(v[k], -16.0f), 16.0f);  // beyond, s (1 - s) is 0, and must not meet an infinity
+        float t = fminf(fmaxf(v[k], -16.0f), 16.0f);  // beyond, s (1 - s) is 0, and 0 times infinity would be nan
         v[k] = gs[k] * (s + t * s * (1.0f - s) * (2.0f * GELU_A) * (1.0f + 3.0f * GELU_C * t * t));
     }
     store_part<W>(dx, i, n, v);
 }
 
-// out = x in another dtype, to the nearest.
+// out = x in another dtype, rounded to nearest.
 template <typename From, typename To, int W>
 __global__ void __launch_bounds__(256) cast(const From* x, To* out, long long n) {
     long long i = (blockIdx.x * static_cast<long long>(blockDim.x) + threadIdx.x) * W;
@@ -352,7 +354,8 @@ __global__ void __launch_bounds__(256) add(const T* x, const T* y, T* out, long 
 
 // ----- linear of few rows -----------------------------------------------------------------------------------------
 
-// y (n, O) = x (n, C) w^T + bias, w (O, C), for n up to M rows: as long as reading w takes. A warp has a row of w.
+// y (n, O) = x (n, C) w^T + bias, w (O, C), for n <= M rows, in the time that reading w takes. One warp for each row of
+// w.
 template <typename T, int W, int M>
 __global__ void __launch_bounds__(256) few_rows(
     const T* x, const T* w, const T* bias, T* y, long long n, long long O, long long C) {

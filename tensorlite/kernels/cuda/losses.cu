@@ -2,14 +2,14 @@
 //
 //     loss = log(S) + top - x_t          d loss / d x_j = exp(x_j - top) / S - [j = t]
 //
-// One block has a row. Rows whose target is `ignore` have no loss and no gradient; the others' are divided by `count`,
-// how many there are (null: by 1). Nobody has looked at the targets: one that is no class makes loss and gradient of
-// its row nan, and nothing is read beside the row. `n` elements are read at once: WIDTH<T>, or 1 where rows are not
-// aligned.
+// One block for each row. Rows whose target is `ignore` have no loss and no gradient. The others are divided by
+// `count`, the number of those rows (by 1 where it is null). The host does not check the targets: one that is not a
+// class makes the loss and gradient of its row nan, and nothing outside the row is read. A thread reads n elements at
+// once: WIDTH<T> of them, or 1 where rows are not aligned to 16 bytes.
 
 #include "exponentials.cuh"
 
-// Of a row, in one pass over it. All threads get it.
+// The largest logit and the sum of exponentials of a row, in one pass over it. All threads get the result.
 template <typename T, int n> __device__ __forceinline__ Sum sum_of_row(const T* x, int V) {
     Sum mine = {-infinity(), 0.0f};
     int packs = V / n;
@@ -33,7 +33,7 @@ __device__ __forceinline__ void write_gradient(const T* x, T* out, int V, Sum su
     float shift = shift_of(sum.top), factor = scale / sum.total;
     int packs = V / n, last = packs - 1 - threadIdx.x;
 #pragma unroll 2
-    for (int k = last; k >= 0; k -= blockDim.x) {  // backwards: what was read last is still in the cache
+    for (int k = last; k >= 0; k -= blockDim.x) {  // from the end: what was read last is still in the cache
         float p[n];
         load<n>(x + k * n, p);
 #pragma unroll
@@ -90,7 +90,8 @@ __global__ void __launch_bounds__(1024) cross_entropy_backward(
     write_gradient<T, n>(logits + row * V, out, V, {tops[row], totals[row]}, t, scale);
 }
 
-// Both at once: over logits (N, padded), of whose columns V are classes, their gradient (for g = 1); 0 in the others.
+// Loss and gradient at once: logits (N, padded), whose first V columns are classes, are overwritten with their gradient
+// for g = 1, and with 0 in the other columns. Writes losses (N).
 template <typename T, typename Index, int n>
 __global__ void __launch_bounds__(1024) cross_entropy_in_place(
     T* logits, const Index* targets, float* losses, const float* count, long long V, long long padded,
@@ -110,7 +111,7 @@ __global__ void __launch_bounds__(1024) cross_entropy_in_place(
     for (int j = V + threadIdx.x; j < padded; j += blockDim.x) x[j] = from_float<T>(0.0f);
 }
 
-// How many of the N targets are not `ignore`. One block.
+// count[0] = how many of the N targets are not `ignore`. One block.
 template <typename Index>
 __global__ void __launch_bounds__(1024) count_valid(const Index* targets, float* count, long long N, long long ignore) {
     int mine = 0;
@@ -120,7 +121,7 @@ __global__ void __launch_bounds__(1024) count_valid(const Index* targets, float*
     if (threadIdx.x == 0) count[0] = all;
 }
 
-// The sum of losses (N), divided by `count`. One block.
+// loss[0] = sum of losses (N), divided by count[0] where `count` is not null. One block.
 __global__ void __launch_bounds__(1024) sum_losses(const float* losses, const float* count, float* loss, long long N) {
     double mine = 0.0;
 #pragma unroll 4
@@ -129,7 +130,7 @@ __global__ void __launch_bounds__(1024) sum_losses(const float* losses, const fl
     if (threadIdx.x == 0) loss[0] = count ? all / count[0] : all;
 }
 
-// out = x (size) in another dtype, and zeros after it up to `padded`. Both are multiples of n.
+// out = x (size) in another dtype, followed by zeros up to `padded` elements. Both sizes are multiples of n.
 template <typename From, typename To, int n>
 __global__ void pad(const From* x, To* out, long long size, long long padded) {
     long long i = (blockIdx.x * static_cast<long long>(blockDim.x) + threadIdx.x) * n;

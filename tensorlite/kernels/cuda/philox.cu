@@ -1,9 +1,9 @@
-// Random bits by counting: Philox4x32-10. Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3",
-// 2011. Draw number i of a stream is a function of its seed and of i alone, so any thread can make it.
+// Counter-based random numbers: Philox4x32-10. Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1,
+// 2, 3", 2011. Draw number i of a stream is a function of the seed and of i alone, so each thread can compute its own.
 
 #include "common.cuh"
 
-// Four draws of 32 bits for a counter of 128 and a key of 64 bits: ten rounds.
+// Replaces the counter x, 128 bits, with four draws of 32 bits, under a key of 64 bits: ten rounds.
 __device__ __forceinline__ void philox(unsigned (&x)[4], unsigned key0, unsigned key1) {
 #pragma unroll
     for (int round = 0; round < 10; round++) {
@@ -18,7 +18,8 @@ __device__ __forceinline__ void philox(unsigned (&x)[4], unsigned key0, unsigned
     }
 }
 
-// keep[4 i + k] is whether the k-th draw at counter state[1] + i, for the seed state[0], is below `limit`, of 2^32.
+// keep[4 i + k] = whether draw k at counter state[1] + i, with the seed state[0] as key, is below `limit` (out of
+// 2^32).
 __global__ void keep_mask(const unsigned long long* state, bool* keep, long long size, long long limit) {
     unsigned long long seed = state[0], i = blockIdx.x * static_cast<unsigned long long>(blockDim.x) + threadIdx.x;
     unsigned long long counter = state[1] + i;
@@ -37,10 +38,10 @@ __global__ void keep_mask(const unsigned long long* state, bool* keep, long long
     }
 }
 
-// So many counters are used up. One thread.
+// Moves the counter of the stream on. One thread.
 __global__ void take(unsigned long long* state, long long counters) { state[1] += counters; }
 
-// out = x gain where `keep`, otherwise 0; n elements a thread, of `size`, a multiple of n.
+// out = x gain where `keep`, otherwise 0. `size` is a multiple of n, the elements of a thread.
 template <typename T, int n>
 __global__ void apply_dropout_mask(const T* x, const bool* keep, T* out, long long size, float gain) {
     long long i = (blockIdx.x * static_cast<long long>(blockDim.x) + threadIdx.x) * n;
@@ -53,7 +54,7 @@ __global__ void apply_dropout_mask(const T* x, const bool* keep, T* out, long lo
     store<n>(out + i, values);
 }
 
-// The draws for given counters and keys (N): what the published answers are compared with.
+// out (N, 4) = the draws for counters (N, 4) and keys (N, 2); tests compare them with published answers.
 __global__ void philox_of(const unsigned* counters, const unsigned* keys, unsigned* out, long long N) {
     long long i = blockIdx.x * static_cast<long long>(blockDim.x) + threadIdx.x;
     if (i >= N) return;

@@ -1,13 +1,13 @@
-"""Attention in one pass over the scores, none of which is ever in memory: cuDNN, forward and backward.
+"""Attention by cuDNN, forward and backward, without its scores in memory ("scaled dot product attention").
 
-One idea: cuDNN is given a graph, the op on tensors described by shapes and strides, built once for each kind of call;
-a call hands over pointers. So queries, keys and values are read where they lie, heads between positions or not, and
-the results are laid out as they are: joining heads is a view. The backward is the deterministic one, which gives the
-same bits run after run and takes 2 bytes of workspace a score for that.
+cuDNN gets a graph, which describes the op on tensors by their shapes and strides and is built once for each kind of
+call; a call passes pointers. So queries, keys and values are read where they are, whichever of the axes of heads and
+positions comes first in memory, and results get the same layout: joining heads is a view. The backward is the
+deterministic one: the same bits in every run, for 2 bytes of workspace for each score.
 
-It supports bfloat16, without mask or dropout, with heads of a multiple of 8 channels, at most 128; `why_not` says what
-else is in the way. Building a graph takes a part of a second, so shapes that change at each call are better off
-elsewhere.
+It takes bfloat16, without mask or dropout, with heads of a multiple of 8 channels, at most 128; `why_not` names any
+further obstacle. Building a graph takes a part of a second, so shapes that change with each call should be computed in
+another way.
 """
 
 import functools
@@ -18,28 +18,23 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...backend import Array, float32, xp
+from .launch import address, first_line, why_unusable
 
 DETERMINISTIC = True
 WIDEST = 128  # channels of a head
 _lock = threading.Lock()  # a handle has one stream at a time
-_handles: dict[int, Any] = {}  # of each device
-_graphs: dict[tuple, "_Graph | str"] = {}  # what was built, or why it could not be
+_handles: dict[int, Any] = {}  # device -> cuDNN's handle
+_graphs: dict[tuple[Any, ...], "_Graph | str"] = {}  # what was built, or why it could not be
 
 
 @functools.cache
 def missing() -> str:
-    """Why there is no cuDNN here, and what to do about it; '' where there is."""
-    try:
-        importlib.import_module("cudnn").backend_version()
-    except ImportError as error:
-        return f"nvidia-cudnn-frontend is not installed ({error}): pip install 'tensorlite[cuda]'"
-    except Exception as error:  # the loader's errors have no common class
-        return f"cuDNN cannot be loaded ({_line(error)}): pip install nvidia-cudnn-cu13"
-    return ""
+    """Why cuDNN cannot be used here, and what to do about it; "" where it can."""
+    return why_unusable("cudnn", "backend_version", "nvidia-cudnn-frontend", "cuDNN", "nvidia-cudnn-cu13")
 
 
 def why_not(q: Array, k: Array, v: Array, *, is_causal: bool, scale: float) -> str:
-    """Why cuDNN does not serve the forward of q (B, H, T, D) over k, v (B, H, S, D); '' where it does."""
+    """Why cuDNN does not compute the forward of q (B, H, T, D) over k, v (B, H, S, D); "" where it does."""
     if any(x.dtype.name != "bfloat16" for x in (q, k, v)):
         return "cuDNN's attention is for bfloat16"
     if q.ndim != 4 or q.shape[:2] != k.shape[:2] or k.shape[:-1] != v.shape[:-1] or q.shape[-1] != k.shape[-1]:
@@ -61,21 +56,24 @@ def why_not(q: Array, k: Array, v: Array, *, is_causal: bool, scale: float) -> s
 def why_not_backward(
     g: Array, q: Array, k: Array, v: Array, out: Array, into: tuple[Array, ...], *, is_causal: bool, scale: float
 ) -> str:
-    """The same for the backward of what cuDNN computed forward, with results that lie like `into`."""
+    """The same for the backward of what cuDNN computed forward, with results laid out as the arrays `into`."""
     built = _graph(xp(q), "backward", (q, k, v, out, _readable(g), *into), is_causal, scale)
     return built if isinstance(built, str) else ""
 
 
 def declined() -> list[str]:
-    """What cuDNN could not build so far: one sentence each."""
+    """What cuDNN has declined to build so far, a sentence for each."""
     return sorted({reason for reason in _graphs.values() if isinstance(reason, str)})
 
 
 def forward(q: Array, k: Array, v: Array, *, is_causal: bool, scale: float) -> tuple[Array, Array]:
-    """softmax(scale q k^T) v (B, H, T, D), laid out as q, and log(sum(exp(scores))) (B, H, T, 1) in float32."""
+    """softmax(scale q k^T) v, (B, H, T, D) laid out as q, and stats = log(sum(exp(scores))), float32 (B, H, T, 1).
+
+    `why_not` must have returned "" for the same arguments (RuntimeError otherwise).
+    """
     library = xp(q)
     graph = _graph(library, "forward", (q, k, v), is_causal, scale)
-    out, stats = beside(q, v.shape[-1]), library.empty((*q.shape[:-1], 1), float32)
+    out, stats = empty_in_layout_of(q, v.shape[-1]), library.empty((*q.shape[:-1], 1), float32)
     _execute(library, graph, (q, k, v, out, stats))
     return out, stats
 
@@ -84,29 +82,31 @@ def backward(
     g: Array, q: Array, k: Array, v: Array, out: Array, stats: Array, into: tuple[Array, ...],
     *, is_causal: bool, scale: float,
 ) -> None:  # fmt: skip
-    """Write the gradients by q, k and v `into` three arrays, from `forward`'s results and g like out."""
+    """Write dq, dk and dv into the three arrays `into`; `out` and `stats` are `forward`'s results, g has the shape of
+    out. `why_not_backward` must have returned "" for the same arguments.
+    """
     library, g = xp(q), _readable(g)
     graph = _graph(library, "backward", (q, k, v, out, g, *into), is_causal, scale)
     _execute(library, graph, (q, k, v, out, stats, g, *into))
 
 
-def like(*arrays: Array) -> tuple[Array, ...]:
-    """New arrays that lie in memory as these do: for `backward` to write into."""
-    return tuple([beside(x, x.shape[-1]) for x in arrays])
+def empty_like(*arrays: Array) -> tuple[Array, ...]:
+    """New arrays with the shapes and layouts of these, for `backward` to write into."""
+    return tuple([empty_in_layout_of(x, x.shape[-1]) for x in arrays])
 
 
-# ----- how arrays lie in memory -----------------------------------------------------------------------------------
+# ----- memory layouts ---------------------------------------------------------------------------------------------
 
 
 class Geometry(NamedTuple):
-    """What cuDNN is told about an array: its shape, and its strides in elements."""
+    """How cuDNN's graph describes an array: by its shape, and its strides in elements."""
 
     shape: tuple[int, ...]
     strides: tuple[int, ...]
 
 
-def beside(x: Array, D: int) -> Array:
-    """A new array (B, H, T, D) whose axes lie in memory as those of x: heads that were split are joined as a view."""
+def empty_in_layout_of(x: Array, D: int) -> Array:
+    """A new array (B, H, T, D) whose axes lie in memory as those of x, so that split heads are joined as a view."""
     B, H, T, _ = x.shape
     if x.strides[1] < x.strides[2]:
         return xp(x).empty((B, T, H, D), x.dtype).swapaxes(1, 2)  # (B, T, H, D) -> (B, H, T, D)
@@ -114,7 +114,7 @@ def beside(x: Array, D: int) -> Array:
 
 
 def geometry(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int) -> Geometry:
-    """That of an array with strides in bytes. An axis of one element has any stride: it gets one that is in order."""
+    """That of an array with strides in bytes. An axis of length 1 may have any stride; it gets a regular one."""
     steps = [s // itemsize for s in strides]
     whole = max(n * s for n, s in zip(shape, steps, strict=True))
     regular = [whole if n == 1 else s for n, s in zip(shape[:-1], steps[:-1], strict=True)]
@@ -122,19 +122,15 @@ def geometry(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int) ->
 
 
 def is_readable(x: Array) -> bool:
-    """Whether cuDNN can read it: channels side by side, all else at multiples of 16 bytes, nothing twice."""
+    """Whether cuDNN can read it: channels contiguous, all other strides positive multiples of 16 bytes, aligned."""
     *steps, last = x.strides
     if last != x.itemsize or any(n > 1 and (s <= 0 or s % 16) for n, s in zip(x.shape, steps, strict=False)):
         return False
-    return _address(x) % 16 == 0
+    return address(x) % 16 == 0
 
 
 def _readable(g: Array) -> Array:
     return g if is_readable(g) else xp(g).ascontiguousarray(g)
-
-
-def _address(x: Array) -> int:
-    return x.ctypes.data if isinstance(x, np.ndarray) else x.data.ptr
 
 
 # ----- cuDNN ------------------------------------------------------------------------------------------------------
@@ -145,14 +141,11 @@ class _Graph(NamedTuple):
     workspace: int  # bytes
 
 
-def _line(error: Exception) -> str:
-    """The first line of what an error says."""
-    return str(error).strip().partition("\n")[0]
+def _graph(library: Any, kind: str, arrays: tuple[Array, ...], is_causal: bool, scale: float) -> "_Graph | str":
+    """The graph for arrays of these layouts, or why there is none.
 
-
-def _graph(library, kind: str, arrays: tuple[Array, ...], is_causal: bool, scale: float) -> "_Graph | str":
-    """The graph for arrays that lie so, or why there is none. It is built before a CUDA graph is recorded: by a first
-    run of the same step.
+    It is built when it is first asked for, which must not happen while a CUDA graph is recorded: run the step once
+    before recording it.
     """
     device = library.cuda.runtime.getDevice()
     key = (device, kind, *[(x.shape, x.strides) for x in arrays], is_causal, scale, DETERMINISTIC)
@@ -168,31 +161,31 @@ def _graph(library, kind: str, arrays: tuple[Array, ...], is_causal: bool, scale
                 graph.build([cudnn.heur_mode.A, cudnn.heur_mode.FALLBACK])
                 built = _Graph(graph, graph.get_workspace_size())
             except (cudnn.cudnnGraphNotSupportedError, RuntimeError) as error:
-                built = f"cuDNN declined the {kind} of {parts[0].shape} over {parts[1].shape}: {_line(error)}"
+                built = f"cuDNN declined the {kind} of {parts[0].shape} over {parts[1].shape}: {first_line(error)}"
         _graphs[key] = built
     return built
 
 
-def _handle(cudnn, device: int):
+def _handle(cudnn: Any, device: int) -> Any:
     if device not in _handles:
         _handles[device] = cudnn.create_handle()
     return _handles[device]
 
 
-def describe_forward(parts: list[Geometry], is_causal: bool, scale: float, **options):
-    """The graph of `forward` for q, k, v that lie so; tensors are numbered in the order of `forward`'s arrays."""
+def describe_forward(parts: list[Geometry], is_causal: bool, scale: float, **options: Any) -> Any:
+    """cuDNN's graph of `forward` for the geometries of q, k, v. Tensors are numbered as `forward` passes its arrays."""
     cudnn, graph, types = _new(options)
     q, k, v = (_tensor(graph, x, types[0], uid) for uid, x in enumerate(parts, start=1))
     out, stats = graph.sdpa(
         q=q, k=k, v=v, attn_scale=scale, generate_stats=True, **_mask(cudnn, parts[0], parts[1], is_causal)
     )
-    _result(out, _beside(parts[0], parts[2].shape[-1]), types[0], 4)
+    _result(out, _result_like(parts[0], parts[2].shape[-1]), types[0], 4)
     _result(stats, _stats(parts[0]), types[1], 5)
     return graph
 
 
-def describe_backward(parts: list[Geometry], is_causal: bool, scale: float, **options):
-    """The same of `backward`, for q, k, v, out, g and the three results."""
+def describe_backward(parts: list[Geometry], is_causal: bool, scale: float, **options: Any) -> Any:
+    """cuDNN's graph of `backward` for the geometries of q, k, v, out, g and the three results."""
     cudnn, graph, types = _new(options)
     q, k, v, out = (_tensor(graph, x, types[0], uid) for uid, x in enumerate(parts[:4], start=1))
     stats, g = _tensor(graph, _stats(parts[0]), types[1], 5), _tensor(graph, parts[4], types[0], 6)
@@ -205,15 +198,15 @@ def describe_backward(parts: list[Geometry], is_causal: bool, scale: float, **op
     return graph
 
 
-def _new(options: dict):
+def _new(options: dict[str, Any]) -> tuple[Any, Any, tuple[Any, Any]]:
     cudnn = importlib.import_module("cudnn")
     types = cudnn.data_type.BFLOAT16, cudnn.data_type.FLOAT
     graph = cudnn.pygraph(io_data_type=types[0], intermediate_data_type=types[1], compute_data_type=types[1], **options)
     return cudnn, graph, types
 
 
-def _mask(cudnn, q: Geometry, k: Geometry, is_causal: bool) -> dict:
-    """Position t of the last T of S sees what is not behind it; a single one is the last and sees all."""
+def _mask(cudnn: Any, q: Geometry, k: Geometry, is_causal: bool) -> dict[str, Any]:
+    """The causal mask: query t, the t-th of the last T of S positions, sees none after its own. One query sees all."""
     T, S = q.shape[2], k.shape[2]
     if not is_causal or T == 1:
         return {}
@@ -221,8 +214,8 @@ def _mask(cudnn, q: Geometry, k: Geometry, is_causal: bool) -> dict:
     return {"diagonal_alignment": corner, "diagonal_band_right_bound": 0}
 
 
-def _beside(x: Geometry, D: int) -> Geometry:
-    """What `beside` makes of an array that lies so."""
+def _result_like(x: Geometry, D: int) -> Geometry:
+    """The geometry of what `empty_in_layout_of` makes of an array with geometry x."""
     B, H, T, _ = x.shape
     if x.strides[1] < x.strides[2]:
         return Geometry((B, H, T, D), (T * H * D, D, H * D, 1))
@@ -230,20 +223,21 @@ def _beside(x: Geometry, D: int) -> Geometry:
 
 
 def _stats(q: Geometry) -> Geometry:
+    """The geometry of `stats`, (B, H, T, 1)."""
     B, H, T, _ = q.shape
     return Geometry((B, H, T, 1), (H * T, T, 1, 1))
 
 
-def _tensor(graph, x: Geometry, dtype, uid: int):
+def _tensor(graph: Any, x: Geometry, dtype: Any, uid: int) -> Any:
     return graph.tensor(dim=list(x.shape), stride=list(x.strides), data_type=dtype, uid=uid, name=f"tensor {uid}")
 
 
-def _result(tensor, x: Geometry, dtype, uid: int) -> None:
+def _result(tensor: Any, x: Geometry, dtype: Any, uid: int) -> None:
     tensor.set_output(True).set_dim(list(x.shape)).set_stride(list(x.strides)).set_data_type(dtype).set_uid(uid)
 
 
-def _execute(library, graph: "_Graph | str", arrays: tuple[Array, ...]) -> None:
-    """Run it on CuPy's current stream; arrays in the order of the tensors' numbers."""
+def _execute(library: Any, graph: "_Graph | str", arrays: tuple[Array, ...]) -> None:
+    """Run the graph on CuPy's current stream; `arrays` are in the order of its tensors' numbers."""
     if isinstance(graph, str):
         raise RuntimeError(f"{graph}: ask why_not() first")
     cudnn = importlib.import_module("cudnn")

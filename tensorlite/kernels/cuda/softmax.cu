@@ -1,19 +1,19 @@
-// The softmax of attention over the rows of scores x (B, H, T, S), in place, for GPUs without a kernel for all of it:
+// The softmax of attention over the rows of scores x (B, H, T, S), in place, where cuDNN does not compute all of it:
 //
 //     w_j = exp(z_j) / sum_k exp(z_k),   z_j = scale x_j + mask_j, -inf where position t may not see j
 //     dx_j = scale w_j (dw_j - sum_k dw_k w_k)
 //
-// One block has a row; `n` elements are read at once. A row that may see nothing is 0. With dropout, `keep` says which
-// weights stay, times `gain`; dw is then what comes back from those.
+// One block for each row; a thread reads n elements at once. A row that may see nothing becomes 0. With dropout,
+// weights where `keep` is true are multiplied by `gain` and the others are 0; dw is then the gradient of these weights.
 
 #include "exponentials.cuh"
 
-// Where row (b, h, t) of a mask begins that is broadcast to (B, H, T, S): all four strides, in elements, may be 0.
+// The strides, in elements, of a mask that is broadcast to (B, H, T, S): each may be 0.
 struct Strides {
     long long b, h, t, s;
 };
 
-// z for n neighbours from j on; what lies at `end` or behind is not seen.
+// z for the n elements from j on; it is -inf from `end` on, which the query does not see.
 template <int n, typename T, typename Mask>
 __device__ __forceinline__ void exponents(
     const T* x, const Mask* mask, long long stride, int j, int end, float scale, float (&z)[n]) {
@@ -33,7 +33,8 @@ __device__ __forceinline__ void exponents(
     }
 }
 
-// Scores become weights; dropped: the weights that `keep` keeps (both null, or none). n divides S.
+// Overwrites scores with weights, and writes the weights after dropout to `dropped`, unless `keep` and `dropped` are
+// null. n divides S.
 template <typename T, typename Mask, int n>
 __global__ void __launch_bounds__(256) masked_softmax(
     T* scores, const Mask* mask, Strides strides, const bool* keep, T* dropped, long long heads, long long T_,
@@ -41,7 +42,7 @@ __global__ void __launch_bounds__(256) masked_softmax(
     long long row = blockIdx.x, t = row % T_;
     T* x = scores + row * S;
     if (mask) mask += row / T_ / heads * strides.b + row / T_ % heads * strides.h + t * strides.t;
-    long long seen = S - T_ + t + 1;  // of S positions, by the t-th of the last T
+    long long seen = S - T_ + t + 1;  // query t, the t-th of the last T of S positions, sees so many
     int end = causal && seen < S ? (seen > 0 ? seen : 0) : S;
     Sum mine = {-infinity(), 0.0f};
     for (int j = threadIdx.x * n; j < end; j += blockDim.x * n) {
@@ -67,7 +68,7 @@ __global__ void __launch_bounds__(256) masked_softmax(
     }
 }
 
-// dw becomes dx.
+// Overwrites dweights (dw) with the gradient of the scores (dx).
 template <typename T, int n>
 __global__ void __launch_bounds__(256) masked_softmax_backward(
     T* dweights, const T* weights, const bool* keep, long long S, float scale, float gain) {

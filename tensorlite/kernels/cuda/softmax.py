@@ -1,23 +1,23 @@
 """The masked softmax of attention, in place over its scores, and its derivative in place over the incoming gradient.
 
-One idea: where a GPU has no kernel for the whole of attention, two products with this between them are it. Scores are
-as many as T x S for each head, so they are read twice and written once, and no mask is ever as large as they are.
+Where no kernel computes the whole of attention (sdpa.py), it is two matrix products with this softmax between them.
+There are T x S scores for each head, so the kernel reads them twice and writes them once, and a mask is broadcast by
+its strides, never expanded to their shape.
 """
 
 import numpy as np
 
 from ...backend import Array, xp
-from .launch import ctype, launch
-from .losses import threads_for, width
+from ..shared import dropout_scale
+from .launch import FLOATS, INSTANTIATED_WIDTHS, ceil_div, ctype, launch, threads_for, width
 
 FILE = "softmax.cu"
-STRIDES = np.dtype([(axis, np.int64) for axis in "bhts"])
+STRIDES = np.dtype([(axis, np.int64) for axis in "bhts"])  # of a mask: the structure Strides of softmax.cu
 MASKS = {"bool": "bool", "float32": "float", "bfloat16": "bf16"}
 
-_DTYPES = (("float", (1, 4)), ("bf16", (1, 8)))
-INSTANTIATIONS = (  # of softmax.cu: all that is launched
-    *[f"masked_softmax<{T}, {M}, {n}>" for T, widths in _DTYPES for M in MASKS.values() for n in widths],
-    *[f"masked_softmax_backward<{T}, {n}>" for T, widths in _DTYPES for n in widths],
+INSTANTIATIONS = (
+    *[f"masked_softmax<{t}, {m}, {n}>" for t, n in INSTANTIATED_WIDTHS for m in MASKS.values()],
+    *[f"masked_softmax_backward<{t}, {n}>" for t, n in INSTANTIATED_WIDTHS],
 )
 
 
@@ -25,11 +25,13 @@ def masked_softmax(
     scores: Array, *, scale: float, is_causal: bool, mask: Array | None = None, keep: Array | None = None,
     dropout_p: float = 0.0,
 ) -> tuple[Array, Array]:  # fmt: skip
-    """scores (B, H, T, S), float32 or bfloat16, become softmax(scale scores + mask): (weights, weights after dropout).
+    """Overwrite scores (B, H, T, S), float32 or bfloat16 and contiguous, with softmax(scale scores + mask) over S.
 
-    `is_causal`: position t of the last T of S sees the positions up to its own. `mask`, broadcast to the scores, is
-    boolean, True = may attend, or floating and added. A row that may attend to nothing is 0. `keep`: bool, of the shape
-    of the scores; without it the two results are one array.
+    Returns the weights, which are `scores`, and the weights after dropout: weights keep / (1 - dropout_p), with `keep`
+    booleans of the shape of the scores; the same array without `keep`. `is_causal`: query t, the t-th of the last T of
+    S positions, sees the positions up to its own. `mask`, broadcast to the scores, is boolean, True = may attend, or
+    floating and added. A row that may attend to nothing becomes 0. TypeError for a mask of another dtype, ValueError
+    for scores or keep that do not fit.
     """
     _check("masked_softmax", scores, keep)
     _, H, T, S = scores.shape
@@ -40,39 +42,30 @@ def masked_softmax(
         mask = xp(scores).broadcast_to(mask, scores.shape)
         strides[()] = tuple([s // mask.itemsize for s in mask.strides])
         name = MASKS[mask.dtype.name]
-    dropped = scores if keep is None else xp(scores).empty(scores.shape, scores.dtype)
+    dropped = None if keep is None else xp(scores).empty(scores.shape, scores.dtype)
     n = width(S, scores)
-    args = (
-        scores,
-        mask,
-        strides,
-        keep,
-        None if keep is None else dropped,
-        H,
-        T,
-        S,
-        bool(is_causal),
-        float(scale),
-        _gain(dropout_p),
-    )
-    kernel = f"masked_softmax<{ctype(scores)}, {name}, {n}>"
-    launch(FILE, kernel, _rows(scores), threads_for(-(-S // n), 256), *args)
-    return scores, dropped
+    launch(
+        FILE, f"masked_softmax<{ctype(scores)}, {name}, {n}>", _rows(scores), threads_for(ceil_div(S, n), 256),
+        scores, mask, strides, keep, dropped, H, T, S, bool(is_causal), float(scale), dropout_scale(dropout_p),
+    )  # fmt: skip
+    return scores, scores if dropped is None else dropped
 
 
 def masked_softmax_vjp(
     dweights: Array, weights: Array, *, scale: float, keep: Array | None = None, dropout_p: float = 0.0
 ) -> Array:
-    """dweights, the gradient by the weights after dropout, becomes that by the scores:
-    scale weights (d - sum(d weights)), with d = dweights / (1 - dropout_p) where they were kept and 0 elsewhere.
+    """Overwrite `dweights`, the gradient of the weights after dropout, with that of the scores, and return it.
+
+    With d = dweights keep / (1 - dropout_p): dscores = scale weights (d - sum(d weights over S)). Both arrays are
+    (B, H, T, S), of one dtype and contiguous.
     """
     _check("masked_softmax_vjp", dweights, keep)
     _check("masked_softmax_vjp", weights, keep)
     S = weights.shape[-1]
     n = width(S, dweights, weights)
-    args = dweights, weights, keep, S, float(scale), _gain(dropout_p)
+    args = dweights, weights, keep, S, float(scale), dropout_scale(dropout_p)
     kernel = f"masked_softmax_backward<{ctype(weights)}, {n}>"
-    launch(FILE, kernel, _rows(weights), threads_for(-(-S // n), 256), *args)
+    launch(FILE, kernel, _rows(weights), threads_for(ceil_div(S, n), 256), *args)
     return dweights
 
 
@@ -81,12 +74,8 @@ def _rows(scores: Array) -> int:
     return B * H * T if S else 0
 
 
-def _gain(p: float) -> float:
-    return 1 / (1 - p) if p < 1 else 0.0
-
-
 def _check(name: str, scores: Array, keep: Array | None) -> None:
-    if scores.ndim != 4 or not scores.flags.c_contiguous or scores.dtype.name not in ("float32", "bfloat16"):
+    if scores.ndim != 4 or not scores.flags.c_contiguous or scores.dtype.name not in FLOATS:
         raise ValueError(
             f"{name}: scores must be (B, H, T, S), float32 or bfloat16 and contiguous, not {scores.dtype} of shape "
             f"{scores.shape} with strides {scores.strides}"

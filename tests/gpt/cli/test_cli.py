@@ -160,7 +160,7 @@ def test_debug_shows_where(call):
 def test_what_was_not_foreseen_is_said_so(call, monkeypatch):
     monkeypatch.setattr(Params, "__call__", lambda command: {}["x"])
     status, _, errors = call("params")
-    assert (status, errors) == (1, "gpt: KeyError: 'x'; this was not foreseen: --debug shows where it arose\n")
+    assert (status, errors) == (1, "gpt: KeyError: 'x'; unexpected error: --debug prints the traceback\n")
 
 
 @pytest.mark.parametrize(("error", "expected"), [(KeyboardInterrupt(), 130), (MemoryError("3 GiB"), 1)])

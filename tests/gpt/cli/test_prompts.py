@@ -15,9 +15,8 @@ from gpt import console, generate
 from gpt.config import GPTConfig
 from gpt.data import prepare
 from gpt.model import GPT
-from gpt.tasks import evaluate, instruct, pretrain
-from gpt.tasks.classify import task as classify
-from gpt.tasks.classify.settings import ClassifyConfig
+from gpt.tasks import classify, evaluate, instruct, pretrain
+from gpt.tasks.classify import ClassifyConfig
 from gpt.tokenizer import END_OF_TEXT, BPETokenizer, CharTokenizer, WordTokenizer
 from gpt.training import checkpoint
 from tensorlite.data import TokenFile, write_tokens
@@ -121,7 +120,7 @@ def test_a_special_token_in_an_entry_or_a_question_is_text(bpe):
     assert end not in encoded.ids
     assert tok.decode(encoded.ids) == instruct.STYLES["alpaca"].prompt(entry) + END_OF_TEXT
     small = GPT(GPTConfig(vocab_size=tok.vocab_size, context_length=400, n_layer=1, n_head=1, n_embd=4))
-    assert len(list(instruct.answers(small, tok, [entry], max_new_tokens=2))) == 1
+    assert len(list(instruct.generate_responses(small, tok, [entry], max_new_tokens=2))) == 1
     talk = instruct.Conversation(small, tok, instruct.STYLES["alpaca"], end, max_new_tokens=2)
     list(talk.ask(entry))
     assert talk.turns[0].count(end) == 1  # behind the answer

@@ -18,7 +18,7 @@ import gpt as package
 from gpt import console
 from gpt.cli import chat
 from gpt.tasks import pretrain
-from gpt.tasks.classify.settings import ClassifyConfig
+from gpt.tasks.classify import ClassifyConfig
 from gpt.tasks.pretrain import TrainConfig
 from gpt.training import loop as training
 from gpt.training import plots
@@ -70,8 +70,8 @@ def test_help_of_a_flag_that_turns_something_off_says_what_that_does(call, monke
     monkeypatch.setenv("COLUMNS", "200")
     for command, flag, says in (
         (["finetune", "classify"], "--no-balance", "without, all entries are used"),
-        (["finetune", "classify"], "--no-causal", "without, all see each other"),
-        (["generate"], "--no-cache", "slower without"),
+        (["finetune", "classify"], "--no-causal", "without, each position sees all others"),
+        (["generate"], "--no-cache", "without, the text is the same, and generation slower"),
     ):
         shown = " ".join(call(*command, "--help")[1].replace("│", " ").split())
         about = shown[shown.index(flag) : shown.index(flag) + 200]
@@ -191,7 +191,7 @@ def test_a_huge_learning_rate_is_a_sentence_and_no_warning_of_numpy(tmp_path):
 def test_lines_that_are_pasted_are_one_question(monkeypatch):
     """Those that wait when the first one is read; a line that comes later is a question of its own."""
     waiting = ["one", "two", "three"]
-    monkeypatch.setattr(chat, "more_is_there", lambda: bool(waiting))
+    monkeypatch.setattr(chat, "input_is_waiting", lambda: bool(waiting))
     monkeypatch.setattr("builtins.input", lambda prompt: waiting.pop(0))
     assert chat.typed("> ") == "one\ntwo\nthree"
     waiting = ["four"]
@@ -203,7 +203,7 @@ def test_in_a_pipe_each_line_is_a_question(monkeypatch):
     asked = []
 
     class Talk:
-        forgotten = cut = 0
+        dropped = cut = 0
 
         def ask(self, entry):
             asked.append(entry["instruction"])
@@ -253,13 +253,15 @@ def test_what_programs_use_can_be_imported_from_gpt():
 def test_importing_gpt_loads_nothing_else():
     code = (
         "import sys; before = set(sys.modules); import gpt; dir(gpt); print(*sorted(set(sys.modules) - before));"
-        "gpt.tokenizer.create; gpt.GPTConfig; gpt.training.loop; from gpt import generate, GPT; print(generate.__name__)"
+        "gpt.tokenizer.create; gpt.GPTConfig; print([name for name in sys.modules if name.startswith('gpt.fast')]);"
+        "gpt.train; from gpt import fast, generate, GPT; print(generate.__name__, generate.make_decoder.__module__)"
     )
-    loaded, last = subprocess.run(
+    loaded, fast, last = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=ONE_THREAD
     ).stdout.splitlines()
     assert [name for name in loaded.split() if name.split(".")[0] in ("numpy", "tensorlite", "rich")] == []
-    assert last == "gpt.generate"
+    assert fast == "[]"  # neither a config nor a tokenizer needs it
+    assert last == "gpt.generate gpt.fast"
 
 
 @pytest.mark.finding("E13")

@@ -12,7 +12,7 @@ import pytest
 from runs import ONE_THREAD, write_text
 
 from gpt import system
-from gpt.cli import diagnosis as doctor
+from gpt.cli import doctor
 from gpt.training import checkpoint, lockfile
 
 
@@ -144,12 +144,12 @@ def test_doctor_says_what_the_environment_does_to_blas():
     own = dict(os.environ)
     for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
         own.pop(name, None)
-    ask = "from gpt import doctor; print(*doctor.slower_kernels(), sep='|'); print(*doctor.processor()[2])"
-    run = {"args": [sys.executable, "-c", ask], "capture_output": True, "text": True, "check": True}
+    code = "from gpt.cli import doctor; print(*doctor.slower_kernels(), sep='|'); print(*doctor.processor()[2])"
+    run = {"args": [sys.executable, "-c", code], "capture_output": True, "text": True, "check": True}
     first, threads, _ = subprocess.run(
         **run, env={**own, "OPENBLAS_CORETYPE": "Nehalem", "OMP_NUM_THREADS": "3"}
     ).stdout.split("\n")
-    assert "the environment keeps BLAS at Nehalem" in first
+    assert "but the environment sets Nehalem" in first
     assert threads.strip() == "threads 3, as OMP_NUM_THREADS says"
     assert subprocess.run(**run, env=own).stdout.startswith("\n")
 
@@ -183,18 +183,8 @@ ELSEWHERE = """
 def test_training_without_what_windows_lacks(tmp_path):
     """A run from its beginning to its end, resumed, with nothing that only POSIX has."""
     start = ["train", "--text", str(write_text(tmp_path)), "--tokenizer", "char", "--n-layer", "1", "--n-embd", "8"]
-    start += [
-        "--n-head",
-        "1",
-        "--context-length",
-        "8",
-        "--steps",
-        "3",
-        "--sample-tokens",
-        "3",
-        "--out",
-        str(tmp_path / "run"),
-    ]
+    start += ["--n-head", "1", "--context-length", "8", "--steps", "3", "--sample-tokens", "3"]
+    start += ["--out", str(tmp_path / "run")]
     for args, last in ((start, 3), (["train", "--resume", str(tmp_path / "run"), "--steps", "5"], 5), (["doctor"], 5)):
         code = textwrap.dedent(ELSEWHERE.format(tests=str(Path(__file__).parent), args=args))
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ONE_THREAD)

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from odd_files import ENTRY, HAM, INSTRUCTIONS, LABELLED, MANY, PLAIN, table
 
 from gpt.data import corpus, records
-from gpt.tasks import instruct
-from gpt.tasks.classify import data as labelled
+from gpt.tasks import classify, instruct
 from gpt.tasks.classify.data import Entry
 
 pytestmark = pytest.mark.finding("C11")
@@ -41,7 +40,7 @@ def check(function, folder, name, content, expected):
 
 @pytest.mark.parametrize(("name", "content", "expected"), LABELLED, ids=[name for name, *_ in LABELLED])
 def test_labelled_texts(tmp_path, name, content, expected):
-    check(labelled.read, tmp_path, name, content, expected)
+    check(classify.data.read, tmp_path, name, content, expected)
 
 
 @pytest.mark.parametrize(("name", "content", "expected"), INSTRUCTIONS, ids=[name for name, *_ in INSTRUCTIONS])
@@ -62,7 +61,7 @@ def test_instructions(tmp_path, name, content, expected):
 )  # fmt: skip
 def test_what_is_left_out_is_named_by_file_and_line(tmp_path, name, notes):
     content = next(content for other, content, _ in LABELLED if other == name)
-    _, found = read(labelled.read, tmp_path / name, content)
+    _, found = read(classify.data.read, tmp_path / name, content)
     assert len(found) == len(notes)
     for sentence, begin in zip(found, notes, strict=True):
         assert sentence.startswith("warning: " + begin.format(f=tmp_path / name))
@@ -72,12 +71,12 @@ def test_without_a_place_for_notes_nothing_is_left_out(tmp_path):
     path = tmp_path / "f.tsv"
     path.write_text("".join(f"{a}\t{b}\n" for a, b in MANY) + "ham\t\n")
     with pytest.raises(ValueError, match=r"f\.tsv, line 21: the text is empty$"):
-        labelled.read(path)
+        classify.data.read(path)
 
 
 def test_of_many_that_are_left_out_some_are_shown_and_all_are_counted(tmp_path):
     rows = [f"{a}\t{b}\n" for a, b in MANY * 5] + ["ham\t\n"] * 8
-    found, notes = read(labelled.read, tmp_path / "f", "".join(rows))
+    found, notes = read(classify.data.read, tmp_path / "f", "".join(rows))
     assert found == MANY * 5
     assert len(notes) == 6
     assert notes[-1] == f"warning: {tmp_path / 'f'}: 3 more of 108 entries cannot be used; left out"
@@ -90,21 +89,21 @@ def test_columns_of_a_wide_table_are_named_or_numbered(tmp_path, label, text, he
     path.write_text(head + "".join(f"{i},{a},{b}\n" for i, (a, b) in enumerate(HAM)))
     if not head and not (label + text).isdecimal():
         with pytest.raises(ValueError, match=r"f has no column '(klass|msg)' for the .*: its columns are 1, 2, 3"):
-            labelled.read(path, label, text)
+            classify.data.read(path, label, text)
     else:
-        assert labelled.read(path, label, text) == [*HAM]
+        assert classify.data.read(path, label, text) == [*HAM]
 
 
 def test_the_corpus_of_the_book_says_which_of_its_lines_are_one_text(data_dir):
     notes: list[str] = []
-    assert len(labelled.read(data_dir / "SMSSpamCollection", note=notes.append)) == 5572
+    assert len(classify.data.read(data_dir / "SMSSpamCollection", note=notes.append)) == 5572
     assert re.fullmatch(r"warning: .*: lines 5082 to 5084 are read as one text, because a quotation mark .*", *notes)
 
 
 @pytest.mark.parametrize(("name", "content", "expected"), LABELLED, ids=[name for name, *_ in LABELLED])
 def test_entries_longer_than_a_piece_are_read_as_others(tmp_path, monkeypatch, name, content, expected):
     monkeypatch.setattr(records, "PIECE", 3)
-    check(labelled.read, tmp_path, name, content, expected)
+    check(classify.data.read, tmp_path, name, content, expected)
 
 
 def test_an_error_on_each_line_costs_what_a_line_costs(tmp_path, monkeypatch):
@@ -119,7 +118,7 @@ def test_an_error_on_each_line_costs_what_a_line_costs(tmp_path, monkeypatch):
     monkeypatch.setattr(json.decoder, "JSONDecodeError", Counting)
     monkeypatch.setattr(records, "PIECE", 100)
     good = "".join(f'{{"label": "{label}", "text": "{text}"}}\n' for label, text in MANY)
-    found, notes = read(labelled.read, tmp_path / "f", (good + '{"label": bad}\n') * 500)
+    found, notes = read(classify.data.read, tmp_path / "f", (good + '{"label": bad}\n') * 500)
     assert found == MANY * 500
     assert notes[-1].endswith("495 more of 10,500 entries cannot be used; left out")
     assert len(given) == 500
@@ -127,7 +126,7 @@ def test_an_error_on_each_line_costs_what_a_line_costs(tmp_path, monkeypatch):
 
 
 def test_a_folder_and_a_file_that_is_not_there(tmp_path):
-    for function in (labelled.read, instruct.read_entries):
+    for function in (classify.data.read, instruct.read_entries):
         with pytest.raises(IsADirectoryError, match="is a directory: name the file in it"):
             function(tmp_path)
         with pytest.raises(FileNotFoundError, match="nowhere cannot be read: No such file"):
@@ -143,8 +142,8 @@ ENTRIES = st.lists(st.builds(lambda label, text: Entry(label.strip(), text), TEX
 @given(entries=ENTRIES)
 def test_what_is_written_is_read_again(tmp_path_factory, entries):
     path = tmp_path_factory.getbasetemp() / "train.jsonl"
-    labelled.write(path, entries)
-    assert labelled.read(path, "label", "text") == entries
+    classify.data.write(path, entries)
+    assert classify.data.read(path, "label", "text") == entries
 
 
 @given(entries=ENTRIES)
@@ -157,16 +156,16 @@ def test_a_quoted_table_is_read_as_it_was_written(tmp_path_factory, entries):
         csv.writer(file, quoting=csv.QUOTE_ALL).writerows([("label", "text"), *entries])
     if "\0" in path.read_text(encoding="utf-8"):
         with pytest.raises(ValueError, match=r"quoted\.csv, line \d+ has a NUL character"):
-            labelled.read(path, "label", "text")
+            classify.data.read(path, "label", "text")
         return
     ends = [Entry(*(field.replace("\r\n", "\n").replace("\r", "\n") for field in entry)) for entry in entries]
-    assert labelled.read(path, "label", "text") == [Entry(entry.label.strip(), entry.text) for entry in ends]
+    assert classify.data.read(path, "label", "text") == [Entry(entry.label.strip(), entry.text) for entry in ends]
 
 
 @given(content=st.one_of(st.binary(max_size=60), st.text(CHARACTERS, max_size=60).map(str.encode)), data=st.data())
 def test_whatever_a_file_holds_there_are_entries_or_one_sentence(tmp_path_factory, content, data):
     begin = data.draw(st.sampled_from([b"", b"label,text\n", b"[", b'{"label": "a", "text": "b"}\n', b"ham\tgo\n"]))
-    for function in (labelled.read, instruct.read_entries):
+    for function in (classify.data.read, instruct.read_entries):
         found, _ = read(function, tmp_path_factory.getbasetemp() / "any", begin + content)
         assert isinstance(found, list) or (found and "\n" not in found)
 
@@ -196,4 +195,4 @@ def test_entries_of_a_table_and_of_json_are_the_same(tmp_path):
     (tmp_path / "a.csv").write_text("instruction;input;output\nSpell it.;Ocassion;Occasion\nSay yes.;;yes\n")
     assert instruct.read_entries(tmp_path / "a.json") == instruct.read_entries(tmp_path / "a.csv")
     (tmp_path / "b.tsv").write_text(table(head="label\ttext\n"))
-    assert labelled.read(tmp_path / "b.tsv") == [*HAM]
+    assert classify.data.read(tmp_path / "b.tsv") == [*HAM]

@@ -14,16 +14,14 @@ from strict import strict
 
 import tensorlite as tl
 from gpt.attention import CausalAttention, MultiHeadAttention
-from gpt.cli import diagnosis as doctor
+from gpt.cli import doctor
 from gpt.cli import main as cli
 from gpt.config import GPTConfig
 from gpt.fast import machine as fast_machine
 from gpt.generate import generate
 from gpt.model import GPT
-from gpt.tasks import instruct, pretrain
-from gpt.tasks.classify import data as labelled
-from gpt.tasks.classify import task as classify
-from gpt.tasks.classify.settings import ClassifyConfig
+from gpt.tasks import classify, instruct, pretrain
+from gpt.tasks.classify import ClassifyConfig, data
 from gpt.tasks.evaluate import total_loss
 from gpt.tasks.instruct.judge import log_likelihood
 from gpt.tasks.pretrain import Pretraining, TrainConfig, check_memory
@@ -196,7 +194,7 @@ def test_what_is_measured_is_measured_where_the_model_is(runs):
 # ----- fine-tuning ------------------------------------------------------------------------------------------------
 
 WORDS = {"drink": ("milk", "tea", "juice", "water"), "fruit": ("pear", "plum", "fig", "lime")}
-LABELLED = [labelled.Entry(kind, f"{n} times {words[n % 4]}") for n in range(15) for kind, words in WORDS.items()]
+LABELLED = [data.Entry(kind, f"{n} times {words[n % 4]}") for n in range(15) for kind, words in WORDS.items()]
 ASKED = [{"instruction": f"Say {word}.", "input": "", "output": word} for word in ("yes", "no")] * 15
 
 
@@ -207,7 +205,7 @@ def base(tmp_path_factory):
     text = "\n".join(e.text for e in LABELLED) + "\n".join(e["instruction"] + e["output"] for e in ASKED)
     (folder / "text.txt").write_text(text * 2, encoding="utf-8")
     train(tiny(folder, text=(folder / "text.txt",), out=folder / "base", steps=2, **{**CONSTANT, **shape}))
-    labelled.write(folder / "labelled.jsonl", LABELLED)
+    data.write(folder / "labelled.jsonl", LABELLED)
     (folder / "asked.json").write_text(json.dumps(ASKED), encoding="utf-8")
     return folder
 
@@ -226,7 +224,7 @@ def test_classification_is_the_same_there(base, tmp_path, position):
         assert list(a.values()) == pytest.approx(list(b.values()), rel=1e-4)
     near, far = (classify.load(tmp_path / "strict", name) for name in ("cpu", "strict"))
     assert next(far.model.parameters()).device == "strict"
-    for a, b in zip(*(classify.classify(each, ["3 times tea", "fig"]) for each in (near, far)), strict=True):
+    for a, b in zip(*(classify.predict(each, ["3 times tea", "fig"]) for each in (near, far)), strict=True):
         assert a == pytest.approx(b, rel=1e-4)
 
 
@@ -476,4 +474,5 @@ def test_the_doctor_describes_the_gpu(cupy, monkeypatch):
     assert (name, finding) == ("GPU", "none that can be used")
     assert "pip install 'tensorlite[cuda]'" in advice
     monkeypatch.setattr(backend, "driver_found", lambda: False)
-    assert doctor.graphics() == [("GPU", "none", "this machine has no NVIDIA driver: all is computed on the CPU")]
+    advice = "this machine has no NVIDIA driver: everything is computed on the CPU"
+    assert doctor.graphics() == [("GPU", "none", advice)]

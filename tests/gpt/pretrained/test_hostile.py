@@ -23,8 +23,9 @@ from gpt import jsonfile, lora, pretrained, tokenizer
 from gpt.config import GPTConfig, check_number, listed
 from gpt.model import GPT
 from gpt.pretrained import bundle, vocabulary
-from gpt.tasks.classify import task as classify
-from gpt.tasks.classify.settings import ClassifyConfig
+from gpt.tasks import classify
+from gpt.tasks.classify import ClassifyConfig
+from gpt.tasks.classify.model import build
 from gpt.tasks.instruct import InstructConfig
 from gpt.tasks.pretrain import TrainConfig
 from gpt.training import checkpoint, plots, weights
@@ -100,7 +101,7 @@ def test_adapters_are_those_of_the_file(tmp_path, adapters):
 @pytest.mark.finding("A7")
 @pytest.mark.parametrize("rank", [3, 10**9, "2", None, [2]])
 def test_the_adapters_of_a_classifier_are_those_of_the_file(tmp_path, rank):
-    model = classify.build(ClassifyConfig(), GPTConfig(**SHAPE), 2)
+    model = build(ClassifyConfig(), GPTConfig(**SHAPE), 2)
     lora.apply(model, rank=2)
     io.save(tmp_path / "model.safetensors", model.state_dict())
     entries = io.entries(tmp_path / "model.safetensors")
@@ -366,7 +367,7 @@ def classifier(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("classifier")
     tokenizer.CharTokenizer("abcdefgh", ["<|endoftext|>"]).save(folder / "tokenizer.json")
     settings = ClassifyConfig(layers="all")
-    model = classify.build(settings, GPTConfig(**SHAPE), 2)
+    model = build(settings, GPTConfig(**SHAPE), 2)
     io.save(folder / "model.safetensors", model.state_dict())
     about = {"labels": ["a", "b"], "length": 4, "padding": 8, "task": "classify", "training": settings.to_dict()}
     describe(folder, model=GPTConfig(**SHAPE).to_dict(), **about)
@@ -401,6 +402,7 @@ def test_a_token_file_says_its_size_truly(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="its limits of memory are Linux's")
+@pytest.mark.slow
 def test_changed_files_of_each_kind():
     """Drawn from a seed, so the same everywhere: python -m tests.meta.fuzz --random --cases 60."""
     root = Path(__file__).resolve().parents[3]

@@ -2,14 +2,17 @@
 
 import io
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
 from gpt.tasks.pretrain import Pretraining, TrainConfig
 from gpt.training import loop as training
+from gpt.training import plots
 from gpt.training.settings import Settings
 
 TEXT = "".join(
@@ -68,3 +71,30 @@ def contents(run: Path, only_top: bool = False) -> dict[str, bytes]:
         for path in files
         if path.is_file() and path.name not in ("log.txt", "lock")
     }
+
+
+# ----- fixtures ---------------------------------------------------------------------------------------------------
+
+
+def short_run(**settings):
+    """Two fixtures: `short`, the folder of a finished run of a few steps, and `run`, a copy of the run to change."""
+
+    @pytest.fixture(scope="module")
+    def short(tmp_path_factory):
+        folder = tmp_path_factory.mktemp("short")
+        train(tiny(folder, **settings))
+        return folder
+
+    @pytest.fixture
+    def run(short, tmp_path):
+        return Path(shutil.copytree(short / "run", tmp_path / "run"))
+
+    return short, run
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quickly_drawn():
+    """A module that imports this draws no loss.png: drawing takes longer than training a few steps."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plots, "draw_run", lambda run: (run / "loss.png").write_bytes(b"a picture"))
+        yield

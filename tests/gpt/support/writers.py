@@ -24,7 +24,7 @@ import tensorlite as tl
 from gpt.cli import main as cli
 from gpt.cli.finetune import FinetuneClassify, FinetuneInstruct
 from gpt.cli.train import Train
-from gpt.tasks.classify import task as classify
+from gpt.tasks import classify
 from gpt.tasks.instruct import STYLES
 from gpt.training import checkpoint, plots
 from tensorlite.devices import machine

@@ -619,7 +619,7 @@ BYTES = [chr(byte) for byte in range(256)]
         (saved("bpe", tokens=["a", *BYTES[1:]]), "the first 256 tokens are not the 256 single bytes"),
         (saved("bpe", tokens=[*BYTES, "th", "th"]), "token 257, b'th', is there twice"),
         (saved("bpe", tokens=[*BYTES, "t"]), "token 256, b't', is there twice"),
-        (saved("bpe", tokens=[*BYTES, "the"]), "token 256, b'the', is no merge of two earlier tokens"),
+        (saved("bpe", tokens=[*BYTES, "the"]), "token 256, b'the', is not a merge of two earlier tokens"),
         (saved("bpe", tokens=[*BYTES, ""]), "token 256, b'', is no merge"),
         (saved("bpe", tokens=[*BYTES, "Ġt"]), "its token 'Ġt' has a character that stands for no byte"),
     ],

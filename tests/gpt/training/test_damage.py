@@ -9,27 +9,13 @@ import shutil
 from pathlib import Path
 
 import pytest
-from runs import contents, tiny, train, write_text
+from runs import contents, short_run, train, write_text
 from trained import Trained
 
 from gpt.tasks.pretrain import TrainConfig
 from gpt.training import checkpoint, plots, run_directory, session
 
-SHORT = {"steps": 2, "eval_every": 2, "sample_every": 1, "checkpoint_every": 1}
-
-
-@pytest.fixture(scope="module")
-def short(tmp_path_factory):
-    """A finished run of two steps: the folder that it lies in."""
-    folder = tmp_path_factory.mktemp("short")
-    train(tiny(folder, **SHORT))
-    return folder
-
-
-@pytest.fixture
-def run(short, tmp_path):
-    """A copy of it, to be spoilt."""
-    return Path(shutil.copytree(short / "run", tmp_path / "run"))
+short, run = short_run(steps=2, eval_every=2, sample_every=1, checkpoint_every=1)
 
 
 def spoil(path: Path, position: int = -1) -> None:

@@ -42,12 +42,13 @@ def losses(run) -> np.ndarray:
 
 
 @pytest.mark.finding("B13")
+@pytest.mark.slow
 def test_an_idle_and_a_busy_machine_compute_the_same_bytes(tmp_path):
     """In processes of their own: one is told that nothing runs, the other runs beside programs that keep the cores."""
     environment = {name: value for name, value in ONE_THREAD.items() if name not in machine.THREAD_VARIABLES}
     for name, load in (("idle", 0.0), ("busy", 1000.0)):
         args = [*flags(tmp_path, **SPLIT), "--out", str(tmp_path / name)]
-        code = f"import os; os.getloadavg = lambda: 3 * ({load},); from gpt.cli import main; main({args!r})"
+        code = f"import os; os.getloadavg = lambda: 3 * ({load},); from gpt.cli.main import main; main({args!r})"
         beside = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2 * (name == "busy"))]
         try:
             subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True)
@@ -153,4 +154,4 @@ def test_switching_numba_off_for_a_resume_is_said(tmp_path, monkeypatch):
 
 
 def test_settings_of_a_new_run_have_no_number_of_threads():
-    assert session.recorded_threads(TrainConfig()) is None
+    assert fast_machine.recorded_threads(TrainConfig()) is None

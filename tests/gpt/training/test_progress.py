@@ -16,7 +16,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from runs import ONE_THREAD, write_text
 
-from gpt.cli import diagnosis as doctor
+from gpt.cli import doctor
 from gpt.console import say
 from gpt.training.progress import Progress, figure_text, fitting
 

@@ -10,20 +10,20 @@ from pathlib import Path
 
 import folders
 import pytest
-from runs import contents, tiny, train, write_text
+from runs import contents, quickly_drawn, short_run, tiny, train, write_text  # noqa: F401  a fixture
 from trained import Killed, Trained, failing
 
 import tensorlite as tl
 from gpt import pretrained
-from gpt.tasks import instruct
-from gpt.tasks.classify import task as classify
-from gpt.tasks.classify.settings import ClassifyConfig
+from gpt.tasks import classify, instruct
+from gpt.tasks.classify import ClassifyConfig
 from gpt.tasks.instruct import InstructConfig
 from gpt.tasks.pretrain import TrainConfig
-from gpt.training import checkpoint, lockfile, open_run, plots, run_directory, session
+from gpt.training import checkpoint, lockfile, open_run, run_directory, session
 from gpt.training import loop as training
 
 SHORT = {"steps": 2, "eval_every": 2, "sample_every": 0, "checkpoint_every": 1}
+short, run = short_run(**SHORT)
 NAMES = (*run_directory.RUN, "train.tokens")  # of a new run in these tests
 
 
@@ -42,28 +42,6 @@ def fill(folder: Path, *names: str) -> Path:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(f"somebody's {name}", encoding="utf-8")
     return folder
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quickly_drawn():
-    """Drawing takes longer than a training of two steps."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plots, "draw_run", lambda run: (run / "loss.png").write_bytes(b"a picture"))
-        yield
-
-
-@pytest.fixture(scope="module")
-def short(tmp_path_factory, quickly_drawn):
-    """A finished run of two steps: the folder that it lies in."""
-    folder = tmp_path_factory.mktemp("short")
-    train(tiny(folder, **SHORT))
-    return folder
-
-
-@pytest.fixture
-def run(short, tmp_path):
-    """A copy of it, to be spoilt."""
-    return Path(shutil.copytree(short / "run", tmp_path / "run"))
 
 
 # ----- somebody else's files --------------------------------------------------------------------------------------
@@ -305,6 +283,7 @@ def weights_of(run: Path) -> list:
 
 @pytest.mark.finding("A2")
 @pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), Killed()], ids=["error", "killed"])
+@pytest.mark.slow
 def test_a_failure_at_any_call_leaves_the_old_run_or_the_new_one(tmp_path, monkeypatch, error):
     """The new one only when its first checkpoint is whole. Reading changes nothing; who writes next completes it."""
     names = (*NAMES, "report.json")

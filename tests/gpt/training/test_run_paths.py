@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from runs import tiny, train
+from runs import quickly_drawn, short_run, tiny, train  # noqa: F401  a fixture
 from test_run_directory import everything
 
 from gpt import pretrained
@@ -20,28 +20,7 @@ from gpt.training import checkpoint, lockfile, open_run, plots, run_directory, s
 from gpt.training import loop as training
 
 SHORT = {"steps": 4, "eval_every": 2, "sample_every": 0, "checkpoint_every": 1}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quickly_drawn():
-    """Drawing takes longer than a training of four steps."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plots, "draw_run", lambda run: (run / "loss.png").write_bytes(b"a picture"))
-        yield
-
-
-@pytest.fixture(scope="module")
-def short(tmp_path_factory, quickly_drawn):
-    """A finished run of four steps: the folder that it lies in."""
-    folder = tmp_path_factory.mktemp("short")
-    train(tiny(folder, **SHORT))
-    return folder
-
-
-@pytest.fixture
-def run(short, tmp_path):
-    """A copy of it, to be changed."""
-    return Path(shutil.copytree(short / "run", tmp_path / "run"))
+short, run = short_run(**SHORT)
 
 
 def longer(run: Path, steps: int = 8) -> TrainConfig:

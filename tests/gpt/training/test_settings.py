@@ -1,10 +1,17 @@
-"""Settings that say how a step is computed: --activation-checkpointing changes no bit, --dtype bfloat16 little or nothing."""
+"""How a step is computed: --activation-checkpointing changes no bit, --dtype bfloat16 little or nothing."""
 
 import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
 
 import pytest
-from runs import contents, tiny, train
+from runs import ONE_THREAD, contents, tiny, train
 
+from gpt.fingerprint import fingerprint
+from gpt.tasks.pretrain import TrainConfig
+from gpt.training import checkpoint, session
 from tensorlite.kernels import precision
 from tensorlite.kernels.cpu import onednn
 
@@ -56,3 +63,47 @@ def test_where_there_is_no_bfloat16_it_says_so(tmp_path, monkeypatch):
 def test_an_unknown_dtype_is_refused(tmp_path):
     with pytest.raises(ValueError, match="dtype must be one of 'float32', 'tf32', 'bfloat16', got 'float16'"):
         tiny(tmp_path, dtype="float16")
+
+
+# ----- runs of version 0.1.0 --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_a_run_whose_setting_had_its_old_name_is_resumed(tmp_path, on):
+    """activation_checkpointing was called checkpoint_blocks."""
+    run = tmp_path / "run"
+    train(tiny(tmp_path, steps=4, n_layer=2, activation_checkpointing=on))
+    for folder in (run / "checkpoints").iterdir():
+        path = folder / "config.json"
+        description = json.loads(path.read_text())
+        training = description["training"]
+        training["checkpoint_blocks"] = training.pop("activation_checkpointing")
+        checkpoint.write_json(path, description)
+        manifest = json.loads((folder / "manifest.json").read_text())
+        manifest["files"]["config.json"] = fingerprint(path)
+        checkpoint.write_json(folder / "manifest.json", manifest)
+    settings = session.settings(run, TrainConfig)
+    assert settings.activation_checkpointing is on
+    assert "changed    activation" not in train(replace(settings, steps=6))
+    assert json.loads((run / "config.json").read_text())["training"]["activation_checkpointing"] is on
+
+
+# ----- the core modules alone -------------------------------------------------------------------------------------
+
+
+def test_training_without_acceleration_gives_the_same_bits(tmp_path):
+    """Whoever imports the loop itself has the plain one: no module of gpt.fast is loaded, and the run is the same."""
+    train(tiny(tmp_path))
+    code = (
+        "import sys; from pathlib import Path; from runs import tiny; from gpt.training.loop import train;"
+        "train(tiny(Path(sys.argv[1]), out=Path(sys.argv[1]) / 'plain'));"
+        "print(*[name for name in sys.modules if name.startswith('gpt.fast')])"
+    )
+    path = os.pathsep.join(sys.path)
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True,
+        env={**ONE_THREAD, "PYTHONPATH": path, "TENSORLITE_PREPARE": "0"},
+    )  # fmt: skip
+    assert done.stdout.splitlines()[-1] == ""
+    for name in ("model.safetensors", "training.safetensors", "metrics.jsonl", "samples.txt"):
+        assert contents(tmp_path / "plain")[name] == contents(tmp_path / "run")[name], name

@@ -12,10 +12,10 @@ import tensorlite as tl
 from tensorlite import formulas
 from tensorlite import functional as F
 from tensorlite.devices import machine
-from tensorlite.kernels import cpu, cuda
-from tensorlite.kernels.cpu import attention as scores
-from tensorlite.kernels.cpu import blocks, onednn
-from tensorlite.kernels.cpu import choose_impl as steps
+from tensorlite.kernels import cpu, table
+from tensorlite.kernels.cpu import attention as attention_kernel
+from tensorlite.kernels.cpu import blocks, choose_impl, onednn
+from tensorlite.kernels.cuda import decode, launch, philox
 
 few = settings(max_examples=max(5, settings().max_examples // 5))
 SIDE = st.integers(1, 5)
@@ -109,20 +109,22 @@ def results(layers, name, xs, meta, seed, needs=(True,) * 7):
     return [out, *[x.grad for x in tensors]]
 
 
-SPLITS = [(block, threads, "passes") for block, threads in ((1, 1), (1, 2), (40, 1), (40, 2), (40, 3), (1 << 17, 1))]
+SPLITS = [
+    (block, threads, "numpy_impl") for block, threads in ((1, 1), (1, 2), (40, 1), (40, 2), (40, 3), (1 << 17, 1))
+]
 
 
-@pytest.fixture(params=[*SPLITS, (1, 2, "loops"), (40, 2, "loops")], ids=str)
+@pytest.fixture(params=[*SPLITS, (1, 2, "numba_impl"), (40, 2, "numba_impl")], ids=str)
 def split(request, monkeypatch):
     """So many elements a block, so many threads, by NumPy or numba; all work is worth splitting."""
     block, threads, by = request.param
-    if by == "loops" and steps.missing():
-        pytest.skip(steps.missing())
-    monkeypatch.setattr(steps, "LEAST", 0 if by == "loops" else math.inf)
+    if by == "numba_impl" and choose_impl.missing():
+        pytest.skip(choose_impl.missing())
+    monkeypatch.setattr(choose_impl, "MIN_SIZE", 0 if by == "numba_impl" else math.inf)
     monkeypatch.setattr(blocks, "BLOCK", block)
-    monkeypatch.setattr(cpu.losses, "CLASSES", max(1, block // 16))
-    monkeypatch.setattr(scores, "SCORES", block)
-    monkeypatch.setattr(scores, "POSITIONS", max(1, block // 8))
+    monkeypatch.setattr(cpu.losses, "MIN_CLASSES", max(1, block // 16))
+    monkeypatch.setattr(attention_kernel, "TILE_SCORES", block)
+    monkeypatch.setattr(attention_kernel, "TILE_QUERIES", max(1, block // 8))
     monkeypatch.setattr(machine, "WORTH_SPLITTING", -1)
     machine.set_threads(threads)
     yield
@@ -162,20 +164,21 @@ def test_the_best_of_each_row_here_and_on_a_gpu(monkeypatch):
         found = F.argmax(here)
         assert isinstance(found, tl.Tensor) == (here is not x)
         np.testing.assert_array_equal(np.asarray(found.tolist()), x.argmax(axis=-1))
-    monkeypatch.setattr(cuda.decode, "supports_argmax", lambda x: True)
-    monkeypatch.setattr(cuda.decode, "argmax", lambda x: np.array([*x.shape, type(x) is np.ndarray]))
+    monkeypatch.setattr(decode, "supports_argmax", lambda x: True)
+    monkeypatch.setattr(decode, "argmax", lambda x: np.array([*x.shape, type(x) is np.ndarray]))
+    on_gpu = table.attach_gpu("argmax")
     for here, kind in ((x, np.ndarray), (tl.tensor(x), tl.Tensor)):
-        assert type(F.argmax(here)) is kind
-        assert F.argmax(here).tolist() == [2, 3, 7, 1]
+        assert type(on_gpu(here)) is kind
+        assert on_gpu(here).tolist() == [2, 3, 7, 1]
 
 
 def test_a_mask_on_a_gpu_comes_from_the_generators_other_stream(monkeypatch):
     asked = []
-    monkeypatch.setattr(cuda.launch, "on_gpu", lambda x: True)
-    monkeypatch.setattr(cuda.philox, "keep_mask", lambda *args: asked.append(args) or np.ones(args[2], bool))
+    monkeypatch.setattr(launch, "on_gpu", lambda x: True)
+    monkeypatch.setattr(philox, "keep_mask", lambda *args: asked.append(args) or np.ones(args[2], bool))
     for generator in (tl.Generator(3), None):
-        assert F.keep_mask(tl.tensor(X), (2, 3), 0.5, generator).all()
-        assert F.keep_mask(X, (2, 3), 0.5, generator).all()
+        for x in (tl.tensor(X), X):
+            assert F.IMPLEMENTATIONS["keep_mask"].gpu(x, (2, 3), 0.5, generator).all()
         for state, *rest in asked:
             assert state is (generator or tl.default_generator).far(np)
             assert rest == [0.5, (2, 3)]
@@ -228,7 +231,7 @@ def test_where_bfloat16_pays_every_operand_is_rounded_once(monkeypatch):
     """float16 plays bfloat16, and NumPy oneDNN: who asks about which products, and what they are then made of."""
     asked, products = set(), []
 
-    def pays(a, b):
+    def is_worthwhile(a, b):
         asked.add((*a.shape, b.shape[1]))
         return True
 
@@ -238,13 +241,13 @@ def test_where_bfloat16_pays_every_operand_is_rounded_once(monkeypatch):
         out[...] = a.astype(np.float32) @ b.astype(np.float32)
         return out
 
-    def rounded(x, out=None, split=True):
+    def to_bf16(x, out=None, split=True):
         assert x.dtype == np.float32
         return x.astype(np.float16)
 
-    for name, small in (("pays", pays), ("matmul", matmul), ("rounded", rounded)):
+    for name, small in (("is_worthwhile", is_worthwhile), ("matmul", matmul), ("to_bf16", to_bf16)):
         monkeypatch.setattr(onednn, name, small)
-    monkeypatch.setattr(cpu.losses, "CLASSES", 2)
+    monkeypatch.setattr(cpu.losses, "MIN_CLASSES", 2)
     monkeypatch.setattr(blocks, "BLOCK", 1)
     rng = np.random.default_rng(0)
     for rows in (5, 20):
@@ -277,9 +280,9 @@ LIMIT = st.sampled_from([1, 2, 7, 40, 1 << 18])
 )  # fmt: skip
 def test_tiles_hold_each_score_that_may_be_seen_once_and_fit_a_cache(B, H, T, S, is_causal, limit, positions):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scores, "SCORES", limit)
-        patch.setattr(scores, "POSITIONS", positions)
-        pieces = scores._tiles(B, H, T, S, is_causal)
+        patch.setattr(attention_kernel, "TILE_SCORES", limit)
+        patch.setattr(attention_kernel, "TILE_QUERIES", positions)
+        pieces = attention_kernel._tiles(B, H, T, S, is_causal)
     times, end = np.zeros((B, H, T, S), int), 0
     for piece in pieces:
         for tile in piece:
@@ -300,10 +303,10 @@ def test_tiles_hold_each_score_that_may_be_seen_once_and_fit_a_cache(B, H, T, S,
     assert t == 1 or (t <= positions if is_causal else t * S <= limit)
     assert t == T or (t == positions if is_causal else (t + 1) * S > limit)
     assert h == 1 or (h - 1) * t * S <= 1.5 * limit  # about the limit, in groups of the same number of heads
-    assert h == H or scores.PIECES > B or h * t * S >= 0.75 * limit
-    assert b == 1 or (b * H * t * S <= limit and b * scores.PIECES <= B)
-    assert (b + 1) * H * t * S > limit or (b + 1) * scores.PIECES > B
-    assert len(pieces) >= min(scores.PIECES, B * H)
+    assert h == H or attention_kernel.MIN_GROUPS > B or h * t * S >= 0.75 * limit
+    assert b == 1 or (b * H * t * S <= limit and b * attention_kernel.MIN_GROUPS <= B)
+    assert (b + 1) * H * t * S > limit or (b + 1) * attention_kernel.MIN_GROUPS > B
+    assert len(pieces) >= min(attention_kernel.MIN_GROUPS, B * H)
 
 
 SIZE = st.integers(0, 40)
@@ -313,9 +316,9 @@ SIZE = st.integers(0, 40)
 def test_blocks_hold_each_row_once_and_fit_a_cache(n, width, limit, least):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(blocks, "BLOCK", limit)
-        patch.setattr(cpu.losses, "CLASSES", least)
-        rows = blocks.by_rows(lambda part: part, np.empty((n, width)), cost=1.0)
-        classes = cpu.losses._some_classes(width, n)
+        patch.setattr(cpu.losses, "MIN_CLASSES", least)
+        rows = blocks.for_blocks(lambda part: part, np.empty((n, width)), cost=1.0)
+        classes = cpu.losses._class_slices(width, n)
     for cut, room, at_least in ((rows, limit, 1), (classes, 2 * limit, least)):
         assert [i for part in cut for i in range(part.start, part.stop)] == list(range(n))
         fits, sizes = max(at_least, room // max(1, width)), [part.stop - part.start for part in cut]
@@ -399,7 +402,7 @@ def arguments(function):
 def test_who_computes(name):
     """The kernel, wherever it can: in main memory, in one dtype of float32 and float64; otherwise the specification."""
     op, function = F.IMPLEMENTATIONS[name].cpu, "scaled_dot_product_attention" if name == "attention" else name
-    kernel = next(vars(module)[name] for module in (cpu.layers, cpu.losses, scores) if name in vars(module))
+    kernel = next(vars(module)[name] for module in (cpu.layers, cpu.losses, attention_kernel) if name in vars(module))
     assert arguments(kernel) == arguments(getattr(formulas, name))
     for served, leaves, rest, *options in CALLS[name]:
         meta = options[0] if options else {}

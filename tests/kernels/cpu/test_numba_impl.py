@@ -1,4 +1,4 @@
-"""The compiled loops: the numbers of NumPy's numpy_impl, for every value; when they come, and why they do not."""
+"""numba_impl computes what numpy_impl does, for every value; when it is chosen, and why it may not be available."""
 
 import math
 import subprocess
@@ -15,8 +15,7 @@ import tensorlite as tl
 from tensorlite import functional as F
 from tensorlite import optim
 from tensorlite.accelerate import storage
-from tensorlite.kernels.cpu import choose_impl as steps
-from tensorlite.kernels.cpu import numpy_impl
+from tensorlite.kernels.cpu import choose_impl, numpy_impl
 from tensorlite.testing import layouts, smooth
 
 few = settings(max_examples=max(5, settings().max_examples // 5))
@@ -27,15 +26,15 @@ FUSED = [row for row in ROWS if row.function in ("scaled_dot_product_attention",
 
 
 @pytest.fixture(scope="module")
-def loops():
-    if steps.missing():
-        pytest.skip(steps.missing())
-    return steps._loops()
+def numba_impl():
+    if choose_impl.missing():
+        pytest.skip(choose_impl.missing())
+    return choose_impl._numba_impl()
 
 
 @pytest.fixture
-def always(loops, monkeypatch):
-    """They come for small arrays too; but for contiguous float32 alone, or each layout would be compiled anew."""
+def always(numba_impl, monkeypatch):
+    """numba_impl is chosen for small arrays too, and must only get contiguous float32: it compiles for each layout."""
 
     class Checked:
         def __getattr__(self, name):
@@ -44,26 +43,26 @@ def always(loops, monkeypatch):
                     if isinstance(x, np.ndarray):
                         assert x.flags.c_contiguous
                         assert x.dtype == (np.int64 if x.dtype.kind in "iu" else np.float32)
-                return getattr(loops, name)(*args)
+                return getattr(numba_impl, name)(*args)
 
             return call
 
-    monkeypatch.setattr(steps, "LEAST", 0)
-    monkeypatch.setattr(steps, "_loops", Checked)
+    monkeypatch.setattr(choose_impl, "MIN_SIZE", 0)
+    monkeypatch.setattr(choose_impl, "_numba_impl", Checked)
 
 
 def normal(seed, *shape):
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
-def compare(name, given_, *outs, loops, tolerance=2e-6):
-    """Both, on float32, and the numpy_impl on float64, which both must equal."""
+def compare(name, given_, *outs, numba_impl, tolerance=2e-6):
+    """Both implementations on float32 must equal numpy_impl on float64."""
     wide = [x.astype(np.float64) if isinstance(x, np.ndarray) else x for x in given_]
     wide_outs = [x if x is None else x.astype(np.float64) for x in outs]
     with np.errstate(all="ignore"):
         getattr(numpy_impl, name)(*wide, *wide_outs)
         before = [x.copy() if isinstance(x, np.ndarray) else x for x in given_]
-        getattr(loops, name)(*given_, *outs)
+        getattr(numba_impl, name)(*given_, *outs)
     for x, old in zip(given_, before, strict=True):
         np.testing.assert_array_equal(x, old)  # what is only read stays as it was
     for out, expected in zip(outs, wide_outs, strict=True):
@@ -76,53 +75,53 @@ def compare(name, given_, *outs, loops, tolerance=2e-6):
 
 
 @given(N=SIDE, C=SIDE, V=st.integers(1, 5), seed=SEEDS)
-def test_add_rows(loops, N, C, V, seed):
+def test_add_rows(numba_impl, N, C, V, seed):
     x, ids, out = normal(seed, N, C), np.random.default_rng(seed).integers(0, V, N), normal(seed + 1, V, C)
     wide, before = out.astype(np.float64), out.copy()
     numpy_impl.add_rows(x.astype(np.float64), ids, wide)
     np.testing.assert_allclose(wide, before + np.array([x[ids == v].sum(0, dtype=float) for v in range(V)]), rtol=1e-12)
-    loops.add_rows(x, ids, out)
+    numba_impl.add_rows(x, ids, out)
     np.testing.assert_allclose(out, wide, rtol=1e-5, atol=1e-5)
 
 
 @given(N=SIDE, C=SIDE.filter(bool), seed=SEEDS, with_weight=st.booleans(), with_bias=st.booleans())
-def test_normalize(loops, N, C, seed, with_weight, with_bias):
+def test_layer_norm(numba_impl, N, C, seed, with_weight, with_bias):
     x, weight, bias = normal(seed, N, C) + 3, normal(seed + 1, C), normal(seed + 2, C)
     outs = normal(0, N, C), normal(1, N, 1), normal(2, N, 1)
     given_ = [x, weight if with_weight else None, bias if with_bias else None, 0.1]
-    compare("normalize", given_, *outs, tolerance=1e-5, loops=loops)
+    compare("layer_norm", given_, *outs, tolerance=1e-5, numba_impl=numba_impl)
 
 
-def test_normalize_does_not_cancel(loops):
+def test_layer_norm_does_not_cancel(numba_impl):
     x = np.array([[40000, 40001, 40002, 40003]], np.float32)
     out, mean, rstd = np.empty((1, 4), np.float32), *np.empty((2, 1, 1), np.float32)
-    loops.normalize(x, None, None, 1e-5, out, mean, rstd)
+    numba_impl.layer_norm(x, None, None, 1e-5, out, mean, rstd)
     np.testing.assert_allclose(out[0], np.array([-3, -1, 1, 3]) / math.sqrt(5), rtol=1e-5)
     assert mean[0, 0] == 40001.5
     x = normal(0, 1, 1000) + np.float32(1e4)
     out, mean, rstd = np.empty_like(x), *np.empty((2, 1, 1), np.float32)
-    loops.normalize(x, None, None, 1e-5, out, mean, rstd)
+    numba_impl.layer_norm(x, None, None, 1e-5, out, mean, rstd)
     wide = x.astype(np.float64)
     np.testing.assert_allclose(out, (wide - wide.mean()) / wide.std(), atol=0.03)
 
 
 @given(N=SIDE, C=SIDE.filter(bool), seed=SEEDS, with_weight=st.booleans(), wanted=st.tuples(*[st.booleans()] * 3))
-def test_normalize_vjp(loops, N, C, seed, with_weight, wanted):
+def test_layer_norm_vjp(numba_impl, N, C, seed, with_weight, wanted):
     g, x, weight = normal(seed, N, C), normal(seed + 1, N, C), normal(seed + 2, C)
     mean, rstd = normal(seed + 3, N, 1), np.abs(normal(seed + 4, N, 1)) + np.float32(0.1)
     outs = [
         out if want else None for out, want in zip((normal(0, N, C), normal(1, C), normal(2, C)), wanted, strict=True)
     ]
     given_ = [g, x, weight if with_weight else None, mean, rstd]
-    compare("normalize_vjp", given_, *outs, tolerance=1e-5, loops=loops)
+    compare("layer_norm_vjp", given_, *outs, tolerance=1e-5, numba_impl=numba_impl)
 
 
 @given(seed=SEEDS, n=SIDE)
-def test_gelu_and_its_vjp(loops, seed, n):
+def test_gelu_and_its_vjp(numba_impl, seed, n):
     x = np.concatenate([4 * normal(seed, n), PALETTE.astype(np.float32)])
     y = np.empty_like(x)
-    compare("gelu", [x], y, loops=loops)
-    compare("gelu_vjp", [normal(seed + 1, len(x)), x, y], np.empty_like(x), tolerance=1e-5, loops=loops)
+    compare("gelu", [x], y, numba_impl=numba_impl)
+    compare("gelu_vjp", [normal(seed + 1, len(x)), x, y], np.empty_like(x), tolerance=1e-5, numba_impl=numba_impl)
 
 
 @st.composite
@@ -140,26 +139,26 @@ def scores(draw):
 @given(drawn=scores())
 @example(drawn=(0, normal(0, 2, 3, 0)))
 @example(drawn=(2, normal(0, 2, 0, 3)))
-def test_softmax(loops, drawn):
+def test_softmax(numba_impl, drawn):
     seen, w = drawn
-    compare("softmax", [seen], w, loops=loops)
+    compare("softmax", [seen], w, numba_impl=numba_impl)
 
 
 @given(shape=st.lists(SIDE, min_size=2, max_size=3), seed=SEEDS)
-def test_softmax_vjp(loops, shape, seed):
-    compare("softmax_vjp", [normal(seed, *shape)], normal(seed + 1, *shape), tolerance=1e-5, loops=loops)
+def test_softmax_vjp(numba_impl, shape, seed):
+    compare("softmax_vjp", [normal(seed, *shape)], normal(seed + 1, *shape), tolerance=1e-5, numba_impl=numba_impl)
 
 
 @given(drawn=scores())
-def test_exponentials(loops, drawn):
+def test_exp_minus_max(numba_impl, drawn):
     w = drawn[1]
     rows = w.reshape(-1, max(1, w.shape[-1]))
     wide = rows.astype(np.float64)
     tops, totals = normal(0, 2, len(rows), 1)
     wide_tops, wide_totals = np.empty((2, len(rows), 1))
     with np.errstate(all="ignore"):
-        numpy_impl.exponentials(wide, wide_tops, wide_totals)
-    loops.exponentials(rows, tops, totals)
+        numpy_impl.exp_minus_max(wide, wide_tops, wide_totals)
+    numba_impl.exp_minus_max(rows, tops, totals)
     np.testing.assert_allclose(rows, wide, rtol=2e-6, atol=2e-6)
     np.testing.assert_allclose(totals, wide_totals, rtol=2e-6)
     tops[np.isnan(wide_totals)] = wide_tops[np.isnan(wide_totals)]  # where the sum is nan, nobody asks for the maximum
@@ -174,7 +173,7 @@ def test_exponentials(loops, drawn):
     kind=st.sampled_from([optim.Adam, optim.AdamW]),
     decay=st.sampled_from([0.0, 0.5]),
 )
-def test_adam(loops, seed, n, step, kind, decay):
+def test_adam(numba_impl, seed, n, step, kind, decay):
     p, g, m = normal(seed, n), normal(seed + 1, n), normal(seed + 2, n)
     v, work = normal(seed + 3, n) ** 2, np.empty(n)
     options = {"lr": 0.1, "betas": (0.7, 0.9), "eps": 1e-3, "weight_decay": decay}
@@ -182,23 +181,23 @@ def test_adam(loops, seed, n, step, kind, decay):
     wide = [x.astype(np.float64) for x in (p, g, m, v)]
     update(wide[0], wide[1], work, step, options, *wide[2:])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(steps, "LEAST", 0)
+        patch.setattr(choose_impl, "MIN_SIZE", 0)
         update(p, g, work, step, options, m, v)
     for got, expected in zip((p, m, v), (wide[0], wide[2], wide[3]), strict=True):
         np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_exp_is_right_to_the_last_bits(loops):
+def test_exp_is_right_to_the_last_bits(numba_impl):
     def errors(x):
         x = x.astype(np.float32)
-        return np.array([loops.exp(value) for value in x]) / np.exp(x.astype(np.float64)) - 1
+        return np.array([numba_impl.exp(value) for value in x]) / np.exp(x.astype(np.float64)) - 1
 
     assert np.abs(errors(np.linspace(-87.3, 88.3, 20_001))).max() < 1.3e-7  # one unit in the last place
     for r in (-0.345, -0.2, 0.2, 0.345):  # where the polynomial is used: its own error, apart from rounding
         assert abs(errors(np.arange(-99, 100) * math.log(2) + r).mean()) < 8e-9
 
     def value(x):
-        return float(loops.exp(np.float32(x)))
+        return float(numba_impl.exp(np.float32(x)))
 
     assert [value(x) for x in (-math.inf, -200, -104, -88.1)] == [0] * 4
     assert [value(x) for x in (88.4, 89, 89.5, 1e30, math.inf)] == [math.inf] * 5
@@ -206,7 +205,7 @@ def test_exp_is_right_to_the_last_bits(loops):
     assert math.isnan(value(math.nan))
 
 
-# ----- the ops, with loops from the first element -----------------------------------------------------------------
+# ----- the ops, with numba_impl from the first element ------------------------------------------------------------
 
 
 @pytest.mark.parametrize("row", FUSED, ids=str)
@@ -237,23 +236,23 @@ def test_a_fused_op_in_float32_is_its_formula(row, always):
 # ----- when they come ---------------------------------------------------------------------------------------------
 
 
-def test_they_come_for_large_contiguous_float32_arrays(loops):
-    large = np.zeros((2, steps.LEAST), np.float32)
+def test_it_is_chosen_for_large_contiguous_float32_arrays(numba_impl):
+    large = np.zeros((2, choose_impl.MIN_SIZE), np.float32)
     for arrays, come in [
         ((large,), True), ((large[:1],), True), ((large, None, large), True), ((large, large[:1, :3]), True),
         ((large[:, :-1],), False), ((large[0, :-1],), False), ((large.astype(np.float64),), False),
         ((large.T,), False), ((large, large.T), False), ((large, None, large[:, ::2]), False),
     ]:  # fmt: skip
-        assert steps.steps(*arrays) is (loops if come else numpy_impl)
-        assert steps.compiled(*arrays) is (loops if come else None)
+        assert choose_impl.choose_impl(*arrays) is (numba_impl if come else numpy_impl)
+        assert choose_impl.numba_impl_for(*arrays) is (numba_impl if come else None)
 
 
 class Elsewhere(np.ndarray):
     """An array that is not in main memory."""
 
 
-def test_they_do_not_come_for_other_arrays(loops):
-    assert steps.compiled(np.zeros(steps.LEAST, np.float32).view(Elsewhere)) is None
+def test_it_is_not_chosen_for_other_arrays(numba_impl):
+    assert choose_impl.numba_impl_for(np.zeros(choose_impl.MIN_SIZE, np.float32).view(Elsewhere)) is None
 
 
 def test_small_arrays_do_not_load_numba():
@@ -263,24 +262,28 @@ def test_small_arrays_do_not_load_numba():
 
 @pytest.fixture
 def asked_anew():
-    steps.missing.cache_clear()
+    choose_impl.missing.cache_clear()
     yield
-    steps.missing.cache_clear()
+    choose_impl.missing.cache_clear()
 
 
 def test_the_environment_keeps_them_out(monkeypatch, asked_anew):
     monkeypatch.setenv("TENSORLITE_NUMBA", "0")
-    assert steps.missing() == "TENSORLITE_NUMBA is 0: unset it"
-    assert steps.steps(np.zeros(steps.LEAST, np.float32)) is numpy_impl
+    assert choose_impl.missing() == "TENSORLITE_NUMBA is 0: unset it"
+    assert choose_impl.choose_impl(np.zeros(choose_impl.MIN_SIZE, np.float32)) is numpy_impl
 
 
 @pytest.mark.parametrize(
     ("lacking", "error", "said"),
     [
         ("version", PackageNotFoundError("numba"), "numba is not installed: pip install 'tensorlite[fast]'"),
-        ("_loops", ImportError("Numba needs NumPy 2.0 or less"), "numba cannot be used: Numba needs NumPy 2.0 or less"),
-        ("_loops", RuntimeError("no locator"), "numba cannot be used: no locator"),
-        ("_loops", OSError("no libllvmlite.so"), "numba cannot be used: no libllvmlite.so"),
+        (
+            "_numba_impl",
+            ImportError("Numba needs NumPy 2.0 or less"),
+            "numba cannot be used: Numba needs NumPy 2.0 or less",
+        ),
+        ("_numba_impl", RuntimeError("no locator"), "numba cannot be used: no locator"),
+        ("_numba_impl", OSError("no libllvmlite.so"), "numba cannot be used: no libllvmlite.so"),
     ],
 )
 def test_why_there_are_none(monkeypatch, asked_anew, lacking, error, said):
@@ -288,7 +291,7 @@ def test_why_there_are_none(monkeypatch, asked_anew, lacking, error, said):
         raise error
 
     monkeypatch.delenv("TENSORLITE_NUMBA", raising=False)
-    monkeypatch.setattr(steps, "version", lambda name: "1")
-    monkeypatch.setattr(steps, lacking, fail)
-    assert steps.missing() == said
-    assert steps.steps(np.zeros(steps.LEAST, np.float32)) is numpy_impl
+    monkeypatch.setattr(choose_impl, "version", lambda name: "1")
+    monkeypatch.setattr(choose_impl, lacking, fail)
+    assert choose_impl.missing() == said
+    assert choose_impl.choose_impl(np.zeros(choose_impl.MIN_SIZE, np.float32)) is numpy_impl

@@ -51,8 +51,8 @@ def test_rounding():
     for x in (edges[None], ties[None], -ties[None], normal(37, 41) * 1e3, normal(64, 64) * 1e-30):
         expected = x.astype(pytest.importorskip("ml_dtypes").bfloat16).view(np.uint16)
         for view in views(x):
-            np.testing.assert_array_equal(onednn.rounded(view), expected)
-    assert onednn.rounded(np.array([[1e-40, -1e-40]], np.float32)).tolist() == [[0, 0x8000]]
+            np.testing.assert_array_equal(onednn.to_bf16(view), expected)
+    assert onednn.to_bf16(np.array([[1e-40, -1e-40]], np.float32)).tolist() == [[0, 0x8000]]
 
 
 @here
@@ -66,16 +66,16 @@ def test_products(shape):
     for a in views(x):
         for b in views(y):
             for out in (np.full((M, N), np.nan, np.float32), np.full((M, N + 3), np.nan, np.float32)[:, 1:-2]):
-                got = onednn.matmul(*onednn.operands(a, b), out=out)
+                got = onednn.matmul(*onednn.to_bf16_pair(a, b), out=out)
                 assert got is out
                 assert (np.abs(got - expected) <= limit + 1e-30).all()
 
 
 @here
 def test_nothing_to_add_up_and_nothing_to_fill():
-    a, b = onednn.operands(normal(3, 0), normal(0, 4))
+    a, b = onednn.to_bf16_pair(normal(3, 0), normal(0, 4))
     assert (onednn.matmul(a, b, np.full((3, 4), np.nan, np.float32)) == 0).all()
-    a, b = onednn.operands(normal(0, 3), normal(3, 4))
+    a, b = onednn.to_bf16_pair(normal(0, 3), normal(3, 4))
     assert onednn.matmul(a, b, np.empty((0, 4), np.float32)).shape == (0, 4)
 
 
@@ -83,14 +83,14 @@ def test_nothing_to_add_up_and_nothing_to_fill():
 def test_nan_goes_where_it_belongs():
     x = normal(20, 30)
     x[7, 3] = np.nan
-    got = onednn.matmul(*onednn.operands(x, normal(30, 10)), np.empty((20, 10), np.float32))
+    got = onednn.matmul(*onednn.to_bf16_pair(x, normal(30, 10)), np.empty((20, 10), np.float32))
     assert np.isnan(got[7]).all()
     assert np.isfinite(np.delete(got, 7, axis=0)).all()
 
 
 @here
 def test_what_cannot_be_multiplied_is_refused():
-    bits = onednn.rounded(normal(4, 6))
+    bits = onednn.to_bf16(normal(4, 6))
     for a, b, out in (
         (bits, bits, np.empty((4, 6), np.float32)),
         (bits, bits.T, np.empty((4, 4))),
@@ -109,13 +109,13 @@ def test_threads_share_nothing(monkeypatch):
     pairs = [(normal(60 + i, 70), normal(70, 40 + i).T.copy().T) for i in range(12)]
 
     def multiply(pair):
-        return onednn.matmul(*onednn.operands(*pair), np.empty((len(pair[0]), pair[1].shape[1]), np.float32))
+        return onednn.matmul(*onednn.to_bf16_pair(*pair), np.empty((len(pair[0]), pair[1].shape[1]), np.float32))
 
     alone = [multiply(pair) for pair in pairs]
     wide = normal(50, 90)[:, 7:71]
     try:
         machine.set_threads(3)
-        np.testing.assert_array_equal(onednn.rounded(wide), onednn.rounded(wide, split=False))
+        np.testing.assert_array_equal(onednn.to_bf16(wide), onednn.to_bf16(wide, split=False))
         with ThreadPoolExecutor(4) as pool:
             together = list(pool.map(multiply, pairs * 5))
     finally:
@@ -127,12 +127,12 @@ def test_threads_share_nothing(monkeypatch):
 @here
 def test_the_switch(bfloat16):
     """Large float32 products alone; off again they are left alone."""
-    assert onednn.pays(normal(256, 256), normal(256, 256))
-    assert not onednn.pays(normal(8, 8), normal(8, 8))
-    assert not onednn.pays(normal(1, 4096), normal(4096, 4096))  # rounding the matrix would cost more
-    assert not onednn.pays(normal(256, 256).astype(np.float64), normal(256, 256).astype(np.float64))
+    assert onednn.is_worthwhile(normal(256, 256), normal(256, 256))
+    assert not onednn.is_worthwhile(normal(8, 8), normal(8, 8))
+    assert not onednn.is_worthwhile(normal(1, 4096), normal(4096, 4096))  # rounding the matrix would cost more
+    assert not onednn.is_worthwhile(normal(256, 256).astype(np.float64), normal(256, 256).astype(np.float64))
     assert precision.set_matmul_dtype("float32") == "all in float32"
-    assert not onednn.pays(normal(256, 256), normal(256, 256))
+    assert not onednn.is_worthwhile(normal(256, 256), normal(256, 256))
 
 
 @here
@@ -155,11 +155,11 @@ def test_the_head_and_its_loss(bfloat16):
 def test_the_arithmetic_of_a_kernel_that_has_threads_of_its_own(bfloat16, monkeypatch):
     """Pieces are rounded on the thread that asks, whatever their size; small products and float64 are left to NumPy."""
     x, y = normal(256, 256), normal(256, 300)
-    matmul, operand = onednn.arithmetic(x, y)
+    matmul, operand = onednn.choose_matmul(x, y)
     monkeypatch.setattr(onednn, "in_parts", None)
     got = matmul(operand(x), operand(y), out=np.empty((256, 300), np.float32))
     np.testing.assert_allclose(got, exact(x) @ exact(y), rtol=1e-4, atol=1e-3)
-    matmul, operand = onednn.arithmetic(x.astype(np.float64), y.astype(np.float64))
+    matmul, operand = onednn.choose_matmul(x.astype(np.float64), y.astype(np.float64))
     assert matmul is np.matmul
     assert operand(x) is x
 
@@ -179,7 +179,7 @@ def test_a_gpus_bfloat16_needs_no_cpu_that_has_it(monkeypatch):
     monkeypatch.setattr(onednn, "missing", lambda: "this CPU does not multiply bfloat16")
     try:
         assert "products in bfloat16" in precision.set_matmul_dtype("bfloat16", "cuda:0")
-        assert not onednn.pays(normal(256, 256), normal(256, 256))
+        assert not onednn.is_worthwhile(normal(256, 256), normal(256, 256))
     finally:
         precision.set_matmul_dtype("float32")
 
@@ -205,7 +205,7 @@ def test_the_environment_is_left_as_it_was():
         from tensorlite.kernels import onednn, precision
         import numpy as np
         x = np.ones((512, 512), np.float32)
-        onednn.matmul(*onednn.operands(x, x), x.copy())
+        onednn.matmul(*onednn.to_bf16_pair(x, x), x.copy())
         print(os.environ.get("OMP_NUM_THREADS"), len(os.listdir("/proc/self/task")))
     """
     for value in ("3", None):

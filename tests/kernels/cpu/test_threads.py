@@ -17,8 +17,7 @@ from tensorlite import optim
 from tensorlite.accelerate import storage
 from tensorlite.devices import machine
 from tensorlite.devices.workers import Worker
-from tensorlite.kernels.cpu import attention as scores
-from tensorlite.kernels.cpu import blocks, losses
+from tensorlite.kernels.cpu import attention, blocks, losses
 from tensorlite.testing import smooth
 
 FUSED = [row for row in ROWS if row.function in ("scaled_dot_product_attention", *F.__all__) and row.gradient]
@@ -83,7 +82,8 @@ def small_pieces():
     """Every block, tile and part as small as it can be, and two threads for them: what large inputs meet."""
     with pytest.MonkeyPatch.context() as patch:
         for module, name, value in (
-            (blocks, "BLOCK", 2), (scores, "SCORES", 2), (scores, "POSITIONS", 1), (losses, "CLASSES", 1),
+            (blocks, "BLOCK", 2), (attention, "TILE_SCORES", 2), (attention, "TILE_QUERIES", 1),
+            (losses, "MIN_CLASSES", 1),
             (machine, "WORTH_SPLITTING", -1),
         ):  # fmt: skip
             patch.setattr(module, name, value)

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tensorlite import formulas as spec
-from tensorlite.kernels.cuda import attention as scores
+from tensorlite.kernels.cuda import attention as kernels
 from tensorlite.kernels.cuda import blas, sdpa
 
 BF16 = np.dtype(ml_dtypes.bfloat16)
@@ -38,9 +38,9 @@ def heads(numbers, B, H, T, D, dtype=BF16, split=True):
 def test_results_lie_beside_what_they_belong_to(sizes, split, D):
     B, H, T, _ = sizes
     x = heads(np.random.default_rng(0), *sizes, split=split)
-    made = sdpa.to_device(x, D)
+    made = sdpa.empty_in_layout_of(x, D)
     assert made.shape == (B, H, T, D)
-    told = sdpa._beside(sdpa.geometry(x.shape, x.strides, x.itemsize), D)
+    told = sdpa._result_like(sdpa.geometry(x.shape, x.strides, x.itemsize), D)
     assert told.shape == made.shape
     for n, step, stride in zip(made.shape, told.strides, made.strides, strict=True):
         assert n == 1 or step * made.itemsize == stride
@@ -192,7 +192,7 @@ def stand_in(monkeypatch):
         monkeypatch.setattr(sdpa, name, {})
     monkeypatch.setattr(sdpa, "missing", lambda: "")
     monkeypatch.setattr(sdpa, "xp", lambda x: LIBRARY)
-    monkeypatch.setattr(scores, "on_gpu", lambda x: True)
+    monkeypatch.setattr(kernels, "on_gpu", lambda x: True)
     return streams
 
 
@@ -208,7 +208,7 @@ def test_cudnn_is_told_what_lies_where(stand_in, numbers, is_causal, split, leng
     assert (out.strides[1] < out.strides[2]) == split
     expected, (dq, dk, dv) = in_float64(q, k, v, g, **options)
     np.testing.assert_allclose(out.astype(float), expected, rtol=1e-2, atol=1e-3)
-    given = sdpa.like(q, k, v)
+    given = sdpa.empty_like(q, k, v)
     assert not sdpa.why_not_backward(g, q, k, v, out, given, **options)
     sdpa.backward(g, q, k, v, out, stats, given, **options)
     for x, gradient, wanted in zip((q, k, v), given, (dq, dk, dv), strict=True):
@@ -225,7 +225,7 @@ def test_a_gradient_that_cannot_be_read_is_copied(stand_in, numbers):
     g = on_host(heads(numbers, 1, 2, 4, 8))
     turned = on_host(g.swapaxes(2, 3)[..., ::-1])[..., ::-1].swapaxes(2, 3)
     assert not sdpa.is_readable(turned)
-    wanted, given = sdpa.like(q, k, v), sdpa.like(q, k, v)
+    wanted, given = sdpa.empty_like(q, k, v), sdpa.empty_like(q, k, v)
     sdpa.backward(g, q, k, v, out, stats, wanted, is_causal=True, scale=1.0)
     sdpa.backward(turned, q, k, v, out, stats, given, is_causal=True, scale=1.0)
     for x, y in zip(given, wanted, strict=True):
@@ -277,12 +277,12 @@ def test_cudnn_itself_accepts_the_graphs(lengths):
 
 
 def by_kernels(q, k, v, g, keep=None, mask=None, needs=(True, True, True), **meta):
-    """What scores.attention and its rule give for what they serve."""
-    assert scores.supports_attention(q, k, v, keep, mask, **meta)
-    out, kept = scores.attention(q, k, v, keep, mask, **meta)
+    """What kernels.attention and its rule give for what they serve."""
+    assert kernels.supports_attention(q, k, v, keep, mask, **meta)
+    out, kept = kernels.attention(q, k, v, keep, mask, **meta)
     is_causal, p, scale = (meta.get(x, y) for x, y in (("is_causal", False), ("dropout_p", 0.0), ("scale", None)))
     asked = q, k, v, keep, getattr(mask, "shape", ()), is_causal, p, scale, out
-    pieces = scores.attention_vjp(g, [*needs, False, False], *asked, kept["weights"], kept["used"], kept["stats"])
+    pieces = kernels.attention_vjp(g, [*needs, False, False], *asked, kept["weights"], kept["used"], kept["stats"])
     assert pieces[3:] == (None, None)
     return out, pieces[:3], kept
 
@@ -346,20 +346,20 @@ def test_no_key_at_all():
 def test_what_is_served(numbers):
     q, k = (heads(numbers, 2, 3, n, 8) for n in (4, 6))
     keep, mask = np.ones((2, 3, 4, 6), bool), np.ones((2, 1, 1, 6), bool)
-    assert scores.supports_attention(q, k, k, keep, mask, is_causal=True, dropout_p=0.1)
-    assert not scores.supports_attention(q, k, k, keep[:1], None)
-    assert not scores.supports_attention(q, k, k, None, mask.astype(F32))
-    assert not scores.supports_attention(q, k, k, None, np.ones((5, 2, 3, 4, 6), bool))
-    assert not scores.supports_attention(q, k, k, None, np.ones((4, 5), bool))
-    assert not scores.supports_attention(q, k[:1], k[:1])
-    assert not scores.supports_attention(q, k, k.astype(F32))
-    assert not scores.supports_attention(*(x.astype(np.float64) for x in (q, k, k)))
-    assert not scores.supports_attention(q[0, 0, 0], k, k)
+    assert kernels.supports_attention(q, k, k, keep, mask, is_causal=True, dropout_p=0.1)
+    assert not kernels.supports_attention(q, k, k, keep[:1], None)
+    assert not kernels.supports_attention(q, k, k, None, mask.astype(F32))
+    assert not kernels.supports_attention(q, k, k, None, np.ones((5, 2, 3, 4, 6), bool))
+    assert not kernels.supports_attention(q, k, k, None, np.ones((4, 5), bool))
+    assert not kernels.supports_attention(q, k[:1], k[:1])
+    assert not kernels.supports_attention(q, k, k.astype(F32))
+    assert not kernels.supports_attention(*(x.astype(np.float64) for x in (q, k, k)))
+    assert not kernels.supports_attention(q[0, 0, 0], k, k)
 
 
 def test_nothing_is_served_beside_a_gpu(numbers):
     q = heads(numbers, 2, 3, 4, 8)
-    assert not scores.supports_attention(q, q, q)
+    assert not kernels.supports_attention(q, q, q)
 
 
 @pytest.mark.usefixtures("emulated")
@@ -373,10 +373,10 @@ def test_cudnn_takes_over_where_it_serves(stand_in, numbers):
     assert pieces[1] is None
     close(pieces[0], gradients[0], BF16)
     close(pieces[2], gradients[2], BF16)
-    for few in (1, scores.FEWEST - 1):
-        _, kept = scores.attention(q[:, :, :few], k, v, is_causal=True)
+    for few in (1, kernels.MIN_QUERIES - 1):
+        _, kept = kernels.attention(q[:, :, :few], k, v, is_causal=True)
         assert kept["stats"] is None
-    _, kept = scores.attention(q, k, v, None, np.ones((16, 16), bool))
+    _, kept = kernels.attention(q, k, v, None, np.ones((16, 16), bool))
     assert kept["stats"] is None
 
 
@@ -388,19 +388,19 @@ def test_a_backward_that_cudnn_declines_is_computed_from_the_scores(stand_in, nu
     assert kept["stats"] is not None
     for piece, wanted in zip(pieces, in_float64(q, k, v, g, is_causal=True)[1], strict=True):
         close(piece, wanted, BF16)
-    assert "no backward" in scores.about()["attention"]
+    assert "no backward" in kernels.about()["attention"]
 
 
 # ----- heads side by side -----------------------------------------------------------------------------------------
 
 
 def heads_by_kernels(qkv, g, n_head, keep=None, **meta):
-    """What scores.heads_attention and its rule give for what they serve."""
-    assert scores.supports_heads(qkv, keep, n_head=n_head, **meta)
-    out, kept = scores.heads_attention(qkv, keep, n_head=n_head, **meta)
+    """What kernels.heads_attention and its rule give for what they serve."""
+    assert kernels.supports_heads(qkv, keep, n_head=n_head, **meta)
+    out, kept = kernels.heads_attention(qkv, keep, n_head=n_head, **meta)
     is_causal, p = meta.get("is_causal", False), meta.get("dropout_p", 0.0)
     stats = kept["weights"], kept["used"], kept["stats"]
-    dqkv, nothing = scores.heads_attention_vjp(g, (True, False), qkv, keep, n_head, is_causal, p, out, *stats)
+    dqkv, nothing = kernels.heads_attention_vjp(g, (True, False), qkv, keep, n_head, is_causal, p, out, *stats)
     assert nothing is None
     return out, dqkv, kept
 
@@ -439,7 +439,7 @@ def test_cudnn_reads_and_writes_heads_where_they_lie(stand_in, numbers, monkeypa
     if declines:
         decline = lambda self, **given: (_ for _ in ()).throw(Declined("no backward"))  # noqa: E731
         monkeypatch.setattr(Pygraph, "sdpa_backward", decline)
-    monkeypatch.setattr(scores, "xp", lambda x: LIBRARY)
+    monkeypatch.setattr(kernels, "xp", lambda x: LIBRARY)
     qkv, g = (on_host(numbers.standard_normal((2, 16, n)).astype(BF16)) for n in (48, 16))
     out, dqkv, kept = heads_by_kernels(qkv, g, 2, is_causal=True)
     assert kept["weights"] is None
@@ -450,7 +450,7 @@ def test_cudnn_reads_and_writes_heads_where_they_lie(stand_in, numbers, monkeypa
 
 
 def test_about_names_both_libraries():
-    about = scores.about()
+    about = kernels.about()
     assert about["products"].startswith("cublasLt" if not blas.missing() else "CuPy's")
     assert about["attention"].startswith("cuDNN" if not sdpa.missing() else "products and softmax")
 
@@ -479,7 +479,7 @@ def test_attention_on_a_gpu(numbers, dtype, T, S, D, is_causal, split):
         cupy.asarray(x.swapaxes(1, 2)).swapaxes(1, 2) if split else cupy.asarray(x) for x in on_host
     )
     out, pieces, kept = by_kernels(q, k, v, g, is_causal=is_causal)
-    if dtype == BF16 and T >= scores.FEWEST and not sdpa.missing():
+    if dtype == BF16 and T >= kernels.MIN_QUERIES and not sdpa.missing():
         assert kept["stats"] is not None, sdpa.declined()
         assert not sdpa.declined()
         assert (out.strides[1] < out.strides[2]) == split

@@ -317,7 +317,7 @@ def test_no_algorithm_is_an_error(stand_in, monkeypatch):
 
 
 def test_too_many_plans_are_made_anew(stand_in, monkeypatch):
-    monkeypatch.setattr(blas, "PLANS", 2)
+    monkeypatch.setattr(blas, "MAX_PLANS", 2)
     for n in (1, 2, 3, 1, 2):
         x = on_host(np.ones((n, n), F32))
         assert (blas._by_cublas(LIBRARY, x, x, on_host(np.empty((n, n), F32)), None, None, False) == n).all()

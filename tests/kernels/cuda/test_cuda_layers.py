@@ -358,11 +358,11 @@ def test_add(rng, dtype, shape):
     x, y = rng.standard_normal((2, *shape)).astype(dtype)
     exact = (x.astype(np.float64) + y.astype(np.float64)).astype(dtype)
     np.testing.assert_array_equal(layers.add(x, y), exact)
-    np.testing.assert_array_equal(layers.add_if_served(x, y), exact)
-    assert layers.add_if_served(x, y, out=x) is x
+    np.testing.assert_array_equal(layers.add_if_supported(x, y), exact)
+    assert layers.add_if_supported(x, y, out=x) is x
     np.testing.assert_array_equal(x, exact)
     if x.size and shape[0] > 1:
-        assert layers.add_if_served(x[::2], y[::2], out=x[::2]) is None  # apart in memory: for the library to do
+        assert layers.add_if_supported(x[::2], y[::2], out=x[::2]) is None  # apart in memory: for the library to do
         np.testing.assert_array_equal(x, exact)
     assert not layers.supports_add(x, y.astype(np.float64))
     assert not layers.supports_add(x, y[:1].reshape(-1)[:0])

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 from loopback import endless, in_turn, send, serving
-from test_judge import ENTRY, WHOLE, raw, says
+from ollama import ENTRY, WHOLE, raw, says
 
 from gpt.console import printable
 from gpt.tasks.instruct import judge

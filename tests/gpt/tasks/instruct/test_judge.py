@@ -1,36 +1,24 @@
-"""Judges: the counts, the likelihood, and a server that scores, or does anything else."""
+"""Judges: exact match, F1, likelihood, scores of a chat API, and their summary."""
 
 import json
 import math
 import re
-import shutil
 import string
 from collections import Counter
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from loopback import hang, hangs, in_turn, send, serving, status
-from runs import contents, tiny, train
+from loopback import hang, hangs, in_turn, send, status
+from ollama import ENTRY, WHOLE, raw, says
 
 import tensorlite as tl
-from gpt.cli import main as cli
 from gpt.config import GPTConfig
 from gpt.model import GPT
 from gpt.tasks import instruct
 from gpt.tasks.instruct import judge
 from gpt.tasks.instruct.judge import Api, exact_match, f1, log_likelihood, summary
 from gpt.tokenizer import END_OF_TEXT, BPETokenizer
-from gpt.training import checkpoint
-from tensorlite.devices import machine
-
-ENTRY = {
-    "instruction": "Rewrite the sentence using a simile.",
-    "input": "The car is very fast.",
-    "output": "The car is as fast as lightning.",
-    "model_response": "The car is as fast as a bullet.",
-}
-
 
 # ----- counts -----------------------------------------------------------------------------------------------------
 
@@ -122,30 +110,6 @@ def test_an_entry_that_does_not_fit_has_no_likelihood(taught):
 # ----- a chat API -------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def server(monkeypatch):
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(judge, "WAIT", 0.001)
-    with serving() as server:
-        yield server
-
-
-def says(*parts: str, done: bool = True):
-    """Ollama's stream: an object a line, each with a piece of the answer; the last one says that it is."""
-    lines = [{"model": "llama3", "message": {"role": "assistant", "content": part}, "done": False} for part in parts]
-    if done:
-        lines.append({"model": "llama3", "message": {"role": "assistant", "content": ""}, "done": True})
-    body = "".join(json.dumps(line) + "\n" for line in lines).encode()
-    return lambda handler: send(handler, 200, body)
-
-
-def raw(body: bytes, **headers: str):
-    return lambda handler: send(handler, 200, body, **headers)
-
-
-WHOLE = json.dumps({"message": {"role": "assistant", "content": "85"}, "done": True}).encode()
-
-
 def ask(server, *answers, timeout=600.0, entry=ENTRY):
     server.answers["/api/chat"] = in_turn(*answers)
     return Api(server.url(""), timeout=timeout).score(entry)
@@ -220,8 +184,8 @@ def test_what_is_no_integer_from_0_to_100_is_no_score(server, said):
         ),
         (raw(b'{"message": {"content": 85}}'), "it is not a chat answer in JSON"),
         (raw(b"\xff\xfe"), "it is not a chat answer in JSON"),
-        (says("8", done=False), "it ended in the middle"),
-        (raw(b""), "it ended in the middle"),
+        (says("8", done=False), "it is incomplete"),
+        (raw(b""), "it is incomplete"),
         (lambda handler: None, "the connection broke"),
     ],
 )
@@ -321,190 +285,3 @@ def test_means_are_over_what_has_a_number_and_the_rest_is_counted():
         "entries": 1, "exact_matches": 1, "exact_match": 1.0, "f1": 1.0
     }  # fmt: skip
     assert summary([{"exact_match": 0, "f1": 0, "score": None, "judge": "not asked"}])["score"] is None
-
-
-# ----- the command ------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """A run that may answer: its tokenizer has an end of text. What it answers is nonsense."""
-    folder = tmp_path_factory.mktemp("judge")
-    train(tiny(folder, steps=2, tokenizer="bpe", vocab_size=270, context_length=64))
-    return folder / "run"
-
-
-@pytest.fixture
-def call(capsys, monkeypatch):
-    """`gpt judge ...` in this process: exit status, output, errors."""
-    monkeypatch.setattr(machine, "keep_freed_memory", lambda: "not asked for in a test")
-    monkeypatch.setenv("COLUMNS", "150")
-
-    def call(*args):
-        with pytest.raises(SystemExit) as left:
-            cli.main(["judge", *map(str, args)])
-        return left.value.code or 0, *capsys.readouterr()
-
-    return call
-
-
-def save(path, *entries):
-    path.write_text(json.dumps(entries), encoding="utf-8")
-    return path
-
-
-def test_without_a_server_and_without_a_run(call, tmp_path, monkeypatch):
-    data = save(tmp_path / "answers.json", ENTRY, {**ENTRY, "model_response": ENTRY["output"]})
-    code, output, errors = call("--data", data)
-    assert (code, errors) == (0, "")
-    assert "answers.json, 2 entries" in output
-    assert re.search(r"exact match +│ +50.0%, 1 of 2", output)
-    assert re.search(r"F1 of words +│ +0.917, mean of 2", output)
-    assert "likelihood" not in output
-    assert json.loads(call("--data", data, "--json", "--limit", 1)[1])["entries"] == 1
-    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes the streams for a terminal then
-    assert "answers.json, 1 entry " in call("--data", data, "--limit", 1)[1]
-    assert "judging" in call("--data", data)[2]
-
-
-def test_a_run_answers_what_has_no_answer(call, run, tmp_path):
-    """The same answers as the library's, and those that were there are kept."""
-    short = {"instruction": "Go", "input": "", "output": "gone"}
-    data = save(tmp_path / "data.json", short, {**short, "model_response": "gone"}, {**short, "output": "x" * 99})
-    flags = ["--data", data, "--style", "phi3", "--max-new-tokens", 4, "--out", tmp_path / "out.json"]
-    code, output, _ = call(run, *flags)
-    assert code == 0
-    assert re.search(r"likelihood of the expected +│ +[0-9.]+% a token \(-[0-9.]+ nats\), mean of 2", output)
-    assert re.search(r"too long for the context +│ +1", output)
-    rows = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
-    model, tokenizer = checkpoint.load_model(run)
-    (expected,) = instruct.answers(model, tokenizer, [short], "phi3", 4)
-    assert [row["model_response"] for row in rows] == [expected, "gone", expected]
-    assert [row["exact_match"] for row in rows] == [False, True, False]
-    assert rows[0]["log_likelihood"] == pytest.approx(log_likelihood(model, tokenizer, short, "phi3"))
-    assert rows[2]["log_likelihood"] is None
-    assert call("--data", tmp_path / "out.json")[0] == 0, "what it writes it reads"
-
-
-def test_through_a_server(call, server, tmp_path):
-    data = save(tmp_path / "[i]answers.json", *[ENTRY] * 3, {**ENTRY, "model_response": ""})
-    server.answers["/api/chat"] = in_turn(says("80"), says("[/b] 70."), says("60"))
-    code, output, _ = call("--data", data, "--api", server.url(""), "--model", "judge[/x]:8b")
-    assert code == 0
-    assert "[i]answers.json, 4 entries" in output
-    assert re.search(r"score by judge\[/x\]:8b +│ +46.67 of 100, mean of 3", output)
-    assert re.search(r"empty responses, scored 0 +│ +1", output)
-    assert re.search(r"without a score: not an integer from 0 to 100 +│ +1, such as '\[/b\] 70.'", output)
-    assert {json.loads(body)["model"] for _, _, body in server.asked} == {"judge[/x]:8b"}
-
-
-def test_the_fields_of_an_entry_that_are_not_judged_are_in_the_results(call, server, tmp_path):
-    others = {"id": 7, "entry": "third", "tags": ["a", None], "source": {"page": 1.5}}
-    data = save(tmp_path / "answers.json", {**others, **ENTRY}, {**others, **ENTRY, "id": 8})
-    out = tmp_path / "out.json"
-    server.answers["/api/chat"] = says("80")
-    assert call("--data", data, "--api", server.url(""), "--out", out)[0] == 0
-    rows = json.loads(out.read_text(encoding="utf-8"))
-    assert [{name: row[name] for name in (*others, *ENTRY)} for row in rows] == json.loads(data.read_text("utf-8"))
-    assert [(row["score"], row["judge"], row["exact_match"]) for row in rows] == [(80, "80", False)] * 2
-
-
-@pytest.mark.parametrize("field", ["score", "judge", "exact_match", "f1"])
-def test_a_field_with_the_name_of_a_result_is_an_error_before_the_first_question(call, server, tmp_path, field):
-    data, out = save(tmp_path / "answers.json", ENTRY, {**ENTRY, field: 3}), tmp_path / "out.json"
-    code, _, errors = call("--data", data, "--api", server.url(""), "--out", out)
-    assert code == 1
-    assert errors == (
-        f"gpt: entries of {data} have the field '{field}' already, and so have the results in --out: rename it in the "
-        "data\n"
-    )
-    assert server.asked == []
-    assert list(tmp_path.iterdir()) == [data]
-
-
-@pytest.mark.parametrize(
-    ("out", "told"),
-    [
-        (".", "^gpt: . is a directory: name a file for the results$"),
-        ("/", "^gpt: / is a directory: name a file for the results$"),
-        ("none/out.json", "^gpt: none/out.json cannot be written, since there is no directory none: make it first$"),
-        ("busy", "^gpt: busy.partial is a directory, and the results for busy come there first: name another file$"),
-        ("run/config.json", "^gpt: run/config.json is a file of the run .*: name another file for --out$"),
-        ("run/train.tokens", "^gpt: run/train.tokens is a file of the run .*: name another file for --out$"),
-        ("run/checkpoints/x", "^gpt: run/checkpoints/x is a file of the run .*: name another file for --out$"),
-        ("link/metrics.jsonl", "^gpt: link/metrics.jsonl is a file of the run .*: name another file for --out$"),
-    ],
-)
-def test_results_go_to_no_directory_and_to_no_file_of_a_run(call, finished, tmp_path, monkeypatch, out, told):
-    monkeypatch.chdir(tmp_path)
-    shutil.copytree(finished[0] / "run", "run")
-    (tmp_path / "link").symlink_to("run")
-    (tmp_path / "busy.partial").mkdir()
-    before = contents(tmp_path / "run")
-    code, _, errors = call("--data", save(tmp_path / "answers.json", ENTRY), "--overwrite", f"--out={out}")
-    assert code == 1
-    assert re.search(told, errors.strip()), errors
-    assert contents(tmp_path / "run") == before
-
-
-def test_answers_are_kept_where_the_judge_then_fails(call, run, server, tmp_path):
-    server.answers["/api/chat"] = status(404)
-    short = {"instruction": "Go", "input": "", "output": "gone"}
-    data, out = save(tmp_path / "data.json", short), tmp_path / "out.json"
-    flags = ["--style", "phi3", "--max-new-tokens", 4, "--out", out, "--api", server.url("")]
-    code, _, errors = call(run, "--data", data, *flags)
-    assert code == 1
-    assert errors.endswith("/api/chat refuses (404): sorry\n")
-    assert not out.exists()
-    _, answered = (tmp_path / "out.json.partial").read_text(encoding="utf-8").splitlines()
-    assert json.loads(answered).keys() == {"entry", "model_response"}
-
-
-def test_a_server_without_an_answer_is_exit_status_1(call, server, tmp_path):
-    data = save(tmp_path / "answers.json", *[ENTRY] * 5)
-    server.answers["/api/chat"] = status(500)
-    code, output, errors = call("--data", data, "--api", server.url(""))
-    assert (code, errors) == (1, "")
-    assert re.search(r"score by llama3 +│ +none │", output)
-    assert re.search(r"no answer +│ +3, such as '500 Internal Server", output)
-    assert re.search(r"not asked +│ +2", output)
-    assert "exact match" in output, "what needs no server is there"
-
-
-@pytest.mark.parametrize(
-    ("args", "code", "told"),
-    [
-        (["--data", "{data}"], 1, "1 of 1 entries of {data} have no model_response: name the run that shall answer"),
-        (["--data", "{tmp}/none"], 1, "{tmp}/none: No such file or directory"),
-        (["{tmp}", "--data", "{data}"], 1, "{tmp} has no checkpoint"),
-        (["--data", "{text}"], 1, "{text} is neither JSON nor a table with several columns"),
-        (["--data", "{number}"], 1, "{number}, line 1: model_response must be a string, not 5"),
-        (["{char}", "--data", "{data}"], 1, "{char} has no end of text and so cannot answer: gpt finetune instruct"),
-        (["--data", "{data}", "--api", "localhost"], 2, "api must be an address such as http://localhost:11434"),
-        (["--data", "{data}", "--limit", "0"], 2, "limit must be an integer of at least 1, got 0"),
-        (["--data", "{data}", "--timeout", "0"], 2, "timeout must be a finite number of at least 0.001, got 0.0"),
-        (["--data", "{data}", "--timeout", "1e308"], 2, "timeout must be at most 86,400 seconds, a day, got 1e+308"),
-        (
-            ["--data", "{data}", "--response-key", "output"],
-            2,
-            "response_key must name the field with a model's answers",
-        ),
-        (["--data", "{data}", "--response-key", "input"], 2, "and 'input' is a part of the question"),
-        (["--data", "{data}", "--style", "chatml"], 2, "chatml"),
-        ([], 2, "--data"),
-    ],
-)
-def test_what_does_not_do_is_one_sentence(call, finished, tmp_path, args, code, told):
-    plain = {name: ENTRY[name] for name in ("instruction", "input", "output")}
-    names = {
-        "data": save(tmp_path / "data.json", plain),
-        "text": tmp_path / "text",
-        "number": save(tmp_path / "number.json", {**plain, "model_response": 5}),
-        "char": finished[0] / "run",
-        "tmp": tmp_path,
-    }
-    names["text"].write_text("hello", encoding="utf-8")
-    found, output, errors = call(*(arg.format(**names) for arg in args))
-    assert found == code
-    assert told.format(**names) in " ".join((output + errors).replace("│", " ").split())
-    assert "Traceback" not in errors

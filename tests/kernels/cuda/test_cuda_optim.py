@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tensorlite import optim
-from tensorlite.kernels.cuda import launch, update
+from tensorlite.kernels.cuda import launch
+from tensorlite.kernels.cuda import optim as kernels
 from tensorlite.tensor import Tensor
 
 pytestmark = pytest.mark.usefixtures("emulated")
@@ -55,7 +56,7 @@ def test_adam_is_the_one_of_the_cpu(sizes, decoupled, decay, grad_scale, before,
         for t, g in zip(tensors, grads, strict=True):
             t.grad = Tensor(g.copy())
         cpu.step(1.0 if grad_scale is None else float(np.float32(grad_scale)))
-        update.adam(control, *parts, grads, scale, decoupled=decoupled)
+        kernels.adam(control, *parts, grads, scale, decoupled=decoupled)
         cpu.lr = control[1] = cpu.lr / 2
     state = cpu.state_dict()["tensors"]
     for i, t in enumerate(tensors):
@@ -73,11 +74,11 @@ def test_a_step_whose_gradients_are_not_finite_changes_nothing(scale):
     for v in arrays[2]:
         np.abs(v, out=v)
     before, control = [[x.copy() for x in each] for each in arrays], control_of(**OPTIONS)
-    update.adam(control, *arrays, some_arrays(rng, [7, 20]), np.array(scale, np.float32), decoupled=True)
+    kernels.adam(control, *arrays, some_arrays(rng, [7, 20]), np.array(scale, np.float32), decoupled=True)
     assert control[0] == 0
     for each, was in zip(arrays, before, strict=True):
         assert [x.tobytes() for x in each] == [x.tobytes() for x in was]
-    update.adam(control, *arrays, some_arrays(rng, [7, 20]), np.array(1, np.float32), decoupled=True)
+    kernels.adam(control, *arrays, some_arrays(rng, [7, 20]), np.array(1, np.float32), decoupled=True)
     assert control[0] == 1
     assert np.isfinite(arrays[0][1]).all()
     assert (arrays[0][1] != before[0][1]).all()
@@ -87,12 +88,12 @@ def test_what_adam_and_the_norm_refuse():
     x, control = np.ones(4, np.float32), control_of(**OPTIONS)
     for params, grads in (([x], [x.astype(np.float64)]), ([x], [x[:2]]), ([np.ones((4, 2), np.float32)[:, 0]], [x])):
         with pytest.raises(ValueError, match="adam: a parameter, what is kept beside it and its gradient must be"):
-            update.adam(control, params, [x], [x], grads, decoupled=True)
+            kernels.adam(control, params, [x], [x], grads, decoupled=True)
     assert control[0] == 0
     with pytest.raises(ValueError, match="grad_norm: there is no gradient"):
-        update.grad_norm([])
+        kernels.grad_norm([])
     with pytest.raises(ValueError, match="grad_norm: a gradient must be float32"):
-        update.grad_norm([x.astype(np.float64)])
+        kernels.grad_norm([x.astype(np.float64)])
 
 
 # ----- the norm and clipping --------------------------------------------------------------------------------------
@@ -108,37 +109,37 @@ def test_norm(sizes, scale, seed):
     rng = np.random.default_rng(seed)
     grads = some_arrays(rng, sizes, scale)
     grads.append((scale * rng.standard_normal((6, 10))).astype(np.float32).T[::2])
-    norm = update.grad_norm(grads)
+    norm = kernels.grad_norm(grads)
     expected = math.sqrt(math.fsum(float((g.astype(np.float64) ** 2).sum()) for g in grads))
     assert norm.shape == ()
     assert norm.dtype == np.float64
     np.testing.assert_allclose(norm, expected, rtol=1e-14)
-    assert update.grad_norm(grads) == norm
+    assert kernels.grad_norm(grads) == norm
 
 
 @pytest.mark.parametrize("special", [np.nan, np.inf, -np.inf])
 def test_norm_of_what_is_not_finite(special):
     g = np.ones(40, np.float32)
     g[33] = special
-    norm = update.grad_norm([g, np.ones(3, np.float32)])
+    norm = kernels.grad_norm([g, np.ones(3, np.float32)])
     assert not np.isfinite(norm)
     for most in (1.0, None, 0):
-        assert np.isnan(update.clip_scale(norm, most))
+        assert np.isnan(kernels.clip_scale(norm, most))
 
 
 def test_the_factor_that_clips():
     for norm in (0.0, 0.5, 1.0, 3.0, 1e-30, 1e30):
         for most in (1.0, 0.25, 7.0):
-            scale = update.clip_scale(np.array(norm), most)
+            scale = kernels.clip_scale(np.array(norm), most)
             assert scale.shape == ()
             assert scale.dtype == np.float32
             np.testing.assert_allclose(scale, optim.clip_scale(norm, most), rtol=1e-7)
-        assert update.clip_scale(np.array(norm), None) == 1
-        assert update.clip_scale(np.array(norm), 0) == 1
+        assert kernels.clip_scale(np.array(norm), None) == 1
+        assert kernels.clip_scale(np.array(norm), 0) == 1
 
 
 def test_the_constants_are_those_of_the_kernels():
-    source = (launch.FOLDER / "update.cu").read_text()
-    assert f"THREADS = {update.THREADS}, CHUNK = {update.CHUNK};" in source
+    source = (launch.FOLDER / "optim.cu").read_text()
+    assert f"THREADS = {kernels.THREADS}, CHUNK = {kernels.CHUNK};" in source
     control = source[source.index("struct Control") :]
-    assert f"double {', '.join(update.CONTROL)};" in control[: control.index("}")]
+    assert f"double {', '.join(kernels.CONTROL)};" in control[: control.index("}")]

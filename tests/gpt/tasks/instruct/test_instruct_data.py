@@ -10,7 +10,7 @@ from gpt.config import GPTConfig
 from gpt.generate import generate
 from gpt.model import GPT
 from gpt.tasks import instruct
-from gpt.tasks.instruct import Encoded, collate, generated
+from gpt.tasks.instruct import Encoded, collate
 from gpt.tokenizer import END_OF_TEXT, BPETokenizer, CharTokenizer, WordTokenizer, gpt2
 
 ENTRY = {"instruction": "Spell it.", "input": "Ocassion", "output": "Occasion"}
@@ -52,13 +52,13 @@ def test_the_books_texts(style, entry, text):
     assert instruct.STYLES[style].prompt(entry) == prompt
     encoded = instruct.encode(entry, tok, style)
     assert tok.decode(encoded.ids) == text
-    assert tok.decode(encoded.ids[: encoded.prompt]) == prompt
+    assert tok.decode(encoded.ids[: encoded.prompt_length]) == prompt
 
 
 def test_a_token_across_the_place_where_the_answer_begins_is_the_answers():
     tok = BPETokenizer.train("\n \n \n \n \n \n", 258)  # "\n " or " \n" is one token
     encoded = instruct.encode({**PLAIN, "output": "  x"}, tok)
-    prompt, whole = tok.decode(encoded.ids[: encoded.prompt]), tok.decode(encoded.ids)
+    prompt, whole = tok.decode(encoded.ids[: encoded.prompt_length]), tok.decode(encoded.ids)
     assert prompt == f"{ALPACA}\n\n### Instruction:\nSpell it.\n\n### Response:"  # its last new line is the answer's
     assert whole == f"{prompt}\n  x"
 
@@ -147,7 +147,7 @@ def test_a_masked_prompt_leaves_the_answer_and_its_end():
     assert inputs.tolist() == [[0, 1, 2, 3, 4], [5, 6, 9, 9, 9]]
     assert targets.tolist() == [[IGNORED, IGNORED, 3, 4, 9], [6, 9, IGNORED, IGNORED, IGNORED]]
     assert collate(batch, pad=9)[1].tolist() == [[1, 2, 3, 4, 9], [6, 9, IGNORED, IGNORED, IGNORED]]
-    with pytest.raises(TypeError, match="bare ids do not say where the prompt ends"):
+    with pytest.raises(TypeError, match="mask_instruction needs to know where the prompt ends"):
         collate([[1, 2]], mask_instruction=True)
 
 
@@ -205,7 +205,7 @@ def test_answers_are_what_each_prompt_gets_alone_up_to_the_end(tmp_path):
         CharTokenizer.train(instruct.STYLES["phi3"].prompt(ENTRY) + ENTRY["output"]).characters, (END_OF_TEXT,)
     )
     model = small(tok.vocab_size)
-    found = list(instruct.answers(model, tok, [ENTRY, PLAIN, ENTRY], "phi3", max_new_tokens=9, batch_size=2))
+    found = list(instruct.generate_responses(model, tok, [ENTRY, PLAIN, ENTRY], "phi3", max_new_tokens=9, batch_size=2))
     for entry, answer in zip([ENTRY, PLAIN, ENTRY], found, strict=True):
         prompt = tok.encode(instruct.STYLES["phi3"].prompt(entry))
         (alone,) = generate(model, [prompt], 9, stop_token=tok.special_tokens[END_OF_TEXT])
@@ -213,87 +213,3 @@ def test_answers_are_what_each_prompt_gets_alone_up_to_the_end(tmp_path):
     instruct.save_responses(tmp_path / "responses.json", [ENTRY, PLAIN, ENTRY], found)
     rows = json.loads((tmp_path / "responses.json").read_text(encoding="utf-8"))
     assert rows == [{**e, "model_response": a} for e, a in zip([ENTRY, PLAIN, ENTRY], found, strict=True)]
-
-
-# ----- the generated set ------------------------------------------------------------------------------------------
-
-
-WORDY = ("uppercase", "reverse", "counting")
-
-
-@pytest.fixture(scope="module")
-def made():
-    return generated.make(4000, seed=3)
-
-
-def test_generated_answers_are_right(made):
-    """By the words of the question alone, without the generator's tables of answers."""
-    for entry in (e for part in made for e in part):
-        question, answer = f"{entry['instruction']} {entry['input']}".strip(), entry["output"]
-        phrasings = generated.KINDS[entry["kind"]].phrasings
-        (x,) = {
-            entry["input"]
-            if "{x}" not in p
-            else question[len(p.split("{x}")[0]) : len(question) - len(p.split("{x}")[1])]
-            for p in phrasings
-            if (p == entry["instruction"] if "{x}" not in p else not entry["input"] and _fits(p, question))
-        }
-        match entry["kind"]:
-            case "uppercase":
-                assert answer == x.upper() != x
-            case "reverse":
-                assert list(answer) == list(reversed(x))
-            case "sums":
-                a, b = x.split(" + ")
-                assert int(answer) - int(a) == int(b)
-            case "counting":
-                assert int(answer) == len(x)
-            case "opposites":
-                assert f"{x} {answer}" in generated.OPPOSITES or f"{answer} {x}" in generated.OPPOSITES
-
-
-def _fits(phrasing: str, question: str) -> bool:
-    before, after = phrasing.split("{x}")
-    return question.startswith(before) and question.endswith(after) and len(question) > len(before + after)
-
-
-def test_generated_parts_share_nothing_that_is_asked(made):
-    assert [len(part) for part in made] == [3400, 400, 200]
-    assert instruct.split([e for part in made for e in part]) == made
-    for kind in generated.KINDS:
-        texts = [{f"{e['instruction']}|{e['input']}" for e in part if e["kind"] == kind} for part in made]
-        assert len(set.union(*texts)) == sum(map(len, texts))
-        assert len([e for e in made.test if e["kind"] == kind]) == (200 if kind == "sums" else 50)
-    words = [{w for e in part if e["kind"] in WORDY for w in _tokens(e)} for part in made]
-    shared = set.intersection(*words)  # the words of the questions; what is asked about is in one part only
-    asking = {w for kind in WORDY for p in generated.KINDS[kind].phrasings for w in _tokens({"instruction": p})}
-    assert shared == asking - {"x"}
-    sums = [{tuple(t for t in _tokens(e) if t.isdigit()) for e in part if e["kind"] == "sums"} for part in made]
-    assert not sums[0] & (sums[1] | sums[2])
-    trained_on = {w for e in made.train if e["kind"] == "opposites" for w in _tokens(e)}
-    assert all(set(_tokens(e)) <= trained_on for e in made.test if e["kind"] == "opposites")
-
-
-def _tokens(entry) -> list[str]:
-    text = f"{entry['instruction']} {entry.get('input', '')}"
-    return "".join(c if c.isalnum() else " " for c in text).split()
-
-
-def test_a_drill_has_the_skills_of_the_entries_and_all_their_characters(made):
-    style = instruct.STYLES["phi3"]
-    text = generated.drill(made.train, style)
-    assert {c for part in made for e in part for c in style.prompt(e) + e["output"]} <= set(text)
-    lines = text.split("\n")
-    words = {e["asked"] for e in made.train if e["kind"] in WORDY}
-    assert {f"{w} {w.upper()} {w[::-1]} {len(w)}" for w in words} <= set(lines)
-    assert {f"{e['asked']} = {e['output']}" for e in made.train if e["kind"] == "sums"} <= set(lines)
-    assert text.count("<|assistant|>:\n") == pytest.approx(0.05 * len(made.train), rel=0.3)
-    pending = {e["asked"] for e in [*made.test, *made.validation] if e["kind"] != "opposites"}
-    said = {piece for line in lines for piece in (*line.split(" "), line.split(" = ")[0])}
-    by_chance = {w for kind in generated.KINDS.values() for p in kind.phrasings for w in p.split()}
-    assert pending & said <= by_chance | generated.ANTONYMS.keys()
-
-
-def test_the_same_seed_the_same_entries(made):
-    assert generated.make(4000, seed=3) == made
-    assert generated.make(4000, seed=4) != made

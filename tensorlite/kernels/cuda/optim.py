@@ -1,8 +1,8 @@
-"""Adam's update of many parameters, the norm of their gradients, and clipping, without a look at any value.
+"""What an optimizer step computes on a GPU: Adam's update, the norm of all gradients, and the factor that clips them.
 
-One idea: all that changes from step to step lives on the device, the number of steps too: launches can be recorded in
-a CUDA graph and replayed. A step whose gradients are not finite is skipped there: `clip_scale` gives nan, and
-where the factor of the gradients is not finite, nothing is changed.
+No value is read back to the host. All that changes from step to step, the number of steps too, lies in memory of the
+GPU, so the launches can be recorded in a CUDA graph and replayed. A step whose gradients are not finite is skipped on
+the GPU: `clip_scale` returns nan then, and `adam` changes nothing where the gradients' factor is not finite.
 """
 
 from collections.abc import Sequence
@@ -11,24 +11,24 @@ from itertools import accumulate
 import numpy as np
 
 from ...backend import Array, xp
-from .launch import launch, on_gpu
-from .losses import address
+from .launch import address, ceil_div, launch, on_gpu
 
-FILE = "update.cu"
-THREADS, CHUNK = 256, 16384  # as in update.cu
+FILE = "optim.cu"
+THREADS, CHUNK = 256, 16384  # as in optim.cu
 CONTROL = ("step", "lr", "weight_decay", "beta1", "beta2", "eps")  # float64, in this order; a step writes to the first
 
 
 def _structure(count: int, *pointers: str) -> np.dtype:
+    """The NumPy dtype of a structure in optim.cu that holds pointers to `count` arrays of each kind."""
     return np.dtype([*[(name, np.int64, count) for name in (*pointers, "size", "first")], ("count", np.int64)])
 
 
 TENSORS, GRADIENTS = _structure(64, "p", "m", "v", "g"), _structure(128, "g")
-INSTANTIATIONS = ("advance", "adam", "sum_of_squares", "norm_of_sums", "clip")  # of update.cu: all that is launched
+INSTANTIATIONS = ("advance", "adam", "sum_of_squares", "norm_of_sums", "clip")
 
 
 def supports(*arrays: Array) -> bool:
-    """float32 on a GPU."""
+    """Whether all are float32 on a GPU."""
     return all(on_gpu(x) and x.dtype.name == "float32" for x in arrays)
 
 
@@ -36,28 +36,32 @@ def adam(
     control: Array, params: Sequence[Array], ms: Sequence[Array], vs: Sequence[Array], grads: Sequence[Array],
     scale: Array | None = None, *, decoupled: bool,
 ) -> None:  # fmt: skip
-    """One step of Adam (AdamW where `decoupled`), as optim.Adam.update has it, of parameters that share their settings.
+    """One step of Adam (AdamW where `decoupled`) as optim.Adam.update has it, for parameters that share their settings.
 
-    params, ms and vs are updated in place: contiguous float32, each with its gradient. `control`: float64 (6), see
-    CONTROL. The gradients count `scale` times, one float32 on the device; where it is not finite nothing is changed.
+    `params`, `ms` and `vs` (the moments) are updated in place: float32, contiguous, each of any shape, with as many
+    elements as its gradient. `control`: float64 (6), see CONTROL; its number of steps goes up by one. `scale`: one
+    float32 on the GPU that multiplies the gradients; where it is not finite, nothing changes. ValueError for arrays of
+    another dtype, size or layout.
     """
     grads = [_contiguous(g) for g in grads]
     for each in zip(params, ms, vs, grads, strict=True):
         _check("adam: a parameter, what is kept beside it and its gradient", *each)
     coefficients = xp(control).empty(8, "float32")
     launch(FILE, "advance", 1, 1, control, coefficients, scale, bool(decoupled))
-    for blocks, structure in _structures(TENSORS, p=params, m=ms, v=vs, g=grads):
+    for blocks, structure in _launches(TENSORS, p=params, m=ms, v=vs, g=grads):
         launch(FILE, "adam", blocks, THREADS, structure, coefficients, scale)
 
 
 def grad_norm(grads: Sequence[Array]) -> Array:
-    """sqrt(sum of g^2) over all gradients, at least one, float32 of any shape: float64 (), summed in float64."""
+    """sqrt(sum of g^2 over all gradients), summed in float64: float64 (). `grads`: float32 of any shape, at least one
+    (ValueError otherwise).
+    """
     if not grads:
         raise ValueError("grad_norm: there is no gradient: give at least one")
     library, grads = xp(grads[0]), [_contiguous(g) for g in grads]
     for g in grads:
         _check("grad_norm: a gradient", g)
-    launches = _structures(GRADIENTS, g=grads)
+    launches = _launches(GRADIENTS, g=grads)
     partial = library.empty(sum(blocks for blocks, _ in launches), "float64")
     at = 0
     for blocks, structure in launches:
@@ -69,20 +73,25 @@ def grad_norm(grads: Sequence[Array]) -> Array:
 
 
 def clip_scale(norm: Array, max_norm: float | None) -> Array:
-    """float32 (): min(1, max_norm / (norm + 1e-6)), 1 without a max_norm; nan where the norm is not finite."""
+    """min(1, max_norm / (norm + 1e-6)), 1 without a max_norm, nan where the norm is not finite: norm float64 () ->
+    float32 ().
+    """
     scale = xp(norm).empty((), "float32")
     launch(FILE, "clip", 1, 1, norm, scale, float(max_norm or 0))
     return scale
 
 
-def _structures(dtype: np.dtype, **arrays: Sequence[Array]) -> list[tuple[int, np.ndarray]]:
-    """(blocks, structure) of each launch for arrays alike in number and sizes; what has no element is left out."""
+def _launches(dtype: np.dtype, **arrays: Sequence[Array]) -> list[tuple[int, np.ndarray]]:
+    """(blocks, structure) of each launch that together take all arrays; those without elements are left out.
+
+    The sequences are of equal length, and arrays at equal places of equal size.
+    """
     most, out = dtype["size"].shape[0], []
     full = [each for each in zip(*arrays.values(), strict=True) if each[0].size]
     for start in range(0, len(full), most):
         some = full[start : start + most]
         sizes = [each[0].size for each in some]
-        *first, blocks = accumulate([-(-size // CHUNK) for size in sizes], initial=0)
+        *first, blocks = accumulate([ceil_div(size, CHUNK) for size in sizes], initial=0)
         structure, n = np.zeros((), dtype), len(some)
         for name, column in zip(arrays, zip(*some, strict=True), strict=True):
             structure[name][:n] = [address(x) for x in column]

@@ -1,14 +1,15 @@
-// The update of all parameters by Adam, the norm of all gradients, and the factor that clips it.
+// Adam's update of all parameters, the norm of all gradients, and the factor that clips them.
 //
-// One launch supports many arrays: a structure says where they are, and each block has one chunk of one of them. What
-// changes from step to step is read from device memory, so that a CUDA graph can be replayed. Where `scale`, the factor
-// of the gradients, is not finite, the step is skipped: nothing changes, not even the number of steps.
+// One launch handles many arrays: a structure holds their addresses, and each block computes one chunk of one of them.
+// What changes from step to step is read from the GPU's memory, so that a CUDA graph can be replayed. Where `scale`,
+// the factor of the gradients, is not finite, the step is skipped: nothing changes, not even the number of steps.
 
 #include "common.cuh"
 
 constexpr int THREADS = 256, CHUNK = 16384;  // elements of a block
 
-// `count` arrays; array i has the blocks from first[i] on, and each of its blocks CHUNK elements.
+// `count` parameters with their moments and gradients: addresses and sizes. The blocks from first[i] on compute array
+// i, CHUNK elements each.
 struct Tensors {
     float *p[64], *m[64], *v[64];
     const float* g[64];
@@ -28,19 +29,19 @@ template <typename Many> __device__ __forceinline__ int array_of_block(const Man
 
 __device__ __forceinline__ bool is_finite(float x) { return fabsf(x) < infinity(); }
 
-// What a step multiplies with, in float32, computed in double as on a CPU.
+// The coefficients of a step in float32, computed in double as on a CPU.
 struct Coefficients {
     float beta1, rest1, beta2, rest2;  // rest = 1 - beta
-    float shrink, decay;               // of p, decoupled; added to g, where it is not
-    float eps, rate;                   // both corrections go into these two
+    float shrink, decay;               // factors of p: in the update (decoupled decay), or added to g (coupled)
+    float eps, rate;                   // with the bias corrections of both moments
 };
 
-// The settings of an optimizer. Only `step` is written to, by the next step.
+// The settings of an optimizer: CONTROL of optim.py. A step writes to `step` only.
 struct Control {
     double step, lr, weight_decay, beta1, beta2, eps;
 };
 
-// Count one step more, and compute its coefficients. One thread.
+// Increments the number of steps and computes the coefficients of the step. One thread.
 __global__ void advance(Control* control, Coefficients* coefficients, const float* scale, long long decoupled) {
     if (scale && !is_finite(*scale)) return;
     Control c = *control;
@@ -58,7 +59,8 @@ __global__ void advance(Control* control, Coefficients* coefficients, const floa
     *coefficients = out;
 }
 
-// m = beta1 m + (1 - beta1) g, v = beta2 v + (1 - beta2) g^2, p = p - rate m / (sqrt(v) + eps), for n neighbours
+// With d = scale g + decay p: m = beta1 m + (1 - beta1) d, v = beta2 v + (1 - beta2) d^2,
+// p = shrink p - rate m / (sqrt(v) + eps), for n neighbouring elements.
 template <int n>
 __device__ __forceinline__ void update(
     float* p, float* m, float* v, const float* g, const Coefficients& c, float scale) {
@@ -79,7 +81,7 @@ __device__ __forceinline__ void update(
     store<n>(v, vs);
 }
 
-// A chunk of one array: p, m and v are read and written, g is read.
+// Updates one chunk of one array: reads and writes p, m and v, reads g.
 __global__ void __launch_bounds__(THREADS) adam(Tensors tensors, const Coefficients* coefficients, const float* scale) {
     float factor = scale ? *scale : 1.0f;
     if (!is_finite(factor)) return;
@@ -96,7 +98,7 @@ __global__ void __launch_bounds__(THREADS) adam(Tensors tensors, const Coefficie
     for (int k = packed + threadIdx.x; k < size; k += THREADS) update<1>(p + k, m + k, v + k, g + k, c, factor);
 }
 
-// All threads of a block get the sum of their x, always in the same order.
+// The sum of x over all threads of a block, always added in the same order. All threads get it.
 __device__ __forceinline__ double block_sum_of_doubles(double x) {
     __shared__ double sums[32];
 #pragma unroll
@@ -108,7 +110,7 @@ __device__ __forceinline__ double block_sum_of_doubles(double x) {
     return all;
 }
 
-// partial: of each block. Squares of float32 neither overflow nor vanish in double.
+// partial[block] = sum of g^2 over its chunk. Squares of float32 neither overflow nor underflow in double.
 __global__ void __launch_bounds__(THREADS) sum_of_squares(Gradients gradients, double* partial) {
     int i = array_of_block(gradients);
     long long begin = (blockIdx.x - gradients.first[i]) * CHUNK;
@@ -128,7 +130,7 @@ __global__ void __launch_bounds__(THREADS) sum_of_squares(Gradients gradients, d
     if (threadIdx.x == 0) partial[blockIdx.x] = all;
 }
 
-// sqrt(sum of n partial sums). One block.
+// norm = sqrt(sum of the n partial sums). One block.
 __global__ void __launch_bounds__(1024) norm_of_sums(const double* partial, double* norm, long long n) {
     double mine = 0.0;
     for (long long k = threadIdx.x; k < n; k += blockDim.x) mine += partial[k];
@@ -136,7 +138,7 @@ __global__ void __launch_bounds__(1024) norm_of_sums(const double* partial, doub
     if (threadIdx.x == 0) *norm = sqrt(all);
 }
 
-// min(1, most / (norm + 1e-6)), or 1 where `most` is 0; nan for a norm that is not finite. One thread.
+// scale = min(1, most / (norm + 1e-6)), or 1 where `most` is 0; nan for a norm that is not finite. One thread.
 __global__ void clip(const double* norm, float* scale, float most) {
     double x = *norm, factor = most > 0.0f ? most / (x + 1e-6) : 1.0;
     *scale = x < infinity() ? min(1.0, factor) : infinity() - infinity();

@@ -1,0 +1,60 @@
+"""Texts as token ids, and as padded batches."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import tensorlite as tl
+from tensorlite import Tensor
+
+from ...tokenizer import END_OF_TEXT, Tokenizer
+
+
+class Row(NamedTuple):
+    """One text for the model."""
+
+    ids: list[int]  # cut to the maximum length, not padded
+    label: int
+
+
+class Padding(NamedTuple):
+    """How rows become a batch: padded with `id` to `length`, or to the longest row where padding has no influence."""
+
+    id: int
+    length: int
+    matters: bool
+
+    def batch(self, rows: Sequence[Row]) -> tuple[Tensor, list[int], Tensor]:
+        """Token ids (B, T), the lengths of the texts, labels (B)."""
+        lengths = [len(row.ids) for row in rows]
+        T = self.length if self.matters else max(lengths)
+        idx = tl.tensor([row.ids + [self.id] * (T - len(row.ids)) for row in rows])
+        return idx, lengths, tl.tensor([row.label for row in rows])
+
+
+def padding_of(description: Mapping[str, Any]) -> Padding:
+    """The Padding of a run, from its config.json.
+
+    Padding matters where the label is read from it, and where positions attend to those that come after them.
+    """
+    settings = description["training"]
+    matters = settings["position"] == "last" or not settings["causal"]
+    return Padding(description["padding"], description["length"], matters)
+
+
+def padding_token(tokenizer: Tokenizer) -> int:
+    """The id of the end of text; a ValueError for a tokenizer without one."""
+    id = tokenizer.special_tokens.get(END_OF_TEXT)
+    if id is None:
+        raise ValueError(
+            f"the run's tokenizer has no {END_OF_TEXT} to pad texts with: start from a run with a bpe, word or gpt2 "
+            "tokenizer"
+        )
+    return id
+
+
+def encode(tokenizer: Tokenizer, text: str, length: int | None = None) -> list[int]:
+    """The token ids of a text, at least one and at most `length`; special tokens in it are read as ordinary text."""
+    ids = tokenizer.encode_ordinary(text)
+    if not ids:
+        raise ValueError(f"the text {text!r} has no token in it: give some text")
+    return ids[:length]

@@ -1,0 +1,46 @@
+"""Responses of a fine-tuned model to many entries: prompts without their answers in, answers out."""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ...generate import generate
+from ...model import GPT
+from ...tokenizer import END_OF_TEXT, Tokenizer
+from ..results import Results
+from .data import STYLES, Entry
+
+
+def generate_responses(
+    model: GPT,
+    tokenizer: Tokenizer,
+    entries: Sequence[Entry],
+    style: str = "alpaca",
+    max_new_tokens: int = 256,
+    batch_size: int = 16,
+    **sampling: Any,
+) -> Iterator[str]:
+    """The model's response to each entry, in order: up to the end of text or `max_new_tokens`, without outer space.
+
+    Greedy, unless `sampling` (temperature, top_k, top_p, seed) says otherwise. A batch is faster than single entries,
+    and each response is the one that its entry gets alone.
+    """
+    end = tokenizer.special_tokens[END_OF_TEXT]
+    for start in range(0, len(entries), batch_size):
+        batch = entries[start : start + batch_size]
+        prompts = [tokenizer.encode_ordinary(STYLES[style].prompt(entry)) for entry in batch]
+        texts = generate(model, prompts, max_new_tokens, stop_token=end, **sampling)
+        yield from (tokenizer.decode(text).strip() for text in texts)
+
+
+def save_responses(path: str | os.PathLike[str], entries: Sequence[Entry], responses: Iterable[str]) -> list[str]:
+    """Write the entries, each with its "model_response", as a JSON list (the book's format); return the responses.
+
+    Each response is written to PATH.partial as soon as it is there, so a later failure does not lose it.
+    """
+    with Results(Path(path), entries, {}, overwrite=True) as results:
+        for number, (_, text) in enumerate(zip(entries, responses, strict=True)):
+            results.add(number, {"model_response": text})
+        results.finish()
+    return [row["model_response"] for row in results.rows]

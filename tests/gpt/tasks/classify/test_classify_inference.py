@@ -1,0 +1,112 @@
+"""`gpt classify`: a line of output for each text, in batches, with what is not UTF-8 or too long."""
+
+import io
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+from labelled import LABELS, entries
+from runs import ONE_THREAD
+
+from gpt.tasks import classify
+from tensorlite.devices import machine
+
+
+def test_gpt_classify(call, tuned):
+    run = tuned[0] / "run"
+    status, output, errors = call("classify", run, "give me a plum", "I want a juice")
+    assert (status, errors) == (0, "")
+    rows = [line.split("\t") for line in output.splitlines()]
+    assert [row[2] for row in rows] == ["give me a plum", "I want a juice"]
+    assert all(row[0] in LABELS and 0.5 <= float(row[1]) <= 1 for row in rows)
+    answer = json.loads(call("classify", run, "give me a plum", "--json")[1])
+    assert answer["label"] == rows[0][0]
+    assert answer["probabilities"][answer["label"]] == pytest.approx(float(rows[0][1]), abs=1e-4)
+    assert set(answer["probabilities"]) == set(LABELS)
+
+
+@pytest.mark.finding("E1")
+@pytest.mark.parametrize("way", ["file", "standard input"])
+@pytest.mark.parametrize("end", ["\n", ""])
+def test_a_line_of_input_is_a_line_of_output(call, tuned, tmp_path, monkeypatch, way, end):
+    """Blank ones too, more of them than make a batch."""
+    run, kinds = tuned[0] / "run", [e.text for e in entries(20)]
+    lines = ["", *kinds, " \t", "", *kinds, "a\u2028b", "a\x0bb"]
+    (tmp_path / "texts").write_text("\n".join(lines) + end, encoding="utf-8")
+    monkeypatch.setattr("sys.stdin", io.StringIO((tmp_path / "texts").read_text(encoding="utf-8")))
+    status, output, errors = call("classify", run, *(["--file", tmp_path / "texts"] if way == "file" else []))
+    assert (status, errors) == (0, "")
+    rows = [line.split("\t") for line in output.split("\n")[:-1]]
+    assert [row[2] for row in rows] == [" ".join(line.split()) for line in lines]
+    alone = [line.split("\t") for line in call("classify", run, *kinds)[1].split("\n")[:-1]]
+    assert [row[0] for row in rows[1:21]] == [row[0] for row in alone]
+    assert [float(row[1]) for row in rows[23:43]] == pytest.approx([float(row[1]) for row in alone], abs=2e-4)
+    assert [rows[i] for i in (0, 21, 22)] == [["", "", ""]] * 3
+
+
+@pytest.mark.finding("E1")
+def test_batches_are_labelled_together_on_the_threads_there_are(call, tuned, monkeypatch):
+    sizes, threads = [], []
+    found = lambda model, padding, rows: sizes.append(len(rows)) or [[0, 1]] * len(rows)  # noqa: E731
+    monkeypatch.setattr(classify.inference, "probabilities", found)
+    monkeypatch.setattr(machine, "default_threads", lambda: 3)
+    monkeypatch.setattr(machine, "set_threads", threads.append)
+    monkeypatch.setattr("sys.stdin", io.StringIO("give me a plum\n\n" * 20))
+    assert call("classify", tuned[0] / "run")[0] == 0
+    assert sum(sizes) == 20
+    assert len(sizes) == 3
+    assert threads == [3]
+
+
+@pytest.mark.finding("E1")
+def test_answers_come_as_lines_do_and_a_bad_line_stops_nothing(tuned):
+    """In a process, through a pipe that stays open: nobody waits for a full batch."""
+    command = [sys.executable, "-m", "gpt", "classify", str(tuned[0] / "run")]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, env=ONE_THREAD, **pipes) as process:
+        for line in (b"\xef\xbb\xbfgive me a plum\n", b"caf\xe9\r\n", b"\n", b"I want", b" a juice\r\n"):
+            process.stdin.write(line)
+            process.stdin.flush()
+            if line.endswith(b"\n"):
+                answer = process.stdout.readline()
+                assert answer.count(b"\t") == 2
+            if b"plum" in line:
+                assert answer.endswith(b"\tgive me a plum\n")
+        assert answer.endswith(b"\tI want a juice\n")
+        rest, errors = process.communicate(b"a tea")
+    assert rest.endswith(b"\ta tea\n")
+    assert process.returncode == 1
+    assert re.fullmatch(rb"standard input, line 2: the text is not UTF-8 \(byte 0xe9 at position 3\).*\n", errors)
+
+
+@pytest.mark.parametrize("flags", [[], ["--json"]])
+def test_a_byte_that_is_not_utf8_comes_back_as_it_was(tuned, flags):
+    command = [sys.executable, "-m", "gpt", "classify", str(tuned[0] / "run"), *flags]
+    done = subprocess.run(command, input=b"caf\xe9 \xc3\xa9\n", env=ONE_THREAD, capture_output=True, check=False)
+    if flags:
+        assert json.loads(done.stdout.decode("utf-8"))["text"] == "caf\udce9 \u00e9"
+    else:
+        assert done.stdout == b"\t\tcaf\xe9 \xc3\xa9\n"
+    assert done.returncode == 1
+
+
+@pytest.mark.parametrize("source", ["arguments", "file", "input"])
+def test_texts_that_were_cut_are_counted(call, tuned, tmp_path, monkeypatch, source):
+    texts = ["give me a plum", "give me a plum " * 50, "a tea " * 60]
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(texts)))
+    (tmp_path / "texts").write_text("\n".join(texts), encoding="utf-8")
+    args = {"arguments": texts, "file": ["--file", tmp_path / "texts"], "input": []}[source]
+    length = classify.load(tuned[0] / "run").padding.length
+    code, output, errors = call("classify", tuned[0] / "run", *args, "--json")
+    assert (code, errors) == (0, f"2 texts were longer than {length} tokens and were cut\n")
+    assert [json.loads(line)["cut"] for line in output.splitlines()] == [False, True, True]
+    monkeypatch.setattr("sys.stdin", io.StringIO(texts[0]))
+    assert call("classify", tuned[0] / "run")[2] == ""
+
+
+def test_a_text_is_cut_where_training_cut(tuned):
+    trained = classify.load(tuned[0] / "run")
+    long = "give me a plum " * 50
+    assert classify.predict(trained, [long]) == classify.predict(trained, [long + " and more"])
