@@ -7,11 +7,8 @@ one on the way, frees nothing and touches no `.grad`.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from heapq import heappop, heappush
-from inspect import signature
 
-from ..accelerate.dispatch import KernelOp
 from ..autograd import Node, Variable, starting_gradient
-from ..primitive import Primitive
 from .describe import Reading, argument_name
 
 
@@ -75,13 +72,7 @@ def _pulled(node, g) -> Iterator[tuple]:
         node.check()
         pieces = node.op.apply_vjp(node, g, node.wanted, False)
         for i, (parent, piece) in zip(node.wanted, pieces, strict=True):
-            yield parent, argument_name(node.op, i), _asked(node.op, i), piece
-
-
-def _asked(op: Primitive, i: int) -> tuple[str, ...]:
-    if isinstance(op, KernelOp):  # its one rule takes g, who needs a gradient, and then what it asks for
-        return tuple(signature(op.rule).parameters)[2:]
-    return tuple(signature(op.rules[0 if op.variadic else i]).parameters)[1:]
+            yield parent, argument_name(node.op, i), node.op.asked_names(i), piece
 
 
 def _copy(array) -> Variable:

@@ -7,7 +7,7 @@ import pytest
 
 REPORT = """
 import sys
-loaded = [name for name in sys.modules if name.startswith("tensorlite.kernels.cuda.") or name.partition(".")[0] == "cupy"]
+loaded = [name for name in sys.modules if name.startswith(("tensorlite.kernels.cuda.", "cupy"))]
 print(*loaded, sep="\\n", end="")
 """
 IMPORT = "import tensorlite as tl"

@@ -1,8 +1,8 @@
 """Runs the CUDA kernels on a CPU: the same .cu files, compiled by g++ against cuda_emulation.h.
 
-`run` replaces `launch._run`, so that the Python of kernels/cuda runs unchanged on NumPy arrays. While a kernel runs, each
-array lies between guard bytes: reads beyond an end give nan, writes there are an error. An array of one element of a
-structured dtype is passed by value, as in CuPy (which refuses numpy.void). Pointers inside it point to the arrays
+`run` replaces `launch._run`, so that the Python of kernels/cuda runs unchanged on NumPy arrays. While a kernel runs,
+each array lies between guard bytes: reads beyond an end give nan, writes there are an error. An array of one element of
+a structured dtype is passed by value, as in CuPy (which refuses numpy.void). Pointers inside it point to the arrays
 themselves, so no array may be both in a structure and among the arguments of one launch.
 """
 

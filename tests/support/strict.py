@@ -1,8 +1,8 @@
 """A stand-in for a GPU: arrays that refuse implicit conversion to NumPy arrays, numbers or truth values.
 
 To read a value of a GPU, the host waits for all queued work, and to mix in a NumPy array copies it. CuPy does some of
-that silently. This wrapper around NumPy refuses it, or counts it in `strict.waits` where it is explicit, so a test on any
-machine shows that the library does not do it. Like CuPy's, its reductions return 0-d arrays, not scalars.
+that silently. This wrapper around NumPy refuses it, or counts it in `strict.waits` where it is explicit, so a test on
+any machine shows that the library does not do it. Like CuPy's, its reductions return 0-d arrays, not scalars.
 """
 
 import types

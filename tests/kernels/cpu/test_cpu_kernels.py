@@ -166,7 +166,7 @@ def test_the_best_of_each_row_here_and_on_a_gpu(monkeypatch):
         np.testing.assert_array_equal(np.asarray(found.tolist()), x.argmax(axis=-1))
     monkeypatch.setattr(decode, "supports_argmax", lambda x: True)
     monkeypatch.setattr(decode, "argmax", lambda x: np.array([*x.shape, type(x) is np.ndarray]))
-    on_gpu = table.attach_gpu("argmax")
+    on_gpu = table.kernel_op("argmax", table.ROWS["argmax"][1])
     for here, kind in ((x, np.ndarray), (tl.tensor(x), tl.Tensor)):
         assert type(on_gpu(here)) is kind
         assert on_gpu(here).tolist() == [2, 3, 7, 1]
@@ -174,13 +174,14 @@ def test_the_best_of_each_row_here_and_on_a_gpu(monkeypatch):
 
 def test_a_mask_on_a_gpu_comes_from_the_generators_other_stream(monkeypatch):
     asked = []
+    monkeypatch.setattr(tl.default_generator, "_far", None)  # restored afterwards: NumPy's arrays are no GPU's
     monkeypatch.setattr(launch, "on_gpu", lambda x: True)
     monkeypatch.setattr(philox, "keep_mask", lambda *args: asked.append(args) or np.ones(args[2], bool))
     for generator in (tl.Generator(3), None):
         for x in (tl.tensor(X), X):
             assert F.IMPLEMENTATIONS["keep_mask"].gpu(x, (2, 3), 0.5, generator).all()
         for state, *rest in asked:
-            assert state is (generator or tl.default_generator).far(np)
+            assert state is (generator or tl.default_generator).gpu_state(np)
             assert rest == [0.5, (2, 3)]
         assert len(asked) == 2
         asked.clear()
