@@ -38,6 +38,7 @@ def test_the_same_bits_with_dropout():
     assert gradients(True, seed=6)[0]["loss 0"] != plain["loss 0"]
 
 
+@pytest.mark.slow
 def test_less_memory():
     """The activations of one block in place of those of six: less than half at the peak."""
     config = GPTConfig(vocab_size=11, context_length=64, n_layer=6, n_head=2, n_embd=32)

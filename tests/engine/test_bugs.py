@@ -229,6 +229,7 @@ def test_22_gradient_buffers_are_not_shared__oneflow_8248_pytorch_34082():
     assert before == pytest.approx([-1 / 16, -2 / 36])
 
 
+@pytest.mark.slow
 def test_23_a_chain_of_100_000_ops__micrograd_90_pytorch_5534():
     x = leaf(1.0)
     y = x

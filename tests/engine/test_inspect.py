@@ -215,6 +215,7 @@ def test_the_drawing_escapes_names_and_refuses_what_nobody_can_see():
         graph(y).svg()
 
 
+@pytest.mark.slow
 def test_a_deep_graph_is_listed_and_walked_without_recursion():
     w = y = tl.ones((), requires_grad=True)
     for _ in range(20_000):

@@ -181,6 +181,7 @@ glibc = pytest.mark.skipif(
     ],
     ids=["unasked", "switched off", "threads set before", "threads set later"],
 )
+@pytest.mark.slow
 def test_the_first_optimizer_sets_threads_and_memory_and_the_users_word_holds(environment, before, between, expected):
     kept = {name: value for name, value in os.environ.items() if name != "TENSORLITE_PREPARE"}
     env = {**kept, "OPENBLAS_NUM_THREADS": "2", **environment}

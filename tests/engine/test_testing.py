@@ -185,6 +185,7 @@ def test_shapes_fit(xs, ab):
         (tensors(), lambda t: t.ndim == 3),
     ],
 )
+@pytest.mark.slow
 def test_edge_cases_are_drawn(strategy, wanted):
     find(strategy, wanted, settings=settings(max_examples=2000, database=None))
 

@@ -55,6 +55,7 @@ def rows(text: str, sign: str) -> list[str]:
 
 
 @pytest.mark.parametrize("chapter", CHAPTERS)
+@pytest.mark.slow
 def test_every_number_is_the_page_s(chapter, data_dir, tmp_path):
     flags, compared = CHAPTERS[chapter]
     text = run(chapter, flags, data_dir, tmp_path)

@@ -257,6 +257,7 @@ def accuracy(folder, **settings) -> tuple[float, float]:
 
 
 @pytest.mark.finding("B11")
+@pytest.mark.slow
 def test_lora_by_default_learns_what_training_all_layers_learns(spoken):
     everything, rate = accuracy(spoken, layers="all", epochs=4)
     adapted, rate_adapted = accuracy(spoken, layers="lora", epochs=4)
@@ -266,6 +267,7 @@ def test_lora_by_default_learns_what_training_all_layers_learns(spoken):
 
 
 @pytest.mark.finding("B11")
+@pytest.mark.slow
 def test_a_rate_that_is_given_is_taken(spoken):
     assert accuracy(spoken, layers="lora", steps=1, lr=3e-5)[1] == 3e-5
     assert session.settings(spoken / "run", ClassifyConfig).lr == 3e-5

@@ -207,6 +207,7 @@ def test_the_seed_decides_the_weights(init):
     assert not np.array_equal(weights(1)[0], weights(2)[0])
 
 
+@pytest.mark.slow
 def test_the_books_124m_model():
     """The book's chapters 4 and 5, seed 123: the greedy continuation of "Hello, I am", and the loss before training."""
     tl.manual_seed(123)

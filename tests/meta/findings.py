@@ -83,7 +83,7 @@ class ByItem:
 
 def main(wanted: list[str]) -> int:
     found = ByItem(wanted)
-    pytest.main(["-m", "finding", "-q", "--no-header", "-p", "no:cacheprovider", "tests"], plugins=[found])
+    pytest.main(["-n", "0", "-m", "finding", "-q", "--no-header", "-p", "no:cacheprovider", "tests"], plugins=[found])
     by_item: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
     for test, outcome in found.outcomes.items():
         for item in found.items[test]:

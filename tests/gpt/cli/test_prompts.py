@@ -54,6 +54,7 @@ def bpe(tmp_path_factory):
         ("bpe", (SENTENCE + END_OF_TEXT) * 2, "after <|endoftext|>", ""),
     ],
 )
+@pytest.mark.slow
 def test_every_run_writes_without_a_prompt(call, tmp_path, tokenizer, text, begins, shown):
     run = run_of(tmp_path, text, tokenizer=tokenizer)
     status, output, errors = call("generate", run, *GREEDY)

@@ -402,6 +402,7 @@ def test_a_token_file_says_its_size_truly(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="its limits of memory are Linux's")
+@pytest.mark.slow
 def test_changed_files_of_each_kind():
     """Drawn from a seed, so the same everywhere: python -m tests.meta.fuzz --random --cases 60."""
     root = Path(__file__).resolve().parents[3]

@@ -88,6 +88,7 @@ def test_a_file_system_without_hard_links_gets_copies(two_steps, monkeypatch):
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), Killed()], ids=["error", "killed"])
+@pytest.mark.slow
 def test_a_failure_at_any_call_leaves_a_whole_checkpoint(tmp_path, monkeypatch, error):
     start = tmp_path / "start"
     start.mkdir()
@@ -178,6 +179,7 @@ def flip(path: Path, position: int, chance: random.Random) -> bytes:
 
 
 @pytest.mark.parametrize("name", [*checkpoint.FILES, "manifest.json"])
+@pytest.mark.slow
 def test_a_flipped_bit_anywhere_is_fallen_back_from(two_steps, name):
     chance, path = random.Random(7), two_steps.run / "checkpoints" / "step_00000002" / name
     size = path.stat().st_size

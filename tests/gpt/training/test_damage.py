@@ -184,6 +184,7 @@ def continued(short):
     [*(("metrics.jsonl", damage) for damage in DAMAGES), ("samples.txt", "missing"), ("samples.txt", "garbage"),
      ("log.txt", "missing"), ("log.txt", "garbage")],
 )  # fmt: skip
+@pytest.mark.slow
 def test_good_weights_go_on_whatever_becomes_of_a_log(run, continued, name, damage):
     DAMAGES[damage](run / name)
     left = (run / name).read_bytes() if (run / name).exists() else b""

@@ -42,6 +42,7 @@ def losses(run) -> np.ndarray:
 
 
 @pytest.mark.finding("B13")
+@pytest.mark.slow
 def test_an_idle_and_a_busy_machine_compute_the_same_bytes(tmp_path):
     """In processes of their own: one is told that nothing runs, the other runs beside programs that keep the cores."""
     environment = {name: value for name, value in ONE_THREAD.items() if name not in machine.THREAD_VARIABLES}
@@ -78,6 +79,7 @@ def test_every_command_that_computes_sets_the_default_number_of_threads(command,
 
 
 @pytest.mark.finding("B13")
+@pytest.mark.slow
 def test_one_and_two_threads_differ_by_rounding_alone(tmp_path, monkeypatch):
     """Sums in another order. Measured over 200 steps: losses 2e-7 apart, weights 4e-7 of the tensor's largest."""
     monkeypatch.setattr(machine, "WORTH_SPLITTING", -1)
@@ -91,6 +93,7 @@ def test_one_and_two_threads_differ_by_rounding_alone(tmp_path, monkeypatch):
 
 
 @pytest.mark.finding("B13")
+@pytest.mark.slow
 def test_a_resumed_run_keeps_its_number_of_threads(tmp_path):
     """Whatever this machine's default is; another number is taken where it is asked for, with a warning."""
     run, taken = tmp_path / "run", machine.default_threads() + 1
@@ -128,6 +131,7 @@ def test_what_decides_about_bits_is_recorded(tmp_path):
 
 @pytest.mark.finding("B13")
 @pytest.mark.parametrize("module", [steps, onednn])
+@pytest.mark.slow
 def test_with_and_without_an_extra_is_another_run(tmp_path, monkeypatch, module):
     """Both ways: what was there and is not, and what was not there and is."""
     name = {steps: "numba", onednn: "oneDNN"}[module]

@@ -78,6 +78,7 @@ def chosen(writer: str, mode: str, names: list[str]) -> list[tuple[int, int]]:
 @pytest.mark.finding("A4")
 @pytest.mark.finding("E12")
 @pytest.mark.parametrize("mode", MODES)
+@pytest.mark.slow
 def test_nothing_is_lost_whichever_call_fails(case, mode):
     counting = Failing(mode)
     assert disturbed(case, counting).status == 0

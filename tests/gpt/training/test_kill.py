@@ -31,6 +31,7 @@ def server():
 @pytest.mark.finding("A2")
 @pytest.mark.finding("A9")
 @pytest.mark.parametrize("name", KILLED)
+@pytest.mark.slow
 def test_killed_at_random_moments(name, server):
     """Often again while the next command repairs what the kill has left."""
     with case_of(name) as case:

@@ -36,6 +36,7 @@ def out_of_memory(case: Case, monkeypatch, at: int):
 
 
 @pytest.mark.finding("A2")
+@pytest.mark.slow
 def test_memory_may_run_out_at_any_array_of_a_step(case, monkeypatch):
     assert out_of_memory(case, monkeypatch, 0).status == 0
     count = MEMORY.counted

@@ -29,6 +29,7 @@ def disk_after(case: Case, calls: int) -> Disk:
     return disk
 
 
+@pytest.mark.slow
 def test_without_a_failure_the_model_of_a_disk_holds_what_the_disk_holds(case, tmp_path):
     disk = disk_after(case, len(case.calls))
     disk.sync()
@@ -66,6 +67,7 @@ def badly_left(case: Case, calls: int):
 
 @pytest.mark.finding("A2")
 @pytest.mark.finding("A4")
+@pytest.mark.slow
 def test_what_was_reported_as_saved_survives_a_loss_of_power(case):
     numbers = range(len(case.calls) + 1)
     chosen = random.Random(case.writer.name).sample(numbers, int(min(SAMPLES, len(numbers))))

@@ -283,6 +283,7 @@ def weights_of(run: Path) -> list:
 
 @pytest.mark.finding("A2")
 @pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), Killed()], ids=["error", "killed"])
+@pytest.mark.slow
 def test_a_failure_at_any_call_leaves_the_old_run_or_the_new_one(tmp_path, monkeypatch, error):
     """The new one only when its first checkpoint is whole. Reading changes nothing; who writes next completes it."""
     names = (*NAMES, "report.json")

@@ -99,6 +99,7 @@ def cu(tmp_path, emulated):  # noqa: F811
     return lambda kernel, blocks, threads, *args: launch.launch(str(path), kernel, blocks, threads, *args)
 
 
+@pytest.mark.slow
 def test_the_emulation_computes(cu):
     rng, out = np.random.default_rng(), np.empty((3, 2), np.float32)
     for kind, name in ((np.float32, "float"), (bfloat16(), "bf16")):
@@ -129,6 +130,7 @@ def test_the_emulation_passes_structures_by_value(cu):
         cu("fill", 1, 32, table[()])
 
 
+@pytest.mark.slow
 def test_the_emulation_finds_a_barrier_that_is_missing(cu):
     x, out = np.arange(64, dtype=np.float32), np.empty(64, np.float32)
     cu("turn<true>", 1, 64, x, out)
@@ -153,6 +155,7 @@ def test_the_emulation_finds_a_barrier_that_is_missing(cu):
         ("no_such_kernel", 1, [], "does not compile for the CPU"),
     ],
 )
+@pytest.mark.slow
 def test_the_emulation_reports(cu, kernel, threads, args, what):
     arrays = {"float32": np.zeros(40, np.float32), "int32": np.zeros(40, np.int32), "off": np.zeros(40, np.float32)[1:]}
     with pytest.raises(RuntimeError, match=what):
