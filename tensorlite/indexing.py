@@ -97,7 +97,7 @@ def explained(name: str, error: Exception, index: tuple[Any, ...], shape: tuple[
 
 
 def problem(index: tuple[Any, ...], shape: tuple[int, ...], wait: bool = True) -> str:
-    """What does not fit an array of `shape` in a canonical index, as one sentence; "" if nothing is wrong.
+    """What does not fit an array of `shape` in a canonical index, as one sentence; "" if it is valid.
 
     Without `wait`, the values of arrays on a GPU are not checked.
     """

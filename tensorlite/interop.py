@@ -150,7 +150,7 @@ def _arrays(value: Any) -> Any:
     """Arguments with read-only arrays in place of Tensors."""
     if isinstance(value, Variable):
         if device_of(value.data) != "cpu":
-            raise TypeError(f"a Tensor on {device_of(value.data)} is not copied to the CPU unasked: write x.numpy()")
+            raise TypeError(f"a Tensor on {device_of(value.data)} is not copied to the CPU implicitly: write x.numpy()")
         array = value.data.view()
         array.flags.writeable = False  # NumPy's `out=` would change the Tensor
         return array

@@ -307,7 +307,7 @@ class Primitive:
 
 
 class WithoutRules:
-    """Takes the place of an op's bit mask until rules are attached: whoever needs them gets a TypeError. (A
+    """Takes the place of an op's bit mask until rules are attached: using it raises a TypeError. (A
     `__getattr__` of the op would slow down all of its attributes.)
     """
 

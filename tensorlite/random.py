@@ -353,7 +353,7 @@ def stream(generator: Generator | None) -> Generator:
 
 
 def manual_seed(seed: int) -> Generator:
-    """Start the default generator, which is used where none is given, at `seed`; returns it.
+    """Start the default generator, which is used where no generator is given, at `seed`; returns it.
 
     TypeError unless `seed` is an integer, ValueError unless it is from 0 to 2**64 - 1.
     """

@@ -117,7 +117,7 @@ class Tensor(Variable):
                 "x.detach().numpy(), or use tensorlite's function"
             )
         if self.device != "cpu":
-            raise TypeError(f"a Tensor on {self.device} is not copied to the CPU unasked: call .numpy()")
+            raise TypeError(f"a Tensor on {self.device} is not copied to the CPU implicitly: call .numpy()")
         return np.array(self.numpy(), dtype=dtype, copy=copy)  # not writable where it is this Tensor's memory
 
     def item(self) -> float | int | bool:

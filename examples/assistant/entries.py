@@ -3,7 +3,7 @@
     python examples/assistant/entries.py instruction-data.json        # the file: gpt data fetch instructions
 
 One idea: the book tunes GPT-2 medium, which has read eight million pages. Here the model is small and has read Python's
-language reference and the training entries, by the same commands. Loss curves and answers that nobody picked (every
+language reference and the training entries, by the same commands. Loss curves and unselected answers (every
 eleventh test entry) show how far that carries.
 
 Seconds are of the processor, all on one thread, so that another program's work is not counted.

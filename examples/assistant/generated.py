@@ -29,7 +29,7 @@ from matplotlib.figure import Figure
 from gpt.tasks.instruct import STYLES
 from gpt.training.plots import read_metrics
 
-BY_HAND = (  # words and sums that a person may come up with, and two that nobody taught it
+BY_HAND = (  # words and sums that a person may come up with, and two of a kind that it was not taught
     "Reverse hello.", "Write tensor in capital letters.", "How many letters has london?", "What is 27 + 8?",
     "What is the opposite of deep?", "Spell garden backwards.", "Write hello backwards and in capital letters.",
     "Who are you?",
@@ -125,7 +125,7 @@ The answers are those of `gpt chat` in a pipe, and equal those that fine-tuning 
 
 ![curves](generated.png)
 
-Asked by hand, `gpt chat RUN --once "{BY_HAND[0]}"` and so on; nobody taught it the last two:
+Asked by hand, `gpt chat RUN --once "{BY_HAND[0]}"` and so on; the last two are of a kind that it was not taught:
 
 | question | answer |
 |---|---|

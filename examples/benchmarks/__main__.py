@@ -1,4 +1,4 @@
-"""`python -m examples.benchmarks`: the duels that the flags ask for, one after another, each written down as it ends."""
+"""`python -m examples.benchmarks`: runs the duels that the flags ask for; each is written to the file as it ends."""
 
 import itertools
 import os

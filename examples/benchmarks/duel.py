@@ -53,7 +53,7 @@ class Player:
         )  # fmt: skip
 
     def ask(self, *words: object) -> Any:
-        """Give a command, wait for what comes of it."""
+        """Give a command and wait for the result."""
         assert self.process.stdin
         try:
             self.process.stdin.write(" ".join(map(str, words)) + "\n")

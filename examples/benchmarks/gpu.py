@@ -1,9 +1,9 @@
 """Bouts on a GPU: tensorlite and several peers, each in one process from its first step to its last.
 
-One idea: starting is dear there (libraries, kernels, torch's compiler), so a contestant is started once, and what is
+Starting is expensive there (libraries, kernels, torch's compiler), so a contestant is started once, and what is
 asked of it goes in an order that keeps the answers clean. Alone on the GPU it shows its loss and gradients, which must
 be tensorlite's in float32 but for rounding, then trains, and so shows how much memory of the device it takes. Only then
-do all take turns. Nobody waits for the device within a turn; a turn ends when the last loss is on the host.
+do all take turns. No contestant waits for the device within a turn; a turn ends when the last loss is on the host.
 """
 
 import ctypes
@@ -57,7 +57,7 @@ def smi() -> dict[str, str]:
 
 
 def used() -> int:
-    """Bytes of the GPU's memory that are taken, whoever has them: the driver's answer, the same for all libraries."""
+    """Bytes of the GPU's memory in use by all processes, as the driver reports it, the same for all libraries."""
     free, total = ctypes.c_size_t(), ctypes.c_size_t()
     status = ctypes.CDLL("libcuda.so.1").cuMemGetInfo_v2(ctypes.byref(free), ctypes.byref(total))
     if status:

@@ -33,7 +33,7 @@ class Memory:
         return gpu.used() - self.before
 
     def forget(self) -> None:
-        """Free what is kept for later: the memory of the answers is no step's."""
+        """Free what is kept for later: the memory of the answers does not belong to a step."""
         library = backend.library_of(setup.GPU)
         if library.__name__ == "cupy":
             library.get_default_memory_pool().free_all_blocks()

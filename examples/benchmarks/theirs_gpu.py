@@ -98,7 +98,7 @@ class Contestant:
         return gpu.used() - self.before
 
     def forget(self) -> None:
-        """Free what is kept for later: the memory of the answers is no step's."""
+        """Free what is kept for later: the memory of the answers does not belong to a step."""
         if setup.GPU == "cuda":
             torch.cuda.empty_cache()
 

@@ -116,7 +116,7 @@ except ValueError as error:
     print(error)
 
 # %% [markdown]
-# **Exercise 2.1.** Words that nobody has ever seen fall into known pieces, and come back from them:
+# **Exercise 2.1.** Unknown words are split into known pieces, and decoded from them:
 
 # %%
 ids = gpt2.encode("Akwirw ier")

@@ -2,10 +2,10 @@
 # # Chapter 5: pretraining
 #
 # A model that knows nothing, a short story, and ninety updates. At the end the model can recite the story, which is
-# not what one wants of a language model, but it shows that every part works: loss, gradient, optimizer, sampling.
+# not the purpose of a language model, but it shows that every part works: loss, gradient, optimizer, sampling.
 #
 # The numbers on the page come from one seed, 123. Everything random draws from one stream: the weights, the order of
-# the batches, the dropout masks. Whoever draws in the same order gets the same run.
+# the batches, the dropout masks. A program that draws in the same order gets the same run.
 #
 #     python examples/book/ch05.py               # the page's run: 124M parameters, 90 updates, 9 more in exercise 5.4
 #     python examples/book/ch05.py --steps 26    # only what the page's rows 0 to 25 need
@@ -394,7 +394,7 @@ if options.steps == 90:
 # ## 5.5 GPT-2's weights
 #
 # The same class holds OpenAI's weights: with biases on queries, keys and values, and a head tied to the token
-# embedding. They are 0.5 GB that this script does not fetch unasked: `--gpt2` names a folder that has them, or
+# embedding. They are 0.5 GB that this script downloads only when asked: `--gpt2` names a folder that has them, or
 # fetches them, as in `--gpt2 gpt2`.
 #
 # **Exercises 5.5 and 5.6.** The loss of those weights on the story, which is about the same on both of its parts: this

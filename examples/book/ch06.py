@@ -4,7 +4,7 @@
 # The same model, another question: not which token comes next but whether a message is spam. The head that scores
 # 50,257 tokens gives way to one that scores two labels; what the model knows of language stays.
 #
-# The page starts from GPT-2's weights, half a gigabyte that this script does not fetch unasked. With them, it is the
+# The page starts from GPT-2's weights, half a gigabyte that this script downloads only when asked. With them, it is the
 # page's run; without, a small model learns the same task from nothing, and no number of training is the page's.
 #
 #     python examples/book/ch06.py                          # a small model from random weights, all of it trained
@@ -142,13 +142,13 @@ if options.gpt2:
 # %% [markdown]
 # ## 6.6 Loss and accuracy
 #
-# Accuracy is what one wants to know, but it is a number of steps, without a derivative. So training lowers the
+# Accuracy is the goal, but it changes in steps and has no useful derivative. So training lowers the
 # cross-entropy of the two scores, and we look at both.
 
 
 # %%
 def judge(loader: DataLoader, batches: int | None = None) -> tuple[float, float]:
-    """Mean loss of the first so many batches (or all), and the share of their messages that were told rightly."""
+    """Mean loss of the first so many batches (or all), and the accuracy on their messages."""
     model.eval()
     wanted = len(loader) if batches is None else min(batches, len(loader))
     losses, right, seen = 0.0, 0, 0

@@ -4,9 +4,9 @@
 # A model that continues text is to answer instead. No new head and no new loss: instruction and answer are written into
 # one text of fixed form, and the model learns to continue it. What it writes behind "### Response:" is its answer.
 #
-# The page starts from GPT-2 medium, 1.4 GB that this script does not fetch unasked. Without those weights a small model
-# learns from nothing. It learns the form of an answer and hardly anything else: eleven hundred entries teach a manner
-# and not a language.
+# The page starts from GPT-2 medium, 1.4 GB that this script downloads only when asked. Without those weights a
+# small model is trained from scratch. It learns the form of an answer and hardly anything else: eleven hundred entries
+# teach a style and not a language.
 #
 #     python examples/book/ch07.py                          # a small model from random weights
 #     python examples/book/ch07.py --gpt2 gpt2-medium       # the page's run; --gpt2 FOLDER for weights that you have
@@ -110,7 +110,7 @@ page.compare("loss of three", F.cross_entropy(scores, tl.tensor([0, 1, 1])), "0.
 page.compare("the third left out", F.cross_entropy(scores, tl.tensor([0, 1, -100])), "1.1269")
 
 # %% [markdown]
-# **Exercise 7.2.** One may leave out the instruction too, and learn from the answers alone. `collate` is told how many
+# **Exercise 7.2.** One may leave out the instruction too, and learn from the answers alone. `collate` receives how many
 # ids of a text are its prompt. The page's mask ends where `format_alpaca` ends: the header "### Response:" is still
 # learned. `instruct.encode`, and so `gpt finetune instruct --mask-instruction`, counts the header as prompt, for that
 # is what `gpt chat` writes itself.

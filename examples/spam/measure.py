@@ -9,7 +9,7 @@ each choice of layers and position, and for the best with five seeds.
 
 Everything runs on one thread, and seconds are those of the processor. Some of the book's 300 test texts stand word for
 word among the 1,045 training texts too (the corpus has duplicates, and the book's split does not look): the accuracy on
-the others is told beside.
+the others is given too.
 """
 
 import json
@@ -45,7 +45,7 @@ SILENT = Console(quiet=True)
 
 @dataclass
 class Measure:
-    """Fine-tune a small GPT on the SMS corpus in many ways, and write down what came of it."""
+    """Fine-tune a small GPT on the SMS corpus in many ways, and write the results."""
 
     data: Positional[Path]  # SMSSpamCollection
     only: Literal["all", "headline", "table"] = "all"  # what to measure

@@ -119,7 +119,7 @@ class AutogradGraph:
     def svg(self) -> str:
         """A drawing, top to bottom: leaves green, constants grey, ops blue, the result orange.
 
-        Raises ValueError for more than 1,000 nodes, which nobody could look at.
+        Raises ValueError for more than 1,000 nodes, which is too large to read.
         """
         if len(self.nodes) > MOST_DRAWN:
             raise ValueError(
