@@ -90,8 +90,8 @@ def total_loss(
 ) -> float:  # fmt: skip
     """-ln of the probability of ids[1:], each given those before it in its window.
 
-    `ids` is a list, an array or a TokenFile; `advance` gets the number of predictions of each batch; the other arguments
-    are those of `evaluate`.
+    `ids` is a list, an array or a TokenFile; `advance` gets the number of predictions of each batch; the other
+    arguments are those of `evaluate`.
     """
     longest = model.config.context_length
     context = longest if context is None else context

@@ -159,7 +159,7 @@ class Pretraining:
         return visible(self.tokenizer.decode(self.prompt + new).strip("\n"))
 
     def sample_prompt(self) -> list[int]:
-        """What samples begin with: the prompt, a new line, or, without a token for that, the validation text's first."""
+        """What samples begin with: the prompt, a new line, or, without a token for it, the validation text's first."""
         if self.config.prompt is None:
             return new_line(self.tokenizer) or self.tokens["validation"][:1].tolist()
         ids = self.tokenizer.encode_ordinary(self.config.prompt)

@@ -24,7 +24,7 @@ class Held:
 
 @contextmanager
 def lock(folder: Path, doing: str = "training in") -> Iterator[Held]:
-    """Keep other processes from writing in `folder`. RuntimeError where one does. When a process ends, so do its locks."""
+    """Keep other processes from writing in `folder`. RuntimeError where one does. A process that ends unlocks."""
     path, held, file = folder / run_directory.LOCK, Held(), None
     while file is None:
         file = _acquire(path, doing)

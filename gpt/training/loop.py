@@ -42,7 +42,9 @@ class Result(NamedTuple):
 
 
 def train(config: Settings, console: Console | None = None, task: type[Task] | None = None) -> Result:
-    """Train as `config` says; `task` is, unless given, the one that its settings are for. The first SIGINT, SIGTERM or SIGHUP finishes the step and saves; a second ends it.
+    """Train as `config` says; `task` is, unless given, the one that its settings are for.
+
+    The first SIGINT, SIGTERM or SIGHUP finishes the step and saves; a second one ends the process.
 
     ValueError or OSError, in one sentence, for settings, data and directories that cannot be used; FloatingPointError
     where loss or gradient stay nan or infinite; RuntimeError where another process trains in that directory. Whatever

@@ -1,4 +1,4 @@
-"""The directory of a run, opened for writing: a new run, which if it fails leaves everything unchanged, or a resumed one.
+"""The directory of a run, opened for writing: a new run, which leaves all unchanged if it fails, or a resumed one.
 
 run_directory.py describes what may be replaced, and what happens after a kill.
 """

@@ -113,7 +113,7 @@ def text_style(text: str) -> dict[str, Any]:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write the figure: the same bytes for the same numbers. A character that no font has is a box, without a warning."""
+    """Write the figure: the same bytes for the same numbers. What no font has is a box, without a warning."""
     with replacing(path) as file, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")
         warnings.filterwarnings("ignore", "Matplotlib currently does not support")

@@ -187,7 +187,7 @@ def step_folders(run: Path) -> list[Path]:
 
 
 def exists(path: Path) -> bool:
-    """Whether there is a file, folder or link of this name; an error where that is unknown (os.path.lexists says no)."""
+    """Whether a file, folder or link has this name; an error where that is unknown (os.path.lexists says no)."""
     try:
         os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):

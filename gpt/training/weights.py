@@ -18,8 +18,8 @@ def config_of(description: Mapping[str, Any], entries: Mapping[str, Entry], path
     """The model's config in a run's config.json, checked against what is in the weights' file at `path`.
 
     A config may ask for any number of blocks and any width. ValueError where the model would have more parameters
-    than the file, or adapters of another rank. (A difference of up to SLACK is left to the loading of the weights, whose
-    error has names and shapes.)
+    than the file, or adapters of another rank. (A difference of up to SLACK is left to the loading of the
+    weights, whose error has names and shapes.)
     """
     config = GPTConfig.from_dict(description["model"])
     needed = parameter_table(replace(config, tie_head=True))[
