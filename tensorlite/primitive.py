@@ -29,7 +29,7 @@ from .promotion import in_float32, is_narrow, without_widening
 from .typing import ArrayLike, DType
 
 if TYPE_CHECKING:
-    from .typing import Tensor
+    from .tensor import Tensor
 
 F = TypeVar("F", bound=Callable[..., Any])
 PRIMITIVES: dict[str, "Primitive"] = {}  # every named op: what the tests walk

@@ -174,7 +174,7 @@ def test_the_best_of_each_row_here_and_on_a_gpu(monkeypatch):
 
 def test_a_mask_on_a_gpu_comes_from_the_generators_other_stream(monkeypatch):
     asked = []
-    monkeypatch.setattr(tl.default_generator, "_far", None)  # restored afterwards: NumPy's arrays are no GPU's
+    monkeypatch.setattr(tl.default_generator, "_gpu", None)  # restored afterwards: NumPy's arrays are no GPU's
     monkeypatch.setattr(launch, "on_gpu", lambda x: True)
     monkeypatch.setattr(philox, "keep_mask", lambda *args: asked.append(args) or np.ones(args[2], bool))
     for generator in (tl.Generator(3), None):

@@ -27,7 +27,7 @@ CONFIG = GPTConfig(vocab_size=37, context_length=17, n_layer=2, n_head=2, n_embd
 def gpu(emulated, monkeypatch):  # noqa: F811
     """Arrays of the strict device count as a GPU's; those of NumPy are the CPU's again."""
     fast.attach()
-    monkeypatch.setattr(tl.default_generator, "_far", None)  # its stream on a GPU; restored afterwards
+    monkeypatch.setattr(tl.default_generator, "_gpu", None)  # its stream on a GPU; restored afterwards
     monkeypatch.setitem(backend.DEVICES, "strict", lambda: strict)
     monkeypatch.setitem(backend.ADDERS, "strict", layers.add_if_supported)
     for module in emulator.kernel_modules():
