@@ -169,7 +169,7 @@ ELSEWHERE = """
         delattr(os, name)
     for name in ("fcntl", "resource", "pwd", "termios"):
         sys.modules[name] = None  # importing it fails
-    sys.path.insert(0, {tests!r})
+    sys.path[:0] = {tests!r}
     from test_system import Msvcrt
     sys.modules["msvcrt"] = Msvcrt()
     from gpt import system
@@ -185,8 +185,9 @@ def test_training_without_what_windows_lacks(tmp_path):
     start = ["train", "--text", str(write_text(tmp_path)), "--tokenizer", "char", "--n-layer", "1", "--n-embd", "8"]
     start += ["--n-head", "1", "--context-length", "8", "--steps", "3", "--sample-tokens", "3"]
     start += ["--out", str(tmp_path / "run")]
+    here = Path(__file__).parent
     for args, last in ((start, 3), (["train", "--resume", str(tmp_path / "run"), "--steps", "5"], 5), (["doctor"], 5)):
-        code = textwrap.dedent(ELSEWHERE.format(tests=str(Path(__file__).parent), args=args))
+        code = textwrap.dedent(ELSEWHERE.format(tests=[str(here), str(here.parent / "support")], args=args))
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ONE_THREAD)
         assert (done.returncode, done.stderr) == (0, "")
         assert checkpoint.newest(tmp_path / "run")[0].step == last
