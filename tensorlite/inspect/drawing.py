@@ -145,7 +145,7 @@ class _Layout:
         return total
 
     def _coordinates(self) -> dict[Place, float]:
-        """The x coordinate of the middle of each place: 40 sweeps, each of which moves every row towards its neighbours."""
+        """The x coordinate of the middle of each place: in 40 sweeps, every row moves towards its neighbours."""
         x: dict[Place, float] = {}
         for row in self.rows:
             ones = [1.0] * len(row)
