@@ -44,9 +44,7 @@ class KVCache:
         S = max(self.lengths) + T
         if room < S:
             raise ValueError(f"KVCache: no room for position {S - 1}: it was made for {room} positions")
-        if (
-            self.keys is None or self.values is None
-        ):  # not empty(): a weight of 0 times a nan in the memory would be nan
+        if self.keys is None or self.values is None:  # zeros, as a weight of 0 times a nan in new memory is nan
             self.keys, self.values = (tl.zeros(self.shape, x.dtype, device_of(x)) for x in (k, v))
         keys, values = self.keys.data, self.values.data
         if min(self.lengths) == max(self.lengths):

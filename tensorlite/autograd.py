@@ -110,7 +110,9 @@ class Node:
 
     __slots__ = ("dtype", "op", "order", "parents", "saved", "shape", "versions", "wanted")
 
-    def __init__(self, op: Any, parents: Sequence, wanted: Sequence[int], saved: list, versions: list, out: Array):
+    def __init__(
+        self, op: Any, parents: Sequence[Any], wanted: Sequence[int], saved: list[Any], versions: list[Any], out: Array
+    ):
         self.op = op
         self.order = next(_creation_order)  # arguments always come before results
         self.shape = out.shape
@@ -146,7 +148,7 @@ class Gradients:
     def __init__(self, root: Any, g: Any):
         self.sums: dict[Any, Any] = {root: g}
 
-    def add(self, pieces: Sequence[tuple], node: Node, g: Any) -> list:
+    def add(self, pieces: Sequence[tuple[Any, ...]], node: Node, g: Any) -> list[Any]:
         """Add what the rules of `node` made of its gradient `g`, a (parent, piece) for each argument. Return the
         parents that are reached for the first time.
         """
@@ -168,7 +170,7 @@ accumulator: type[Gradients] = Gradients  # accelerate/accumulate.py puts in its
 
 
 def walk(
-    output: Variable, g: Any, targets: set | None = None, retain_graph: bool = False, create_graph: bool = False
+    output: Variable, g: Any, targets: set[Any] | None = None, retain_graph: bool = False, create_graph: bool = False
 ) -> Gradients:
     """Carry the gradient `g` of `output` back through the graph, to its leaves or, if given, to the nodes `targets`.
 
@@ -197,7 +199,7 @@ def walk(
     return grads
 
 
-def _paths(root: Any, targets: set) -> set[Node]:
+def _paths(root: Any, targets: set[Any]) -> set[Node]:
     """The nodes from which a target is reached. A freed node that is newer than a target may have been one of them: it
     is included, and the walk raises there.
     """

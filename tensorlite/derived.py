@@ -34,7 +34,7 @@ from .ops import (
     transpose,
     where,
 )
-from .primitive import floating, wide
+from .primitive import promote_narrow, promote_to_float
 from .typing import ArrayLike, Axis, Operand, Shape
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ __all__ = [
 # ----- reductions ----------------------------------------------------------------------------------------------------
 
 
-@floating
+@promote_to_float
 def mean(x: ArrayLike, axis: Axis = None, keepdims: bool = False) -> "Tensor":
     """The mean over `axis` (None: over all elements); of integers and booleans it is float32.
 
@@ -58,7 +58,7 @@ def mean(x: ArrayLike, axis: Axis = None, keepdims: bool = False) -> "Tensor":
     return sum(x, axis=axis, keepdims=keepdims) / _count(x.shape, axis)
 
 
-@floating
+@promote_to_float
 def var(x: ArrayLike, axis: Axis = None, ddof: float = 0, keepdims: bool = False) -> "Tensor":
     """The variance sum((x - mean)**2) / (n - ddof), in two passes, so that large means lose no digits.
 
@@ -68,19 +68,19 @@ def var(x: ArrayLike, axis: Axis = None, ddof: float = 0, keepdims: bool = False
     return sum(square(distance), axis=axis, keepdims=keepdims) / builtins.max(_count(x.shape, axis) - ddof, 0)
 
 
-@floating
+@promote_to_float
 def std(x: ArrayLike, axis: Axis = None, ddof: float = 0, keepdims: bool = False) -> "Tensor":
     """The standard deviation, the square root of `var`; its gradient is 0 where it is 0. Arguments as in `var`."""
     return _root(var(x, axis=axis, ddof=ddof, keepdims=keepdims))
 
 
-@floating
+@promote_to_float
 def norm(x: ArrayLike, axis: Axis = None, keepdims: bool = False) -> "Tensor":
     """The Euclidean norm sqrt(sum(x**2)) over `axis`; its gradient is 0 at 0. `axis` and `keepdims` as in `mean`."""
     return _root(sum(square(x), axis=axis, keepdims=keepdims))
 
 
-@wide
+@promote_narrow
 def prod(x: ArrayLike, axis: Axis = None, keepdims: bool = False) -> "Tensor":
     """The product over `axis`; of no elements it is 1. `axis` and `keepdims` as in `mean`.
 
@@ -102,7 +102,7 @@ def prod(x: ArrayLike, axis: Axis = None, keepdims: bool = False) -> "Tensor":
     return x[0] if shape is None else x[0].reshape(shape)
 
 
-@wide
+@promote_narrow
 def cumprod(x: ArrayLike, axis: int | None = None) -> "Tensor":
     """The running product along `axis` (None: of the flattened array). As in `prod` there is no division."""
     x = _large_integers(x)
@@ -292,7 +292,7 @@ def einsum(equation: str, *xs: ArrayLike) -> "Tensor":
     return _einsum_of(*xs, equation=equation)
 
 
-@wide
+@promote_narrow
 def _einsum_of(*xs: Any, equation: str) -> Any:
     terms, out, sizes = _parse_einsum(equation, xs)
     args = list(xs)

@@ -22,7 +22,7 @@ from .errors.layers import (
     check_same_shape,
     check_table,
 )
-from .primitive import floating, wide
+from .primitive import promote_narrow, promote_to_float
 from .random import Generator, stream
 
 __all__ = [
@@ -40,7 +40,7 @@ def relu(x: Array) -> Array:
     return ops.where(x <= 0, 0, x)  # this way around, nan stays nan
 
 
-@floating
+@promote_to_float
 def gelu(x: Array, *, approximate: str = "tanh") -> Array:
     """x Phi(x), with the normal distribution's Phi or, "tanh", an approximation of it."""
     if approximate == "none":
@@ -50,7 +50,7 @@ def gelu(x: Array, *, approximate: str = "tanh") -> Array:
     return 0.5 * x * (1 + ops.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
 
 
-@floating
+@promote_to_float
 def silu(x: Array) -> Array:
     """x sigmoid(x)."""
     return x * ops.sigmoid(x)
@@ -59,14 +59,14 @@ def silu(x: Array) -> Array:
 # ----- softmax ----------------------------------------------------------------------------------------------------
 
 
-@floating
+@promote_to_float
 def softmax(x: Array, axis: int = -1) -> Array:
     """exp(x_i) / sum_j exp(x_j) along `axis`. The shift by the maximum cancels; it only keeps exp from overflowing."""
     e = ops.exp(x - ops.detach(x).max(axis=axis, keepdims=True))
     return e / e.sum(axis=axis, keepdims=True)
 
 
-@floating
+@promote_to_float
 def log_softmax(x: Array, axis: int = -1) -> Array:
     """log(softmax(x)), without the log of a number that rounds to 0."""
     x = x - ops.detach(x).max(axis=axis, keepdims=True)  # as in softmax
@@ -81,14 +81,14 @@ def argmax(x: Array) -> Array:
 # ----- layers -----------------------------------------------------------------------------------------------------
 
 
-@wide
+@promote_narrow
 def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
     """x W^T + b: x (..., n_in), weight (n_out, n_in), bias (n_out) -> (..., n_out)."""
     y = ops.matmul(x, weight.swapaxes(0, 1))
     return y if bias is None else y + bias
 
 
-@wide
+@promote_narrow
 def projections(
     x: Array,
     query: Array,
@@ -111,7 +111,7 @@ def embedding(weight: Array, idx: Array) -> Array:
     return ops.getitem(weight, idx)
 
 
-@floating
+@promote_to_float
 def layer_norm(x: Array, weight: Array | None = None, bias: Array | None = None, *, eps: float = 1e-5) -> Array:
     """(x - mean) / sqrt(var + eps) * weight + bias over the last axis, var biased."""
     check_last_axis("layer_norm", x, weight, bias)
@@ -121,7 +121,7 @@ def layer_norm(x: Array, weight: Array | None = None, bias: Array | None = None,
     return y if bias is None else y + bias
 
 
-@floating
+@promote_to_float
 def rms_norm(x: Array, weight: Array | None = None, *, eps: float = 1e-5) -> Array:
     """x / sqrt(mean(x**2) + eps) * weight over the last axis."""
     check_last_axis("rms_norm", x, weight)
@@ -137,7 +137,7 @@ def dropout(x: Array, p: float = 0.5, training: bool = True, generator: Generato
     return apply_dropout_mask(x, keep_mask(x, x.shape, p, generator), p=p)
 
 
-@floating
+@promote_to_float
 def apply_dropout_mask(x: Array, keep: Array, *, p: float) -> Array:
     """x / (1 - p) where `keep`, otherwise 0: dropout once its mask is drawn."""
     return ops.where(keep, x * (1 / (1 - p) if p < 1 else 0.0), 0)
@@ -169,7 +169,7 @@ def scaled_dot_product_attention(
     return attention(q, k, v, keep, mask, is_causal=is_causal, dropout_p=dropout_p, scale=scale)
 
 
-@floating
+@promote_to_float
 def attention(
     q: Array,
     k: Array,
@@ -199,7 +199,7 @@ def attention(
 
 def _attention_weights(scores: Array) -> Array:
     """softmax over the last axis, and 0 throughout in a row that may attend to nothing: all of its scores are -inf."""
-    shift = 0
+    shift: Array = 0
     if scores.shape[-1]:
         top = ops.detach(scores).max(axis=-1, keepdims=True)
         shift = ops.where(top == -math.inf, 0, top)
@@ -246,7 +246,7 @@ def causal_mask(x: Array, T: int, S: int) -> Array:
 # ----- losses -----------------------------------------------------------------------------------------------------
 
 
-@floating
+@promote_to_float
 def mse_loss(x: Array, y: Array, reduction: str = "mean") -> Array:
     """The mean of (x - y)**2."""
     check_same_shape("mse_loss", x, y)
@@ -254,7 +254,7 @@ def mse_loss(x: Array, y: Array, reduction: str = "mean") -> Array:
     return _reduce(ops.square(x - y), reduction)
 
 
-@wide
+@promote_narrow
 def cross_entropy(
     logits: Array,
     targets: Array,
@@ -285,7 +285,7 @@ def cross_entropy(
     return losses.sum() / scale.sum() if reduction == "mean" else _reduce(losses, reduction)
 
 
-@wide
+@promote_narrow
 def linear_cross_entropy(
     x: Array, weight: Array, targets: Array, *, ignore_index: int = -100, reduction: str = "mean"
 ) -> Array:

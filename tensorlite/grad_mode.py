@@ -8,7 +8,7 @@ from typing import Any
 
 from .autograd import recording
 
-_outer: ContextVar[tuple] = ContextVar("outer", default=())  # what held outside of each `with` that is open
+_outer: ContextVar[tuple[Any, ...]] = ContextVar("outer", default=())  # what held outside of each `with` that is open
 
 
 class NoGrad:
@@ -26,7 +26,7 @@ class NoGrad:
         _outer.set(tuple(rest))
         recording.set(before)
 
-    def __call__(self, function: Callable | None = None) -> Any:
+    def __call__(self, function: Callable[..., Any] | None = None) -> Any:
         if function is None:
             return self
         if not callable(function):
@@ -63,9 +63,9 @@ class NoGrad:
 no_grad = NoGrad()
 
 
-def _generate(generator: Generator) -> Generator:
+def _generate(generator: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
     """The items of a generator, whose body runs under no_grad and whose consumer does not."""
-    proceed: Callable = generator.send
+    proceed: Callable[..., Any] = generator.send
     given: Any = None
     while True:
         try:

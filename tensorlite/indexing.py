@@ -1,8 +1,8 @@
-"""What may stand between the brackets of `x[...]`: NumPy's grammar, as one tuple that derivative rules can rely on.
+"""Indices `x[...]`: checked, and brought to one form that derivative rules can rely on.
 
-An index is a tuple of parts, one per axis; anything else is its only part. A part is an integer, a slice, None (a new
-axis), Ellipsis (all axes not named), a boolean, or an array of integers or booleans: lists and tuples inside the
-index, ranges, arrays and Tensors are such arrays.
+An index is a tuple of parts, one per axis; anything else is a single part. A part is an integer, a slice, None (a new
+axis), Ellipsis (all axes not named), a boolean, or an array of integers or booleans. Lists and tuples inside the index,
+ranges and Tensors become such arrays.
 """
 
 import operator
@@ -20,12 +20,12 @@ _SEQUENCES = (list, tuple, range)
 _ALLOWED = "an index is made of integers, slices, None, Ellipsis, and arrays or lists of integers or booleans"
 
 
-def canonical(index: Any, x: Array, shape: tuple[int, ...] | None = None) -> tuple:
+def canonical(index: Any, x: Array, shape: tuple[int, ...] | None = None) -> tuple[Any, ...]:
     """`index` as a tuple of ints, slices, None, Ellipsis, booleans, and arrays of the library of `x`.
 
-    `shape` is that of what is indexed, where that is not `x`. IndexError for anything else. CuPy does not report a
-    position that is out of range in an array, so what the host knows of an index is checked here for it; values in a
-    GPU's memory are not, which would wait for the GPU.
+    `shape` is that of the indexed array, if it is not `x`. IndexError for anything that is not an index. CuPy reports no
+    position that is out of range in an array, so for arrays on a GPU the index is checked here as far as its values are
+    on the host; values on the GPU are not checked, because that would wait for it.
     """
     given = index if isinstance(index, tuple) else (index,)
     parts = tuple([part if type(part) in _PLAIN else _part(part) for part in given])
@@ -46,7 +46,7 @@ def _plain_slice(part: Any) -> Any:
 
 
 def _part(part: Any) -> Any:
-    """A part that is not plain: an int, a bool, or an array of integers or booleans."""
+    """Any other part as an int, a bool, or an array of integers or booleans."""
     if type(part) is not np.ndarray:
         if isinstance(part, Variable):
             part = part.data
@@ -90,16 +90,16 @@ def _from_sequence(part: Any) -> np.ndarray:
     return array if array.size else array.astype(int)  # an empty list names no places
 
 
-def explained(name: str, error: Exception, index: tuple, shape: tuple[int, ...]) -> IndexError:
-    """The error of an array library, as one sentence that says what does not fit and what is allowed."""
+def explained(name: str, error: Exception, index: tuple[Any, ...], shape: tuple[int, ...]) -> IndexError:
+    """The error of an array library as an IndexError that says what does not fit and what is allowed."""
     text = problem(index, shape) or str(error)
     return IndexError(text if text.startswith(name) else f"{name}: {text}")
 
 
-def problem(index: tuple, shape: tuple[int, ...], wait: bool = True) -> str:
-    """The first thing in a canonical index that does not fit an array of `shape`, in one sentence; '' if none.
+def problem(index: tuple[Any, ...], shape: tuple[int, ...], wait: bool = True) -> str:
+    """What does not fit an array of `shape` in a canonical index, as one sentence; "" if it is valid.
 
-    Without `wait`, the values of arrays in a GPU's memory are not looked at.
+    Without `wait`, the values of arrays on a GPU are not checked.
     """
     taken = sum(_axes_taken(part) for part in index)
     if sum(part is Ellipsis for part in index) > 1:
@@ -110,7 +110,7 @@ def problem(index: tuple, shape: tuple[int, ...], wait: bool = True) -> str:
     for part in index:
         if part is Ellipsis:
             axis += len(shape) - taken
-        elif wrong := _misfit(part, axis, shape, wait):
+        elif wrong := _problem_of_part(part, axis, shape, wait):
             return wrong
         else:
             axis += _axes_taken(part)
@@ -123,7 +123,7 @@ def _axes_taken(part: Any) -> int:
     return part.ndim if is_array(part) and part.dtype == bool else 1
 
 
-def _misfit(part: Any, axis: int, shape: tuple[int, ...], wait: bool) -> str:
+def _problem_of_part(part: Any, axis: int, shape: tuple[int, ...], wait: bool) -> str:
     if isinstance(part, slice):
         for bound in (part.start, part.stop, part.step):
             if bound is not None and not _is_index(bound):

@@ -1,8 +1,8 @@
 """NumPy's functions on Tensors, by NumPy's own protocols (NEP 13 for ufuncs, NEP 18 for all others).
 
-Where tensorlite has the function it is called, and recorded. Otherwise NumPy computes on the arrays, provided that no
-argument requires a gradient or that the answer has none by nature (`EXACT`); else the call is refused by a sentence,
-because the gradient would be lost without a word. docs/numpy.md lists which function does what.
+`np.exp(x)` of a Tensor is `tl.exp(x)`: where tensorlite has the function, it is called, and recorded. Otherwise NumPy
+computes on the arrays, if no argument requires a gradient or if the result has none in any case (`EXACT`); else a
+TypeError says what to write, because the gradient would be lost. docs/numpy.md lists which function does what.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,6 +15,7 @@ from .autograd import Variable
 from .backend import device_of
 from .errors import torch_names
 
+Function = Callable[..., Any]
 ALIASES = {  # NumPy's names -> ours, where they differ
     "subtract": "sub", "multiply": "mul", "divide": "div", "power": "pow", "negative": "neg", "absolute": "abs",
     "rint": "round", "amax": "max", "amin": "min", "around": "round", "concat": "concatenate", "copy": "clone",
@@ -50,7 +51,7 @@ SIGNATURES = """
 """  # NumPy's positional arguments in our words
 DEFAULTS = {"dtype": None, "out": None, "order": "C", "kind": None, "mode": "constant", "decimals": 0, "ord": None}
 WORDS = torch_names.RENAMED | {"arr": "x", "array": "x", "m": "x", "ary": "x", "newshape": "shape", "axes": "axes"}
-EXACT = {  # booleans, integers, shapes, dtypes and text: no gradient is lost with them
+EXACT = {  # results are booleans, integers, shapes, dtypes or text, which have no gradient
     "allclose", "isclose", "array_equal", "array_equiv", "argwhere", "nonzero", "flatnonzero", "count_nonzero",
     "argpartition", "lexsort", "searchsorted", "shape", "ndim", "size", "result_type", "can_cast",
     "min_scalar_type", "iscomplexobj", "isrealobj", "iscomplex", "isreal", "isposinf", "isneginf", "shares_memory",
@@ -59,7 +60,7 @@ EXACT = {  # booleans, integers, shapes, dtypes and text: no gradient is lost wi
 }  # fmt: skip
 
 
-def _recorded() -> dict[Callable, tuple[Callable, list[str]]]:
+def _recorded() -> dict[Function, tuple[Function, list[str]]]:
     """NumPy's function -> ours, and NumPy's positional arguments in our words."""
     table = {}
     for line in SIGNATURES.strip().splitlines():
@@ -72,7 +73,7 @@ def _recorded() -> dict[Callable, tuple[Callable, list[str]]]:
 
 
 RECORDED = _recorded()
-UFUNCS: dict[np.ufunc, Callable] = {  # NumPy's ufunc -> ours
+UFUNCS: dict[np.ufunc, Function] = {  # NumPy's ufunc -> ours
     theirs: ours
     for name, theirs in vars(np).items()
     if isinstance(theirs, np.ufunc)
@@ -83,8 +84,8 @@ OPERATORS: dict[np.ufunc, str] = {  # ufuncs that are operators of Tensor, if it
 }  # fmt: skip
 
 
-def array_function(self, func: Callable, types: Any, args: Sequence, kwargs: dict) -> Any:
-    """What NumPy calls instead of `func` where a Tensor is among its arguments."""
+def array_function(self: Any, func: Function, types: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+    """NumPy calls this instead of `func` when an argument is a Tensor."""
     name = func.__name__ if func.__module__ == "numpy" else f"{func.__module__}.{func.__name__}".partition(".")[2]
     if func is np.einsum and isinstance(args[0], str) and kwargs.keys() <= {"optimize"}:
         return derived.einsum(*args)
@@ -99,8 +100,8 @@ def array_function(self, func: Callable, types: Any, args: Sequence, kwargs: dic
     return _by_numpy(func, name, args, kwargs)
 
 
-def array_ufunc(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
-    """What NumPy calls instead of a ufunc, or of an operator of its arrays, where a Tensor is among the arguments."""
+def array_ufunc(self: Any, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+    """NumPy calls this instead of a ufunc or an operator of its arrays when an argument is a Tensor."""
     if method == "at" and isinstance(inputs[0], Variable):  # NumPy writes to arrays that are not writable, too
         raise TypeError(
             f"np.{ufunc.__name__}.at would change a Tensor in place: write tl.scatter_add(y, index, shape) for a new "
@@ -119,14 +120,16 @@ def array_ufunc(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any)
 
 
 class ArrayUfunc:
-    """NumPy asks the class Tensor. CuPy asks the object, and leaves `array * Tensor` to Tensor where that says None."""
+    """`__array_ufunc__` of Tensor. NumPy reads it from the class. CuPy reads it from the object; where that is None, it
+    leaves `array * Tensor` to Tensor.
+    """
 
     def __get__(self, instance: Any, owner: type) -> Any:
         return array_ufunc if instance is None else None
 
 
-def _by_numpy(func: Callable, name: str, args: Sequence, kwargs: dict) -> Any:
-    """NumPy's own answer, where nothing is lost with it."""
+def _by_numpy(func: Function, name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+    """NumPy's own result; TypeError if a gradient would be lost."""
     if name not in EXACT and _graded([*args, *kwargs.values()]):
         hint = torch_names.TENSOR.get(name) or (f"tl.{name}" if name in (*ops.__all__, *derived.__all__) else "")
         raise TypeError(
@@ -136,24 +139,20 @@ def _by_numpy(func: Callable, name: str, args: Sequence, kwargs: dict) -> Any:
     return func(*_arrays(args), **_arrays(kwargs))
 
 
-def _same(value: Any, default: Any) -> bool:
-    return type(value) is type(default) and value == default
-
-
 def _graded(value: Any) -> bool:
-    """Whether a Tensor that requires a gradient is in it."""
+    """Whether `value` is or holds a Tensor that requires a gradient."""
     if isinstance(value, (list, tuple)):
         return any(map(_graded, value))
     return isinstance(value, Variable) and value.requires_grad
 
 
 def _arrays(value: Any) -> Any:
-    """Arguments with the arrays of their Tensors."""
+    """Arguments with read-only arrays in place of Tensors."""
     if isinstance(value, Variable):
         if device_of(value.data) != "cpu":
             raise TypeError(f"a Tensor on {device_of(value.data)} is not copied to the CPU unasked: write x.numpy()")
         array = value.data.view()
-        array.flags.writeable = False  # NumPy's `out=` would change a Tensor unseen
+        array.flags.writeable = False  # NumPy's `out=` would change the Tensor
         return array
     if isinstance(value, dict):
         return {key: _arrays(each) for key, each in value.items()}

@@ -23,7 +23,7 @@ from .backend import Scalar, device_of, float32, is_array, is_floating, to_devic
 from .errors.checks import checked_axes, checked_axis, checked_order, checked_shape
 from .indexing import canonical, explained
 from .op_docs import document
-from .primitive import astype, elementwise, move, primitive, publish, unbroadcast, wide
+from .primitive import astype, elementwise, move, primitive, promote_narrow, publish, unbroadcast
 from .special import erf as _erf
 from .typing import ArrayLike, Axis, Operand, Shape
 
@@ -329,7 +329,7 @@ def pow(x: Operand, y: Operand) -> "Tensor":
     return _power_of_number(y, x) if isinstance(x, (int, float)) else _power(x, y)
 
 
-@wide
+@promote_narrow
 def _power_of_number(y, x):
     """x**y. A rule takes log(x), so the number `x` becomes an array: of y's dtype where that can hold it."""
     dtype = y.dtype

@@ -17,7 +17,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from operator import itemgetter
 from types import MethodType
-from typing import Any, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from .autograd import Node, Variable, recording
 from .backend import Array, Scalar, float16, float32, float64, is_floating, ndarray, xp
@@ -26,8 +26,12 @@ from .errors.explain import UNSUPPORTED, explained, given
 from .errors.suggestions import unknown_argument
 from .errors.torch_names import ADVICE
 from .promotion import in_float32, is_narrow, without_widening
+from .typing import ArrayLike, DType
 
-F = TypeVar("F", bound=Callable)
+if TYPE_CHECKING:
+    from .typing import Tensor
+
+F = TypeVar("F", bound=Callable[..., Any])
 PRIMITIVES: dict[str, "Primitive"] = {}  # every named op: what the tests walk
 FAILURES = ValueError, TypeError, IndexError, AttributeError  # of array libraries, where arguments do not fit
 POSITIONAL = ("axis", "keepdims", "k")  # metadata that may be given by position, as NumPy has it
@@ -49,7 +53,7 @@ class Primitive:
     __qualname__: str
     __signature__: inspect.Signature
 
-    def __init__(self, forward: Callable):
+    def __init__(self, forward: Callable[..., Any]):
         parameters = inspect.signature(forward).parameters.values()
         values = [p for p in parameters if p.kind is not p.KEYWORD_ONLY]
         self.forward = forward
@@ -64,7 +68,7 @@ class Primitive:
 
     # ----- rules and what they ask for ----------------------------------------------------------------------------
 
-    def vjp(self, *rules: Callable | None) -> Self:
+    def vjp(self, *rules: Callable[..., Any] | None) -> Self:
         """Attach one rule per positional argument; None says that the op is not differentiable in that argument."""
         if len(rules) != len(self.arguments):
             raise TypeError(f"{len(rules)} rules for the {len(self.arguments)} arguments {self.arguments}")
@@ -96,9 +100,9 @@ class Primitive:
             for i, name in enumerate(self.arguments)
             if name in self.position
         ]
-        self._needs: dict[int, tuple] = {}
+        self._needs: dict[int, tuple[Any, ...]] = {}
 
-    def _needed(self, mask: int, count: int) -> tuple:
+    def _needed(self, mask: int, count: int) -> tuple[Any, ...]:
         """For gradients to the arguments of `mask`: their positions, readers of what to save, arguments among that."""
         wanted = tuple([i for i in range(count) if mask >> i & 1])
         readers = [read if users & mask else None for read, users in self.slots]
@@ -108,7 +112,7 @@ class Primitive:
             self._needs[mask] = needed
         return needed
 
-    def _reader(self, name: str) -> Callable:
+    def _reader(self, name: str) -> Callable[..., Any]:
         """How to find what a rule calls `name` among raw arguments, output and metadata."""
         base = name.removesuffix("_shape")
         if base in self.arguments and self.variadic:
@@ -124,6 +128,10 @@ class Primitive:
             default = self.keywords[name]
             return lambda raw, out, meta: meta.get(name, default)
         raise TypeError(f"a derivative rule asks for {name!r}; it can have {', '.join(self.known_names())}")
+
+    def asked_names(self, i: int) -> tuple[str, ...]:
+        """What the rule for argument `i` asks for beside `g`."""
+        return tuple(inspect.signature(self.rules[0 if self.variadic else i]).parameters)[1:]
 
     def known_names(self) -> list[str]:
         """What a rule may ask for."""
@@ -170,7 +178,7 @@ class Primitive:
             raise TypeError(f"{given(self.name, raw)}: the result would be of dtype {dtype}, which Tensors do not hold")
         return self.wrap(args, raw, out, meta, mask)
 
-    def wrap(self, args: Sequence, raw: Sequence, out: Array, meta: dict, mask: int) -> Variable:
+    def wrap(self, args: Sequence[Any], raw: Sequence[Any], out: Array, meta: dict[str, Any], mask: int) -> Variable:
         """The result `out` as a Variable; with a Node if there is a rule for an argument of `mask`."""
         if isinstance(out, Scalar):  # NumPy's reductions return scalars
             out = xp(out).asarray(out)
@@ -198,7 +206,7 @@ class Primitive:
 
     # ----- backward -----------------------------------------------------------------------------------------------
 
-    def apply_vjp(self, node: Node, g: Any, wanted: Sequence[int], record: bool) -> list[tuple]:
+    def apply_vjp(self, node: Node, g: Any, wanted: Sequence[int], record: bool) -> list[tuple[Any, ...]]:
         """(parent, the gradient by it) for each wanted argument; with `record` the gradients are Variables."""
         saved = self.saved_variables(node) if record else node.saved
         pieces = []
@@ -208,8 +216,8 @@ class Primitive:
             pieces.append((parent, self.fit(piece, g, parent, i)))
         return pieces
 
-    def saved_variables(self, node: Node) -> list:
-        """What `node` saved, with arguments and output as Variables again: what the rules get when they are recorded."""
+    def saved_variables(self, node: Node) -> list[Any]:
+        """What `node` saved, with arguments and output as Variables again: for rules that are recorded."""
         cells = {position: cell for position, cell, _ in node.versions}
 
         def variable(value: Any, parent: Any, position: int) -> Any:
@@ -225,8 +233,8 @@ class Primitive:
                 values[slot] = tuple(map(variable, values[slot], node.parents, range(len(node.parents))))
             else:
                 values[slot] = variable(values[slot], node.parents[position], position)
-        slot = self.position.get("out")
-        if slot is not None and values[slot] is not None:
+        if "out" in self.position and values[self.position["out"]] is not None:
+            slot = self.position["out"]
             values[slot] = Variable.result(values[slot], True, node, cells["out"])
         return values
 
@@ -258,7 +266,7 @@ class Primitive:
 
     # ----- arguments and names ------------------------------------------------------------------------------------
 
-    def bind(self, args: tuple, meta: dict) -> tuple[tuple, dict]:
+    def bind(self, args: tuple[Any, ...], meta: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Values given by keyword move to their positions, and an axis given by position becomes a keyword. TypeError
         for a missing or an unknown argument, which lists the known ones.
         """
@@ -336,11 +344,11 @@ def unbroadcast(g: Any, shape: tuple[int, ...]) -> Any:
     return g.sum(axis=(*range(extra), *stretched), keepdims=True).reshape(shape)
 
 
-def _shapes(raw: Sequence, out: Array, meta: dict) -> tuple:
+def _shapes(raw: Sequence[Any], out: Array, meta: dict[str, Any]) -> tuple[Any, ...]:
     return tuple([x.shape for x in raw])
 
 
-def _from_saved(rule: Callable, slots: Sequence[int]) -> Callable:
+def _from_saved(rule: Callable[..., Any], slots: Sequence[int]) -> Callable[..., Any]:
     """`rule` as a function of `g` and all that was saved; `slots` says where in there is what it asks for."""
     if not slots:
         return lambda g, saved: rule(g)
@@ -388,16 +396,21 @@ def check_usable(name: str, x: Any) -> None:
     _usable.add(type(x))
 
 
-def astype(x: Any, dtype: Any) -> Any:
-    """`x` converted to `dtype`; the gradient comes back in the dtype of `x`."""
+def astype(x: ArrayLike, dtype: DType) -> "Tensor":
+    """`x`, a Tensor or an array, converted to `dtype`; itself if it has that already.
+
+    The gradient comes back in the dtype of `x`. TypeError for a dtype that is not floating, integer or boolean.
+    """
     dtype = checked_dtype(dtype)
-    return x if _dtype(x) == dtype else _astype(x, dtype=dtype)
+    return cast("Tensor", x if _dtype(x) == dtype else _astype(x, dtype=dtype))
 
 
-def wide(function: F, integers: bool = False) -> F:
-    """For a function made of several ops: narrow floats are converted once for all of them, and the result is rounded.
+# ----- promotion, for functions made of several ops ---------------------------------------------------------------
 
-    With `integers`, a first argument of integers or booleans becomes float32.
+
+def promote_narrow(function: F, integers: bool = False) -> F:
+    """A decorator: float16 and bfloat16 arguments are converted to float32 once for all ops of `function`, and its
+    result is rounded to the narrow dtype. With `integers`, a first argument of integers or booleans becomes float32.
     """
 
     @functools.wraps(function)
@@ -419,9 +432,9 @@ def wide(function: F, integers: bool = False) -> F:
     return cast(F, promoted)
 
 
-def floating(function: F) -> F:
-    """`wide`, for functions whose result is floating: integers and booleans become float32 first."""
-    return wide(function, integers=True)
+def promote_to_float(function: F) -> F:
+    """`promote_narrow`, for functions whose result is floating: integers and booleans become float32 first."""
+    return promote_narrow(function, integers=True)
 
 
 def _rounded(x: Any, dtype: Any) -> Any:

@@ -27,14 +27,14 @@ def is_narrow(dtype: np.dtype) -> bool:
     return dtype.itemsize == 2 and is_floating(dtype)
 
 
-def _dtypes(values: Sequence) -> list:
+def _dtypes(values: Sequence[Any]) -> list[Any]:
     """The dtype of each value, None for what has no say: Python objects, and NumPy scalars beside a Tensor."""
     weak = Scalar if any(isinstance(v, Variable) for v in values) else ()
     raw = [v.data if isinstance(v, Variable) else v for v in values]
     return [None if isinstance(x, weak) else getattr(x, "dtype", None) for x in raw]
 
 
-def in_float32(values: Sequence, cast: Callable, op: Any = None) -> tuple[list, Any] | None:
+def in_float32(values: Sequence[Any], cast: Callable[..., Any], op: Any = None) -> tuple[list[Any], Any] | None:
     """`values` with narrow floats as float32, and the dtype to round the result to; None where nothing is to be done.
 
     `cast(value, dtype)` converts one. The result is rounded where all floating arrays have the same narrow dtype;
@@ -59,7 +59,7 @@ def in_float32(values: Sequence, cast: Callable, op: Any = None) -> tuple[list, 
     return converted, narrow
 
 
-def without_widening(values: Sequence, out: Array, cast: Callable) -> list | None:
+def without_widening(values: Sequence[Any], out: Array, cast: Callable[..., Any]) -> list[Any] | None:
     """What to compute with instead of `values`, where NumPy widened the result `out` to float64, or made it float16.
 
     None where that is right: some array is float64. Otherwise integers, booleans and lists become float32, and NumPy

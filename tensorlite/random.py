@@ -1,9 +1,8 @@
-"""Random numbers: the stream of torch's CPU generator.
+"""Random numbers: the stream of PyTorch's CPU generator, so that a seed gives PyTorch's weights, batches and masks.
 
-The one idea: there is a single stream of 32-bit numbers, the Mersenne Twister MT19937, and a distribution is
-a formula that takes numbers off its front. Whoever shares the seed, the formulas and the order in which they
-take draws the same weights, batches and dropout masks. So the formulas here are torch's, down to where they
-round, and how many numbers each takes is part of what it is.
+One idea: there is a single stream of 32-bit numbers, the Mersenne Twister MT19937 (Matsumoto and Nishimura, 1998), and
+each distribution is a formula that takes the next numbers of it. The formulas are PyTorch's, including where they round
+and how many numbers they take.
 
 With `raw` the next 32-bit number and `random64 = raw1 << 32 | raw2`, a uniform u in [0, 1) has two widths:
 
@@ -15,9 +14,10 @@ bernoulli_keep, multinomial. From 16 elements on, randn and normal take the same
 and cosine are NumPy's: a float32 randn is within 5e-7 * max(1, |x|) of torch's. In float64, normal from 16
 elements on and uniform (where torch fuses multiply and add) differ in the last bits.
 
-What it refuses: dtypes other than float32 and float64, and secrets (MT19937 can be predicted). It makes NumPy
-arrays only, and a Generator belongs to one thread. A copy, a pickle, and what a forked process inherits go on from the
-same place: seed each process on its own where they should draw different numbers.
+Floats are float32 or float64, and all results are NumPy arrays. Do not use it for secrets: MT19937 can be predicted. A
+Generator belongs to one thread. A copy, a pickle and the generator of a forked process continue at the same position:
+seed each process by itself where they should draw different numbers. Kernels on a GPU draw from a second stream
+(`gpu_state`).
 """
 
 import math
@@ -31,15 +31,16 @@ BLOCK = 1 << 15  # elements drawn at a time: the temporaries stay in the CPU's c
 FLOAT64 = np.dtype(np.float64)
 
 Shape = int | tuple[int, ...]
+Formula = Callable[[np.ndarray], np.ndarray]  # of uniforms
 
 
 class Generator:
     """A stream of random numbers from `seed`, 0 to 2**64 - 1; as in torch, its low 32 bits count."""
 
-    __slots__ = ("_far", "_library", "_normal", "_seed", "_taken", "_twister")
+    __slots__ = ("_gpu", "_library", "_normal", "_seed", "_taken", "_twister")
 
     def __init__(self, seed: int = 0) -> None:
-        self._far: Any = None  # the stream on a GPU, where one was drawn from: [seed, how many were taken]
+        self._gpu: Any = None  # the state of the stream on a GPU, once one is drawn from: [seed, numbers taken]
         self.manual_seed(seed)
 
     def manual_seed(self, seed: int) -> Self:
@@ -47,7 +48,7 @@ class Generator:
         self._seed = _integer("seed", seed, 0, 2**64 - 1)
         self._twister = np.random.RandomState(self._seed & 0xFFFFFFFF)
         self._normal: float | None = None  # the unused half of the last pair of small normals
-        self._place_far(0)
+        self._set_gpu_position(0)
         return self
 
     @property
@@ -67,10 +68,10 @@ class Generator:
         return pairs[:, 0] << np.uint64(32) | pairs[:, 1]
 
     def loader_seed(self) -> int:
-        """One random64 without its sign bit: what a torch DataLoader takes from the stream to seed itself."""
+        """One random64 without its sign bit: what PyTorch's DataLoader takes from the stream as its own seed."""
         return int(self.random64(1)[0]) & (2**63 - 1)
 
-    def _draw(self, shape: Shape, dtype: DTypeLike, formula: Callable, width: np.dtype = FLOAT64) -> np.ndarray:
+    def _draw(self, shape: Shape, dtype: DTypeLike, formula: Formula, width: np.dtype = FLOAT64) -> np.ndarray:
         """formula(u) of fresh uniforms of `width`, in C order: an array of `shape` and `dtype`."""
         out = np.empty(_shape(shape), dtype)
         flat = out.reshape(-1)
@@ -110,9 +111,9 @@ class Generator:
     def normal(self, mean: float, std: float, shape: Shape, dtype: DTypeLike = np.float32) -> np.ndarray:
         """mean + std * z, z by Box and Muller (1958): sqrt(-2 ln u1) times cosine and sine of 2 pi u2.
 
-        Below 16 elements a z is made in float64, and the other half of its pair waits for the next such call.
-        From 16 on, uniforms become z in blocks of 16, the first 8 as 1 - u1, the last 8 as u2; where 16 does
-        not divide the size, the last 16 elements are drawn anew at the end.
+        Below 16 elements a z is computed in float64, and the other half of its pair is kept for the next such call.
+        From 16 on, uniforms become z in blocks of 16, the first 8 as 1 - u1, the last 8 as u2; if the size is no
+        multiple of 16, the last 16 elements are drawn again at the end.
         """
         dtype = _float(dtype)
         if not 0 <= std < math.inf:
@@ -147,7 +148,7 @@ class Generator:
     def bernoulli_keep(self, p: float, shape: Shape) -> np.ndarray:
         """The mask of dropout: True with probability 1 - p, where an element is kept; bool, of `shape`.
 
-        Float64 uniforms below 1 - p. For p = 0 and p = 1 the answer is known, and no number is taken.
+        Float64 uniforms below 1 - p. For p = 0 and p = 1 no number is taken. ValueError for other p outside 0 to 1.
         """
         if not 0 <= p <= 1:
             raise ValueError(f"dropout probability p must be from 0 to 1, got {p}")
@@ -158,7 +159,7 @@ class Generator:
     # ----- integers -----
 
     def randint(self, low: int, high: int, shape: Shape) -> np.ndarray:
-        """low + number % (high - low): int64; the number is raw for less than 2**28 values, else random64."""
+        """low + number % (high - low), int64; the number is raw for fewer than 2**28 values, else random64."""
         low = _integer("randint: low", low, -(2**63), 2**63 - 2)
         high = _integer("randint: high", high, low + 1, 2**63 - 1)
         shape = _shape(shape)
@@ -170,14 +171,14 @@ class Generator:
     def randperm(self, n: int) -> np.ndarray:
         """The numbers 0 to n - 1 in random order: int64 (n,), for n up to 214,748,363.
 
-        Fisher and Yates: for i = 0 .. n-2, swap places i and target_i = i + raw % (n - i). What the swaps
-        end in is found without carrying them out. Let held(i) be the number in place i just before step i. A
-        place keeps its own number until a step s targets it; then it has the number of place s. So
+        Fisher and Yates, 1938: for i = 0 .. n-2, swap places i and target_i = i + raw % (n - i). The result is found
+        without a loop over the swaps. Let held(i) be the number in place i just before step i. A place keeps its
+        own number until a step s targets it; then it has the number of place s. So
 
             held(i)   = held(s) for the last s < i with target_s = i, else i
             result(i) = held(s) for the last s < i with target_s = target_i, else target_i
 
-        and the chains in the first line are followed to their ends by doubling, held = held[held].
+        and the chains of the first line are followed to their ends by doubling: held = held[held].
         """
         n = _integer("randperm: n", n, 0, (2**32 - 1) // 20 - 1)  # above that, torch has another rule
         step = np.arange(max(n - 1, 0), dtype=np.int64)
@@ -186,7 +187,7 @@ class Generator:
         place, s = keys >> 32, keys & 0xFFFFFFFF
         first, last = np.diff(place, prepend=-1) != 0, np.diff(place, append=n) != 0
         held = np.arange(n, dtype=np.int64)
-        held[place[last]] = s[last]  # a step onto its own place cuts that place's chain, which none then follows
+        held[place[last]] = s[last]  # a step that targets its own place ends the chain there
         while not np.array_equal(held, further := held[held]):
             held = further
         result = held.copy()  # the last place has no step of its own
@@ -196,12 +197,12 @@ class Generator:
     # ----- choices -----
 
     def multinomial(self, p: ArrayLike, num_samples: int = 1, *, replacement: bool = False) -> np.ndarray:
-        """Classes drawn in proportion to p: (..., C) -> int64 (..., num_samples). A zero is never drawn.
+        """Classes drawn in proportion to p: (..., C) -> int64 (..., num_samples). A class of p = 0 is never drawn.
 
-        p is float32 or float64; its rows need not sum to 1. Without replacement, or for one sample, the
-        classes race: the largest p / q come first, q = -log1p(-u) exponential. With replacement, float64
-        uniforms are looked up in the running sum of p. ValueError for a row with a negative, infinite or nan
-        entry or with zeros alone, and for more samples than a row has nonzero classes, without replacement.
+        p is float32 or float64; its rows need not sum to 1. Without replacement, and for one sample, the classes with
+        the largest p / q are taken, q = -log1p(-u) exponential. With replacement, float64 uniforms are looked up in the
+        running sum of p. ValueError for a row with a negative, infinite or nan entry or with zeros only, and for more
+        samples than a row has nonzero classes, without replacement.
         """
         p = np.asarray(p)
         _float(p.dtype, "multinomial: p")
@@ -212,10 +213,11 @@ class Generator:
         most = 2**63 - 1 if replacement else int((rows > 0).sum(axis=1).min(initial=rows.shape[1]))
         limit = "" if replacement else " (without replacement, at most the nonzero classes)"
         num_samples = _integer(f"multinomial: num_samples{limit}", num_samples, 1, most)
-        draw = self._look_up if replacement and num_samples > 1 else self._race
+        draw = self._by_running_sum if replacement and num_samples > 1 else self._by_largest_ratio
         return draw(rows, num_samples).reshape(*p.shape[:-1], num_samples)
 
-    def _race(self, rows: np.ndarray, num_samples: int) -> np.ndarray:
+    def _by_largest_ratio(self, rows: np.ndarray, num_samples: int) -> np.ndarray:
+        """The classes with the largest p / q: Efraimidis and Spirakis, "Weighted random sampling", 2006."""
         q = self._draw(rows.shape, rows.dtype, lambda u: -np.log1p(-u))
         with np.errstate(divide="ignore", over="ignore"):
             score = np.divide(rows, q, out=np.full_like(rows, -1), where=rows > 0)
@@ -223,7 +225,7 @@ class Generator:
             return score.argmax(axis=1)
         return np.argsort(-score, axis=1, kind="stable")[:, :num_samples]
 
-    def _look_up(self, rows: np.ndarray, num_samples: int) -> np.ndarray:
+    def _by_running_sum(self, rows: np.ndarray, num_samples: int) -> np.ndarray:
         drawn = np.empty((len(rows), num_samples), np.int64)
         for i, row in enumerate(rows):
             running = np.cumsum(row)
@@ -234,50 +236,50 @@ class Generator:
 
     # ----- a second stream, on a GPU -----
 
-    def far(self, library: Any) -> Any:
+    def gpu_state(self, library: Any) -> Any:
         """The state of the counter-based stream (Philox) that kernels draw from: uint64 [seed, taken], in `library`.
 
-        It stays the same array: a kernel that draws moves the counter on, also one that is replayed. It is seeded as
-        this stream is, and is otherwise independent of it.
+        It stays the same array: a kernel that draws numbers advances the counter in it, also when a CUDA graph replays
+        the kernel. The stream has the same seed as this one and is otherwise independent of it.
         """
-        if self._far is None:
-            self._far, self._library = library.asarray(np.array([self._seed, self._taken], np.uint64)), library
-        return self._far
+        if self._gpu is None:
+            self._gpu, self._library = library.asarray(np.array([self._seed, self._taken], np.uint64)), library
+        return self._gpu
 
-    def _place_far(self, taken: int) -> None:
-        self._taken = taken  # what holds until there is an array
-        if self._far is not None:
-            self._far[...] = self._library.asarray(np.array([self._seed, taken], np.uint64))
+    def _set_gpu_position(self, taken: int) -> None:
+        self._taken = taken  # used when the array is made
+        if self._gpu is not None:
+            self._gpu[...] = self._library.asarray(np.array([self._seed, taken], np.uint64))
 
-    # ----- places -----
+    # ----- positions -----
 
-    def mark(self) -> tuple:
-        """Where both streams stand, for `back_to`: without a look at what is on a GPU."""
-        far = None if self._far is None else self._far.copy()
-        return self._twister.get_state(legacy=False), self._normal, far
+    def mark(self) -> tuple[Any, ...]:
+        """The position of both streams, for `back_to`. It does not wait for a GPU."""
+        gpu = None if self._gpu is None else self._gpu.copy()
+        return self._twister.get_state(legacy=False), self._normal, gpu
 
-    def back_to(self, mark: tuple) -> None:
-        """Draw again what was drawn since `mark()`."""
-        twister, self._normal, far = mark
+    def back_to(self, mark: tuple[Any, ...]) -> None:
+        """Go back to a position, so that the numbers drawn since `mark()` are drawn again."""
+        twister, self._normal, gpu = mark
         self._twister.set_state(twister)
-        if far is not None:
-            self._far[...] = far
-        elif self._far is not None:
-            self._place_far(self._taken)
+        if gpu is not None:
+            self._gpu[...] = gpu
+        elif self._gpu is not None:
+            self._set_gpu_position(self._taken)
 
     # ----- state -----
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the stream stands, in what JSON keeps exactly; "taken" is about the one on a GPU."""
+        """The position of the stream, in values that JSON keeps exactly; "taken" is the position of that on a GPU."""
         twister = self._twister.get_state(legacy=False)["state"]
         position = {"key": twister["key"].tolist(), "position": int(twister["pos"])}
-        taken = self._taken if self._far is None else int(self._far[1].item())
+        taken = self._taken if self._gpu is None else int(self._gpu[1].item())
         return {
             "algorithm": "mt19937", "seed": self._seed, **position, "normal": self._normal, "taken": taken,
         }  # fmt: skip
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue where state_dict() was taken; ValueError or TypeError for what is no such state."""
+        """Continue at the position of a `state_dict()`; ValueError or TypeError for anything else."""
         names = ["algorithm", "seed", "key", "position", "normal"]
         known = sorted(state.keys() - {"taken"}) == sorted(names)
         if not known or state["algorithm"] != "mt19937" or len(state["key"]) != 624:
@@ -288,14 +290,14 @@ class Generator:
         self.manual_seed(state["seed"])
         self._twister.set_state(("MT19937", np.array(key, np.uint32), position, 0, 0.0))
         self._normal = normal
-        self._place_far(_integer("the state's taken", state.get("taken", 0), 0, 2**64 - 1))
+        self._set_gpu_position(_integer("the state's taken", state.get("taken", 0), 0, 2**64 - 1))
 
     def __getstate__(self) -> dict[str, Any]:
-        """For copies and pickles: each goes on from here, and neither draws from the other's stream."""
+        """For copies and pickles: the copy continues here, in a stream of its own."""
         return self.state_dict()
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
-        self._far = None
+        self._gpu = None
         self.load_state_dict(state)
 
 
@@ -330,26 +332,29 @@ def _shape(shape: Shape) -> tuple[int, ...]:
 
 
 def sample_rows(n: int, k: int, seed: int) -> np.ndarray:
-    """k of the numbers 0 to n - 1 in random order, none twice: int64 (k,), as NumPy's legacy RandomState(seed) chooses.
+    """k different numbers of 0 to n - 1 in random order: int64 (k,), as NumPy's legacy RandomState(seed) chooses them.
 
-    So they are the rows that pandas takes in `DataFrame.sample(k, random_state=seed)`, from a stream of their own.
+    These are the rows that pandas takes in `DataFrame.sample(k, random_state=seed)`; no Generator is involved.
     """
     n = _integer("sample_rows: n", n, 0, 2**31 - 1)
     k = _integer("sample_rows: k", k, 0, n)
     twister = np.random.RandomState(_integer("sample_rows: seed", seed, 0, 2**32 - 1))
-    return twister.permutation(n)[:k].astype(np.int64)  # which is what choice(n, k, replace=False) does
+    return twister.permutation(n)[:k].astype(np.int64)  # as choice(n, k, replace=False) does
 
 
 default_generator = Generator()
 
 
 def stream(generator: Generator | None) -> Generator:
-    """`generator`, or the default one for None; a TypeError for anything else."""
+    """`generator`, or the default one for None; TypeError for anything else."""
     if not isinstance(generator, Generator | None):
         raise TypeError(f"generator must be a tl.Generator, tl.Generator(seed), not {generator!r:.80}")
     return default_generator if generator is None else generator
 
 
 def manual_seed(seed: int) -> Generator:
-    """Start the default generator at `seed`: the one that is drawn from where no generator is given."""
+    """Start the default generator, which is used where none is given, at `seed`; returns it.
+
+    TypeError unless `seed` is an integer, ValueError unless it is from 0 to 2**64 - 1.
+    """
     return default_generator.manual_seed(seed)

@@ -9,6 +9,7 @@ from functools import partial
 from typing import cast
 
 import tensorlite as tl
+from gpt import fast
 from gpt.fast.recorded_step import RecordedStep
 from gpt.generate import next_logits
 from gpt.tasks.pretrain import Pretraining
@@ -79,6 +80,7 @@ class Decode(Memory, ours.Decode):
     """Greedy texts of an eighth of the context, each token brought to the host."""
 
     def __init__(self, job: Job):
+        fast.attach_decode()
         self.begin()
         super().__init__(job)
         if job.dtype == "bfloat16":

@@ -11,12 +11,11 @@ from .data import Data
 from .doctor import Doctor
 from .evaluate import Evaluate
 from .export import Export
-from .finetune import FinetuneClassify, FinetuneInstruct
 from .generate import Generate
 from .import_ import Import
 from .judge import Judge
 from .params import Params
-from .train import Train
+from .train import FinetuneClassify, FinetuneInstruct, Train
 
 COMMANDS: dict[str, type] = {
     "train": Train,

@@ -102,20 +102,17 @@ def converse(talk: Conversation, prompt: str) -> int:
 
     Returns the number of lines that were not UTF-8: they are reported and have no answer.
     """
-    if not prompt and isinstance(sys.stdin, io.TextIOWrapper):
+    if prompt:
+        enable_line_editing()
+    elif isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="surrogateescape")
-    invalid = 0
-    if prompt and os.environ.get("TERM", "dumb") != "dumb":
-        with contextlib.suppress(ImportError):  # not on Windows
-            import readline  # line editing and history, for input()
-
-            readline.parse_and_bind("set enable-bracketed-paste on")  # pasted text is read as one, with its line breaks
-    about = ""
+    invalid, about = 0, ""
     while True:
         try:
-            line = (typed(prompt) if prompt else input("")).strip()
-        except UnicodeDecodeError as error:
-            note(f"the line is not UTF-8 (byte {error.object[error.start]:#04x}): convert it to UTF-8")
+            line = read_line(prompt)
+        except NotText as error:
+            note(str(error))
+            invalid += 1
             continue
         except EOFError:
             show("\n" if prompt else "")
@@ -125,12 +122,6 @@ def converse(talk: Conversation, prompt: str) -> int:
                 raise
             show("\n")
             note("Ctrl-D or /quit leaves")
-            continue
-        try:
-            check_text(line)
-        except ValueError as error:
-            note(str(error))
-            invalid += 1
             continue
         command, _, rest = line.partition(" ")
         if command == "/quit":
@@ -144,18 +135,51 @@ def converse(talk: Conversation, prompt: str) -> int:
             note(HELP)
         elif command.startswith("/"):
             note(f"there is no {command}: {HELP}")
-        elif line:
-            try:
-                answer(talk, line, about)
-                about = ""
-            except KeyboardInterrupt:
-                if not prompt:
-                    raise
-                show("\n")
-            except ValueError as error:
-                if not prompt:
-                    raise
-                note(str(error))
+        elif line and answered(talk, line, about, typing=bool(prompt)):
+            about = ""
+
+
+def answered(talk: Conversation, line: str, about: str, typing: bool) -> bool:
+    """Answer a line. Where a person is typing, Ctrl-C and an error end only this answer, and the result is False."""
+    try:
+        answer(talk, line, about)
+    except KeyboardInterrupt:
+        if not typing:
+            raise
+        show("\n")
+        return False
+    except ValueError as error:
+        if not typing:
+            raise
+        note(str(error))
+        return False
+    return True
+
+
+class NotText(Exception):
+    """A line of input is not UTF-8."""
+
+
+def read_line(prompt: str) -> str:
+    """The next line without outer space, or pasted lines; EOFError at the end of the input."""
+    try:
+        line = (typed(prompt) if prompt else input("")).strip()
+    except UnicodeDecodeError as error:
+        byte = error.object[error.start]
+        raise NotText(f"the line is not UTF-8 (byte {byte:#04x}): convert it to UTF-8") from None
+    try:
+        return check_text(line)
+    except ValueError as error:
+        raise NotText(str(error)) from None
+
+
+def enable_line_editing() -> None:
+    """Editing and history in input(), where readline exists and the terminal can do it."""
+    if os.environ.get("TERM", "dumb") != "dumb":
+        with contextlib.suppress(ImportError):  # not on Windows
+            import readline
+
+            readline.parse_and_bind("set enable-bracketed-paste on")  # pasted text is read as one, with its line breaks
 
 
 def typed(prompt: str) -> str:

@@ -87,7 +87,7 @@ def processor() -> list[Finding]:
         (
             "allocator",
             allocator,
-            "" if "keeps" in allocator else "memory is requested anew in every training step, which is slower",
+            "" if "keeps" in allocator else "every training step requests its memory again, which is slower",
         ),
     ]
 

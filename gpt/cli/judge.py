@@ -247,8 +247,8 @@ def note(line: str) -> None:
 def first(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
     """The first reply of that kind, if it has a text."""
     start = {"no_number": NO_SCORE, "no_answer": "no answer"}.get(name)
-    rows = [row for row in rows if start and row["judge"].startswith(start)]
-    replies = (row["judge"].removeprefix(start).lstrip(":, ") for row in rows)
+    found = [str(row["judge"]) for row in rows]
+    replies = (text.removeprefix(start).lstrip(":, ") for text in found if start and text.startswith(start))
     return next((f", such as {reply.strip()!r:.60}" for reply in replies), "")
 
 
@@ -256,7 +256,7 @@ def style_of(run: Path | None) -> str:
     """The prompt format of a run's training."""
     if run is None:
         return "alpaca"
-    style = checkpoint.read_config(checkpoint.files_of(run) / "config.json").get("style", "alpaca")
+    style: str = checkpoint.read_config(checkpoint.files_of(run) / "config.json").get("style", "alpaca")
     check_choice("style", style, tuple(STYLES))
     return style
 

@@ -27,7 +27,7 @@ from tensorlite.files import naming
 
 from .. import __version__, fast
 from ..console import LOST, printable
-from ..training import checkpoint
+from ..training.run_directory import RunWarning
 from . import COMMANDS
 
 LONGEST = 1500  # characters of an error message: names in a file may have any length
@@ -47,7 +47,7 @@ def main(args: list[str] | None = None) -> None:
     try:
         with warnings.catch_warnings(), flushing_output():
             warnings.showwarning = show_warning
-            warnings.simplefilter("default", checkpoint.RunWarning)
+            warnings.simplefilter("default", RunWarning)
             sys.exit(run(args))
     except BrokenPipeError:  # the reader of our output has ended
         discard_output()
@@ -117,7 +117,8 @@ def run(args: list[str]) -> int:
     fast.attach()
     with warnings.catch_warnings():  # NumPy's, of overflow and the like; errors name what is not finite
         warnings.simplefilter("ignore", RuntimeWarning)
-        return parse(args)()
+        status: int = parse(args)()
+    return status
 
 
 def parse(args: list[str]) -> Any:

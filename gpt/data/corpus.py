@@ -1,6 +1,6 @@
-"""Text to train on: a corpus that every Python carries, and anybody's own files.
+"""Text to train on: a corpus that comes with every Python, and files of UTF-8.
 
-Text is a `str` with "\\n" line ends. What is refused: guessing an encoding, and changing what a file says.
+Text is a `str` with "\\n" line ends. Encodings are not guessed, and the content of files is not changed.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """Downloads: the book's data, GPT-2's tokenizer and GPT-2's weights (sources.py), each fetched once.
 
-One idea: **a file is verified by its SHA-256, so it does not matter where its bytes come from**: the official address or
-a mirror, in one piece or in ten, by this program or by hand. NAME.part grows until the file is complete; an interrupted
-download continues it, from any address; only bytes with the correct SHA-256 get the file's name.
+One idea: **a file is verified by its SHA-256, so it does not matter where its bytes come from**: the official address
+or a mirror, in one piece or in ten, by this program or by hand. NAME.part grows until the file is complete; an
+interrupted download continues it, from any address; only bytes with the correct SHA-256 get the file's name.
 
-The transfer uses requests: pooch, which names the platform's folder, restarts interrupted downloads and has one address
-for a file. What cannot be verified is not kept. No more bytes are read than the file has, a piece of it may take at most
-SLOWEST seconds, and of an archive only the one member that is needed is read.
+The transfer uses requests: pooch, which names the platform's folder, restarts interrupted downloads and has one
+address for a file. What cannot be verified is not kept. No more bytes are read than the file has, a piece of it may
+take at most SLOWEST seconds, and of an archive only the one member that is needed is read.
 """
 
 import contextlib

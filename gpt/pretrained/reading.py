@@ -63,7 +63,7 @@ def load(folder: str | Path) -> GPT:
 
 
 def load_tokenizer(folder: str | Path, vocab_size: int = 50257) -> Tokenizer:
-    """The tokenizer beside the weights, or GPT-2's where none is there (see vocabulary.read_tokenizer)."""
+    """The tokenizer beside the weights, or GPT-2's own without such files (see vocabulary.read_tokenizer)."""
     return read_tokenizer(Path(folder), vocab_size)
 
 

@@ -51,7 +51,7 @@ def import_folder(folder: str | Path, run: str | Path, overwrite: bool = False) 
 
     The folder is checked before the run's directory is touched, except that weights that are not finite are found while
     they are written (FloatingPointError). Errors of the folder as in `reading.find` and `vocabulary.read_tokenizer`, of
-    the directory as in `open_run.create`; OSError where it cannot be written. After an error the directory is as before.
+    the directory as in `open_run.create`; OSError where it cannot be written. An error leaves the directory unchanged.
     """
     open_run.check_separate(Path(run), Path(folder))
     source, run = find(Path(folder)), Path(run)

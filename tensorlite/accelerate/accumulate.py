@@ -25,7 +25,7 @@ class InPlaceGradients(Gradients):
         self.sums = {root: g}
         self.owned: set[Any] = set()  # the nodes and leaves whose gradient the walk may write over
 
-    def add(self, pieces: Sequence[tuple], node: Node, g: Any) -> list:
+    def add(self, pieces: Sequence[tuple[Any, ...]], node: Node, g: Any) -> list[Any]:
         sums, owned, reached = self.sums, self.owned, []
         for parent, piece in pieces:
             if parent not in sums:
@@ -45,7 +45,7 @@ class InPlaceGradients(Gradients):
         return g if node in self.owned and is_array(g) else super().take(node)
 
 
-def _is_new(piece: Array, pieces: Sequence[tuple], node: Node, g: Array) -> bool:
+def _is_new(piece: Array, pieces: Sequence[tuple[Any, ...]], node: Node, g: Array) -> bool:
     """Whether a rule has just made this array, and nothing else refers to it."""
     if piece is g or piece.base is not None:
         return False

@@ -33,7 +33,8 @@ def activation_checkpoint(module: Module, *inputs: Any) -> Tensor:
     arguments = [*inputs, *module.parameters()]
     wanted = [i for i, x in enumerate(arguments) if isinstance(x, Variable) and x.requires_grad]
     if not recording.get() or not wanted:
-        return module(*inputs)
+        out: Tensor = module(*inputs)
+        return out
     conditions = _conditions(module)
     with no_grad():
         out = module(*inputs)
@@ -56,7 +57,7 @@ class CheckpointedModule(Primitive):
         super().__init__(lambda *xs: xs)
         self.plan([[]])
 
-    def apply_vjp(self, node: Node, g: Any, wanted: Sequence[int], record: bool) -> list[tuple]:
+    def apply_vjp(self, node: Node, g: Any, wanted: Sequence[int], record: bool) -> list[tuple[Any, ...]]:
         """Run the module again, with recording: (parent, the gradient by it) for each wanted argument."""
         module, inputs, conditions = node.saved
         if record:
@@ -93,7 +94,7 @@ def _leaf(x: Variable) -> Variable:
 # ----- what else a module's result depends on ---------------------------------------------------------------------
 
 
-def _conditions(module: Module) -> tuple[list[tuple], list[bool]]:
+def _conditions(module: Module) -> tuple[list[tuple[Any, ...]], list[bool]]:
     """The states of the random generators that a module may draw from, and the mode of each of its parts."""
     return [each.mark() for each in _generators(module)], [part.training for part in module.modules()]
 
@@ -104,7 +105,7 @@ def _generators(module: Module) -> list[Generator]:
 
 
 @contextmanager
-def _restored(module: Module, conditions: tuple[list[tuple], list[bool]]) -> Iterator[None]:
+def _restored(module: Module, conditions: tuple[list[tuple[Any, ...]], list[bool]]) -> Iterator[None]:
     """Generators and modes as `conditions` say, and afterwards as they are now."""
     now = _conditions(module)
     _restore(module, conditions)
@@ -114,7 +115,7 @@ def _restored(module: Module, conditions: tuple[list[tuple], list[bool]]) -> Ite
         _restore(module, now)
 
 
-def _restore(module: Module, conditions: tuple[list[tuple], list[bool]]) -> None:
+def _restore(module: Module, conditions: tuple[list[tuple[Any, ...]], list[bool]]) -> None:
     for generator, state in zip(_generators(module), conditions[0], strict=True):
         generator.back_to(state)
     for part, mode in zip(module.modules(), conditions[1], strict=True):

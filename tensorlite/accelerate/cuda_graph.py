@@ -1,12 +1,13 @@
-"""A function's work on a GPU recorded as one CUDA graph, and replayed: for small models the launches are the cost.
+"""CUDA graphs: the kernels that a function launches on a GPU are recorded once and launched together from then on.
 
-One idea: a graph repeats addresses. It reads its inputs where they were and writes its result where it was, so all that
-it touches lives in a memory pool of its own, and what changes from call to call lives on the device: inputs are copied
-to their places before each replay; a learning rate or a random counter is a number there. Python does not run in a
-replay: what a function does beside computing on Tensors happens in its first three calls alone.
+For small models launching each kernel from Python takes longer than the kernel itself; a graph is launched as a whole.
+It repeats the recorded launches with the same addresses. Therefore everything that it reads and writes is in a memory
+pool of its own, and what changes from call to call has a fixed place on the device: inputs are copied to theirs before
+each replay; a learning rate or the counter of a random generator is a number in the device's memory. Python does not
+run in a replay: whatever a function does other than computing on Tensors happens in its first three calls only.
 
-What it refuses: to guess. Inputs of other shapes, or another `key`, start anew. On the CPU the function just runs; so
-it does where it cannot be recorded, and `why_not` says why.
+Inputs of other shapes, or another `key`, start a new recording. On a CPU the function is simply called. The same is
+done if it cannot be recorded, and then `why_not` gives the reason.
 """
 
 import contextvars
@@ -17,14 +18,16 @@ from ..autograd import setting
 from ..backend import library_of
 from ..tensor import Tensor
 
-capturing = contextvars.ContextVar("capturing", default=False)  # whether a recording is going on: nothing runs in it
+capturing = contextvars.ContextVar(
+    "capturing", default=False
+)  # True while a graph is recorded: nothing is computed then
 
 
 class CudaGraph:
-    """`function(*inputs)`, which gives one Tensor, as a CUDA graph from its third call with the same shapes on.
+    """`function(*inputs)`, which returns one Tensor, as a CUDA graph from its third call with the same shapes on.
 
-    `before` runs ahead of each replay, for what the host has to hand over (an optimizer's `upload`). What a call
-    returns is a copy that no later replay overwrites.
+    `before` is called before each replay, to copy to the device what changes (an optimizer's `upload`). A call returns
+    a copy, which later replays do not overwrite.
     """
 
     def __init__(self, function: Callable[..., Tensor], before: Callable[[], None] = lambda: None):
@@ -63,21 +66,21 @@ class CudaGraph:
         return self.again()
 
     def again(self) -> Tensor:
-        """One more replay, on the inputs of the last one or what the function has made of them in place."""
+        """One more replay, on the inputs of the last one, which the function may have changed in place."""
         self.before()
         self._graph.launch()
         return Tensor(self._result.data.copy())
 
     def _warm_up(self, cupy: Any, inputs: Sequence[Tensor]) -> Tensor:
-        """A plain call on a stream of its own, with its memory from the pool, which so has what the recording needs."""
-        cupy.get_default_memory_pool().free_all_blocks()  # what plain calls had, or it would be held twice
+        """A plain call on a stream of its own, with memory from the pool, which then has what a recording needs."""
+        cupy.get_default_memory_pool().free_all_blocks()  # the memory of earlier calls, or it would be held twice
         self._pool, self._stream = cupy.cuda.MemoryPool(), cupy.cuda.Stream()
         with cupy.cuda.using_allocator(self._pool.malloc), self._stream:
             result = self.function(*inputs)
         return Tensor(result.data.copy())
 
     def _record(self, cupy: Any, inputs: Sequence[Tensor]) -> None:
-        """What the function launches becomes the graph; one that waits for the device, say, cannot be recorded."""
+        """Record what the function launches. A function that waits for the device, for example, cannot be recorded."""
         self._inputs = [Tensor(x.data.copy()) for x in inputs]
         graph = None
         with cupy.cuda.using_allocator(self._pool.malloc), self._stream:
@@ -91,4 +94,4 @@ class CudaGraph:
             except Exception as error:
                 self.why_not = f"it could not be recorded as a CUDA graph: {type(error).__name__}: {error}"
         self._graph = None if self.why_not else graph
-        cupy.get_default_memory_pool().free_all_blocks()  # and what the warm-up set free: gradients of the call before
+        cupy.get_default_memory_pool().free_all_blocks()  # and what the first call freed: its gradients

@@ -45,8 +45,8 @@ class KernelOp(Primitive):
 
     def __init__(
         self,
-        forward: Callable,
-        spec: Callable,
+        forward: Callable[..., Any],
+        spec: Callable[..., Any],
         residuals: Sequence[str] = (),
         supports: Callable[..., bool] = lambda *raw, **meta: True,
         recompute: bool = False,
@@ -55,7 +55,7 @@ class KernelOp(Primitive):
         self.residuals, self.spec, self.supports, self.recompute = residuals, spec, supports, recompute
         self.rule: Any = None
 
-    def vjp(self, *rules: Callable | None) -> Self:
+    def vjp(self, *rules: Callable[..., Any] | None) -> Self:
         """Attach the one rule; None says that the op is not differentiable."""
         (self.rule,) = rules
         if self.rule is None:
@@ -97,13 +97,16 @@ class KernelOp(Primitive):
             meta = meta | residuals  # by name, as rules ask for both
         return self.wrap(args, raw, out, meta, mask) if variables else out
 
-    def _reader(self, name: str) -> Callable:
+    def _reader(self, name: str) -> Callable[..., Any]:
         return (lambda raw, out, meta: meta[name]) if name in self.residuals else super()._reader(name)
+
+    def asked_names(self, i: int) -> tuple[str, ...]:
+        return tuple(inspect.signature(self.rule).parameters)[2:]
 
     def known_names(self) -> list[str]:
         return [*super().known_names(), *self.residuals]
 
-    def wrap(self, args: Sequence, raw: Sequence, out: Array, meta: dict, mask: int) -> Variable:
+    def wrap(self, args: Sequence[Any], raw: Sequence[Any], out: Array, meta: dict[str, Any], mask: int) -> Variable:
         result = super().wrap(args, raw, out, meta, mask)
         if (node := result.node) is not None:
             for name, a in zip(self.arguments, args, strict=True):
@@ -113,7 +116,7 @@ class KernelOp(Primitive):
                 node.saved[self.position["out"]] = None
         return result
 
-    def apply_vjp(self, node: Node, g: Any, wanted: Sequence[int], record: bool) -> list[tuple]:
+    def apply_vjp(self, node: Node, g: Any, wanted: Sequence[int], record: bool) -> list[tuple[Any, ...]]:
         saved = self.complete(node, self.asks_out)
         if record:
             pieces = self._differentiate_specification(node, g, wanted)
@@ -123,10 +126,10 @@ class KernelOp(Primitive):
             pieces = [gradients[i] for i in wanted]
         return [(node.parents[i], self.fit(p, g, node.parents[i], i)) for p, i in zip(pieces, wanted, strict=True)]
 
-    def complete(self, node: Node, out: bool) -> list:
+    def complete(self, node: Node, out: bool) -> list[Any]:
         """What the node saved, with the results that were not saved computed again; its own only if `out`."""
         node.check()
-        saved = node.saved
+        saved: list[Any] = node.saved
         for slot, value in enumerate(saved):
             if isinstance(value, Node):
                 saved[slot] = value.op.complete(value, True)[value.op.position["out"]]
@@ -136,14 +139,14 @@ class KernelOp(Primitive):
             saved[self.position["out"]] = result[0] if type(result) is tuple else result
         return saved
 
-    def _differentiate_specification(self, node: Node, g: Any, wanted: Sequence[int]) -> list:
+    def _differentiate_specification(self, node: Node, g: Any, wanted: Sequence[int]) -> list[Any]:
         values = self.saved_variables(node)
         args = [values[slot] for slot, _ in self.argument_slots]
         for i in wanted:  # partial derivatives: as an argument may be computed from another, each gets its own node
             args[i] = identity(args[i])
         meta = {name: values[self.position[name]] for name in self.keywords}
         out = astype(self.spec(*args, **meta), g.data.dtype)  # the loss of a GPU's kernel may be wider
-        found: list = grad(out, [args[i] for i in wanted], g, create_graph=True)
+        found: list[Any] = grad(out, [args[i] for i in wanted], g, create_graph=True)
         return found
 
 

@@ -23,7 +23,7 @@ def check_output(data: Array, requires_grad: bool, gradient: Array | None) -> No
         )
 
 
-def checked_inputs(output: Any, inputs: Any, variable: type) -> list:
+def checked_inputs(output: Any, inputs: Any, variable: type[Any]) -> list[Any]:
     """The inputs of `grad` as a list. TypeError unless they and the output are of the class `variable`; RuntimeError
     for an input that does not require a gradient.
     """
@@ -33,7 +33,7 @@ def checked_inputs(output: Any, inputs: Any, variable: type) -> list:
     for i, x in enumerate(found):
         if not isinstance(x, variable):
             raise TypeError(f"grad: input {i} must be a Tensor, not {type(x).__name__}")
-        if not x.requires_grad:  # type: ignore[attr-defined]
+        if not x.requires_grad:
             raise RuntimeError(f"grad: input {i} does not require a gradient: create it with requires_grad=True")
     if not isinstance(output, variable):
         many = ": for several, give their sum" if isinstance(output, (list, tuple)) else ""
@@ -60,5 +60,5 @@ def check_sum(piece: Array, total: Array) -> None:
         )
 
 
-def _kind(x: Array) -> tuple:
+def _kind(x: Array) -> tuple[Any, ...]:
     return x.shape, x.dtype, device_of(x)

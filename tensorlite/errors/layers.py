@@ -17,7 +17,7 @@ def check_reduction(name: str, reduction: Any) -> None:
 
 
 def check_probability(name: str, p: Any) -> None:
-    if not isinstance(p, Real) or not 0 <= p <= 1:
+    if not isinstance(p, Real) or not 0 <= p <= 1:  # type: ignore[operator]
         raise ValueError(f"{name}: p must be a probability between 0 and 1, not {p!r:.80}")
 
 

@@ -7,13 +7,10 @@ changes no `.grad`.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from heapq import heappop, heappush
-from inspect import signature
 from typing import Any
 
-from ..accelerate.dispatch import KernelOp
 from ..autograd import Node, Variable, starting_gradient
 from ..backend import Array
-from ..primitive import Primitive
 from .describe import Reading, argument_name
 
 
@@ -77,14 +74,7 @@ def _gradients(node: Node | Variable, g: Array) -> Iterator[tuple[Any, str, tupl
         node.check()
         pieces = node.op.apply_vjp(node, g, node.wanted, False)
         for i, (parent, piece) in zip(node.wanted, pieces, strict=True):
-            yield parent, argument_name(node.op, i), _asked(node.op, i), piece
-
-
-def _asked(op: Primitive, i: int) -> tuple[str, ...]:
-    """The names of the parameters of the rule for argument i, without the incoming gradient."""
-    if isinstance(op, KernelOp):  # one rule for all arguments, with g, needs_grad, and then what it asks for
-        return tuple(signature(op.rule).parameters)[2:]
-    return tuple(signature(op.rules[0 if op.variadic else i]).parameters)[1:]
+            yield parent, argument_name(node.op, i), node.op.asked_names(i), piece
 
 
 def _copy(array: Array) -> Variable:

@@ -15,7 +15,7 @@ from functools import partial
 from importlib import import_module
 from typing import Any, NamedTuple
 
-from .. import formulas, ops
+from .. import formulas
 from ..accelerate.dispatch import KernelOp
 from ..autograd import Variable
 from ..backend import Array, add, xp
@@ -89,7 +89,7 @@ def attach_gpu(name: str) -> KernelOp:
     kernel = ROWS[name][1]
     assert kernel is not None
     IMPLEMENTATIONS[name].gpu = op = kernel_op(name, kernel)
-    ops.add.forward = lambda x, y: add(x, y)
+    PRIMITIVES["add"].forward = lambda x, y: add(x, y)
     return op
 
 
@@ -102,4 +102,4 @@ def _keep_mask(x: Any, shape: tuple[int, ...], p: float, generator: Generator | 
     raw = x.data if isinstance(x, Variable) else x
     if not import_module(f"{__package__}.cuda.launch").on_gpu(raw):
         return formulas.keep_mask(x, shape, p, generator)
-    return import_module(f"{__package__}.cuda.philox").keep_mask(stream(generator).far(xp(raw)), p, shape)
+    return import_module(f"{__package__}.cuda.philox").keep_mask(stream(generator).gpu_state(xp(raw)), p, shape)

@@ -21,6 +21,7 @@ from ..backend import float32, integers, to_device
 from ..creation import ones, zeros
 from ..random import Generator, default_generator
 from ..tensor import Tensor
+from ..typing import ArrayLike
 from .module import Module, Parameter, check_bool
 
 # ----- initialization ---------------------------------------------------------------------------------------------
@@ -85,7 +86,7 @@ class Linear(Module):
         self.weight = _random_parameter(draw, (out_features, in_features))
         self.bias = _random_parameter(draw, (out_features,)) if bias else None
 
-    def forward(self, x: Any) -> Tensor:
+    def forward(self, x: ArrayLike) -> Tensor:
         """x W^T + b. ValueError where the last axis of x is not in_features long."""
         return F.linear(x, self.weight, self.bias)
 
@@ -120,7 +121,7 @@ class LayerNorm(Module):
         self.weight = Parameter(ones(dim))
         self.bias = Parameter(zeros(dim)) if bias else None
 
-    def forward(self, x: Any) -> Tensor:
+    def forward(self, x: ArrayLike) -> Tensor:
         """The formula above: (..., dim) -> (..., dim)."""
         return F.layer_norm(x, self.weight, self.bias, eps=self.eps)
 
@@ -137,7 +138,7 @@ class RMSNorm(Module):
         self.dim, self.eps = dim, eps
         self.weight = Parameter(ones(dim))
 
-    def forward(self, x: Any) -> Tensor:
+    def forward(self, x: ArrayLike) -> Tensor:
         """The formula above: (..., dim) -> (..., dim)."""
         return F.rms_norm(x, self.weight, eps=self.eps)
 
@@ -158,7 +159,7 @@ class Dropout(Module):
         self.p: float = p
         self.generator: Generator | None = generator
 
-    def forward(self, x: Any) -> Tensor:
+    def forward(self, x: ArrayLike) -> Tensor:
         """x * mask / (1 - p) in training, of any shape."""
         return F.dropout(x, self.p, self.training, self.generator)
 
@@ -174,7 +175,7 @@ class GELU(Module):
             raise ValueError(f"GELU: approximate must be 'tanh' or 'none', not {approximate!r}")
         self.approximate = approximate
 
-    def forward(self, x: Any) -> Tensor:
+    def forward(self, x: ArrayLike) -> Tensor:
         """x Phi(x), elementwise."""
         return F.gelu(x, approximate=self.approximate)
 
@@ -185,7 +186,7 @@ class ReLU(Module):
     def __init__(self) -> None:
         """No options."""
 
-    def forward(self, x: Any) -> Tensor:
+    def forward(self, x: ArrayLike) -> Tensor:
         """max(x, 0), elementwise."""
         return F.relu(x)
 
@@ -196,7 +197,7 @@ class SiLU(Module):
     def __init__(self) -> None:
         """No options."""
 
-    def forward(self, x: Any) -> Tensor:
+    def forward(self, x: ArrayLike) -> Tensor:
         """x sigmoid(x), elementwise."""
         return F.silu(x)
 
@@ -204,7 +205,7 @@ class SiLU(Module):
 class Tanh(Module):
     """tanh(x)."""
 
-    def forward(self, x: Any) -> Tensor:
+    def forward(self, x: ArrayLike) -> Tensor:
         """tanh(x), elementwise."""
         return ops.tanh(x)
 
@@ -212,6 +213,6 @@ class Tanh(Module):
 class Sigmoid(Module):
     """1 / (1 + exp(-x))."""
 
-    def forward(self, x: Any) -> Tensor:
+    def forward(self, x: ArrayLike) -> Tensor:
         """1 / (1 + exp(-x)), elementwise."""
         return ops.sigmoid(x)

@@ -344,14 +344,14 @@ def test_a_copied_generator_goes_on_from_the_same_place_alone(duplicate):
         generator = tl.Generator(2**40 + 3)
         generator.rand(n)
         generator.randn(1)  # the other half of its pair waits
-        generator.far(strict)[1] += 5  # and there is a stream on a GPU
+        generator.gpu_state(strict)[1] += 5  # and there is a stream on a GPU
         twin = duplicate(generator)
         assert twin.state_dict() == generator.state_dict()
         assert twin.randn(4).tolist() == generator.randn(4).tolist()
         assert twin.raw(4).tolist() == generator.raw(4).tolist()
-        assert twin.far(strict).get().tolist() == generator.far(strict).get().tolist()
-        twin.far(strict)[1] += 1
-        assert twin.far(strict).get().tolist() != generator.far(strict).get().tolist()
+        assert twin.gpu_state(strict).get().tolist() == generator.gpu_state(strict).get().tolist()
+        twin.gpu_state(strict)[1] += 1
+        assert twin.gpu_state(strict).get().tolist() != generator.gpu_state(strict).get().tolist()
         expected = twin.state_dict()
         generator.rand(1)
         assert twin.state_dict() == expected

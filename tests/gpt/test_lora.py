@@ -121,7 +121,7 @@ REFUSALS = [
     (lambda m: lora.apply(m, targets=[]), "there is no target"),
     (lora.merge, "has no LoRA adapters: there is nothing to merge"),
     (lambda m: lora.save(m, "nowhere"), "has no LoRA adapters: there is nothing to save"),
-    (lambda m: lora.unmerge(m, {"blocks.0": m.blocks[0]}), "blocks.0 is no merged Linear"),
+    (lambda m: lora.unmerge(m, {"blocks.0": m.blocks[0]}), "blocks.0 is not a merged Linear"),
 ]
 
 
@@ -292,7 +292,7 @@ def test_merged_is_a_plain_model_that_says_the_same_and_unmerged_the_original_bi
     lora.unmerge(model, taken)
     assert bits(model) == before
     np.testing.assert_array_equal(model(IDS)[0].numpy(), logits)
-    with pytest.raises(ValueError, match="is no merged Linear"):
+    with pytest.raises(ValueError, match="is not a merged Linear"):
         lora.unmerge(model, taken)
 
 

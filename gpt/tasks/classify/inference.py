@@ -119,7 +119,8 @@ def probabilities(model: Classifier, padding: Padding, rows: Sequence[Row]) -> l
     ids, lengths, _ = padding.batch(rows)
     (idx,) = to_device(model, ids)
     with eval_mode(model):
-        return F.softmax(model(idx, lengths)).tolist()
+        found: list[list[float]] = F.softmax(model(idx, lengths)).tolist()
+    return found
 
 
 def format_prediction(text: str, p: Mapping[str, float] | None, as_json: bool, cut: bool = False) -> str:

@@ -45,7 +45,7 @@ class Classifier(nn.Module):
 
 
 def build(config: ClassifyConfig, shape: GPTConfig, labels: int) -> Classifier:
-    """A Classifier with random weights, of which none is frozen yet."""
+    """A Classifier with random weights, all of them trainable."""
     shape = replace(shape, causal=config.causal)
     shape = shape if config.dropout is None else shape.with_dropout(config.dropout)
     return Classifier(shape, labels, config.position)

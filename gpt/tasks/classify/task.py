@@ -21,6 +21,7 @@ from ...console import bar, counted, visible
 from ...fingerprint import fingerprint
 from ...tokenizer import Tokenizer
 from ...training import checkpoint
+from ...training.run_directory import RunWarning
 from ...training.task import Epochs, NewRun, Say, batch_generator, eval_mode, to_device
 from . import data, metrics
 from .batches import Row, encode, padding_of, padding_token
@@ -81,7 +82,8 @@ class Classification:
 
     def draw(self) -> Batch:
         """The next batch of shuffled training texts."""
-        return next(self.epochs)
+        batch: Batch = next(self.epochs)
+        return batch
 
     @staticmethod
     def targets(batch: Batch) -> int:
@@ -170,7 +172,7 @@ def draw_report(run: Path) -> None:
         plots.draw_report(run)
     except (OSError, MemoryError) as error:
         reason = getattr(error, "strerror", None) or error
-        warnings.warn(f"{run / 'report.png'} is not drawn: {reason}", checkpoint.RunWarning, stacklevel=1)
+        warnings.warn(f"{run / 'report.png'} is not drawn: {reason}", RunWarning, stacklevel=1)
 
 
 # ----- a new run's data -------------------------------------------------------------------------------------------

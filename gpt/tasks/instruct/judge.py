@@ -108,7 +108,7 @@ class Api:
         self.url = self.url.rstrip("/").removesuffix("/api/chat") + "/api/chat"
 
     def score(self, entry: Entry) -> tuple[int | None, str]:
-        """(score from 0 to 100, answer), or (None, why there is no score). An empty response scores 0, unasked."""
+        """(score from 0 to 100, answer), or (None, why there is no score). An empty response scores 0."""
         if not entry["model_response"].strip():
             return 0, "empty response"
         if self.unanswered == PATIENCE:
@@ -217,7 +217,7 @@ def question(entry: Entry) -> str:
 
 def _detail(error: urllib.error.HTTPError) -> str:
     """The text of an error's body, or its "error" where it is JSON, as Ollama's are."""
-    text = error.body.decode("utf-8", "replace")  # type: ignore[attr-defined]
+    text = error.body.decode("utf-8", "replace")
     try:
         return str(jsonfile.parse(text)["error"])
     except (ValueError, LookupError, TypeError):

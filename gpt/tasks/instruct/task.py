@@ -90,7 +90,8 @@ class Instructions:
 
     def draw(self) -> Batch:
         """The next batch of shuffled training entries."""
-        return next(self.epochs)
+        batch: Batch = next(self.epochs)
+        return batch
 
     @staticmethod
     def targets(batch: Batch) -> int:

@@ -1,4 +1,4 @@
-"""Devices without a GPU: a run on the strict stand-in (tests/support/strict.py) is the CPU's; what is said where none is.
+"""Devices without a GPU: a run on the strict stand-in (tests/support/strict.py) is the CPU's; messages without one.
 
 The strict device counts each look at a value: `strict.waits`.
 """
@@ -120,7 +120,7 @@ def test_evaluation_waits_once_a_batch(runs):
 
 def test_training_that_does_not_fit_is_refused_before_it_begins(monkeypatch):
     """Of a GPU what is free counts; recomputed blocks and bfloat16 need less."""
-    monkeypatch.setattr(backend, "memory", lambda device: (4 << 30, 80 << 30))
+    monkeypatch.setattr(gpu, "memory", lambda device: (4 << 30, 80 << 30))
     big = {"preset": "gpt2", "batch_size": 4, "dropout": 0.0}
     shape = TrainConfig(**big).model(50257)
     check_memory(shape, TrainConfig(**big, device="cpu"))
@@ -399,7 +399,7 @@ class OutOfMemoryError(MemoryError):
 
 
 def test_the_table_of_a_run_says_what_is_taken_of_a_gpu_s_memory(monkeypatch):
-    monkeypatch.setattr(backend, "memory", lambda device: (2 << 30, 3 << 30))
+    monkeypatch.setattr(gpu, "memory", lambda device: (2 << 30, 3 << 30))
     assert fast_machine.table_rows("cuda:0") == {"GPU memory taken": "1,024 MiB"}
     assert fast_machine.table_rows("cpu") == {}
 

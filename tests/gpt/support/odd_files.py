@@ -1,6 +1,6 @@
 """Data files as people have them: (name, content, expected), where expected is the entries, or a pattern of the error.
 
-LABELLED are for `labelled.read`, INSTRUCTIONS for `instruct.read_entries`. Content is bytes; text stands for its UTF-8.
+LABELLED are for `classify.data.read`, INSTRUCTIONS for `instruct.read_entries`. Content is bytes; text stands for its UTF-8.
 """
 
 import gzip

@@ -22,8 +22,7 @@ from runs import TEXT
 
 import tensorlite as tl
 from gpt.cli import main as cli
-from gpt.cli.finetune import FinetuneClassify, FinetuneInstruct
-from gpt.cli.train import Train
+from gpt.cli.train import FinetuneClassify, FinetuneInstruct, Train
 from gpt.tasks import classify
 from gpt.tasks.instruct import STYLES
 from gpt.training import checkpoint, plots

@@ -18,7 +18,7 @@ from gpt import pretrained
 from gpt.tasks import classify, instruct
 from gpt.tasks.classify import ClassifyConfig
 from gpt.tasks.instruct import InstructConfig
-from gpt.tasks.pretrain import TrainConfig
+from gpt.tasks.pretrain import Pretraining, TrainConfig
 from gpt.training import checkpoint, lockfile, open_run, run_directory, session
 from gpt.training import loop as training
 
@@ -79,7 +79,7 @@ def test_overwrite_replaces_the_names_that_a_run_needs_and_leaves_all_others(tmp
     assert checkpoint.newest(out)[0].step == 2
     for name in (*kept, "checkpoints/step_00000001_best/model.bin"):
         assert (out / name).read_text() == f"somebody's {name}"
-    with pytest.raises(FileExistsError, match=r"step_00000001 has files that are no checkpoint's"):
+    with pytest.raises(FileExistsError, match=r"step_00000001 has files that do not belong to a checkpoint"):
         train(tiny(tmp_path, out=fill(tmp_path / "steps", *FOREIGN["steps"]), overwrite=True, **SHORT))
     with pytest.raises(FileExistsError, match=r"lock is not gpt's: name another directory"):
         train(tiny(tmp_path, out=fill(tmp_path / "lock", "lock"), overwrite=True, **SHORT))
@@ -133,7 +133,7 @@ def test_a_run_is_never_written_over_what_it_is_made_from(short, run, tmp_path, 
     monkeypatch.chdir(tmp_path)
     given = {"overwrite": overwrite, "base": run, "data": tmp_path / "data" / "train.jsonl"}
     configs = [
-        (tiny(tmp_path, out=Path("."), text=(text,), overwrite=overwrite), training.Pretraining),
+        (tiny(tmp_path, out=Path("."), text=(text,), overwrite=overwrite), Pretraining),
         (InstructConfig(out=Path("data"), **given), instruct.Instructions),
         (InstructConfig(out=tmp_path / "link", **given), instruct.Instructions),
         (InstructConfig(out=tmp_path / "outer", **through), instruct.Instructions),
@@ -167,7 +167,7 @@ def killed(monkeypatch, config) -> None:
     """Train until the process is killed in its first evaluation, before there is a checkpoint."""
     with monkeypatch.context() as patch:
         patch.setattr(open_run, "_undo", lambda place: None)
-        stop_at(patch, training, "watch", Killed())
+        stop_at(patch, training, "evaluate", Killed())
         with pytest.raises(Killed):
             train(config)
 
@@ -176,8 +176,8 @@ FAILURES = {
     "text": lambda patch, folder: (folder / "bottles.txt").write_bytes(b"\xff"),
     "short": lambda patch, folder: (folder / "bottles.txt").write_text("too short"),
     "model": lambda patch, folder: stop_at(patch, session, "make_optimizer", MemoryError("no room")),
-    "ctrl-c": lambda patch, folder: stop_at(patch, training, "watch", KeyboardInterrupt()),
-    "exit": lambda patch, folder: stop_at(patch, training, "watch", SystemExit(143)),
+    "ctrl-c": lambda patch, folder: stop_at(patch, training, "evaluate", KeyboardInterrupt()),
+    "exit": lambda patch, folder: stop_at(patch, training, "evaluate", SystemExit(143)),
     "disk": lambda patch, folder: stop_at(patch, os, "rename", OSError(errno.ENOSPC, "No space left on device")),
 }
 

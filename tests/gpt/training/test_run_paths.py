@@ -289,7 +289,7 @@ def test_a_chosen_name_that_is_taken_at_the_same_moment_is_no_failure(tmp_path, 
             (run / "thesis.tex").write_text("of another process")
         return real(run, *args)
 
-    monkeypatch.setattr(open_run, "start", start)
+    monkeypatch.setattr(open_run, "create", start)
     with other:
         result = training.train(config, Console(file=io.StringIO()))
     assert result.run == Path("runs") / "bottles-3"

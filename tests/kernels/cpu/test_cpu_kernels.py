@@ -181,7 +181,7 @@ def test_a_mask_on_a_gpu_comes_from_the_generators_other_stream(monkeypatch):
         for x in (tl.tensor(X), X):
             assert F.IMPLEMENTATIONS["keep_mask"].gpu(x, (2, 3), 0.5, generator).all()
         for state, *rest in asked:
-            assert state is (generator or tl.default_generator).far(np)
+            assert state is (generator or tl.default_generator).gpu_state(np)
             assert rest == [0.5, (2, 3)]
         assert len(asked) == 2
         asked.clear()

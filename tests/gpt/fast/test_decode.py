@@ -1,0 +1,70 @@
+"""The decoder for a GPU: how it attaches, and that generation on a CPU passes neither it nor any CUDA file."""
+
+import sys
+
+import pytest
+from strict import strict
+
+import tensorlite as tl
+from gpt import fast
+from gpt import generate as plain
+from gpt.config import GPTConfig
+from gpt.fast import decode
+from gpt.model import GPT
+from tensorlite import backend
+
+CONFIG = GPTConfig(vocab_size=11, context_length=12, n_layer=2, n_head=2, n_embd=8)
+
+
+@pytest.fixture
+def attached(monkeypatch):
+    monkeypatch.setattr(plain, "make_decoder", plain.Decoder)
+    fast.attach_decode()
+
+
+@pytest.mark.parametrize("options", [{}, {"temperature": 1.0, "top_k": 5, "top_p": 0.9, "seed": 1}])
+def test_generation_on_a_cpu_passes_no_file_of_cuda_and_none_of_fast(attached, options):
+    model, files = GPT(CONFIG), set()
+    plain.generate(model, [[1, 2], [3]], 2, **options)  # what is imported at first use
+    tokens = plain.stream(model, [[1, 2], [3]], 4, **options)
+
+    def note(frame, event, argument):
+        files.add(frame.f_code.co_filename.replace("\\", "/"))
+
+    before = sys.getprofile()
+    sys.setprofile(note)
+    try:
+        list(tokens)
+    finally:
+        sys.setprofile(before)
+    assert any(file.endswith("gpt/kv_cache.py") for file in files)
+    fast_or_cuda = [file for file in files if any(part in file for part in ("/cuda/", "cuda_graph", "/gpt/fast/"))]
+    assert fast_or_cuda == [file for file in fast_or_cuda if "/tests/" in file]
+
+
+def test_a_model_on_a_gpu_gets_the_other_decoder(attached, monkeypatch):
+    monkeypatch.setitem(backend.DEVICES, "strict", lambda: strict)
+    tl.manual_seed(1)
+    cpu, gpu = GPT(CONFIG), GPT(CONFIG).to("strict")
+    assert type(plain.make_decoder(cpu, 1, 12, True)) is plain.Decoder
+    assert type(plain.make_decoder(gpu, 1, 12, True)) is decode.GPUDecoder
+    assert type(plain.make_decoder(gpu, 1, 12, False)) is plain.Decoder
+
+
+def test_what_is_kept_for_the_next_texts_fits_them_or_is_made_anew(attached, monkeypatch):
+    monkeypatch.setitem(backend.DEVICES, "strict", lambda: strict)
+    model = GPT(CONFIG).to("strict")
+    monkeypatch.setattr(decode, "_spare", {})
+    kept = decode.gpu_decoder(model, 2, 8)
+    kept.finish()
+    assert not decode._spare  # nothing was recorded
+    for batch_size, positions, again in ((2, 8, True), (2, 5, True), (2, 9, False), (1, 8, False)):
+        decode._spare[model] = kept
+        kept.cache[0].lengths = [3, 3]
+        found = decode.gpu_decoder(model, batch_size, positions)
+        assert (found is kept) == again
+        assert found.cache[0].lengths == [0] * batch_size
+    decode._spare[model] = kept
+    for p in model.parameters():
+        p.data = p.data.copy()
+    assert decode.gpu_decoder(model, 2, 8) is not kept
