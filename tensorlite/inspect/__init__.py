@@ -1,6 +1,6 @@
-"""The graph of a result as text, DOT and SVG; and the backward walk, one step at a time.
+"""See what the engine does: the graph of a result as text, DOT and SVG, and the backward pass one step at a time.
 
-Nothing here changes a result. In short:
+Nothing here changes a result or a gradient:
 
     from tensorlite.inspect import graph, steps
 

@@ -1,7 +1,7 @@
-"""What the engine recorded, described: which ops, on what, and what they keep until backward.
+"""A description of what the engine recorded: which ops, on which inputs, and the arrays they keep until backward.
 
-One idea: a AutogradGraph is a **description** and holds no array of what it describes. So it can be kept, compared and
-printed after backward has freed the original. Text, DOT and SVG are three ways to write it down.
+An AutogradGraph holds no array of the graph that it describes. So it can be kept, compared with others, and printed
+after backward has freed the original. It is written as text, as DOT, or as SVG.
 """
 
 from collections.abc import Iterator, Mapping
@@ -10,55 +10,56 @@ from typing import Any
 
 from ..autograd import Node, Variable
 from ..backend import Array, is_array
+from ..primitive import Primitive
 from .drawing import Box, draw
 
-MOST_DRAWN = 1000
+MOST_DRAWN = 1000  # nodes
 
 
 @dataclass(frozen=True)
 class Kept:
-    """An array that a node holds until backward."""
+    """An array that a node keeps until backward, because a derivative rule needs it."""
 
-    name: str  # as the derivative rules call it: an argument, `out`, or a residual of a fused op
+    name: str  # its name in the derivative rules: an argument, `out`, or a residual of a kernel
     shape: tuple[int, ...]
-    bytes: int  # 0 where a leaf or an older node holds that memory anyway
+    bytes: int  # 0 where a leaf or an older node holds the same memory
 
 
 @dataclass(frozen=True)
 class GraphNode:
     """One leaf, one application of an op, or one named constant."""
 
-    number: int  # counts from 1 in the order of computation
+    number: int  # from 1, in the order of computation
     kind: str  # "leaf", "op", "result" or "constant"
-    name: str  # what the caller of `graph` named it, or ""
+    name: str  # the name given to it by the `names` of `graph`, or ""
     op: str  # "" for leaves and constants
     shape: tuple[int, ...]
     dtype: str
-    inputs: tuple[tuple[str, int | None], ...] = ()  # (argument, number); None for what is no node
-    values: dict[str, str] = field(default_factory=dict)  # arguments that are plain values, as text
+    inputs: tuple[tuple[str, int | None], ...] = ()  # (argument, number of a node); None where it is not a node
+    values: dict[str, str] = field(default_factory=dict)  # arguments that are numbers, axes and the like, as text
     kept: tuple[Kept, ...] = ()
-    freed: bool = False  # a backward walk has left it: what it kept and where it came from are gone
+    freed: bool = False  # by a backward pass: what it kept and its inputs are gone
 
     @property
     def bytes(self) -> int:
-        """The memory of the arrays that the node keeps."""
+        """The memory that the node keeps until backward and nothing else holds."""
         return sum(kept.bytes for kept in self.kept)
 
     @property
     def reference(self) -> str:
-        """How other nodes name it: its name, or its number as in "#3"."""
+        """What other nodes call it: its name, or #number."""
         return self.name or f"#{self.number}"
 
     @property
     def keeps(self) -> str:
-        """'keeps x, out: 1.2 kB', or nothing."""
+        """The arrays that the node keeps, as text: 'keeps x, out: 1.2 kB', or ''."""
         if not self.kept:
             return ""
         names = ", ".join(dict.fromkeys(kept.name for kept in self.kept))
         return f"keeps {names}: {size(self.bytes) if self.bytes else 'held anyway'}"
 
     def lines(self) -> list[str]:
-        """What stands in the node's box: a title, what it is, what it keeps."""
+        """The lines of the node's box in a drawing: a title, its shape and dtype, what it keeps."""
         call = " ".join([self.op, *[f"{key}={value}" for key, value in self.values.items()]])
         title = " = ".join(filter(None, (self.name, call))) or self.kind
         notes = ["freed"] if self.freed else [self.keeps] if self.kept else []
@@ -67,19 +68,19 @@ class GraphNode:
 
 @dataclass(frozen=True)
 class AutogradGraph:
-    """How a result was computed. `print` lists it; `svg()` and `dot()` draw it; a notebook shows the SVG."""
+    """How a result was computed. `print` lists its nodes, `svg()` and `dot()` draw them; a notebook shows the SVG."""
 
     nodes: tuple[GraphNode, ...]  # in the order of computation: inputs before their users, the result last
     absent: tuple[str, ...] = ()  # names of Tensors that the result does not depend on, or that no rule keeps
 
     @property
     def bytes(self) -> int:
-        """The memory that the graph keeps until backward: each array counted once, the leaves' own not."""
+        """The memory that the graph keeps until backward; each array counts once, those of the leaves do not."""
         return sum(node.bytes for node in self.nodes)
 
     @property
     def summary(self) -> str:
-        """One line: how many ops and leaves the graph has, and what it keeps."""
+        """One line: how many ops on how many leaves, and the memory they keep."""
         ops = sum(bool(node.op) for node in self.nodes)
         leaves = sum(node.kind == "leaf" for node in self.nodes)
         nouns = f"{ops} op{'s' * (ops != 1)} on {leaves} {'leaves' if leaves != 1 else 'leaf'}"
@@ -97,7 +98,7 @@ class AutogradGraph:
         return "\n".join(lines)
 
     def _formula(self, node: GraphNode) -> str:
-        """'h = tanh(#3)', as one would write it; #3 is the node of that number."""
+        """The node as a line of code: 'h = tanh(#3)', where #3 is the node with that number."""
         if not node.op:
             return " ".join(filter(None, (node.name, node.kind)))
         arguments = [self.nodes[n - 1].reference if n else node.values.get(a, "·") for a, n in node.inputs]
@@ -107,7 +108,7 @@ class AutogradGraph:
         return f"{node.name} = {call}" if node.name else call
 
     def dot(self) -> str:
-        """The graph in Graphviz' language: `dot -Tsvg` draws it."""
+        """The graph in the language of Graphviz, whose program `dot -Tsvg` draws it."""
         fills = {"leaf": "#dcf1e1", "op": "#e6eefa", "result": "#fce5c8", "constant": "#f2f2f2"}
         lines = ["digraph {", '  node [shape=box style="rounded,filled" fontname=monospace]']
         for node in self.nodes:
@@ -123,7 +124,7 @@ class AutogradGraph:
     def svg(self) -> str:
         """A drawing, top to bottom: leaves green, constants grey, ops blue, the result orange.
 
-        Raises ValueError for more than 1,000 nodes, which is too large to read.
+        Raises ValueError for more than 1,000 nodes.
         """
         if len(self.nodes) > MOST_DRAWN:
             raise ValueError(
@@ -138,16 +139,16 @@ class AutogradGraph:
 def graph(output: Variable, names: Mapping[str, Variable] | None = None) -> AutogradGraph:
     """Describe how `output` was computed from the leaves that require a gradient.
 
-    `names` gives Tensors the names to show them by, be they leaves, intermediate results or constants:
-    `graph(loss, names={"w": w, "x": x})`, `graph(loss, dict(model.named_parameters()))`. A constant appears where
-    it is named and a rule keeps it; the engine records no other. A fused op is one node: compute the result under
-    `tensorlite.unfused()` to see its steps. Raises RuntimeError where nothing was recorded.
+    `names` names Tensors: leaves, intermediate results or constants, as in `graph(loss, names={"w": w, "x": x})` or
+    `graph(loss, dict(model.named_parameters()))`. A constant appears only where it is named and a derivative rule keeps
+    it, because the engine records no others. An op with a kernel is one node: compute the result under
+    `tensorlite.unfused()` to see its steps. RuntimeError if `output` was not recorded.
     """
     return Reading(output, names or {}).graph
 
 
 class Reading:
-    """The walk over the engine's nodes that describes them: `graph`, and the `numbers` of nodes in it by id."""
+    """Describes the engine's nodes below `output`: as `graph`, with `numbers`, the number of each node by its id."""
 
     def __init__(self, output: Variable, names: Mapping[str, Variable]):
         if not output.requires_grad:
@@ -165,8 +166,8 @@ class Reading:
         found = {entry.name for entry in described}
         self.graph = AutogradGraph(described, tuple(name for name in names if name not in found))
 
-    def _describe(self, node: Any) -> Iterator[GraphNode]:
-        """The entry of a node or leaf, after those of the named constants that it is the first to use."""
+    def _describe(self, node: Node | Variable) -> Iterator[GraphNode]:
+        """The entry of a node or leaf, after the entries of named constants that no node before it uses."""
         name = self.names.get(id(node), "")
         if not isinstance(node, Node):
             yield GraphNode(self._number(node), "leaf", name, "", node.data.shape, str(node.data.dtype))
@@ -182,8 +183,10 @@ class Reading:
         head = (self._number(node), kind, name, node.op.name, node.shape, str(node.dtype))
         yield GraphNode(*head, inputs, values, tuple(kept), node.saved is None)
 
-    def _inputs(self, node: Node, saved: Mapping[str, Any]) -> tuple[dict[str, str], tuple[Any, ...]]:
-        """The plain values that an op was given, and (argument, number) of the others."""
+    def _inputs(
+        self, node: Node, saved: Mapping[str, Any]
+    ) -> tuple[dict[str, str], tuple[tuple[str, int | None], ...]]:
+        """The arguments of an op that are numbers, axes and the like, as text, and (argument, number) of the others."""
         op, inputs = node.op, []
         values = {key: _text(saved[key]) for key, default in op.keywords.items() if key in saved}
         values = {key: text for key, text in values.items() if text != _text(op.keywords[key])}
@@ -197,21 +200,24 @@ class Reading:
             inputs.append((argument, self.numbers.get(id(value if parent is None else parent))))
         return {key: text for key, text in values.items() if text}, tuple(inputs)
 
-    def _number(self, thing: Any) -> int:
+    def _number(self, thing: object) -> int:
+        """The number of a node, a leaf or a constant's array; the next one if it has none yet."""
         return self.numbers.setdefault(id(thing), len(self.numbers) + 1)
 
     def _new_bytes(self, array: Array) -> int:
+        """The bytes that `array` keeps alive, 0 if they were counted before."""
         owner = _owner(array)
         if id(owner) in self.held:
             return 0
         self.held.add(id(owner))
-        return owner.nbytes
+        return int(owner.nbytes)
 
 
-def _in_order(root: Any) -> list[Any]:
-    """The nodes under `root` in the order of computation, each leaf right before its first user."""
-    found, stack = {id(root): root}, [root]
-    while stack:  # no recursion: a graph may be deeper than Python's stack
+def _in_order(root: Node | Variable) -> list[Any]:
+    """The nodes below `root` in the order of computation, each leaf just before its first user."""
+    found: dict[int, Any] = {id(root): root}
+    stack: list[Any] = [root]
+    while stack:  # not by recursion: a graph may be deeper than Python's stack
         for parent in getattr(stack.pop(), "parents", ()):  # a leaf has none
             if parent is not None and id(parent) not in found:
                 found[id(parent)] = parent
@@ -224,39 +230,41 @@ def _in_order(root: Any) -> list[Any]:
     return list(ordered.values()) or [root]
 
 
-def argument_name(op: Any, i: int) -> str:
+def argument_name(op: Primitive, i: int) -> str:
+    """The name of argument number i of an op; of `*xs` it is 'xs[i]'."""
     return f"{op.arguments[0]}[{i}]" if op.variadic else op.arguments[i]
 
 
 def _saved(node: Node) -> dict[str, object]:
-    """What a node keeps by the names that rules use, arguments first; of `*xs` each member: `xs[0]`, `xs[1]`."""
+    """What a node keeps, by the names that rules use, arguments first; the members of `*xs` as `xs[0]`, `xs[1]`."""
     if node.saved is None:
         return {}
     position, arguments = node.op.position, node.op.arguments
     names = [*[a for a in arguments if a in position], *[n for n in position if n not in arguments]]
     saved = {name: node.saved[position[name]] for name in names if not name.endswith("_shape")}
-    saved = {name: value for name, value in saved.items() if not isinstance(value, Node)}  # made again, not kept
+    saved = {name: value for name, value in saved.items() if not isinstance(value, Node)}  # computed again, not kept
     if node.op.variadic and arguments[0] in saved:
         members = saved.pop(arguments[0])
         saved = {argument_name(node.op, i): x for i, x in enumerate(members or ())} | saved
     return saved
 
 
-def _arrays(value: Any) -> list[Array]:
+def _arrays(value: object) -> list[Array]:
+    """The arrays in a saved value: itself, or those in a tuple or list."""
     if isinstance(value, (tuple, list)):
         return [array for part in value for array in _arrays(part)]
     return [value] if is_array(value) else []
 
 
 def _owner(array: Array) -> Array:
-    """The array that owns the memory which `array` looks at: a small view keeps all of it alive."""
+    """The array that owns the memory of `array`: a view, however small, keeps all of it alive."""
     while is_array(getattr(array, "base", None)):
         array = array.base
     return array
 
 
-def _text(value: Any) -> str:
-    """A plain value as one would write it, if that is short."""
+def _text(value: object) -> str:
+    """A number, slice, tuple or string as Python code; "" for an array, or if it is longer than 24 characters."""
     if isinstance(value, slice):
         parts = ["" if part is None else str(part) for part in (value.start, value.stop, value.step)]
         text = ":".join(parts if value.step is not None else parts[:2])
@@ -271,7 +279,7 @@ def _text(value: Any) -> str:
 
 
 def size(n: float) -> str:
-    """Bytes for people: 96 B, 1.23 kB, 45.6 MB."""
+    """A number of bytes as text: 96 B, 1.23 kB, 45.6 MB."""
     if n < 1000:
         return f"{n} B"
     for unit in ("kB", "MB"):

@@ -1,9 +1,9 @@
 """Boxes and arrows as SVG, laid out in rows from top to bottom, in plain Python.
 
-One idea, from Sugiyama, Tagawa and Toda ("Methods for visual understanding of hierarchical system structures",
-1981): put each box in the row above its first user; lead an arrow that passes rows through a small gap in each;
-order every row so that few arrows cross; then move boxes sideways, keeping that order, until arrows are short. The
-last step is a least-squares fit under an ordering, solved exactly by pooling neighbours that collide.
+The method is that of Sugiyama, Tagawa and Toda ("Methods for visual understanding of hierarchical system structures",
+1981): put each box in the row above its first user; give an arrow that passes a row a small gap in it; order every row
+so that few arrows cross; then move boxes sideways, in that order, until arrows are short. The last step is a weighted
+least-squares fit with an order constraint, solved exactly by pooling neighbours that collide (isotonic regression).
 """
 
 from bisect import bisect_right, insort
@@ -29,7 +29,7 @@ FONT = "ui-monospace, 'DejaVu Sans Mono', Menlo, Consolas, monospace"
 
 @dataclass(frozen=True)
 class Box:
-    """What to draw: a box of text lines, and where its arrows come from. Sources stand before their users."""
+    """A box of text lines, and the boxes that its arrows come from. Sources precede their users in a sequence."""
 
     number: int
     kind: str  # a key of COLOURS
@@ -48,11 +48,11 @@ class Box:
         return PAD + LINE * len(self.lines)
 
 
-Place = tuple[int, int]  # (number of a box, row): the box itself, or where its arrows pass that row
+Place = tuple[int, int]  # (number of a box, row): the box itself, or the gap where its arrows pass that row
 
 
 def draw(boxes: Sequence[Box], caption: str) -> str:
-    """The SVG file's text."""
+    """The text of an SVG file with all boxes and arrows, and a caption below them."""
     layout = _Layout(boxes)
     arrows = [part for box in boxes for part in _arrows(layout, box)]
     parts = [line for line, _ in arrows] + [label for _, label in arrows if label]
@@ -71,11 +71,11 @@ def draw(boxes: Sequence[Box], caption: str) -> str:
     ])  # fmt: skip
 
 
-# ----- where things stand -----------------------------------------------------------------------------------
+# ----- layout -----------------------------------------------------------------------------------
 
 
 class _Layout:
-    """Rows, their order, and the coordinates of every place."""
+    """The rows, the order of places in each, and their coordinates."""
 
     def __init__(self, boxes: Sequence[Box]):
         self.boxes = {box.number: box for box in boxes}
@@ -83,7 +83,7 @@ class _Layout:
         self.rows: list[list[Place]] = [[] for _ in range(max(self.row.values()) + 1)]
         self.above: dict[Place, list[Place]] = {}
         self.below: dict[Place, list[Place]] = {}
-        self._lead_arrows(boxes)
+        self._route_arrows(boxes)
         self._order()
         self.x = self._coordinates()
         shift = min(self.x[place] - self._width(place) / 2 for row in self.rows for place in row)
@@ -95,8 +95,8 @@ class _Layout:
             self.bottom += max(self.boxes[n].height for n, r in row if self.row[n] == r) + BETWEEN_ROWS
         self.bottom -= BETWEEN_ROWS
 
-    def _lead_arrows(self, boxes: Sequence[Box]) -> None:
-        """Enter all boxes, and one chain of passages from each box down to its farthest user."""
+    def _route_arrows(self, boxes: Sequence[Box]) -> None:
+        """Enter all boxes into the rows, and for each a chain of gaps down to its lowest user."""
         last = dict(self.row)
         for box in boxes:
             for _, source in box.sources:
@@ -115,7 +115,7 @@ class _Layout:
                 self.below[above].append(place)
 
     def _order(self) -> None:
-        """Sort each row by where its neighbours stand on average, down and up in turn; keep the best order."""
+        """Sort rows by the average position of their neighbours, downward and upward in turn; keep the best order."""
         best, fewest = [list(row) for row in self.rows], self._crossings()
         for turn in range(12):
             if not fewest:
@@ -132,7 +132,7 @@ class _Layout:
         self.rows = best
 
     def _crossings(self) -> int:
-        """How many pairs of arrows cross: sorted by their upper ends, the inversions of the lower ones."""
+        """How many pairs of arrows cross: the inversions of their lower ends when sorted by the upper ends."""
         total = 0
         for upper, lower in pairwise(self.rows):
             rank = {place: i for i, place in enumerate(lower)}
@@ -145,11 +145,11 @@ class _Layout:
         return total
 
     def _coordinates(self) -> dict[Place, float]:
-        """The middle of each place: sweep after sweep, every row goes where its neighbours are."""
+        """The x coordinate of the middle of each place: in 40 sweeps, every row moves towards its neighbours."""
         x: dict[Place, float] = {}
         for row in self.rows:
             ones = [1.0] * len(row)
-            x |= dict(zip(row, _settle([0.0] * len(row), ones, self._distances(row)), strict=True))
+            x |= dict(zip(row, _fit_positions([0.0] * len(row), ones, self._distances(row)), strict=True))
         for turn in range(40):
             for row in self.rows if turn % 2 == 0 else reversed(self.rows):
                 wanted, weights = [], []
@@ -158,12 +158,12 @@ class _Layout:
                     weight = sum(w for _, w in pulls)
                     wanted.append(sum(at * w for at, w in pulls) / weight if pulls else x[place])
                     weights.append(weight or 1.0)
-                x |= dict(zip(row, _settle(wanted, weights, self._distances(row)), strict=True))
+                x |= dict(zip(row, _fit_positions(wanted, weights, self._distances(row)), strict=True))
         self._straighten(x)
         return x
 
     def _straighten(self, x: dict[Place, float]) -> None:
-        """Give each chain of passages one x as far down as the boxes beside it leave room, then the next."""
+        """Make each chain of gaps vertical, as far down as the boxes beside it leave room, then the rest of it."""
         for number, box_row in self.row.items():
             chain: list[Place] = []
             low, high = -inf, inf
@@ -182,13 +182,13 @@ class _Layout:
             _align(x, chain, low, high)
 
     def _tension(self, a: Place, b: Place) -> float:
-        """How much an arrow wants to be straight: most where it passes rows, least from a leaf."""
+        """The weight of an arrow's deviation from vertical: largest where it passes rows, smallest from a leaf."""
         passing = sum(self.row[number] != row for number, row in (a, b))
         upper = a if a[1] < b[1] else b
         return (1.0, 4.0, 12.0)[passing] * (1 if not self.boxes[upper[0]].sources else 4)
 
     def _distances(self, row: list[Place]) -> list[float]:
-        """How far each place has to stay from the one to its left, middle to middle."""
+        """The least distance of each place from the one to its left, between their middles."""
         widths = [self._width(place) for place in row]
         return [0.0, *[(a + b) / 2 + GAP for a, b in pairwise(widths)]]
 
@@ -198,7 +198,7 @@ class _Layout:
 
 
 def _rows(boxes: Sequence[Box]) -> dict[int, int]:
-    """Each box one row above the first of its users: leaves stand where they are needed."""
+    """The row of each box: one above the first of its users, so that leaves are next to their users."""
     depth = dict.fromkeys((box.number for box in boxes), 0)
     for box in reversed(boxes):
         for _, source in box.sources:
@@ -207,10 +207,10 @@ def _rows(boxes: Sequence[Box]) -> dict[int, int]:
     return {number: deepest - d for number, d in depth.items()}
 
 
-def _settle(wanted: Sequence[float], weights: Sequence[float], distances: Sequence[float]) -> list[float]:
-    """Positions as near to `wanted` as the distances to their left neighbours allow: weighted least squares.
+def _fit_positions(wanted: Sequence[float], weights: Sequence[float], distances: Sequence[float]) -> list[float]:
+    """Positions near `wanted`, by weighted least squares, that keep these distances from their left neighbours.
 
-    With the distances taken off it is a fit by a nondecreasing sequence: blocks that collide move to their mean.
+    With the distances subtracted, it is the fit of a nondecreasing sequence: blocks that collide move to their mean.
     """
     offsets = list(accumulate(distances))
     blocks: list[tuple[float, float, int]] = []  # (mean, weight, how many)
@@ -225,15 +225,17 @@ def _settle(wanted: Sequence[float], weights: Sequence[float], distances: Sequen
 
 
 def _align(x: dict[Place, float], chain: Sequence[Place], low: float, high: float) -> None:
+    """Give all places of a chain one x, their average, moved into [low, high]."""
     if chain:
         middle = sum(x[place] for place in chain) / len(chain)
         x |= dict.fromkeys(chain, min(max(middle, low), high))
 
 
-# ----- as SVG -----------------------------------------------------------------------------------------------
+# ----- SVG -----------------------------------------------------------------------------------------------
 
 
 def _box(layout: _Layout, box: Box) -> Iterator[str]:
+    """The SVG elements of a box: its frame and its lines of text."""
     row = layout.row[box.number]
     x, y = layout.x[box.number, row], layout.y[row]
     fill, border = COLOURS[box.kind]
@@ -249,7 +251,7 @@ def _box(layout: _Layout, box: Box) -> Iterator[str]:
 
 
 def _arrows(layout: _Layout, box: Box) -> Iterator[tuple[str, str]]:
-    """(arrow, label) of each arrow into a box. Each ends at a port of its own; one of several gets a label."""
+    """(arrow, label) of each arrow into a box, each with its own end point. If there are several, they get labels."""
     row = layout.row[box.number]
     sources = sorted(box.sources, key=lambda source: layout.x[source[1], row - 1])
     for i, (argument, source) in enumerate(sources):
@@ -264,7 +266,7 @@ def _arrows(layout: _Layout, box: Box) -> Iterator[tuple[str, str]]:
 
 
 def _path(layout: _Layout, source: int, port: float, row: int) -> str:
-    """Curves that leave and enter rows vertically, and straight lines past the boxes of the rows between."""
+    """An SVG path from a box to a port: curves between rows, which begin and end vertically, and lines past boxes."""
     first = layout.row[source]
     x, y = layout.x[source, first], layout.y[first] + layout.boxes[source].height
     path = [f"M{x:.1f} {y:.1f}"]

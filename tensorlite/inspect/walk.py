@@ -1,7 +1,7 @@
-"""The backward walk, one step at a time.
+"""The backward pass, one step at a time.
 
-One idea: `steps` pulls gradients through the same rules in the same order as `backward` does, but hands out each
-one on the way, frees nothing and touches no `.grad`.
+`steps` applies the same rules in the same order as `backward`, and yields what each of them gave. It frees nothing and
+changes no `.grad`.
 """
 
 from collections.abc import Iterator, Mapping
@@ -10,16 +10,17 @@ from heapq import heappop, heappush
 from typing import Any
 
 from ..autograd import Node, Variable, starting_gradient
+from ..backend import Array
 from .describe import Reading, argument_name
 
 
 @dataclass(frozen=True)
 class Piece:
-    """What one derivative rule gave: the gradient by one argument of an op."""
+    """The result of one derivative rule: the gradient by one argument of an op."""
 
     argument: str
-    to: str  # the name or #number of the node that it flows to
-    asked: tuple[str, ...]  # what the rule asked for beside the incoming gradient
+    to: str  # the name or #number of the node that receives it
+    asked: tuple[str, ...]  # what the rule asked for, besides the incoming gradient
     gradient: Variable
 
     def __str__(self) -> str:
@@ -29,7 +30,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Step:
-    """The walk at one node, where all of its gradient has arrived. A leaf has no pieces: it keeps it."""
+    """One node of the backward pass, with its whole gradient. A leaf has no pieces, because it passes nothing on."""
 
     number: int
     name: str
@@ -43,11 +44,11 @@ class Step:
 
 
 def steps(output: Variable, gradient: Any = None, names: Mapping[str, Variable] | None = None) -> Iterator[Step]:
-    """Go backward from `output` node by node, the newest first, and yield each Step as it is taken.
+    """Go backward from `output`, the newest node first, and yield a Step for each node.
 
-    Numbers and `names` are those of `graph(output, names)`; `gradient` as in `backward`. The gradients are copies.
-    The graph is kept and no `.grad` is touched: a `backward()` afterwards does what it would have done without.
-    Raises RuntimeError, as `backward` does, where the graph was freed or a value that it needs was changed.
+    Numbers and `names` are those of `graph(output, names)`; `gradient`, of output's shape, is as in `backward`. The
+    gradients in the steps are copies. The graph is kept and no `.grad` changes, so `backward()` can be called
+    afterwards. RuntimeError, as from `backward`, if the graph was freed or a value that it needs was changed.
     """
     reading = Reading(output, names or {})
     numbers, entries = reading.numbers, reading.graph.nodes
@@ -56,7 +57,7 @@ def steps(output: Variable, gradient: Any = None, names: Mapping[str, Variable] 
     while heap:
         node = heappop(heap)[1]
         g, pieces = grads.pop(id(node)), []
-        for parent, argument, asked, piece in _pulled(node, g):
+        for parent, argument, asked, piece in _gradients(node, g):
             if id(parent) in grads:
                 grads[id(parent)] = grads[id(parent)] + piece
             else:
@@ -67,21 +68,21 @@ def steps(output: Variable, gradient: Any = None, names: Mapping[str, Variable] 
         yield Step(entry.number, entry.name, entry.op, _copy(g), tuple(pieces))
 
 
-def _pulled(node: Any, g: Any) -> Iterator[tuple[Any, ...]]:
+def _gradients(node: Node | Variable, g: Array) -> Iterator[tuple[Any, str, tuple[str, ...], Array]]:
     """(parent, argument, what its rule asked for, the gradient by it) for each argument that needs one."""
-    if isinstance(node, Node):  # a leaf passes nothing on
+    if isinstance(node, Node):  # otherwise it is a leaf, which passes nothing on
         node.check()
         pieces = node.op.apply_vjp(node, g, node.wanted, False)
         for i, (parent, piece) in zip(node.wanted, pieces, strict=True):
             yield parent, argument_name(node.op, i), node.op.asked_names(i), piece
 
 
-def _copy(array: Any) -> Variable:
+def _copy(array: Array) -> Variable:
     return Variable.result(array.copy())
 
 
 def _show(gradient: Variable) -> str:
-    """Small gradients whole, large ones by shape and norm."""
+    """A gradient as text: its numbers if there are at most 6, otherwise its shape and norm."""
     if gradient.data.size <= 6:
         return _numbers(gradient.data.tolist())
     return f"{gradient.data.shape} of norm {float((gradient.data * gradient.data).sum()) ** 0.5:.4g}"

@@ -1,14 +1,14 @@
-"""Proof of derivative rules: for this library's ops, and for anybody's own.
+"""Tests of derivative rules, for the ops of this library and for your own.
 
     from tensorlite.testing import check_gradients
     check_gradients(lambda x, y: x * tl.tanh(y), np.ones(3), np.zeros((2, 1)), order=2)
 
-One idea: a derivative is compared with differences of values, in float64, under a RANDOM incoming gradient. (Under
-`.sum()` many wrong rules look right: softmax's gradient is 0 there, a gradient and its transpose look alike.) It
-proves nothing in float32, and nothing within two steps of a kink: keep inputs away from both.
+A derivative is compared with differences of values, in float64, under a RANDOM incoming gradient. (Under `.sum()` many
+wrong rules pass: softmax's gradient is 0 there, and a gradient equals its transpose.) The comparison has no meaning in
+float32, nor within two steps of a kink, so keep inputs away from kinks.
 
-The Hypothesis strategies beside it (`shapes`, `broadcastable`, `matmul_shapes`, `smooth`, `kinky`, `layouts`,
-`tensors`) are loaded on first use: Hypothesis is needed for them alone.
+The Hypothesis strategies (`shapes`, `broadcastable`, `matmul_shapes`, `smooth`, `kinky`, `layouts`, `tensors`) are
+imported on first use; only they need Hypothesis.
 """
 
 import importlib
@@ -42,18 +42,18 @@ def check_gradients(
     atol: float = 1e-7,
     seed: int = 0,
 ) -> None:
-    """Compare the derivatives of `op` by each of its floating inputs with central differences; silent where they agree.
+    """Compare the derivatives of `op` by each of its floating inputs with central differences.
 
     `op` takes Tensors and returns one Tensor of any shape. `inputs` are arrays, lists or Tensors: floating ones become
-    float64 and are differentiated, all others are handed on as they are. With `order` 2 the derivative of the gradient
-    is checked too, by the inputs and by the incoming gradient, and so on. The incoming gradient, and the directions
-    along which higher orders look, are random and depend on `seed` alone.
+    float64 and are differentiated, all others are passed on unchanged. With `order` 2 the derivatives of the gradient
+    are checked too, by the inputs and by the incoming gradient, and so on. The incoming gradient, and the directions of
+    the derivatives of higher order, are random and depend on `seed` alone.
 
-    The difference is (8 (f(x+h) - f(x-h)) - (f(x+2h) - f(x-2h))) / 12h with h = `step` max(1, |x|), wrong by
-    h**4/30 of the fifth derivative. An element may differ by `atol` + `rtol` |expected| + what rounding explains.
-    Raises AssertionError that names the order, the argument, the worst element, expected, got and the error;
-    TypeError or ValueError where nothing would be checked: no floating input that has elements, a result without
-    elements or that does not require a gradient, an order below 1, an infinite tolerance.
+    The difference is (8 (f(x+h) - f(x-h)) - (f(x+2h) - f(x-2h))) / 12h with h = `step` max(1, |x|); its error is
+    h**4/30 times the fifth derivative. An element may differ by `atol` + `rtol` |expected| + a bound of the rounding
+    error. AssertionError if one differs by more; it names the order, the argument, the worst element, the expected and
+    the actual value and the error. TypeError or ValueError if nothing would be checked: no floating input with
+    elements, a result without elements or that does not require a gradient, an order below 1, an infinite tolerance.
     """
     _check_settings(order, step, rtol, atol)
     values = [_float64(x) for x in inputs]
@@ -84,7 +84,7 @@ def _check_settings(order: int, step: float, rtol: float, atol: float) -> None:
 
 
 def _check_result(op: Callable[..., Any], values: list[Any]) -> None:
-    """A ValueError for a result in which there is nothing to check."""
+    """ValueError if there is nothing to check in the result."""
     leaves = _leaves(values)
     _value(op, leaves)
     out = op(*leaves)
@@ -98,7 +98,7 @@ def _check_result(op: Callable[..., Any], values: list[Any]) -> None:
 
 
 def _float64(x: Any) -> Any:
-    """A floating input as a float64 Tensor (a leaf that needs no gradient yet), everything else as it is."""
+    """A floating input as a float64 Tensor that does not require a gradient, everything else unchanged."""
     data = x.data if isinstance(x, Variable) else np.array(x) if isinstance(x, list) else x
     return tensor(data, dtype=np.float64) if is_array(data) and is_floating(data.dtype) else x
 
@@ -121,11 +121,11 @@ def _value(op: Callable[..., Any], values: list[Any]) -> np.ndarray:
 
 
 def _gradients(op: Callable[..., Any], values: list[Any], g: Tensor) -> dict[int, np.ndarray]:
-    """By the rules: the gradient of <g, op> by each differentiable value, by its position."""
+    """By the derivative rules: the gradient of sum(g op(values)) by each floating value, as {position: gradient}."""
     leaves = _leaves(values)
     out = op(*leaves)
     by = {i: x for i, x in enumerate(leaves) if _differentiable(x)}
-    if not out.requires_grad:  # constant as far as the graph knows
+    if not out.requires_grad:  # a constant, according to the graph
         return {i: np.zeros(x.shape) for i, x in by.items()}
     pieces = grad(out, list(by.values()), g.to(out.device))
     return {i: to_host(piece.data) for i, piece in zip(by, pieces, strict=True)}
@@ -134,11 +134,13 @@ def _gradients(op: Callable[..., Any], values: list[Any], g: Tensor) -> dict[int
 def _differences(
     op: Callable[..., Any], values: list[Any], i: int, g: np.ndarray, step: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """By values alone: the derivative of <g, op> by each element of value `i`, and how far rounding may be off."""
+    """By differences of values: the derivative of sum(g op(values)) by each element of value `i`, and a bound of its
+    rounding error.
+    """
     x = to_host(values[i].data)
     slope, noise = np.zeros(x.shape), np.zeros(x.shape)
 
-    def moved(index: tuple[Any, ...], distance: float) -> np.ndarray:
+    def moved(index: tuple[int, ...], distance: float) -> np.ndarray:
         there = x.copy()
         there[index] += distance
         return _value(op, [*values[:i], tensor(there, device=values[i].device), *values[i + 1 :]])
@@ -153,7 +155,9 @@ def _differences(
 
 
 def _slope(op: Callable[..., Any], random: np.random.Generator) -> Callable[..., Any]:
-    """The next function to check: (*inputs, g) -> the derivative of <g, op(*inputs)> along a random direction."""
+    """The function to check for the next order: (*inputs, g) -> the derivative of sum(g op(*inputs)) along a random
+    direction.
+    """
     directions: dict[int, Tensor] = {}  # drawn once, when the shapes are known
 
     def slope(*inputs: Any) -> Tensor:
@@ -163,7 +167,7 @@ def _slope(op: Callable[..., Any], random: np.random.Generator) -> Callable[...,
         out = op(*leaves)
         by = {i: x for i, x in enumerate(leaves) if _differentiable(x)}
         pieces = grad(out, list(by.values()), g, create_graph=record) if out.requires_grad else []
-        total = (g * 0.0).sum()
+        total: Tensor = (g * 0.0).sum()
         for i, piece in zip(by, pieces, strict=False):
             if i not in directions:
                 directions[i] = tensor(random.standard_normal(piece.shape), device=piece.device)
@@ -175,7 +179,7 @@ def _slope(op: Callable[..., Any], random: np.random.Generator) -> Callable[...,
 
 def _report(title: str, order: int, name: str, got: np.ndarray, expected: np.ndarray, wrong: np.ndarray) -> str:
     error = np.where(np.isnan(got - expected), np.inf, abs(got - expected))
-    places: Iterator[tuple[Any, ...]] = iter(np.ndindex(got.shape))
+    places: Iterator[tuple[int, ...]] = iter(np.ndindex(got.shape))
     worst = max((index for index in places if wrong[index]), key=lambda index: error[index])
     return (
         f"check_gradients: {title}: wrong derivative of order {order} by {name} of shape {got.shape}, "

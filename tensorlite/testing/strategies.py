@@ -1,7 +1,7 @@
 """Hypothesis strategies for tests of ops: shapes with their edge cases, two kinds of values, memory layouts.
 
-One idea: two kinds of values. *Smooth* ones are all different and stay away from kinks, for finite differences;
-*kinky* ones are multiples of 1/16 with ties and zeros in most draws, so that sums are exact and conventions show.
+*Smooth* values are all different and keep away from kinks: for finite differences. *Kinky* values are multiples of 1/16
+with ties and zeros in most draws: sums of them are exact, and conventions (at ties, at 0) show in the results.
 """
 
 import functools
@@ -107,8 +107,8 @@ def _cut(values: np.ndarray, array_shapes: Sequence[Shape], sizes: list[int]) ->
 def layouts(
     draw: st.DrawFn, arrays: st.SearchStrategy[tuple[np.ndarray, ...]], broadcast: bool = False
 ) -> tuple[np.ndarray, ...]:
-    """The arrays that `arrays` draws, laid out in memory in other ways: Fortran order, negative strides, every second
-    element of a larger buffer, read-only. With `broadcast` also stride 0: then the values repeat along an axis.
+    """The arrays that `arrays` draws, in other memory layouts: Fortran order, negative strides, every second element of
+    a larger buffer, read-only. With `broadcast` also stride 0, which repeats values along an axis.
     """
     kind = _KINDS[broadcast]
     return tuple([_laid_out(x, draw(kind)) for x in draw(arrays)])
