@@ -1,8 +1,8 @@
-"""Which Tensor of GPT-2's files each of our Parameters is: one table for reading and for writing.
+"""The Tensor of GPT-2's files for each of our Parameters: one table for reading and writing.
 
 GPT-2 stores the matrix of a linear layer as (in, out), we store it as (out, in); and it stores query, key and value
-side by side in `c_attn`. The rest differs in names only. Their names are here those of Hugging Face's files, without
-the prefix `transformer.`.
+side by side in `c_attn`. All else differs in names only. Names of their Tensors are those of Hugging Face's files,
+without the prefix `transformer.`.
 """
 
 from collections.abc import Mapping
