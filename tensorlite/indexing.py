@@ -23,9 +23,9 @@ _ALLOWED = "an index is made of integers, slices, None, Ellipsis, and arrays or 
 def canonical(index: Any, x: Array, shape: tuple[int, ...] | None = None) -> tuple[Any, ...]:
     """`index` as a tuple of ints, slices, None, Ellipsis, booleans, and arrays of the library of `x`.
 
-    `shape` is that of the indexed array, if it is not `x`. IndexError for anything that is not an index. CuPy reports no
-    position that is out of range in an array, so for arrays on a GPU the index is checked here as far as its values are
-    on the host; values on the GPU are not checked, because that would wait for it.
+    `shape` is that of the indexed array, if it is not `x`. IndexError for anything that is not an index. CuPy reports
+    no position that is out of range in an array, so for arrays on a GPU the index is checked here as far as its values
+    are on the host; values on the GPU are not checked, because that would wait for it.
     """
     given = index if isinstance(index, tuple) else (index,)
     parts = tuple([part if type(part) in _PLAIN else _part(part) for part in given])

@@ -90,7 +90,7 @@ def check_words(words: Sequence[str], what: str) -> None:
         check_text(word)
     if len(set(words)) < len(words):
         twice = next(word for word, count in Counter(words).items() if count > 1)
-        raise ValueError(f"the {what} {twice!r} is there twice")
+        raise ValueError(f"the {what} {twice!r} occurs twice")
 
 
 def special_pattern(special_tokens: Iterable[str]) -> re.Pattern[str]:

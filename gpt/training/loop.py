@@ -1,8 +1,8 @@
-"""The training loop: one for all tasks, read from top to bottom.
+"""The training loop, shared by all tasks.
 
-Evaluations and samples use none of training's random numbers, so how often they are made changes nothing in what is
-trained: that depends on the Session alone. What a batch is, its loss and its evaluation are the Task's (task.py shows
-one). Here each step is computed and read by itself; `gpt.fast.attach_step()` replaces `make_steps` by what is faster
+Evaluations and samples do not use training's random numbers, so their frequency does not change the trained weights:
+these depend on the Session alone. The Task defines the batches, their loss and the evaluation (task.py shows
+one). Here each step is computed and read by itself; `gpt.fast.attach_step()` replaces `make_steps` by a faster version
 on a GPU.
 """
 
@@ -42,13 +42,13 @@ class Result(NamedTuple):
 
 
 def train(config: Settings, console: Console | None = None, task: type[Task] | None = None) -> Result:
-    """Train as `config` says; `task` is, unless given, the one that its settings are for.
+    """Train according to `config`; the default `task` is the one that the settings belong to.
 
     The first SIGINT, SIGTERM or SIGHUP finishes the step and saves; a second one ends the process.
 
     ValueError or OSError, in one sentence, for settings, data and directories that cannot be used; FloatingPointError
-    where loss or gradient stay nan or infinite; RuntimeError where another process trains in that directory. Whatever
-    ends a new run before its first checkpoint, its directory is as it was before.
+    where loss or gradient stay nan or infinite; RuntimeError where another process trains in that directory. If a new
+    run ends before its first checkpoint, for whatever reason, its directory is unchanged.
     """
     console, task = console or open_screen(), task or pkgutil.resolve_name(config.task_class)
     if_exists = config.resume_if_exists
@@ -58,7 +58,7 @@ def train(config: Settings, console: Console | None = None, task: type[Task] | N
     run, names = directory(config, task), files(task)
     config, about = machine.prepare(config)
     with stop_signals(at_once=True), opened(run, config, task) as place:
-        run = place.run  # another one than it was where the name has been taken meanwhile
+        run = place.run  # differs from the chosen name if that was taken meanwhile
 
         def tell(line: str) -> None:
             say(console, place.folder / "log.txt", line)
@@ -82,7 +82,7 @@ def train(config: Settings, console: Console | None = None, task: type[Task] | N
 
 @contextmanager
 def opened(run: Path, config: Settings, task: type[Task]) -> Iterator[open_run.Place]:
-    """Where the run is written. If its name was chosen and another process has just taken it, the next free one."""
+    """The directory of the run. If its name was chosen and another process has just taken it, the next free one."""
     chosen = config.out is None and not config.overwrite and not config.resume_if_exists
     with ExitStack() as stack:
         if config.resume is not None:
@@ -100,7 +100,7 @@ def opened(run: Path, config: Settings, task: type[Task]) -> Iterator[open_run.P
 
 
 def learn(s: Session, task: type[Task], place: open_run.Place, console: Console) -> int | None:
-    """All steps that are left, or until a signal, whose number is returned."""
+    """Run the remaining steps, or until a signal; return its number."""
     show = Progress(s.step, s.task.steps, s.task.per_step, s.task.unit, console, place.folder / "log.txt")
     with show, stop_signals() as signals:
         if s.saved < 0:  # a new run
@@ -124,7 +124,7 @@ def learn(s: Session, task: type[Task], place: open_run.Place, console: Console)
         record(s, show, steps.rest())
         if s.saved != s.step:
             save(s)
-    draw(s.run, show.say)  # before the last figures, which may take long
+    draw(s.run, show.say)  # before the final evaluation, which may take long
     if signals:
         again = f"{command_of(s.config.task)} --resume {s.run}"
         show.say(f"stopped after step {s.step}, saved step {s.saved}: go on with {again}")
@@ -137,7 +137,7 @@ def learn(s: Session, task: type[Task], place: open_run.Place, console: Console)
 
 
 class StepResult(NamedTuple):
-    """One line of metrics.jsonl, and the time."""
+    """The numbers of one line of metrics.jsonl, and the time."""
 
     step: int
     lr: float
@@ -150,11 +150,11 @@ class Steps(Protocol):
     """A session's steps, one after another."""
 
     def next(self, read: bool) -> list[StepResult]:
-        """Make a step. The results that are known now: with `read` those of all steps so far that were not given."""
+        """Make a step. Return the results that are known; with `read` those of all steps that were not returned yet."""
         ...
 
     def rest(self) -> list[StepResult]:
-        """The results that were not given yet."""
+        """The results that were not returned yet."""
         ...
 
 
@@ -193,7 +193,7 @@ def update(s: Session, step: Step) -> tuple[float, Tensor]:
 
 
 def learning_rate(config: Settings, step: int, steps: int) -> float:
-    """Of the step that follows `step` of `steps`: a linear rise, then a cosine to min_lr at the last step."""
+    """Learning rate of the step after `step` of `steps`: a linear rise, then a cosine to min_lr at the last step."""
     warmup = min(100, steps // 10) if config.warmup is None else config.warmup
     min_lr = config.peak_lr * config.lowest if config.min_lr is None else config.min_lr
     return optim.warmup_cosine(step, lr=config.peak_lr, min_lr=min_lr, warmup=warmup, total=steps)
@@ -203,7 +203,7 @@ def learning_rate(config: Settings, step: int, steps: int) -> float:
 
 
 def record(s: Session, show: Progress, results: Sequence[StepResult], evaluation_due: bool = False) -> None:
-    """A line of metrics.jsonl for each step, that of the last one with the figures of an evaluation.
+    """A line of metrics.jsonl for each step; the last one also has the results of an evaluation.
 
     FloatingPointError where the last step of training leaves weights that cannot be used.
     """
@@ -240,7 +240,7 @@ def metrics_of(s: Session, show: Progress, result: StepResult) -> dict[str, Any]
 
 
 def evaluate(s: Session, show: Progress, lr: float) -> dict[str, float]:
-    """The figures of an evaluation, shown; the validation loss is remembered if it is the lowest."""
+    """Evaluate and show the results; the validation loss is recorded if it is the lowest."""
     figures = s.task.evaluate(s.model)
     s.best = min(s.best, (figures["validation_loss"], s.step))
     show.evaluated(s.step, figures, lr)
@@ -248,12 +248,12 @@ def evaluate(s: Session, show: Progress, lr: float) -> dict[str, float]:
 
 
 def why_unusable(s: Session) -> str | None:
-    """Why the weights of the last step cannot be used; None where they can."""
+    """Why the weights of the last step cannot be used; None if they can."""
     if s.skipped:
         return "it was skipped, because its loss or gradient is not finite"
     return None if is_finite(s.model) else "the weights are not finite"
 
 
 def advice(s: Session) -> str:
-    """What to do where training stops because numbers are not finite."""
+    """The advice where training stops because numbers are not finite."""
     return f"A lower lr may help; the checkpoint of step {s.saved} is kept in {s.run}"

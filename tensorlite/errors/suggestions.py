@@ -2,7 +2,8 @@
 
 - A name that is missing: `missing` for the package, `module_getattr` for its modules, `hint` for classes.
 - An argument that a function does not have: `explain` and `explaining` for functions, `unknown_argument` for ops. The
-  methods of classes that PyTorch has too (`accepts_torch_arguments`) ignore PyTorch's arguments if they ask for nothing.
+  methods of classes that PyTorch has too (`accepts_torch_arguments`) ignore PyTorch's arguments if they ask for
+  nothing.
 - Names, operators and assignments that Tensor does not have: `adapt`.
 """
 

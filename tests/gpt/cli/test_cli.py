@@ -33,7 +33,7 @@ def test_version_and_help(call):
     status, output, _ = call("train", "--help")
     assert status == 0
     assert "--grad-accumulation INT" in output
-    assert "a batch as large as you like" in " ".join(output.replace("│", "").split())
+    assert "a larger batch in the memory of one pass" in " ".join(output.replace("│", "").split())
 
 
 def test_train_then_resume(call, tmp_path, run):
@@ -127,7 +127,7 @@ def test_wrong_usage_is_2(call, args, says):
     ("args", "says"),
     [
         (["generate", "nowhere"], "there is no run nowhere"),
-        (["generate", "{tmp}"], "{tmp} has no checkpoint: it is no run, or one that ended before its first"),
+        (["generate", "{tmp}"], "{tmp} has no checkpoint: it is not a run, or it ended before its first checkpoint"),
         (["generate", "{run}", "--prompt", "é"], "character 'é' (U+00E9) at position 0 is not in the vocabulary"),
         (["generate", "{run}", "--prompt", ""], "the prompt '' has no token in it: give some text"),
         (["generate", "{run}", "--temperature", "-1"], "temperature must be a finite number of at least 0, got -1.0"),

@@ -142,7 +142,7 @@ def test_split_loses_nothing(text, fraction):
 
 @pytest.mark.parametrize("fraction", [0, 1, 1.5, -0.1, float("nan")])
 def test_a_fraction_that_leaves_nothing_is_refused(fraction):
-    with pytest.raises(ValueError, match=f"fraction is {fraction}, but has to be between 0 and 1"):
+    with pytest.raises(ValueError, match=f"fraction must be between 0 and 1, such as 0.9, got {fraction}"):
         corpus.split("a long text", fraction)
 
 

@@ -259,7 +259,7 @@ def test_what_cannot_be_shown_or_deleted_ends_no_training(tmp_path, monkeypatch)
 
         patch.setattr(shutil, "copyfile", refuse)
         with pytest.warns(
-            run_directory.RunWarning, match="step 2 is saved as .*, but its files could not be shown in .*: No"
+            run_directory.RunWarning, match="step 2 is saved as .*, but its files could not be copied to .*: No"
         ):
             trained.save(2)
     assert contents(tmp_path, only_top=True)["model.safetensors"] == before["model.safetensors"]

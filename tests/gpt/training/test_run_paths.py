@@ -225,7 +225,7 @@ def test_a_text_that_is_as_it_was_or_gone_is_no_warning(tmp_path, monkeypatch):
 
 def test_a_data_file_of_a_run_that_is_missing_is_said_to_be(run):
     (run / "train.tokens").unlink()
-    with pytest.raises(ValueError, match=r"train\.tokens is missing: the run cannot go on without it"):
+    with pytest.raises(ValueError, match=r"train\.tokens is missing: the run cannot continue without it"):
         train(longer(run))
 
 

@@ -186,7 +186,7 @@ TEACH, ON = ["finetune", "instruct", "{f}/base"], ["--style", "phi3", "--data", 
 @pytest.mark.parametrize(
     ("args", "says"),
     [
-        (["chat", "{f}/base"], "{f}/base was not taught to answer: gpt finetune instruct {f}/base --data FILE does"),
+        (["chat", "{f}/base"], "{f}/base was not fine-tuned to answer: run gpt finetune instruct {f}/base --data FILE"),
         (["chat", "nowhere"], "there is no run nowhere"),
         (["chat", "{f}/taught", "--once", "é"], "character 'é' (U+00E9) at position 9 is not in the vocabulary"),
         (["chat", "{f}/taught", "--history", "-1"], "history must be an integer of at least 0, got -1"),

@@ -139,12 +139,16 @@ def test_a_server_without_an_answer_is_exit_status_1(judge_command, server, tmp_
 @pytest.mark.parametrize(
     ("args", "code", "told"),
     [
-        (["--data", "{data}"], 1, "1 of 1 entries of {data} have no model_response: name the run that shall answer"),
+        (["--data", "{data}"], 1, "1 of 1 entries of {data} have no model_response: name a run to answer"),
         (["--data", "{tmp}/none"], 1, "{tmp}/none: No such file or directory"),
         (["{tmp}", "--data", "{data}"], 1, "{tmp} has no checkpoint"),
         (["--data", "{text}"], 1, "{text} is neither JSON nor a table with several columns"),
         (["--data", "{number}"], 1, "{number}, line 1: model_response must be a string, not 5"),
-        (["{char}", "--data", "{data}"], 1, "{char} has no end of text and so cannot answer: gpt finetune instruct"),
+        (
+            ["{char}", "--data", "{data}"],
+            1,
+            "{char} has no end of text and so cannot answer: run gpt finetune instruct",
+        ),
         (["--data", "{data}", "--api", "localhost"], 2, "api must be an address such as http://localhost:11434"),
         (["--data", "{data}", "--limit", "0"], 2, "limit must be an integer of at least 1, got 0"),
         (["--data", "{data}", "--timeout", "0"], 2, "timeout must be a finite number of at least 0.001, got 0.0"),
@@ -311,7 +315,7 @@ def test_the_field_of_the_books_response_file_is_found(judge_command, tmp_path):
          "one of model 1 response, model 2 response"),
         ({"answer": "a"}, ["--response-key", "reply"], "has the field 'reply': its fields are instruction, input, "
          "output, answer"),
-        ({"answer": "a"}, [], "1 of 1 entries of {data} have no model_response: name the run"),
+        ({"answer": "a"}, [], "1 of 1 entries of {data} have no model_response: name a run"),
     ],
 )  # fmt: skip
 def test_which_fields_there_are_is_said(judge_command, tmp_path, more, flags, says):
