@@ -1,4 +1,4 @@
-"""Indices `x[...]`: checked, and brought to one form that derivative rules can rely on.
+"""Indices `x[...]`: checked, and converted to a canonical form for derivative rules.
 
 An index is a tuple of parts, one per axis; anything else is a single part. A part is an integer, a slice, None (a new
 axis), Ellipsis (all axes not named), a boolean, or an array of integers or booleans. Lists and tuples inside the index,
@@ -23,9 +23,9 @@ _ALLOWED = "an index is made of integers, slices, None, Ellipsis, and arrays or 
 def canonical(index: Any, x: Array, shape: tuple[int, ...] | None = None) -> tuple[Any, ...]:
     """`index` as a tuple of ints, slices, None, Ellipsis, booleans, and arrays of the library of `x`.
 
-    `shape` is that of the indexed array, if it is not `x`. IndexError for anything that is not an index. CuPy reports
-    no position that is out of range in an array, so for arrays on a GPU the index is checked here as far as its values
-    are on the host; values on the GPU are not checked, because that would wait for it.
+    `shape` is that of the indexed array, if it is not `x`. IndexError for an invalid index. CuPy does not report
+    positions out of range in an array, so for arrays on a GPU the index is checked here as far as its values are on the
+    host; values on the GPU are not checked, because that would wait for it.
     """
     given = index if isinstance(index, tuple) else (index,)
     parts = tuple([part if type(part) in _PLAIN else _part(part) for part in given])
@@ -87,7 +87,7 @@ def _from_sequence(part: Any) -> np.ndarray:
         ) from error
     if array.size and array.dtype.kind not in "iub":
         raise IndexError(f"{_ALLOWED}, not {shortened(part)}")
-    return array if array.size else array.astype(int)  # an empty list names no places
+    return array if array.size else array.astype(int)  # an empty list selects nothing
 
 
 def explained(name: str, error: Exception, index: tuple[Any, ...], shape: tuple[int, ...]) -> IndexError:
@@ -97,7 +97,7 @@ def explained(name: str, error: Exception, index: tuple[Any, ...], shape: tuple[
 
 
 def problem(index: tuple[Any, ...], shape: tuple[int, ...], wait: bool = True) -> str:
-    """What does not fit an array of `shape` in a canonical index, as one sentence; "" if it fits.
+    """The reason why a canonical index does not fit an array of `shape`, as one sentence; "" if it fits.
 
     Without `wait`, the values of arrays on a GPU are not checked.
     """
