@@ -46,7 +46,7 @@ scores = inputs @ inputs[1]
 compare("scores of token 2", scores, "0.9544 1.4950 1.4754 0.8434 0.7070 1.0865")
 
 # %% [markdown]
-# Divided by their sum they would add up to one, but not be positive. Softmax takes exponentials first. Written
+# Divided by their sum, scores add up to one but need not be positive. Softmax takes exponentials first. Written
 # out it overflows where a score is large; `F.softmax` subtracts the largest score first.
 
 # %%
@@ -87,8 +87,8 @@ compare(
 # %% [markdown]
 # ## 3.4 With learned weights
 #
-# A token can use different vectors to search, to be found and to pass on information. Three matrices make
-# these of it: the query, the key and the value. The scores, queries times keys, grow with the number of entries they
+# A token can use different vectors to search, to be found and to pass on information. Three matrices
+# compute these: the query, the key and the value. The scores, queries times keys, grow with the number of entries they
 # sum over; divided by its square root they stay in a range where softmax has a useful gradient.
 
 # %%
