@@ -140,11 +140,11 @@ def report(results: dict[str, dict[str, Any]]) -> str:
         f"The model has {first['parameters']:,} parameters ({MODEL['n_layer']} layers, {MODEL['n_embd']} wide, a BPE "
         f"vocabulary of {MODEL['vocab_size']:,}). Pretraining: {first['steps']} steps on {first['texts']:,} texts of "
         f"the corpus, none of them a validation or test text: {first['cpu_seconds']:.0f} s of one core. Fine-tuning: "
-        f"{TUNING['epochs']} epochs on the book's 1,045 texts, learning rate {TUNING['lr']}, falling.",
+        f"{TUNING['epochs']} epochs on the book's 1,045 texts, learning rate {TUNING['lr']} with cosine decay.",
         "",
         "## Five seeds: all layers, last real token",
         "",
-        "| start | test accuracy | lowest to highest | of test texts that are not in training | s of one core |",
+        "| start | test accuracy | lowest to highest | on test texts not in training | s of one core |",
         "|---|---|---|---|---|",
     ]
     for start in ("pretrained", "random"):
@@ -156,8 +156,8 @@ def report(results: dict[str, dict[str, Any]]) -> str:
             spread = f"{mean(a):.2%} ± {stdev(a):.2%} | {min(a):.2%} to {max(a):.2%}"
             lines.append(f"| {start} | {spread} | {new:.2%} | {seconds:.0f} |")
     lines += ["", "The book's repository: 95.67 % from GPT-2's weights, 93.67 % from random ones (124M, a GPU)."]
-    lines += ["", "## What learns, and where the label is read: test accuracy, one seed", ""]
-    lines += [f"| what learns | {' | '.join(POSITIONS)} |", f"|---{'|---' * len(POSITIONS)}|"]
+    lines += ["", "## Trained layers and position of the label: test accuracy, one seed", ""]
+    lines += [f"| what is trained | {' | '.join(POSITIONS)} |", f"|---{'|---' * len(POSITIONS)}|"]
     rows = [(layers, f"pretrained, {layers}, {{}}") for layers in LAYERS]
     rows += [("all, no causal mask", "pretrained, all, {}, no mask"), ("all, from random weights", "random, all, {}")]
     for title, name in rows:
