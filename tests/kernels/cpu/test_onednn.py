@@ -203,7 +203,7 @@ def test_the_environment_is_left_as_it_was():
     code = """if True:
         import os, threading
         from tensorlite.kernels import precision
-    from tensorlite.kernels.cpu import onednn
+        from tensorlite.kernels.cpu import onednn
         import numpy as np
         x = np.ones((512, 512), np.float32)
         onednn.matmul(*onednn.to_bf16_pair(x, x), x.copy())
