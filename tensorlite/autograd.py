@@ -2,12 +2,12 @@
 
 A Node is one application of an op. It points to the Nodes that its arguments came from, **never to the Variable that it
 produced**. So there are no reference cycles, what no derivative rule needs is freed at once, and a walk frees each node
-as it leaves it. A leaf, a Variable that was not computed, stands in the graph as itself. Only leaves get a `.grad`;
+as it leaves it. A leaf, a Variable that was not computed, is its own node. Only leaves get a `.grad`;
 the other gradients live in a dict of the walk.
 
 There are no in-place ops. Two things do change data, an optimizer step and loading a state: they increase a version,
 and backward raises where a value that it needs has another version than when it was saved. What an op is, and what its
-rules may ask for, stands in primitive.py; the ops themselves stand in ops.py.
+rules may ask for, is in primitive.py; the ops themselves are in ops.py.
 """
 
 import contextvars

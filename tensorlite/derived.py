@@ -187,7 +187,7 @@ def stack(xs: Sequence[ArrayLike], axis: int = 0) -> "Tensor":
 def split(x: ArrayLike, sections: Shape, axis: int = 0) -> list["Tensor"]:
     """Parts of `x` along `axis`, as in NumPy: `sections` equal ones, or cut before each of the positions `sections`.
 
-    ValueError where `x` cannot be cut into so many equal parts.
+    ValueError where `x` cannot be cut into that many equal parts.
     """
     axis = checked_axis(axis, x.ndim)
     size, cuts = x.shape[axis], sections

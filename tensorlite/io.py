@@ -94,7 +94,7 @@ def _writable(name: str, x: Any) -> Array:
     if not isinstance(name, str) or name == "__metadata__":
         raise TypeError(f"save: {name!r} cannot be the name of a Tensor: give another string")
     if not is_array(x):
-        raise TypeError(f"save: {name!r} is no Tensor but {type(x).__name__}")
+        raise TypeError(f"save: {name!r} must be a Tensor, not {type(x).__name__}")
     if x.dtype.name not in DTYPES:
         raise TypeError(f"save: {name!r} has dtype {x.dtype}, which the format lacks; it has {', '.join(DTYPES)}")
     return x

@@ -124,7 +124,7 @@ def _common(op: "Primitive") -> list[str]:
 
 
 def _derivatives(op: "Primitive") -> str:
-    """The derivative rules as they stand in the table."""
+    """The derivative rules, as in the table."""
     texts = {name: rule and source(rule) for name, rule in zip(op.arguments, op.rules, strict=True)}
     if not any(texts.values()):
         return "Not differentiable."

@@ -4,7 +4,7 @@ How to read a line: on the left the forward function, in `.vjp(...)` one derivat
 the gradient of the loss by the result `out`; the rule returns the gradient by its argument (a vector-Jacobian product),
 or is None where the op is not differentiable. A rule uses operators, methods that arrays and Tensors share, and the ops
 of this file, never `xp`: so it can be differentiated itself. Ops have NumPy's names for arguments (`axis`, `keepdims`)
-and accept Tensors and arrays. A name that begins with _ is a primitive behind the function of that name below.
+and accept Tensors and arrays. A name that begins with _ is the primitive of the function of that name below.
 
 Conventions where a derivative does not exist: ties of max, min, maximum and minimum share the gradient equally; `abs`,
 `sign` and `relu` have 0 at 0; `clip` passes the gradient at its bounds; `norm` and `std` have 0 where they are 0;

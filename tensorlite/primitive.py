@@ -63,7 +63,7 @@ class Primitive:
         self.arity = 0 if self.variadic else len(values)
         self.keywords = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
         if "out" in self.keywords or (self.variadic and "index" in self.keywords):
-            raise TypeError("a keyword named out (or index, beside *xs) would hide what rules call so: rename it")
+            raise TypeError("a keyword named out (or index, with *xs) would hide the rules' own names: rename it")
         self.differentiable: Any = WithoutRules(self)  # until vjp attaches some: a bit for each argument with a rule
 
     # ----- rules and what they ask for ----------------------------------------------------------------------------
@@ -130,7 +130,7 @@ class Primitive:
         raise TypeError(f"a derivative rule asks for {name!r}; it can have {', '.join(self.known_names())}")
 
     def asked_names(self, i: int) -> tuple[str, ...]:
-        """What the rule for argument `i` asks for beside `g`."""
+        """The names that the rule for argument `i` asks for, besides `g`."""
         return tuple(inspect.signature(self.rules[0 if self.variadic else i]).parameters)[1:]
 
     def known_names(self) -> list[str]:
@@ -160,7 +160,7 @@ class Primitive:
                     narrow = True
                 raw.append(a)
                 bit += bit
-        except AttributeError as error:  # .data was replaced by what is no array
+        except AttributeError as error:  # .data was replaced by something that is not an array
             raise explained(self, error, [a.data if isinstance(a, Variable) else a for a in args], meta) from error
         if narrow and self.computes and (found := in_float32(args, astype, self)):
             converted, dtype = found
@@ -288,7 +288,7 @@ class Primitive:
         return tuple(values), rest
 
     def _itemsize(self, a: Any) -> int:
-        """The bytes of an element of `a`, which is no number; 0 if it has none, as a list. TypeError for arrays that
+        """The bytes of an element of `a`, which is not a number; 0 for a list. TypeError for arrays that
         ops do not take: a type is checked only once.
         """
         if type(a) not in _usable:

@@ -2,9 +2,9 @@
 
 - Narrow floats (float16, bfloat16) are computed in float32, and the result is rounded to the narrow dtype once. So a
   sum of a million elements, a softmax or a product of matrices loses no more digits than one rounding, on any device.
-- Integers do not widen floats: beside float32 they become float32, and a function that makes floats of integers makes
+- Integers do not widen floats: with float32 they become float32, and a function that makes floats of integers makes
   float32, the library's default. (NumPy makes float64 of both, and float16 of int8 and booleans.)
-- Scalars do not widen Tensors: a Python number, or a NumPy scalar beside a Tensor, takes the dtype of the Tensor.
+- Scalars do not widen Tensors: a Python number, or a NumPy scalar with a Tensor, takes the dtype of the Tensor.
 
 Everything else is NumPy's promotion. docs/conventions.md has the table.
 """
@@ -28,7 +28,7 @@ def is_narrow(dtype: np.dtype) -> bool:
 
 
 def _dtypes(values: Sequence[Any]) -> list[Any]:
-    """The dtype of each value, None for what has no say: Python objects, and NumPy scalars beside a Tensor."""
+    """The dtype of each value; None for values that do not count: Python objects, and NumPy scalars with a Tensor."""
     weak = Scalar if any(isinstance(v, Variable) for v in values) else ()
     raw = [v.data if isinstance(v, Variable) else v for v in values]
     return [None if isinstance(x, weak) else getattr(x, "dtype", None) for x in raw]

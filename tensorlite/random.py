@@ -334,7 +334,7 @@ def _shape(shape: Shape) -> tuple[int, ...]:
 def sample_rows(n: int, k: int, seed: int) -> np.ndarray:
     """k distinct numbers of 0 to n - 1 in random order: int64 (k,), as drawn by NumPy's legacy RandomState(seed).
 
-    These are the rows that pandas takes in `DataFrame.sample(k, random_state=seed)`; no Generator is involved.
+    These are the rows of pandas' `DataFrame.sample(k, random_state=seed)`; no Generator is involved.
     """
     n = _integer("sample_rows: n", n, 0, 2**31 - 1)
     k = _integer("sample_rows: k", k, 0, n)

@@ -23,7 +23,7 @@ from .setup import Job
 
 @dataclass(frozen=True)
 class Bench:
-    """Time tensorlite beside its peers."""
+    """Measure tensorlite and its peers in turns."""
 
     device: Literal["cpu", "cuda"] = "cpu"  # the next three have other defaults on a GPU
     configs: str | None = None  # of recipe, calls, tiny, char, gpt2, with commas; cuda: of gpt2, nano, micro, or all

@@ -56,7 +56,7 @@ class Train(Memory, ours.Train):
         return RecordedStep(step, self.network, self.optimizer)
 
     def run(self, steps: int) -> float:
-        """Seconds for so many steps."""
+        """Seconds for that many steps."""
         step = self.training_step = self.training_step or self.make_step()
         began = time.perf_counter()
         for _ in range(steps):

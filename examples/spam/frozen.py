@@ -96,7 +96,7 @@ class Step:
 
 def table(results: dict[str, dict[str, Any]]) -> str:
     """In Markdown, each row compared with `all`."""
-    lines = ["| what is trained | parameters | time of a step | memory of a step | optimizer |", "|---|---|---|---|---|"]
+    lines = ["| trained | parameters | time of a step | memory of a step | optimizer |", "|---|---|---|---|---|"]
     whole = results["all"]
     for layers, r in results.items():
         lines.append(

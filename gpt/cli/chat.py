@@ -90,7 +90,7 @@ class Chat:
     def greet(self, talk: Conversation) -> None:
         """Print the model's size, how many turns it sees, and the commands."""
         size, context = talk.model.num_parameters(), talk.model.config.context_length
-        sees = "each question by itself" if talk.history == 0 else f"up to {talk.history} earlier turns"
+        sees = "each question separately" if talk.history == 0 else f"up to {talk.history} earlier turns"
         why = ", as in training (--history N for N earlier turns)" if self.history is None else ""
         console = Console(highlight=False)
         console.print(f"{self.run}: {size:,} parameters, a context of {context:,} tokens", style="bold", markup=False)

@@ -200,7 +200,7 @@ def split(text: str, fraction: float = 0.9) -> tuple[str, str]:
 
 
 def cut(length: int, fraction: float) -> int:
-    """Where `split` cuts a text of so many characters."""
+    """The position at which `split` cuts a text of that many characters."""
     if not 0 < fraction < 1:
         raise ValueError(f"fraction must be between 0 and 1, such as 0.9, got {fraction!r}")
     place = int(fraction * length)

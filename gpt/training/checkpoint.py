@@ -64,7 +64,7 @@ def save(
     run: Path, step: int, *, config: dict[str, Any], tokenizer: tokenizers.Tokenizer, model: nn.Module,
     optimizer: Optimizer, state: dict[str, Any], keep: int = 2,
 ) -> None:  # fmt: skip
-    """Write the checkpoint of `step`, show its files in `run`, then delete all but the newest `keep`.
+    """Write the checkpoint of `step`, copy its files to `run`, then delete all except the newest `keep`.
 
     `config` and `state` are JSON; `state` holds all else that training needs. FloatingPointError where
     a weight is not finite; OSError, in one sentence, where it cannot be written. Older ones stay unchanged.
@@ -336,7 +336,7 @@ def check_task(run: Path, description: Mapping[str, Any], *tasks: str) -> None:
     if found not in tasks:
         raise ValueError(
             f"{run} is a run of the task {found!r:.80}, and one of {' or '.join(map(repr, tasks))} is needed here: "
-            f"{command_of(found)} --resume goes on with it"
+            f"{command_of(found)} --resume continues it"
         )
 
 

@@ -2,7 +2,7 @@
 
 Evaluations and samples do not use training's random numbers, so their frequency does not change the trained weights:
 these depend on the Session alone. The Task defines the batches, their loss and the evaluation (task.py shows
-one). Here each step is computed and read by itself; `gpt.fast.attach_step()` replaces `make_steps` by a faster version
+one). Here each step is computed and read separately; `gpt.fast.attach_step()` replaces `make_steps` by a faster version
 on a GPU.
 """
 

@@ -194,14 +194,14 @@ def resume(run: Path, names: Iterable[str]) -> Iterator[Place]:
 
 @contextmanager
 def still_there(run: Path) -> Iterator[None]:
-    """Where the run's directory is gone, an OSError in the block says so."""
+    """If the run's directory was removed, an OSError in the block says so."""
     try:
         yield
     except OSError as error:
         if run.is_dir():
             raise
         raise FileNotFoundError(
-            f"{run} is gone: its directory was moved or deleted during training; where it is now, go on with --resume"
+            f"{run} was moved or deleted during training: continue at its new place with --resume"
         ) from error
 
 

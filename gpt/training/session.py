@@ -249,5 +249,5 @@ def changed_texts(description: dict[str, Any]) -> list[str]:
         raise ValueError(f"config.json does not list the texts in gpt's format: {error}") from None
     for path, written in texts:
         if path.is_file() and (path.stat().st_size != written["bytes"] or fingerprint(path) != written):
-            changed.append(f"{path} has changed since the run was begun; the run keeps its own copy")
+            changed.append(f"{path} has changed since the run was started; the run keeps its own copy")
     return changed

@@ -1,7 +1,7 @@
 """The settings of a training run: those of every task, and those that every fine-tuning adds.
 
-A task's own settings are a subclass beside the task (tasks/pretrain.py, tasks/*/settings.py). Every field is a flag of
-the command line, and the comment after it is the flag's help.
+A task's own settings are a subclass in the task's folder (tasks/pretrain.py, tasks/*/settings.py). Every field is a
+flag of the command line, and the comment after it is the flag's help.
 """
 
 import math

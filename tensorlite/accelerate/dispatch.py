@@ -22,14 +22,14 @@ from ..backend import Array
 from ..errors.explain import explained, unusable
 from ..primitive import FAILURES, Primitive, astype, identity
 
-RECOMPUTE_SIZE = 1 << 19  # elements: an array of up to so many stays in a cache, and is sooner saved than recomputed
+RECOMPUTE_SIZE = 1 << 19  # elements: smaller arrays stay in a cache, and saving them is faster than recomputing
 _use_kernels = contextvars.ContextVar("use_kernels", default=True)
 
 
 def unfused() -> AbstractContextManager[None]:
     """`with unfused():` no kernel is used; the graph shows every step of each formula.
 
-    Values are the same but for rounding, which the order of a kernel's sums decides.
+    Values are the same up to rounding, which depends on the order of a kernel's sums.
     """
     return setting(_use_kernels, False)
 

@@ -62,13 +62,13 @@ def given(name: str, raw: Sequence[Any]) -> str:
 
 
 def unusable(op: Any, error: Exception, raw: Sequence[Any]) -> TypeError | None:
-    """The error for the first argument that is no array or number; None if all are."""
+    """The error for the first argument that is not an array or number; None if all are."""
     for i, x in enumerate(raw):
         if is_array(x):
             wrong = f"floats, integers or booleans, not {x.dtype}" if x.dtype.kind in UNSUPPORTED else ""
         elif isinstance(x, (int, float, Scalar)) or (x is None and op.defaults[i : i + 1] == [None]):
             wrong = ""
-        elif isinstance(x, (list, tuple)):  # beside an array NumPy takes them
+        elif isinstance(x, (list, tuple)):  # NumPy accepts them together with an array
             wrong = "" if isinstance(error, ValueError) else f"Tensors, not a {type(x).__name__}: write tl.tensor(...)"
         else:
             wrong = f"Tensors, arrays and numbers, not {type(x).__name__}"

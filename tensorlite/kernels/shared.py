@@ -18,7 +18,7 @@ Residuals = dict[str, Array | None]  # what a kernel returns beside its result, 
 
 
 def supports_gelu(supports: Callable[[Array], bool], x: Array, *, approximate: str = "tanh") -> bool:
-    """Whether `supports(x)`, the device's check of an array, accepts x, and the tanh form of GELU is asked for."""
+    """Whether `supports(x)`, the device's check of an array, accepts x, and `approximate` is "tanh"."""
     return approximate == "tanh" and supports(x)
 
 

@@ -29,9 +29,9 @@ class Parameter(Tensor):
 
 
 def make_adjacent(parameters: Sequence[Parameter]) -> None:
-    """Store Parameters one behind the other in one array, so that an op that reads them all needs no copy.
+    """Store Parameters consecutively in one array, so that an op that reads them all needs no copy.
 
-    They must have the same dtype, device and shape but for the first axis. Their values stay the same.
+    They must have the same dtype, device and shape except for the first axis. Their values stay the same.
     """
     if not parameters:
         return
@@ -299,7 +299,7 @@ class Module:
 
 
 def _conversion(target: Any) -> Callable[[Array], Array]:
-    """What `to(target)` does to one array: a function that returns the array itself where there is nothing to do."""
+    """The function that `to(target)` applies to each array; it returns the array itself if nothing changes."""
     if isinstance(target, str) and target.partition(":")[0] in DEVICES:
         return lambda x: x if device_of(x) == target else to_device(x, target)
     try:

@@ -146,7 +146,7 @@ class Optimizer:
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}{hint('Optimizer', name)}")
 
     def check_options(self, group: dict[str, Any]) -> None:
-        """A TypeError or ValueError for a group's options that make no sense."""
+        """A TypeError or ValueError for invalid options of a group."""
         for name in ("lr", "weight_decay"):
             check_number(name, group[name])
 

@@ -265,10 +265,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.meta.mutate", description=__doc__.partition("\n")[0])
     parser.add_argument("--only", default="", help="only mutants whose file, op or change contains this text")
     parser.add_argument("--tests", default="", help="only tests that match (pytest's -k); survivors are then not final")
-    parser.add_argument("--proofs", action="store_true", help="only mutants listed as equivalent; a kill refutes the proof")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="mutants judged in parallel; 0: only the table")
+    parser.add_argument("--proofs", action="store_true", help="only mutants listed as equivalent: a kill refutes one")
+    parser.add_argument(
+        "--jobs", type=int, default=os.cpu_count(), help="mutants judged in parallel; 0: only the table"
+    )
     parser.add_argument("--budget", type=float, default=0, help="processor seconds for a mutant's tests; 0: no limit")
-    parser.add_argument("--results", type=Path, default=ROOT / "build" / "mutants.jsonl", help="file of verdicts, which is extended")
+    parser.add_argument("--results", type=Path, default=ROOT / "build" / "mutants.jsonl", help="file of verdicts")
     parser.add_argument("--calls", type=Path, help="file that keeps the calls of each test for later runs")
     parser.add_argument("--table", type=Path, help="write the score of each op to this Markdown file")
     options = parser.parse_args()

@@ -96,7 +96,7 @@ class CutAnswer(Exception):
 
 @dataclass
 class Api:
-    """A model behind Ollama's chat API, and how long to wait for its answers."""
+    """A model with Ollama's chat API, and the timeout for its answers."""
 
     url: str  # http://localhost:11434
     model: str = "llama3"
@@ -139,7 +139,7 @@ class Api:
         raise AssertionError("the last attempt returns or raises")
 
     def exchange(self, prompt: str, seconds: float) -> str:
-        """One attempt, within so many seconds; NoAnswer or ValueError as `ask`."""
+        """One attempt, within that many seconds; NoAnswer or ValueError as in `ask`."""
         body = {"model": self.model, "messages": [{"role": "user", "content": prompt}], "options": OPTIONS}
         request = urllib.request.Request(
             self.url, json.dumps(body).encode(), {"Content-Type": "application/json"}, method="POST"

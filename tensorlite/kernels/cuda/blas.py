@@ -139,7 +139,7 @@ def _by_library(
 class Layout(NamedTuple):
     """A stack of row-major matrices X described as cublasLt does: column-major, `rows` by `columns` each."""
 
-    is_transposed: bool  # the column-major matrix there is X, and X^T is asked for; otherwise it is X^T
+    is_transposed: bool  # the column-major matrix in memory is X, and X^T is needed; otherwise it is X^T
     rows: int
     columns: int
     leading: int  # elements from one column to the next

@@ -322,7 +322,7 @@ NO_DRIVER = "cudaErrorInsufficientDriver: CUDA driver version is insufficient fo
             Fake(0, NO_DRIVER),
             "cuda",
             RuntimeError,
-            rf"finds no NVIDIA GPU \({NO_DRIVER}\): see to the driver",
+            rf"finds no NVIDIA GPU \({NO_DRIVER}\): check the driver",
         ),
         (Fake(0), "cuda:0", RuntimeError, r"finds no NVIDIA GPU \(0 of them\)"),
         (Fake(1), "cuda:1", ValueError, r"there is no device 'cuda:1': CuPy finds 1 GPU, cuda:0\Z"),

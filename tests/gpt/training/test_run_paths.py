@@ -207,7 +207,7 @@ def test_a_text_that_has_changed_since_the_run_was_begun_is_told(tmp_path, way, 
     config = longer(run) if way == "resume" else tiny(tmp_path, **{**SHORT, "steps": 8, "resume_if_exists": True})
     text.write_text(text.read_text().replace("60 bottles", "61 bottles") + "more" * (size == "longer"))
     screen = train(config)
-    assert screen.count(f"warning: {text} has changed since the run was begun; the run keeps its own copy") == 1
+    assert screen.count(f"warning: {text} has changed since the run was started; the run keeps its own copy") == 1
     assert (run / "train.tokens").read_bytes() == before
 
 

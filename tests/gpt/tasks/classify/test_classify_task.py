@@ -248,7 +248,7 @@ def test_settings_of_lora_that_have_no_use_are_refused(base, call, tmp_path, fla
         (
             ["finetune", "classify", "{run}", "--data", "{data}"],
             "{run} is a run of the task 'classify', and one of 'pretrain' or 'instruct' is needed here: gpt finetune "
-            "classify --resume goes on with it",
+            "classify --resume continues it",
         ),
         (
             ["finetune", "classify", "--resume", "{base}"],
