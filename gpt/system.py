@@ -1,4 +1,4 @@
-"""What differs between Linux, macOS and Windows: file locks that end with their process, flushing files to the disk,
+"""Functions that differ between Linux, macOS and Windows: file locks that end with their process, flushing to the disk,
 and the most memory that a process has held.
 """
 

@@ -172,7 +172,7 @@ def use_device(device: str) -> str:
 
 
 def no_gpu() -> str:
-    """Why no GPU answers, in one sentence; '' if one does. Without a driver, CuPy is not even looked for."""
+    """The reason why no GPU can be used, in one sentence; '' if one can. Without a driver, CuPy is not imported."""
     if not driver_found():
         return "there is no NVIDIA driver on this machine"
     try:

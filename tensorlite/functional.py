@@ -38,7 +38,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Implementation:
-    """What computes a function: `cpu` for arrays of NumPy, `gpu` for all others. Without kernels both are the formula."""
+    """The implementations of a function: `cpu` for NumPy arrays, `gpu` for all others; without kernels, the formula."""
 
     __slots__ = ("cpu", "gpu")
 

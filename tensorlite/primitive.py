@@ -1,4 +1,4 @@
-"""What an op is: a forward function on arrays and its derivative rules.
+"""Ops: a forward function on arrays and its derivative rules.
 
 One idea: a rule is one line of mathematics, and **it asks by parameter name for what it needs**:
 
@@ -113,7 +113,7 @@ class Primitive:
         return needed
 
     def _reader(self, name: str) -> Callable[..., Any]:
-        """How to find what a rule calls `name` among raw arguments, output and metadata."""
+        """The way to find a rule's parameter `name` among raw arguments, output and metadata."""
         base = name.removesuffix("_shape")
         if base in self.arguments and self.variadic:
             return (lambda raw, out, meta: tuple(raw)) if base == name else _shapes
@@ -134,7 +134,7 @@ class Primitive:
         return tuple(inspect.signature(self.rules[0 if self.variadic else i]).parameters)[1:]
 
     def known_names(self) -> list[str]:
-        """What a rule may ask for."""
+        """The names that a rule may ask for."""
         return [*self.arguments, *[f"{a}_shape" for a in self.arguments], "out", *self.keywords]
 
     # ----- forward ------------------------------------------------------------------------------------------------
@@ -217,7 +217,7 @@ class Primitive:
         return pieces
 
     def saved_variables(self, node: Node) -> list[Any]:
-        """What `node` saved, with arguments and output as Variables again: for rules that are recorded."""
+        """The saved values of `node`, with arguments and output as Variables again, for rules that are recorded."""
         cells = {position: cell for position, cell, _ in node.versions}
 
         def variable(value: Any, parent: Any, position: int) -> Any:

@@ -60,7 +60,7 @@ def in_float32(values: Sequence[Any], cast: Callable[..., Any], op: Any = None) 
 
 
 def without_widening(values: Sequence[Any], out: Array, cast: Callable[..., Any]) -> list[Any] | None:
-    """What to compute with instead of `values`, where NumPy widened the result `out` to float64, or made it float16.
+    """The replacements of `values` where NumPy widened the result `out` to float64, or made it float16.
 
     None where that is right: some array is float64. Otherwise integers, booleans and lists become float32, and NumPy
     scalars Python numbers.

@@ -57,7 +57,7 @@ class Tensor(Variable):
 
     @property
     def device(self) -> str:
-        """Where the data is: 'cpu' or 'cuda:<index>'."""
+        """The device of the data: 'cpu' or 'cuda:<index>'."""
         return device_of(self.data)
 
     @property

@@ -137,7 +137,7 @@ def graphics() -> list[Finding]:
 
 
 def storage() -> list[Finding]:
-    """Where the files of GPT-2's tokenizer are, and the space on the disk."""
+    """The folder of GPT-2's tokenizer files, and the free space on the disk."""
     tiktoken_dir = Path(
         os.environ.get("TIKTOKEN_CACHE_DIR")
         or os.environ.get("DATA_GYM_CACHE_DIR")

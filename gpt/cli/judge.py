@@ -122,7 +122,7 @@ class Judge:
         return kept
 
     def about(self) -> dict[str, Any]:
-        """What the results depend on: a stopped command continues only where all of it is the same."""
+        """The settings that the results depend on: a stopped command continues only if all of them are the same."""
         weights = None if self.run is None else self.run / "model.safetensors"
         return {
             "data": fingerprint(self.data)["sha256"],

@@ -145,7 +145,7 @@ PATHS = ConstructorRegistry()
 
 @PATHS.primitive_rule
 def _path(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Path] | None:
-    """How a path is parsed. "" is an error: Path("") is the current directory, which an unset variable would mean."""
+    """The parser of a path. "" is an error: with an unset variable, Path("") would be the current directory."""
     if info.type is not Path:
         return None
 

@@ -335,7 +335,7 @@ def _check_quotes(path: Path, text: str, delimiter: str, rows: Sequence[Row]) ->
 
 
 def _fault(raw: str, delimiter: str) -> str:
-    """What is wrong with the quotation marks of a row; "" if nothing is."""
+    """The problem with the quotation marks of a row; "" if there is none."""
     try:
         list(csv.reader(io.StringIO(raw, newline="\n"), delimiter=delimiter, strict=True))
     except csv.Error as error:

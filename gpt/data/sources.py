@@ -1,4 +1,4 @@
-"""What can be downloaded: a table of names, their files, the addresses of these, and checksums to verify them.
+"""A table of all downloads: names, their files, the addresses of these, and checksums to verify them.
 
 The SHA-256 of the data sets and of GPT-2's tokenizer were computed from the files
 themselves. Those of GPT-2's weights could not be: they are the ones that Hugging Face shows for its repositories, as
@@ -19,7 +19,7 @@ class File(NamedTuple):
 
 
 class Source(NamedTuple):
-    """What a name stands for."""
+    """The files of a name."""
 
     about: str
     size: str  # of all files together

@@ -1,4 +1,4 @@
-"""What a training run sets on its machine, and what it records about it.
+"""The settings that a training run makes on its machine, and its records about it.
 
 Each function extends the one of the same name in gpt/training/machine.py or gpt/training/loop.py.
 """
@@ -73,7 +73,7 @@ def memory(device: str) -> tuple[int, int] | None:
 
 
 def table_rows(device: str) -> dict[str, str]:
-    """How much of a GPU's memory is in use, by all programs together."""
+    """The memory of a GPU that all programs together use."""
     known = None if device == "cpu" else gpu.memory(device)
     return {} if known is None else {"GPU memory taken": f"{(known[1] - known[0]) / 2**20:,.0f} MiB"}
 

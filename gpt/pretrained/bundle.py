@@ -151,7 +151,7 @@ def _block(data: bytes, begin: int, size: int) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _handle(data: bytes, at: int) -> tuple[int, int, int]:
-    """Where a block begins, its size, and where in `data` these two numbers end."""
+    """The start of a block, its size, and the position in `data` after these two numbers."""
     begin, at = _varint(data, at)
     size, at = _varint(data, at)
     return begin, size, at

@@ -79,7 +79,7 @@ def our_shapes(config: GPTConfig) -> dict[str, Shape]:
 
 
 def misfits(entries: Mapping[str, Entry], shapes: Mapping[str, Shape]) -> list[str]:
-    """How the Tensors of a file differ from names and shapes expected, one phrase each; [] where they do not."""
+    """The differences between a file's Tensors and the expected names and shapes, one phrase each; [] if none."""
     missing = [name for name in shapes if name not in entries]
     unexpected = [name for name in entries if name not in shapes]
     lists = (("missing", missing), ("unexpected", unexpected))

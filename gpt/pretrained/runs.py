@@ -36,7 +36,7 @@ EXPORT = "export.json"  # marks a folder in which an export is written
 
 
 class Imported(NamedTuple):
-    """What `import_folder` has read."""
+    """The result of `import_folder`."""
 
     format: str  # whose files they were
     config: GPTConfig

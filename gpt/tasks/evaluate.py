@@ -1,6 +1,6 @@
 """Loss, perplexity and bits per byte of a model on a text, defined as in published results.
 
-One idea: **each token but the first is predicted exactly once, from as much of the text before it as its window has.**
+One idea: **each token except the first is predicted exactly once, from the tokens before it in its window.**
 Windows of `context` tokens begin every `stride` tokens; each counts only the predictions that no earlier window has
 made. With stride = context they do not overlap, and a token at the beginning of a window is predicted from few others;
 with a smaller stride from more than context - stride: a lower loss, for context / stride times the work.

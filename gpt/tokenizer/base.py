@@ -174,7 +174,7 @@ def _joined(pieces: Iterable[str], size: int) -> Iterator[str]:
 
 
 def _cut(text: str, start: int, size: int, ahead: int, whole: Collection[str]) -> int | None:
-    """Where the part that begins at `start` ends; None where more text is needed to decide."""
+    """The end of the part that begins at `start`; None where more text is needed to decide."""
     if len(text) - start <= size:
         return None
     last = start + 2 * size

@@ -143,7 +143,7 @@ class BPETokenizer:
 
     @classmethod
     def from_fields(cls, fields: dict[str, Any]) -> BPETokenizer:
-        """From the fields of a saved file; ValueError says what is wrong with them."""
+        """Make a tokenizer from the fields of a saved file; ValueError, with the reason, for invalid fields."""
         check_fields(fields, special_tokens=list, tokens=list)
         try:
             tokens = [token.encode("latin-1") for token in fields["tokens"]]

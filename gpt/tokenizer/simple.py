@@ -108,7 +108,7 @@ class WordTokenizer:
 
     @classmethod
     def from_fields(cls, fields: dict[str, Any]) -> WordTokenizer:
-        """From the fields of a saved file; ValueError says what is wrong with them."""
+        """Make a tokenizer from the fields of a saved file; ValueError, with the reason, for invalid fields."""
         check_fields(fields, unknown=bool, words=list)
         return cls(fields["words"], fields["unknown"])
 
@@ -195,7 +195,7 @@ class CharTokenizer:
 
     @classmethod
     def from_fields(cls, fields: dict[str, Any]) -> CharTokenizer:
-        """From the fields of a saved file; ValueError says what is wrong with them."""
+        """Make a tokenizer from the fields of a saved file; ValueError, with the reason, for invalid fields."""
         special = {"special_tokens": list} if "special_tokens" in fields else {}
         check_fields(fields, characters=str, **special)
         return cls(fields["characters"], fields.get("special_tokens", ()))

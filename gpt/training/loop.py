@@ -35,7 +35,7 @@ PATIENCE = 3  # steps in a row that may be skipped because loss or gradient are 
 
 
 class Result(NamedTuple):
-    """How training ended: where its files are, and which signal stopped it before its last step, if one did."""
+    """The result of training: the folder of its files, and the signal that stopped it before its last step, if any."""
 
     run: Path
     stopped_by: int | None

@@ -1,4 +1,4 @@
-"""What training sets on and reads from its machine: the plain versions, which set nothing and report little.
+"""Settings and information of the machine: the plain versions, which set nothing and report little.
 
 `gpt.fast.attach_step()` replaces them by the functions of gpt/fast/machine.py.
 """

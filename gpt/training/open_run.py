@@ -110,7 +110,7 @@ def _to_be_replaced(run: Path, names: Iterable[str]) -> list[str]:
 
 @dataclass
 class Place:
-    """Where a run's files are written: in `folder`, which is `run`, or until `commit` a folder in it."""
+    """The place where a run's files are written: `folder`, which is `run`, or until `commit` a folder in it."""
 
     run: Path
     folder: Path

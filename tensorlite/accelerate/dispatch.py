@@ -127,7 +127,7 @@ class KernelOp(Primitive):
         return [(node.parents[i], self.fit(p, g, node.parents[i], i)) for p, i in zip(pieces, wanted, strict=True)]
 
     def complete(self, node: Node, out: bool) -> list[Any]:
-        """What the node saved, with the results that were not saved computed again; its own only if `out`."""
+        """The saved values of the node, with unsaved results recomputed; its own result only if `out`."""
         node.check()
         saved: list[Any] = node.saved
         for slot, value in enumerate(saved):

@@ -132,7 +132,7 @@ class FlatStorage(PlainStorage):
 
     @property
     def steps(self) -> list[int]:
-        """How often each parameter was updated; where a GPU counts, this waits for it."""
+        """The number of updates of each parameter; if a GPU counts them, this waits for it."""
         steps = [flat.steps for flat in self.flats]
         return [steps[number][i] for number, i in self.places]
 
@@ -213,7 +213,7 @@ class FlatGroup:
 
     @property
     def steps(self) -> list[int]:
-        """How often each parameter was updated; where a GPU counts, this waits for it."""
+        """The number of updates of each parameter; if a GPU counts them, this waits for it."""
         if self.on_gpu is None:
             return self.host_steps
         counts = {i: part.steps for part in self.on_gpu for i in part.members}

@@ -1,4 +1,4 @@
-"""What is known of a GPU: its name and versions, its memory, and what to say when that is full."""
+"""Information about a GPU: its name and versions, its memory, and the message when that is full."""
 
 import os
 import re

@@ -66,7 +66,7 @@ def together(*arrays: Array) -> Array:
 
 
 def _address(x: Array) -> int:
-    """Where an array's memory begins."""
+    """The address of an array's memory."""
     return x.ctypes.data if isinstance(x, np.ndarray) else x.data.ptr
 
 

@@ -1,4 +1,4 @@
-"""What an op says when its forward function fails: one sentence that names the op and what it was given."""
+"""The error of an op whose forward function fails: one sentence with the name of the op and its arguments."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -37,7 +37,7 @@ def explained(op: Any, error: Exception, raw: Sequence[Any], meta: dict[str, Any
 
 
 def _misfit_of_product(name: str, raw: Sequence[Any]) -> str:
-    """What does not fit in the shapes of a product; '' where nothing is found or `name` is not one."""
+    """The mismatch in the shapes of a product; '' where there is none or `name` is not a product."""
     if name not in ("matmul", "linear"):
         return ""
     x, y = [getattr(a, "shape", ()) for a in raw[:2]]

@@ -1,4 +1,4 @@
-"""What `backward`, `grad` and the attribute `.grad` refuse: each check raises one sentence that says what to do."""
+"""Checks of `backward`, `grad` and the attribute `.grad`: each raises an error that says what to do."""
 
 from collections.abc import Iterable
 from typing import Any

@@ -154,7 +154,7 @@ class Module:
         return (p for _, p in self.named_parameters())
 
     def num_parameters(self) -> int:
-        """How many numbers the Parameters hold; tied ones count once."""
+        """The number of elements of all Parameters; tied ones count once."""
         return sum(p.size for p in self.parameters())
 
     def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
@@ -329,7 +329,7 @@ def _shortened(words: Sequence[str], most: int = 10) -> list[str]:
 
 
 def mismatch(value: Any, target: Tensor) -> str:
-    """Why the array `value` cannot be copied into `target`: another shape or dtype; '' if it can."""
+    """The reason why the array `value` cannot be copied into `target`: another shape or dtype; '' if it can."""
     if not is_array(value):
         return f"a Tensor is needed, not {type(value).__name__}"
     if value.shape != target.shape:

@@ -116,7 +116,7 @@ def compute_dtype(x: Array) -> Any:
 
 
 class Optimizer:
-    """What all optimizers share: groups of parameters, steps and state.
+    """The base class of optimizers: groups of parameters, steps and state.
 
     A subclass names its state arrays in `state_names`, sets `update` to its formula (a staticmethod, see `adam`) and
     passes its options to `__init__`, whose names are the formula's keyword arguments.
@@ -209,7 +209,7 @@ class Optimizer:
             p.grad = None
 
     def state_dict(self) -> dict[str, Any]:
-        """What the optimizer remembers; the options are not part of it.
+        """The state of the optimizer; the options are not part of it.
 
         {"steps": how often each parameter was updated, a list of ints; "tensors": {"<position>.<name>": Tensor}}, where
         position counts the parameters as they were given. The Tensors share memory with the optimizer.

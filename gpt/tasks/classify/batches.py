@@ -17,7 +17,7 @@ class Row(NamedTuple):
 
 
 class Padding(NamedTuple):
-    """How rows become a batch: padded with `id` to `length`, or to the longest row where padding has no influence."""
+    """The padding of rows in a batch: with `id` to `length`, or to the longest row where padding has no influence."""
 
     id: int
     length: int
