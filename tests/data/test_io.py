@@ -99,7 +99,7 @@ def test_importing_tensorlite_does_not_import_safetensors():
     ("tensors", "metadata", "message"),
     [
         ({"x": np.ones(2, complex)}, None, "'x' has dtype complex128, which the format lacks; it has float64, float32"),
-        ({"x": [1.0]}, None, "'x' is no Tensor but list"),
+        ({"x": [1.0]}, None, "'x' must be a Tensor, not list"),
         ({1: np.ones(2)}, None, "1 cannot be the name of a Tensor"),
         ({"__metadata__": np.ones(2)}, None, "'__metadata__' cannot be the name of a Tensor"),
         ({"x": np.ones(2)}, {"step": 1}, "metadata maps strings to strings; 'step' maps to 1"),

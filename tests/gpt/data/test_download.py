@@ -321,7 +321,7 @@ def test_no_more_is_taken_than_the_file_can_have(get, monkeypatch, tmp_path, ans
 @pytest.mark.finding("A9")
 @pytest.mark.parametrize("encoding", ["gzip, gzip", "br", "deflate"])
 def test_what_is_packed_otherwise_is_not_unpacked(get, encoding):
-    with pytest.raises(OSError, match=r"it is compressed \('.*'\), which was not asked for"):
+    with pytest.raises(OSError, match=r"it is compressed \('.*'\), which was not requested"):
         get(file(CONTENT, Content_Encoding=encoding))
 
 

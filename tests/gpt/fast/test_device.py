@@ -408,15 +408,15 @@ def test_out_of_gpu_memory_is_a_sentence(cupy):
     cupy(Fake())
     error = OutOfMemoryError(f"Out of memory allocating {3 << 30:,} bytes (allocated so far: {1 << 30:,} bytes).")
     assert cli.sentence(error) == (
-        "the GPU is out of memory: 3.00 GiB were asked for, 4.00 of its 80.00 GiB are free: a smaller batch_size or "
+        "the GPU is out of memory: 3.00 GiB were requested, 4.00 of its 80.00 GiB are free: a smaller batch_size or "
         "context_length, or activation_checkpointing in training, needs less"
     )
     assert cli.sentence(RuntimeError("cudaErrorMemoryAllocation: out of memory")).startswith(
-        "the GPU is out of memory: more was asked for, 4.00 of"
+        "the GPU is out of memory: more was requested, 4.00 of"
     )
     assert cli.sentence(MemoryError()).startswith("out of memory: an array does not fit")
     cupy(None)
-    assert cli.sentence(error).startswith("the GPU is out of memory: 3.00 GiB were asked for: a smaller")
+    assert cli.sentence(error).startswith("the GPU is out of memory: 3.00 GiB were requested: a smaller")
 
 
 COMMANDS = [

@@ -143,7 +143,7 @@ def test_an_imported_run_cannot_be_resumed(call, tmp_path):
     pretrained.import_folder(folders.write(tmp_path / "hf"), tmp_path / "run")
     status, _, errors = call("train", "--resume", tmp_path / "run")
     assert status == 1
-    assert re.fullmatch(r"gpt: .*/run was imported, so no training of it can be resumed: .*\n", errors)
+    assert re.fullmatch(r"gpt: .*/run was imported, so it has no training to resume: .*\n", errors)
 
 
 def test_the_same_folder_gives_the_same_bytes(tmp_path):
@@ -335,7 +335,7 @@ SENTENCES = {
     "sizes missing": r"{folder}/config\.json does not .*: vocab_size is missing; n_positions is missing",
     "size is text": r"{folder}/config\.json does not .*: n_layer must be an integer of at least 1, got '2'",
     "a shard missing": r"{folder} lacks model-00002-of-00003\.safetensors, which .*\.index\.json names",
-    "a shard elsewhere": r".*index\.json names files that are not beside it: \.\./x\.safetensors",
+    "a shard elsewhere": r".*index\.json names files that are not in its folder: \.\./x\.safetensors",
     "index astray": r".*index\.json does not agree .*: wte\.weight is not in model-.*; model-.* has wte\.weight too",
     "index without a map": r".*index\.json has no weight_map from names to files",
     "no tokenizer": r"{folder} has no tokenizer: put its tokenizer\.json there, .* and it has 260",

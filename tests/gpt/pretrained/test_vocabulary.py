@@ -82,7 +82,7 @@ REFUSED = {
     "not JSON": (lambda fields: "{", "line 1 column 2"),
     "a list": (lambda fields: [], "it has no model with a vocabulary"),
     "no model": (change("model", to=None), "it has no model with a vocabulary"),
-    "unigram": (change("model", "type", to="Unigram"), "its model is 'Unigram'; byte-level BPE as GPT-2's is what"),
+    "unigram": (change("model", "type", to="Unigram"), "its model is 'Unigram'; only byte-level BPE as in GPT-2"),
     "normalizer": (change("normalizer", to={"type": "NFC"}), "it has a normalizer"),
     "no bytes": (change("pre_tokenizer", to={"type": "Whitespace"}), "its pre_tokenizer is not ByteLevel"),
     "prefix space": (change("pre_tokenizer", "add_prefix_space", to=True), "it puts a space before the text"),

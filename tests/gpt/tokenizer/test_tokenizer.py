@@ -621,7 +621,7 @@ BYTES = [chr(byte) for byte in range(256)]
         (saved("bpe", tokens=[*BYTES, "t"]), "token 256, b't', occurs twice"),
         (saved("bpe", tokens=[*BYTES, "the"]), "token 256, b'the', is not a merge of two earlier tokens"),
         (saved("bpe", tokens=[*BYTES, ""]), "token 256, b'', is not a merge"),
-        (saved("bpe", tokens=[*BYTES, "Ġt"]), "its token 'Ġt' has a character that stands for no byte"),
+        (saved("bpe", tokens=[*BYTES, "Ġt"]), "its token 'Ġt' has a character that does not encode a byte"),
     ],
 )
 def test_a_malformed_file_is_refused_with_one_sentence(tmp_path, content, told):

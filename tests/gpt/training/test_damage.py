@@ -193,7 +193,7 @@ def test_good_weights_go_on_whatever_becomes_of_a_log(run, continued, name, dama
         assert (run / file).read_bytes() == (continued / file).read_bytes()
     if name in run_directory.LOGS:
         says = "is missing, and was there at" if damage == "missing" else "has changed since"
-        assert re.search(rf"warning: .*{re.escape(name)} {says} step 2: training goes on, and what is left", screen)
+        assert re.search(rf"warning: .*{re.escape(name)} {says} step 2: training continues, and the rest", screen)
     now = (run / name).read_bytes()
     assert now.startswith(left)
     if name == "metrics.jsonl":

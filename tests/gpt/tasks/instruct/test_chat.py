@@ -159,7 +159,7 @@ def test_in_a_terminal(folder):
         os.execv(sys.executable, [sys.executable, "-m", "gpt", "chat", str(folder / "taught")])
     screen = read_until(terminal, "> ")
     assert "parameters, a context of 80 tokens" in screen
-    assert "It sees each question by itself, as in training (--history N for N earlier turns)." in screen
+    assert "It sees each question separately, as in training (--history N for N earlier turns)." in screen
     os.write(terminal, b"Say yes.\n")
     assert "yes\r\n\r\n> " in read_until(terminal, "\n> ")
     assert "(Ctrl-D or /quit leaves)" in read_until(terminal, "leaves)\r\n\r\n> ", press=b"\x03")
