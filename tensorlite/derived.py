@@ -34,7 +34,7 @@ from .ops import (
     transpose,
     where,
 )
-from .primitive import promote_narrow, promote_to_float
+from .promotion import promote_narrow, promote_to_float
 from .typing import ArrayLike, Axis, Operand, Shape
 
 if TYPE_CHECKING:

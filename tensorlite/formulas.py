@@ -22,7 +22,7 @@ from .errors.layers import (
     check_same_shape,
     check_table,
 )
-from .primitive import promote_narrow, promote_to_float
+from .promotion import promote_narrow, promote_to_float
 from .random import Generator, stream
 
 __all__ = [

@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING, Any
 from .autograd import Variable
 from .backend import Scalar, device_of, float32, is_array, is_floating, to_device, xp
 from .errors.checks import checked_axes, checked_axis, checked_order, checked_shape
-from .indexing import canonical, explained
+from .indexing import canonical, index_error
 from .op_docs import document
-from .primitive import astype, elementwise, move, primitive, promote_narrow, publish, unbroadcast
+from .primitive import astype, elementwise, move, primitive, publish, unbroadcast
+from .promotion import promote_narrow
 from .special import erf as _erf
 from .typing import ArrayLike, Axis, Operand, Shape
 
@@ -440,7 +441,7 @@ def getitem(x: ArrayLike, index: Any) -> "Tensor":
     try:
         return _getitem(x, index=index)
     except (IndexError, TypeError) as error:  # TypeError: of the bounds of a slice
-        raise explained("getitem", error, index, x.shape) from error
+        raise index_error("getitem", error, index, x.shape) from error
 
 
 def scatter_add(x: ArrayLike, index: Any, shape: Shape) -> "Tensor":
@@ -455,7 +456,7 @@ def scatter_add(x: ArrayLike, index: Any, shape: Shape) -> "Tensor":
             raise ValueError(f"scatter_add: x of shape {x.shape} does not broadcast to the indexed shape {place}")
         return _scatter(x, index=index, shape=shape)
     except IndexError as error:
-        raise explained("scatter_add", error, index, shape) from error
+        raise index_error("scatter_add", error, index, shape) from error
 
 
 def take_along_axis(x: ArrayLike, indices: ArrayLike, axis: int | None = -1) -> "Tensor":

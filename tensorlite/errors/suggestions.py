@@ -2,7 +2,7 @@
 
 - A name that is missing: `missing` for the package, `module_getattr` for its modules, `hint` for classes.
 - An argument that a function does not have: `explain` and `explaining` for functions, `unknown_argument` for ops. The
-  methods of classes that PyTorch has too (`accepts_torch_arguments`) ignore PyTorch's arguments if they ask for nothing.
+  methods of classes that PyTorch has too (`accepts_torch_arguments`) ignore its arguments where they change nothing.
 - Names, operators and assignments that Tensor does not have: `adapt`.
 """
 
@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-from .checks import unusable_array
+from .checks import unsupported_array_advice
 from .torch_names import ADVICE, ANYTHING, ARGUMENTS, IN_PLACE, NAMES, RENAMED, TENSOR
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -104,7 +104,7 @@ def _not_a_tensor(value: Any) -> str:
     if isinstance(value, (list, tuple)) and any(isinstance(each, (list, tuple)) for each in value):
         return "give Tensors, not lists of lists: write tl.tensor(...) of numbers, tl.stack(...) of a list of Tensors"
     if hasattr(value, "shape"):
-        return unusable_array(value)
+        return unsupported_array_advice(value)
     return f"give a Tensor or an array, not {type(value).__name__}: write tl.tensor(...)"
 
 
