@@ -1,10 +1,14 @@
 """THE TABLE: every primitive with its derivative rules. derived.py has the functions that are composed of these.
 
 How to read a line: on the left the forward function, in `.vjp(...)` one derivative rule per argument. In a rule, `g` is
-the gradient of the loss by the result `out`; the rule returns the gradient by its argument (a vector-Jacobian product),
-or is None where the op is not differentiable. A rule uses operators, methods that arrays and Tensors share, and the ops
-of this file, never `xp`: so it can be differentiated itself. Ops have NumPy's names for arguments (`axis`, `keepdims`)
-and accept Tensors and arrays. A name that begins with _ is a primitive behind the function of that name below.
+the gradient of the loss with respect to the result `out`. The rule returns the gradient with respect to its argument (a
+vector-Jacobian product); None in its place says that the op is not differentiable in that argument. `xp(x)` is the
+library of the array x, NumPy or CuPy (backend.py). Forward functions get arrays and use it. Rules get arrays or Tensors
+and use operators, methods that both have, and the ops of this file, so a rule can itself be differentiated.
+
+`elementwise` arguments broadcast; `move` only moves elements, in their dtype; all other ops are `primitive`. Ops have
+NumPy's names for arguments (`axis`, `keepdims`) and accept Tensors and arrays. A name that begins with _ is the
+primitive that the function of the same name, further below, calls after it has checked its arguments.
 
 Conventions where a derivative does not exist: ties of max, min, maximum and minimum share the gradient equally; `abs`,
 `sign` and `relu` have 0 at 0; `clip` passes the gradient at its bounds; `norm` and `std` have 0 where they are 0;

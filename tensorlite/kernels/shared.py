@@ -62,7 +62,7 @@ def projections(
     """x [Wq; Wk; Wv]^T + [bq, bk, bv]: the device's `linear` on stacked weights, one product instead of three.
 
     x (..., n_in), weights (n_out, n_in) each -> (..., 3 n_out). The result is what `linear` returns. The weights of a
-    packed model lie side by side in memory already (devices.memory.concatenated), so stacking them usually copies nothing.
+    MultiHeadAttention are adjacent in memory (nn.make_adjacent), so stacking them usually copies nothing.
     """
     bias = None if query_bias is None else concatenated(query_bias, key_bias, value_bias)
     return linear(x, concatenated(query, key, value), bias)

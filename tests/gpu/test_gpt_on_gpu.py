@@ -176,7 +176,9 @@ def test_the_projections_lie_together_there_and_after_an_optimizer_took_them():
     attention = MultiHeadAttention(16, 16, 8, 0.0, 2, qkv_bias=True).to("cuda")
     for _ in range(2):
         parts = attention.W_query, attention.W_key, attention.W_value
-        weight, bias = (memory.adjacent_view([getattr(part, kind).data for part in parts]) for kind in ("weight", "bias"))
+        weight, bias = (
+            memory.adjacent_view([getattr(part, kind).data for part in parts]) for kind in ("weight", "bias")
+        )
         assert weight.tolist() == [row for part in parts for row in part.weight.tolist()]
         assert bias.tolist() == [x for part in parts for x in part.bias.tolist()]
         assert weight.data.ptr == parts[0].weight.data.data.ptr  # no copy
