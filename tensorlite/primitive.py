@@ -172,8 +172,8 @@ class Primitive:
             dtype = out.dtype if variables else getattr(out, "dtype", float32)
         except FAILURES as error:
             raise op_error(self, error, raw, meta) from error
-        if (dtype is float64 or dtype is float16) and self.computes and (converted := without_widening(args, out)):
-            return astype(self(*converted, **meta), float32)
+        if (dtype is float64 or dtype is float16) and self.computes and (narrowed := without_widening(args, out)):
+            return astype(self(*narrowed, **meta), float32)
         if not variables:
             return out
         if variables != len(raw) and dtype.kind in UNSUPPORTED_KINDS:
