@@ -118,7 +118,9 @@ class Primitive:
         """A function of (raw arguments, output, metadata) that returns the value which a rule calls `name`."""
         base = name.removesuffix("_shape")
         if base in self.arguments and self.variadic:
-            return (lambda raw, out, meta: tuple(raw)) if base == name else _shapes
+            if base == name:
+                return lambda raw, out, meta: tuple(raw)
+            return lambda raw, out, meta: tuple([x.shape for x in raw])
         if base in self.arguments:
             i = self.arguments.index(base)
             if base == name:
@@ -158,7 +160,7 @@ class Primitive:
                     size = a.itemsize
                 else:
                     size = 0 if type(a) in NUMBERS else self._itemsize(a)
-                if size == 2:
+                if size == 2:  # float16, bfloat16 (or int16)
                     narrow = True
                 raw.append(a)
                 bit += bit
@@ -177,9 +179,8 @@ class Primitive:
         if not variables:
             return out
         if variables != len(raw) and dtype.kind in UNSUPPORTED_KINDS:
-            raise TypeError(
-                f"{call_text(self.name, raw)}: the result would be of dtype {dtype}, which Tensors do not hold"
-            )
+            call = call_text(self.name, raw)
+            raise TypeError(f"{call}: the result would be of dtype {dtype}, which Tensors do not hold")
         return self.wrap(args, raw, out, meta, mask)
 
     def wrap(self, args: Sequence[Any], raw: Sequence[Any], out: Array, meta: dict[str, Any], mask: int) -> Variable:
@@ -347,10 +348,6 @@ def unbroadcast(g: Any, shape: tuple[int, ...]) -> Any:
     if is_narrow(g.dtype):
         return astype(unbroadcast(astype(g, float32), shape), g.dtype)
     return g.sum(axis=(*range(extra), *stretched), keepdims=True).reshape(shape)
-
-
-def _shapes(raw: Sequence[Any], out: Array, meta: dict[str, Any]) -> tuple[Any, ...]:
-    return tuple([x.shape for x in raw])
 
 
 def _from_saved(rule: Callable[..., Any], slots: Sequence[int]) -> Callable[..., Any]:

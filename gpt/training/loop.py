@@ -28,7 +28,7 @@ from . import machine, open_run, run_directory
 from .finite import first_not_finite, is_finite
 from .progress import Progress
 from .report import append_metrics, append_sample, draw, finish
-from .session import Session, begin, continued, directory, files, move, resume, save
+from .session import Session, begin, commit, continued, directory, files, resume, save
 from .settings import Settings, command_of
 from .signals import stop_signals
 from .step import train_step
@@ -76,7 +76,7 @@ def train(config: Settings, console: Console | None = None, task: type[Task] | N
             return Result(run, None)
         for line in machine_lines:
             tell(line)
-        with open_run.still_there(run):
+        with open_run.report_missing_directory(run):
             stopped_by = run_steps(s, task, place, console)
         if stopped_by is None:
             run_directory.finish(run, names, s.step)
@@ -109,7 +109,7 @@ def run_steps(s: Session, task: type[Task], place: open_run.Place, console: Cons
         if s.saved < 0:  # a new run
             append_metrics(s, {"step": 0, **evaluate(s, show, lr=0.0)})
             save(s)
-            move(s, task, place)
+            commit(s, task, place)
             show.log = s.run / "log.txt"
         config, last = s.config, s.task.steps
         steps = make_steps(s, show.say)

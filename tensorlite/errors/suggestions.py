@@ -93,9 +93,9 @@ def _misuse(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[st
         return unknown_argument(name, unknown[0], takes)
     try:
         signature.bind(*args, **kwargs)
-    except TypeError as misfit:
+    except TypeError as mismatch:
         hint = f": {ADVICE['decimals']}" if name == "round" else ""
-        return f"{name}: {misfit}; it takes {', '.join(takes) or 'no arguments'}{hint}"
+        return f"{name}: {mismatch}; it takes {', '.join(takes) or 'no arguments'}{hint}"
     found = [_not_a_tensor(value) for value in args if isinstance(error, AttributeError)]
     return next((f"{name}: {sentence}" for sentence in found if sentence), "")
 
