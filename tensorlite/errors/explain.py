@@ -67,7 +67,8 @@ def argument_error(op: Any, error: Exception, raw: Sequence[Any]) -> TypeError |
     """A TypeError for the first argument that is neither an array nor a number; None if there is none."""
     for i, x in enumerate(raw):
         if is_array(x):
-            wrong = f"floats, integers or booleans, not {x.dtype}" if x.dtype.kind in UNSUPPORTED_KINDS else ""
+            kind = getattr(x.dtype, "kind", None)  # the dtypes of torch have none
+            wrong = f"floats, integers or booleans, not {x.dtype}" if kind in UNSUPPORTED_KINDS else ""
         elif isinstance(x, (int, float, Scalar)) or (x is None and op.defaults[i : i + 1] == [None]):
             wrong = ""
         elif isinstance(x, (list, tuple)):  # NumPy accepts them together with an array

@@ -7,7 +7,7 @@ from ..backend import Array, device_of
 
 
 def check_output(data: Array, requires_grad: bool, gradient: Array | None) -> None:
-    """RuntimeError if no backward pass can start at this output; ValueError for a `gradient` of another shape or dtype."""
+    """RuntimeError if no backward pass can start here; ValueError for a `gradient` of another shape or dtype."""
     if not requires_grad:
         raise RuntimeError(
             "backward: this Tensor was not computed from one that requires a gradient: "
