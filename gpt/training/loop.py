@@ -45,13 +45,13 @@ class Result(NamedTuple):
 
 
 def train(config: Settings, console: Console | None = None, task: type[Task] | None = None) -> Result:
-    """Train as `config` says; `task` is, unless given, the one that its settings are for.
+    """Train with the settings `config`; `task` defaults to the task that these settings belong to.
 
     The first SIGINT, SIGTERM or SIGHUP finishes the step and saves; a second one ends the process.
 
     ValueError or OSError, in one sentence, for settings, data and directories that cannot be used; FloatingPointError
-    where loss or gradient stay nan or infinite; RuntimeError where another process trains in that directory. Whatever
-    ends a new run before its first checkpoint, its directory is as it was before.
+    where loss or gradient stay nan or infinite; RuntimeError where another process trains in that directory. If a new
+    run ends before its first checkpoint, for any reason, its directory is left as it was before.
     """
     console, task = console or open_screen(), task or pkgutil.resolve_name(config.task_class)
     if_exists = config.resume_if_exists
@@ -61,7 +61,7 @@ def train(config: Settings, console: Console | None = None, task: type[Task] | N
     run, names = directory(config, task), files(task)
     config, machine_lines = machine.prepare(config)
     with stop_signals(at_once=True), opened(run, config, task) as place:
-        run = place.run  # another one than it was where the name has been taken meanwhile
+        run = place.run  # another directory if the name has been taken meanwhile
 
         def tell(line: str) -> None:
             say(console, place.folder / "log.txt", line)
@@ -85,8 +85,8 @@ def train(config: Settings, console: Console | None = None, task: type[Task] | N
 
 @contextmanager
 def opened(run: Path, config: Settings, task: type[Task]) -> Iterator[open_run.Place]:
-    """Where the run is written. If its name was chosen and another process has just taken it, the next free one."""
-    chosen = config.out is None and not config.overwrite and not config.resume_if_exists
+    """The directory that the run is written to. If another process has just taken an automatic name: the next one."""
+    automatic = config.out is None and not config.overwrite and not config.resume_if_exists
     with ExitStack() as stack:
         if config.resume is not None:
             yield stack.enter_context(open_run.resume(run, files(task)))
@@ -96,7 +96,7 @@ def opened(run: Path, config: Settings, task: type[Task]) -> Iterator[open_run.P
                 place = stack.enter_context(open_run.create(run, config.overwrite, files(task), config.reads()))
                 break
             except (FileExistsError, RuntimeError):
-                if not chosen or (free := directory(config, task)) == run:
+                if not automatic or (free := directory(config, task)) == run:
                     raise
                 run = free
         yield place
