@@ -126,8 +126,8 @@ def save(s: Session) -> None:
     s.saved = s.step
 
 
-def move(s: Session, task: type[Task], place: open_run.Place) -> None:
-    """After the new run's first checkpoint: replace the old run's files, if there are any, by its files."""
+def commit(s: Session, task: type[Task], place: open_run.Place) -> None:
+    """Called when the first checkpoint of a new run is complete: the new run replaces an older one of that name."""
     if place.folder == place.run:
         place.commit()
         return

@@ -1,1 +1,1 @@
-"""Checks of arguments, and the text of their errors."""
+"""Checks of arguments, and the text of error messages."""
