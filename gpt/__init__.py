@@ -3,7 +3,7 @@
 The names in `__all__` are the public ones. Each is loaded when it is first used, so that `import gpt` takes no time.
 Some modules are attributes as well: `gpt.generate.generate(model, prompts, 20)`.
 
-The modules by themselves are the plain code. Using a public name also attaches the acceleration that goes with it
+The modules by themselves are the plain code. Using a public name also attaches its acceleration
 (gpt/fast), which computes the same in less time on a GPU.
 """
 

@@ -1,4 +1,4 @@
-"""The keys and values that attention has computed, kept so that generation computes those of each token once."""
+"""The keys and values that attention has computed, kept so that generation computes them once per token."""
 
 import tensorlite as tl
 from tensorlite import Tensor
@@ -43,8 +43,8 @@ class KVCache:
         T, room = k.shape[2], self.shape[2]
         S = max(self.lengths) + T
         if room < S:
-            raise ValueError(f"KVCache: no room for position {S - 1}: it was made for {room} positions")
-        if self.keys is None or self.values is None:  # zeros, as a weight of 0 times a nan in new memory is nan
+            raise ValueError(f"KVCache: position {S - 1} does not fit: the cache was made for {room} positions")
+        if self.keys is None or self.values is None:  # zeros, since new memory may hold nan, and 0 * nan is nan
             self.keys, self.values = (tl.zeros(self.shape, x.dtype, device_of(x)) for x in (k, v))
         keys, values = self.keys.data, self.values.data
         if min(self.lengths) == max(self.lengths):
@@ -58,7 +58,7 @@ class KVCache:
         return keys[:, :, :S], values[:, :, :S]
 
     def mask(self, T: int, device: str) -> Array | None:
-        """What each of the next T positions sees, (B, 1, T, S) booleans; None where all texts are equally long.
+        """The mask of the next T positions, (B, 1, T, S) booleans; None where all texts are equally long.
 
         In that case the mask is the causal one, which attention applies by itself.
         """

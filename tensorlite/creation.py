@@ -1,8 +1,8 @@
-"""Functions that make Tensors: of data, of constants, and of random numbers.
+"""Functions that make Tensors from data, constants and random numbers.
 
-`device` is "cpu", "cuda" or "cuda:<index>"; None is the default device (`default_device`). A device that is not there
-raises RuntimeError or ValueError, a dtype that is not floating, integer or boolean TypeError, and so does requires_grad
-for a dtype that is not floating. With `requires_grad` the new Tensor is a leaf that gets a gradient.
+`device` is "cpu", "cuda" or "cuda:<index>"; None is the default device (`default_device`). A device that does not exist
+raises RuntimeError or ValueError; a dtype that is not floating, integer or boolean raises TypeError, as does
+requires_grad for a dtype that is not floating. With `requires_grad` the new Tensor is a leaf that gets a gradient.
 """
 
 from typing import Any
@@ -22,14 +22,15 @@ __all__ = [
 ]  # fmt: skip
 
 
-# ----- of data --------------------------------------------------------------------------------------------------------
+# ----- from data
+# --------------------------------------------------------------------------------------------------------
 
 
 def tensor(data: Any, dtype: "DType | None" = None, device: str | None = None, requires_grad: bool = False) -> Tensor:
     """A new Tensor holding a copy of `data`: a number, nested lists, an array or a Tensor.
 
     Python floats become float32 and ints int64 unless `dtype` says otherwise; arrays keep their dtype. Ragged lists
-    raise ValueError; strings, objects and complex numbers raise TypeError; so does requires_grad on a dtype that is
+    raise ValueError; strings, objects and complex numbers raise TypeError, as does requires_grad on a dtype that is
     not floating.
     """
     if isinstance(data, Tensor):
@@ -67,7 +68,7 @@ def _from_python(data: Any, dtype: "DType | None") -> np.ndarray:
 
 
 def _fitting(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """`values`, if an integer `dtype` holds them all once floats are truncated; else OverflowError or ValueError."""
+    """`values`, if an integer `dtype` holds them all after floats are truncated; else OverflowError or ValueError."""
     if dtype.kind not in "iu" or values.dtype.kind == "b" or values.dtype == dtype:
         return values
     limits = np.iinfo(dtype)

@@ -1,4 +1,4 @@
-"""Indices `x[...]`: checked, and brought to one form that derivative rules can rely on.
+"""Indices `x[...]`: checked, and converted to a canonical form for derivative rules.
 
 An index is a tuple of parts, one per axis; anything else is a single part. A part is an integer, a slice, None (a new
 axis), Ellipsis (all axes not named), a boolean, or an array of integers or booleans. Lists and tuples inside the index,
@@ -97,7 +97,7 @@ def index_error(name: str, error: Exception, index: tuple[Any, ...], shape: tupl
 
 
 def problem(index: tuple[Any, ...], shape: tuple[int, ...], wait: bool = True) -> str:
-    """What does not fit an array of `shape` in a canonical index, as one sentence; "" if it fits.
+    """The reason why a canonical index does not fit an array of `shape`, as one sentence; "" if it fits.
 
     Without `wait`, the values of arrays on a GPU are not checked.
     """

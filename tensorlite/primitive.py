@@ -1,4 +1,4 @@
-"""What an op is: a forward function on arrays and its derivative rules.
+"""Ops: a forward function on arrays and its derivative rules.
 
 One idea: a rule is one line of mathematics, and **it asks by parameter name for what it needs**:
 

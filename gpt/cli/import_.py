@@ -1,4 +1,4 @@
-"""`gpt import`: make a run of GPT-2's weights."""
+"""`gpt import`: convert GPT-2's weights to a run."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from ..training import open_run
 
 @dataclass(frozen=True)
 class Import:
-    """Make a run of GPT-2's weights: a folder in the format of Hugging Face or OpenAI, or a model to download."""
+    """Convert GPT-2's weights to a run: a folder in the format of Hugging Face or OpenAI, or a model to download."""
 
     # One field for both, since with --model there is only RUN.
     paths: Annotated[
@@ -27,7 +27,7 @@ class Import:
         ),
     ] = ()
     model: Literal["gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"] | None = (
-        None  # download this model; then give RUN alone
+        None  # download this model; then give only RUN
     )
     overwrite: bool = False  # replace an existing run or files, once everything is imported
 

@@ -75,10 +75,10 @@ class Judge:
         missing = sum("model_response" not in entry for entry in entries)
         if missing and self.run is None:
             raise ValueError(
-                f"{missing:,} of {len(entries):,} entries of {self.data} have no model_response: name the run that "
-                "shall answer them, or with --response-key the field that has the answers"
+                f"{missing:,} of {len(entries):,} entries of {self.data} have no model_response: name a run to "
+                "answer them, or with --response-key the field that has the answers"
             )
-        with Results(self.out, entries, self.about(), self.overwrite) as results:  # fails now if it cannot be written
+        with Results(self.out, entries, self.about(), self.overwrite) as results:  # raises now if it cannot be written
             try:
                 self.fill(results)
             except BaseException:
@@ -122,7 +122,7 @@ class Judge:
         return kept
 
     def about(self) -> dict[str, Any]:
-        """What the results depend on: a stopped command continues only where all of it is the same."""
+        """The settings that the results depend on: a stopped command continues only if all of them are the same."""
         weights = None if self.run is None else self.run / "model.safetensors"
         return {
             "data": fingerprint(self.data)["sha256"],
@@ -159,20 +159,20 @@ class Judge:
         """The run's own answers."""
         if END_OF_TEXT not in tokenizer.special_tokens:
             raise ValueError(
-                f"{self.run} has no end of text and so cannot answer: gpt finetune instruct {self.run} --data FILE "
-                "teaches it"
+                f"{self.run} has no end of text and so cannot answer: run gpt finetune instruct {self.run} --data FILE "
+                "first"
             )
         return generate_responses(model, tokenizer, entries, style, self.max_new_tokens)
 
     def stopped(self, results: Results) -> None:
-        """Say how many entries are judged, and how to continue, where judging was stopped."""
+        """Report how many entries are judged, and how to continue, where judging was stopped."""
         done = [row for row in results.rows if is_judged(row)]
         count = f"{len(done):,} of {len(results.rows):,} entries are judged"
         if self.out is not None and results.written:
-            note(f"{count}: the same command goes on from {results.partial}")
+            note(f"{count}: the same command continues from {results.partial}")
         elif done:
             self.show(summary(done), done)
-            note(f"{count}: with --out FILE the same command goes on from there")
+            note(f"{count}: with --out FILE the same command continues from there")
 
     def show(self, found: dict[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
         """Print the summary, as a table or as JSON."""
@@ -234,8 +234,8 @@ def response_key(path: Path, guess: bool) -> str:
     if "model_response" in found or not found:
         return "model_response"
     if len(found) > 1:
-        raise ValueError(f"{path} has several fields with answers: say --response-key and one of {listed(found)}")
-    note(f"the answers are those in the field {found[0]!r}")
+        raise ValueError(f"{path} has several fields with answers: give --response-key and one of {listed(found)}")
+    note(f"the answers are read from the field {found[0]!r}")
     return found[0]
 
 

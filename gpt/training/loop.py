@@ -38,7 +38,7 @@ PATIENCE = 3  # steps in a row that may be skipped because loss or gradient are 
 
 
 class Result(NamedTuple):
-    """How training ended: where its files are, and which signal stopped it before its last step, if one did."""
+    """The result of training: the folder of its files, and the signal that stopped it before its last step, if any."""
 
     run: Path
     stopped_by: int | None
@@ -127,7 +127,7 @@ def run_steps(s: Session, task: type[Task], place: open_run.Place, console: Cons
         record(s, show, steps.rest())
         if s.saved != s.step:
             save(s)
-    draw(s.run, show.say)  # before the last figures, which may take long
+    draw(s.run, show.say)  # before the final evaluation, which may take long
     if signals:
         again = f"{command_of(s.config.task)} --resume {s.run}"
         show.say(f"stopped after step {s.step}, saved step {s.saved}: go on with {again}")
@@ -251,12 +251,12 @@ def evaluate(s: Session, show: Progress, lr: float) -> dict[str, float]:
 
 
 def why_unusable(s: Session) -> str | None:
-    """Why the weights of the last step cannot be used; None where they can."""
+    """Why the weights of the last step cannot be used; None if they can."""
     if s.skipped:
         return "it was skipped, because its loss or gradient is not finite"
     return None if is_finite(s.model) else "the weights are not finite"
 
 
 def advice(s: Session) -> str:
-    """What to do where training stops because numbers are not finite."""
+    """The advice where training stops because numbers are not finite."""
     return f"A lower lr may help; the checkpoint of step {s.saved} is kept in {s.run}"

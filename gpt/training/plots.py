@@ -1,4 +1,4 @@
-"""Figures of a run, drawn from its files alone: drawn again they are the same. No window is opened."""
+"""Figures of a run, drawn from its files alone, so that drawing is reproducible. No window is opened."""
 
 import warnings
 from collections.abc import Mapping
@@ -107,13 +107,13 @@ def report_title(run: Path, report: Mapping[str, Any]) -> str:
 
 
 def text_style(text: str) -> dict[str, Any]:
-    """How to draw any name: "$" does not begin a formula, and other fonts have what the default one lacks."""
+    """Settings to draw any name: "$" does not begin a formula, and fallback fonts have further characters."""
     installed = [] if text.isascii() else font_manager.fontManager.get_font_names()
     return {"parse_math": False, "fontfamily": ["DejaVu Sans", *(name for name in OTHER_FONTS if name in installed)]}
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write the figure: the same bytes for the same numbers. What no font has is a box, without a warning."""
+    """Write the figure: the same bytes for the same numbers. Characters without a font are boxes, without a warning."""
     with replacing(path) as file, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")
         warnings.filterwarnings("ignore", "Matplotlib currently does not support")

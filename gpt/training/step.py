@@ -1,4 +1,4 @@
-"""One training step: the gradient of the mean loss of some batches, clipped, updates the weights.
+"""One training step: compute the gradient of the mean loss of the batches, clip it, and update the weights.
 
 No value is read on the host: whether loss and norm are finite is decided on their device. So the host never waits for a
 GPU here, and gpt/fast can record the whole step in a CUDA graph.
@@ -26,7 +26,7 @@ def train_step(
     loss = accumulate(task, model, batches, counts)
     norm = optimizer.global_norm()
     scale = optim.clip_scale(norm, clip or math.inf)
-    optimizer.step(grad_scale=scale + 0 * loss)  # nan, which skips the update, also where only the loss is infinite
+    optimizer.step(grad_scale=scale + 0 * loss)  # nan skips the update, also where only the loss is infinite
     return tl.concatenate([loss.reshape(1), norm.reshape(1)])
 
 

@@ -23,14 +23,14 @@ from ..errors.explain import argument_error, op_error
 from ..grad_mode import setting
 from ..primitive import FAILURES, Primitive, astype, identity
 
-RECOMPUTE_SIZE = 1 << 19  # elements: an array of up to so many stays in a cache, and is sooner saved than recomputed
+RECOMPUTE_SIZE = 1 << 19  # elements: smaller arrays stay in a cache, and saving them is faster than recomputing
 _use_kernels = contextvars.ContextVar("use_kernels", default=True)
 
 
 def unfused() -> AbstractContextManager[None]:
     """`with unfused():` no kernel is used; the graph shows every step of each formula.
 
-    Values are the same but for rounding, which the order of a kernel's sums decides.
+    Values are the same up to rounding, which depends on the order of a kernel's sums.
     """
     return setting(_use_kernels, False)
 
@@ -128,7 +128,7 @@ class KernelOp(Primitive):
         return [(node.parents[i], self.fit(p, g, node.parents[i], i)) for p, i in zip(pieces, wanted, strict=True)]
 
     def complete(self, node: Node, out: bool) -> list[Any]:
-        """What the node saved, with the results that were not saved computed again; its own only if `out`."""
+        """The saved values of the node, with unsaved results recomputed; its own result only if `out`."""
         node.check()
         saved: list[Any] = node.saved
         for slot, value in enumerate(saved):

@@ -32,7 +32,7 @@ def missing(owner: str, name: str, table: dict[str, str], known: Iterable[str]) 
 
 
 def hint(owner: str, name: str) -> str:
-    """What to write for PyTorch's `name` in `owner`, as ": ..."; "" where the table has nothing."""
+    """The replacement of PyTorch's `name` in `owner`, as ": ..."; "" if it is not in the table."""
     advice = NAMES[owner].get(name)
     return f": {advice}" if advice else ""
 
@@ -86,7 +86,7 @@ def explain_argument_errors(function: F) -> F:
 
 
 def _misuse(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], error: Exception) -> str:
-    """What is wrong with the arguments of a call that failed; "" if nothing is found."""
+    """The problem with the arguments of a failed call; "" if none is found."""
     signature, name = inspect.signature(function), function.__name__
     takes = [str(p.replace(annotation=p.empty)) for p in signature.parameters.values() if p.name != "self"]
     if unknown := [key for key in kwargs if key not in signature.parameters]:

@@ -150,7 +150,7 @@ PACKAGE = {  # function of torch or numpy -> the expression to write, where that
     "set_default_device": "tl.use_device(device)",
 }  # fmt: skip
 
-# methods that PyTorch has with an underscore behind the name, and that change a tensor in place
+# PyTorch's methods whose names end with an underscore, which change a tensor in place
 IN_PLACE = "abs add bernoulli ceil clamp clip copy cos div exp fill floor log masked_fill mul neg normal pow reciprocal"
 IN_PLACE += " round rsqrt scatter scatter_add sigmoid sign sin sqrt square squeeze sub tanh uniform unsqueeze zero"
 

@@ -20,7 +20,7 @@ class Piece:
 
     argument: str
     to: str  # the name or #number of the node that receives it
-    asked: tuple[str, ...]  # what the rule asked for, besides the incoming gradient
+    asked: tuple[str, ...]  # the names that the rule asks for, besides the incoming gradient
     gradient: Variable
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""What the kernels for CPU and GPU have in common: argument checks, factors, and ops made of another kernel.
+"""Shared by the kernels for CPU and GPU: argument checks, factors, and ops made of another kernel.
 
 A function here that needs a kernel of the device takes it as its first argument; cpu/ and cuda/ fill it in with
 `functools.partial`.
@@ -18,7 +18,7 @@ Residuals = dict[str, Array | None]  # what a kernel returns beside its result, 
 
 
 def supports_gelu(supports: Callable[[Array], bool], x: Array, *, approximate: str = "tanh") -> bool:
-    """Whether `supports(x)`, the device's check of an array, accepts x, and the tanh form of GELU is asked for."""
+    """Whether `supports(x)`, the device's check of an array, accepts x, and `approximate` is "tanh"."""
     return approximate == "tanh" and supports(x)
 
 
@@ -69,7 +69,7 @@ def projections(
 
 
 def stacked_needs(needs_grad: Sequence[bool]) -> tuple[bool, bool, bool]:
-    """What `linear_vjp` has to compute for the stacked weights: whether dx, dW and db are needed."""
+    """The gradients that `linear_vjp` must compute for the stacked weights: whether dx, dW and db are needed."""
     return needs_grad[0], any(needs_grad[1:4]), any(needs_grad[4:])
 
 
@@ -84,7 +84,7 @@ def split_gradients(gradients: Gradients, query: Array, key: Array) -> Gradients
 
 
 def attention_scale(scale: float | None, q: Array) -> float:
-    """What the scores q k^T are multiplied by: `scale`, or 1 / sqrt(D) for queries (..., D)."""
+    """The factor of the scores q k^T: `scale`, or 1 / sqrt(D) for queries (..., D)."""
     return 1 / math.sqrt(q.shape[-1]) if scale is None else float(scale)
 
 

@@ -155,7 +155,7 @@ class Module:
         return (p for _, p in self.named_parameters())
 
     def num_parameters(self) -> int:
-        """How many numbers the Parameters hold; tied ones count once."""
+        """The number of elements of all Parameters; tied ones count once."""
         return sum(p.size for p in self.parameters())
 
     def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
@@ -300,7 +300,7 @@ class Module:
 
 
 def _conversion(target: Any) -> Callable[[Array], Array]:
-    """What `to(target)` does to one array: a function that returns the array itself where there is nothing to do."""
+    """The function that `to(target)` applies to each array; it returns the array itself if nothing changes."""
     if isinstance(target, str) and target.partition(":")[0] in DEVICES:
         return lambda x: x if device_of(x) == target else to_device(x, target)
     try:
@@ -330,7 +330,7 @@ def _shortened(words: Sequence[str], most: int = 10) -> list[str]:
 
 
 def mismatch(value: Any, target: Tensor) -> str:
-    """Why the array `value` cannot be copied into `target`: another shape or dtype; '' if it can."""
+    """The reason why the array `value` cannot be copied into `target`: another shape or dtype; '' if it can."""
     if not is_array(value):
         return f"a Tensor is needed, not {type(value).__name__}"
     if value.shape != target.shape:

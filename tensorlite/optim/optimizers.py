@@ -116,7 +116,7 @@ def compute_dtype(x: Array) -> Any:
 
 
 class Optimizer:
-    """What all optimizers share: groups of parameters, steps and state.
+    """The base class of optimizers: groups of parameters, steps and state.
 
     A subclass names its state arrays in `state_names`, sets `update` to its formula (a staticmethod, see `adam`) and
     passes its options to `__init__`, whose names are the formula's keyword arguments.
@@ -146,7 +146,7 @@ class Optimizer:
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}{hint('Optimizer', name)}")
 
     def check_options(self, group: dict[str, Any]) -> None:
-        """A TypeError or ValueError for a group's options that make no sense."""
+        """A TypeError or ValueError for invalid options of a group."""
         for name in ("lr", "weight_decay"):
             check_number(name, group[name])
 

@@ -185,7 +185,7 @@ def test_the_most_telling_bouts_come_first_and_are_not_run_again(bouts, tmp_path
     capsys.readouterr()
     program.main(["--device", "cuda", "--within", "-1"])
     assert not bouts
-    assert "what is left is not begun" in capsys.readouterr().out
+    assert "the remaining duels are not started" in capsys.readouterr().out
 
 
 def test_the_gpus_tables(bouts, tmp_path, capsys):

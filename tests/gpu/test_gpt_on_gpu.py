@@ -279,7 +279,7 @@ def test_memory_that_is_not_there_is_a_sentence():
     with pytest.raises(MemoryError) as found:
         tl.zeros((1 << 42,), device="cuda")
     said = cli.sentence(found.value)
-    assert said.startswith("the GPU is out of memory: 16,384.00 GiB were asked for, ")
+    assert said.startswith("the GPU is out of memory: 16,384.00 GiB were requested, ")
     config = TrainConfig(preset="gpt2-xl", batch_size=100_000, device="cuda")
     with pytest.raises(ValueError, match=r"training this takes at least .* GiB of memory and cuda:0 has .* free: a sm"):
         check_memory(config.model(50257), config)

@@ -152,7 +152,7 @@ def gelu(x: np.ndarray, *, approximate: str = "tanh") -> np.ndarray:
 def gelu_vjp(g: np.ndarray, needs_grad: Sequence[bool], x: np.ndarray, out: np.ndarray) -> Gradients:
     """With s = out / x: dx = g (s + 2 u' out (1 - s)), u' = sqrt(2 / pi) (1 + 3 0.044715 x^2).
 
-    `out` is asked for because it spares a tanh, and the linear layer that follows saves it anyway.
+    The rule uses `out` because this avoids a tanh, and the linear layer that follows saves it anyway.
     """
     flat, y, g = (array.reshape(-1) for array in (x, out, g))  # (..., C) -> (N)
     dx, impl = np.empty(flat.shape, x.dtype), choose_impl(flat, y, g)
