@@ -3,8 +3,8 @@
 A derivative rule of tensorlite is made of ops that are differentiable themselves. So `grad(..., create_graph=True)`
 returns a gradient that can be differentiated again, to any order. You will see the four derivatives agree with the
 formulas of calculus to the last digits that a double holds; how many nodes the graph of each order has (it is the
-chain rule, written out); and why differences of values are no
-alternative: for the fourth derivative even the best step size gives three or four correct digits.
+chain rule, written out); and why differences of values are no alternative: for the fourth derivative even the best
+step size gives three or four correct digits.
 
     python examples/01_derivatives_of_tanh.py [--out FOLDER]
 """

@@ -54,14 +54,14 @@ def accuracy(model: nn.Module, points: tl.Tensor, arms: tl.Tensor) -> float:
 def main(steps: int = 400, out: Path = OUT) -> None:
     tl.manual_seed(0)
     points, arms = spiral(150)
-    pending = spiral(150)
+    unseen = spiral(150)
     linear = nn.Linear(2, 3)
     network = nn.Sequential(nn.Linear(2, 32), nn.Tanh(), nn.Linear(32, 32), nn.Tanh(), nn.Linear(32, 3))
-    print(f"{'':<22}parameters   last loss   accuracy on pending points")
+    print(f"{'':<22}parameters   last loss   accuracy on unseen points")
     curves = {}
     for name, model in (("a linear classifier", linear), ("two hidden layers", network)):
         curves[name] = train(model, points, arms, steps)
-        right = accuracy(model, *pending)
+        right = accuracy(model, *unseen)
         print(f"{name:<22}{model.num_parameters():>10}   {curves[name][-1]:>9.4f}   {right:.1%}")
     draw(linear, network, points, arms, curves, out)
 

@@ -3,7 +3,7 @@
 The names in `__all__` are the public ones. Each is loaded when it is first used, so that `import gpt` takes no time.
 Some modules are attributes as well: `gpt.generate.generate(model, prompts, 20)`.
 
-The modules by themselves are the plain code. Using a public name, or a module as an attribute, also attaches the
+The modules by themselves are the plain code. Using a public name or `gpt.generate` as an attribute also attaches the
 acceleration that goes with it (gpt/fast), which computes the same in less time on a GPU.
 """
 
@@ -61,9 +61,15 @@ def __getattr__(name: str) -> Any:
         return import_module("tensorlite").__version__
     for module, names in _NAMES.items():
         if name in names:
-            return getattr(_load(module), name)
+            found = getattr(import_module(f".{module}", __name__), name)
+            if module not in ("config", "tokenizer"):
+                _attach_acceleration(for_training=module == "training.loop")
+            return found
     if name in _MODULES:
-        return _load(name)
+        found = import_module(f".{name}", __name__)
+        if name == "generate":  # the others have nothing to attach to, and gpt's own modules import them by this way
+            _attach_acceleration(for_training=False)
+        return found
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}: it has {', '.join(__all__)}")
 
 
@@ -71,14 +77,10 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__, *_MODULES})
 
 
-def _load(module: str) -> Any:
-    """The module, with what accelerates it: training for the loop, the decoder for whatever has a model."""
-    found = import_module(f".{module}", __name__)
-    if module not in ("config", "tokenizer"):
-        from . import fast
+def _attach_acceleration(for_training: bool) -> None:
+    from . import fast
 
-        if module == "training.loop":
-            fast.attach()
-        else:
-            fast.attach_decode()
-    return found
+    if for_training:
+        fast.attach()
+    else:
+        fast.attach_decode()

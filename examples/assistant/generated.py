@@ -118,7 +118,7 @@ machine that others used too. `gpt train` took {seconds["train"]:.0f} s of proce
 {kinds}
 | **all {r["asked"]:,}** | **{r["all"]:.1%}** |
 
-What pending means: no test word is asked about in training, forwards or backwards; no test sum is, though the same two
+What unseen means: no test word is asked about in training, forwards or backwards; no test sum is, though the same two
 numbers the other way round may be (sums are of a number up to {first} and one up to {second}). Opposites are a
 list of {len(skills.ANTONYMS)} words, all of them trained on: there only the combination of word and phrasing is new.
 The answers are those of `gpt chat` in a pipe, and equal those that fine-tuning saved.
@@ -169,7 +169,7 @@ def draw(runs: Path, results: dict[str, Any], path: Path) -> None:
     bars = right.barh(kinds[::-1], [100 * results["exact_match"][kind] for kind in kinds[::-1]], color="#8fb3d9")
     right.bar_label(bars, fmt="%.1f", padding=-30)
     right.axvline(90, color="#6b7280", linewidth=1, linestyle="--")
-    right.set(title="pending, exactly right (%)", xlim=(0, 100))
+    right.set(title="unseen, exactly right (%)", xlim=(0, 100))
     for axes in (left, middle, right):
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, metadata={"Software": None})
