@@ -2,8 +2,8 @@
 
     python examples/spam/measure.py SMSSpamCollection              # everything; --only headline: the seeds alone
 
-One idea: the book's nineteen experiments again, from the other end. There, GPT-2's 124 million weights are the start,
-and random ones of that size end at 93.67 % on the test part. Here a small model is pretrained on the corpus's own texts
+The book's nineteen experiments from another start. In the book, GPT-2's 124 million weights are the start, and random
+ones of that size end at 93.67 % on the test part. Here a small model is pretrained on the corpus's own texts
 first, without those of the validation and the test part (nor any equal to one of them); then it is fine-tuned, once for
 each choice of layers and position, and for the best with five seeds.
 
