@@ -94,9 +94,9 @@ def stream(
 
 
 class Decoder:
-    """What computes the next token's scores for `stream`: here the plain way, with or without a KVCache.
+    """Computes the scores of the next token for `stream`, with or without a KVCache.
 
-    `gpt.fast` has one for models on a GPU, with these methods, and sets `make_decoder` so that `stream` finds it.
+    `gpt.fast` has a subclass for models on a GPU and sets `make_decoder`, so that `stream` uses it.
     """
 
     def __init__(self, model: GPT, batch_size: int, positions: int, use_cache: bool = True):
@@ -108,7 +108,7 @@ class Decoder:
         return next_logits(self.model, texts, self.cache)
 
     def best(self, texts: Sequence[list[int]], more: bool) -> list[int]:
-        """The most probable token after each text. `more`: whether another token may be asked for after this one."""
+        """The most probable token after each text. `more`: whether `stream` may ask for another one after it."""
         best: list[int] = F.argmax(self.logits(texts)).tolist()
         return best
 
@@ -146,7 +146,7 @@ def next_logits(model: GPT, texts: Sequence[list[int]], cache: Sequence[KVCache]
 
 @contextmanager
 def inference_mode(model: GPT) -> Iterator[None]:
-    """Without dropout and recording, for one step: held across a `yield`, they would change the caller's mode."""
+    """Dropout and recording are off inside. Used for one step at a time: around a `yield`, it affects the caller."""
     training = model.training
     if training:
         model.eval()

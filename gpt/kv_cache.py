@@ -10,9 +10,9 @@ from tensorlite.formulas import join_heads, split_heads
 class KVCache:
     """Keys and values of one attention layer for B texts: (B, H, P, D) each, allocated at the first `append`.
 
-    `lengths[b]` says how many of the P positions of text b are filled; what lies behind them is ignored and is
-    overwritten by the next `append`. Texts of different lengths share a batch: pad them on the right, and afterwards
-    set `lengths` to the real lengths. A lower length forgets the end of a text. No gradient flows through a cache.
+    `lengths[b]` says how many of the P positions of text b are filled; later positions are ignored, and the next
+    `append` overwrites them. Texts of different lengths can share a batch: pad them on the right, and afterwards set
+    `lengths` to their own lengths. A lower length removes the end of a text. No gradient flows through a cache.
     """
 
     def __init__(self, batch_size: int, num_heads: int, positions: int, head_size: int):
@@ -36,9 +36,9 @@ class KVCache:
         return Tensor(join_heads(context))  # (B, H, T, D) -> (B, T, C)
 
     def append(self, k: Array, v: Array) -> tuple[Array, Array]:
-        """Write k and v (B, H, T, D) behind what each text has; return all keys and values, views (B, H, S, D).
+        """Write k and v (B, H, T, D) after the filled positions of each text. Return all keys and values (B, H, S, D).
 
-        S is the largest of the new lengths; ValueError where it exceeds P.
+        They are views. S is the largest of the new lengths; ValueError where it exceeds P.
         """
         T, room = k.shape[2], self.shape[2]
         S = max(self.lengths) + T

@@ -11,7 +11,7 @@ import numpy as np
 
 from .autograd import Variable
 from .backend import Array, create, device_of, float32, int64, is_array, to_device, to_host
-from .errors.checks import checked_dtype, checked_shape, unusable_array
+from .errors.checks import checked_dtype, checked_shape, unsupported_array_advice
 from .random import Generator, stream
 from .tensor import Tensor, tuple_of
 from .typing import ArrayLike, DType, Shape
@@ -34,8 +34,8 @@ def tensor(data: Any, dtype: "DType | None" = None, device: str | None = None, r
     """
     if isinstance(data, Tensor):
         data = data.data
-    if refused := unusable_array(data):
-        raise TypeError(f"tensor: {refused}")
+    if advice := unsupported_array_advice(data):
+        raise TypeError(f"tensor: {advice}")
     if is_array(data):
         checked_dtype(data.dtype)
         array = to_device(data, device or device_of(data))
@@ -49,8 +49,8 @@ def tensor(data: Any, dtype: "DType | None" = None, device: str | None = None, r
 def _from_python(data: Any, dtype: "DType | None") -> np.ndarray:
     if isinstance(data, (list, tuple)):
         for kind, each in {type(each): each for each in data}.items():
-            if not issubclass(kind, Variable) and (refused := unusable_array(each)):
-                raise TypeError(f"tensor: {refused}")
+            if not issubclass(kind, Variable) and (advice := unsupported_array_advice(each)):
+                raise TypeError(f"tensor: {advice}")
     try:
         array = np.array(data)
     except ValueError as error:

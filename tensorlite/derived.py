@@ -34,7 +34,7 @@ from .ops import (
     transpose,
     where,
 )
-from .primitive import promote_narrow, promote_to_float
+from .promotion import promote_narrow, promote_to_float
 from .typing import ArrayLike, Axis, Operand, Shape
 
 if TYPE_CHECKING:
@@ -287,7 +287,7 @@ def einsum(equation: str, *xs: ArrayLike) -> "Tensor":
     and axes of length 1 broadcast. ValueError for an equation that does not fit the shapes.
 
     The equation is brought to a form in which each label of a term stands in another term or in the output, so that
-    the derivative by one argument is again an einsum: of the incoming gradient with the other arguments.
+    the gradient of one argument is again an einsum: of the incoming gradient with the other arguments.
     """
     return _einsum_of(*xs, equation=equation)
 

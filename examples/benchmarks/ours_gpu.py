@@ -29,7 +29,7 @@ class Memory:
         self.before = gpu.used()
 
     def peak(self) -> int:
-        """CuPy's pools keep what they once had, but for what a recorded step has of its own (graph.py)."""
+        """CuPy's pools keep what they once had, but for what a recorded step has of its own (CudaGraph)."""
         return gpu.used() - self.before
 
     def forget(self) -> None:

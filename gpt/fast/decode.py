@@ -16,7 +16,7 @@ import tensorlite as tl
 from tensorlite import Tensor
 from tensorlite import functional as F
 from tensorlite.accelerate.cuda_graph import CudaGraph
-from tensorlite.devices.memory import begin_to_host
+from tensorlite.devices.memory import start_copy_to_host
 from tensorlite.formulas import join_heads, split_heads
 from tensorlite.kernels.cuda import decode
 
@@ -77,9 +77,9 @@ class GPUDecoder(Decoder):
             return super().best(texts, more)
         room = self.model.config.context_length - max(map(len, texts))
         with inference_mode(self.model):
-            begun = self.begun or begin_to_host(self.best_graph(newest(self.model, texts)).data)
+            begun = self.begun or start_copy_to_host(self.best_graph(newest(self.model, texts)).data)
             goes_on = self.best_graph.recorded and more and room > 0
-            self.begun = begin_to_host(self.best_graph.again().data) if goes_on else None
+            self.begun = start_copy_to_host(self.best_graph.again().data) if goes_on else None
         best: list[int] = begun().tolist()
         return best
 

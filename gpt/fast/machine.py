@@ -81,7 +81,7 @@ def table_rows(device: str) -> dict[str, str]:
 def make_steps(s: Session, say: Callable[[str], None]) -> loop.Steps:
     """On a GPU steps are recorded, and the results of several are read together."""
     if s.config.device == "cpu":
-        return loop.EachStep(s, say)
+        return loop.PlainSteps(s, say)
     from .pending import PendingSteps
 
     return PendingSteps(s, say)

@@ -193,8 +193,8 @@ def resume(run: Path, names: Iterable[str]) -> Iterator[Place]:
 
 
 @contextmanager
-def still_there(run: Path) -> Iterator[None]:
-    """Where the run's directory is gone, an OSError in the block says so."""
+def report_missing_directory(run: Path) -> Iterator[None]:
+    """An OSError in the block says that the run's directory is gone, if it is."""
     try:
         yield
     except OSError as error:

@@ -126,8 +126,8 @@ def save(s: Session) -> None:
     s.saved = s.step
 
 
-def move(s: Session, task: type[Task], place: open_run.Place) -> None:
-    """The new run's first checkpoint is whole: put its files where those of the old run are, if there are any."""
+def commit(s: Session, task: type[Task], place: open_run.Place) -> None:
+    """Called when the first checkpoint of a new run is complete: the new run replaces an older one of that name."""
     if place.folder == place.run:
         place.commit()
         return

@@ -17,9 +17,10 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Self
 
-from ..autograd import Node, Variable, grad, setting
+from ..autograd import Node, Variable, grad
 from ..backend import Array
-from ..errors.explain import explained, unusable
+from ..errors.explain import argument_error, op_error
+from ..grad_mode import setting
 from ..primitive import FAILURES, Primitive, astype, identity
 
 RECOMPUTE_SIZE = 1 << 19  # elements: an array of up to so many stays in a cache, and is sooner saved than recomputed
@@ -35,7 +36,7 @@ def unfused() -> AbstractContextManager[None]:
 
 
 class KernelOp(Primitive):
-    """A formula with a kernel: a fast forward on arrays, and one rule for the gradients by all arguments.
+    """A formula with a kernel: a fast forward on arrays, and one rule for the gradients of all arguments.
 
     `forward` and `spec` have the same arguments. `forward` may return `out, residuals`: a dict of arrays that the rule
     asks for by their names, which are given as `residuals`. The rule gets `g` and a bool per argument, whether its
@@ -85,13 +86,13 @@ class KernelOp(Primitive):
             if not (_use_kernels.get() and self.supports(*raw, **meta)):
                 return self.spec(*args, **meta)
         except (AttributeError, TypeError) as error:  # a list has no shape
-            if wrong := unusable(self, error, raw):
+            if wrong := argument_error(self, error, raw):
                 raise wrong from error
             raise
         try:
             out = self.forward(*raw, **meta)
         except FAILURES as error:
-            raise explained(self, error, raw, meta) from error
+            raise op_error(self, error, raw, meta) from error
         if type(out) is tuple:
             out, residuals = out
             meta = meta | residuals  # by name, as rules ask for both

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from ..backend import Array
-from ..devices.memory import together
+from ..devices.memory import concatenated
 from ..formulas import join_heads, split_heads
 
 Gradients = tuple[Array | None, ...]  # one for each argument of an op; None where it is not needed
@@ -62,10 +62,10 @@ def projections(
     """x [Wq; Wk; Wv]^T + [bq, bk, bv]: the device's `linear` on stacked weights, one product instead of three.
 
     x (..., n_in), weights (n_out, n_in) each -> (..., 3 n_out). The result is what `linear` returns. The weights of a
-    packed model lie side by side in memory already (devices.memory.together), so stacking them usually copies nothing.
+    MultiHeadAttention are adjacent in memory (nn.make_adjacent), so stacking them usually copies nothing.
     """
-    bias = None if query_bias is None else together(query_bias, key_bias, value_bias)
-    return linear(x, together(query, key, value), bias)
+    bias = None if query_bias is None else concatenated(query_bias, key_bias, value_bias)
+    return linear(x, concatenated(query, key, value), bias)
 
 
 def stacked_needs(needs_grad: Sequence[bool]) -> tuple[bool, bool, bool]:

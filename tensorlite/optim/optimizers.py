@@ -77,7 +77,7 @@ class PlainStorage:
     float16 and bfloat16 parameters and else in the parameter's dtype. Both start at 0.
     """
 
-    is_copy = False  # whether this came from copy.deepcopy or pickle and has made no step yet
+    is_copy = False  # True after copy.deepcopy or pickle, until the first step
 
     def __init__(self, optimizer: "Optimizer"):
         self.steps = [0] * len(optimizer.params)
@@ -87,7 +87,7 @@ class PlainStorage:
         ]
 
     def step(self, optimizer: "Optimizer", grad_scale: float | Tensor) -> None:
-        """`Optimizer.step`, once the gradients were checked."""
+        """`Optimizer.step`, after its checks of the gradients."""
         scale = float(grad_scale.item() if isinstance(grad_scale, Tensor) else grad_scale)
         if not math.isfinite(scale):
             return
@@ -103,7 +103,7 @@ class PlainStorage:
             p.changed()
 
     def upload(self, optimizer: "Optimizer") -> None:
-        """Send to the device what a CUDA graph of `step` reads there: nothing, as this loop cannot be recorded."""
+        """Copy the options to the device for a CUDA graph of `step`: nothing here, as this loop cannot be recorded."""
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """For copy.deepcopy and pickle."""
@@ -197,7 +197,7 @@ class Optimizer:
         return global_norm_of(self.params)
 
     def upload(self) -> None:
-        """Call it before each replay of a CUDA graph of `step`: hands the GPU the options, and marks values changed."""
+        """Copy the options to the GPU and mark the parameters as changed: called before a CUDA graph of `step` runs."""
         self._storage.upload(self)
         for p in self.params:
             p.changed()
@@ -209,10 +209,10 @@ class Optimizer:
             p.grad = None
 
     def state_dict(self) -> dict[str, Any]:
-        """What the optimizer remembers; the options are not part of it.
+        """The state as a dict, without the options.
 
         {"steps": how often each parameter was updated, a list of ints; "tensors": {"<position>.<name>": Tensor}}, where
-        position counts the parameters as they were given. The Tensors share memory with the optimizer.
+        position is the parameter's index in `params`. The Tensors share memory with the optimizer.
         """
         tensors = {
             f"{i}.{name}": Tensor(array)
@@ -222,7 +222,7 @@ class Optimizer:
         return {"steps": list(self._storage.steps), "tensors": tensors}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what `state_dict()` gave. One ValueError lists all that does not fit; nothing is changed then."""
+        """Load what `state_dict()` returned. One ValueError lists all that does not fit; nothing is changed then."""
         if not isinstance(state, Mapping):
             raise TypeError(f"load_state_dict: give what state_dict() gave, a dict, not {type(state).__name__}")
         if state.keys() != {"steps", "tensors"}:

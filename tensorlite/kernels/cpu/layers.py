@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 
 from ...backend import Array
-from ...devices.memory import together
+from ...devices.memory import concatenated
 from ...errors.layers import check_indices, check_last_axis, check_table
 from .. import shared
 from ..shared import Gradients, Residuals
@@ -45,7 +45,7 @@ def projections_vjp(
     g: np.ndarray, needs_grad: Sequence[bool], x: np.ndarray, query: np.ndarray, key: np.ndarray, value: np.ndarray
 ) -> Gradients:
     """Those of `linear` with the three weights stacked, cut into three."""
-    stacked = linear_vjp(g, shared.stacked_needs(needs_grad), x, together(query, key, value))
+    stacked = linear_vjp(g, shared.stacked_needs(needs_grad), x, concatenated(query, key, value))
     return shared.split_gradients(stacked, query, key)
 
 

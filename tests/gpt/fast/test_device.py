@@ -172,7 +172,7 @@ def test_the_projections_still_lie_together_after_a_move():
         attention.to(target)
         assert [p.weight.tolist() for p in (attention.W_query, attention.W_key, attention.W_value)] == weights
     parts = [p.weight.data for p in (attention.W_query, attention.W_key, attention.W_value)]
-    assert memory.joined(parts).tolist() == [row for part in weights for row in part]
+    assert memory.adjacent_view(parts).tolist() == [row for part in weights for row in part]
 
 
 def test_the_ladder_of_attention_computes_where_its_input_is():
