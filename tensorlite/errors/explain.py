@@ -66,6 +66,8 @@ def unusable(op: Any, error: Exception, raw: Sequence[Any]) -> TypeError | None:
     for i, x in enumerate(raw):
         if is_array(x):
             wrong = f"floats, integers or booleans, not {x.dtype}" if x.dtype.kind in UNSUPPORTED else ""
+        elif isinstance(x, (int, float, Scalar)) and getattr(error, "obj", None) is x:  # a shape was asked for
+            wrong = f"Tensors and arrays, not {type(x).__name__}: write tl.tensor(...)"
         elif isinstance(x, (int, float, Scalar)) or (x is None and op.defaults[i : i + 1] == [None]):
             wrong = ""
         elif isinstance(x, (list, tuple)):  # beside an array NumPy takes them
