@@ -459,8 +459,8 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from rich.console import Console
-from gpt import download
-from gpt.sources import File
+from gpt.data import download
+from gpt.data.sources import File
 url, sha256, folder = sys.argv[1:]
 print(download.fetch_file(File("file", (url,), sha256), Path(folder), Console(width=300)))
 """
@@ -471,7 +471,7 @@ def start(url: str, folder: Path) -> subprocess.Popen:
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "NO_PROXY": "127.0.0.1"})
 
 
-def wait_until(true, seconds: float = 600) -> None:
+def wait_until(true, seconds: float = 120) -> None:
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end

@@ -202,7 +202,8 @@ def test_the_environment_is_left_as_it_was():
     """The library runs on one thread, whatever OMP_NUM_THREADS says, and that variable stays as it was."""
     code = """if True:
         import os, threading
-        from tensorlite.kernels import onednn, precision
+        from tensorlite.kernels import precision
+        from tensorlite.kernels.cpu import onednn
         import numpy as np
         x = np.ones((512, 512), np.float32)
         onednn.matmul(*onednn.to_bf16_pair(x, x), x.copy())
