@@ -21,7 +21,7 @@ from . import formulas
 from .autograd import Variable
 from .backend import Array, ndarray
 from .errors.layers import check_attention, check_heads, check_probability
-from .errors.suggestions import explain_argument_errors
+from .errors.suggestions import explain_argument_errors, module_getattr
 from .random import Generator
 from .tensor import Tensor
 from .typing import ArrayLike
@@ -31,6 +31,13 @@ __all__ = [
     "log_softmax", "mse_loss", "multi_head_attention", "projections", "relu", "rms_norm",
     "scaled_dot_product_attention", "silu", "softmax",
 ]  # fmt: skip
+
+__getattr__ = module_getattr("functional")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
 
 # ----- formula or kernel ------------------------------------------------------------------------------------------
 
@@ -50,7 +57,10 @@ IMPLEMENTATIONS: dict[str, Implementation] = {}  # of each function by its name;
 
 
 def with_kernels(function: F) -> F:
-    """A decorator: a call goes to the entry of IMPLEMENTATIONS for this function and the device of its first argument."""
+    """`function`, computed by what stands under its name in IMPLEMENTATIONS for the device of its first argument.
+
+    For the functions that have a row in kernels/table.py: the others need no more than `explain_argument_errors`.
+    """
     chosen = IMPLEMENTATIONS[function.__name__] = Implementation(explain_argument_errors(function))
     first = next(iter(inspect.signature(function).parameters))
 
@@ -67,7 +77,7 @@ def with_kernels(function: F) -> F:
 # ----- activations ------------------------------------------------------------------------------------------------
 
 
-@with_kernels
+@explain_argument_errors
 def relu(x: ArrayLike) -> Tensor:
     """max(x, 0), elementwise: (...) -> (...), with derivative 0 at 0. A nan stays nan; integers stay integers."""
     return formulas.relu(x)
@@ -87,7 +97,7 @@ def gelu(x: ArrayLike, *, approximate: str = "tanh") -> Tensor:
     return formulas.gelu(x, approximate=approximate)
 
 
-@with_kernels
+@explain_argument_errors
 def silu(x: ArrayLike) -> Tensor:
     """x sigmoid(x) = x / (1 + exp(-x)), elementwise: (...) -> (...). Also called swish.
 
@@ -99,7 +109,7 @@ def silu(x: ArrayLike) -> Tensor:
 # ----- softmax ----------------------------------------------------------------------------------------------------
 
 
-@with_kernels
+@explain_argument_errors
 def softmax(x: ArrayLike, axis: int = -1) -> Tensor:
     """exp(x_i) / sum_j exp(x_j) along `axis`: probabilities of the shape of `x`.
 
@@ -109,7 +119,7 @@ def softmax(x: ArrayLike, axis: int = -1) -> Tensor:
     return formulas.softmax(x, axis)
 
 
-@with_kernels
+@explain_argument_errors
 def log_softmax(x: ArrayLike, axis: int = -1) -> Tensor:
     """log(softmax(x)) = x_i - log(sum_j exp(x_j)) along `axis`: the shape of `x`.
 
@@ -181,7 +191,7 @@ def layer_norm(
     return formulas.layer_norm(x, weight, bias, eps=eps)
 
 
-@with_kernels
+@explain_argument_errors
 def rms_norm(x: ArrayLike, weight: ArrayLike | None = None, *, eps: float = 1e-5) -> Tensor:
     """x / sqrt(mean(x**2) + eps) * weight over the last axis: x (..., C), weight (C) -> (..., C).
 
@@ -289,7 +299,7 @@ def heads_attention(
 # ----- losses -----------------------------------------------------------------------------------------------------
 
 
-@with_kernels
+@explain_argument_errors
 def mse_loss(x: ArrayLike, y: ArrayLike, reduction: str = "mean") -> Tensor:
     """(x - y)**2, elementwise, and its "mean", its "sum", or ("none") as it is: x and y of one shape -> () or (...).
 

@@ -305,6 +305,10 @@ class Primitive:
         """As a class attribute, an op is a method; this also makes `help` and `inspect` treat it as a function."""
         return self if instance is None else MethodType(self, instance)
 
+    def __reduce__(self) -> str:
+        """By its name, as a function: pickle looks the op up in its module, and a copy of it is itself."""
+        return vars(self).get("__qualname__", self.name)
+
     def _signature(self) -> str:
         return ", ".join([*self.arguments, *[f"{k}=" for k in self.keywords]])
 

@@ -35,9 +35,8 @@ class Generate:
     stop: str | None = None  # end before this token; default: <|endoftext|>, if the tokenizer has it
     cache: bool = True  # use a key-value cache; without it the text is the same, and generation slower
     device: str = "auto"  # cpu, cuda or cuda:1 (the second GPU); auto: a GPU if one is usable
-    dtype: Literal["float32", "bfloat16"] = (
-        "float32"  # of the weights; bfloat16, on a GPU, halves the bytes to read for each token
-    )
+    # of the weights; bfloat16, on a GPU, halves the bytes to read for each token
+    dtype: Literal["float32", "bfloat16"] = "float32"
 
     def __post_init__(self) -> None:
         check_device(self.device)

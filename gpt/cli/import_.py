@@ -8,6 +8,7 @@ from rich.console import Console
 from tyro.conf import Positional, arg
 
 from .. import pretrained
+from ..console import counted
 from ..data.download import fetch_model
 from ..model import parameter_table
 from ..training import open_run
@@ -26,15 +27,14 @@ class Import:
             help_behavior_hint="",
         ),
     ] = ()
-    model: Literal["gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"] | None = (
-        None  # download this model; then give only RUN
-    )
+    # download this model; then give RUN alone
+    model: Literal["gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"] | None = None
     overwrite: bool = False  # replace an existing run or files, once everything is imported
 
     def __post_init__(self) -> None:
         wanted = ("SOURCE and RUN", 2) if self.model is None else ("RUN alone, since --model says what to import", 1)
         if len(self.paths) != wanted[1]:
-            raise ValueError(f"give {wanted[0]}, got {len(self.paths)} paths")
+            raise ValueError(f"give {wanted[0]}, got {counted(len(self.paths), 'path')}")
 
     def __call__(self) -> int:
         console = Console()

@@ -37,16 +37,15 @@ RESULTS = ("exact_match", "f1", "log_likelihood", "score", "judge")  # the field
 class Judge:
     """Score a model's answers to instructions: exact match, F1, its own likelihood, or by a larger model (Ollama)."""
 
-    run: Positional[Path | None] = (
-        None  # directory of the run: for the likelihood, and to answer entries without an answer
-    )
+    # directory of the run: for the likelihood, and to answer entries without an answer
+    run: Positional[Path | None] = None
     data: Path  # JSON or JSON lines: entries with instruction, input, output and, if answered, model_response
     api: str | None = None  # address of a model that scores from 0 to 100: http://localhost:11434 for a local Ollama
     model: str = "llama3"  # name of the model of the API
     timeout: float = 60.0  # seconds for one question, including retries
     style: Literal["alpaca", "phi3"] | None = None  # prompt format; default: that of the run, or alpaca
     max_new_tokens: int = 256  # longest answer, in tokens, where one is missing
-    limit: int | None = None  # judge only the first entries, this many
+    limit: int | None = None  # judge only this many entries, the first ones
     response_key: str | None = None  # the field with the answers; default: model_response, or the only one like it
     out: Path | None = None  # write the entries with all results here (JSON); a stopped command continues from it
     overwrite: bool = False  # replace the file that is in `out`

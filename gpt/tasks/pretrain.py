@@ -31,21 +31,21 @@ class TextConfig:
     """The text and the model's shape: a base class of TrainConfig, so that these flags come first."""
 
     text: tuple[Path, ...] = ()  # UTF-8 files to learn from, one after another; none: this Python's language reference
-    tokenizer: Literal["bpe", "char", "word", "gpt2"] = "bpe"  # kind of tokens; bpe is trained on the text itself
-    vocab_size: int = 2048  # number of bpe tokens; the other tokenizers have their own
-    validation: float = 0.1  # share at the end of the text that is not trained on, to measure the loss on unseen text
+    tokenizer: Literal["bpe", "char", "word", "gpt2"] = "bpe"  # what a token is; bpe is trained on the text itself
+    vocab_size: int = 2048  # how many tokens bpe makes; the other tokenizers have their own number
+    validation: float = 0.1  # share of the text, at its end, that is not trained on but measures the loss
 
-    preset: str = "nano"  # the model's shape, see `gpt params`; the next five flags replace single fields
-    context_length: int | None = None  # tokens the model sees at once: more context costs more time and memory
+    preset: str = "nano"  # the model's shape, see `gpt params`; the next five replace single fields of it
+    context_length: int | None = None  # tokens the model sees at once; more take more time and memory
     n_layer: int | None = None  # blocks
     n_head: int | None = None  # attention heads per block; must divide n_embd
     n_embd: int | None = None  # width
-    dropout: float | None = None  # share of activations dropped in training, against overfitting
+    dropout: float | None = None  # dropout probability in training, against memorising a small text
 
     eval_batches: int = 20  # batches per evaluation, spread evenly over the validation text
     final_tokens: int = 200_000  # tokens of the validation text in the last evaluation, spread evenly; 0: all of it
     sample_tokens: int = 200  # length of a sample
-    prompt: str | None = None  # beginning of samples; default: a new line, if the tokenizer has one
+    prompt: str | None = None  # what samples begin with; default: a new line, if the tokenizer has one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +59,7 @@ class TrainConfig(Settings, TextConfig):
         "n_embd",
     )  # fmt: skip
 
-    lr: float = 2e-3  # peak learning rate; for 124M parameters about 6e-4
+    lr: float = 2e-3  # peak learning rate; the larger the model the lower, about 6e-4 for 124M parameters
 
     def __post_init__(self) -> None:
         as_paths(self, "text", "out", "resume")

@@ -8,6 +8,7 @@ from typing import Any
 from matplotlib import font_manager
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from tensorlite.files import replacing
 
@@ -65,6 +66,7 @@ def draw_run(run: Path) -> Path:
     axes.set_title(run.name, **text_style(run.name))
     axes.legend(frameon=False)
     below.set(xlabel="step", ylabel="lr")
+    below.xaxis.set_major_locator(MaxNLocator(integer=True))
     for each in (axes, *middle, below):
         each.grid(alpha=0.25)
         each.spines[["top", "right"]].set_visible(False)
@@ -100,7 +102,7 @@ def draw_report(run: Path) -> Path:
 
 def report_title(run: Path, report: Mapping[str, Any]) -> str:
     """The run's name and its accuracy, and how many of the texts are in training or validation too."""
-    title = f"{run.name}: {report['accuracy']:.1%} of the test texts"
+    title = f"{run.name}: accuracy {report['accuracy']:.1%} on the test texts"
     if again := report.get("repeated", 0):
         return f"{title}\n({again:,} of {sum(map(sum, report['confusion'])):,} also in training or validation)"
     return title

@@ -31,16 +31,16 @@ class Settings:
     lowest: ClassVar[float] = 0.1  # the default of min_lr, as a share of lr
     fewest: ClassVar[int] = 1  # steps
 
-    batch_size: int = 8  # sequences per pass: more is less noisy and faster per token, but needs memory
-    grad_accumulation: int = 1  # passes per step: a larger batch in the memory of one pass
+    batch_size: int = 8  # sequences per pass: more give smoother steps and take less time per token, and more memory
+    grad_accumulation: int = 1  # passes per step: a batch as large as you like in the memory of one pass
     steps: int = 1200  # updates of the weights
-    lr: float | None = None  # peak learning rate; default: depends on the task and the model, see default_lr
-    min_lr: float | None = None  # where the cosine ends; default: a tenth of lr
-    warmup: int | None = None  # steps of linear rise to lr, while Adam's averages form; default: a tenth, at most 100
+    lr: float | None = None  # peak learning rate; default: what suits the task and the model, see default_lr
+    min_lr: float | None = None  # learning rate at the end of the cosine; default: a tenth of lr
+    warmup: int | None = None  # steps of linear rise to lr, while Adam's averages settle; default: a tenth, at most 100
     beta1: float = 0.9  # Adam's memory of the gradient: about 1 / (1 - beta1) steps
-    beta2: float = 0.99  # Adam's memory of its square; 0.95 to 0.999, longer where batches are small
-    weight_decay: float = 0.1  # decay towards 0 of matrices, not of biases and norms
-    clip: float = 1.0  # largest norm of a gradient: limits the effect of an unusual batch; 0: no limit
+    beta2: float = 0.99  # Adam's memory of the gradient's square; 0.95 to 0.999, more where batches are small
+    weight_decay: float = 0.1  # pull towards 0 on matrices; biases and norms have none
+    clip: float = 1.0  # largest gradient norm: one unusual batch cannot spoil the weights; 0: no limit
 
     eval_every: int = 100  # steps between evaluations; they use no random numbers, so they do not change training
     sample_every: int = 300  # steps between samples in samples.txt; 0: only at the end
@@ -48,13 +48,13 @@ class Settings:
     keep: int = 2  # checkpoints kept; an older one is used if the newest is damaged
 
     seed: int = 1337  # of weights, batches, dropout and samples: the same seed gives the same run, bit for bit
-    device: str = "auto"  # cpu, cuda or cuda:1, the second GPU; auto: a GPU if one is usable (checked again on resume)
-    dtype: Literal["float32", "tf32", "bfloat16"] = "float32"  # dtype of matrix products; lower precision is faster
-    cuda_graph: bool = True  # on a GPU a step is recorded once and then replayed, which is faster
+    device: str = "auto"  # cpu, cuda or cuda:1 (the second GPU); auto: a GPU if one is usable, also on resume
+    dtype: Literal["float32", "tf32", "bfloat16"] = "float32"  # of matrix products; tf32, bfloat16: faster, less exact
+    cuda_graph: bool = True  # on a GPU, whether a step is recorded once and then replayed, which is faster
     activation_checkpointing: bool = False  # compute blocks again in the backward pass: less memory, a third more work
-    threads: int | None = None  # for large ops; default: OPENBLAS_NUM_THREADS, or the cores this process may use
-    out: Path | None = None  # the run's directory; default: in runs/, named after the text or data
-    resume: Path | None = None  # continue this run with its own settings, except those given here
+    threads: int | None = None  # threads of large ops; default: OPENBLAS_NUM_THREADS, or the cores of this process
+    out: Path | None = None  # the run's directory; default: below runs/, named after what is learnt from
+    resume: Path | None = None  # continue this run, with its own settings except for those that you give
     resume_if_exists: bool = False  # continue the run in `out` if there is one, else start it: for schedulers
     overwrite: bool = False  # replace the run or files in `out`, once the new run's first checkpoint is complete
 
@@ -187,7 +187,7 @@ class FineTuneConfig(Settings, Source):
     # peak learning rate; default: 8e-4 with LoRA; without LoRA 5e-5 for GPT-2's widths, and more for narrower models:
     # 6e-4 for width 64
     lr: float | None = None
-    min_lr: float | None = None  # end of the cosine; default: lr, which makes it constant
+    min_lr: float | None = None  # learning rate at the end of a cosine; default: lr, which is then constant
     warmup: int | None = 0  # steps of linear rise to lr
     beta2: float = 0.999  # Adam's memory of the gradient's square
     eval_every: int = 50  # steps between evaluations; they use no random numbers, so they do not change training

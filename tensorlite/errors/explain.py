@@ -67,8 +67,13 @@ def argument_error(op: Any, error: Exception, raw: Sequence[Any]) -> TypeError |
     """A TypeError for the first argument that is neither an array nor a number; None if there is none."""
     for i, x in enumerate(raw):
         if is_array(x):
-            kind = getattr(x.dtype, "kind", None)  # the dtypes of torch have none
-            wrong = f"floats, integers or booleans, not {x.dtype}" if kind in UNSUPPORTED_KINDS else ""
+            wrong = (
+                f"floats, integers or booleans, not {x.dtype}"
+                if getattr(x.dtype, "kind", None) in UNSUPPORTED_KINDS
+                else ""
+            )  # the dtypes of torch have no kind
+        elif isinstance(x, (int, float, Scalar)) and getattr(error, "obj", None) is x:  # a shape was asked for
+            wrong = f"Tensors and arrays, not {type(x).__name__}: write tl.tensor(...)"
         elif isinstance(x, (int, float, Scalar)) or (x is None and op.defaults[i : i + 1] == [None]):
             wrong = ""
         elif isinstance(x, (list, tuple)):  # NumPy accepts them together with an array

@@ -12,6 +12,7 @@ import inspect
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
+from ..typing import ArrayLike
 from .checks import unsupported_array_advice
 from .torch_names import ADVICE, ANYTHING, ARGUMENTS, IN_PLACE, NAMES, RENAMED, TENSOR
 
@@ -96,12 +97,17 @@ def _misuse(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[st
     except TypeError as mismatch:
         hint = f": {ADVICE['decimals']}" if name == "round" else ""
         return f"{name}: {mismatch}; it takes {', '.join(takes) or 'no arguments'}{hint}"
-    found = [_not_a_tensor(value) for value in args if isinstance(error, AttributeError)]
+    checked = args if isinstance(error, AttributeError) else args[:1] if _takes_tensor_first(signature) else ()
+    found = [_not_a_tensor(value) for value in checked]
     return next((f"{name}: {sentence}" for sentence in found if sentence), "")
 
 
+def _takes_tensor_first(signature: inspect.Signature) -> bool:
+    return next((p.annotation in ("ArrayLike", ArrayLike) for p in signature.parameters.values()), False)
+
+
 def _not_a_tensor(value: Any) -> str:
-    """For an argument in the place of a Tensor or a list of Tensors: what to write."""
+    """For an argument in the place of a Tensor or a list of Tensors: what to write; "" for a Tensor or an array."""
     if isinstance(value, (list, tuple)) and any(isinstance(each, (list, tuple)) for each in value):
         return "give Tensors, not lists of lists: write tl.tensor(...) of numbers, tl.stack(...) of a list of Tensors"
     if hasattr(value, "shape"):
@@ -113,7 +119,8 @@ def explain(namespace: dict[str, Any], names: Iterable[str]) -> None:
     """Apply `explain_argument_errors` to each plain function among `names`. Ops check their arguments themselves."""
     for name in names:
         if inspect.isfunction(namespace[name]):
-            namespace[name] = explain_argument_errors(namespace[name])
+            namespace[name] = function = explain_argument_errors(namespace[name])
+            function.__module__ = namespace["__name__"]  # where pickle finds it
 
 
 def accepts_torch_arguments(owner: str) -> Callable[[F], F]:

@@ -78,6 +78,18 @@ NAMES: dict[str, dict[str, str]] = {  # owner -> name -> what to do instead
         "GRU": "there are no recurrent layers: write the loop in forward",
         "Swish": "use nn.SiLU",
     },
+    "functional": {
+        "tanh": "use tl.tanh(x)",
+        "sigmoid": "use tl.sigmoid(x)",
+        "logsigmoid": "use -tl.log1p(tl.exp(-x))",
+        "softplus": "use tl.log1p(tl.exp(x))",
+        "swish": "use silu(x)",
+        "pad": "use tl.pad(x, widths)",
+        "one_hot": "use tl.eye(n)[ids]",
+        "normalize": "use x / tl.norm(x, axis=-1, keepdims=True)",
+        "nll_loss": "use cross_entropy(logits, targets)",
+        "add": "use tl.add(x, y), or x + y",
+    },
     "optim": {
         "lr_scheduler": f"set the learning rate: {_SET_LR}",
         "clip_grad_norm_": f"use {_CLIP}",
@@ -161,7 +173,7 @@ RENAMED = {  # argument of a function -> ours
     "correction": "ddof", "unbiased": "ddof", "min": "low", "max": "high", "a_min": "low", "a_max": "high",
     "size": "shape", "pad": "widths", "pad_width": "widths", "constant_values": "value",
     "tensors": "xs", "arrays": "xs", "shifts": "shift", "fill_value": "value", "diagonal": "k",
-    "dim0": "a", "dim1": "b",
+    "dim0": "a", "dim1": "b", "attn_mask": "mask", "target": "targets",
 }  # fmt: skip
 
 ADVICE = {  # argument of a function that has no counterpart -> what to do instead
@@ -169,6 +181,8 @@ ADVICE = {  # argument of a function that has no counterpart -> what to do inste
     "create_graph": "write tl.grad(y, x, create_graph=True), which returns gradients that can be differentiated",
     "allow_unused": "omit it, the gradient is zeros where the output does not depend on an input",
     "decimals": "write (x * 10**decimals).round() / 10**decimals",
+    "inplace": "omit it, Tensors are not changed in place",
+    "normalized_shape": "omit it, the last axis is normalized",
 }
 
 ANYTHING = object()  # stands for every value

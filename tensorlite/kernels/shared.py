@@ -50,9 +50,13 @@ def supports_projections(
     query_bias: Array | None = None, key_bias: Array | None = None, value_bias: Array | None = None,
 ) -> bool:  # fmt: skip
     """Whether the device's `linear` supports each of the three, and all or none of them have a bias."""
-    pairs = (query, query_bias), (key, key_bias), (value, value_bias)
-    alike = len({bias is None for _, bias in pairs}) == 1
-    return alike and all(supports_linear(x, weight, bias) for weight, bias in pairs)
+    if (query_bias is None) is not (key_bias is None) or (query_bias is None) is not (value_bias is None):
+        return False
+    return (
+        supports_linear(x, query, query_bias)
+        and supports_linear(x, key, key_bias)
+        and supports_linear(x, value, value_bias)
+    )
 
 
 def projections(

@@ -9,7 +9,8 @@ for the rules of other kernels but computed again.
 `attach()` puts the kernels into functional.py. The modules for a GPU are imported when the first array arrives that is
 not a NumPy array: a program that computes on a CPU never loads them.
 
-To add a kernel: write these three functions in a module of its device, and its row here. The property tests find it.
+To add a kernel: write these three functions in a module of its device, and its row here; in functional.py the function
+needs the decorator `with_kernels`. The property tests find it.
 """
 
 from functools import partial
@@ -78,6 +79,8 @@ def kernel_op(name: str, kernel: Kernel) -> KernelOp:
 def attach() -> None:
     """Let functional.py use the kernels: those for a CPU now, each one for a GPU on its first call."""
     for name, (cpu, gpu) in ROWS.items():
+        if name not in IMPLEMENTATIONS:
+            raise KeyError(f"{name}: functional.py has no function of that name with the decorator with_kernels")
         if cpu is not None:
             IMPLEMENTATIONS[name].cpu = PRIMITIVES[name] = kernel_op(name, cpu)
         if gpu is not None:

@@ -97,8 +97,11 @@ class PlainStorage:
             self.steps[i] += 1
             state, dtype = self.arrays[i].values(), compute_dtype(p.data)
             data, g = p.data.astype(dtype, copy=False), scale * p.grad.data.astype(dtype, copy=False)
-            new, *new_state = optimizer.update(data, g, self.steps[i], *state, **optimizer.options(i))
-            for array, value in zip((p.data, *state), (new, *new_state), strict=True):
+            new = optimizer.update(data, g, self.steps[i], *state, **optimizer.options(i))
+            if not isinstance(new, tuple) or len(new) != 1 + len(state):
+                names, kind = " and ".join(("p", *optimizer.state_names)), type(new).__name__
+                raise TypeError(f"{type(optimizer).__name__}.update must return a tuple of {names}, not {kind}")
+            for array, value in zip((p.data, *state), new, strict=True):
                 array[...] = value
             p.changed()
 
@@ -148,7 +151,8 @@ class Optimizer:
     def check_options(self, group: dict[str, Any]) -> None:
         """A TypeError or ValueError for invalid options of a group."""
         for name in ("lr", "weight_decay"):
-            check_number(name, group[name])
+            if name in group:
+                check_number(name, group[name])
 
     def group_of(self, i: int) -> dict[str, Any]:
         """The group of parameter `i`."""

@@ -113,6 +113,12 @@ def test_a_row_finds_its_functions_and_takes_the_arguments_of_its_formula(name, 
     assert name in F.IMPLEMENTATIONS
 
 
+def test_a_row_without_its_function_says_so(monkeypatch):
+    monkeypatch.setitem(table.ROWS, "relu", (None, None))
+    with pytest.raises(KeyError, match=r"relu: functional\.py has no function of that name with the decorator with_k"):
+        table.attach()
+
+
 def test_the_device_of_the_first_argument_decides(monkeypatch):
     from strict import strict
 

@@ -21,6 +21,7 @@ from gpt.tasks.classify import Classifier
 from tensorlite import backend, nn, optim
 from tensorlite.data import DataLoader, TokenFile, write_tokens
 from tensorlite.devices import memory
+from tensorlite.primitive import elementwise
 
 
 def pickled(x, protocol: int = pickle.HIGHEST_PROTOCOL):
@@ -29,6 +30,25 @@ def pickled(x, protocol: int = pickle.HIGHEST_PROTOCOL):
 
 WAYS = {"deepcopy": copy.deepcopy, "pickle": pickled, "pickle protocol 0": partial(pickled, protocol=0)}
 each_way = pytest.mark.parametrize("duplicate", WAYS.values(), ids=WAYS)
+
+
+# ----- functions --------------------------------------------------------------------------------------------------
+
+FUNCTIONS = [tl.tanh, tl.add, tl.sum, tl.mean, tl.getitem, tl.tensor, tl.grad, tl.functional.gelu, tl.functional.relu]
+
+
+@each_way
+@pytest.mark.parametrize("function", FUNCTIONS, ids=lambda f: f.__name__)
+def test_a_public_function_is_copied_and_pickled_by_its_name(duplicate, function):
+    assert duplicate(function) is function
+    assert copy.copy(function) is function
+
+
+def test_an_op_without_a_name_is_copied_but_not_pickled():
+    cube = elementwise(lambda x: x**3).vjp(lambda g, x: 3 * g * x * x)
+    assert copy.deepcopy(cube) is cube
+    with pytest.raises(pickle.PicklingError):
+        pickle.dumps(cube)
 
 
 # ----- a model and its optimizer ----------------------------------------------------------------------------------

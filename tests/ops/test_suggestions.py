@@ -124,6 +124,33 @@ def test_a_name_that_the_package_lacks_is_answered_with_ours(name):
         getattr(tl, name)
 
 
+@pytest.mark.parametrize("name", ["relu", "silu", "softmax", "log_softmax", "rms_norm", "mse_loss"])
+def test_a_function_without_a_kernel_names_itself_in_the_error_for_a_list(name):
+    for wrong in ([1.0, 2.0], None, "text"):
+        with pytest.raises(TypeError, match=rf"^{name}: give a Tensor or an array, not {type(wrong).__name__}: write"):
+            getattr(F, name)(*[wrong] * (2 if name == "mse_loss" else 1))
+
+
+def test_a_number_in_the_place_of_a_tensor_is_named_where_a_shape_is_needed():
+    with pytest.raises(TypeError, match=r"^layer_norm\(float, .*\): give Tensors and arrays, not float: write"):
+        F.layer_norm(1.0)
+    assert F.gelu(1.0) == pytest.approx(0.841192, abs=1e-5)
+
+
+def test_arguments_of_torchs_functions_are_answered_with_ours():
+    x = leaf()
+    with pytest.raises(TypeError, match="relu: no argument 'inplace' here: omit it"):
+        F.relu(x, inplace=True)
+    with pytest.raises(TypeError, match="layer_norm: no argument 'normalized_shape' here: omit it"):
+        F.layer_norm(x, normalized_shape=(2,))
+    with pytest.raises(TypeError, match="write mask= for attn_mask="):
+        F.scaled_dot_product_attention(x, x, x, attn_mask=None)
+
+
+def test_completion_offers_the_functions_alone():
+    assert dir(F) == sorted(F.__all__)
+
+
 @pytest.mark.finding("C2")
 def test_what_the_hints_name_exists():
     from tensorlite.errors import torch_names
@@ -152,6 +179,8 @@ def test_what_the_hints_name_exists():
             "k",
             "a",
             "b",
+            "mask",
+            "targets",
         }
     assert not [name for name in torch_names.TENSOR if hasattr(tl.Tensor, name)]
     assert not [name for name in torch_names.PACKAGE if hasattr(tl, name)]

@@ -27,6 +27,7 @@ OWNERS = {
     "Optimizer": lambda: optim.SGD(linear().parameters(), lr=0.1),
     "DataLoader": lambda: DataLoader([1, 2]),
     "nn": lambda: nn,
+    "functional": lambda: F,
     "optim": lambda: optim,
     "data": lambda: tl.data,
 }

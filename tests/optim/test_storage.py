@@ -145,6 +145,34 @@ def test_a_formula_of_ones_own_needs_nothing_else():
     assert optimizer.params[0].dtype == state["tensors"]["0.m"].dtype == np.float32
 
 
+class Plain(optim.Optimizer):
+    """No options but lr; the formula is a function."""
+
+    update = staticmethod(lambda p, g, t, *, lr: (p - lr * g,))
+
+
+def test_a_formula_without_state_and_weight_decay():
+    p = nn.Parameter([1.0, 2.0])
+    p.grad = tl.tensor([1.0, -1.0])
+    Plain([p], {"lr": 0.5}).step()
+    assert p.tolist() == [0.5, 2.5]
+    with pytest.raises(ValueError, match="weight_decay"):
+        Plain([p], {"lr": 0.5, "weight_decay": -1.0})
+
+
+@pytest.mark.parametrize("result", [lambda p: p, lambda p: (p, p, p)], ids=["an array", "too many"])
+def test_a_formula_must_return_the_parameter_and_its_state(result):
+    class Wrong(Lion):
+        def update(self, p, g, t, m, **options):
+            return result(p)
+
+    p = nn.Parameter([1.0, 2.0])  # two elements: as many as the results that are expected
+    p.grad = tl.tensor([1.0, -1.0])
+    with pytest.raises(TypeError, match=r"Wrong.update must return a tuple of p and m, not (ndarray|tuple)"):
+        Wrong([p]).step()
+    assert p.tolist() == [1.0, 2.0]
+
+
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
 def test_a_copy_with_the_plain_storage_continues_and_warns_when_it_is_alone(duplicate):
     layer = nn.Linear(2, 1)
