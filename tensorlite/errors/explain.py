@@ -72,7 +72,7 @@ def argument_error(op: Any, error: Exception, raw: Sequence[Any]) -> TypeError |
                 if getattr(x.dtype, "kind", None) in UNSUPPORTED_KINDS
                 else ""
             )  # the dtypes of torch have no kind
-        elif isinstance(x, (int, float, Scalar)) and getattr(error, "obj", None) is x:  # a shape was asked for
+        elif isinstance(x, (int, float, Scalar)) and getattr(error, "obj", None) is x:  # the op needed its shape
             wrong = f"Tensors and arrays, not {type(x).__name__}: write tl.tensor(...)"
         elif isinstance(x, (int, float, Scalar)) or (x is None and op.defaults[i : i + 1] == [None]):
             wrong = ""
