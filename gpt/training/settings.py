@@ -32,7 +32,7 @@ class Settings:
     fewest: ClassVar[int] = 1  # steps
 
     batch_size: int = 8  # sequences per pass: more give smoother steps and take less time per token, and more memory
-    grad_accumulation: int = 1  # passes per step: a batch as large as you like in the memory of one pass
+    grad_accumulation: int = 1  # passes per step: a larger batch in the memory of one pass
     steps: int = 1200  # updates of the weights
     lr: float | None = None  # peak learning rate; default: what suits the task and the model, see default_lr
     min_lr: float | None = None  # learning rate at the end of the cosine; default: a tenth of lr

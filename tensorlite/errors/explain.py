@@ -67,11 +67,8 @@ def argument_error(op: Any, error: Exception, raw: Sequence[Any]) -> TypeError |
     """A TypeError for the first argument that is neither an array nor a number; None if there is none."""
     for i, x in enumerate(raw):
         if is_array(x):
-            wrong = (
-                f"floats, integers or booleans, not {x.dtype}"
-                if getattr(x.dtype, "kind", None) in UNSUPPORTED_KINDS
-                else ""
-            )  # the dtypes of torch have no kind
+            kind = getattr(x.dtype, "kind", None)  # the dtypes of torch have none
+            wrong = f"floats, integers or booleans, not {x.dtype}" if kind in UNSUPPORTED_KINDS else ""
         elif isinstance(x, (int, float, Scalar)) and getattr(error, "obj", None) is x:  # the op needed its shape
             wrong = f"Tensors and arrays, not {type(x).__name__}: write tl.tensor(...)"
         elif isinstance(x, (int, float, Scalar)) or (x is None and op.defaults[i : i + 1] == [None]):
