@@ -33,7 +33,7 @@ class Generate:
     top_p: float | None = None  # sample only from the most probable tokens whose probabilities add up to this
     seed: int = 1337  # the same seed gives the same text
     stop: str | None = None  # end before this token; default: <|endoftext|>, if the tokenizer has it
-    cache: bool = True  # use a key-value cache; without it the text is the same, and generation slower
+    cache: bool = True  # whether to use a key-value cache; without it the text is the same, and generation slower
     device: str = "auto"  # cpu, cuda or cuda:1 (the second GPU); auto: a GPU if one is usable
     # of the weights; bfloat16, on a GPU, halves the bytes to read for each token
     dtype: Literal["float32", "bfloat16"] = "float32"

@@ -69,8 +69,8 @@ def test_a_table_shows_names_and_values_as_they_are():
 def test_help_of_a_flag_that_turns_something_off_says_what_that_does(call, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     for command, flag, says in (
-        (["finetune", "classify"], "--no-balance", "otherwise all entries are used"),
-        (["finetune", "classify"], "--no-causal", "otherwise each position sees all others"),
+        (["finetune", "classify"], "--no-balance", "without, all entries are used"),
+        (["finetune", "classify"], "--no-causal", "without, each position sees all others"),
         (["generate"], "--no-cache", "without it the text is the same, and generation slower"),
     ):
         shown = " ".join(call(*command, "--help")[1].replace("│", " ").split())
