@@ -65,7 +65,9 @@ def unusable(op: Any, error: Exception, raw: Sequence[Any]) -> TypeError | None:
     """The error for the first argument that is no array or number; None if all are."""
     for i, x in enumerate(raw):
         if is_array(x):
-            wrong = f"floats, integers or booleans, not {x.dtype}" if x.dtype.kind in UNSUPPORTED else ""
+            wrong = (
+                f"floats, integers or booleans, not {x.dtype}" if getattr(x.dtype, "kind", "") in UNSUPPORTED else ""
+            )
         elif isinstance(x, (int, float, Scalar)) and getattr(error, "obj", None) is x:  # a shape was asked for
             wrong = f"Tensors and arrays, not {type(x).__name__}: write tl.tensor(...)"
         elif isinstance(x, (int, float, Scalar)) or (x is None and op.defaults[i : i + 1] == [None]):

@@ -87,7 +87,7 @@ LAYERS = sorted(set(F.__all__) - NOT_SMOOTH - {"argmax", "multi_head_attention"}
 @pytest.mark.finding("C4")
 @pytest.mark.parametrize("name", [*OPS, *[f"fused.{name}" for name in LAYERS]])
 def test_of_one_array(name):
-    function = getattr(F, name[6:]) if name.startswith("fused.") else getattr(tl, name)
+    function = getattr(F, name[14:]) if name.startswith("tl.functional.") else getattr(tl, name)
     metadata = METADATA.get(name.removeprefix("fused."), AXES)
     for meta, shape in itertools.product(metadata, SHAPES):
         accepts_what_it_differentiates(lambda x, meta=meta: function(x, **meta), [values(shape, 0)])
@@ -98,7 +98,7 @@ def test_of_one_array(name):
     "name", ["add", "div", "pow", "maximum", "matmul", "outer", "tl.functional.mse_loss", "tl.functional.linear"]
 )
 def test_of_two_arrays(name):
-    function = getattr(F, name[6:]) if name.startswith("fused.") else getattr(tl, name)
+    function = getattr(F, name[14:]) if name.startswith("tl.functional.") else getattr(tl, name)
     taken = 0
     for shapes in itertools.product(SHAPES, repeat=2):
         taken += accepts_what_it_differentiates(function, [values(shape, i) for i, shape in enumerate(shapes)])
