@@ -1,10 +1,10 @@
-"""Derivatives of derivatives: tanh, differentiated four times, against the closed forms.
+"""Higher derivatives: tanh, differentiated four times, compared with the closed forms.
 
 A derivative rule of tensorlite is made of ops that are differentiable themselves. So `grad(..., create_graph=True)`
 returns a gradient that can be differentiated again, to any order. You will see the four derivatives agree with the
-formulas of calculus to the last digits that a double holds; how many nodes the graph of each order has (it is the
-chain rule, written out); and why differences of values are no
-alternative: for the fourth derivative even the best step size gives three or four correct digits.
+closed forms to the last digits of a double; how many nodes the graph of each order has (it is the
+chain rule, written out); and why finite differences are not an
+alternative: for the fourth derivative even the best step size gives only three or four correct digits.
 
     python examples/01_derivatives_of_tanh.py [--out FOLDER]
 """
@@ -22,7 +22,7 @@ from tensorlite.inspect import graph
 
 OUT = Path(tempfile.gettempdir(), "tensorlite-examples")
 
-# With t = tanh(x), dt/dx = 1 - t**2: each line is the derivative of the one above.
+# With t = tanh(x), dt/dx = 1 - t**2: each line is the derivative of the previous one.
 CLOSED_FORMS = [
     ("tanh x", lambda t: t),
     ("1 - t²", lambda t: 1 - t**2),
@@ -33,7 +33,7 @@ CLOSED_FORMS = [
 
 
 def derivatives(x: tl.Tensor, order: int) -> list[tl.Tensor]:
-    """tanh(x) and its derivatives up to `order`, elementwise: the gradient of a sum holds each element's own."""
+    """tanh(x) and its derivatives up to `order`, elementwise: those of each element are the gradient of the sum."""
     results = [tl.tanh(x)]
     for _ in range(order):
         results.append(tl.grad(results[-1].sum(), x, create_graph=True))
@@ -41,12 +41,12 @@ def derivatives(x: tl.Tensor, order: int) -> list[tl.Tensor]:
 
 
 def fourth_difference(f, x: np.ndarray, h: float) -> np.ndarray:
-    """The fourth derivative from five values, off by h**2 / 6 of the sixth: all that can be done without the rules."""
+    """The fourth derivative by central differences of five values, with error h**2 / 6 times the sixth derivative."""
     return (f(x - 2 * h) - 4 * f(x - h) + 6 * f(x) - 4 * f(x + h) + f(x + 2 * h)) / h**4
 
 
 def main(out: Path = OUT) -> None:
-    x = tl.tensor(np.linspace(-4, 4, 801), requires_grad=True)  # float64, as the array is
+    x = tl.tensor(np.linspace(-4, 4, 801), requires_grad=True)  # float64, as in the array
     results = derivatives(x, order=4)
     t = np.tanh(x.numpy())
 
@@ -59,7 +59,7 @@ def main(out: Path = OUT) -> None:
 
     exact = CLOSED_FORMS[4][1](t)
     errors = {h: np.abs(fourth_difference(np.tanh, x.numpy(), h) - exact).max() for h in 10.0 ** np.arange(-5, 0)}
-    print("\nThe fourth derivative by differences of values, step size h:")
+    print("\nThe fourth derivative by finite differences, step size h:")
     print("\n".join(f"  h = {h:.0e}: largest error {error:.1e}" for h, error in errors.items()))
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")

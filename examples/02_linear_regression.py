@@ -1,10 +1,10 @@
-"""Gradient descent by hand: a line through points, against the solution of the normal equations.
+"""Gradient descent by hand: a line through points, compared with the solution of the normal equations.
 
-The smallest thing that learns. There is no optimizer and no module here: two numbers, w and b, a loss that says how
-wrong they are, and `tl.grad`, which says in which direction each of them is wrong. You will see that autograd's
-gradient equals the one from the textbook, 2/n Xᵀ(Xθ - y); that descent walks down to exactly the point which the normal
-equations XᵀX θ = Xᵀy give in closed form; and that each step shrinks the error by the same factor, as theory says:
-1 - 2 * rate * (the smallest eigenvalue of XᵀX/n), where the last and slowest direction is left.
+The smallest model that learns, without optimizer or module: two numbers, w and b, a loss that measures their
+error, and `tl.grad`, which gives the direction in which each of them increases it. You will see that autograd's
+gradient equals the textbook formula, 2/n Xᵀ(Xθ - y); that descent converges to the point that the normal
+equations XᵀX θ = Xᵀy give in closed form; and that each step finally reduces the error by the same factor, as in
+theory: 1 - 2 * rate * (the smallest eigenvalue of XᵀX/n), that of the slowest direction.
 
     python examples/02_linear_regression.py [--out FOLDER]
 """
@@ -29,7 +29,7 @@ def loss(w: tl.Tensor, b: tl.Tensor, x: tl.Tensor, y: tl.Tensor) -> tl.Tensor:
 
 
 def descend(x: tl.Tensor, y: tl.Tensor) -> list[tuple[float, float]]:
-    """All the (w, b) from (0, 0) on, one step against the gradient after the other."""
+    """All (w, b), starting at (0, 0), with one step against the gradient after another."""
     w, b = (tl.zeros((), dtype=tl.float64, requires_grad=True) for _ in range(2))
     path = [(w.item(), b.item())]
     for _ in range(STEPS):

@@ -1,9 +1,9 @@
-"""A network learns to tell the arms of a spiral apart: modules, an optimizer, and what they have learned, drawn.
+"""A network learns to distinguish the arms of a spiral: modules, an optimizer, and pictures of the decision regions.
 
-Three arms of points wind around each other, so no straight line parts them: a linear classifier, trained the same
-way, is hardly better than guessing. Two hidden layers bend the plane until the arms come apart. You will see both,
-the loss on the way, and the regions in which each would answer with which arm. They are tested on points that they
-have not been trained on.
+Three arms of points wind around each other, so no straight line separates them: a linear classifier, trained the same
+way, is hardly better than guessing. A network with two hidden layers separates them. You will see both,
+the loss during training, and the region in which each model predicts each arm. They are tested on points that they
+were not trained on.
 
     python examples/03_spiral.py [--steps 400] [--out FOLDER]
 """
@@ -34,7 +34,7 @@ def spiral(n: int, noise: float = 0.12) -> tuple[tl.Tensor, tl.Tensor]:
 
 
 def train(model: nn.Module, points: tl.Tensor, arms: tl.Tensor, steps: int) -> list[float]:
-    """Full-batch AdamW; the loss of every step."""
+    """Train with full-batch AdamW; return the loss of every step."""
     optimizer = optim.AdamW(model.parameters(), lr=0.02, weight_decay=0.01)
     losses = []
     for _ in range(steps):
@@ -54,14 +54,14 @@ def accuracy(model: nn.Module, points: tl.Tensor, arms: tl.Tensor) -> float:
 def main(steps: int = 400, out: Path = OUT) -> None:
     tl.manual_seed(0)
     points, arms = spiral(150)
-    pending = spiral(150)
+    unseen = spiral(150)
     linear = nn.Linear(2, 3)
     network = nn.Sequential(nn.Linear(2, 32), nn.Tanh(), nn.Linear(32, 32), nn.Tanh(), nn.Linear(32, 3))
-    print(f"{'':<22}parameters   last loss   accuracy on pending points")
+    print(f"{'':<22}parameters   last loss   accuracy on unseen points")
     curves = {}
     for name, model in (("a linear classifier", linear), ("two hidden layers", network)):
         curves[name] = train(model, points, arms, steps)
-        right = accuracy(model, *pending)
+        right = accuracy(model, *unseen)
         print(f"{name:<22}{model.num_parameters():>10}   {curves[name][-1]:>9.4f}   {right:.1%}")
     draw(linear, network, points, arms, curves, out)
 

@@ -1,10 +1,10 @@
-"""Second derivatives without the matrix: a Hessian times a vector, and Newton's method made of nothing else.
+"""Second derivatives without the matrix: Hessian-vector products, and Newton's method that uses only these.
 
 The Hessian of a function of n variables has n² entries: for a million, 8 terabytes. But its product with a vector v
 is only the gradient of one number, <gradient, v> (Pearlmutter, "Fast exact multiplication by the Hessian", 1994), and
-costs about as much as two gradients. You will see the product agree with the explicit matrix of a logistic regression,
-Xᵀ diag(p (1 - p)) X / n + c I; what it costs for a hundred thousand variables; and Newton's method, which solves its
-linear system by conjugate gradients, on a problem that is too stretched for gradient descent.
+costs about as much as two gradients. You will see that the product agrees with the explicit matrix of a logistic
+regression, Xᵀ diag(p (1 - p)) X / n + c I; its cost for a hundred thousand variables; and Newton's method, which solves
+its linear system by conjugate gradients, on a problem that is too ill-conditioned for gradient descent.
 
     python examples/04_hessian_vector.py [--out FOLDER]
 """
@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 import tensorlite as tl
 
 OUT = Path(tempfile.gettempdir(), "tensorlite-examples")
-C = 1e-3  # the weight of the penalty, which makes the minimum unique
+C = 1e-3  # weight of the penalty, which makes the minimum unique
 
 
 def logistic(X: tl.Tensor, y: tl.Tensor) -> Callable[[tl.Tensor], tl.Tensor]:
@@ -43,7 +43,7 @@ def hessian_vector(f: Callable, w: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 
 def newton(f: Callable, w: np.ndarray, steps: int) -> list[float]:
-    """The norm of the gradient after each Newton step. No matrix is ever made."""
+    """The norm of the gradient after each Newton step, without forming a matrix."""
     norms = [np.linalg.norm(gradient(f, w))]
     for _ in range(steps):
         w = w - conjugate_gradients(partial(hessian_vector, f, w), gradient(f, w))
@@ -52,7 +52,7 @@ def newton(f: Callable, w: np.ndarray, steps: int) -> list[float]:
 
 
 def conjugate_gradients(product: Callable, b: np.ndarray) -> np.ndarray:
-    """x with product(x) = b. Hestenes and Stiefel, 1952."""
+    """Solve product(x) = b for x (Hestenes and Stiefel, 1952)."""
     x, r = np.zeros_like(b), b
     p = r
     while np.linalg.norm(r) > 1e-10 * np.linalg.norm(b):
@@ -66,7 +66,7 @@ def conjugate_gradients(product: Callable, b: np.ndarray) -> np.ndarray:
 def main(out: Path = OUT) -> None:
     random = np.random.default_rng(0)
     n, d = 400, 30
-    X = random.standard_normal((n, d)) * np.geomspace(3, 0.03, d)  # columns of very different size
+    X = random.standard_normal((n, d)) * np.geomspace(3, 0.03, d)  # columns of very different scale
     y = np.sign(X @ (random.standard_normal(d) / np.geomspace(3, 0.03, d)) + random.standard_normal(n))
     f, w = logistic(tl.tensor(X), tl.tensor(y)), random.standard_normal(d)
 

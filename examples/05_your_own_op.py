@@ -1,10 +1,10 @@
-"""An op of your own: one forward line, one derivative rule, and a proof that the rule is right.
+"""An op of your own: one forward line, one derivative rule, and a check that the rule is correct.
 
 The op is `mish`, x tanh(log(1 + e^x)) (Misra, 2019), which tensorlite does not have. A rule gets the incoming gradient
-`g` and asks, by parameter name, for what else it needs: an argument, `out`, a keyword, or a shape such as `x_shape`.
-Only that is kept until backward. `check_gradients` then compares the rule with differences of values under a random
-incoming gradient, and at order 2 the derivative of the rule too. You will see the right rule pass, three wrong ones
-fail, each with a sentence that says where, and what the rule costs beside mish as a composition of ops.
+`g` and, by parameter name, everything else that it needs: an argument, `out`, a keyword, or a shape such as `x_shape`.
+Only these are kept until backward. `check_gradients` then compares the rule with finite differences under a random
+incoming gradient, and at order 2 the derivative of the rule too. You will see the correct rule pass and three wrong
+ones fail, each with a message that says where, and the cost of the rule compared with mish as a composition of ops.
 
     python examples/05_your_own_op.py
 """
@@ -30,19 +30,19 @@ def mish_slope(x):
     return t + x * (1 - t * t) * tl.sigmoid(x)
 
 
-# `xp(x)` is the library that made the array x: NumPy here, CuPy on a GPU. A rule is made of operators and ops instead:
-# these work on arrays and on Tensors, and so the rule can be differentiated in turn.
+# `xp(x)` is the library of the array x: NumPy here, CuPy on a GPU. A rule uses operators and ops instead:
+# these work on arrays and on Tensors, so that the rule can be differentiated too.
 mish = elementwise(lambda x: x * xp(x).tanh(softplus(x))).vjp(lambda g, x: g * mish_slope(x))
-publish({"mish": mish})  # gives it its name in errors and graphs
+publish({"mish": mish})  # sets its name in errors and graphs
 
-# Three mistakes that everybody makes once.
+# Three common mistakes.
 forgotten = elementwise(lambda x: x * xp(x).tanh(softplus(x))).vjp(lambda g, x: mish_slope(x))  # the chain rule
 outer = primitive(lambda x, y: x[:, None] * y[None, :]).vjp(
     lambda g, y: g @ y,
-    lambda g, x: g @ x,  # has to be x @ g: the axes of g are swapped
+    lambda g, x: g @ x,  # must be x @ g: the axes of g are swapped
 )
 detached = elementwise(lambda x: x * xp(x).tanh(softplus(x))).vjp(
-    lambda g, x: g * tl.detach(mish_slope(x))  # right once, but a second derivative does not see how it depends on x
+    lambda g, x: g * tl.detach(mish_slope(x))  # correct at order 1, but its own derivative is incomplete
 )
 publish({"mish_without_g": forgotten, "outer_with_swapped_axes": outer, "mish_detached": detached})
 
@@ -51,7 +51,7 @@ def main() -> None:
     x, y = np.linspace(-3, 3, 6), np.linspace(1, 2, 6)
 
     check_gradients(mish, x, order=3)
-    print("mish: its rule agrees with differences of values, to order 3\n")
+    print("mish: its rule agrees with finite differences, to order 3\n")
 
     for op, inputs in ((forgotten, [x]), (outer, [x, y]), (detached, [x])):
         try:
@@ -64,7 +64,7 @@ def main() -> None:
     try:
         elementwise(lambda x: x).vjp(lambda g, input: g)
     except TypeError as error:
-        print(f"A rule can only ask for what there is: {error}\n")
+        print(f"A rule can only ask for existing values: {error}\n")
 
     def composed(x):
         return x * tl.tanh(softplus(x))

@@ -1,10 +1,10 @@
-"""What autograd has recorded: read as a list, drawn, and walked backward one node at a time.
+"""The graph that autograd records: as a list, as a picture, and walked backward one node at a time.
 
-A result knows how it was computed. You will see the graph of a small network's loss as text, with what each node
-keeps in memory until backward; the walk, with every gradient that each rule sends on, ending at the leaves with
-exactly what `backward` puts into `.grad`; and a transformer block drawn twice: as it runs, with fused ops, and under
-`unfused()`, where every fused op is replaced by its specification and each step of layer norm, attention and the
-loss is a node of its own. The fused graph is smaller, and so is what it keeps.
+A result refers to the ops that computed it. You will see the graph of a small network's loss as text, with what each
+node keeps in memory until backward; the walk, with every gradient that each rule returns, ending at the leaves with
+the same values as `backward` puts into `.grad`; and a transformer block drawn twice: as it runs, with fused ops, and
+under `unfused()`, where every fused op is replaced by its specification and each step of layer norm, attention and the
+loss is a node of its own. The fused graph is smaller and keeps less memory.
 
     python examples/06_looking_at_a_graph.py [--out FOLDER]
 """

@@ -1,14 +1,14 @@
-"""A small GPT learns to write like Shakespeare, in a loop that fits on a screen.
+"""Train a small GPT on Shakespeare, in a loop that fits on a screen.
 
 Characters are the tokens. The model sees 64 of them and says, at every position, how probable each character is as the
-next one; the loss is the average of -log(probability of the true next one), and e to that power is among how many
-characters it still hesitates. Three tables that need no network say what a loss is worth: to guess blindly costs
-log(number of characters), to know how often each character occurs costs less, to know the one before still less. You
-will see the model start where blind guessing is, pass them one after another on text that it was not trained on, and
-what it writes before and after.
+next one; the loss is the average of -log(probability of the true next one). Its exponential, the perplexity, is the
+number of equally likely characters with that loss. Three tables without a network give reference values: a uniform
+guess costs log(number of characters), the frequencies of characters cost less, the frequencies of pairs still less. You
+will see the model start at the uniform guess, pass the tables one after another on text that it was not trained on, and
+a sample of its text before and after training.
 
-This is all of training: draw a batch, forward, backward, clip, step. `gpt train` adds what a long run needs
-(checkpoints, resuming, gradient accumulation, a live display), and nothing else.
+This is the whole of training: draw a batch, forward, backward, clip, step. `gpt train` adds what a long run needs
+(checkpoints, resuming, gradient accumulation, a live display).
 
     python examples/07_shakespeare.py [--steps 1000] [--text FILE] [--out FOLDER]
 """
@@ -31,18 +31,18 @@ from gpt.tokenizer import CharTokenizer
 from tensorlite import optim
 
 OUT = Path(tempfile.gettempdir(), "tensorlite-examples")
-PLAY = Path(__file__).with_name("coriolanus.txt")  # all of the tragedy; any UTF-8 text will do
-T, B = 64, 16  # characters that the model sees, and how many such windows a step
+PLAY = Path(__file__).with_name("coriolanus.txt")  # the whole tragedy; any UTF-8 text can be used
+T, B = 64, 16  # characters that the model sees, and windows per step
 
 
 def windows(ids: np.ndarray, random: np.random.Generator) -> tuple[tl.Tensor, tl.Tensor]:
-    """(B, T) tokens from random places, and the tokens that follow each of them."""
+    """(B, T) tokens from random positions, and the token that follows each of them."""
     places = random.integers(0, len(ids) - T, B)[:, None] + np.arange(T)
     return tl.tensor(ids[places]), tl.tensor(ids[places + 1])
 
 
 def train(model: GPT, ids: np.ndarray, held_out: np.ndarray, steps: int) -> tuple[list[float], dict[int, float]]:
-    """The training loss of every step, and the loss on the held-out text now and then."""
+    """Train; return the training loss of every step, and the held-out loss at some steps."""
     random = np.random.default_rng(0)
     optimizer = optim.AdamW(optim.decay_groups(model.parameters(), 0.1), lr=3e-3, betas=(0.9, 0.99))
     losses, checks = [], {}
@@ -61,14 +61,14 @@ def train(model: GPT, ids: np.ndarray, held_out: np.ndarray, steps: int) -> tupl
 
 
 def evaluate(model: GPT, ids: np.ndarray, batches: int = 10) -> float:
-    """The mean loss over the same windows each time."""
+    """The mean loss over fixed windows."""
     random = np.random.default_rng(1)
     with tl.no_grad():
         return sum(model(*windows(ids, random))[1].item() for _ in range(batches)) / batches
 
 
 def tables(ids: np.ndarray, held_out: np.ndarray, V: int) -> dict[str, float]:
-    """The held-out loss of three tables of frequencies, each count begun at 1 so that nothing is impossible."""
+    """The held-out loss of three tables of frequencies; counts start at 1, so that no probability is 0."""
     ones, pairs = np.ones(V), np.ones((V, V))
     np.add.at(ones, ids, 1)
     np.add.at(pairs, (ids[:-1], ids[1:]), 1)
@@ -87,9 +87,9 @@ def main(steps: int = 1000, text: Path = PLAY, out: Path = OUT) -> None:
     tokenizer = CharTokenizer.train(train_text + held_out_text)
     ids, held_out = (np.array(tokenizer.encode(part)) for part in (train_text, held_out_text))
     if len(held_out) <= T:
-        raise SystemExit(f"{text} is too short: a tenth of it is held out and has to be longer than {T} characters")
+        raise SystemExit(f"{text} is too short: a tenth of it is held out and must be longer than {T} characters")
     model = GPT(GPTConfig(vocab_size=tokenizer.vocab_size, context_length=T, n_layer=2, n_head=4, n_embd=64))
-    print(f"{len(ids):,} characters to learn from, {tokenizer.vocab_size} different ones")
+    print(f"{len(ids):,} characters for training, {tokenizer.vocab_size} different ones")
     print(f"a GPT of {model.num_parameters():,} parameters")
     marks = tables(ids, held_out, tokenizer.vocab_size)
     print("\n".join(f"   {name:<24} costs {loss:.3f}" for name, loss in marks.items()))

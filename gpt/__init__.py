@@ -3,8 +3,8 @@
 The names in `__all__` are the public ones. Each is loaded when it is first used, so that `import gpt` takes no time.
 Some modules are attributes as well: `gpt.generate.generate(model, prompts, 20)`.
 
-The modules by themselves are the plain code. Using a public name also attaches the acceleration that goes with it
-(gpt/fast), which computes the same in less time on a GPU.
+The modules by themselves are the plain code. Using a public name or `gpt.generate` as an attribute also attaches the
+acceleration that goes with it (gpt/fast), which computes the same in less time on a GPU.
 """
 
 from importlib import import_module
@@ -59,14 +59,17 @@ def __getattr__(name: str) -> Any:
     """A public name or module, loaded now. AttributeError for any other name."""
     if name == "__version__":  # both packages are one distribution
         return import_module("tensorlite").__version__
-    if name in _MODULES:
-        return import_module(f".{name}", __name__)
     for module, names in _NAMES.items():
         if name in names:
             found = getattr(import_module(f".{module}", __name__), name)
             if module not in ("config", "tokenizer"):
                 _attach_acceleration(for_training=module == "training.loop")
             return found
+    if name in _MODULES:
+        found = import_module(f".{name}", __name__)
+        if name == "generate":  # the others have nothing to attach to, and gpt's own modules import them by this way
+            _attach_acceleration(for_training=False)
+        return found
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}: it has {', '.join(__all__)}")
 
 

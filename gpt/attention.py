@@ -48,7 +48,7 @@ class SelfAttention(nn.Module):
 
 
 class CausalAttention(nn.Module):
-    """Adds that no position sees a later one, and dropout on the weights: x (B, T, d_in) -> (B, T, d_out)."""
+    """Adds a causal mask, and dropout on the weights: x (B, T, d_in) -> (B, T, d_out)."""
 
     def __init__(self, d_in: int, d_out: int, context_length: int, dropout: float, qkv_bias: bool = False):
         self.W_query = nn.Linear(d_in, d_out, bias=qkv_bias)
@@ -87,7 +87,7 @@ class ConcatenatedHeads(nn.Module):
 
 
 class ElementaryMultiHeadAttention(nn.Module):
-    """All heads in one product each for queries, keys and values, and a projection that mixes the heads.
+    """All heads in one product each for queries, keys and values, then a projection that mixes the heads.
 
     x (B, T, d_in) -> (B, T, d_out), where `d_out` is the width of all heads together, a multiple of `num_heads`.
     With `causal` False every position sees all of x. Head h reads columns h * D to (h + 1) * D of queries, keys and
@@ -132,7 +132,7 @@ class ElementaryMultiHeadAttention(nn.Module):
 
 
 class MultiHeadAttention(ElementaryMultiHeadAttention):
-    """The same by two fast functions of tensorlite, and with a KVCache: the attention of a GPT.
+    """The same computation with two fast functions of tensorlite and an optional KVCache: the attention of a GPT.
 
     `F.projections` computes queries, keys and values in one product, `F.multi_head_attention` does all that follows
     up to `out_proj`. With a `cache`, x continues the texts whose keys and values the cache holds, and sees them.

@@ -12,9 +12,9 @@ from typing import Any, Literal, Self
 
 from tensorlite import backend
 
-LARGEST = 1 << 32  # of a model's sizes: a token file holds no larger id
+LARGEST = 1 << 32  # limit of a model's sizes: a token file cannot hold a larger id
 
-# ----- checks, each one sentence: what was given, and what is allowed ---------------------------------------
+# ----- checks: an error names the value and what is allowed -------------------------------------------------
 
 
 def check_integer(name: str, value: Any, low: int) -> None:
@@ -26,7 +26,7 @@ def check_integer(name: str, value: Any, low: int) -> None:
 def check_number(name: str, value: Any, low: float, below: float = math.inf) -> None:
     """`value` is a finite int or float in [low, below)."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not low <= value < below or value > sys.float_info.max:  # an int of 400 digits is no float
+    if not number or not low <= value < below or value > sys.float_info.max:  # a huge int does not fit a float
         limit = "" if below == math.inf else f" and below {below}"
         raise ValueError(f"{name} must be a finite number of at least {low}{limit}, got {value!r:.80}")
 
@@ -38,7 +38,7 @@ def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
 
 
 def check_device(device: Any) -> None:
-    """`device` is "auto" or a device's name; whether it is there is asked when it is used."""
+    """`device` is "auto" or a device's name; whether it exists is checked when it is used."""
     if device != "auto":
         try:
             backend.check_device(device)
@@ -73,17 +73,17 @@ def listed(names: Sequence[Any], most: int = 8, width: int = 80, between: str = 
 class GPTConfig:
     """The shape of a GPT. An invalid value is a ValueError with the field, the value and what is allowed."""
 
-    vocab_size: int  # how many token ids there are: the tokenizer decides it, training fills it in
-    context_length: int  # the longest sequence: one learned position vector each; attention costs its square
-    n_layer: int  # how many blocks: depth
+    vocab_size: int  # the number of token ids: decided by the tokenizer, filled in by training
+    context_length: int  # the longest sequence; one learned vector per position, and attention costs its square
+    n_layer: int  # number of blocks
     n_head: int  # attention heads per block, each n_embd / n_head wide; GPT-2's are 64 wide
     n_embd: int  # the width of the residual stream; parameters grow with its square
     embedding_dropout: float = 0.0  # on the sum of token and position embedding
     attention_dropout: float = 0.0  # on the attention weights after softmax
-    residual_dropout: float = 0.0  # on what attention and feed-forward add to the residual stream
-    qkv_bias: bool = False  # OpenAI's GPT-2 has these biases; the book's, as most models since, has not
-    tie_head: bool = True  # logits from the token embedding's matrix: vocab_size * n_embd fewer parameters
-    causal: bool = True  # no position sees a later one: to write; only a classifier may do without
+    residual_dropout: float = 0.0  # on the outputs of attention and feed-forward
+    qkv_bias: bool = False  # True in OpenAI's GPT-2; False in the book and in most newer models
+    tie_head: bool = True  # the token embedding's matrix computes the logits: vocab_size * n_embd fewer parameters
+    causal: bool = True  # no position attends to a later one; False only for classifiers, which do not generate
     init: Literal["torch", "gpt2"] = "gpt2"  # torch's defaults (the book's), or N(0, 0.02) as OpenAI's GPT-2
 
     def __post_init__(self) -> None:
@@ -131,9 +131,9 @@ def _book(n_layer: int, n_head: int, n_embd: int, vocab_size: int = 50257, conte
 
 
 PRESETS: dict[str, GPTConfig] = {
-    # The first two are trained from nothing, so their vocab_size is only where a tokenizer is not yet known. They are
-    # the book's model made small: a narrow one learns faster with a head of its own, and with its init (nanoGPT's
-    # recipe for CPUs ends at a validation loss of 1.86; tied and with GPT-2's init, at 1.91).
+    # The first two are trained from scratch; their vocab_size is a placeholder until the tokenizer is known. They are
+    # small versions of the book's model: narrow models learn faster with an untied head and its initialization
+    # (nanoGPT's recipe for CPUs ends at a validation loss of 1.86; tied and with GPT-2's init, at 1.91).
     "nano": _book(4, 4, 128, vocab_size=2048, context_length=128),
     "micro": _book(6, 6, 384, vocab_size=4096, context_length=256),
     "book-124m": _book(12, 12, 768).with_dropout(0.1),

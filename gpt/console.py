@@ -1,4 +1,4 @@
-"""Text on a terminal: what may be shown there, progress bars, and output whose reader is gone."""
+"""Text on a terminal: escaping of control characters, progress bars, and output to a closed pipe."""
 
 import errno
 import os
@@ -17,14 +17,14 @@ from rich.text import Text
 from tensorlite.files import naming
 
 Item = TypeVar("Item")
-LOST = (  # errors of a write to standard output whose reader is gone; EINVAL: a closed pipe on Windows
+LOST = (  # errors of a write to a closed standard output; EINVAL: a closed pipe on Windows
     errno.EPIPE, errno.EIO, errno.EINVAL, errno.EBADF,
     errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC),
 )  # fmt: skip
 
 
 class Screen:
-    """Standard output of a program that goes on when it cannot be written: a closed pipe or terminal, a full disk."""
+    """Standard output for a program that continues when a write fails: a closed pipe or terminal, a full disk."""
 
     def __init__(self, file: TextIO):
         self.file, self.closed_by_reader = file, False
@@ -45,7 +45,7 @@ class Screen:
             if error.errno not in LOST:
                 raise
             self.closed_by_reader = True
-            with suppress(OSError, ValueError):  # or what is still in its buffer would be an error when Python ends
+            with suppress(OSError, ValueError):  # otherwise the buffered rest would raise when Python exits
                 null = os.open(os.devnull, os.O_WRONLY)
                 os.dup2(null, self.file.fileno())
                 os.close(null)
@@ -65,12 +65,12 @@ _CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), 127, *range(128, 160
 
 
 def visible(text: str) -> str:
-    """The text with its control characters, but for "\\n" and "\\t", written as \\x1b: a terminal would obey them."""
+    """The text with control characters other than "\\n" and "\\t" escaped as \\x1b, so that a terminal ignores them."""
     return text.translate(_CONTROL)
 
 
 def show(text: str) -> None:
-    """Write to standard output at once: on a terminal with visible control characters, elsewhere as it is."""
+    """Write to standard output and flush: on a terminal with control characters escaped, elsewhere unchanged."""
     sys.stdout.write(visible(text) if sys.stdout.isatty() else text)
     sys.stdout.flush()
 
@@ -82,7 +82,7 @@ def counted(n: int, what: str) -> str:
 
 @contextmanager
 def bar(what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
-    """A bar on standard error while the block lasts, if that is a terminal; the function that it gives advances it."""
+    """Show a progress bar while the block runs, if standard error is a terminal; yields a function that advances it."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(None), TaskProgressColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as shown:
@@ -93,16 +93,16 @@ def bar(what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
 def passing(
     items: Iterable[Item], advance: Callable[[int], None], size: Callable[[Item], int] = lambda item: 1
 ) -> Iterator[Item]:
-    """The items as they come; after each `advance(size(item))`."""
+    """Yield the items unchanged, and call `advance(size(item))` after each."""
     for item in items:
         yield item
         advance(size(item))
 
 
 def say(console: Console, log: Path | None, line: str, shown: str | None = None) -> None:
-    """Add a line to the log with the time of day, and print it, or `shown` in its place; control characters are shown.
+    """Add a line to the log with the time of day, and print it, or `shown` instead, with control characters escaped.
 
-    A terminal gets it broken between words where it is longer than the terminal is wide.
+    On a terminal, a line that is longer than the terminal is wrapped between words.
     """
     line = visible(line)
     if log is not None:
@@ -114,7 +114,7 @@ def say(console: Console, log: Path | None, line: str, shown: str | None = None)
 
 
 def result_table(title: str, rows: dict[str, str]) -> Table:
-    """Names on the left, values on the right; all of them are plain text, in which "[b]" is no markup."""
+    """Names on the left, values on the right; all are plain text: "[b]" is not interpreted as markup."""
     table = Table(title=Text(title, style="table.title"), show_header=False, title_justify="left")
     table.add_column(overflow="fold")
     table.add_column(justify="right", overflow="fold")
@@ -124,9 +124,9 @@ def result_table(title: str, rows: dict[str, str]) -> Table:
 
 
 def printable(text: str, most: int) -> str:
-    """Text of others, safe to show: what steers a terminal or is invisible is escaped, the middle of a long one cut.
+    """Untrusted text, safe to print: control and invisible characters are escaped, the middle of a long text is cut.
 
-    Line ends stay. Names in files and what servers answer may hold anything, and be of any length.
+    Line ends stay. Names in files and answers of servers may contain any characters and have any length.
     """
     if len(text) > most:
         text = f"{text[: most * 3 // 4]} ... {text[-most // 4 :]}"

@@ -1,6 +1,6 @@
 """The folder of downloaded files.
 
-The user may name another folder, empty it, or put files into it by hand: files are verified before they are used.
+Users may choose another folder, empty it, or put files into it by hand: files are verified before they are used.
 """
 
 import os

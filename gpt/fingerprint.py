@@ -1,4 +1,4 @@
-"""What a file is known by: its length and its SHA-256."""
+"""The fingerprint of a file: its length and its SHA-256."""
 
 import hashlib
 from pathlib import Path
@@ -8,7 +8,7 @@ from tensorlite.files import naming
 
 
 def fingerprint(path: Path, size: int | None = None) -> dict[str, Any]:
-    """Length and SHA-256 of a file or of its first `size` bytes; those of nothing where there is no such file."""
+    """Length and SHA-256 of a file or of its first `size` bytes; a missing file counts as empty."""
     hasher, length = hashlib.sha256(), 0
     if path.exists():
         with naming(path), open(path, "rb") as file:

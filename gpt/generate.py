@@ -1,10 +1,10 @@
-"""Text from a model, one token at a time: score every possible next token, choose one, append it, repeat.
+"""Generate text one token at a time: score every possible next token, choose one, append it, repeat.
 
-A KVCache keeps every layer's keys and values, so a step computes the newest token of each text alone. Without a cache
-each step reads the whole texts again: the same tokens, more slowly.
+A KVCache keeps the keys and values of every layer, so that a step computes only the newest token. Without a cache
+each step computes the whole texts again: the same tokens, more slowly.
 
 When a text outgrows the model's context, its oldest tokens are left out. Every remaining token then moves one position
-to the left, and since GPT-2 learns an embedding for each absolute position, no key or value is valid any more: from
+to the left. GPT-2 learns an embedding for each absolute position, so the cached keys and values become invalid: from
 there on each step reads the whole window, with and without a cache.
 """
 
@@ -24,7 +24,7 @@ from .tokenizer.base import check_ids
 
 
 def generate(model: GPT, prompts: Sequence[Sequence[int]], max_new_tokens: int, **options: Any) -> list[list[int]]:
-    """The tokens of `stream`, collected: for each prompt the new token ids, without the prompt and the stop token."""
+    """Collect the tokens of `stream`: for each prompt the new token ids, without the prompt and the stop token."""
     if isinstance(prompts, str) or not isinstance(prompts, Iterable):
         raise TypeError(f"prompts: a list of lists of token ids is needed, not {prompts!r:.80}")
     prompts = list(prompts)
@@ -53,11 +53,11 @@ def stream(
     `temperature` 0 takes the most probable token; above 0, tokens are drawn from `probabilities`, which `top_k` and
     `top_p` restrict. A text ends before its `stop_token`, or after `max_new_tokens`. Prompts may differ in length: each
     gets the text that it would get alone. Prompt i draws from its own generator, seeded `seed` + i; without a seed all
-    draw from tensorlite's default generator. Of a prompt longer than the context the end is read. Dropout is off and
+    draw from tensorlite's default generator. A prompt longer than the context is cut to its end. Dropout is off and
     no gradient is recorded; the model's mode and the caller's are left as they were.
 
-    ValueError, at the call and not at the first step: no prompt, an empty one, an id outside the vocabulary, or an
-    option outside its range. FloatingPointError, at a step that draws, where the model's scores are not finite.
+    Raises ValueError at the call, not at the first step, for no prompt, an empty one, an id outside the vocabulary, or
+    an option outside its range; FloatingPointError at a step that draws, where the model's scores are not finite.
     """
     texts = check_prompts(model.config.vocab_size, prompts, stop_token)
     check_integer("max_new_tokens", max_new_tokens, low=0)
@@ -94,9 +94,9 @@ def stream(
 
 
 class Decoder:
-    """What computes the next token's scores for `stream`: here the plain way, with or without a KVCache.
+    """Computes the scores of the next token for `stream`, with or without a KVCache.
 
-    `gpt.fast` has one for models on a GPU, with these methods, and sets `make_decoder` so that `stream` finds it.
+    `gpt.fast` has a subclass for models on a GPU and sets `make_decoder`, so that `stream` uses it.
     """
 
     def __init__(self, model: GPT, batch_size: int, positions: int, use_cache: bool = True):
@@ -104,11 +104,11 @@ class Decoder:
         self.cache: Sequence[KVCache] | None = model.new_cache(batch_size, positions) if use_cache else None
 
     def logits(self, texts: Sequence[list[int]]) -> Tensor:
-        """The scores (B, V) of what may follow each of B texts."""
+        """The scores (B, V) of the next token of each of B texts."""
         return next_logits(self.model, texts, self.cache)
 
     def best(self, texts: Sequence[list[int]], more: bool) -> list[int]:
-        """The most probable token after each text. `more`: whether another token may be asked for after this one."""
+        """The most probable token after each text. `more`: whether `stream` may ask for another one after it."""
         best: list[int] = F.argmax(self.logits(texts)).tolist()
         return best
 
@@ -120,10 +120,10 @@ make_decoder: Callable[[GPT, int, int, bool], Decoder] = Decoder  # gpt.fast.att
 
 
 def next_logits(model: GPT, texts: Sequence[list[int]], cache: Sequence[KVCache] | None = None) -> Tensor:
-    """The scores (B, V) of what may follow each of B texts.
+    """The scores (B, V) of the next token of each of B texts.
 
-    Texts of different lengths are padded on the right, where causal attention does not look. If the cache has read all
-    of each text but its last token, only that token is read; a text that has ended is read again at its last token,
+    Texts of different lengths are padded on the right, which causal attention ignores. If the cache has read all
+    tokens of each text except the last, only the last is read; for a text that has ended, the last token is read again,
     which changes nothing.
     """
     context = model.config.context_length
@@ -146,7 +146,7 @@ def next_logits(model: GPT, texts: Sequence[list[int]], cache: Sequence[KVCache]
 
 @contextmanager
 def inference_mode(model: GPT) -> Iterator[None]:
-    """Without dropout and recording, for one step: held across a `yield`, they would change the caller's mode."""
+    """Dropout and recording are off inside. Used for one step at a time: around a `yield`, it affects the caller."""
     training = model.training
     if training:
         model.eval()

@@ -1,7 +1,7 @@
 """HTTP exchanges with a deadline for the whole exchange, and limits to the size of the answer.
 
 The timeout of a socket limits each single read: a server that sends a byte now and then, or blank lines without end,
-never exceeds it. So what waits for a server runs in a thread of its own, which is abandoned when its time is over.
+never exceeds it. So the exchange runs in a thread of its own, which is abandoned when its time is over.
 """
 
 import contextlib
@@ -28,12 +28,12 @@ class Refused(ValueError):
 def ask(
     request: urllib.request.Request, seconds: float, most: int, read: Callable[[Iterator[bytes]], Result]
 ) -> Result:
-    """What `read` makes of the lines of the answer.
+    """Open the address and return `read(lines)`, where `lines` are the lines of the answer.
 
-    TimeoutError where that takes more than `seconds` in all, Refused where the answer has more than `most` bytes or is
-    compressed. Redirects are not followed: they are an urllib.error.HTTPError, as is every other status that is no
-    success; the beginning of its body is the attribute `body`. Other errors are those of urllib. The proxies of the
-    environment are used, but not for an address of this machine.
+    Raises TimeoutError where that takes more than `seconds` in all, Refused where the answer has more than `most` bytes
+    or is compressed. Redirects are not followed: they raise urllib.error.HTTPError, as does every other status that is
+    not a success; the beginning of its body is the attribute `body`. Other errors are those of urllib. The proxies of
+    the environment are used, but not for an address of this machine.
     """
     connections: list[Any] = []
     found: list[Result] = []
@@ -43,7 +43,7 @@ def ask(
         try:
             with opener(request.full_url, connections).open(request, timeout=seconds) as answer:
                 if (packed := answer.headers.get("Content-Encoding")) not in (None, "", "identity"):
-                    raise Refused(f"the answer is compressed ({packed!r:.40}), which was not asked for")
+                    raise Refused(f"the answer is compressed ({packed!r:.40}), which was not requested")
                 found.append(read(lines(answer, most)))
         except urllib.error.HTTPError as error:
             with error:
@@ -110,11 +110,11 @@ def in_thread(items: Generator[Result], seconds: float) -> Iterator[Result]:
 def unpacked(pieces: Iterable[bytes], encoding: str | None, most: int) -> Iterator[bytes]:
     """The pieces of a body with its Content-Encoding undone, of a compressed one in pieces of at most PIECE bytes.
 
-    Refused where more than `most` bytes arrive (a compressed body may be more afterwards, which the caller counts), and
+    Refused where more than `most` bytes arrive (the caller counts the bytes after decompression), and
     for an encoding that is not gzip.
     """
     if encoding not in (None, "", "identity", "gzip", "x-gzip"):
-        raise Refused(f"it is compressed ({encoding!r:.40}), which was not asked for")
+        raise Refused(f"it is compressed ({encoding!r:.40}), which was not requested")
     decoder = zlib.decompressobj(wbits=31) if encoding in ("gzip", "x-gzip") else None
     arrived = 0
     for piece in pieces:
@@ -150,7 +150,7 @@ def _start(answer: Any, most: int) -> bytes:
 
 
 def opener(url: str, connections: list[Any]) -> urllib.request.OpenerDirector:
-    """An opener of http and https addresses that follows no redirect, and adds its connections to the list."""
+    """An opener of http and https addresses that does not follow redirects, and adds its connections to the list."""
 
     def noted(kind: Any) -> Any:
         class Connection(kind):  # type: ignore[misc]  # one class for http and https
@@ -161,7 +161,7 @@ def opener(url: str, connections: list[Any]) -> urllib.request.OpenerDirector:
 
             def connect(self) -> None:
                 super().connect()
-                self.opened = self.sock  # urllib takes `sock` away when the head of the answer is there
+                self.opened = self.sock  # urllib removes `sock` when the head of the answer has arrived
 
             def shut(self) -> None:
                 for each in (self.opened, self.sock):
@@ -188,7 +188,7 @@ def opener(url: str, connections: list[Any]) -> urllib.request.OpenerDirector:
 
 
 def is_loopback(url: str) -> bool:
-    """Whether an address is this machine itself."""
+    """Whether an address belongs to this machine."""
     host = urlsplit(url).hostname or ""
     try:
         return ipaddress.ip_address(host).is_loopback

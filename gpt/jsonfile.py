@@ -1,4 +1,4 @@
-"""JSON that somebody else may have written. What is not JSON, or nests too deeply for Python, is a ValueError."""
+"""JSON from untrusted files. ValueError for text that is not JSON, or that nests too deeply for Python."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ from tensorlite.files import check_regular
 
 
 def parse(text: str | bytes) -> Any:
-    """The value of a JSON text; a JSONDecodeError (a ValueError with a place) for all that is none."""
+    """The value of a JSON text; JSONDecodeError (a ValueError with a position) for invalid JSON."""
     try:
         return json.loads(text)
     except RecursionError:
@@ -25,8 +25,8 @@ def read(path: Path) -> Any:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The same, of a file that holds a JSON object."""
+    """The same for a file that holds a JSON object."""
     value = read(path)
     if not isinstance(value, dict):
-        raise ValueError(f"{path} holds no JSON object but {type(value).__name__}")
+        raise ValueError(f"{path} must hold a JSON object, got {type(value).__name__}")
     return value

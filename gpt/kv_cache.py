@@ -1,4 +1,4 @@
-"""The keys and values that attention has computed, kept so that generation computes those of each token once."""
+"""The keys and values that attention has computed, kept so that generation computes them once per token."""
 
 import tensorlite as tl
 from tensorlite import Tensor
@@ -10,9 +10,9 @@ from tensorlite.formulas import join_heads, split_heads
 class KVCache:
     """Keys and values of one attention layer for B texts: (B, H, P, D) each, allocated at the first `append`.
 
-    `lengths[b]` says how many of the P positions of text b are filled; what lies behind them is ignored and is
-    overwritten by the next `append`. Texts of different lengths share a batch: pad them on the right, and afterwards
-    set `lengths` to the real lengths. A lower length forgets the end of a text. No gradient flows through a cache.
+    `lengths[b]` says how many of the P positions of text b are filled; later positions are ignored, and the next
+    `append` overwrites them. Texts of different lengths can share a batch: pad them on the right, and afterwards set
+    `lengths` to their own lengths. A lower length removes the end of a text. No gradient flows through a cache.
     """
 
     def __init__(self, batch_size: int, num_heads: int, positions: int, head_size: int):
@@ -36,15 +36,15 @@ class KVCache:
         return Tensor(join_heads(context))  # (B, H, T, D) -> (B, T, C)
 
     def append(self, k: Array, v: Array) -> tuple[Array, Array]:
-        """Write k and v (B, H, T, D) behind what each text has; return all keys and values, views (B, H, S, D).
+        """Write k and v (B, H, T, D) after the filled positions of each text. Return all keys and values (B, H, S, D).
 
-        S is the largest of the new lengths; ValueError where it exceeds P.
+        They are views. S is the largest of the new lengths; ValueError where it exceeds P.
         """
         T, room = k.shape[2], self.shape[2]
         S = max(self.lengths) + T
         if room < S:
-            raise ValueError(f"KVCache: no room for position {S - 1}: it was made for {room} positions")
-        if self.keys is None or self.values is None:  # zeros, as a weight of 0 times a nan in new memory is nan
+            raise ValueError(f"KVCache: position {S - 1} does not fit: the cache was made for {room} positions")
+        if self.keys is None or self.values is None:  # zeros, since new memory may hold nan, and 0 * nan is nan
             self.keys, self.values = (tl.zeros(self.shape, x.dtype, device_of(x)) for x in (k, v))
         keys, values = self.keys.data, self.values.data
         if min(self.lengths) == max(self.lengths):
@@ -58,7 +58,7 @@ class KVCache:
         return keys[:, :, :S], values[:, :, :S]
 
     def mask(self, T: int, device: str) -> Array | None:
-        """What each of the next T positions sees, (B, 1, T, S) booleans; None where all texts are equally long.
+        """The mask of the next T positions, (B, 1, T, S) booleans; None where all texts are equally long.
 
         In that case the mask is the causal one, which attention applies by itself.
         """

@@ -1,4 +1,4 @@
-"""LoRA: train a small correction to weights that stay fixed.
+"""LoRA: train a low-rank correction to frozen weights.
 
 `apply` replaces a Linear x W^T + b by a LoRALinear, which adds (alpha / rank) x A B. Only A (in, rank) and B (rank,
 out) are trained (Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2021). B starts at zero, so the model
@@ -6,10 +6,10 @@ computes the same at first. All other parameters are frozen: they get no gradien
 
 `merge` replaces each LoRALinear by a Linear with weight W + (alpha / rank) (A B)^T and returns the LoRALinears;
 `unmerge` puts them back. The original weights are kept, not computed by subtraction, which would not give the same
-bits. Without a reference to what `merge` returned, their memory is freed.
+bits. Their memory is freed when the return value of `merge` is dropped.
 
-A model is adapted once only, and an adapter loads only onto the weights that it was trained with. A tied head is the
-token embedding's matrix and no Linear: it is not adapted, and naming it as a target is an error.
+A model can be adapted only once, and an adapter loads only onto the weights that it was trained with. A tied head is
+the token embedding's matrix, not a Linear: it is not adapted, and naming it as a target is an error.
 """
 
 import copy
@@ -103,7 +103,7 @@ def check_rank(model: nn.Module, rank: int, targets: str | Iterable[str] = "*") 
 
 
 def check_unused(config: Any, *names: str) -> None:
-    """ValueError where one of these settings of LoRA differs from its default; call it where LoRA is not used."""
+    """ValueError where one of these LoRA settings differs from its default; call it when LoRA is not used."""
     if changed := [name for name in names if getattr(config, name) != getattr(type(config), name)]:
         asks = "--layers lora" if hasattr(config, "layers") else "--lora"
         raise ValueError(f"--{changed[0]} has no effect without {asks}: add {asks}, or omit --{changed[0]}")
@@ -121,11 +121,11 @@ def _matching(model: nn.Module, targets: list[str]) -> list[str]:
             known = dict.fromkeys(part for name in linears for part in name.split(".") if not part.isdigit())
             raise ValueError(
                 f"no Linear of this model is called {target!r}: '*' means all, or choose of {', '.join(known)}"
-                + ("" if "head" in known else " (the head is tied to the token embedding and is no Linear)")
+                + ("" if "head" in known else " (the head is tied to the token embedding and is not a Linear)")
             )
         chosen |= found
     if not chosen:
-        raise ValueError("there is no target: name at least one, or '*' for every Linear")
+        raise ValueError("no target is given: name at least one, or '*' for every Linear")
     return [name for name in linears if name in chosen]
 
 
@@ -147,7 +147,7 @@ def adapters(model: nn.Module) -> dict[str, LoRALinear]:
 
 
 def trainable(model: nn.Module) -> list[nn.Parameter]:
-    """The Parameters that are not frozen: what an optimizer is given."""
+    """The Parameters that are not frozen, for an optimizer."""
     return [p for p in model.parameters() if p.requires_grad]
 
 
@@ -229,7 +229,7 @@ def load(model: nn.Module, path: str | os.PathLike[str]) -> list[str]:
 
 
 def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """What `save` wrote: {"version", "layers", "base"} and the tensors, checked against each other."""
+    """Read a file of `save`: {"version", "layers", "base"} and the tensors, checked against each other."""
     text, tensors = io.metadata(path).get(FORMAT), io.load(path)
     if text is None:
         raise ValueError(f"{os.fspath(path)} is not a LoRA adapter: its metadata lacks {FORMAT!r}")

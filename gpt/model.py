@@ -1,9 +1,9 @@
-"""A GPT, to be read from top to bottom: the whole model, one block, and the parts of a block.
+"""A GPT: the whole model, one block, and the parts of a block, in this order.
 
 One idea: the residual stream. Every position carries a vector of n_embd numbers, at first the sum of its token's and
 its position's embedding. Each block reads the normalized vector and adds to it: first what attention computes from the
-positions up to this one, then what a small network computes from this position alone. At the end the scores of the next
-token are the products of the vector with one row of the head for each token of the vocabulary.
+positions up to this one, then what a small network computes from this position alone. The scores of the next
+token are the products of the final vector with one row of the head per token of the vocabulary.
 
 The same class is the GPT of Raschka's book and OpenAI's GPT-2 (Radford et al., "Language models are unsupervised
 multitask learners", 2019): they differ in fields of GPTConfig. Shapes: B texts, T positions, C = n_embd channels,
@@ -45,7 +45,7 @@ class GPT(nn.Module):
 
     @classmethod
     def without_init(cls, config: GPTConfig) -> Self:
-        """A model whose weights are loaded next: no initial weights are drawn, which takes longer than loading."""
+        """A model without initial weights, for weights that are loaded next: drawing takes longer than loading."""
         with nn.skip_init():
             model = cls(replace(config, init="torch"))
         model.config = config
@@ -64,7 +64,7 @@ class GPT(nn.Module):
         return logits, F.cross_entropy(logits, nn.as_indices(targets, logits.device, "targets"))
 
     def hidden_states(self, idx: Tensor, cache: Sequence[KVCache] | None = None) -> Tensor:
-        """Token ids (B, T) -> the normalized residual stream after the last block (B, T, C): all but the head.
+        """Token ids (B, T) -> the normalized residual stream after the last block (B, T, C), without the head.
 
         With a `cache` (from new_cache), idx continues the texts that the cache holds.
         """
@@ -83,7 +83,7 @@ class GPT(nn.Module):
         return x
 
     def loss(self, idx: Tensor, targets: Tensor) -> Tensor:
-        """The loss of `forward` without its logits: a training step never holds all (B, T, V) of them at once."""
+        """The loss of `forward` without the logits: a training step never holds all B * T * V of them at once."""
         hidden = self.hidden_states(idx)  # (B, T, C)
         targets = nn.as_indices(targets, hidden.device, "targets")
         head = self.token_embedding if self.head is None else self.head
@@ -150,7 +150,7 @@ class Block(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Two layers at each position by itself, four times as wide inside: x (..., C) -> W2 gelu(W1 x + b1) + b2."""
+    """Two linear layers applied to each position, with a hidden width of 4 C: x (..., C) -> W2 gelu(W1 x + b1) + b2."""
 
     def __init__(self, n_embd: int):
         self.expand = nn.Linear(n_embd, 4 * n_embd)
@@ -163,7 +163,7 @@ class FeedForward(nn.Module):
 
 
 def as_float32(x: Tensor) -> Tensor:
-    """x, as float32 where its dtype is narrower: CuPy neither sorts nor scatters bfloat16, and Python lacks it."""
+    """x as float32 where its dtype is narrower: CuPy can neither sort nor scatter bfloat16."""
     return x.astype(tl.float32) if x.dtype.itemsize < 4 else x
 
 

@@ -1,4 +1,4 @@
-"""What differs between Linux, macOS and Windows: file locks that end with their process, flushing files to the disk,
+"""Functions that differ between Linux, macOS and Windows: file locks that end with their process, flushing to the disk,
 and the most memory that a process has held.
 """
 
@@ -11,11 +11,11 @@ from typing import IO, Any
 
 from tensorlite.files import naming
 
-LOCKED = 1 << 30  # the byte that is locked on Windows, where a locked one cannot be read: far behind the content
+LOCKED = 1 << 30  # the byte that is locked on Windows, where a locked byte cannot be read: far beyond the content
 
 
 def lock(file: IO[Any], wait: bool = False) -> bool:
-    """Lock an open file for this process until it is closed; False where another has it and we do not `wait`."""
+    """Lock an open file for this process until it is closed; False where another holds it and `wait` is False."""
     if sys.platform == "win32":
         return _lock_on_windows(file.fileno(), wait)
     import fcntl
@@ -64,7 +64,7 @@ def remove_open(file: IO[Any], path: Path) -> None:
 def sync(path: Path) -> None:
     """Wait until a file, or the names in a directory, are on the disk.
 
-    Windows opens no directory and syncs only what is open for writing; there a rename is left to the file system.
+    Windows cannot open a directory and syncs only files open for writing; there a rename is left to the file system.
     """
     windows = sys.platform == "win32"
     if windows and path.is_dir():

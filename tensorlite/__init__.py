@@ -48,7 +48,7 @@ suggestions.explain(globals(), [*ops.__all__, *derived.__all__, *creation.__all_
 def __getattr__(name: str) -> Any:
     if name == "bfloat16":  # needs the ml_dtypes package
         return backend.bfloat16()
-    if name in ("inspect", "testing"):  # loaded when they are asked for
+    if name in ("inspect", "testing"):  # loaded at first use
         return import_module(f".{name}", __name__)
     elsewhere = {each: f"tl.{where}.{each}" for where in ("optim", "nn", "functional") for each in _public(where)}
     raise suggestions.missing("tensorlite", name, elsewhere | torch_names.TENSOR | torch_names.PACKAGE, globals())

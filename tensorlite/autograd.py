@@ -1,49 +1,36 @@
-"""The graph of a computation, and the walk that carries gradients back through it.
+"""The graph of a computation, and the backward pass through it (`walk`).
 
+A Variable is an array with a place in the graph. The class Tensor is a Variable with operators and methods (tensor.py).
 A Node is one application of an op. It points to the Nodes that its arguments came from, **never to the Variable that it
-produced**. So there are no reference cycles, what no derivative rule needs is freed at once, and a walk frees each node
-as it leaves it. A leaf, a Variable that was not computed, stands in the graph as itself. Only leaves get a `.grad`;
-the other gradients live in a dict of the walk.
+produced**. So there are no reference cycles, what no derivative rule needs is freed at once, and the backward pass
+frees each node as it leaves it. A leaf, a Variable that was not computed by an op, has no Node: nodes point to the leaf
+itself. Only leaves get a `.grad`; the gradients of nodes are held in a dict during the backward pass.
 
-There are no in-place ops. Two things do change data, an optimizer step and loading a state: they increase a version,
-and backward raises where a value that it needs has another version than when it was saved. What an op is, and what its
-rules may ask for, stands in primitive.py; the ops themselves stand in ops.py.
+There are no in-place ops. Two things do change data, an optimizer step and loading a state. Both increase the version
+of the data, and backward raises an error where a value that it needs has changed since it was saved. primitive.py says
+what an op is and which values its derivative rules can ask for; ops.py has the ops.
 """
 
-import contextvars
 import itertools
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from heapq import heappop, heappush
-from typing import Any, TypeVar
+from typing import Any
 
 from .backend import Array, Scalar, add, is_array, xp
-from .errors.checks import checked_requires_grad, unusable_array
+from .errors.checks import checked_requires_grad, unsupported_array_advice
 from .errors.gradients import check_assigned, check_output, check_sum, checked_inputs
+from .grad_mode import recording, setting
 
-T = TypeVar("T")
-recording = contextvars.ContextVar("recording", default=True)  # False within no_grad()
 _creation_order = itertools.count()
-
-
-@contextmanager
-def setting(variable: contextvars.ContextVar[T], value: T) -> Iterator[None]:
-    """`with setting(variable, value):` the context variable has this value inside, and its old one afterwards."""
-    token = variable.set(value)
-    try:
-        yield
-    finally:
-        variable.reset(token)
-
 
 # ----- values and nodes -------------------------------------------------------------------------------------------
 
 
 class Variable:
-    """A value that remembers how it was computed. tensor.py gives it its operators and its name, Tensor."""
+    """An array that remembers how it was computed: the base class of Tensor, which adds operators (tensor.py)."""
 
     __slots__ = ("__weakref__", "_grad", "_requires_grad", "_version", "data", "node")
-    result: type["Variable"]  # the class of what ops return; tensor.py sets it
+    result: type["Variable"]  # the class of the results of ops: tensor.py sets it to Tensor
 
     def __init__(
         self, data: Array, requires_grad: bool = False, node: "Node | None" = None, version: list[int] | None = None
@@ -53,8 +40,8 @@ class Variable:
                 if not isinstance(data, Scalar):  # which NumPy's reductions return
                     raise TypeError(f"Tensor(...) holds an array, not {type(data).__name__}: write tl.tensor(...)")
                 data = xp(data).asarray(data)
-            if refused := unusable_array(data):
-                raise TypeError(f"Tensor: {refused}")
+            if advice := unsupported_array_advice(data):
+                raise TypeError(f"Tensor: {advice}")
             version, requires_grad = [0], checked_requires_grad(requires_grad, data)
         self.data = data
         self._requires_grad = requires_grad
@@ -87,9 +74,9 @@ class Variable:
     def backward(self, gradient: "Variable | Array | None" = None, retain_graph: bool = False) -> None:
         """Add the gradient of `self` to the `.grad` of every leaf that it was computed from.
 
-        `gradient` is the gradient of the final result by `self`, of its shape and dtype; it may be omitted only if
-        `self` has one element (then it is 1). The graph is freed on the way unless `retain_graph`. Nothing is recorded:
-        for derivatives of derivatives use `grad(..., create_graph=True)`.
+        `gradient` is the gradient of the final result with respect to `self`, in the shape and dtype of `self`; it may
+        be omitted only if `self` has one element (then it is 1). The graph is freed on the way unless `retain_graph`.
+        Nothing is recorded: for derivatives of derivatives use `grad(..., create_graph=True)`.
 
         RuntimeError if nothing was recorded, the graph is freed already, or a saved value was changed since; ValueError
         for a `gradient` of another shape or dtype.
@@ -114,13 +101,13 @@ class Node:
         self, op: Any, parents: Sequence[Any], wanted: Sequence[int], saved: list[Any], versions: list[Any], out: Array
     ):
         self.op = op
-        self.order = next(_creation_order)  # arguments always come before results
+        self.order = next(_creation_order)  # smaller for arguments than for results
         self.shape = out.shape
         self.dtype = out.dtype
         self.parents = parents  # an argument's Node, the argument itself if it is a leaf, None if it needs no gradient
-        self.wanted = wanted  # the positions of those that are not None
-        self.saved: Any = saved  # a value for each of the op's slots; None in a slot that no rule needs
-        self.versions = versions  # (position or "out", version cell, its value then) of each Variable among the saved
+        self.wanted = wanted  # the positions of the parents that are not None
+        self.saved: Any = saved  # a value for each name that the op's rules ask for (Primitive.plan); None: not needed
+        self.versions = versions  # for each saved Variable: its position or "out", its version list, its version then
 
     def check(self) -> None:
         """RuntimeError if an earlier walk has freed this node, or if a value that it saved has changed since."""
@@ -137,11 +124,11 @@ class Node:
                 )
 
 
-# ----- the walk ---------------------------------------------------------------------------------------------------
+# ----- the backward pass ------------------------------------------------------------------------------------------
 
 
 class Gradients:
-    """The gradients on their way: for each node and leaf that was reached, the sum of what has arrived so far."""
+    """For each node and leaf that the backward pass has reached: the sum of the gradients that have arrived so far."""
 
     __slots__ = ("sums",)
 
@@ -149,8 +136,8 @@ class Gradients:
         self.sums: dict[Any, Any] = {root: g}
 
     def add(self, pieces: Sequence[tuple[Any, ...]], node: Node, g: Any) -> list[Any]:
-        """Add what the rules of `node` made of its gradient `g`, a (parent, piece) for each argument. Return the
-        parents that are reached for the first time.
+        """Add the results of the rules of `node`, as pairs (parent, its part of the gradient); `g` is the gradient of
+        `node`. Return the parents that are reached for the first time.
         """
         reached = []
         for parent, piece in pieces:
@@ -166,7 +153,7 @@ class Gradients:
         return xp(self.sums[node]).array(self.sums[node])
 
 
-accumulator: type[Gradients] = Gradients  # accelerate/accumulate.py puts in its place one that adds in place
+accumulator: type[Gradients] = Gradients  # accelerate/accumulate.py replaces it by a subclass that adds in place
 
 
 def walk(
@@ -174,25 +161,25 @@ def walk(
 ) -> Gradients:
     """Carry the gradient `g` of `output` back through the graph, to its leaves or, if given, to the nodes `targets`.
 
-    A node is visited when all of its gradient has arrived. Visiting the newest first ensures that, since results are
-    newer than arguments. With `targets` only the paths that lead to one are walked.
+    A node is visited when all of its gradient has arrived: the newest node is always visited next, and the results of
+    an op are newer than its arguments. With `targets`, only the paths to them are followed.
     """
     root = output.node or output
     grads = (Gradients if create_graph else accumulator)(root, g)
-    paths = None if targets is None else _paths(root, targets)
-    queue = [(-root.order, root)] if isinstance(root, Node) and (paths is None or root in paths) else []
+    paths = set() if targets is None else _paths(root, targets)
+    queue = [(-root.order, root)] if isinstance(root, Node) and (targets is None or root in paths) else []
     while queue:
         node = heappop(queue)[1]
         node.check()
         wanted = node.wanted
-        if paths is None or targets is None:
+        if targets is None:
             g = grads.sums.pop(node)
         else:
             g = grads.sums[node] if node in targets else grads.sums.pop(node)
             wanted = [i for i in wanted if node.parents[i] in paths or node.parents[i] in targets]
         pieces = node.op.apply_vjp(node, g, wanted, create_graph)
         for parent in grads.add(pieces, node, g):
-            if isinstance(parent, Node) and (paths is None or parent in paths):
+            if isinstance(parent, Node) and (targets is None or parent in paths):
                 heappush(queue, (-parent.order, parent))
         if not retain_graph:
             node.saved, node.parents = None, ()
@@ -200,8 +187,8 @@ def walk(
 
 
 def _paths(root: Any, targets: set[Any]) -> set[Node]:
-    """The nodes from which a target is reached. A freed node that is newer than a target may have been one of them: it
-    is included, and the walk raises there.
+    """The nodes from which a target can be reached. A freed node that is newer than a target may have been one of them:
+    it is included, and `walk` raises an error there.
     """
     oldest = min([node.order if isinstance(node, Node) else -1 for node in targets], default=-1)
     nodes, stack = set(), [root]
@@ -220,14 +207,14 @@ def _paths(root: Any, targets: set[Any]) -> set[Node]:
 def grad(
     output: Variable, inputs: Any, gradient: Any = None, create_graph: bool = False, retain_graph: bool | None = None
 ) -> Any:
-    """The gradient of `output` by `inputs`, returned; no `.grad` is touched.
+    """Return the gradient of `output` with respect to `inputs`; no `.grad` is changed.
 
     `inputs` is a Tensor (leaf or not) or a sequence of them; the result has the same form, each gradient with the
     shape and dtype of its input, zeros where `output` does not depend on it. `gradient` and errors as in `backward`;
     `retain_graph` defaults to `create_graph`.
 
-    With `create_graph` the gradient is itself differentiable, to any order. One that turned out constant requires a
-    gradient too, so that its own are zeros, and not an error as for an output that nothing was recorded for.
+    With `create_graph` the result can be differentiated again, to any order. That holds where it is constant, too: its
+    gradient is zeros then, not the error that a Tensor without a history gives.
     """
     xs = checked_inputs(output, inputs, Variable)
     targets = {x.node or x for x in xs}
@@ -249,7 +236,7 @@ def grad(
 
 
 def starting_gradient(output: Variable, gradient: Any) -> Variable:
-    """The gradient that a walk starts from: `gradient`, or 1 for an output of one element."""
+    """The gradient that the backward pass starts from: `gradient`, or 1 for an output of one element."""
     data = output.data
     if gradient is None:
         check_output(data, output.requires_grad, None)

@@ -2,7 +2,7 @@
 
 One idea: **the data decides**. `xp(x)` is the library that made the array `x`, so that an op is written once and runs
 where its arrays are. A device name ("cpu", "cuda", "cuda:1") only decides where *new* arrays are made. CuPy is imported
-when the first device "cuda" is asked for. devices/ has what only makes a computation faster or describes a machine.
+when the first device "cuda" is requested. devices/ has modules that speed up a computation or describe a machine.
 """
 
 import contextvars
@@ -81,7 +81,7 @@ def _cupy() -> ModuleType:
         except RuntimeError as error:
             found = _first_line(error)  # no driver, one too old, or none visible
         raise RuntimeError(
-            f"device 'cuda' was asked for, but CuPy finds no NVIDIA GPU ({found}): see to the driver, or use 'cpu'"
+            f"device 'cuda' was requested, but CuPy finds no NVIDIA GPU ({found}): check the driver, or use 'cpu'"
         )
     return cupy
 
@@ -95,7 +95,7 @@ _default_device = contextvars.ContextVar("default_device", default="cpu")
 
 
 def check_device(device: str) -> tuple[str, int | None]:
-    """("cuda", 1) for "cuda:1", ("cuda", None) for "cuda"; a ValueError for what is no device's name anywhere."""
+    """("cuda", 1) for "cuda:1", ("cuda", None) for "cuda"; ValueError for an invalid device name."""
     if not isinstance(device, str):
         kind = type(device).__name__
         raise TypeError(f"a device is a name, 'cpu', 'cuda' or 'cuda:<index>', not {device!r:.80} ({kind})")
@@ -172,7 +172,7 @@ def use_device(device: str) -> str:
 
 
 def no_gpu() -> str:
-    """Why no GPU answers, in one sentence; '' if one does. Without a driver, CuPy is not even looked for."""
+    """The reason why no GPU can be used, in one sentence; '' if one can. Without a driver, CuPy is not imported."""
     if not driver_found():
         return "there is no NVIDIA driver on this machine"
     try:

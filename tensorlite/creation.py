@@ -1,8 +1,8 @@
-"""Functions that make Tensors: of data, of constants, and of random numbers.
+"""Functions that make Tensors from data, constants and random numbers.
 
-`device` is "cpu", "cuda" or "cuda:<index>"; None is the default device (`default_device`). A device that is not there
-raises RuntimeError or ValueError, a dtype that is not floating, integer or boolean TypeError, and so does requires_grad
-for a dtype that is not floating. With `requires_grad` the new Tensor is a leaf that gets a gradient.
+`device` is "cpu", "cuda" or "cuda:<index>"; None is the default device (`default_device`). A device that does not exist
+raises RuntimeError or ValueError; a dtype that is not floating, integer or boolean raises TypeError, as does
+requires_grad for a dtype that is not floating. With `requires_grad` the new Tensor is a leaf that gets a gradient.
 """
 
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 
 from .autograd import Variable
 from .backend import Array, create, device_of, float32, int64, is_array, to_device, to_host
-from .errors.checks import checked_dtype, checked_shape, unusable_array
+from .errors.checks import checked_dtype, checked_shape, unsupported_array_advice
 from .random import Generator, stream
 from .tensor import Tensor, tuple_of
 from .typing import ArrayLike, DType, Shape
@@ -22,20 +22,21 @@ __all__ = [
 ]  # fmt: skip
 
 
-# ----- of data --------------------------------------------------------------------------------------------------------
+# ----- from data
+# --------------------------------------------------------------------------------------------------------
 
 
 def tensor(data: Any, dtype: "DType | None" = None, device: str | None = None, requires_grad: bool = False) -> Tensor:
     """A new Tensor holding a copy of `data`: a number, nested lists, an array or a Tensor.
 
     Python floats become float32 and ints int64 unless `dtype` says otherwise; arrays keep their dtype. Ragged lists
-    raise ValueError; strings, objects and complex numbers raise TypeError; so does requires_grad on a dtype that is
+    raise ValueError; strings, objects and complex numbers raise TypeError, as does requires_grad on a dtype that is
     not floating.
     """
     if isinstance(data, Tensor):
         data = data.data
-    if refused := unusable_array(data):
-        raise TypeError(f"tensor: {refused}")
+    if advice := unsupported_array_advice(data):
+        raise TypeError(f"tensor: {advice}")
     if is_array(data):
         checked_dtype(data.dtype)
         array = to_device(data, device or device_of(data))
@@ -49,8 +50,8 @@ def tensor(data: Any, dtype: "DType | None" = None, device: str | None = None, r
 def _from_python(data: Any, dtype: "DType | None") -> np.ndarray:
     if isinstance(data, (list, tuple)):
         for kind, each in {type(each): each for each in data}.items():
-            if not issubclass(kind, Variable) and (refused := unusable_array(each)):
-                raise TypeError(f"tensor: {refused}")
+            if not issubclass(kind, Variable) and (advice := unsupported_array_advice(each)):
+                raise TypeError(f"tensor: {advice}")
     try:
         array = np.array(data)
     except ValueError as error:
@@ -67,7 +68,7 @@ def _from_python(data: Any, dtype: "DType | None") -> np.ndarray:
 
 
 def _fitting(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """`values`, if an integer `dtype` holds them all once floats are truncated; else OverflowError or ValueError."""
+    """`values`, if an integer `dtype` holds them all after floats are truncated; else OverflowError or ValueError."""
     if dtype.kind not in "iu" or values.dtype.kind == "b" or values.dtype == dtype:
         return values
     limits = np.iinfo(dtype)

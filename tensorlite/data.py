@@ -1,10 +1,10 @@
-"""Data: datasets, the loader that makes batches of them in torch's order, and files of tokens.
+"""Data: datasets, a loader that yields batches in torch's order, and files of tokens.
 
 A dataset is anything with `len` and `[i]`, such as a list. An epoch is a list of indices: the loader shuffles them, and
 its position is the number of batches that were drawn, so that training can stop anywhere and resume with the next
 batch. A text of any length is a flat file of token ids that is mapped into memory, not read.
 
-There are no worker processes: an item is a slice of mapped memory, which is ready at once.
+There are no worker processes: an item is a slice of mapped memory and needs no loading.
 """
 
 import itertools
@@ -27,7 +27,7 @@ __getattr__ = module_getattr("data")
 
 
 class Dataset(Protocol):
-    """What a DataLoader draws from: a length, and an item for each index from 0 on."""
+    """The protocol of a dataset: a length, and an item for each index from 0 on."""
 
     def __len__(self) -> int: ...
 
@@ -38,15 +38,15 @@ class Dataset(Protocol):
 
 
 class DataLoader:
-    """Batches of a dataset, in the order in which PyTorch's DataLoader gives them for the same seed.
+    """Batches of a dataset, in the same order as PyTorch's DataLoader for the same seed.
 
     `collate` makes a batch of a list of items (default: `default_collate`). Where the length is not a multiple of
     batch_size, the last batch is smaller, or left out with `drop_last`. TypeError or ValueError for arguments that
-    cannot be used, and for a dataset that makes no batch.
+    cannot be used, and for a dataset that is too small for one batch.
 
     Each `iter()` is an epoch. It takes one 64-bit number from the generator, as PyTorch does to seed its workers, also
     when not shuffling. When shuffling with the default generator, its first batch takes a second number, the seed of a
-    new generator that permutes the indices. A `generator` that was given permutes them itself, and draws one more
+    new generator that permutes the indices. A `generator` argument permutes them itself, and draws one more
     permutation at the end, which is not used.
     """
 
@@ -57,11 +57,11 @@ class DataLoader:
     ):  # fmt: skip
         if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
             raise TypeError(
-                f"DataLoader: a dataset has len() and [i], such as a list has, not {type(dataset).__name__}"
+                f"DataLoader: a dataset must have len() and [i], as a list has, got {type(dataset).__name__}"
             )
         if isinstance(dataset, Mapping):
             raise TypeError(
-                "DataLoader: a dataset has an item for each index from 0 on, which a dict has not: give "
+                "DataLoader: a dataset must have an item for each index from 0 on, and a dict does not: give "
                 "list(d.items()) or list(d.values())"
             )
         if not isinstance(generator, Generator | None):
@@ -75,7 +75,7 @@ class DataLoader:
                 raise TypeError(f"DataLoader: {name} must be True or False, not {value!r:.80}")
         if len(dataset) < (batch_size if drop_last else 1):
             raise ValueError(
-                f"DataLoader: {len(dataset)} items make no batch of {batch_size}: give more data"
+                f"DataLoader: {len(dataset)} items are too few for a batch of {batch_size}: give more data"
                 + (", a smaller batch_size, or drop_last=False" if drop_last else "")
             )
         self.dataset, self.batch_size, self.shuffle, self.drop_last = dataset, int(batch_size), shuffle, drop_last
@@ -140,7 +140,7 @@ class DataLoader:
         self._resuming = self._epoch is not None
 
     def _settings(self) -> dict[str, Any]:
-        """What a position depends on."""
+        """The settings that a position depends on."""
         names = ("batch_size", "shuffle", "drop_last")
         return {"items": len(self.dataset), **{name: getattr(self, name) for name in names}}
 
@@ -176,7 +176,7 @@ class _Epoch:
         return items
 
     def _batch(self, indices: Sequence[int] | np.ndarray, batch: int) -> Any:
-        """The items of these indices, collated. A StopIteration raised there would end the epoch: it is an error."""
+        """The items of these indices, collated. StopIteration becomes an error: it would end the epoch."""
         items: list[Any] = []
         index = None
         try:
@@ -194,7 +194,7 @@ class _Epoch:
     def _end(self) -> None:
         loader, self.ended, self.order = self.loader, True, None
         if loader.shuffle and loader.generator is not None:
-            loader.generator.randperm(self.items)  # as PyTorch does, to fill up the epoch with its first 0 indices
+            loader.generator.randperm(self.items)  # as PyTorch does, to fill up the epoch with 0 indices
         if loader._epoch is self.epoch:
             loader._epoch = None
 
@@ -202,7 +202,7 @@ class _Epoch:
 def default_collate(items: list[Any]) -> Any:
     """A batch of items of one kind: arrays, Tensors and numbers are stacked along a new first axis, as Tensors.
 
-    ints become int64, floats float32, arrays keep their dtype. A list of tuples becomes a tuple of batches, a list of
+    ints become int64, floats float32; arrays keep their dtype. A list of tuples becomes a tuple of batches, a list of
     dicts a dict of batches; strings stay a list. TypeError or ValueError name the item that differs from the first one
     in its kind, its shape, its keys or its length.
     """
@@ -225,7 +225,7 @@ def default_collate(items: list[Any]) -> Any:
 
 
 def _check_alike(items: list[Any]) -> None:
-    """An error for the first item that cannot be in a batch with item 0."""
+    """The error for the first item that cannot be stacked with item 0."""
     first, advice = items[0], "give the DataLoader a collate function"
     kind: Any = next((kind for kind in (Tensor | np.ndarray, tuple, dict, str) if isinstance(first, kind)), None)
     for i, item in enumerate(items if kind else ()):
@@ -263,7 +263,7 @@ def write_tokens(path: StrPath, ids: Iterable[Any], vocab_size: int) -> int:
 
     `ids` yields ints, or arrays, Tensors or lists of ints (one per document, say); one of them is in memory at a time.
     Two bytes per id up to a vocabulary of 65,536, else four. ValueError names the first id outside 0 .. vocab_size - 1,
-    TypeError what is not integers. The file is complete or does not appear at all.
+    TypeError values that are not integers. The file is complete or does not appear at all.
     """
     check_path("write_tokens", path)
     if isinstance(vocab_size, bool) or not isinstance(vocab_size, int | np.integer) or not 1 <= vocab_size <= 2**32:
@@ -338,9 +338,7 @@ class TokenFile:
         if version != VERSION:
             raise self._error(f"it has format version {version}, and this tensorlite reads version {VERSION}")
         if itemsize not in (2, 4) or not 1 <= vocab_size <= 256**itemsize or not count:
-            raise self._error(
-                f"its header makes no sense: {itemsize} bytes an id, vocabulary {vocab_size}, {count} ids"
-            )
+            raise self._error(f"its header is invalid: {itemsize} bytes per id, vocabulary {vocab_size}, {count} ids")
         return itemsize, vocab_size, count
 
     def _error(self, reason: str) -> ValueError:
@@ -374,7 +372,7 @@ class Windows:
             if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
                 raise ValueError(f"Windows: {name} must be a positive integer, not {value!r}")
         row = tokens.tokens if isinstance(tokens, TokenFile) else np.asarray(tokens)
-        self.tokens = tokens if isinstance(tokens, TokenFile) else row  # the file, so that a copy maps it again
+        self.tokens = tokens if isinstance(tokens, TokenFile) else row  # keep the file, so that a copy maps it again
         if row.ndim != 1 or (row.size and row.dtype.kind not in "iu"):
             raise TypeError(f"Windows: tokens must be integers in a row, not {row.dtype} {row.shape}")
         if len(row) <= length:

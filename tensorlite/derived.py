@@ -1,6 +1,6 @@
 """Ops that are compositions of the primitives in ops.py, without derivative rules of their own.
 
-A composition costs a few nodes more than a primitive; in return its derivatives of every order follow from those of its
+A composition needs a few more nodes than a primitive; in return its derivatives of every order follow from those of its
 parts, also at zeros and ties. Names and meanings are NumPy's. All functions accept Tensors and arrays.
 """
 
@@ -34,7 +34,7 @@ from .ops import (
     transpose,
     where,
 )
-from .primitive import promote_narrow, promote_to_float
+from .promotion import promote_narrow, promote_to_float
 from .typing import ArrayLike, Axis, Operand, Shape
 
 if TYPE_CHECKING:
@@ -50,10 +50,10 @@ __all__ = [
 
 @promote_to_float
 def mean(x: ArrayLike, axis: Axis = None, keepdims: bool = False) -> "Tensor":
-    """The mean over `axis` (None: over all elements); of integers and booleans it is float32.
+    """The mean over `axis` (None: over all elements); float32 for integers and booleans.
 
-    `axis` is an int, a tuple of ints, or None; with `keepdims` the reduced axes stay, with length 1. Of no elements the
-    mean is nan.
+    `axis` is an int, a tuple of ints, or None; with `keepdims` the reduced axes stay, with length 1. The mean of no
+    elements is nan.
     """
     return sum(x, axis=axis, keepdims=keepdims) / _count(x.shape, axis)
 
@@ -82,10 +82,10 @@ def norm(x: ArrayLike, axis: Axis = None, keepdims: bool = False) -> "Tensor":
 
 @promote_narrow
 def prod(x: ArrayLike, axis: Axis = None, keepdims: bool = False) -> "Tensor":
-    """The product over `axis`; of no elements it is 1. `axis` and `keepdims` as in `mean`.
+    """The product over `axis`, 1 for no elements. `axis` and `keepdims` as in `mean`.
 
     One half is multiplied by the other until one element is left. There is no division, so derivatives of any order are
-    right at zeros too. Integers and booleans are multiplied in 64 bits.
+    correct at zeros too. Integers and booleans are multiplied in 64 bits.
     """
     x = _large_integers(x)
     axes = sorted(checked_axes(axis, x.ndim))
@@ -94,7 +94,7 @@ def prod(x: ArrayLike, axis: Axis = None, keepdims: bool = False) -> "Tensor":
     count = math.prod(x.shape[i] for i in axes)
     x = transpose(x, (*axes, *rest)).reshape((count, *[x.shape[i] for i in rest]))  # (*axes, *rest) -> (count, *rest)
     if count == 0:
-        x = sum(x, axis=0, keepdims=True) + 1  # of nothing: 1
+        x = sum(x, axis=0, keepdims=True) + 1  # 1 for no elements
     while x.shape[0] > 1:
         half = x.shape[0] // 2
         pairs = x[:half] * x[half : 2 * half]
@@ -116,13 +116,13 @@ def cumprod(x: ArrayLike, axis: int | None = None) -> "Tensor":
 
 
 def _large_integers(x: Any) -> Any:
-    """Integers and booleans as 64 bits, as NumPy's sums and products have them; floats as they are."""
+    """Integers and booleans as 64 bits, as in NumPy's sums and products; floats unchanged."""
     kind = x.dtype.kind
     return astype(x, np.dtype("uint64" if kind == "u" else "int64")) if kind in "iub" else x
 
 
 def _count(shape: tuple[int, ...], axis: Axis) -> int:
-    """How many elements a reduction over `axis` combines into one."""
+    """The number of elements that a reduction over `axis` combines into one."""
     return math.prod(shape[a] for a in checked_axes(axis, len(shape)))
 
 
@@ -148,7 +148,7 @@ def masked_fill(x: ArrayLike, mask: ArrayLike, value: Operand) -> "Tensor":
     No gradient flows to `x` there, not even from inf or nan. TypeError for a mask that is not boolean.
     """
     if _raw(mask).dtype != bool:
-        raise TypeError(f"masked_fill: the mask must be boolean, not {mask.dtype}: of a mask of 0 and 1 make mask == 1")
+        raise TypeError(f"masked_fill: the mask must be boolean, not {mask.dtype}: for a 0/1 mask write mask == 1")
     return where(mask, value, x)
 
 
@@ -187,7 +187,7 @@ def stack(xs: Sequence[ArrayLike], axis: int = 0) -> "Tensor":
 def split(x: ArrayLike, sections: Shape, axis: int = 0) -> list["Tensor"]:
     """Parts of `x` along `axis`, as in NumPy: `sections` equal ones, or cut before each of the positions `sections`.
 
-    ValueError where `x` cannot be cut into so many equal parts.
+    ValueError where `x` cannot be cut into that many equal parts.
     """
     axis = checked_axis(axis, x.ndim)
     size, cuts = x.shape[axis], sections
@@ -224,7 +224,7 @@ def tile(x: ArrayLike, reps: Shape) -> "Tensor":
 
 
 def roll(x: ArrayLike, shift: Shape, axis: Axis = None) -> "Tensor":
-    """Elements moved on by `shift` places along `axis`, around the end (None: in the flattened array).
+    """Elements shifted cyclically by `shift` places along `axis` (None: in the flattened array).
 
     Both may be tuples, of one length or one of them a single number, as in NumPy.
     """
@@ -249,7 +249,7 @@ def _rolled(x: Any, shift: int, axis: int) -> Any:
 
 
 def pad(x: ArrayLike, widths: Any, value: float = 0.0) -> "Tensor":
-    """Borders of a constant `value`. `widths`: an int for all, a pair (before, after) for all, or one pair per axis.
+    """`x` with borders of a constant `value`. `widths`: an int, a pair (before, after), or one pair per axis.
 
     ValueError for widths of another form and for negative ones.
     """
@@ -287,7 +287,7 @@ def einsum(equation: str, *xs: ArrayLike) -> "Tensor":
     and axes of length 1 broadcast. ValueError for an equation that does not fit the shapes.
 
     The equation is brought to a form in which each label of a term stands in another term or in the output, so that
-    the derivative by one argument is again an einsum: of the incoming gradient with the other arguments.
+    the gradient of one argument is again an einsum: of the incoming gradient with the other arguments.
     """
     return _einsum_of(*xs, equation=equation)
 
@@ -301,7 +301,7 @@ def _einsum_of(*xs: Any, equation: str) -> Any:
             a, b = [k for k, c in enumerate(term) if c == repeated[0]][:2]
             args[i] = diagonal(args[i], 0, a, b)
             term = "".join(c for k, c in enumerate(term) if k not in (a, b)) + repeated[0]
-        # an axis of length 1 that broadcasts is done without: its label stands in another term
+        # an axis of length 1 that broadcasts is dropped: its label occurs in another term
         args[i], terms[i] = _sum_labels(
             args[i], term, {c for c, n in zip(term, args[i].shape, strict=True) if n != sizes[c]}
         )
@@ -318,7 +318,7 @@ def _sum_labels(x: Any, term: str, labels: set[str]) -> tuple[Any, str]:
 
 
 def _parse_einsum(equation: str, xs: Sequence[Any]) -> tuple[list[str], str, dict[str, int]]:
-    """The terms and output with "..." spelled out in capitals that are free, and the length of each label."""
+    """The terms and output with "..." replaced by unused capitals, and the length of each label."""
     left, arrow, out = equation.replace(" ", "").partition("->")
     terms = left.split(",")
     if len(terms) != len(xs):

@@ -1,4 +1,4 @@
-"""Replacing a file atomically: whatever fails, and whenever, the path holds the complete old or the complete new file.
+"""Replacing a file atomically: after any failure, the path holds the complete old or the complete new file.
 
 The new bytes are written to a temporary file in the same folder and synced to disk (fsync); then it takes the old
 file's name in one step (rename), and the folder is synced too.
@@ -19,7 +19,7 @@ LEFTOVER = re.compile(r"\.tensorlite-[0-9a-f]{16}\.tmp")  # names of temporary f
 
 
 def temporary_beside(path: Path) -> Path:
-    """A new name, which `LEFTOVER` matches, in the folder of `path`: for a file that will replace it."""
+    """A new name in the folder of `path`, matched by `LEFTOVER`, for a file that will replace it."""
     return path.with_name(f".tensorlite-{secrets.token_hex(8)}.tmp")
 
 
@@ -28,7 +28,7 @@ def check_path(what: str, path: Any) -> None:
     if not isinstance(path, str | os.PathLike):
         raise TypeError(f"{what}: path must be a string or a pathlib.Path, not {type(path).__name__}")
     if "\0" in str(path):
-        raise ValueError(f"{what}: path has a NUL character, which no file's name has: {str(path)!r:.80}")
+        raise ValueError(f"{what}: path has a NUL character, which is invalid in file names: {str(path)!r:.80}")
 
 
 @contextmanager
@@ -59,7 +59,7 @@ def replacing(path: StrPath) -> Iterator[BinaryIO]:
     try:
         with open(temporary, "xb") as file:
             if mode is not None:
-                os.chmod(temporary, mode)  # before anything is in it
+                os.chmod(temporary, mode)  # before it has content
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -67,7 +67,7 @@ def replacing(path: StrPath) -> Iterator[BinaryIO]:
     except BaseException as error:
         temporary.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno and error.filename in (None, str(temporary)):
-            reason = f"{os.strerror(error.errno)}: not written, what was there before still is"
+            reason = f"{os.strerror(error.errno)}: not written, the old file is unchanged"
             raise OSError(error.errno, reason, str(path)) from error
         raise
     _fsync_folder(target.parent)

@@ -1,8 +1,8 @@
 """Executable specifications: each function is its formula, made of ops.
 
-Read this file to know what a layer, an attention or a loss computes. functional.py has the same names with complete
-docstrings, for use: there a kernel computes what it supports. These functions say what the kernels must equal, in
-value and in derivatives of every order, and compute everything else.
+Read this file to know what a layer, an attention or a loss computes. functional.py has the same names for use, with
+complete docstrings and with kernels for speed. A kernel must agree with the formula here in value and in derivatives of
+every order, and the formula computes all arguments that no kernel supports.
 """
 
 import math
@@ -22,7 +22,7 @@ from .errors.layers import (
     check_same_shape,
     check_table,
 )
-from .primitive import promote_narrow, promote_to_float
+from .promotion import promote_narrow, promote_to_float
 from .random import Generator, stream
 
 __all__ = [

@@ -1,8 +1,8 @@
 """The layers, attention and losses of neural networks as functions: the fast public API, usually imported as `F`.
 
 Every function takes Tensors or arrays. Given a Tensor, it records how to differentiate the result, to any order; given
-arrays alone, it returns an array. What it computes is the formula of its namesake in formulas.py. Where
-kernels/table.py has attached a kernel that supports the arguments, the kernel computes the same faster.
+arrays alone, it returns an array. It computes the formula of the same name in formulas.py: by a kernel, if
+kernels/table.py has attached one that supports the arguments, otherwise by that formula.
 
 Floating dtypes: float32 and float64 are computed as they are, float16 and bfloat16 in float32, and the result is
 rounded once. Unless a function says otherwise, integers become float32.
@@ -21,7 +21,7 @@ from . import formulas
 from .autograd import Variable
 from .backend import Array, ndarray
 from .errors.layers import check_attention, check_heads, check_probability
-from .errors.suggestions import explaining, module_getattr
+from .errors.suggestions import explain_argument_errors, module_getattr
 from .random import Generator
 from .tensor import Tensor
 from .typing import ArrayLike
@@ -45,7 +45,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Implementation:
-    """What computes a function: `cpu` for arrays of NumPy, `gpu` for all others. Without kernels both are the formula."""
+    """How a function is computed: by `cpu` for NumPy's arrays, by `gpu` for all others. At first both are its body."""
 
     __slots__ = ("cpu", "gpu")
 
@@ -53,15 +53,15 @@ class Implementation:
         self.cpu = self.gpu = formula
 
 
-IMPLEMENTATIONS: dict[str, Implementation] = {}  # by the function's name; kernels/table.py puts kernels in
+IMPLEMENTATIONS: dict[str, Implementation] = {}  # of each function by its name; kernels/table.py puts kernels here
 
 
 def with_kernels(function: F) -> F:
     """`function`, computed by what stands under its name in IMPLEMENTATIONS for the device of its first argument.
 
-    For the functions that have a row in kernels/table.py: the others need no more than `explaining`.
+    For the functions that have a row in kernels/table.py: the others need no more than `explain_argument_errors`.
     """
-    chosen = IMPLEMENTATIONS[function.__name__] = Implementation(explaining(function))
+    chosen = IMPLEMENTATIONS[function.__name__] = Implementation(explain_argument_errors(function))
     first = next(iter(inspect.signature(function).parameters))
 
     @functools.wraps(function)
@@ -77,7 +77,7 @@ def with_kernels(function: F) -> F:
 # ----- activations ------------------------------------------------------------------------------------------------
 
 
-@explaining
+@explain_argument_errors
 def relu(x: ArrayLike) -> Tensor:
     """max(x, 0), elementwise: (...) -> (...), with derivative 0 at 0. A nan stays nan; integers stay integers."""
     return formulas.relu(x)
@@ -97,7 +97,7 @@ def gelu(x: ArrayLike, *, approximate: str = "tanh") -> Tensor:
     return formulas.gelu(x, approximate=approximate)
 
 
-@explaining
+@explain_argument_errors
 def silu(x: ArrayLike) -> Tensor:
     """x sigmoid(x) = x / (1 + exp(-x)), elementwise: (...) -> (...). Also called swish.
 
@@ -109,7 +109,7 @@ def silu(x: ArrayLike) -> Tensor:
 # ----- softmax ----------------------------------------------------------------------------------------------------
 
 
-@explaining
+@explain_argument_errors
 def softmax(x: ArrayLike, axis: int = -1) -> Tensor:
     """exp(x_i) / sum_j exp(x_j) along `axis`: probabilities of the shape of `x`.
 
@@ -119,7 +119,7 @@ def softmax(x: ArrayLike, axis: int = -1) -> Tensor:
     return formulas.softmax(x, axis)
 
 
-@explaining
+@explain_argument_errors
 def log_softmax(x: ArrayLike, axis: int = -1) -> Tensor:
     """log(softmax(x)) = x_i - log(sum_j exp(x_j)) along `axis`: the shape of `x`.
 
@@ -191,7 +191,7 @@ def layer_norm(
     return formulas.layer_norm(x, weight, bias, eps=eps)
 
 
-@explaining
+@explain_argument_errors
 def rms_norm(x: ArrayLike, weight: ArrayLike | None = None, *, eps: float = 1e-5) -> Tensor:
     """x / sqrt(mean(x**2) + eps) * weight over the last axis: x (..., C), weight (C) -> (..., C).
 
@@ -200,7 +200,7 @@ def rms_norm(x: ArrayLike, weight: ArrayLike | None = None, *, eps: float = 1e-5
     return formulas.rms_norm(x, weight, eps=eps)
 
 
-@explaining
+@explain_argument_errors
 def dropout(x: ArrayLike, p: float = 0.5, training: bool = True, generator: Generator | None = None) -> Tensor:
     """Each element is 0 with probability `p`, otherwise scaled by 1 / (1 - p), so that its expectation is `x`.
 
@@ -229,7 +229,7 @@ def keep_mask(x: ArrayLike, shape: tuple[int, ...], p: float, generator: Generat
 # ----- attention --------------------------------------------------------------------------------------------------
 
 
-@explaining
+@explain_argument_errors
 def scaled_dot_product_attention(
     q: ArrayLike,
     k: ArrayLike,
@@ -272,7 +272,7 @@ def attention(
     return formulas.attention(q, k, v, keep, mask, is_causal=is_causal, dropout_p=dropout_p, scale=scale)
 
 
-@explaining
+@explain_argument_errors
 def multi_head_attention(
     qkv: ArrayLike, n_head: int, *, is_causal: bool = False, dropout_p: float = 0.0, generator: Generator | None = None
 ) -> Tensor:
@@ -299,7 +299,7 @@ def heads_attention(
 # ----- losses -----------------------------------------------------------------------------------------------------
 
 
-@explaining
+@explain_argument_errors
 def mse_loss(x: ArrayLike, y: ArrayLike, reduction: str = "mean") -> Tensor:
     """(x - y)**2, elementwise, and its "mean", its "sum", or ("none") as it is: x and y of one shape -> () or (...).
 

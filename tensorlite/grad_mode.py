@@ -1,20 +1,34 @@
-"""no_grad: a context manager and a decorator, with and without brackets, that can be used any number of times."""
+"""Whether ops are recorded for differentiation: the variable `recording`, and `no_grad`, which switches it off.
+
+It is a context variable, so every thread and every asyncio task has its own value.
+"""
 
 import functools
 import inspect
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, TypeVar
 
-from .autograd import recording
+T = TypeVar("T")
+recording = ContextVar("recording", default=True)  # False inside no_grad()
+_outer: ContextVar[tuple[bool, ...]] = ContextVar("outer", default=())  # its values before each open `with no_grad()`
 
-_outer: ContextVar[tuple[Any, ...]] = ContextVar("outer", default=())  # what held outside of each `with` that is open
+
+@contextmanager
+def setting(variable: ContextVar[T], value: T) -> Iterator[None]:
+    """`with setting(variable, value):` the context variable has this value inside, and its old one afterwards."""
+    token = variable.set(value)
+    try:
+        yield
+    finally:
+        variable.reset(token)
 
 
 class NoGrad:
-    """`with no_grad():` ops are computed but not recorded. Nests, survives exceptions, holds per thread and task.
+    """`with no_grad():` ops are computed but not recorded, in this thread and asyncio task. It can be nested.
 
-    It decorates functions, generator functions and async functions too: `@no_grad()` or `@no_grad`.
+    As a decorator, `@no_grad()` or `@no_grad`, it takes functions, generator functions and async functions.
     """
 
     def __enter__(self) -> None:
@@ -36,18 +50,18 @@ class NoGrad:
         if inspect.isgeneratorfunction(function):
 
             @functools.wraps(function)
-            def generate(*args: Any, **kwargs: Any) -> Any:  # a generator function itself, as inspect sees it
-                return (yield from _generate(function(*args, **kwargs)))
+            def generator_call(*args: Any, **kwargs: Any) -> Any:  # inspect reports it as a generator function, too
+                return (yield from _without_grad(function(*args, **kwargs)))
 
-            return generate
+            return generator_call
         if inspect.iscoroutinefunction(function):
 
             @functools.wraps(function)
-            async def awaited(*args: Any, **kwargs: Any) -> Any:
+            async def async_call(*args: Any, **kwargs: Any) -> Any:
                 with self:
                     return await function(*args, **kwargs)
 
-            return awaited
+            return async_call
 
         @functools.wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -63,21 +77,21 @@ class NoGrad:
 no_grad = NoGrad()
 
 
-def _generate(generator: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
-    """The items of a generator, whose body runs under no_grad and whose consumer does not."""
-    proceed: Callable[..., Any] = generator.send
-    given: Any = None
+def _without_grad(generator: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
+    """The items of `generator`. Its body runs inside no_grad(); the code that consumes the items does not."""
+    resume: Callable[..., Any] = generator.send
+    value: Any = None  # what `resume` passes into the generator
     while True:
         try:
             with no_grad:
-                item = proceed(given)
+                item = resume(value)
         except StopIteration as stop:
             return stop.value
         try:
-            proceed, given = generator.send, (yield item)
+            resume, value = generator.send, (yield item)
         except GeneratorExit:
             with no_grad:
                 generator.close()
             raise
         except BaseException as error:
-            proceed, given = generator.throw, error
+            resume, value = generator.throw, error

@@ -1,4 +1,4 @@
-"""Indices `x[...]`: checked, and brought to one form that derivative rules can rely on.
+"""Indices `x[...]`: checked, and converted to a canonical form for derivative rules.
 
 An index is a tuple of parts, one per axis; anything else is a single part. A part is an integer, a slice, None (a new
 axis), Ellipsis (all axes not named), a boolean, or an array of integers or booleans. Lists and tuples inside the index,
@@ -13,9 +13,9 @@ import numpy as np
 
 from .autograd import Variable
 from .backend import Array, is_array, to_host, xp
-from .errors.checks import shortened, unusable_array
+from .errors.checks import short_repr, unsupported_array_advice
 
-_PLAIN = {int, slice, type(None), EllipsisType}
+_ACCEPTED = {int, slice, type(None), EllipsisType}
 _SEQUENCES = (list, tuple, range)
 _ALLOWED = "an index is made of integers, slices, None, Ellipsis, and arrays or lists of integers or booleans"
 
@@ -23,17 +23,17 @@ _ALLOWED = "an index is made of integers, slices, None, Ellipsis, and arrays or 
 def canonical(index: Any, x: Array, shape: tuple[int, ...] | None = None) -> tuple[Any, ...]:
     """`index` as a tuple of ints, slices, None, Ellipsis, booleans, and arrays of the library of `x`.
 
-    `shape` is that of the indexed array, if it is not `x`. IndexError for anything that is not an index. CuPy reports no
-    position that is out of range in an array, so for arrays on a GPU the index is checked here as far as its values are
-    on the host; values on the GPU are not checked, because that would wait for it.
+    `shape` is that of the indexed array, if it is not `x`. IndexError for anything that is not an index. CuPy does not
+    report positions that are out of range in an index array. So for arrays on a GPU the values of the index are checked
+    here, except those on the GPU, because reading them would wait for the GPU.
     """
-    given = index if isinstance(index, tuple) else (index,)
-    parts = tuple([part if type(part) in _PLAIN else _part(part) for part in given])
+    originals = index if isinstance(index, tuple) else (index,)
+    parts = tuple([part if type(part) in _ACCEPTED else _part(part) for part in originals])
     if (library := xp(x)) is np:
         return parts
     if wrong := problem(parts, x.shape if shape is None else shape, wait=False):
         raise IndexError(wrong)
-    pairs = zip(given, parts, strict=True)
+    pairs = zip(originals, parts, strict=True)
     return tuple([library.asarray(part) if isinstance(old, _SEQUENCES) else _plain_slice(part) for old, part in pairs])
 
 
@@ -50,8 +50,8 @@ def _part(part: Any) -> Any:
     if type(part) is not np.ndarray:
         if isinstance(part, Variable):
             part = part.data
-        elif refused := unusable_array(part):
-            raise IndexError(f"an index cannot be made of it: {refused}")
+        elif advice := unsupported_array_advice(part):
+            raise IndexError(f"an index cannot be made of it: {advice}")
         elif isinstance(part, _SEQUENCES):
             part = _from_sequence(part)
         elif isinstance(part, (bool, np.bool_)):
@@ -67,7 +67,7 @@ def _integer(part: Any) -> int:
     try:
         return operator.index(part)  # NumPy's integers
     except TypeError:
-        raise IndexError(f"{_ALLOWED}, not {shortened(part)} ({type(part).__name__})") from None
+        raise IndexError(f"{_ALLOWED}, not {short_repr(part)} ({type(part).__name__})") from None
 
 
 def _is_index(value: Any) -> bool:
@@ -83,21 +83,21 @@ def _from_sequence(part: Any) -> np.ndarray:
         array = np.asarray(part)
     except ValueError as error:
         raise IndexError(
-            f"{_ALLOWED}, not the {type(part).__name__} {shortened(part)}: its rows have different lengths"
+            f"{_ALLOWED}, not the {type(part).__name__} {short_repr(part)}: its rows have different lengths"
         ) from error
     if array.size and array.dtype.kind not in "iub":
-        raise IndexError(f"{_ALLOWED}, not {shortened(part)}")
+        raise IndexError(f"{_ALLOWED}, not {short_repr(part)}")
     return array if array.size else array.astype(int)  # an empty list names no places
 
 
-def explained(name: str, error: Exception, index: tuple[Any, ...], shape: tuple[int, ...]) -> IndexError:
+def index_error(name: str, error: Exception, index: tuple[Any, ...], shape: tuple[int, ...]) -> IndexError:
     """The error of an array library as an IndexError that says what does not fit and what is allowed."""
     text = problem(index, shape) or str(error)
     return IndexError(text if text.startswith(name) else f"{name}: {text}")
 
 
 def problem(index: tuple[Any, ...], shape: tuple[int, ...], wait: bool = True) -> str:
-    """What does not fit an array of `shape` in a canonical index, as one sentence; "" if it fits.
+    """The reason why a canonical index does not fit an array of `shape`, as one sentence; "" if it fits.
 
     Without `wait`, the values of arrays on a GPU are not checked.
     """
@@ -127,7 +127,7 @@ def _problem_of_part(part: Any, axis: int, shape: tuple[int, ...], wait: bool) -
     if isinstance(part, slice):
         for bound in (part.start, part.stop, part.step):
             if bound is not None and not _is_index(bound):
-                return f"the bounds of a slice are integers or None, not {shortened(bound)} ({type(bound).__name__})"
+                return f"the bounds of a slice are integers or None, not {short_repr(bound)} ({type(bound).__name__})"
     if isinstance(part, (slice, bool)) or part is None:
         return ""
     if is_array(part) and part.dtype == bool:

@@ -1,8 +1,8 @@
-"""NumPy's functions on Tensors, by NumPy's own protocols (NEP 13 for ufuncs, NEP 18 for all others).
+"""NumPy's functions on Tensors, by NumPy's protocols (NEP 13 for ufuncs, NEP 18 for other functions).
 
-`np.exp(x)` of a Tensor is `tl.exp(x)`: where tensorlite has the function, it is called, and recorded. Otherwise NumPy
-computes on the arrays, if no argument requires a gradient or if the result has none in any case (`EXACT`); else a
-TypeError says what to write, because the gradient would be lost. docs/numpy.md lists which function does what.
+`np.exp(x)` of a Tensor is `tl.exp(x)`: where tensorlite has the function, it is called and recorded. Otherwise NumPy
+computes on the arrays, if no argument requires a gradient or the result never has one (`EXACT`); else a
+TypeError says what to write instead, because the gradient would be lost. docs/numpy.md lists the functions.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ from .backend import device_of
 from .errors import torch_names
 
 Function = Callable[..., Any]
-ALIASES = {  # NumPy's names -> ours, where they differ
+ALIASES = {  # NumPy's names -> tensorlite's, where they differ
     "subtract": "sub", "multiply": "mul", "divide": "div", "power": "pow", "negative": "neg", "absolute": "abs",
     "rint": "round", "amax": "max", "amin": "min", "around": "round", "concat": "concatenate", "copy": "clone",
     "permute_dims": "transpose",
@@ -48,7 +48,7 @@ SIGNATURES = """
     copy: x order
     zeros_like ones_like: x dtype order
     norm: x ord axis keepdims
-"""  # NumPy's positional arguments in our words
+"""  # NumPy's positional arguments under tensorlite's names
 DEFAULTS = {"dtype": None, "out": None, "order": "C", "kind": None, "mode": "constant", "decimals": 0, "ord": None}
 WORDS = torch_names.RENAMED | {"arr": "x", "array": "x", "m": "x", "ary": "x", "newshape": "shape", "axes": "axes"}
 EXACT = {  # results are booleans, integers, shapes, dtypes or text, which have no gradient
@@ -61,7 +61,7 @@ EXACT = {  # results are booleans, integers, shapes, dtypes or text, which have 
 
 
 def _recorded() -> dict[Function, tuple[Function, list[str]]]:
-    """NumPy's function -> ours, and NumPy's positional arguments in our words."""
+    """NumPy's function -> tensorlite's, and NumPy's positional arguments under tensorlite's names."""
     table = {}
     for line in SIGNATURES.strip().splitlines():
         names, _, parameters = line.partition(":")
@@ -73,7 +73,7 @@ def _recorded() -> dict[Function, tuple[Function, list[str]]]:
 
 
 RECORDED = _recorded()
-UFUNCS: dict[np.ufunc, Function] = {  # NumPy's ufunc -> ours
+UFUNCS: dict[np.ufunc, Function] = {  # NumPy's ufunc -> tensorlite's function
     theirs: ours
     for name, theirs in vars(np).items()
     if isinstance(theirs, np.ufunc)
@@ -102,7 +102,7 @@ def array_function(self: Any, func: Function, types: Any, args: Sequence[Any], k
 
 def array_ufunc(self: Any, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
     """NumPy calls this instead of a ufunc or an operator of its arrays when an argument is a Tensor."""
-    if method == "at" and isinstance(inputs[0], Variable):  # NumPy writes to arrays that are not writable, too
+    if method == "at" and isinstance(inputs[0], Variable):  # NumPy also writes to read-only arrays
         raise TypeError(
             f"np.{ufunc.__name__}.at would change a Tensor in place: write tl.scatter_add(y, index, shape) for a new "
             "one, or give it an array, x.detach().numpy().copy()"

@@ -1,8 +1,8 @@
 """Tensors on disk, as safetensors files: https://github.com/huggingface/safetensors#format
 
-`save` and `load` write and read a dict of Tensors; `save_each` and `entries` do it one Tensor at a time, for models
+`save` and `load` write and read a dict of Tensors; `save_each` and `entries` do so one Tensor at a time, for models
 that do not fit in memory twice. A file is checked completely before it is used and replaced only by a complete one.
-Pickles (.pt, .bin, .ckpt) are refused, because loading one can run any code; so are dtypes that Tensors do not have.
+Pickles (.pt, .bin, .ckpt) are refused, because loading one can run any code, as are dtypes that Tensors do not have.
 
 The safetensors library checks the header; the few malformed files that it accepts are refused here. Values are read
 here, because the library (0.8) maps the whole file in addition to the arrays. Files are written here, because the
@@ -89,12 +89,12 @@ def save_each(
 
 
 def _writable(name: str, x: Any) -> Array:
-    """The array of a Tensor, once it is sure that it can be written under `name`."""
+    """The array of a Tensor, after checking that it can be written under `name`."""
     x = x.data if isinstance(x, Tensor) else x
     if not isinstance(name, str) or name == "__metadata__":
         raise TypeError(f"save: {name!r} cannot be the name of a Tensor: give another string")
     if not is_array(x):
-        raise TypeError(f"save: {name!r} is no Tensor but {type(x).__name__}")
+        raise TypeError(f"save: {name!r} must be a Tensor, not {type(x).__name__}")
     if x.dtype.name not in DTYPES:
         raise TypeError(f"save: {name!r} has dtype {x.dtype}, which the format lacks; it has {', '.join(DTYPES)}")
     return x
@@ -105,10 +105,10 @@ def _writable(name: str, x: Any) -> Array:
 
 @dataclass(frozen=True)
 class Entry:
-    """A Tensor in a file that was not read yet: where it is (C order, little-endian), its dtype and its shape."""
+    """A Tensor in a file, not read yet: its position (C order, little-endian), dtype and shape."""
 
     path: Path  # of the file
-    name: str  # what errors call it
+    name: str  # for errors
     dtype: str  # "float32"; of a dtype that Tensors do not have, the format's name, "F8_E5M2"
     shape: tuple[int, ...]
     offset: int  # of its first byte in the file
@@ -129,7 +129,7 @@ class Entry:
             elif self.dtype in ("float16", "float32"):
                 x = self._array(file).astype(float32, copy=False)
             else:
-                raise TypeError(f"{self.name!r} is {self.dtype}: it does not become float32 without a loss or a sense")
+                raise TypeError(f"{self.name!r} is {self.dtype}, which does not become float32 exactly")
         return Tensor(to_device(x, device))
 
     def _array(self, file: BinaryIO) -> np.ndarray:
@@ -177,16 +177,16 @@ def metadata(path: StrPath) -> dict[str, str]:
 
 @contextmanager
 def _opened(path: StrPath) -> Iterator[tuple[BinaryIO, dict[str, Entry], dict[str, str]]]:
-    """The opened file, its entries and its metadata, once the header was checked."""
-    import safetensors  # here, so that `import tensorlite` does not wait for it
+    """The opened file, its entries and its metadata, after its header was checked."""
+    import safetensors  # imported here, so that `import tensorlite` stays fast
 
     check_path("load", path)
     check_regular(path)
-    with naming(path), open(path, "rb") as file:  # errors of a path that is missing or a folder come from here
+    with naming(path), open(path, "rb") as file:  # raises for a missing path or a folder
         start = file.read(8)
         try:
             with safetensors.safe_open(path, framework="np"):
-                pass  # opening checks all of the header against the file's length
+                pass  # opening checks the whole header against the file's length
         except (safetensors.SafetensorError, OSError) as error:
             raise _error(
                 path, numpy_advice(path, start) or pickle_advice(start) or pointer_advice(path) or str(error)
@@ -221,7 +221,7 @@ def _without_duplicates(path: StrPath, pairs: list[tuple[str, Any]]) -> dict[str
 
 
 def pickle_advice(start: bytes) -> str:
-    """What to do with a file that starts like a pickle, plain or in PyTorch's zip; '' for all others."""
+    """The advice for a file that starts like a pickle, plain or in PyTorch's zip; '' for all others."""
     if not start.startswith((b"\x80", b"PK\x03\x04")):
         return ""
     return (
@@ -231,13 +231,13 @@ def pickle_advice(start: bytes) -> str:
 
 
 def numpy_advice(path: StrPath, start: bytes) -> str:
-    """What to do with a file of np.save or np.savez; '' for all others."""
+    """The advice for a file of np.save or np.savez; '' for all others."""
     zipped = start.startswith(b"PK\x03\x04") and os.fspath(path).endswith(".npz")
     return "it is in NumPy's format: read it with np.load" if zipped or start.startswith(b"\x93NUMPY") else ""
 
 
 def pointer_advice(path: StrPath) -> str:
-    """What to do with a pointer file of Git LFS; '' for all others."""
+    """The advice for a pointer file of Git LFS; '' for all others."""
     with open(path, "rb") as file:
         pointer = file.read(24) == b"version https://git-lfs."
     return "it is a pointer of Git LFS and not the file itself: `git lfs pull` fetches that" if pointer else ""

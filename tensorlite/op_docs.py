@@ -124,7 +124,7 @@ def _common(op: "Primitive") -> list[str]:
 
 
 def _derivatives(op: "Primitive") -> str:
-    """The derivative rules as they stand in the table."""
+    """The derivative rules, as in the table."""
     texts = {name: rule and source(rule) for name, rule in zip(op.arguments, op.rules, strict=True)}
     if not any(texts.values()):
         return "Not differentiable."
@@ -147,7 +147,7 @@ def source(rule: Callable[..., Any]) -> str:
 
 
 def _place(position: tuple[int | None, ...]) -> tuple[tuple[int, int], tuple[int, int]] | None:
-    """Where an instruction's expression begins and ends, (line, column) each; None where the compiler noted nothing."""
+    """The start and end of an instruction's expression, (line, column) each; None where the compiler recorded none."""
     first, last, begin, end = position
     if first is None or last is None or begin is None or not end:  # the instruction that enters a function has end 0
         return None

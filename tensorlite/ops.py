@@ -1,10 +1,14 @@
 """THE TABLE: every primitive with its derivative rules. derived.py has the functions that are composed of these.
 
 How to read a line: on the left the forward function, in `.vjp(...)` one derivative rule per argument. In a rule, `g` is
-the gradient of the loss by the result `out`; the rule returns the gradient by its argument (a vector-Jacobian product),
-or is None where the op is not differentiable. A rule uses operators, methods that arrays and Tensors share, and the ops
-of this file, never `xp`: so it can be differentiated itself. Ops have NumPy's names for arguments (`axis`, `keepdims`)
-and accept Tensors and arrays. A name that begins with _ is a primitive behind the function of that name below.
+the gradient of the loss with respect to the result `out`. The rule returns the gradient with respect to its argument (a
+vector-Jacobian product); None in its place says that the op is not differentiable in that argument. `xp(x)` is the
+library of the array x, NumPy or CuPy (backend.py). Forward functions get arrays and use it. Rules get arrays or Tensors
+and use operators, methods that both have, and the ops of this file, so a rule can itself be differentiated.
+
+`elementwise` arguments broadcast; `move` only moves elements, in their dtype; all other ops are `primitive`. Ops have
+NumPy's names for arguments (`axis`, `keepdims`) and accept Tensors and arrays. A name that begins with _ is the
+primitive that the function of the same name, further below, calls after it has checked its arguments.
 
 Conventions where a derivative does not exist: ties of max, min, maximum and minimum share the gradient equally; `abs`,
 `sign` and `relu` have 0 at 0; `clip` passes the gradient at its bounds; `norm` and `std` have 0 where they are 0;
@@ -21,9 +25,10 @@ from typing import TYPE_CHECKING, Any
 from .autograd import Variable
 from .backend import Scalar, device_of, float32, is_array, is_floating, to_device, xp
 from .errors.checks import checked_axes, checked_axis, checked_order, checked_shape
-from .indexing import canonical, explained
+from .indexing import canonical, index_error
 from .op_docs import document
-from .primitive import astype, elementwise, move, primitive, promote_narrow, publish, unbroadcast
+from .primitive import astype, elementwise, move, primitive, publish, unbroadcast
+from .promotion import promote_narrow
 from .special import erf as _erf
 from .typing import ArrayLike, Axis, Operand, Shape
 
@@ -440,7 +445,7 @@ def getitem(x: ArrayLike, index: Any) -> "Tensor":
     try:
         return _getitem(x, index=index)
     except (IndexError, TypeError) as error:  # TypeError: of the bounds of a slice
-        raise explained("getitem", error, index, x.shape) from error
+        raise index_error("getitem", error, index, x.shape) from error
 
 
 def scatter_add(x: ArrayLike, index: Any, shape: Shape) -> "Tensor":
@@ -455,7 +460,7 @@ def scatter_add(x: ArrayLike, index: Any, shape: Shape) -> "Tensor":
             raise ValueError(f"scatter_add: x of shape {x.shape} does not broadcast to the indexed shape {place}")
         return _scatter(x, index=index, shape=shape)
     except IndexError as error:
-        raise explained("scatter_add", error, index, shape) from error
+        raise index_error("scatter_add", error, index, shape) from error
 
 
 def take_along_axis(x: ArrayLike, indices: ArrayLike, axis: int | None = -1) -> "Tensor":

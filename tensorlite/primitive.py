@@ -1,55 +1,55 @@
-"""What an op is: a forward function on arrays and its derivative rules.
+"""Ops: a forward function on arrays and its derivative rules.
 
 One idea: a rule is one line of mathematics, and **it asks by parameter name for what it needs**:
 
     mul = elementwise(lambda x, y: x * y).vjp(lambda g, y: g * y, lambda g, x: g * x)
 
-A rule is the vector-Jacobian product (vjp) of its argument: `g`, the gradient of the loss by `out`, comes in, the
-gradient by the argument comes out. It can ask for an argument, for `out`, for a keyword argument, or for
-`<argument>_shape`; only what some needed rule asks for is saved.
+A rule is the vector-Jacobian product (vjp) of one argument. It gets `g`, the gradient of the loss with respect to the
+result `out`, and returns the gradient with respect to the argument. It can ask for an argument, for `out`, for a
+keyword argument, or for `<argument>_shape`; only what some needed rule asks for is saved.
 
-Ops are polymorphic: raw arrays pass through, Variables are recorded. So the same text of a rule computes a gradient (on
-arrays), or records how the gradient was computed (on Variables), which makes it differentiable in turn.
+Ops accept arrays and Variables: given arrays alone they return an array, otherwise they return a Variable and record a
+Node. So the same rule computes a gradient (on arrays), or records how the gradient was computed (on Variables), and a
+recorded gradient can be differentiated again.
 """
 
-import functools
 import inspect
 from collections.abc import Callable, Sequence
 from operator import itemgetter
 from types import MethodType
-from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
-from .autograd import Node, Variable, recording
+from .autograd import Node, Variable
 from .backend import Array, Scalar, float16, float32, float64, is_floating, ndarray, xp
-from .errors.checks import check_leaves, checked_dtype, shortened, unusable_array
-from .errors.explain import UNSUPPORTED, explained, given
+from .errors.checks import check_leaves, check_supported, checked_dtype, short_repr
+from .errors.explain import UNSUPPORTED_KINDS, call_text, op_error
 from .errors.suggestions import unknown_argument
 from .errors.torch_names import ADVICE
-from .promotion import in_float32, is_narrow, without_widening
+from .grad_mode import recording
+from .promotion import dtype_of, in_float32, is_narrow, rounded, without_widening
 from .typing import ArrayLike, DType
 
 if TYPE_CHECKING:
     from .tensor import Tensor
 
-F = TypeVar("F", bound=Callable[..., Any])
-PRIMITIVES: dict[str, "Primitive"] = {}  # every named op: what the tests walk
-FAILURES = ValueError, TypeError, IndexError, AttributeError  # of array libraries, where arguments do not fit
-POSITIONAL = ("axis", "keepdims", "k")  # metadata that may be given by position, as NumPy has it
+PRIMITIVES: dict[str, "Primitive"] = {}  # every named op; the tests check each of them
+FAILURES = ValueError, TypeError, IndexError, AttributeError  # what array libraries raise for wrong arguments
+POSITIONAL = ("axis", "keepdims", "k")  # keyword arguments that may be given by position, as in NumPy
 NUMBERS = frozenset({float, int})
-_usable: set[type] = {ndarray}  # types of arguments, other than Tensors, that were checked once
 
 
 class Primitive:
     """An op: a forward function on arrays, and one derivative rule per positional argument.
 
-    Positional arguments are values, keyword-only arguments are metadata. A forward function `f(*xs)` has one rule
-    for all of its arguments; the rule may ask for `index` (which argument it is for), `xs` and `xs_shape`.
+    Positional arguments are values, which can be differentiated; keyword-only arguments are metadata (`meta`), such as
+    an axis. A forward function `f(*xs)` is variadic. It has one rule for all of its arguments, which may ask for
+    `index` (the argument whose gradient is wanted), `xs` and `xs_shape`.
     """
 
-    broadcasts = False  # elementwise ops broadcast their arguments; the engine sums that away again
-    computes = True  # its arguments are promoted first (promotion.py); otherwise it moves elements or converts them
+    broadcasts = False  # True for elementwise ops: `fit` sums a gradient over the axes that were broadcast
+    computes = True  # False for ops that only move or convert elements: promotion.py does not apply to them
     name = "an unnamed op"
-    __name__: str  # given by publish, as are these of a function
+    __name__: str  # set by `publish`; with these, an op has the attributes of a function
     __qualname__: str
     __signature__: inspect.Signature
 
@@ -63,7 +63,7 @@ class Primitive:
         self.arity = 0 if self.variadic else len(values)
         self.keywords = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
         if "out" in self.keywords or (self.variadic and "index" in self.keywords):
-            raise TypeError("a keyword named out (or index, beside *xs) would hide what rules call so: rename it")
+            raise TypeError("a keyword cannot be called out (or, with *xs, index), which rules use: rename it")
         self.differentiable: Any = WithoutRules(self)  # until vjp attaches some: a bit for each argument with a rule
 
     # ----- rules and what they ask for ----------------------------------------------------------------------------
@@ -80,9 +80,9 @@ class Primitive:
         return self
 
     def plan(self, asked: Sequence[list[str] | None]) -> None:
-        """Work out once, from the names that each rule asks for, what an application has to save and for whom.
+        """Decide once, from the names that each rule asks for, what to save when the op is applied.
 
-        Every name has a slot in `Node.saved`; a bit mask says which arguments' rules ask for it.
+        Every name has a position in `Node.saved`, its slot, and a bit mask of the arguments whose rules ask for it.
         """
         users: dict[str, int] = {}
         for i, names in enumerate(asked):
@@ -103,20 +103,24 @@ class Primitive:
         self._needs: dict[int, tuple[Any, ...]] = {}
 
     def _needed(self, mask: int, count: int) -> tuple[Any, ...]:
-        """For gradients to the arguments of `mask`: their positions, readers of what to save, arguments among that."""
+        """For the arguments of `mask`, a bit for each that needs a gradient: their positions, a function per slot that
+        reads the value to save (None: nothing to save), and the positions of the arguments that are saved.
+        """
         wanted = tuple([i for i in range(count) if mask >> i & 1])
         readers = [read if users & mask else None for read, users in self.slots]
         arguments = self.argument_users * count if self.variadic else self.argument_users
         needed = wanted, readers, tuple([i for i, users in enumerate(arguments) if users & mask])
-        if not self.variadic:  # of these there are few masks
+        if not self.variadic:  # few masks are possible then
             self._needs[mask] = needed
         return needed
 
     def _reader(self, name: str) -> Callable[..., Any]:
-        """How to find what a rule calls `name` among raw arguments, output and metadata."""
+        """A function of (raw arguments, output, metadata) that returns the value which a rule calls `name`."""
         base = name.removesuffix("_shape")
         if base in self.arguments and self.variadic:
-            return (lambda raw, out, meta: tuple(raw)) if base == name else _shapes
+            if base == name:
+                return lambda raw, out, meta: tuple(raw)
+            return lambda raw, out, meta: tuple([x.shape for x in raw])
         if base in self.arguments:
             i = self.arguments.index(base)
             if base == name:
@@ -130,11 +134,11 @@ class Primitive:
         raise TypeError(f"a derivative rule asks for {name!r}; it can have {', '.join(self.known_names())}")
 
     def asked_names(self, i: int) -> tuple[str, ...]:
-        """What the rule for argument `i` asks for beside `g`."""
+        """The names that the rule for argument `i` asks for, without `g`."""
         return tuple(inspect.signature(self.rules[0 if self.variadic else i]).parameters)[1:]
 
     def known_names(self) -> list[str]:
-        """What a rule may ask for."""
+        """The names that a rule may ask for."""
         return [*self.arguments, *[f"{a}_shape" for a in self.arguments], "out", *self.keywords]
 
     # ----- forward ------------------------------------------------------------------------------------------------
@@ -156,26 +160,27 @@ class Primitive:
                     size = a.itemsize
                 else:
                     size = 0 if type(a) in NUMBERS else self._itemsize(a)
-                if size == 2:
+                if size == 2:  # float16, bfloat16 (or int16)
                     narrow = True
                 raw.append(a)
                 bit += bit
-        except AttributeError as error:  # .data was replaced by what is no array
-            raise explained(self, error, [a.data if isinstance(a, Variable) else a for a in args], meta) from error
-        if narrow and self.computes and (found := in_float32(args, astype, self)):
+        except AttributeError as error:  # .data was replaced by something that is not an array
+            raise op_error(self, error, [a.data if isinstance(a, Variable) else a for a in args], meta) from error
+        if narrow and self.computes and (found := in_float32(args, self)):
             converted, dtype = found
-            return _rounded(self(*converted, **meta), dtype)
+            return rounded(self(*converted, **meta), dtype)
         try:
             out = self.forward(*raw, **meta) if meta else self.forward(*raw)
             dtype = out.dtype if variables else getattr(out, "dtype", float32)
         except FAILURES as error:
-            raise explained(self, error, raw, meta) from error
-        if (dtype is float64 or dtype is float16) and self.computes and (kinder := without_widening(args, out, astype)):
-            return astype(self(*kinder, **meta), float32)
+            raise op_error(self, error, raw, meta) from error
+        if (dtype is float64 or dtype is float16) and self.computes and (narrowed := without_widening(args, out)):
+            return astype(self(*narrowed, **meta), float32)
         if not variables:
             return out
-        if variables != len(raw) and dtype.kind in UNSUPPORTED:
-            raise TypeError(f"{given(self.name, raw)}: the result would be of dtype {dtype}, which Tensors do not hold")
+        if variables != len(raw) and dtype.kind in UNSUPPORTED_KINDS:
+            call = call_text(self.name, raw)
+            raise TypeError(f"{call}: the result would be of dtype {dtype}, which Tensors do not hold")
         return self.wrap(args, raw, out, meta, mask)
 
     def wrap(self, args: Sequence[Any], raw: Sequence[Any], out: Array, meta: dict[str, Any], mask: int) -> Variable:
@@ -207,7 +212,9 @@ class Primitive:
     # ----- backward -----------------------------------------------------------------------------------------------
 
     def apply_vjp(self, node: Node, g: Any, wanted: Sequence[int], record: bool) -> list[tuple[Any, ...]]:
-        """(parent, the gradient by it) for each wanted argument; with `record` the gradients are Variables."""
+        """Call the rules of the arguments at the positions `wanted`: a pair (parent, gradient with respect to it) for
+        each. With `record`, the gradients are Variables.
+        """
         saved = self.saved_variables(node) if record else node.saved
         pieces = []
         for i in wanted:
@@ -217,7 +224,7 @@ class Primitive:
         return pieces
 
     def saved_variables(self, node: Node) -> list[Any]:
-        """What `node` saved, with arguments and output as Variables again: for rules that are recorded."""
+        """The values that `node` saved, with arguments and output as Variables again, for rules that are recorded."""
         cells = {position: cell for position, cell, _ in node.versions}
 
         def variable(value: Any, parent: Any, position: int) -> Any:
@@ -239,14 +246,16 @@ class Primitive:
         return values
 
     def fit(self, piece: Any, g: Any, parent: Any, i: int) -> Any:
-        """Undo broadcasting and dtype promotion at the engine's edge; whatever else does not fit is a wrong rule."""
+        """A rule's result in the shape and dtype of its argument: broadcasting and promotion are undone here, for all
+        rules. Any other difference is an error in the rule: AssertionError.
+        """
         target = parent if isinstance(parent, Node) else parent.data
         try:
             fits = piece.shape == target.shape
         except AttributeError:
             raise TypeError(
                 f"{self.name}: rule {i} must return an array or a Tensor of shape {target.shape}, not "
-                f"{shortened(piece)} ({type(piece).__name__})"
+                f"{short_repr(piece)} ({type(piece).__name__})"
             ) from None
         if not fits:
             if not self.broadcasts or piece.shape != g.shape:
@@ -267,8 +276,8 @@ class Primitive:
     # ----- arguments and names ------------------------------------------------------------------------------------
 
     def bind(self, args: tuple[Any, ...], meta: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Values given by keyword move to their positions, and an axis given by position becomes a keyword. TypeError
-        for a missing or an unknown argument, which lists the known ones.
+        """The arguments of a call with values by position and metadata by keyword, however they were given. TypeError
+        for a missing or an unknown argument; it lists the known ones.
         """
         values, rest = list(args), dict(meta)
         if not self.variadic and len(args) > self.arity:
@@ -288,15 +297,12 @@ class Primitive:
         return tuple(values), rest
 
     def _itemsize(self, a: Any) -> int:
-        """The bytes of an element of `a`, which is no number; 0 if it has none, as a list. TypeError for arrays that
-        ops do not take: a type is checked only once.
-        """
-        if type(a) not in _usable:
-            check_usable(self.name, a)
+        """The bytes of an element of `a`; 0 for what has no dtype, as a list. TypeError for an unsupported array."""
+        check_supported(self.name, a)
         return getattr(a, "itemsize", 0)
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
-        """Bind as a function in a class does; by this, `help` and `inspect` take an op for a function, too."""
+        """As a class attribute, an op is a method; this also makes `help` and `inspect` treat it as a function."""
         return self if instance is None else MethodType(self, instance)
 
     def __reduce__(self) -> str:
@@ -311,8 +317,8 @@ class Primitive:
 
 
 class WithoutRules:
-    """Takes the place of an op's bit mask until rules are attached: using it raises a TypeError. (A
-    `__getattr__` of the op would slow down all of its attributes.)
+    """The value of `Primitive.differentiable` until rules are attached: using it as a bit mask raises a TypeError.
+    (A `__getattr__` of the op would slow down all of its attributes.)
     """
 
     def __init__(self, op: Primitive):
@@ -332,7 +338,7 @@ class Elementwise(Primitive):
 
 
 class Move(Primitive):
-    """A primitive that computes nothing: the elements of its result are those of its arguments, in their dtype."""
+    """A primitive that computes nothing: it only moves or copies elements, and promotion.py does not apply to it."""
 
     computes = False
 
@@ -348,19 +354,15 @@ def unbroadcast(g: Any, shape: tuple[int, ...]) -> Any:
     return g.sum(axis=(*range(extra), *stretched), keepdims=True).reshape(shape)
 
 
-def _shapes(raw: Sequence[Any], out: Array, meta: dict[str, Any]) -> tuple[Any, ...]:
-    return tuple([x.shape for x in raw])
-
-
 def _from_saved(rule: Callable[..., Any], slots: Sequence[int]) -> Callable[..., Any]:
-    """`rule` as a function of `g` and all that was saved; `slots` says where in there is what it asks for."""
+    """`rule` as a function of `g` and the list of saved values; what it asks for is at the positions `slots`."""
     if not slots:
         return lambda g, saved: rule(g)
     if len(slots) == 1:
         (slot,) = slots
         return lambda g, saved: rule(g, saved[slot])
-    asked = itemgetter(*slots)
-    return lambda g, saved: rule(g, *asked(saved))
+    values = itemgetter(*slots)
+    return lambda g, saved: rule(g, *values(saved))
 
 
 def _version_of(out: Array, x: Any) -> list[int]:
@@ -373,9 +375,9 @@ def _version_of(out: Array, x: Any) -> list[int]:
 
 
 def publish(namespace: dict[str, Any], document: Callable[["Primitive"], None] | None = None) -> None:
-    """Name the ops of a module and enter them in PRIMITIVES: the last line of a module that defines ops.
+    """Give the ops of a module their names and add them to PRIMITIVES: the last line of a module that defines ops.
 
-    `document` gives each op its docstring and its signature (op_docs.py does, for the ops of the table).
+    `document` sets the docstring and the signature of an op (op_docs.document, for the ops of the table).
     """
     for name, op in namespace.items():
         if isinstance(op, Primitive) and op.name == Primitive.name:
@@ -389,15 +391,8 @@ def publish(namespace: dict[str, Any], document: Callable[["Primitive"], None] |
 
 primitive, elementwise, move = Primitive, Elementwise, Move
 identity = move(lambda x: x).vjp(lambda g: g)
-_astype = move(lambda x, *, dtype: x.astype(dtype)).vjp(lambda g: g)  # the engine casts back
+_astype = move(lambda x, *, dtype: x.astype(dtype)).vjp(lambda g: g)  # `fit` converts back
 publish({"identity": identity, "_astype": _astype})
-
-
-def check_usable(name: str, x: Any) -> None:
-    """TypeError for arrays that ops do not take. A type that they take is remembered, and not checked again."""
-    if refused := unusable_array(x):
-        raise TypeError(f"{name}: {refused}")
-    _usable.add(type(x))
 
 
 def astype(x: ArrayLike, dtype: DType) -> "Tensor":
@@ -406,45 +401,4 @@ def astype(x: ArrayLike, dtype: DType) -> "Tensor":
     The gradient comes back in the dtype of `x`. TypeError for a dtype that is not floating, integer or boolean.
     """
     dtype = checked_dtype(dtype)
-    return cast("Tensor", x if _dtype(x) == dtype else _astype(x, dtype=dtype))
-
-
-# ----- promotion, for functions made of several ops ---------------------------------------------------------------
-
-
-def promote_narrow(function: F, integers: bool = False) -> F:
-    """A decorator: float16 and bfloat16 arguments are converted to float32 once for all ops of `function`, and its
-    result is rounded to the narrow dtype. With `integers`, a first argument of integers or booleans becomes float32.
-    """
-
-    @functools.wraps(function)
-    def promoted(*args: Any, **options: Any) -> Any:
-        if args and not isinstance(args[0], Variable) and type(args[0]) not in _usable:
-            check_usable(function.__name__, args[0])
-        dtype = _dtype(args[0]) if args else None
-        if dtype is float32 or dtype is float64 or dtype is None:
-            return function(*args, **options)
-        if integers and not is_floating(dtype):
-            args = astype(args[0], float32), *args[1:]
-        found = in_float32([*args, *options.values()], astype)
-        if found is None:
-            return function(*args, **options)
-        converted, narrow = found
-        options = dict(zip(options, converted[len(args) :], strict=True))
-        return _rounded(function(*converted[: len(args)], **options), narrow)
-
-    return cast(F, promoted)
-
-
-def promote_to_float(function: F) -> F:
-    """`promote_narrow`, for functions whose result is floating: integers and booleans become float32 first."""
-    return promote_narrow(function, integers=True)
-
-
-def _rounded(x: Any, dtype: Any) -> Any:
-    """`x` in `dtype` (None: as it is), unless it holds integers or booleans."""
-    return x if dtype is None or not is_floating(_dtype(x)) else astype(x, dtype)
-
-
-def _dtype(x: Any) -> Any:
-    return getattr(x.data if isinstance(x, Variable) else x, "dtype", None)
+    return cast("Tensor", x if dtype_of(x) == dtype else _astype(x, dtype=dtype))

@@ -14,9 +14,9 @@ bernoulli_keep, multinomial. From 16 elements on, randn and normal take the same
 and cosine are NumPy's: a float32 randn is within 5e-7 * max(1, |x|) of torch's. In float64, normal from 16
 elements on and uniform (where torch fuses multiply and add) differ in the last bits.
 
-Floats are float32 or float64, and all results are NumPy arrays. Do not use it for secrets: MT19937 can be predicted. A
-Generator belongs to one thread. A copy, a pickle and the generator of a forked process continue at the same position:
-seed each process by itself where they should draw different numbers. Kernels on a GPU draw from a second stream
+Floats are float32 or float64, and all results are NumPy arrays. Do not use it for cryptography: MT19937 is predictable.
+A Generator belongs to one thread. A copy, a pickle and the generator of a forked process continue at the same position:
+seed each process differently where they should draw different numbers. Kernels on a GPU draw from a second stream
 (`gpu_state`).
 """
 
@@ -40,7 +40,7 @@ class Generator:
     __slots__ = ("_gpu", "_library", "_normal", "_seed", "_taken", "_twister")
 
     def __init__(self, seed: int = 0) -> None:
-        self._gpu: Any = None  # the state of the stream on a GPU, once one is drawn from: [seed, numbers taken]
+        self._gpu: Any = None  # the state of the stream on a GPU, after its first use: [seed, numbers taken]
         self.manual_seed(seed)
 
     def manual_seed(self, seed: int) -> Self:
@@ -68,7 +68,7 @@ class Generator:
         return pairs[:, 0] << np.uint64(32) | pairs[:, 1]
 
     def loader_seed(self) -> int:
-        """One random64 without its sign bit: what PyTorch's DataLoader takes from the stream as its own seed."""
+        """One random64 without its sign bit: the seed that PyTorch's DataLoader takes from the stream."""
         return int(self.random64(1)[0]) & (2**63 - 1)
 
     def _draw(self, shape: Shape, dtype: DTypeLike, formula: Formula, width: np.dtype = FLOAT64) -> np.ndarray:
@@ -93,7 +93,7 @@ class Generator:
         return self._draw(shape, dtype, lambda u: u, dtype)
 
     def uniform(self, low: float, high: float, shape: Shape, dtype: DTypeLike = np.float32) -> np.ndarray:
-        """u * (high - low) + low, rounded once; `low` where that gives `high`, so that `high` stays out."""
+        """u * (high - low) + low, rounded once; `low` where that gives `high`, so that `high` is excluded."""
         dtype = _float(dtype)
         if not (low <= high and high - low <= np.finfo(dtype).max):
             raise ValueError(f"uniform needs low <= high and a finite range, got low={low}, high={high}")
@@ -112,7 +112,7 @@ class Generator:
         """mean + std * z, z by Box and Muller (1958): sqrt(-2 ln u1) times cosine and sine of 2 pi u2.
 
         Below 16 elements a z is computed in float64, and the other half of its pair is kept for the next such call.
-        From 16 on, uniforms become z in blocks of 16, the first 8 as 1 - u1, the last 8 as u2; if the size is no
+        From 16 on, uniforms become z in blocks of 16, the first 8 as 1 - u1, the last 8 as u2; if the size is not a
         multiple of 16, the last 16 elements are drawn again at the end.
         """
         dtype = _float(dtype)
@@ -165,7 +165,7 @@ class Generator:
         shape = _shape(shape)
         size, values = math.prod(shape), high - low
         number = self.raw(size).astype(np.uint64) if values < 2**28 else self.random64(size)
-        # uint64 wraps around, so adding `low` modulo 2**64 is right for a negative one too.
+        # uint64 wraps around, so adding `low` modulo 2**64 is correct for negative values too.
         return (number % np.uint64(values) + np.uint64(low % 2**64)).view(np.int64).reshape(shape)
 
     def randperm(self, n: int) -> np.ndarray:
@@ -173,7 +173,7 @@ class Generator:
 
         Fisher and Yates, 1938: for i = 0 .. n-2, swap places i and target_i = i + raw % (n - i). The result is found
         without a loop over the swaps. Let held(i) be the number in place i just before step i. A place keeps its
-        own number until a step s targets it; then it has the number of place s. So
+        own number until a step s targets it; then it has the number of place s. Therefore
 
             held(i)   = held(s) for the last s < i with target_s = i, else i
             result(i) = held(s) for the last s < i with target_s = target_i, else target_i
@@ -304,7 +304,7 @@ class Generator:
 def _check_probabilities(rows: np.ndarray) -> None:
     with np.errstate(over="ignore", invalid="ignore"):
         total = rows.sum(axis=1)
-    good = (rows.min(axis=1) >= 0) & (total > 0) & (total < math.inf)  # false wherever there is a nan
+    good = (rows.min(axis=1) >= 0) & (total > 0) & (total < math.inf)  # False for nan
     if not good.all():
         i = int(np.argmin(good))
         found = f"row {i} has values from {rows[i].min()} to {rows[i].max()} and sum {total[i]}"
@@ -332,9 +332,9 @@ def _shape(shape: Shape) -> tuple[int, ...]:
 
 
 def sample_rows(n: int, k: int, seed: int) -> np.ndarray:
-    """k different numbers of 0 to n - 1 in random order: int64 (k,), as NumPy's legacy RandomState(seed) chooses them.
+    """k distinct numbers of 0 to n - 1 in random order: int64 (k,), as drawn by NumPy's legacy RandomState(seed).
 
-    These are the rows that pandas takes in `DataFrame.sample(k, random_state=seed)`; no Generator is involved.
+    These are the rows of pandas' `DataFrame.sample(k, random_state=seed)`; no Generator is involved.
     """
     n = _integer("sample_rows: n", n, 0, 2**31 - 1)
     k = _integer("sample_rows: k", k, 0, n)

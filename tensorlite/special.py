@@ -1,4 +1,4 @@
-"""erf, which NumPy lacks: W. J. Cody's rational approximations, to the last digits of float64.
+"""The error function erf, which NumPy does not have, to the precision of float64.
 
 Source: W. J. Cody, "Rational Chebyshev approximation for the error function", Math. Comp. 23 (1969), 631-637.
 """
@@ -7,8 +7,10 @@ import math
 
 from .backend import Array, float64, is_floating, xp
 
-# Numerators and denominators, highest power first: erf(x)/x in x**2 for |x| <= 0.46875, exp(x**2) erfc(x) in x up to 4,
-# and (1/sqrt(pi) - x exp(x**2) erfc(x)) x**2 in x**-2 beyond.
+# Three rational functions, each as (numerator, denominator) with the highest power first. They approximate
+#   _SMALL    erf(x) / x                                       as a function of x**2     |x| <= 0.46875
+#   _MIDDLE   exp(x**2) erfc(x)                                as a function of x        |x| <= 4
+#   _LARGE    (1 / sqrt(pi) - x exp(x**2) erfc(x)) x**2        as a function of x**-2    |x| > 4
 _SMALL = (
     [
         1.85777706184603153e-1,
@@ -37,18 +39,18 @@ def erf(x: Array) -> Array:
     """2/sqrt(pi) times the integral of exp(-t**2) from 0 to x, elementwise, in the dtype of `x` (integers: float64)."""
     lib = xp(x)
     size = lib.minimum(lib.abs(x.astype(float64)), 6.0)  # erf(6) is 1 in float64
-    decay, beyond = lib.exp(-size * size), lib.maximum(size, 4.0)
-    far = 1 / (beyond * beyond)
+    decay, at_least_4 = lib.exp(-size * size), lib.maximum(size, 4.0)
+    inverse = 1 / (at_least_4 * at_least_4)
     small = size * _ratio(_SMALL, lib.minimum(size * size, 0.25))
     middle = 1 - decay * _ratio(_MIDDLE, size)
-    large = 1 - decay / beyond * (1 / math.sqrt(math.pi) - far * _ratio(_LARGE, far))
+    large = 1 - decay / at_least_4 * (1 / math.sqrt(math.pi) - inverse * _ratio(_LARGE, inverse))
     result = lib.where(size <= 0.46875, small, lib.where(size <= 4, middle, large))
     return lib.copysign(result, x).astype(x.dtype if is_floating(x.dtype) else float64)
 
 
 def _ratio(coefficients: tuple[list[float], list[float]], x: Array) -> Array:
-    top, bottom = coefficients
-    return _polynomial(top, x) / _polynomial(bottom, x)
+    numerator, denominator = coefficients
+    return _polynomial(numerator, x) / _polynomial(denominator, x)
 
 
 def _polynomial(coefficients: list[float], x: Array) -> Array:

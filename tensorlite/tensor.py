@@ -1,6 +1,6 @@
-"""class Tensor: an array with operators and methods that record how it was computed. creation.py makes Tensors.
+"""The class Tensor: an array whose operators and methods record how it was computed. creation.py makes Tensors.
 
-Every operator and method calls the function of ops.py or derived.py that has its name, and has the docstring of it.
+Every operator and method calls the function of the same name in ops.py or derived.py, and has its docstring.
 There are no in-place operations: `x += 1` makes a new Tensor and binds the name to it; it raises RuntimeError where `x`
 is a leaf that requires a gradient. interop.py lets NumPy's functions work on Tensors; for names of PyTorch that Tensor
 does not have, errors/suggestions.py says what to write.
@@ -31,9 +31,9 @@ class Tensor(Variable):
     __slots__ = ()
     __array_ufunc__ = interop.ArrayUfunc()  # ndarray * Tensor is a Tensor, and np.exp(Tensor)
     __array_function__ = interop.array_function
-    __hash__ = object.__hash__  # `==` compares elements; identity is what dicts and sets go by
+    __hash__ = object.__hash__  # `==` compares elements; dicts and sets use identity
 
-    # ----- what it is ---------------------------------------------------------------------------------------------
+    # ----- attributes ---------------------------------------------------------------------------------------------
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -57,7 +57,7 @@ class Tensor(Variable):
 
     @property
     def device(self) -> str:
-        """Where the data is: 'cpu' or 'cuda:<index>'."""
+        """The device of the data: 'cpu' or 'cuda:<index>'."""
         return device_of(self.data)
 
     @property
@@ -67,16 +67,16 @@ class Tensor(Variable):
 
     @property
     def version(self) -> int:
-        """How often an optimizer step or a loaded state has changed the data in place."""
+        """The number of times that an optimizer step or a loaded state has changed the data in place."""
         return self._version[0]
 
     def changed(self) -> None:
-        """To be called after writing to `.data`: a graph that saved the old values raises RuntimeError in backward."""
+        """Call this after writing to `.data`: a graph that saved the old values raises RuntimeError in backward."""
         self._version[0] += 1
 
     @property
     def T(self) -> "Tensor":
-        """The Tensor with its axes reversed: of a matrix, the transpose."""
+        """The Tensor with its axes reversed: the transpose of a matrix."""
         return ops.transpose(self)
 
     def __len__(self) -> int:
@@ -101,7 +101,8 @@ class Tensor(Variable):
         notes += [f"from={self.node.op.name}"] if self.node else ["requires_grad=True"] if self.requires_grad else []
         return f"tensor({', '.join([values, *notes])})"
 
-    # ----- what leaves the library --------------------------------------------------------------------------------
+    # ----- conversion to NumPy and Python
+    # --------------------------------------------------------------------------------
 
     def numpy(self) -> np.ndarray:
         """The values as a NumPy array that cannot be written to; from a GPU, a copy (this waits for the GPU)."""
@@ -113,12 +114,12 @@ class Tensor(Variable):
         """For np.asarray(x): TypeError where that would lose a gradient or copy from a GPU."""
         if self.requires_grad:
             raise TypeError(
-                "a Tensor that requires a gradient becomes no NumPy array, which would lose the gradient: write "
+                "a Tensor that requires a gradient cannot become a NumPy array, which would lose the gradient: write "
                 "x.detach().numpy(), or use tensorlite's function"
             )
         if self.device != "cpu":
             raise TypeError(f"a Tensor on {self.device} is not copied to the CPU implicitly: call .numpy()")
-        return np.array(self.numpy(), dtype=dtype, copy=copy)  # not writable where it is this Tensor's memory
+        return np.array(self.numpy(), dtype=dtype, copy=copy)  # read-only where it shares this Tensor's memory
 
     def item(self) -> float | int | bool:
         """The value of a one-element Tensor as a Python number (from a GPU: waits for it)."""
@@ -160,7 +161,7 @@ class Tensor(Variable):
     # ----- copies -------------------------------------------------------------------------------------------------
 
     def __copy__(self) -> "Tensor":
-        """Another Tensor of the same memory and the same place in the graph, with a `.grad` of its own: None."""
+        """A Tensor with the same memory and position in the graph, whose own `.grad` is None."""
         state: Any = super().__getstate__()
         attributes, slots = state
         new = object.__new__(type(self))
@@ -169,9 +170,9 @@ class Tensor(Variable):
         return new
 
     def __getstate__(self) -> tuple[Any, dict[str, Any]]:
-        """For copy.deepcopy and pickle: values, requires_grad and `.grad`. What an op computed is refused.
+        """For copy.deepcopy and pickle: values, requires_grad and `.grad`. TypeError for the result of an op.
 
-        A multiprocessing.Queue pickles in a thread of its own: the refusal is printed there, and nothing arrives.
+        A multiprocessing.Queue pickles in a separate thread: the error is printed there, and nothing arrives.
         """
         if self.node is not None:
             raise TypeError(

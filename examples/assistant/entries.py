@@ -1,12 +1,12 @@
-"""The book's 1,100 instructions and a small model: what it learns of them, and what it cannot.
+"""Fine-tune a small model on the book's 1,100 instructions, and show what it learns and what it does not.
 
     python examples/assistant/entries.py instruction-data.json        # the file: gpt data fetch instructions
 
-One idea: the book tunes GPT-2 medium, which has read eight million pages. Here the model is small and has read Python's
+The book fine-tunes GPT-2 medium, pretrained on eight million pages. Here the model is small and pretrained on Python's
 language reference and the training entries, by the same commands. Loss curves and unselected answers (every
-eleventh test entry) show how far that carries.
+eleventh test entry) show the result.
 
-Seconds are of the processor, all on one thread, so that another program's work is not counted.
+Seconds are processor time on one thread, which excludes other programs.
 """
 
 import json
@@ -27,13 +27,13 @@ from gpt.training.plots import read_metrics
 
 @dataclass
 class Measure:
-    """Pretrain a small model, teach it the book's entries, and write down what it answers."""
+    """Pretrain a small model, fine-tune it on the book's entries, and write its answers to files."""
 
     data: Positional[Path]  # instruction-data.json
     steps: int = 1000  # of pretraining
     epochs: int = 12  # of fine-tuning
-    out: Path = Path(__file__).parent  # where entries.json, .md and .png go
-    runs: Path = Path(tempfile.gettempdir()) / "little-assistant"  # where the runs go
+    out: Path = Path(__file__).parent  # folder for entries.json, .md and .png
+    runs: Path = Path(tempfile.gettempdir()) / "little-assistant"  # folder for the runs
 
     def __call__(self) -> None:
         self.runs.mkdir(parents=True, exist_ok=True)
@@ -61,7 +61,7 @@ class Measure:
 
 
 def figures(run: Path) -> dict[str, Any]:
-    """What the run came to, and every eleventh answer."""
+    """The results of the run, and every eleventh answer."""
     lines = read_metrics(run / "metrics.jsonl")
     losses = [(line["step"], line["validation_loss"]) for line in lines if "validation_loss" in line]
     rows = json.loads((run / "responses.json").read_text(encoding="utf-8"))
@@ -83,11 +83,11 @@ def report(r: dict[str, Any]) -> str:
     return f"""# The book's instructions and a small model
 
 `python examples/assistant/entries.py instruction-data.json`: a model of 1.3 million parameters, pretrained on Python's
-language reference and the 935 training entries, then taught these. On one thread of a machine that others used too,
+language reference and the 935 training entries, then fine-tuned on these. On one thread of a shared machine,
 `gpt train` took {seconds["train"]:.0f} s of processor time and `gpt finetune instruct` {seconds["finetune"]:.0f} s.
 
 The validation loss fell {curve} (step {losses[-1][0]}); on the test entries it is {r["test_loss"]:.2f}.
-Of {r["asked"]} test entries {len(r["exact"])} were answered word for word as expected.
+Of {r["asked"]} test entries {len(r["exact"])} were answered exactly as expected.
 
 ![loss](entries.png)
 
@@ -101,9 +101,9 @@ Every eleventh test entry:
 """
 
 
-CAN_AND_CANNOT = """What a small model can and cannot: it takes on the manner (a question about an opposite is answered
-"The opposite of ... is ...", and the answer ends), and hardly ever the matter, because words and facts that it never
-read are nowhere in its weights; more passes only teach it the training entries by heart, as the two curves show."""
+CAN_AND_CANNOT = """The small model learns the form of an answer (a question about an opposite is answered
+"The opposite of ... is ...", and the answer ends), but rarely its content, because words and facts that were not in its
+training text are unknown to it. More epochs only memorize the training entries, as the two curves show."""
 
 
 def table(rows: list[dict[str, str]]) -> str:

@@ -1,13 +1,13 @@
-"""A little assistant that really answers: five kinds of tasks, learnt in minutes, asked about what it never saw.
+"""A small assistant for five kinds of generated tasks, trained in minutes and tested on unseen entries.
 
-    python examples/assistant/generated.py                # everything, from nothing; --only chat: ask the trained run
+    python examples/assistant/generated.py                # everything, from scratch; --only chat: ask the trained run
 
-One idea: the whole way is the product's own commands, and each is printed before it runs. A generated set of entries
-(skills.py) is written to a file; `gpt train` makes a model of a plain text in which the same skills
-occur ("cat CAT tac 3"); `gpt finetune instruct` teaches it to do what an instruction asks for; `gpt chat` answers the
-test entries, which share no word and no sum with all that was trained on, and exact match is counted by kind.
+Only gpt's own commands are used, and each is printed before it runs. A generated set of entries
+(skills.py) is written to a file; `gpt train` trains a model on a plain text in which the same skills
+occur ("cat CAT tac 3"); `gpt finetune instruct` fine-tunes it to follow instructions; `gpt chat` answers the
+test entries, which share no word and no sum with the training data; exact match is counted by kind.
 
-Seconds are of the processor, all on one thread, so that another program's work is not counted.
+Seconds are processor time on one thread, which excludes other programs.
 """
 
 import json
@@ -29,7 +29,7 @@ from matplotlib.figure import Figure
 from gpt.tasks.instruct import STYLES
 from gpt.training.plots import read_metrics
 
-BY_HAND = (  # words and sums that a person may come up with, and two of a kind that it was not taught
+BY_HAND = (  # questions that a person might ask; the last two are of kinds that are not in the training data
     "Reverse hello.", "Write tensor in capital letters.", "How many letters has london?", "What is 27 + 8?",
     "What is the opposite of deep?", "Spell garden backwards.", "Write hello backwards and in capital letters.",
     "Who are you?",
@@ -38,15 +38,15 @@ BY_HAND = (  # words and sums that a person may come up with, and two of a kind 
 
 @dataclass
 class Measure:
-    """Train a little assistant, ask it, and write down what it answered."""
+    """Train a small assistant, ask it, and write its answers to files."""
 
-    entries: int = 60_000  # how many are generated: 85 % to train on, 10 % to test, 5 % to validate
-    asked: int = 800  # test entries that `gpt chat` is asked, the kinds in turn, half of them sums
+    entries: int = 60_000  # number of generated entries: 85 % for training, 10 % test, 5 % validation
+    asked: int = 800  # test entries for `gpt chat`, alternating kinds, half of them sums
     steps: int = 1200  # of pretraining
     tuning_steps: int = 1800  # of fine-tuning
     only: str = "all"  # all, or chat
-    out: Path = Path(__file__).parent  # where generated.json, .md and .png go
-    runs: Path = Path(tempfile.gettempdir()) / "little-assistant"  # where the runs and the data go
+    out: Path = Path(__file__).parent  # folder for generated.json, .md and .png
+    runs: Path = Path(tempfile.gettempdir()) / "little-assistant"  # folder for the runs and the data
 
     def __call__(self) -> None:
         self.runs.mkdir(parents=True, exist_ok=True)
@@ -76,7 +76,7 @@ class Measure:
         print(self.report(results))
 
     def ask(self, entries: list[Any]) -> dict[str, Any]:
-        """Exact match by kind of what `gpt chat` answers in a pipe; wrong answers; and some questions by hand."""
+        """Exact match of `gpt chat` in a pipe, by kind; wrong answers; and some questions by hand."""
         lines = [
             line for e in entries for line in ([f"/input {e['input']}"] if e["input"] else []) + [e["instruction"]]
         ]
@@ -107,25 +107,26 @@ class Measure:
         wrong = "\n".join(f"| {q} | {expected} | {answer} |" for q, expected, answer in r["wrong"])
         by_hand = "\n".join(f"| {q} | {answer} |" for q, answer in r["by_hand"])
         seconds, (first, second) = r["seconds"], skills.LARGEST
-        return f"""# A little assistant, asked about what it never saw
+        return f"""# A small assistant, tested on unseen entries
 
 `python examples/assistant/generated.py`: a model of 0.8 million parameters, characters as tokens, one thread of a
-machine that others used too. `gpt train` took {seconds["train"]:.0f} s of processor time, `gpt finetune instruct`
-{seconds["finetune"]:.0f} s, the answers to {r["asked"]:,} test entries at its end included.
+shared machine. `gpt train` took {seconds["train"]:.0f} s of processor time, `gpt finetune instruct`
+{seconds["finetune"]:.0f} s, including the answers to {r["asked"]:,} test entries at its end.
 
 | kind | exact match |
 |---|---|
 {kinds}
 | **all {r["asked"]:,}** | **{r["all"]:.1%}** |
 
-What pending means: no test word is asked about in training, forwards or backwards; no test sum is, though the same two
-numbers the other way round may be (sums are of a number up to {first} and one up to {second}). Opposites are a
-list of {len(skills.ANTONYMS)} words, all of them trained on: there only the combination of word and phrasing is new.
-The answers are those of `gpt chat` in a pipe, and equal those that fine-tuning saved.
+Unseen means: no test word occurs in training, forwards or backwards; no test sum does, though the same two
+numbers in the other order may (sums are of a number up to {first} and one up to {second}). Opposites are a
+list of {len(skills.ANTONYMS)} words, all of them in the training data: only the combination of word and phrasing is
+new. The answers are those of `gpt chat` in a pipe, and equal those that fine-tuning saved.
 
 ![curves](generated.png)
 
-Asked by hand, `gpt chat RUN --once "{BY_HAND[0]}"` and so on; the last two are of a kind that it was not taught:
+Asked by hand, `gpt chat RUN --once "{BY_HAND[0]}"` and so on; the last two are of kinds that are not in the training
+data:
 
 | question | answer |
 |---|---|
@@ -140,7 +141,7 @@ Wrong answers, the first {len(r["wrong"])}:
 
 
 def gpt(*args: Any, typed: str | None = None) -> tuple[float, str]:
-    """Run the command `gpt` to its end: its processor seconds, its output; what it trains is shown as it goes."""
+    """Run the command `gpt`; return its processor seconds and its output. Training is shown while it runs."""
     words = [str(arg) for arg in args]
     print("$ gpt", *words, flush=True)
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
@@ -169,7 +170,7 @@ def draw(runs: Path, results: dict[str, Any], path: Path) -> None:
     bars = right.barh(kinds[::-1], [100 * results["exact_match"][kind] for kind in kinds[::-1]], color="#8fb3d9")
     right.bar_label(bars, fmt="%.1f", padding=-30)
     right.axvline(90, color="#6b7280", linewidth=1, linestyle="--")
-    right.set(title="pending, exactly right (%)", xlim=(0, 100))
+    right.set(title="unseen entries, exact match (%)", xlim=(0, 100))
     for axes in (left, middle, right):
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, metadata={"Software": None})

@@ -1,9 +1,9 @@
-"""How fast tensorlite trains and writes, beside PyTorch and transformers: `python -m examples.benchmarks`.
+"""Benchmarks of training and decoding against PyTorch and transformers: `python -m examples.benchmarks`.
 
-One idea: duels. Absolute times say something about a machine; two programs that take turns on it say something about
-each other. So each contestant lives in a process of its own with the same threads, weights and tokens, must have the
-same loss and gradients (or the same tokens) before anything is timed, and then takes turns with its opponent. Shown are
-medians over the turns. Peak memory is that of a process that does nothing but some steps.
+One idea: duels. Absolute times depend on the machine; two programs that take turns on it can be compared with
+each other. So each contestant runs in a process of its own with the same threads, weights and tokens, must have the
+same loss and gradients (or the same tokens) before anything is timed, and then takes turns with its opponent. The
+tables show medians over the turns. Peak memory is that of a process that runs only a few steps.
 
     python -m examples.benchmarks --configs tiny,char,gpt2 --peers torch --json FILE  training, all of torch's variants
     python -m examples.benchmarks --tasks decode --configs gpt2 --json FILE  batch 1 and 8, against transformers
@@ -13,14 +13,15 @@ medians over the turns. Peak memory is that of a process that does nothing but s
     python -m examples.benchmarks --device cuda --turns 5 --json FILE  a GPU: GPT-2, nano, micro, and decoding
     python -m examples.benchmarks --device cuda --configs gpt2 --tasks train --profile  time by kernel
 
-With --json each duel is written as soon as it ends, to FILE and as a table to FILE with .md; what FILE has already is
-not run again, unless --again. A duel that fails (no C++ compiler for torch-compile) is a row that says why.
+With --json each duel is written as soon as it ends, to FILE and as a table to FILE with .md; results in FILE are
+not measured again, except with --again. A duel that fails (no C++ compiler for torch-compile) is a row with the reason.
 
-Variants: torch-fp32 or torch-bf16 (autocast) with -compile, -malloc (glibc told to keep freed memory, as gpt does for
-itself) or both; `torch` is all of them. They meet tensorlite in float32 or, where they are -bf16, with its products in
-bfloat16. Needed are the extras `peers`, and `bf16` for bfloat16.
+Variants: torch-fp32 or torch-bf16 (autocast) with -compile, -malloc (glibc set to keep freed memory, as gpt does for
+itself) or both; `torch` is all of them. They are compared with tensorlite in float32 or, for -bf16, with its products
+in bfloat16. This needs the extras `peers`, and `bf16` for bfloat16.
 
-On a GPU several peers meet us at once, and memory is the device's. There -tf32 is a third dtype, there is no -malloc,
-and -graph is a whole training step, or a whole step of decoding, as one CUDA graph. --within SECONDS begins nothing
-after so long. Gradients may differ from tensorlite's in float32 by 5 % in bfloat16, 1 % in TF32, 0.01 % in float32.
+On a GPU several peers are compared at once, and memory is the device's. There -tf32 is a third dtype, there is no
+-malloc, and -graph is a whole training step, or a whole step of decoding, as one CUDA graph. --within SECONDS starts no
+duel after that time. Gradients may differ from tensorlite's in float32 by 5 % in bfloat16, 1 % in TF32, 0.01 % in
+float32.
 """

@@ -1,4 +1,4 @@
-"""`python -m examples.benchmarks`: runs the duels that the flags ask for; each is written to the file as it ends."""
+"""`python -m examples.benchmarks`: runs the selected duels; each is written to the file when it ends."""
 
 import itertools
 import os
@@ -23,22 +23,22 @@ from .setup import Job
 
 @dataclass(frozen=True)
 class Bench:
-    """Time tensorlite beside its peers."""
+    """Measure tensorlite and its peers in turns."""
 
-    device: Literal["cpu", "cuda"] = "cpu"  # where; the next three have other defaults on a GPU
+    device: Literal["cpu", "cuda"] = "cpu"  # the next three have other defaults on a GPU
     configs: str | None = None  # of recipe, calls, tiny, char, gpt2, with commas; cuda: of gpt2, nano, micro, or all
     peers: str = "torch"  # torch: all of its variants; or some, such as torch-bf16-compile,tensorlite-numpy
     tasks: str | None = None  # of train, decode, overhead; cuda: train and decode
     time_to: float | None = None  # instead of tasks: train by nanoGPT's recipe until this validation loss
     text: Path | None = None  # tiny Shakespeare, for --time-to
-    seeds: int = 1  # how often, for --time-to
-    threads: int = machine.usable_cores()  # the same for everyone
-    turns: int = 9  # how often each contestant gets its turn
-    seconds: float = 1.0  # about how long a turn takes; at least one step
-    json: Path | None = None  # where to write the numbers; what is there already is not run again
-    again: bool = False  # run it again
-    profile: bool = False  # cuda: also ask, with torch's profiler, which kernels the time goes to
-    within: float | None = None  # seconds after which nothing more is begun
+    seeds: int = 1  # number of seeds, for --time-to
+    threads: int = machine.usable_cores()  # the same for all contestants
+    turns: int = 9  # turns per contestant
+    seconds: float = 1.0  # approximate length of a turn; at least one step
+    json: Path | None = None  # file for the numbers; results in it are not measured again
+    again: bool = False  # measure them again
+    profile: bool = False  # cuda: also measure time by kernel, with torch's profiler
+    within: float | None = None  # seconds after which no further duel is started
 
 
 def main(args: list[str] | None = None) -> None:
@@ -54,7 +54,7 @@ def main(args: list[str] | None = None) -> None:
         if not todo:
             continue
         if flags.within is not None and time.monotonic() - began > flags.within:
-            print(f"{flags.within:.0f} s are over: what is left is not begun", flush=True)
+            print(f"{flags.within:.0f} s are over: the remaining duels are not started", flush=True)
             break
         for head in todo:
             print(time.strftime("%H:%M:%S"), *head.values(), flush=True)
@@ -79,12 +79,12 @@ Plan = Iterator[tuple[list[Row], Callable[[list[Row]], list[Row]]]]
 
 
 def plan(flags: Bench) -> Plan:
-    """(what rows begin with, what gives the rest of those that are still asked for) for each duel or bout."""
+    """(first fields of the rows, function for the rest of those still to measure) for each duel or bout."""
     if flags.device == "cuda":
         yield from gpu_plan(flags)
         return
     if flags.profile:
-        raise ValueError("--profile asks a GPU's kernels: give it with --device cuda")
+        raise ValueError("--profile is for a GPU: give it with --device cuda")
     for head, work in cpu_plan(flags):
         yield [head], partial(alone, work)
 
@@ -94,7 +94,7 @@ def alone(work: Callable[[], Row], heads: list[Row]) -> list[Row]:
 
 
 def gpu_plan(flags: Bench) -> Plan:
-    """The most telling ones first. Peers of one dtype meet us together."""
+    """The most informative ones first. Peers of one dtype are compared together."""
     if flags.time_to is not None:
         raise ValueError("--time-to is nanoGPT's recipe for CPUs: give it without --device cuda")
     for task in (flags.tasks or "train,decode").split(","):
@@ -120,7 +120,7 @@ def together(peers: dict[str, Job], flags: Bench) -> Callable[[list[Row]], list[
 
 
 def cpu_plan(flags: Bench) -> Iterator[tuple[Row, Callable[[], Row]]]:
-    """(what a row begins with, what gives the rest of it) for each duel."""
+    """(first fields of a row, function for the rest of it) for each duel."""
     if flags.time_to is not None:
         if flags.text is None or not flags.text.is_file():
             raise ValueError("--time-to needs --text, the file of tiny Shakespeare")

@@ -1,10 +1,10 @@
-"""Does training in bfloat16 end where float32 does? nanoGPT's recipe for CPUs in both, some seeds each, and a picture.
+"""Compare training in bfloat16 with float32: nanoGPT's recipe for CPUs in both, with several seeds, and a picture.
 
     python examples/benchmarks/bfloat16.py tinyshakespeare.txt --seeds 3
 
-One idea: noise is the measure. Two seeds differ in weights and batches; if two dtypes differ by less than two seeds do,
-nothing is lost. Beside this file it writes bfloat16.json (each run as it ends; those that are there are not run again)
-and bfloat16.png. A CPU without bfloat16 is refused: the two would be the same.
+One idea: seeds measure the noise. Two seeds differ in weights and batches; if two dtypes differ by less than two seeds,
+no accuracy is lost. The script writes bfloat16.json next to itself (each run as it ends; existing ones are not
+repeated) and bfloat16.png. A CPU without bfloat16 is an error, since both would be the same.
 """
 
 import argparse
@@ -28,7 +28,7 @@ RECIPE = (
 
 
 def train(text: Path, dtype: str, seed: int, threads: int) -> dict:
-    """The curve: (step, validation loss) every 100 steps, over the same windows; and the last over the whole text."""
+    """(step, validation loss) every 100 steps, over the same windows; and the final loss over the whole text."""
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
         where = ["--text", str(text), "--out", str(run), "--dtype", dtype, "--seed", str(seed)]
@@ -48,8 +48,8 @@ def draw(runs: dict[str, dict], path: Path) -> None:
         label = dtype if seed == min(other.split()[1] for other in runs) else None
         whole.plot(*zip(*curve, strict=True), label=label, **style)
         end.plot(*zip(*[point for point in curve if point[0] >= 1500], strict=True), **style)
-    whole.set(xlabel="step", ylabel="validation loss, nats a character", title="nanoGPT's recipe on tiny Shakespeare")
-    end.set(xlabel="step", title="the last 500 steps; a line a seed")
+    whole.set(xlabel="step", ylabel="validation loss, nats per character", title="nanoGPT's recipe on tiny Shakespeare")
+    end.set(xlabel="step", title="the last 500 steps; one line per seed")
     whole.legend(frameon=False)
     for axes in (whole, end):
         axes.grid(alpha=0.2)

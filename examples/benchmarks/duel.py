@@ -1,7 +1,7 @@
-"""Two processes that take turns, and what is found when they do.
+"""Two processes that take turns, and the resulting measurements.
 
-One idea: a result is a row of numbers under a key (task, configuration, batch, peer). A duel makes one row, and one
-that fails makes a row that says why, so that the others go on.
+A result is a row of numbers under a key (task, configuration, batch, peer). A duel makes one row; one
+that fails makes a row with the reason, so that the others continue.
 """
 
 import json
@@ -34,7 +34,7 @@ Row = dict[str, Any]
 
 
 class Failed(Exception):
-    """A contestant ended, or answered what it must not."""
+    """A contestant ended, or gave a wrong answer."""
 
 
 class Player:
@@ -59,7 +59,7 @@ class Player:
             self.process.stdin.write(" ".join(map(str, words)) + "\n")
             self.process.stdin.flush()
         except BrokenPipeError:
-            raise Failed(f"{self.who} ended before it was asked {words[0]!r}") from None
+            raise Failed(f"{self.who} ended before the command {words[0]!r}") from None
         return self.answer()
 
     def answer(self) -> Any:
@@ -75,7 +75,7 @@ class Player:
         raise Failed(f"{self.who} ended with status {self.process.wait()}: {said[-1] if said else 'it said nothing'}")
 
     def close(self) -> None:
-        """End it; twice does no harm."""
+        """End the process; a second call has no effect."""
         self.process.kill()
         self.process.communicate()
         self.errors.close()
@@ -83,13 +83,13 @@ class Player:
 
 @contextmanager
 def playing(*jobs: Job) -> Iterator[list[Player]]:
-    """Players for the jobs, gone when the block ends, however it does."""
+    """Players for the jobs, ended when the block ends."""
     players: list[Player] = []
     try:
         for job in jobs:
             players.append(Player(job))
         for player in players:
-            player.answer()  # that it is ready
+            player.answer()  # ready
         yield players
     finally:
         for player in players:
@@ -108,17 +108,17 @@ def prepare(folder: Path, config: str, device: str = "cpu") -> None:
 
 
 def agree(ours: str, theirs: str, tolerance: float) -> float:
-    """The largest difference between answers, relative to the length of ours; Failed where it exceeds the tolerance.
+    """The largest difference between answers, relative to the norm of tensorlite's; Failed above the tolerance.
 
-    The length of a gradient counts as at least a thousandth of that of all together: some, such as that of the keys'
-    bias, are rounding errors alone, around a zero.
+    The norm of a gradient counts as at least a thousandth of the global norm: some, such as that of the keys'
+    bias, are zero up to rounding errors.
     """
     worst, mine, peers = 0.0, io.load(ours), io.load(theirs)
     whole = math.hypot(*(x.norm().item() for name, x in mine.items() if name not in ("loss", "tokens")))
     for name, x in mine.items():
         if x.dtype.kind in "iu":
             if x.tolist() != peers[name].tolist():
-                raise Failed(f"its {name} are others than tensorlite's: nothing was timed")
+                raise Failed(f"its {name} differ from tensorlite's: nothing was timed")
             continue
         length = abs(x.item()) if name == "loss" else max(x.norm().item(), whole / 1000)
         error = (x - peers[name]).norm().item() / length
@@ -132,7 +132,7 @@ def agree(ours: str, theirs: str, tolerance: float) -> float:
 
 
 def train_or_decode(job: Job, turns: int, seconds: float) -> Row:
-    """Ours against job.who: agreement, then turns of about `seconds` each, then the memory of each alone; a row."""
+    """tensorlite against job.who: agreement, then turns of about `seconds` each, then the memory of each; a row."""
     jobs = (job.ours(), job)
     row: Row = {"largest_difference": largest_difference(job)}
     with playing(*jobs) as players:
@@ -150,10 +150,10 @@ def train_or_decode(job: Job, turns: int, seconds: float) -> Row:
 
 
 def largest_difference(job: Job) -> float | None:
-    """Between the answers of tensorlite in float32 and the peer's, which are refused if they are others.
+    """The differences between the answers of tensorlite in float32 and the peer's; Failed where they are too large.
 
-    In bfloat16 ours are looked at too, and gradients may differ by a tenth; texts are not compared: where one token is
-    another, all that follow are.
+    In bfloat16 tensorlite's are checked too, and gradients may differ by a tenth; texts are not compared: where one
+    token differs, all later ones do.
     """
     half = "bf16" in job.options
     if half and job.task == "decode":
@@ -165,12 +165,12 @@ def largest_difference(job: Job) -> float | None:
 
 
 def take_turns(players: list[Player], turns: int, seconds: float) -> list[list[float]]:
-    """Seconds a step of each player in each turn; who begins changes from turn to turn."""
+    """Seconds per step of each player in each turn; the players alternate in starting a turn."""
     for player in players:
         player.ask("run", 1)  # compiles, fills caches
     steps = []
     for player in players:
-        began = time.perf_counter()  # a step of decoding is a text, and its answer the seconds of a token
+        began = time.perf_counter()  # a step of decoding is a text, and its answer the seconds per token
         player.ask("run", 1)
         steps.append(max(1, round(seconds / (time.perf_counter() - began))))
     times: list[list[float]] = [[] for _ in players]
@@ -181,14 +181,14 @@ def take_turns(players: list[Player], turns: int, seconds: float) -> list[list[f
 
 
 def bytes_read(job: Job, player: Player, times: list[float]) -> Row:
-    """How fast decoding reads the weights, and how fast this machine reads."""
+    """The rate at which decoding reads the weights, and this machine's memory bandwidth."""
     start = io.load(Path(job.folder) / "start.safetensors")
     weights = 4 * sum(p.size for name, p in start.items() if name != "tokens")
     return {"our_GBs": weights / statistics.median(times) / 1e9, "machine_GBs": player.ask("bandwidth")}
 
 
 def products_of(job: Job, players: list[Player], times: list[list[float]], seconds: float) -> Row:
-    """How fast each does the products of a step alone, and what share of the step that is."""
+    """The speed of each at the products of a step alone, and their share of the step."""
     flops = setup.product_flops(job.model, setup.CONFIGS[job.config][1])
     row: Row = {}
     for side, player, found in zip(("our", "their"), players, times, strict=True):
@@ -209,7 +209,7 @@ def small_op(job: Job, turns: int, seconds: float) -> Row:
 
 
 def recipe(job: Job, text: Path, target: float, every: int) -> Row:
-    """Both train by nanoGPT's recipe, `every` steps a turn; the seconds of training to the validation loss `target`."""
+    """Both train by nanoGPT's recipe, `every` steps per turn; the seconds of training to validation loss `target`."""
     folder = Path(job.folder)
     tokenizer, parts = create("char", source := text.read_text(encoding="utf-8"), 0), split(source, 0.9)
     for name, part in zip(("train", "validation"), parts, strict=True):

@@ -1,8 +1,8 @@
 """Bouts on a GPU: tensorlite and several peers, each in one process from its first step to its last.
 
-Starting is expensive there (libraries, kernels, torch's compiler), so a contestant is started once, and what is
-asked of it goes in an order that keeps the answers clean. Alone on the GPU it shows its loss and gradients, which must
-be tensorlite's in float32 but for rounding, then trains, and so shows how much memory of the device it takes. Only then
+Starting is expensive there (libraries, kernels, torch's compiler), so a contestant is started once, in an
+order that keeps the measurements separate. Alone on the GPU it computes its loss and gradients, which must
+equal tensorlite's in float32 up to rounding, then it trains, which gives its memory on the device. Only then
 do all take turns. No contestant waits for the device within a turn; a turn ends when the last loss is on the host.
 """
 
@@ -26,11 +26,11 @@ from . import setup
 from .duel import Failed, Player, Row, agree, prepare, take_turns
 from .setup import Job
 
-TOLERANCE = {"float32": 1e-4, "tf32": 1e-2, "bfloat16": 5e-2}  # of what differs from tensorlite in float32
+TOLERANCE = {"float32": 1e-4, "tf32": 1e-2, "bfloat16": 5e-2}  # of differences from tensorlite in float32
 
 
 class Card(NamedTuple):
-    """What a GPU can do at most: by its maker, and as measured (8192^3 products, copies of 8 GB)."""
+    """The limits of a GPU: the specified ones, and measured ones (8192^3 products, copies of 8 GB)."""
 
     peak: float  # FLOP/s, dense, bfloat16
     products: float  # FLOP/s
@@ -44,7 +44,7 @@ CARDS = {
 
 
 def smi() -> dict[str, str]:
-    """Name and driver of the first GPU, as nvidia-smi has them."""
+    """Name and driver of the first GPU, from nvidia-smi."""
     try:
         said = subprocess.run(
             ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"],
@@ -57,7 +57,7 @@ def smi() -> dict[str, str]:
 
 
 def used() -> int:
-    """Bytes of the GPU's memory in use by all processes, as the driver reports it, the same for all libraries."""
+    """Bytes of the GPU's memory in use by all processes, as reported by the driver, the same for all libraries."""
     free, total = ctypes.c_size_t(), ctypes.c_size_t()
     status = ctypes.CDLL("libcuda.so.1").cuMemGetInfo_v2(ctypes.byref(free), ctypes.byref(total))
     if status:
@@ -79,7 +79,7 @@ def bout(peers: list[Job], turns: int, seconds: float, profile: bool = False) ->
         prepare(Path(folder), mine.config, mine.device)  # while they load their libraries
         reference.answer()
         expected = Path(reference.ask("answers")).rename(Path(folder) / "expected")
-        reference.close()  # its memory is free again
+        reference.close()  # frees its memory
         ours, alive = warm(player, mine, expected), []
         for job, other in zip(peers, others, strict=True):
             try:
@@ -97,14 +97,14 @@ def bout(peers: list[Job], turns: int, seconds: float, profile: bool = False) ->
             if profile and job.task == "train":
                 try:
                     row["profile"] = each.ask("profile", 5)
-                except Failed as error:  # the times are good without it
+                except Failed as error:  # the times are valid without it
                     print(f"{job.who} was not profiled: {error}", flush=True)
     return [found[job.who] if "failed" in found[job.who] else both(ours, found[job.who]) for job in peers]
 
 
 def warm(player: Player, job: Job, expected: Path) -> Row:
     """Agreement, and the memory that the first steps take."""
-    player.answer()  # that its libraries are loaded
+    player.answer()  # its libraries are loaded
     difference = agree(str(expected), player.ask("answers"), TOLERANCE[job.dtype])
     player.ask("forget")
     player.ask("run", 5 if job.task == "train" else 1)  # compiled, recorded as a graph, caches filled
@@ -112,12 +112,12 @@ def warm(player: Player, job: Job, expected: Path) -> Row:
 
 
 def rates(job: Job, seconds: float) -> Row:
-    """What a step's time comes to."""
+    """Tokens per second, MFU and related numbers from the time of a step."""
     if job.task == "decode":
         weights = setup.weights(job.model) * (2 if job.dtype == "bfloat16" else 4)
         return {"ms": 1e3 * seconds, "tokens_s": job.batch / seconds, "GBs": weights / seconds / 1e9}
     tokens = job.rows * job.model.context_length
-    flops = parameter_table(job.model)[-1].flops * tokens  # PaLM's count: attention's scores in full
+    flops = parameter_table(job.model)[-1].flops * tokens  # PaLM's count includes all attention scores
     return {"ms": 1e3 * seconds, "tokens_s": tokens / seconds, "FLOPs_s": flops / seconds}
 
 
@@ -129,13 +129,13 @@ def both(ours: Row, theirs: Row) -> Row:
     return row | {"times_as_fast": statistics.median(b / a for a, b in pairs)}
 
 
-# ----- how fast it could be -------------------------------------------------------------------------------------------
+# ----- lower bound of the time ----------------------------------------------------------------------------------------
 
 
 def floor(config: GPTConfig, batch: int, card: Card) -> dict[str, float]:
-    """Milliseconds of a training step in bfloat16 that nothing undercuts: FLOPs at the speed of products, else bytes.
+    """A lower bound of the milliseconds of a training step in bfloat16: FLOPs at the speed of products, else bytes.
 
-    Attention computes half of the scores, forward 2 products, backward 5. What else is read and written, for each of N
+    Attention computes half of the scores, forward 2 products, backward 5. Further bytes read and written, for each of N
     positions: 16 C bytes a norm, forward and backward; 40 C for GELU and 18 C for the bias gradients of a layer; 6 V
     for the cross-entropy; and 34 for each parameter, in AdamW and the gradient's norm.
     """
@@ -150,7 +150,7 @@ def floor(config: GPTConfig, batch: int, card: Card) -> dict[str, float]:
 
 # ----- where the time goes --------------------------------------------------------------------------------------------
 
-ATTENTION = re.compile(r"flash|fmha|sdpa|attention|dot_do_o|convert_dq|matmul_dq", re.IGNORECASE)  # asked for first
+ATTENTION = re.compile(r"flash|fmha|sdpa|attention|dot_do_o|convert_dq|matmul_dq", re.IGNORECASE)  # matched first
 PRODUCTS = re.compile(r"gemm|gemv|nvjet|cutlass|xmma|cublas|splitk", re.IGNORECASE)
 
 
@@ -161,7 +161,7 @@ def kind(kernel: str) -> str:
 def profiled(run: Callable[[int], float], steps: int) -> Row:
     """Milliseconds of a step in all kernels by kind, and [name, ms, times] of the longest, while `run(steps)` runs.
 
-    torch's profiler asks CUPTI, which sees every kernel of the process, whichever library launched it.
+    torch's profiler uses CUPTI, which records every kernel of the process, from any library.
     """
     import torch
     from torch.profiler import ProfilerActivity, profile
@@ -176,7 +176,7 @@ def profiled(run: Callable[[int], float], steps: int) -> Row:
 
 
 def summary(events: list[dict], steps: int) -> Row:
-    """The same of a trace's events, whose durations are microseconds."""
+    """The same from a trace's events, whose durations are microseconds."""
     spent: Counter[str] = Counter()
     times: Counter[str] = Counter()
     for event in events:

@@ -1,6 +1,6 @@
-"""tensorlite's side of the duels: a training step, decoding, and nanoGPT's recipe, as `gpt` does them.
+"""tensorlite's side of the duels: a training step, decoding, and nanoGPT's recipe, as in `gpt`.
 
-One idea: nothing is done for the benchmark that `gpt train` and `gpt generate` do not do.
+The benchmark uses only the code of `gpt train` and `gpt generate`.
 """
 
 import math
@@ -23,7 +23,7 @@ from .setup import Job
 
 
 class Contestant:
-    """What the three have in common: the process is set up, and told which dtype products have."""
+    """Shared by the three: sets up the process and the dtype of products."""
 
     def __init__(self, job: Job):
         self.job, self.folder = job, Path(job.folder)
@@ -34,7 +34,7 @@ class Contestant:
             raise RuntimeError(said)
 
     def model(self, config: GPTConfig) -> GPT:
-        """The model with the weights that both sides have."""
+        """The model with the weights of both sides."""
         state = io.entries(self.folder / "start.safetensors")
         self.tokens = state.pop("tokens").read()
         model = GPT.without_init(config)
@@ -67,7 +67,7 @@ class Train(Contestant):
         self.optimizer.step(grad_scale=optim.clip_scale(optim.grad_norm(self.parameters), setup.CLIP))
 
     def run(self, steps: int) -> float:
-        """Seconds for so many steps."""
+        """Seconds for that many steps."""
         began = time.perf_counter()
         for _ in range(steps):
             self.step()
@@ -79,7 +79,7 @@ class Train(Contestant):
         return {"loss": loss} | {name: p.grad for name, p in self.network.named_parameters() if p.grad is not None}
 
     def products(self, times: int) -> float:
-        """Seconds for so many times the matrix products of a step, and nothing else."""
+        """Seconds for the matrix products of a step alone, repeated that many times."""
         if not self.operands:
             for count, n, i, o in setup.products(self.job.model, self.job.rows):
                 x, weight, g = (tl.randn(*shape).data for shape in ((n, i), (o, i), (n, o)))
@@ -105,7 +105,7 @@ class Decode(Contestant):
         self.texts: list = []
 
     def run(self, steps: int) -> float:
-        """Seconds per token, over so many texts of `new` tokens."""
+        """Seconds per token, over that many texts of `new` tokens."""
         seconds = 0.0
         for _ in range(steps):
             texts = stream(self.network, self.prompts, self.new + 1)
@@ -120,7 +120,7 @@ class Decode(Contestant):
         return {"tokens": tl.tensor(self.texts)}
 
     def bandwidth(self) -> float:
-        """GB/s at which this machine reads: half a gigabyte of weights, times a vector, in the best of ten tries."""
+        """This machine's memory bandwidth in GB/s: half a gigabyte of weights times a vector, the best of ten tries."""
         weight, x = tl.ones((1 << 17, 1 << 10)).data, tl.ones((1, 1 << 10)).data
         best = math.inf
         for _ in range(10):
@@ -150,7 +150,7 @@ class SmallOp(Contestant):
 
 
 class Recipe(Train):
-    """nanoGPT's recipe for CPUs, with the model that our README trains by it."""
+    """nanoGPT's recipe for CPUs, with the model that our README trains with it."""
 
     def __init__(self, job: Job):
         Contestant.__init__(self, job)

@@ -1,6 +1,6 @@
-"""tensorlite's side of the duels on a GPU: what `ours` does, there.
+"""tensorlite's side of the duels on a GPU: the counterpart of `ours`.
 
-One idea: a step is asked for and not waited for. The host goes ahead, as it does in `gpt train`, and a turn ends with
+Steps are launched without waiting for them. The host runs ahead, as it does in `gpt train`, and a turn ends with
 the value of its last loss.
 """
 
@@ -22,18 +22,18 @@ from .setup import Job
 
 
 class Memory:
-    """How much of the device's memory is taken since the beginning. CUDA's own context is not counted."""
+    """Bytes of the device's memory allocated since the start, without CUDA's context."""
 
     def begin(self) -> None:
-        tl.zeros(1, device=setup.GPU)  # makes the context
+        tl.zeros(1, device=setup.GPU)  # creates the context
         self.before = gpu.used()
 
     def peak(self) -> int:
-        """CuPy's pools keep what they once had, but for what a recorded step has of its own (graph.py)."""
+        """CuPy's pools keep what they once had, but for what a recorded step has of its own (CudaGraph)."""
         return gpu.used() - self.before
 
     def forget(self) -> None:
-        """Free what is kept for later: the memory of the answers does not belong to a step."""
+        """Free cached memory, since the memory of the answers does not belong to a step."""
         library = backend.library_of(setup.GPU)
         if library.__name__ == "cupy":
             library.get_default_memory_pool().free_all_blocks()
@@ -45,27 +45,27 @@ class Train(Memory, ours.Train):
     def __init__(self, job: Job):
         self.begin()
         super().__init__(job)
-        self.batch = self.x.clone(), self.y.clone()  # on the CPU: each step takes it to the GPU, as in training
+        self.batch = self.x.clone(), self.y.clone()  # on the CPU: each step copies it to the GPU, as in training
         self.x, self.y = (part.to(setup.GPU) for part in self.batch)
         self.training_step: RecordedStep | None = None
 
     def make_step(self) -> RecordedStep:
-        """The step of `gpt train`: on a GPU a CUDA graph, from the third one on."""
-        task = cast(Task, Pretraining)  # the class: loss and number of targets need no run
+        """The step of `gpt train`: on a GPU a CUDA graph from the third step on."""
+        task = cast(Task, Pretraining)  # the class itself: loss and number of targets need no run
         step = partial(train_step, task, self.network, self.optimizer, clip=setup.CLIP)
         return RecordedStep(step, self.network, self.optimizer)
 
     def run(self, steps: int) -> float:
-        """Seconds for so many steps."""
+        """Seconds for that many steps."""
         step = self.training_step = self.training_step or self.make_step()
         began = time.perf_counter()
         for _ in range(steps):
             found = step([self.batch], [Pretraining.targets(self.batch)])
-        found.tolist()  # waits for its loss, and so for all
+        found.tolist()  # waits for the last loss, and so for all steps
         return time.perf_counter() - began
 
     def no_graph(self) -> str:
-        """Why its steps are no CUDA graph; '' where they are one."""
+        """The reason why its steps are not a CUDA graph; '' where they are."""
         return self.training_step.graph.why_not if self.training_step else "it has not trained"
 
     def forget(self) -> None:
@@ -77,7 +77,7 @@ class Train(Memory, ours.Train):
 
 
 class Decode(Memory, ours.Decode):
-    """Greedy texts of an eighth of the context, each token brought to the host."""
+    """Greedy texts of an eighth of the context, each token copied to the host."""
 
     def __init__(self, job: Job):
         fast.attach_decode()
@@ -88,7 +88,7 @@ class Decode(Memory, ours.Decode):
         self.new = self.length // 8
 
     def answers(self) -> dict[str, Tensor]:
-        """The scores after the prompts, and those after one token more, which the cache helps with."""
+        """The scores after the prompts, and those after one more token, computed with the cache."""
         read, more = self.length // 4, self.tokens[: self.job.batch, self.length // 4].tolist()
         texts, cache = [list(prompt) for prompt in self.prompts], self.network.new_cache(self.job.batch, read + 1)
         first = next_logits(self.network, texts, cache)

@@ -1,6 +1,6 @@
-"""What a benchmark leaves: a file of rows that later runs add to, and the same as tables.
+"""The results of benchmarks: a file of rows that later runs extend, and the same as tables.
 
-One idea: a row says by itself where it was measured, so that rows of several days and machines can lie together.
+A row records where it was measured, so that rows of several days and machines can be in one file.
 """
 
 import json
@@ -20,7 +20,7 @@ KEY = ("device", "task", "config", "batch", "who", "seed")
 
 
 def machine(threads: int, device: str = "cpu") -> dict[str, Any]:
-    """The CPU, its threads, and the versions of what computes; of a GPU, its name and driver too."""
+    """The CPU, its threads, and the versions of the libraries; for a GPU, its name and driver too."""
     found: dict[str, Any] = {"cpu": cpu_name(), "threads": threads, "python": platform.python_version()}
     if device == "cuda":
         return gpu.smi() | found | {name: which for name in GPU_PACKAGES if (which := installed(name)) != "missing"}
@@ -51,12 +51,12 @@ def read(path: Path | None) -> list[Row]:
         return []
     found = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(found, dict) or found.get("format") != "examples.benchmarks":
-        raise ValueError(f"{path} is no file of examples.benchmarks: name another")
+        raise ValueError(f"{path} is not a file of examples.benchmarks: name another")
     return found["rows"]
 
 
 def write(path: Path, rows: list[Row]) -> None:
-    """The rows to `path`, and their tables to the same name with .md; each replaced whole."""
+    """Write the rows to `path` and their tables to the same name with .md; each file is replaced atomically."""
     with files.replacing(path) as file:
         file.write((json.dumps({"format": "examples.benchmarks", "rows": rows}, indent=1) + "\n").encode())
     with files.replacing(path.with_suffix(".md")) as file:
@@ -67,7 +67,7 @@ def write(path: Path, rows: list[Row]) -> None:
 
 
 def markdown(rows: list[Row]) -> str:
-    """The tables of all tasks, and below them where the rows were measured."""
+    """The tables of all tasks, followed by the machines on which the rows were measured."""
     cpu, cuda = ([row for row in rows if row.get("device", "cpu") == device] for device in ("cpu", "cuda"))
     found = [f"### {title}\n\n{table(header, lines)}\n" for title, header, lines in (*tables(cpu), *gpu_tables(cuda))]
     places = list(dict.fromkeys(place(row) for row in rows))
@@ -223,7 +223,7 @@ def gpu_decode_line(row: Row) -> list[str]:
 
 
 def time_lines(rows: list[Row]) -> list[list[str]]:
-    """For each configuration: ours, the peers', and what nothing undercuts on that card."""
+    """For each configuration: tensorlite's time, the peers', and the lower bound on that card."""
     lines = []
     for config in dict.fromkeys(row["config"] for row in rows):
         mine = [row for row in rows if row["config"] == config]
@@ -238,7 +238,7 @@ def time_lines(rows: list[Row]) -> list[list[str]]:
 
 
 def kernels(rows: list[Row], most: int = 25) -> list[str]:
-    """The longest kernels of a step, for the terminal: ours once, then each peer's."""
+    """The longest kernels of a step, for the terminal: tensorlite's once, then each peer's."""
     rows = [row for row in rows if "our_profile" in row]
     lines = []
     for who, side, row in [

@@ -1,7 +1,7 @@
-"""What is timed: the configurations, the contestants, and the job that a contestant's process gets.
+"""The configurations, the contestants, and the job of a contestant's process.
 
-One idea: a contestant is its name. "torch-bf16-compile" says the library and its options, so a table, a file of results
-and a command line all mean the same by it.
+A contestant is identified by its name. "torch-bf16-compile" has the library and its options, so that a table, a file of
+results and a command line use the same names.
 """
 
 import json
@@ -13,39 +13,39 @@ from gpt.model import parameter_table
 
 CONFIGS = {  # name: the model, and the batch size
     "recipe": (GPTConfig(vocab_size=65, context_length=64, n_layer=4, n_head=4, n_embd=128), 12),  # nanoGPT's for CPUs
-    "calls": (GPTConfig(vocab_size=8, context_length=4, n_layer=4, n_head=4, n_embd=8), 1),  # as many ops, of nothing
+    "calls": (GPTConfig(vocab_size=8, context_length=4, n_layer=4, n_head=4, n_embd=8), 1),  # the ops on tiny arrays
     "tiny": (GPTConfig(vocab_size=256, context_length=64, n_layer=4, n_head=4, n_embd=128), 16),
     "char": (GPTConfig(vocab_size=65, context_length=256, n_layer=6, n_head=6, n_embd=384), 8),
     "gpt2": (GPTConfig(vocab_size=50257, context_length=256, n_layer=12, n_head=12, n_embd=768, qkv_bias=True), 4),
 }
-GPU_CONFIGS = {  # the presets as they are, in batches that keep a GPU busy
+GPU_CONFIGS = {  # the presets, in batches that keep a GPU busy
     "gpt2": (PRESETS["gpt2"].with_dropout(0.0), 16),
     "nano": (PRESETS["nano"], 64),
     "micro": (PRESETS["micro"], 32),
 }
 LR, BETAS, EPS, WEIGHT_DECAY, CLIP = 1e-3, (0.9, 0.99), 1e-8, 0.1, 1.0
 SCHEDULE: dict[str, Any] = {"lr": LR, "min_lr": 1e-4, "warmup": 100, "total": 2000}  # nanoGPT's recipe for CPUs
-UNWANTED = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")  # some test machines set them, and NumPy is slower for it
+UNWANTED = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")  # some test machines set them, which makes NumPy slower
 BATCHES = {"cpu": (1, 8), "cuda": (1, 32)}  # prompts at once, when decoding
-GPU = "cuda"  # where tensors of a GPU's duels are (tests without one say cpu)
+GPU = "cuda"  # device of the tensors in GPU duels (tests without a GPU use cpu)
 
 TORCH = tuple(
     f"torch{dtype}{how}" for dtype in ("-fp32", "-bf16") for how in ("", "-malloc", "-compile", "-compile-malloc")
 )
-PEERS: dict[str, dict[str, tuple[str, ...]]] = {  # task: what a library's name stands for
+PEERS: dict[str, dict[str, tuple[str, ...]]] = {  # task: the variants of a library's name
     "train": {"torch": TORCH},
     "recipe": {"torch": ("torch-fp32", "torch-fp32-malloc")},
     "overhead": {"torch": ("torch-fp32",)},
     "decode": {"torch": ("transformers-fp32", "transformers-bf16")},
 }
-GPU_PEERS = {  # configuration or task: the same; small models meet a training step that is one CUDA graph, as ours is
+GPU_PEERS = {  # configuration or task: the same; small models also with a training step in one CUDA graph
     "gpt2": ("torch-bf16-compile", "torch-bf16"),
     "nano": ("torch-bf16-compile", "torch-bf16-compile-graph", "torch-bf16"),
     "micro": ("torch-bf16-compile", "torch-bf16-compile-graph", "torch-bf16"),
     "decode": ("transformers-bf16", "torch-bf16-graph"),
 }
 SMALL_OPS = ("x * y", "x + y", "tanh(x)", "sum(x)")  # on 4 float32
-OPTIONS = {  # what a name may have behind the library's; tensorlite-numpy: without numba's loops
+OPTIONS = {  # options after the library's name; tensorlite-numpy: without numba's loops
     "torch": {"fp32", "bf16", "compile", "malloc"}, "transformers": {"fp32", "bf16", "malloc"},
     "tensorlite": {"numpy", "bf16"},
 }  # fmt: skip
@@ -54,13 +54,13 @@ GPU_OPTIONS = {"torch": {"fp32", "tf32", "bf16", "compile", "graph"}, "transform
 
 @dataclass(frozen=True)
 class Job:
-    """What a contestant's process is to do: goes to it as JSON."""
+    """The job of a contestant's process, which gets it as JSON."""
 
     task: str  # train, decode, recipe or overhead
     who: str  # the contestant
     config: str  # a name of CONFIGS, or a small op
     threads: int
-    folder: str  # where start.safetensors is
+    folder: str  # folder of start.safetensors
     batch: int = 1  # prompts at once, when decoding
     seed: int = 0  # of the recipe's weights and batches
     vocab_size: int = 0  # of the recipe's text
@@ -85,11 +85,11 @@ class Job:
 
     @property
     def dtype(self) -> str:
-        """Of the products, as tensorlite names it."""
+        """The dtype of products, under tensorlite's name."""
         return "bfloat16" if "bf16" in self.options else "tf32" if "tf32" in self.options else "float32"
 
     def ours(self) -> Self:
-        """Whom of ours this contestant meets: products in the same dtype. (CPUs decode in float32.)"""
+        """The variant of tensorlite for this contestant: products in the same dtype. (CPUs decode in float32.)"""
         if self.task == "decode" and self.device == "cpu":
             return replace(self, who="tensorlite")
         return replace(
@@ -97,7 +97,7 @@ class Job:
         )
 
     def at(self, folder: str) -> Self:
-        """The same, with its files there."""
+        """The same job with another folder."""
         return replace(self, folder=folder)
 
     def to_json(self) -> str:
@@ -109,13 +109,13 @@ def configs(device: str) -> dict[str, tuple[GPTConfig, int]]:
 
 
 def gpu_contestants(task: str, config: str, names: str) -> list[str]:
-    """As `contestants`, on a GPU: `torch` is what GPU_PEERS says. One without a dtype is one in float32."""
+    """As `contestants`, for a GPU: `torch` stands for GPU_PEERS. A name without a dtype is float32."""
     found: list[str] = []
     for name in names.split(","):
         library, *options = name.split("-")
         if name != "torch" and not (options and GPU_OPTIONS.get(library, set()).issuperset(options)):
             raise ValueError(
-                f"there is no peer {name!r} on a GPU: give torch, or some such as torch-bf16-compile-graph"
+                f"there is no peer {name!r} on a GPU: give torch, or variants such as torch-bf16-compile-graph"
             )
         if library == "torch" or task == "decode":
             meant = GPU_PEERS["decode" if task == "decode" else config] if name == "torch" else (name,)
@@ -124,7 +124,7 @@ def gpu_contestants(task: str, config: str, names: str) -> list[str]:
 
 
 def contestants(task: str, names: str) -> list[str]:
-    """Every variant that a comma-separated list of names stands for; a ValueError for one that is unknown."""
+    """Every variant in a comma-separated list of names; ValueError for an unknown name."""
     found: list[str] = []
     for name in names.split(","):
         library, *options = name.split("-")
@@ -138,9 +138,9 @@ def contestants(task: str, names: str) -> list[str]:
 
 
 def products(config: GPTConfig, batch: int) -> list[tuple[int, int, int, int]]:
-    """(how often, N, I, O) of the products (N, I) @ (I, O) in a forward pass, but for those of positions in attention.
+    """(count, N, I, O) of the products (N, I) @ (I, O) in a forward pass, except those between positions in attention.
 
-    Backward there are two more of each: dx = g W and dW = g^T x.
+    The backward pass has two more of each: dx = g W and dW = g^T x.
     """
     n, C = batch * config.context_length, config.n_embd
     return [

@@ -1,8 +1,8 @@
 """The peers' side of the duels: the same training step in torch, transformers' decoding, nanoGPT's recipe in torch.
 
-One idea: each peer at its best. It gets its own fast paths (one product for query, key and value,
+One idea: each peer at its best. It uses its own fast paths (one product for query, key and value,
 scaled_dot_product_attention, its fused AdamW, inference mode, a loop around transformers' cache without the overhead of
-its `generate`), and where its name says so its compiler, bfloat16 and the allocator's settings that `gpt` gives itself.
+its `generate`), and if its name says so its compiler, bfloat16 and the allocator's settings that `gpt` uses.
 """
 
 import math
@@ -35,7 +35,7 @@ class Contestant:
         return torch.autocast("cpu", dtype=torch.bfloat16) if "bf16" in self.job.options else nullcontext()
 
     def state(self) -> dict[str, torch.Tensor]:
-        """The weights that both sides have, under tensorlite's names."""
+        """The weights of both sides, under tensorlite's names."""
         state = safetensors.load_file(self.folder / "start.safetensors")
         self.tokens = state.pop("tokens")
         return state
@@ -69,7 +69,7 @@ def parted(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def loss_of(p: dict[str, torch.Tensor], config: GPTConfig, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy of a GPT whose parameters have tensorlite's names, but for W_qkv: x, y (B, T) -> a scalar."""
+    """Cross-entropy of a GPT whose parameters have tensorlite's names, except W_qkv: x, y (B, T) -> a scalar."""
     B, T = x.shape
 
     def linear(h, name):
@@ -175,7 +175,7 @@ class Decode(Contestant):
     def run(self, steps: int) -> float:
         seconds, tokens = 0.0, self.length // 2
         for _ in range(steps):
-            cache = self.cache(config=self.network.config)  # second of the arguments, which has had several names
+            cache = self.cache(config=self.network.config)  # passed by position: its name differs between versions
             found = self.network(self.prompts, cache, use_cache=True, logits_to_keep=1)
             self.texts = [found.logits[:, -1].argmax(-1)]
             began = time.perf_counter()

@@ -1,8 +1,8 @@
-"""The peers' side of the duels on a GPU: torch's training step, transformers' decoding, and a decoder made of torch.
+"""The peers' side of the duels on a GPU: torch's training step, transformers' decoding, and a decoder in torch.
 
-One idea: each peer at its best, as its users write it for speed. Training is nanoGPT's way: bfloat16 autocast, one
+One idea: each peer at its best, as its users write it for speed. Training follows nanoGPT: bfloat16 autocast, one
 product for query, key and value, scaled_dot_product_attention, fused AdamW, a vocabulary padded to a multiple of 128,
-and where the name says so torch.compile, or the whole step as one CUDA graph. TF32 is on but for -fp32. Decoding has
+and if the name says so torch.compile, or the whole step as one CUDA graph. TF32 is on except for -fp32. Decoding has
 its weights in bfloat16; torch's own has a cache of fixed size, so that a step can be a CUDA graph.
 """
 
@@ -22,11 +22,11 @@ from . import gpu, setup
 from .setup import Job
 from .theirs import gpt2_names, joined, parted
 
-PAD = 128  # V becomes a multiple of it: 50257 is odd, and odd rows keep products from their fast kernels
+PAD = 128  # V is padded to a multiple of it: for odd row lengths, such as 50257, products do not use their fast kernels
 
 
 class Network(nn.Module):
-    """A GPT with tensorlite's names, but for W_qkv: x, y (B, T) -> a scalar loss."""
+    """A GPT with tensorlite's names, except W_qkv: x, y (B, T) -> a scalar loss."""
 
     def __init__(self, config: GPTConfig, vocab_size: int):
         super().__init__()
@@ -64,7 +64,7 @@ class Block(nn.Module):
         return [part.unflatten(-1, (self.n_head, -1)).transpose(1, 2) for part in parts]
 
     def rest(self, x, context):
-        """What comes after attention: x (B, T, C) and the heads' averages (B, H, T, D)."""
+        """The rest of a block after attention: x (B, T, C) and the heads' averages (B, H, T, D)."""
         x = x + self.attention["out_proj"](context.transpose(1, 2).flatten(2))
         h = F.gelu(self.feed_forward["expand"](self.norm2(x)), approximate="tanh")
         return x + self.feed_forward["contract"](h)
@@ -77,13 +77,13 @@ class Contestant:
     def __init__(self, job: Job):
         self.job, self.model = job, job.model
         torch.set_float32_matmul_precision("highest" if job.dtype == "float32" else "high")
-        torch.zeros(1, device=setup.GPU)  # makes CUDA's context, which is not counted
+        torch.zeros(1, device=setup.GPU)  # creates CUDA's context, which is not counted
         self.before = gpu.used()
         self.state = safetensors.load_file(Path(job.folder) / "start.safetensors")
         self.tokens = self.state.pop("tokens").to(setup.GPU)
 
     def network(self, pad: bool) -> Network:
-        """With the weights that both sides have, in float32."""
+        """The model with the weights of both sides, in float32."""
         c, state = self.model, joined(self.state)
         self.head = "token_embedding.weight" if c.tie_head else "head.weight"
         vocab_size = -(-c.vocab_size // PAD) * PAD if pad else c.vocab_size
@@ -94,17 +94,17 @@ class Contestant:
         return network
 
     def peak(self) -> int:
-        """Its allocator keeps what it once had, so it is the most so far."""
+        """Peak bytes, since its allocator keeps freed memory."""
         return gpu.used() - self.before
 
     def forget(self) -> None:
-        """Free what is kept for later: the memory of the answers does not belong to a step."""
+        """Free cached memory, since the memory of the answers does not belong to a step."""
         if setup.GPU == "cuda":
             torch.cuda.empty_cache()
 
 
 def recorded(step):
-    """The function as a CUDA graph, and what it returned; after three calls on a stream beside, as torch asks."""
+    """The function as a CUDA graph, and its result; after three calls on a side stream, as torch requires."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -161,7 +161,7 @@ class Train(Contestant):
         began = time.perf_counter()
         for _ in range(steps):
             loss = step()
-        loss.item()  # waits for it, and so for all
+        loss.item()  # waits for it, and so for all steps
         return time.perf_counter() - began
 
     def answers(self) -> dict[str, torch.Tensor]:
@@ -183,9 +183,9 @@ class Train(Contestant):
 
 
 class Decode(Contestant):
-    """Greedy texts of an eighth of the context, each token brought to the host.
+    """Greedy texts of an eighth of the context, each token copied to the host.
 
-    A subclass says how the prompts are `read`, which gives scores (B, V), and what a `step` is: tokens (B,) -> scores.
+    A subclass defines `read` (prompts -> scores (B, V)) and `step` (tokens (B,) -> scores).
     """
 
     read: Callable[..., torch.Tensor]
@@ -204,7 +204,7 @@ class Decode(Contestant):
 
     @torch.inference_mode()
     def run(self, steps: int) -> float:
-        """Seconds per token, over so many texts."""
+        """Seconds per token, over that many texts."""
         seconds = 0.0
         for _ in range(steps):
             tokens = self.read().argmax(-1)
@@ -218,7 +218,7 @@ class Decode(Contestant):
 
     @torch.inference_mode()
     def answers(self) -> dict[str, torch.Tensor]:
-        """The scores after the prompts, and those after one token more."""
+        """The scores after the prompts, and those after one more token."""
         first = self.read().float().cpu()
         second = self.step(self.tokens[: self.job.batch, self.length // 4]).float().cpu()
         return {"first": first.contiguous(), "second": second.contiguous()}
@@ -244,7 +244,7 @@ class Transformers(Decode):
         self.net.eval()
 
     def read(self) -> torch.Tensor:
-        self.cache = self.new_cache(config=self.net.config)  # second of the arguments, which has had several names
+        self.cache = self.new_cache(config=self.net.config)  # passed by position: its name differs between versions
         return self.net(self.prompts, self.cache, use_cache=True, logits_to_keep=1).logits[:, -1]
 
     def step(self, tokens: torch.Tensor) -> torch.Tensor:
@@ -252,7 +252,7 @@ class Transformers(Decode):
 
 
 class Torch(Decode):
-    """By hand: keys and values have their places in arrays of fixed size, and so each step has the same shapes."""
+    """A static cache: keys and values are in arrays of fixed size, so that each step has the same shapes."""
 
     def __init__(self, job: Job):
         super().__init__(job)
@@ -267,9 +267,9 @@ class Torch(Decode):
         self.replay: Callable | None = None
 
     def scores(self, idx, at):
-        """Tokens (B, T) at the places `at` (T,) -> scores of what follows the last, (B, V)."""
+        """Tokens (B, T) at the positions `at` (T,) -> scores (B, V) of the token after the last."""
         h = self.net.token_embedding(idx) + self.net.position_embedding(at)
-        mask = self.places <= at[:, None]  # (T, S): a position looks at none after it
+        mask = self.places <= at[:, None]  # (T, S): no position attends to a later one
         for block, (keys, values) in zip(self.net.blocks, self.cache, strict=True):
             q, k, v = block.heads(h)
             keys.index_copy_(2, at, k)
@@ -300,7 +300,7 @@ class Torch(Decode):
         """Scores and the best tokens."""
         if "graph" in self.job.options and self.replay is None:
             graph, found = recorded(self.both)
-            self.at -= 3  # which have written where this token and the next ones go
+            self.at -= 3  # they have written to the positions of this token and the next ones
             self.replay = lambda: (graph.replay(), found)[1]
         self.token.copy_(tokens[:, None])
         return (self.replay or self.both)()
@@ -317,7 +317,7 @@ class Torch(Decode):
 
     @torch.inference_mode()
     def run(self, steps: int) -> float:
-        """A graph needs nothing from the host, so the GPU goes on while the host reads the token before."""
+        """A graph needs nothing from the host, so the GPU continues while the host reads the previous token."""
         if "graph" not in self.job.options:
             return super().run(steps)
         seconds = 0.0

@@ -1,6 +1,6 @@
-"""A contestant's process: it gets its Job as an argument and commands on standard input, one a line.
+"""A contestant's process: it gets its Job as an argument and commands on standard input, one per line.
 
-One idea: an answer is a line of its own kind, JSON behind a mark; whatever libraries print is not one.
+An answer is a line of JSON after a mark, which distinguishes it from the output of libraries.
 """
 
 import importlib
@@ -26,7 +26,7 @@ def main() -> None:
         contestant = begin() if job.device == "cpu" else None
         answer("ready")
         for line in sys.stdin:
-            contestant = contestant or begin()  # on a GPU when it is its turn: so one sees what memory each takes
+            contestant = contestant or begin()  # on a GPU only at its turn, which separates the memory of each
             answer(obey(contestant, job, *line.split()))
     except Exception as error:
         traceback.print_exc()

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Appendix A: tensors, gradients, training
 #
-# What the book introduces PyTorch by, with tensorlite: tensors, derivatives, a network, a loader, a loop.
+# The book's introduction to PyTorch, with tensorlite: tensors, derivatives, a network, a loader, a loop.
 #
 #     python examples/book/appendix_a.py
 
@@ -23,7 +23,7 @@ from tensorlite.data import DataLoader
 class Options:
     """Appendix A: tensors, gradients, training."""
 
-    out: Path = page.OUT  # where weights go
+    out: Path = page.OUT  # folder for weights
 
 
 options = page.options(Options)
@@ -31,7 +31,7 @@ options = page.options(Options)
 # %% [markdown]
 # ## A.2 Tensors
 #
-# Arrays of any number of axes. The words are NumPy's: `reshape`, `swapaxes`, `axis=`. Python's ints make int64, its
+# Arrays of any number of axes. The names are NumPy's: `reshape`, `swapaxes`, `axis=`. Python's ints make int64, its
 # floats float32.
 
 # %%
@@ -48,8 +48,8 @@ compare("product with itself", x @ x.T, "14 32 32 77")
 # %% [markdown]
 # ## A.3 and A.4 A graph, and derivatives from it
 #
-# Logistic regression with one input. Each operation remembers what it was made of; `backward` walks from the loss back
-# to the leaves and leaves the gradient in `.grad`.
+# Logistic regression with one input. Each operation records its inputs; `backward` walks from the loss back
+# to the leaves and stores the gradient in `.grad`.
 
 # %%
 x, y = tl.tensor([1.1]), tl.tensor([1.0])
@@ -61,8 +61,8 @@ loss.backward()
 compare("gradients", [w.grad, b.grad], "-0.0898 -0.0817")
 
 # %% [markdown]
-# By hand: the derivative of this loss by w is (a - y) x. And once more by w: a (1 - a) x². The page stops at the
-# first; a gradient that is differentiated in turn needs a graph of its own, `create_graph`.
+# By hand: the derivative of this loss with respect to w is (a - y) x, and the second one a (1 - a) x². The page stops
+# at the first; a gradient that is differentiated again needs a graph of its own, `create_graph`.
 
 # %%
 a = tl.sigmoid(w * x + b)
@@ -104,7 +104,7 @@ compare("its first numbers", weight[:3, :3], "-0.0577 0.0047 -0.0702  0.0502 0.0
 tl.manual_seed(123)
 x = tl.rand(1, 50)
 compare("scores", model(x), "-0.1262 0.1080 -0.1792")
-with tl.no_grad():  # nothing is remembered here
+with tl.no_grad():  # no graph is recorded here
     compare("as probabilities", F.softmax(model(x)), "0.3113 0.3934 0.2952")
 
 # %% [markdown]
@@ -123,7 +123,7 @@ compare("batches, points", [x.tolist() for x, _ in batches], "2.3 -1.1 -0.9 2.9 
 compare("batches, labels", [y.tolist() for _, y in batches], "1 0  0 0  1")
 
 # %% [markdown]
-# A last batch of one point would pull as hard as one of two; `drop_last` leaves it out.
+# A last batch of one point would count as much as one of two; `drop_last` omits it.
 
 # %%
 train_loader = DataLoader(train_set, batch_size=2, shuffle=True, drop_last=True)
@@ -135,7 +135,7 @@ compare("full batches alone, labels", [y.tolist() for _, y in batches], "0 0  1 
 # %% [markdown]
 # ## A.7 A loop
 #
-# Forward, loss, backward, step, and forget the gradients, which would add up otherwise.
+# Forward, loss, backward, step, and reset the gradients, which would add up otherwise.
 
 # %%
 tl.manual_seed(123)
@@ -163,7 +163,7 @@ compare("classes", scores.argmax(axis=1), "0 0 0 1 1")
 
 
 def accuracy(loader: DataLoader) -> float:
-    """The share of a loader's points that get their class."""
+    """The share of a loader's points that are classified correctly."""
     with tl.no_grad():
         right = [(model(x).argmax(axis=1) == y).tolist() for x, y in loader]
     return sum(map(sum, right)) / sum(map(len, right))
@@ -179,7 +179,7 @@ compare("parameters", model.num_parameters(), "752")
 
 # %% [markdown]
 # **Exercises A.1, A.2 and A.4.** What is installed, and is there a GPU? `gpt doctor` says so in a table. How long does
-# a product of two matrices take? On a GPU the small one would mostly wait for its start.
+# a product of two matrices take? On a GPU a small one would mostly be launch time.
 
 # %%
 for sizes in ((100, 200, 300), (1000, 2000, 300)):

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Appendix D: a better training loop
 #
-# Three things that long runs have and chapter 5 has not: a learning rate that rises first and falls later, and
-# gradients of limited length. On a short story they matter little; what matters here is that each is a few lines.
+# Three parts of long runs that chapter 5 does not have: a learning rate that first rises and then falls, and
+# gradients of limited norm. On a short story they have little effect; each is a few lines of code.
 #
 #     python examples/book/appendix_d.py               # the page's run: 124M parameters, 135 updates
 #     python examples/book/appendix_d.py --steps 16    # the rows that the page shows of its beginning
@@ -30,10 +30,10 @@ from tensorlite.devices import machine
 class Options:
     """Appendix D: a better training loop."""
 
-    steps: int = 135  # updates of the weights; the page's run has 135, fifteen epochs of nine
-    small: bool = False  # a model of two narrow layers: nothing on the page is about it
+    steps: int = 135  # updates of the weights; 135 on the page, fifteen epochs of nine
+    small: bool = False  # a model of two narrow layers, which is not on the page
     threads: int = 2  # for large operations
-    out: Path = page.OUT  # where pictures go
+    out: Path = page.OUT  # folder for pictures
 
 
 options = page.options(Options)
@@ -41,7 +41,7 @@ print(machine.set_threads(options.threads))
 
 
 def compare(name: str, ours, theirs: str) -> None:
-    """page.compare, where the model is the page's."""
+    """page.compare, if the model is the page's."""
     if options.small:
         print(f"   {name}: {ours}")
     else:
@@ -66,8 +66,8 @@ validation_loader = DataLoader(Windows(parts[1], T, stride=T), batch_size=2)
 # %% [markdown]
 # ## D.1 Warm-up
 #
-# AdamW divides by an average of past gradients, which after the first few steps is an average of very little. Small
-# steps until it is settled: the rate rises in a straight line, here for a fifth of the run.
+# AdamW divides by an average of past gradients, which at first covers only a few steps. The learning
+# rate therefore rises linearly from a small value, here for a fifth of the run.
 
 # %%
 EPOCHS, INITIAL, PEAK = 15, 0.0001, 0.01
@@ -79,8 +79,8 @@ rising = [min(INITIAL + step * (PEAK - INITIAL) / warmup, PEAK) for step in rang
 # %% [markdown]
 # ## D.2 Cosine decay
 #
-# Later steps are to settle and not to jump: from the peak the rate goes down along half a cosine, slowly at both ends.
-# `optim.warmup_cosine` is both, a function of the step and nothing else; its formula is
+# Later steps should become smaller: from the peak the rate falls along half a cosine, slowly at both ends.
+# `optim.warmup_cosine` does both, as a function of the step alone; its formula is
 # min + (peak - min) (1 + cos(pi progress)) / 2.
 
 # %%
@@ -104,8 +104,8 @@ page.picture(figure, "appendix-d-rates", options.out)
 # %% [markdown]
 # ## D.3 Clipping
 #
-# One odd batch can have a gradient a hundred times as long as the others. If the gradient of all parameters together
-# is longer than 1, it is shortened to 1, its direction kept. First the length of a vector that is easy:
+# An unusual batch can have a gradient a hundred times as long as the others. If the norm of the whole gradient
+# exceeds 1, it is scaled to norm 1, in the same direction. First the norm of a simple vector:
 
 # %%
 g = tl.tensor([[1.0, 2.0], [2.0, 4.0]])
@@ -113,8 +113,8 @@ page.compare("length of (1, 2, 2, 4)", g.norm(), "5")
 page.compare("shortened to 1", g * optim.clip_scale(5.0, 1.0), "0.2 0.4 0.4 0.8")
 
 # %% [markdown]
-# And of the model's. The page takes the batch that its two loops over fifteen epochs, one for each of the pictures
-# above, end with; so we go through as many. Here the gradients themselves are left alone: the factor goes to `step`.
+# Then of the model's gradient. The page takes the last batch of its two loops over fifteen epochs, one for each picture
+# above; so we draw as many. Here the gradients themselves are not changed: the factor is passed to `step`.
 
 # %%
 for _ in range(2 * EPOCHS):
@@ -131,10 +131,10 @@ compare("after clipping", largest * factor, "0.0185")
 # %% [markdown]
 # ## D.4 All of it
 #
-# Chapter 5's loop with three lines more. Clipping begins after the warm-up, as on the page. Each evaluation looks at
+# Chapter 5's loop with three more lines. Clipping begins after the warm-up, as on the page. Each evaluation uses
 # one batch here, and the peak rate is 0.001. (The repository's notebook sets a `peak_lr` that its optimizer never gets:
 # AdamW's own default, 0.001, is what both print.) The page shows the rows of steps 0, 5, 10, 15 and 130 and the samples
-# of epochs 1, 2 and 15; the rest are the notebook's of before November 2025, which agrees with the page in these.
+# of epochs 1, 2 and 15; the rest are from the notebook before November 2025, which agrees with the page in these.
 
 # %%
 LOG = {  # step: the training and validation loss that the repository's notebook prints; the page shows five of the rows

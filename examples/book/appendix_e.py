@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Appendix E: LoRA
 #
-# A large model, frozen, and beside each of its Linear layers two narrow matrices that learn: x A B, of rank 16 say.
-# That is a fiftieth of the parameters, of the gradients and of what AdamW remembers, and a small file to save.
+# A large model is frozen, and each of its Linear layers gets two narrow matrices that are trained: x A B, of rank 16
+# say. That is a fiftieth of the parameters, the gradients and AdamW's state, and a small file to save.
 #
 #     python examples/book/appendix_e.py                  # counts of the page's model; training of a small one
 #     python examples/book/appendix_e.py --gpt2 gpt2      # the page's run
@@ -32,11 +32,11 @@ from tensorlite.devices import machine
 class Options:
     """Appendix E: LoRA."""
 
-    gpt2: str | None = None  # GPT-2's weights: a folder that has them, or a name to download, gpt2 to gpt2-xl
-    recipe: Literal["page", "repository"] = "page"  # how much the correction counts, and at which learning rate
+    gpt2: str | None = None  # GPT-2's weights: a folder, or a name to download, gpt2 to gpt2-xl
+    recipe: Literal["page", "repository"] = "page"  # the factor of the correction, and the learning rate
     steps: int = 650  # updates of the weights: five epochs of 130
     threads: int = 2  # for large operations
-    out: Path = page.OUT  # where the adapter goes
+    out: Path = page.OUT  # folder for the adapter
 
 
 options = page.options(Options)
@@ -45,8 +45,8 @@ print(machine.set_threads(options.threads))
 # %% [markdown]
 # ## E.1 The idea in numbers
 #
-# Training changes a matrix W of 768 x 768 by some matrix of as many entries. LoRA says that a product of two narrow
-# ones will do: 768 x 16 and 16 x 768. B starts at zero, so the model computes at first what it did before.
+# Training changes a matrix W of 768 x 768 by a matrix of the same size. LoRA replaces this change by a product of two
+# narrow ones: 768 x 16 and 16 x 768. B starts at zero, so that the model at first computes the same as before.
 
 # %%
 tl.manual_seed(123)
@@ -59,7 +59,7 @@ print(f"{linear.num_parameters():,} parameters, beside them {layer.lora_A.size +
 # %% [markdown]
 # ## E.4 In the classifier
 #
-# Chapter 6's model. `lora.apply` freezes all of it and puts a pair of matrices beside every Linear, the head's too.
+# Chapter 6's model. `lora.apply` freezes all of it and adds a pair of matrices to every Linear, including the head.
 
 # %%
 tl.manual_seed(123)
@@ -79,7 +79,7 @@ del whole
 #
 # The page adds alpha A B with alpha 16 and takes chapter 6's learning rate, 5e-5. The repository, since September 2025,
 # adds (alpha / rank) A B as Hu et al. do, a sixteenth of that, and takes a rate 16 times as large, 8e-4. Adam's steps
-# are as long as the rate, whatever the gradient's size; so both move the correction about equally far. One factor
+# have the size of the rate, independent of the gradient's size; so both change the correction about equally. One factor
 # without the other learns 16 times too slowly. `gpt finetune classify --layers lora` takes the second.
 
 # %%
@@ -89,9 +89,9 @@ ALPHA, RATE = RECIPES[options.recipe]
 # %% [markdown]
 # ## Training
 #
-# Data and loop are those of chapter 6. Without GPT-2's weights it is a small model with random weights that is
-# adapted, at a higher rate. That is not what LoRA is for: a frozen model that knows nothing gives the narrow matrices
-# little to work with. It is still enough to see that they learn and the rest does not.
+# Data and loop are those of chapter 6. Without GPT-2's weights, a small model with random weights is
+# adapted, at a higher rate. That is not LoRA's purpose: a frozen model with random weights gives the narrow matrices
+# few useful features. It is still enough to see that they are trained and the rest is not.
 
 # %%
 tokenizer = page.tokenizer()
@@ -122,7 +122,7 @@ else:
 
 
 def compare(name: str, ours, theirs: str) -> None:
-    """page.compare, where the model is the page's: GPT-2's smallest, trained as long."""
+    """page.compare, if the model and the number of steps are the page's: the smallest GPT-2."""
     if options.gpt2 and model.config.n_layer == 12 and options.steps == 650:
         page.compare(name, ours, theirs)
     else:
@@ -130,7 +130,7 @@ def compare(name: str, ours, theirs: str) -> None:
 
 
 def judge(loader: DataLoader, batches: int | None = None) -> tuple[float, float]:
-    """Mean loss of the first so many batches (or all), and the percentage of their messages labelled correctly."""
+    """Mean loss of the first batches (or all), and the percentage of their messages labelled correctly."""
     model.eval()
     wanted = len(loader) if batches is None else min(batches, len(loader))
     losses, right, seen = 0.0, 0, 0
@@ -146,9 +146,9 @@ def judge(loader: DataLoader, batches: int | None = None) -> tuple[float, float]
 
 
 # %% [markdown]
-# The accuracy before, then the adapters, then the accuracy again: B is zero, so nothing has changed, and the numbers
-# are chapter 6's. The order matters. Each pass over a loader takes random numbers, and the matrices A are drawn from
-# where the first three passes have left the stream.
+# The accuracy before, then the adapters, then the accuracy again: B is zero, so the model is the same, and the numbers
+# are chapter 6's. The order matters: each pass over a loader takes random numbers, and the matrices A are drawn from
+# the stream after the first three passes.
 
 # %%
 tl.manual_seed(123)
@@ -206,8 +206,8 @@ compare("accuracy after, training, validation, test, %", after, "100.00 96.64 98
 # %% [markdown]
 # ## Merging
 #
-# W + A B is a matrix like any other: merged, the model has no adapters and computes the same. The adapter alone is a
-# small file that fits the weights it was trained beside, and no others.
+# W + A B is an ordinary matrix: after merging, the model has no adapters and computes the same. The adapter alone is a
+# small file that fits only the weights it was trained with.
 
 # %%
 options.out.mkdir(parents=True, exist_ok=True)

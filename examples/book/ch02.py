@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Chapter 2: text
 #
-# A model computes with vectors, so text has to become numbers: words or pieces of words become ids, and each id selects
-# a row of a matrix. This chapter builds the way from a file of characters to batches of vectors.
+# A model computes with vectors, so text must be converted to numbers: words or pieces of words become ids, and each id
+# selects a row of a matrix. This chapter goes from a text file to batches of vectors.
 #
 #     python examples/book/ch02.py
 
@@ -30,8 +30,8 @@ page.options(Options)
 # %% [markdown]
 # ## 2.2 Words
 #
-# The text is a short story by Edith Wharton. Split wherever there is white space or punctuation, keep the punctuation
-# as words of its own, and drop the white space. The parentheses around the pattern are what keeps the separators.
+# The text is a short story by Edith Wharton. It is split at white space and punctuation, which is kept
+# as separate words; white space is dropped. The parentheses around the pattern keep the separators.
 
 # %%
 text = corpus.read_text(page.data("the-verdict"))
@@ -45,7 +45,7 @@ compare("words", len(words), "4690")
 # %% [markdown]
 # ## 2.3 Ids
 #
-# Each different word gets a number: its place in the sorted list of all of them. Capitals sort before small letters,
+# Each distinct word gets a number: its position in the sorted list of all words. Capitals sort before small letters,
 # and punctuation before both.
 
 # %%
@@ -57,7 +57,7 @@ compare("id of Hermia", vocabulary["Hermia"], "50")
 
 # %% [markdown]
 # A tokenizer is this dictionary and its reverse. `WordTokenizer` splits in the same way; decoding joins with spaces and
-# takes back those before punctuation, so the words come back but not quite the spacing.
+# removes those before punctuation, so that the words are the same but the spacing may differ.
 
 # %%
 tokenizer = WordTokenizer.train(text)
@@ -67,7 +67,7 @@ compare("and back", tokenizer.decode(ids),
         "\" It' s the last he painted, you know,\" Mrs. Gisburn said with pardonable pride.")  # fmt: skip
 
 # %% [markdown]
-# A word that the story does not have has no id. The error says which one, and what can be done:
+# A word that is not in the story has no id. The error names it and says what to do:
 
 # %%
 try:
@@ -78,8 +78,8 @@ except ValueError as error:
 # %% [markdown]
 # ## 2.4 Special tokens
 #
-# Two more words at the end of the vocabulary: one for everything unknown, and one that says where a text ends, so that
-# many texts can be put into one row.
+# Two more words at the end of the vocabulary: one for unknown words, and one that marks the end of a text, so that
+# several texts can be joined.
 
 # %%
 tokenizer = WordTokenizer.train(text, unknown=True)
@@ -95,9 +95,9 @@ compare("and back", tokenizer.decode(ids),
 # %% [markdown]
 # ## 2.5 Pairs of bytes
 #
-# GPT-2's tokenizer has no unknown words. It starts from bytes, of which every text is made, and joins pairs that were
-# often neighbours in the text it was made from, until there are 50,257 tokens: frequent words are one token, rare ones
-# several. A text may hold what looks like a special token without being meant so; one has to say that it is allowed.
+# GPT-2's tokenizer has no unknown words. It starts from the bytes of the text and joins pairs that were
+# frequent neighbours in its training text, until there are 50,257 tokens: frequent words are one token, rare ones
+# several. A text may contain a special token's characters by accident, so special tokens must be allowed explicitly.
 
 # %%
 gpt2 = page.tokenizer()
@@ -125,10 +125,10 @@ print([gpt2.decode([id]) for id in ids])
 compare("and back", gpt2.decode(ids), "Akwirw ier")
 
 # %% [markdown]
-# ## 2.6 What comes next
+# ## 2.6 The next token
 #
-# A language model learns to say the next token, so the text is its own answer: the targets are the inputs, moved by
-# one place.
+# A language model learns to predict the next token, so the text contains its own targets: the inputs, shifted by
+# one position.
 
 # %%
 ids = gpt2.encode(text)
@@ -140,8 +140,8 @@ for end in range(51, 55):
     print(f"{gpt2.decode(ids[50:end])!r} -> {gpt2.decode(ids[end : end + 1])!r}")
 
 # %% [markdown]
-# `Windows` cuts the row of tokens into examples of `length` tokens, beginning every `stride` tokens, and a DataLoader
-# makes batches of them. With stride 1 the second example is the first one, moved by one.
+# `Windows` cuts the sequence of tokens into examples of `length` tokens, one every `stride` tokens, and a DataLoader
+# makes batches of them. With stride 1 the second example is the first one, shifted by one.
 
 # %%
 batches = list(DataLoader(Windows(ids, length=4, stride=1), batch_size=1))
@@ -153,7 +153,7 @@ print("examples of the story:", {(length, stride): len(Windows(ids, length, stri
                                  for length, stride in [(256, 256), (256, 128), (4, 1)]})  # fmt: skip
 
 # %% [markdown]
-# **Exercise 2.2.** Other lengths and strides. With a stride as long as the window no token is seen twice in an epoch;
+# **Exercise 2.2.** Other lengths and strides. With a stride equal to the length no token occurs twice in an epoch;
 # with a shorter one the examples overlap.
 
 # %%
@@ -180,7 +180,7 @@ compare(
 )  # fmt: skip
 
 # %% [markdown]
-# A text that is shorter than one window cannot make an example. That is an error here and not an empty loader, whose
+# A text that is shorter than one window has no example. This is an error here, not an empty loader, whose
 # mean loss would be nan:
 
 # %%
@@ -192,8 +192,8 @@ except ValueError as error:
 # %% [markdown]
 # ## 2.7 Vectors
 #
-# An embedding is a matrix with a row for each id, random at first and learned like everything else. To look ids up is
-# to take those rows. The seed makes the page's random numbers.
+# An embedding is a matrix with a row for each id, random at first and learned like all parameters. Looking ids up
+# selects these rows. The seed gives the page's random numbers.
 
 # %%
 tl.manual_seed(123)
@@ -210,10 +210,10 @@ compare(
 )  # fmt: skip
 
 # %% [markdown]
-# ## 2.8 Places
+# ## 2.8 Positions
 #
-# The same token at another place would have the same vector, and attention, which comes next, does not see places by
-# itself. So each place has a vector of its own, learned too, and the two are added: (B, T, D) + (T, D).
+# The same token at another position would have the same vector, and attention, the next chapter, does not depend on
+# positions by itself. So each position has a learned vector of its own, and the two are added: (B, T, D) + (T, D).
 
 # %%
 token_embedding = nn.Embedding(50257, 256)

@@ -1,9 +1,9 @@
 # %% [markdown]
 # # Chapter 3: attention
 #
-# Each token's vector is to take in what matters from the others. How much each of the others matters is a number, its
-# weight; the weights are positive and add up to one; the result is an average. Everything below is a way to come to
-# these weights.
+# Attention lets each token's vector take information from the others. The importance of each other token is a number,
+# its weight; the weights are positive and add up to one; the result is a weighted average. The sections below compute
+# these weights in several ways.
 #
 #     python examples/book/ch03.py
 
@@ -28,10 +28,10 @@ class Options:
 page.options(Options)
 
 # %% [markdown]
-# ## 3.3 Without anything to learn
+# ## 3.3 Without parameters
 #
-# Six tokens of three numbers each. How much do two tokens have to do with each other? Here: as much as their inner
-# product says. For the second token:
+# Six tokens of three numbers each. The similarity of two tokens is their inner
+# product. For the second token:
 
 # %%
 inputs = tl.tensor([
@@ -46,8 +46,8 @@ scores = inputs @ inputs[1]
 compare("scores of token 2", scores, "0.9544 1.4950 1.4754 0.8434 0.7070 1.0865")
 
 # %% [markdown]
-# Dividing by the sum would make them add up to one, but not be positive. Softmax does both: exponentials first. Written
-# out it overflows where a score is large; `F.softmax` takes the largest score off all of them before.
+# Divided by their sum, scores add up to one but need not be positive. Softmax takes exponentials first. Written
+# out it overflows where a score is large; `F.softmax` subtracts the largest score first.
 
 # %%
 compare("divided by their sum", scores / scores.sum(), "0.1455 0.2278 0.2249 0.1285 0.1077 0.1656")
@@ -60,7 +60,7 @@ print("scores of 1000:", F.softmax(tl.tensor([1000.0, 1000.0])), "written out: i
 compare("what token 2 takes in", weights @ inputs, "0.4419 0.6515 0.5683")
 
 # %% [markdown]
-# All six at once are two products of matrices.
+# For all six at once, two matrix products are enough.
 
 # %%
 scores = inputs @ inputs.T
@@ -85,11 +85,11 @@ compare(
 )  # fmt: skip
 
 # %% [markdown]
-# ## 3.4 With weights to learn
+# ## 3.4 With learned weights
 #
-# What a token asks for, how it answers others and what it has to say need not be the same vector. Three matrices make
-# three of it: the query, the key and the value. The scores, queries times keys, grow with the number of entries they
-# sum over; divided by its square root they stay of a size for which softmax has a gradient.
+# A token can use different vectors to search, to be found and to pass on information. Three matrices
+# compute these: the query, the key and the value. The scores, queries times keys, grow with the number of entries they
+# sum over; divided by its square root they stay in a range where softmax has a useful gradient.
 
 # %%
 d_in, d_out = 3, 2
@@ -132,8 +132,8 @@ compare(
 )  # fmt: skip
 
 # %% [markdown]
-# `nn.Linear` holds such a matrix too, transposed, and starts it from smaller numbers around zero: training goes better
-# from there. `SelfAttention` is made of three of them.
+# `nn.Linear` holds such a matrix too, transposed, and initializes it with smaller numbers around zero, which trains
+# better. `SelfAttention` has three of them.
 
 # %%
 tl.manual_seed(789)
@@ -144,7 +144,7 @@ compare(
 )  # fmt: skip
 
 # %% [markdown]
-# **Exercise 3.1.** The two differ in nothing but their numbers: given those of the Linear layers, turned around, the
+# **Exercise 3.1.** The two differ only in their numbers: with those of the Linear layers, transposed, the
 # bare matrices give the same result.
 
 # %%
@@ -157,10 +157,10 @@ compare(
 )  # fmt: skip
 
 # %% [markdown]
-# ## 3.5 Only what came before
+# ## 3.5 The causal mask
 #
-# A model that is to say the next token must not see it. Above the diagonal the weights have to be zero. One can set
-# them to zero and divide each row by what is left:
+# A model that predicts the next token must not see it. Above the diagonal the weights must be zero. One way is to set
+# them to zero and divide each row by its sum:
 
 # %%
 scores = attention.W_query(inputs) @ attention.W_key(inputs).T
@@ -180,7 +180,7 @@ lower = weights.tril()
 compare("zeros, then divided by the sums", lower / lower.sum(axis=-1, keepdims=True), HIDDEN)
 
 # %% [markdown]
-# Or, in one step less: a score of minus infinity becomes a weight of exactly zero, and softmax shares out the rest.
+# In one step less: a score of minus infinity becomes a weight of exactly zero, and softmax normalizes the rest.
 
 # %%
 later = tl.ones((6, 6)).triu(1).astype(tl.bool_)
@@ -194,9 +194,9 @@ weights = F.softmax(masked / math.sqrt(d_out))
 compare("minus infinity, then softmax", weights, HIDDEN)
 
 # %% [markdown]
-# **Dropout.** In training some weights are set to zero at random, so that no token can rely on a single other one; the
-# others are made larger by the share that went missing, here twice as large. Which ones is drawn from the same stream
-# as everything else. (The page warns that this may look different on other systems; here it does not depend on any.)
+# **Dropout.** In training some weights are set to zero at random, so that no token relies on a single other one; the
+# others are scaled up accordingly, here by two. The choice is drawn from the same stream
+# as all random numbers. (The page warns that this may differ on other systems; here it is the same on all.)
 
 # %%
 tl.manual_seed(123)
@@ -214,7 +214,7 @@ compare(
 )  # fmt: skip
 
 # %% [markdown]
-# `CausalAttention` is all of this, for batches of texts. Two copies of the six tokens are a batch:
+# `CausalAttention` does all of this, for batches of texts. Two copies of the six tokens are a batch:
 
 # %%
 batch = tl.stack([inputs, inputs])  # (2, 6, 3)
@@ -227,8 +227,8 @@ compare("second text", causal(batch)[1], CAUSAL)
 # %% [markdown]
 # ## 3.6 Heads
 #
-# One set of weights is one way to look around. Several heads look in several ways; what they find is put side by side,
-# so two heads of two numbers make four.
+# One set of weights is one pattern of attention. Several heads have several patterns; their results are concatenated,
+# so that two heads of two numbers make four.
 
 # %%
 tl.manual_seed(123)
@@ -268,7 +268,7 @@ compare(
 )  # fmt: skip
 
 # %% [markdown]
-# `MultiHeadAttention` does so, and mixes the heads by one more Linear at the end.
+# `MultiHeadAttention` does this, and mixes the heads by one more Linear at the end.
 
 # %%
 tl.manual_seed(123)
@@ -278,7 +278,7 @@ compare("multi-head attention, first text", attention(batch)[0], HEADS)
 compare("second text", attention(batch)[1], HEADS)
 
 # %% [markdown]
-# **Exercise 3.3.** As large as in the smallest GPT-2: 768 numbers, 12 heads, 1,024 tokens.
+# **Exercise 3.3.** The size of the smallest GPT-2: 768 numbers, 12 heads, 1,024 tokens.
 
 # %%
 attention = MultiHeadAttention(768, 768, context_length=1024, dropout=0.0, num_heads=12)

@@ -1,8 +1,9 @@
 # %% [markdown]
 # # Chapter 4: the model
 #
-# Around attention stand a few simple parts: a norm that keeps numbers in a good range, a small network for each token,
-# shortcuts around both. Twelve such blocks, embeddings before and a comparison with every token after: a GPT.
+# The model adds a few simple parts to attention: a norm that keeps numbers in a good range, a small network for each
+# token, shortcuts around both. A GPT is twelve such blocks, with embeddings before and a head, which scores every
+# token, after.
 #
 #     python examples/book/ch04.py
 
@@ -27,7 +28,7 @@ from tensorlite import nn
 class Options:
     """Chapter 4: the model."""
 
-    out: Path = page.OUT  # where pictures go
+    out: Path = page.OUT  # folder for pictures
 
 
 options = page.options(Options)
@@ -35,9 +36,9 @@ options = page.options(Options)
 # %% [markdown]
 # ## 4.1 The outside
 #
-# Two texts of four tokens go in, a score for each of 50,257 tokens at each place comes out. First without anything in
-# between: embeddings, dropout and head alone. The numbers depend on which random numbers each of them takes, in which
-# order, so they are a sharp test of that.
+# The input is two texts of four tokens, the output a score for each of 50,257 tokens at each position. First without
+# blocks: embeddings, dropout and head alone. The numbers depend on which random numbers each of them takes, in which
+# order, which makes them a sensitive test.
 
 # %%
 config = PRESETS["book-124m"]
@@ -47,7 +48,7 @@ compare("two texts", batch, "6109 3626 6100 345  6109 1110 6622 257")
 
 
 def corners(logits: tl.Tensor) -> list:
-    """The first three and the last three scores of each row: as much as the page shows of 50,257."""
+    """The first three and the last three scores of each row, which the page shows."""
     return [[row[:3].tolist(), row[-3:].tolist()] for text in logits for row in text]
 
 
@@ -80,8 +81,8 @@ compare(
 # %% [markdown]
 # ## 4.2 Layer norm
 #
-# Take the mean off and divide by the standard deviation: whatever a layer gives, the next one gets numbers of the same
-# size. Each row by itself.
+# Subtract the mean and divide by the standard deviation: the next layer then always gets numbers of the same
+# size. Each row is normalized separately.
 
 # %%
 tl.manual_seed(123)
@@ -97,8 +98,8 @@ compare(
 )  # fmt: skip
 
 # %% [markdown]
-# `nn.LayerNorm` divides by n and not by n - 1, as GPT-2 did, adds 1e-5 under the root, and has a factor and an offset
-# for each channel to learn.
+# `nn.LayerNorm` divides by n, not n - 1, as GPT-2 does, adds 1e-5 under the root, and has a learned factor and offset
+# for each channel.
 
 # %%
 normalized = nn.LayerNorm(5)(example)
@@ -108,8 +109,8 @@ compare("variances after", normalized.var(axis=-1), "1.0000 1.0000")
 # %% [markdown]
 # ## 4.3 GELU and the network for each token
 #
-# ReLU cuts off everything below zero, at a corner. GELU is smooth and lets a little through below zero, so that a
-# number there still has a gradient.
+# ReLU is zero for all negative numbers, with a corner at zero. GELU is smooth and not zero for negative numbers, so
+# that a negative number still has a gradient.
 
 
 # %%
@@ -133,9 +134,9 @@ compare("shape is kept", list(feed_forward(tl.rand(2, 3, 768)).shape), "2 3 768"
 # %% [markdown]
 # ## 4.4 Shortcuts
 #
-# A gradient on its way back through many layers is multiplied at each of them, by numbers below one as a rule. In five
-# small layers it nearly vanishes. A layer that adds to its input instead of replacing it leaves a way back that
-# multiplies by nothing.
+# A gradient is multiplied at each layer on its way back, usually by numbers below one. In five
+# small layers it nearly vanishes. A layer that adds to its input instead of replacing it has a path back
+# without a factor.
 
 
 # %%
@@ -168,7 +169,7 @@ compare("gradients with shortcuts", gradients(True), "0.22169793 0.20694105 0.32
 # %% [markdown]
 # ## 4.5 A block
 #
-# Attention, then the network; each normalized before, each added to what it read.
+# Attention, then the network; the input of each is normalized, and its output is added to the input.
 
 # %%
 tl.manual_seed(123)
@@ -179,9 +180,9 @@ compare("shape of a block's result", list(block(x).shape), "2 4 768")
 # %% [markdown]
 # ## 4.6 GPT
 #
-# All of it, with dropout on as the page has it here. Between seed and result lie 163 million random weights and 37
-# dropout masks. These are the page's numbers because all are drawn in its order; the last digit of one or the other
-# may tip, since these are sums of thousands of float32 numbers.
+# The whole model, with dropout on as on the page. It draws 163 million random weights and 37
+# dropout masks. These are the page's numbers because all are drawn in its order; the last digit of some
+# may differ, since these are sums of thousands of float32 numbers.
 
 # %%
 tl.manual_seed(123)
@@ -198,7 +199,7 @@ compare(
 )  # fmt: skip
 
 # %% [markdown]
-# Why is it called 124M? OpenAI's model uses the token embedding as its head, too; the page's has a head of its own.
+# Why is it called 124M? OpenAI's model also uses the token embedding as its head; the page's has a separate head.
 
 # %%
 compare("parameters", model.num_parameters(), "163,009,536")
@@ -206,7 +207,7 @@ compare("without the head", model.num_parameters() - model.head.num_parameters()
 compare("MB in float32", model.num_parameters() * 4 / 2**20, "621.83")
 
 # %% [markdown]
-# **Exercise 4.1.** Attention or the network, which is larger? The network is, twice.
+# **Exercise 4.1.** Which is larger, attention or the network? The network is twice as large.
 
 # %%
 block = model.blocks[0]
@@ -216,7 +217,7 @@ for part in parameter_table(replace(config, tie_head=True)):  # nothing is alloc
     print(f"   {part.name:<20} {part.parameters:>12,} {part.share:>7.1%}")
 
 # %% [markdown]
-# **Exercise 4.2.** The larger ones. Only the config says so; the model is the same code.
+# **Exercise 4.2.** The larger models. Only the config differs; the code is the same.
 
 # %%
 for name, theirs in {
@@ -236,9 +237,9 @@ for name, theirs in {
 print(replace(config, embedding_dropout=0.1, attention_dropout=0.2, residual_dropout=0.05))
 
 # %% [markdown]
-# ## 4.7 Writing
+# ## 4.7 Generating text
 #
-# Score all tokens, take the best, append it, again. From random weights comes nonsense, but always the same.
+# Score all tokens, take the best, append it, repeat. Random weights give nonsense, but always the same.
 
 # %%
 model.eval()  # without dropout

@@ -1,15 +1,15 @@
 # %% [markdown]
 # # Chapter 5: pretraining
 #
-# A model that knows nothing, a short story, and ninety updates. At the end the model can recite the story, which is
-# not the purpose of a language model, but it shows that every part works: loss, gradient, optimizer, sampling.
+# A model with random weights, a short story, and ninety updates. At the end the model can recite the story, which is
+# not the purpose of a language model, but shows that every part works: loss, gradient, optimizer, sampling.
 #
-# The numbers on the page come from one seed, 123. Everything random draws from one stream: the weights, the order of
-# the batches, the dropout masks. A program that draws in the same order gets the same run.
+# The numbers on the page are those of seed 123. All random numbers are from one stream: the weights, the order of
+# the batches, the dropout masks. A program that draws in the same order has the same run.
 #
 #     python examples/book/ch05.py               # the page's run: 124M parameters, 90 updates, 9 more in exercise 5.4
-#     python examples/book/ch05.py --steps 26    # only what the page's rows 0 to 25 need
-#     python examples/book/ch05.py --small       # every cell in seconds, at a size of which the page says nothing
+#     python examples/book/ch05.py --steps 26    # only for the page's rows 0 to 25
+#     python examples/book/ch05.py --small       # every cell in seconds, with a model that is not on the page
 
 # %%
 import math
@@ -37,11 +37,11 @@ from tensorlite.devices import machine
 class Options:
     """Chapter 5: pretraining."""
 
-    steps: int = 90  # updates of the weights; the page's run has 90, ten epochs of nine
-    small: bool = False  # a model of two narrow layers: nothing on the page is about it
+    steps: int = 90  # updates of the weights; 90 on the page, ten epochs of nine
+    small: bool = False  # a model of two narrow layers, which is not on the page
     threads: int = 2  # for large operations
-    gpt2: str | None = None  # GPT-2's weights: a folder that has them, or a name to download, gpt2 to gpt2-xl
-    out: Path = page.OUT  # where weights and pictures go
+    gpt2: str | None = None  # GPT-2's weights: a folder, or a name to download, gpt2 to gpt2-xl
+    out: Path = page.OUT  # folder for weights and pictures
 
 
 options = page.options(Options)
@@ -49,7 +49,7 @@ print(machine.set_threads(options.threads))
 
 
 def compare(name: str, ours, theirs: str) -> None:
-    """page.compare, where the model is the page's."""
+    """page.compare, if the model is the page's."""
     if options.small:
         print(f"   {name}: {ours}")
     else:
@@ -57,11 +57,11 @@ def compare(name: str, ours, theirs: str) -> None:
 
 
 # %% [markdown]
-# ## 5.1 How good is a text?
+# ## 5.1 Measuring a model's text
 #
 # The configuration is chapter 4's, with a context of 256 tokens instead of 1,024: attention and memory cost less, and
-# the story is short. `init="torch"` and `tie_head=False` are part of the preset: the page's model starts from torch's
-# default distributions and has a head of its own.
+# the story is short. `init="torch"` and `tie_head=False` are in the preset: the page's model starts from torch's
+# default distributions and has a separate head.
 
 # %%
 config = replace(PRESETS["book-124m"], context_length=256)
@@ -75,7 +75,7 @@ print(f"{model.num_parameters():,} parameters")
 
 
 def write(start: str, tokens: int, **how) -> str:
-    """`start` and what the model goes on with."""
+    """`start` and the model's continuation."""
     ids = tokenizer.encode(start)
     (new,) = generate(model, [ids], tokens, **how)
     return tokenizer.decode(ids + new)
@@ -85,8 +85,8 @@ START = "Every effort moves you"
 compare("untrained, greedy", write(START, 10), "Every effort moves you rentingetic wasnم refres RexMeCHicular stren")
 
 # %% [markdown]
-# **The loss.** Two texts of three tokens, and for each position the token that should come next. The model gives every
-# token of the vocabulary a probability; all that counts is what it gives to the right one. An untrained model gives
+# **The loss.** Two texts of three tokens, and for each position the correct next token. The model gives every
+# token of the vocabulary a probability; only that of the correct one counts. An untrained model gives
 # about 1/50,257 to each.
 
 # %%
@@ -98,15 +98,15 @@ with tl.no_grad():
 p = F.softmax(logits)  # (2, 3, V)
 compare("most probable next tokens", p.argmax(axis=-1), "16657 339 42826 49906 29669 41751")
 
-right = p.take_along_axis(targets.expand_dims(-1)).squeeze(-1)  # (2, 3): what the right tokens get
+right = p.take_along_axis(targets.expand_dims(-1)).squeeze(-1)  # (2, 3): probabilities of the correct tokens
 compare("text 1, p of the right tokens", right[0], "7.4541e-05 3.1061e-05 1.1563e-05")
 compare("text 2, p of the right tokens", right[1], "1.0337e-05 5.6776e-05 4.7559e-06")
 compare("their logarithms", right.log(), "-9.5042 -10.3796 -11.3677 -11.4798 -9.7764 -12.2561")
 
 # %% [markdown]
-# The loss is the mean of these logarithms with the sign turned around: cross-entropy. The model's `forward` computes
-# it in one pass without ever forming the logarithm of a tiny number; by hand it is the same. Its exponential, the
-# perplexity, says among how many equally likely tokens the model is undecided: nearly all of them.
+# The loss is minus the mean of these logarithms: cross-entropy. The model's `forward` computes
+# it in one pass without the logarithm of a tiny number; by hand it is the same. Its exponential, the
+# perplexity, is the number of equally likely tokens with the same loss: nearly all of the vocabulary.
 
 # %%
 compare("mean logarithm", right.log().mean(), "-10.7940")
@@ -144,7 +144,7 @@ page.compare(
 
 # %%
 def mean_loss(loader: DataLoader, batches: int | None = None) -> float:
-    """The mean of the batches' losses, of the first so many batches or of all. Takes the loader's random numbers."""
+    """The mean loss of the first batches or of all. Takes random numbers from the loader's stream."""
     wanted = len(loader) if batches is None else min(batches, len(loader))
     total = 0.0
     for i, (x, y) in enumerate(loader):
@@ -162,12 +162,12 @@ with tl.no_grad():
 # %% [markdown]
 # ## 5.2 Training
 #
-# The loop. After every fifth update both losses are measured, over five batches each. This looking is not free of
-# consequences: to ask the training loader for batches is to shuffle it, and that takes two numbers from the same stream
-# from which the dropout masks are drawn. `gpt train` measures on fixed places instead, so that one may look as often
-# as one likes; here the order has to be the page's.
+# The loop. After every fifth update both losses are measured, over five batches each. This evaluation changes the
+# run: each pass over the training loader shuffles it, and that takes two numbers from the same stream
+# as the dropout masks. `gpt train` evaluates on fixed windows instead, so that the frequency of evaluations
+# does not matter; here the order must be the page's.
 #
-# The optimizer decays all parameters, biases and norms too (`decay_groups` would leave those alone).
+# The optimizer decays all parameters, including biases and norms (`decay_groups` would exclude those).
 
 # %%
 LOG = {  # step: the training and validation loss that the page prints
@@ -206,7 +206,7 @@ def evaluate(batches: int) -> list[float]:
 
 
 def train(optimizer: optim.Optimizer, steps: int, log: dict[int, str], samples: list[str]) -> list[list[float]]:
-    """So many updates, epoch by epoch; every fifth one a row of the log, after every epoch a sample."""
+    """Train for that many updates; print a row of the log for every fifth one, and a sample after every epoch."""
     history: list[list[float]] = []  # tokens seen, training loss, validation loss
     step, seen = -1, 0
     for epoch in range(math.ceil(steps / len(train_loader))):
@@ -229,9 +229,9 @@ def train(optimizer: optim.Optimizer, steps: int, log: dict[int, str], samples: 
 
 
 # %% [markdown]
-# The page's run. The seed is set once more, so that neither the losses above nor anything else has used up its numbers;
-# from here on everything is drawn in the page's order. Each row is compared as it is printed. What may differ in the
-# end, and why, is in README.md beside this file.
+# The page's run. The seed is set again, so that it does not depend on the random numbers used above;
+# from here on all numbers are drawn in the page's order. Each row is compared when it is printed. README.md in this
+# folder says what may differ, and why.
 
 # %%
 tl.manual_seed(123)
@@ -242,8 +242,8 @@ history = train(optimizer, options.steps, LOG, SAMPLES)
 print(f"{options.steps} updates in {time.perf_counter() - begun:.0f} s")
 
 # %% [markdown]
-# The curves part early: the model learns the story by heart, which does not help with the tenth of it that it has never
-# seen. More text is the remedy; the chapters on fine-tuning start from weights that have seen a lot of it.
+# The curves diverge early: the model memorizes the story, which does not help with the tenth of it that it has not
+# seen. More text would help; the chapters on fine-tuning start from weights that were trained on much more.
 
 
 # %%
@@ -269,9 +269,9 @@ if history:
 # %% [markdown]
 # ## 5.3 Sampling
 #
-# Always taking the most probable token makes a text that repeats itself. Instead one may draw: from the probabilities
-# as they are, or from sharper or flatter ones. Dividing the logits by a *temperature* below 1 sharpens, above 1
-# flattens. Nine words and their logits show it.
+# Always taking the most probable token gives a text that repeats itself. Instead a token can be drawn: from the
+# probabilities themselves, or from sharper or flatter ones. Dividing the logits by a *temperature* below 1 sharpens,
+# above 1 flattens. An example with nine words and their logits:
 
 # %%
 words = ["closer", "every", "effort", "forward", "inches", "moves", "pizza", "toward", "you"]
@@ -282,7 +282,7 @@ print("the most probable word:", words[int(next_logits.argmax().item())])
 
 
 def counts(p: tl.Tensor, draws: int = 1000) -> list[int]:
-    """How often each word comes up when one word is drawn so many times, from seed 123."""
+    """How often each word is drawn in that many draws, from seed 123."""
     tl.manual_seed(123)
     drawn = [int(tl.multinomial(p).item()) for _ in range(draws)]
     return [drawn.count(i) for i in range(len(words))]
@@ -305,16 +305,16 @@ axes.spines[["top", "right"]].set_visible(False)
 page.picture(figure, "ch05-temperature", options.out)
 
 # %% [markdown]
-# **Exercise 5.1.** How likely is pizza at temperature 5? A thousand draws said 3.2 %; no draw is needed, since the
-# probability itself is at hand.
+# **Exercise 5.1.** How likely is pizza at temperature 5? A thousand draws gave 3.2 %; no draw is needed, since the
+# probability itself is known.
 
 # %%
 page.compare("pizza, in a thousand draws", counts(scaled[2])[words.index("pizza")] / 1000, "0.032")
 page.compare("pizza, exactly", scaled[2][words.index("pizza")], "0.0430")
 
 # %% [markdown]
-# **Top-k.** Flat probabilities give every nonsense a chance. So keep the k largest logits only, and give what is left
-# over no chance at all.
+# **Top-k.** Flat probabilities also give unsuitable tokens a chance. So keep only the k largest logits, and give all
+# others probability zero.
 
 # %%
 top, places = next_logits.topk(3)
@@ -326,7 +326,7 @@ page.compare(
 )  # fmt: skip
 
 # %% [markdown]
-# Both together, with the model. (This is the page's text only where training was the page's to the last digit: each
+# Both together, with the model. (This is the page's text only if training was the page's to the last digit: each
 # drawn token depends on 50,257 probabilities.)
 
 # %%
@@ -339,15 +339,15 @@ else:
     print(drawn)
 
 # %% [markdown]
-# **Exercise 5.2.** Low temperature and small k where there is one right way to go on: code, facts, instructions. High
-# ones where variety is wanted. Here are three settings of each, with the same random numbers:
+# **Exercise 5.2.** Low temperature and small k where there is one correct continuation: code, facts, instructions. High
+# values for variety. Here are three settings of each, with the same random numbers:
 
 # %%
 for temperature, k in [(0.2, 5), (1.0, 25), (2.0, None)]:
     print(f"temperature {temperature}, top {k}: {write(START, 15, temperature=temperature, top_k=k, seed=123)!r}")
 
 # %% [markdown]
-# **Exercise 5.3.** Two settings leave nothing to chance: temperature 0, and the best one alone, k = 1.
+# **Exercise 5.3.** Two settings are deterministic: temperature 0, and k = 1.
 
 # %%
 greedy = write(START, 25)
@@ -360,8 +360,8 @@ if options.steps == 90:
 # %% [markdown]
 # ## 5.4 Saving and loading
 #
-# Weights go into a safetensors file, which holds numbers and nothing that could run. To go on training one needs what
-# AdamW remembers too: two averages for every weight, so that file is twice as large.
+# Weights are saved in a safetensors file, which holds numbers and no code. To continue training, AdamW's
+# state is needed too: two averages for every weight, a file twice as large.
 
 # %%
 options.out.mkdir(parents=True, exist_ok=True)
@@ -378,8 +378,8 @@ optimizer.load_state_dict({"steps": steps, "tensors": io.load(options.out / "opt
 assert write(START, 25) == greedy
 
 # %% [markdown]
-# **Exercise 5.4.** One more epoch from there, again from seed 123. (The saved optimizer is 1.3 GB for the page's model;
-# delete the folder when you have seen enough.)
+# **Exercise 5.4.** One more epoch from the saved state, again with seed 123. (The saved optimizer is 1.3 GB for the
+# page's model; delete the folder afterwards.)
 
 # %%
 if options.steps == 90:
@@ -394,15 +394,15 @@ if options.steps == 90:
 # ## 5.5 GPT-2's weights
 #
 # The same class holds OpenAI's weights: with biases on queries, keys and values, and a head tied to the token
-# embedding. They are 0.5 GB that this script downloads only when asked: `--gpt2` names a folder that has them, or
-# fetches them, as in `--gpt2 gpt2`.
+# embedding. They are 0.5 GB, which this script downloads only on request: `--gpt2` names a folder that has them, or
+# downloads them, as in `--gpt2 gpt2`.
 #
 # **Exercises 5.5 and 5.6.** The loss of those weights on the story, which is about the same on both of its parts: this
-# model has not learned it by heart. A larger one, `--gpt2 gpt2-xl`, is better still.
+# model has not memorized it. A larger one, `--gpt2 gpt2-xl`, has a lower loss.
 
 # %%
 if options.gpt2 is None:
-    print("without --gpt2 there is nothing to say about GPT-2's weights")
+    print("without --gpt2 this part is skipped")
 else:
     folder = Path(options.gpt2)
     model = pretrained.load(folder if folder.is_dir() else fetch_model(options.gpt2)).eval()

@@ -1,17 +1,17 @@
 # %% [markdown]
 # # Chapter 6: a classifier of texts
 #
-# The same model, another question: not which token comes next but whether a message is spam. The head that scores
-# 50,257 tokens gives way to one that scores two labels; what the model knows of language stays.
+# The same model for another question: whether a message is spam. The head that scores
+# 50,257 tokens is replaced by one that scores two labels; the other weights stay.
 #
-# The page starts from GPT-2's weights, half a gigabyte that this script downloads only when asked. With them, it is the
-# page's run; without, a small model learns the same task from nothing, and no number of training is the page's.
+# The page starts from GPT-2's weights, half a gigabyte that this script downloads only on request. With them, it is the
+# page's run; without them, a small model is trained from scratch, and its numbers are not the page's.
 #
 #     python examples/book/ch06.py                          # a small model from random weights, all of it trained
-#     python examples/book/ch06.py --gpt2 gpt2              # the page's run; --gpt2 FOLDER for weights that you have
-#     python examples/book/ch06.py --steps 50               # a shorter look
+#     python examples/book/ch06.py --gpt2 gpt2              # the page's run; --gpt2 FOLDER for downloaded weights
+#     python examples/book/ch06.py --steps 50               # a shorter run
 #
-# `gpt finetune classify` does the same with checkpoints, reports and pictures.
+# `gpt finetune classify` does the same, with checkpoints, reports and pictures.
 
 # %%
 import math
@@ -39,10 +39,10 @@ from tensorlite.devices import machine
 class Options:
     """Chapter 6: a classifier of texts."""
 
-    gpt2: str | None = None  # GPT-2's weights: a folder that has them, or a name to download, gpt2 to gpt2-xl
+    gpt2: str | None = None  # GPT-2's weights: a folder, or a name to download, gpt2 to gpt2-xl
     steps: int = 650  # updates of the weights: five epochs of 130
     threads: int = 2  # for large operations
-    out: Path = page.OUT  # where weights and pictures go
+    out: Path = page.OUT  # folder for weights and pictures
 
 
 options = page.options(Options)
@@ -50,7 +50,7 @@ print(machine.set_threads(options.threads))
 
 
 def compare(name: str, ours, theirs: str) -> None:
-    """page.compare, where the model is the page's: GPT-2's smallest, trained as long."""
+    """page.compare, if the model and the number of steps are the page's: the smallest GPT-2."""
     if options.gpt2 and model.config.n_layer == 12 and options.steps == 650:
         page.compare(name, ours, theirs)
     else:
@@ -61,7 +61,7 @@ def compare(name: str, ours, theirs: str) -> None:
 # %% [markdown]
 # ## 6.2 The messages
 #
-# 5,572 text messages, tab-separated, one in seven spam. For a balanced set as many of the others are drawn at random,
+# 5,572 text messages, tab-separated, one in seven spam. For a balanced set, as many of the others are drawn at random,
 # from NumPy's stream of seed 123, as pandas does it; then all are shuffled with that seed and cut into three parts.
 
 # %%
@@ -78,7 +78,7 @@ page.compare("training, validation, test", [len(part) for part in parts.values()
 # %% [markdown]
 # ## 6.3 Batches
 #
-# Every message becomes as long as the longest of the training messages, padded on the right with the end of text.
+# Every message is padded on the right, with the end of text, to the length of the longest training message.
 
 # %%
 tokenizer = page.tokenizer()
@@ -93,7 +93,7 @@ def rows(part: str, length: int) -> list[Row]:
 
 
 def make_loaders(length: int) -> dict[str, DataLoader]:
-    """Batches of eight, (ids (B, T), lengths, labels (B)); only those for training are shuffled, or full alone."""
+    """Batches of eight, (ids (B, T), lengths, labels (B)); those for training are shuffled and all full."""
     collate = Padding(tokenizer.special_tokens["<|endoftext|>"], length, matters=True).batch
     return {
         part: DataLoader(rows(part, length), 8, shuffle=part == "train", drop_last=part == "train", collate=collate)
@@ -109,15 +109,15 @@ page.compare("shapes", [list(idx.shape), list(labels.shape)], "8 120 8")
 # %% [markdown]
 # ## 6.4 and 6.5 The model
 #
-# `Classifier` is a GPT without its own head, and a Linear that reads the labels' scores from one position. That
-# position is the last, the only one that has seen all of the text (and its padding). Frozen: everything but the last
-# block, the norm behind it, and the new head. From random weights that would leave a model that cannot learn much, so
-# there all of it is trained.
+# `Classifier` is a GPT without its own head, and a Linear that computes the labels' scores from one position. That
+# position is the last, the only one that attends to the whole text (and its padding). All is frozen except the last
+# block, the final norm, and the new head. With random weights such a model could not learn much, so
+# all layers are trained then.
 
 
 # %%
 def make_model(position: str = "last", layers: str | None = None, length: int = longest) -> Classifier:
-    """A classifier with GPT-2's weights or random ones, of which `layers` learn."""
+    """A classifier with GPT-2's weights or random ones, with `layers` trainable."""
     if options.gpt2:
         folder = Path(options.gpt2)
         base = pretrained.load(folder if folder.is_dir() else fetch_model(options.gpt2))
@@ -142,13 +142,13 @@ if options.gpt2:
 # %% [markdown]
 # ## 6.6 Loss and accuracy
 #
-# Accuracy is the goal, but it changes in steps and has no useful derivative. So training lowers the
-# cross-entropy of the two scores, and we look at both.
+# Accuracy is the goal, but it is piecewise constant and has no useful derivative. So training minimizes the
+# cross-entropy of the two scores, and both are reported.
 
 
 # %%
 def judge(loader: DataLoader, batches: int | None = None) -> tuple[float, float]:
-    """Mean loss of the first so many batches (or all), and the accuracy on their messages."""
+    """Mean loss of the first batches (or all), and the accuracy on their messages."""
     model.eval()
     wanted = len(loader) if batches is None else min(batches, len(loader))
     losses, right, seen = 0.0, 0, 0
@@ -164,8 +164,8 @@ def judge(loader: DataLoader, batches: int | None = None) -> tuple[float, float]
 
 
 # %% [markdown]
-# Before training the page's classifier gives all messages the same label, so its accuracies are how frequent that label
-# is in the ten batches that are looked at, and these depend on data and seed alone.
+# Before training the page's classifier gives all messages the same label, so its accuracies are the frequency of that
+# label in the first ten batches, which depend on data and seed alone.
 
 # %%
 tl.manual_seed(123)
@@ -180,7 +180,7 @@ compare("loss before", [judge(loader, 5)[0] for loader in loaders.values()], "2.
 # %% [markdown]
 # ## 6.7 Training
 #
-# Chapter 5's loop with other numbers to look at.
+# Chapter 5's loop, which also reports accuracies.
 
 # %%
 LOG = {
@@ -191,7 +191,7 @@ ACCURACY = {1: "70.00 72.50", 2: "82.50 85.00", 3: "90.00 90.00", 4: "100.00 97.
 
 
 def train(loaders: dict[str, DataLoader], steps: int, lr: float, quiet: bool = False) -> list[list[float]]:
-    """So many updates of what learns in `model`; [step, training loss, validation loss] of every fiftieth."""
+    """Train for that many updates; return [step, training loss, validation loss] of every fiftieth."""
     optimizer = optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=lr, weight_decay=0.1)
     history: list[list[float]] = []
     step = -1
@@ -235,14 +235,14 @@ axes.grid(alpha=0.25)
 page.picture(figure, "ch06-losses", options.out)
 
 # %% [markdown]
-# ## 6.8 Using it
+# ## 6.8 Using the classifier
 #
-# A new message is cut and padded as those of training were. Saved and loaded, the classifier is the same.
+# A new message is cut and padded like those of training. Saved and loaded, the classifier gives the same result.
 
 
 # %%
 def classify(text: str) -> str:
-    """The label of a text, and how sure the model is."""
+    """The label of a text, and its probability."""
     batch = Padding(tokenizer.special_tokens["<|endoftext|>"], longest, matters=True).batch
     idx, lengths, _ = batch([Row(encode(tokenizer, text, longest), 0)])
     model.eval()
@@ -266,8 +266,8 @@ assert classify("You are the winner of a free holiday") == before
 # %% [markdown]
 # **Exercises 6.1, 6.2 and 6.3.** Other choices, each trained for two epochs: padded to a longer row (the last position
 # then sees mostly padding), all layers instead of the last block, the first position instead of the last. The first
-# position has seen one token when the mask is causal, and from a message's first token one cannot tell as much. (The
-# test set has 300 messages: one or two percent of difference say nothing.)
+# position attends to one token when the mask is causal, and a message's first token is less informative. (The
+# test set has 300 messages: differences of one or two percent are not significant.)
 
 
 # %%

@@ -1,18 +1,18 @@
 # %% [markdown]
 # # Chapter 7: following instructions
 #
-# A model that continues text is to answer instead. No new head and no new loss: instruction and answer are written into
-# one text of fixed form, and the model learns to continue it. What it writes behind "### Response:" is its answer.
+# A model that continues text is trained to answer. It needs no new head and no new loss: instruction and answer are
+# one text in a fixed format, and the model learns to continue it. Its text after "### Response:" is the answer.
 #
-# The page starts from GPT-2 medium, 1.4 GB that this script downloads only when asked. Without those weights a
-# small model is trained from scratch. It learns the form of an answer and hardly anything else: eleven hundred entries
-# teach a style and not a language.
+# The page starts from GPT-2 medium, 1.4 GB that this script downloads only on request. Without those weights a
+# small model is trained from scratch. It learns the form of an answer and little else: eleven hundred entries
+# teach a style, not a language.
 #
 #     python examples/book/ch07.py                          # a small model from random weights
-#     python examples/book/ch07.py --gpt2 gpt2-medium       # the page's run; --gpt2 FOLDER for weights that you have
-#     python examples/book/ch07.py --steps 20               # a shorter look
+#     python examples/book/ch07.py --gpt2 gpt2-medium       # the page's run; --gpt2 FOLDER for downloaded weights
+#     python examples/book/ch07.py --steps 20               # a shorter run
 #
-# `gpt finetune instruct`, `gpt chat` and `gpt judge` do the same with checkpoints, a terminal and tables.
+# `gpt finetune instruct`, `gpt chat` and `gpt judge` do the same, with checkpoints, a chat and tables.
 
 # %%
 import math
@@ -41,12 +41,12 @@ from tensorlite.devices import machine
 class Options:
     """Chapter 7: following instructions."""
 
-    gpt2: str | None = None  # GPT-2's weights: a folder that has them, or a name to download, gpt2 to gpt2-xl
+    gpt2: str | None = None  # GPT-2's weights: a folder, or a name to download, gpt2 to gpt2-xl
     steps: int = 232  # updates of the weights: two epochs of 116
     answers: int = 110  # test entries that are answered
-    judge: str | None = None  # where Ollama listens, such as http://localhost:11434; none: judges that need no server
+    judge: str | None = None  # address of Ollama, such as http://localhost:11434; default: scores without a server
     threads: int = 2  # for large operations
-    out: Path = page.OUT  # where answers, weights and pictures go
+    out: Path = page.OUT  # folder for answers, weights and pictures
 
 
 options = page.options(Options)
@@ -54,7 +54,7 @@ print(machine.set_threads(options.threads))
 
 
 def compare(name: str, ours, theirs: str) -> None:
-    """page.compare, where the model is the page's: GPT-2 medium."""
+    """page.compare, if the model is the page's: GPT-2 medium."""
     if options.gpt2 and model.config.n_layer == 24:
         page.compare(name, ours, theirs)
     elif isinstance(ours, str):
@@ -66,7 +66,7 @@ def compare(name: str, ours, theirs: str) -> None:
 # %% [markdown]
 # ## 7.2 The entries
 #
-# 1,100 of them: an instruction, sometimes an input, an expected answer. The first 85 % are for training, the next
+# 1,100 entries: an instruction, sometimes an input, an expected answer. The first 85 % are for training, the next
 # 10 % for testing, the rest for validation.
 
 # %%
@@ -81,7 +81,7 @@ page.compare("training, validation, test", [len(parts.train), len(parts.validati
 print("-----", instruct.format_alpaca(entries[50]) + "\n\n### Response:\n" + entries[50]["output"], "-----", sep="\n")
 
 # %% [markdown]
-# **Exercise 7.1.** Phi-3's form is shorter, so that every step costs less:
+# **Exercise 7.1.** Phi-3's format is shorter, so that every step costs less:
 
 # %%
 tokenizer = page.tokenizer()
@@ -92,8 +92,8 @@ for style in ("alpaca", "phi3"):
 # %% [markdown]
 # ## 7.3 Batches
 #
-# Texts of different lengths make a batch by padding, with the end of text, 50256. In the targets the first padding
-# token stays: that an answer ends is to be learned as well. All behind it become -100, which the loss leaves out.
+# Texts of different lengths are padded with the end of text, 50256. In the targets the first padding
+# token stays, so that the model learns where an answer ends. The others become -100, which the loss ignores.
 
 # %%
 inputs, targets = instruct.collate([[0, 1, 2, 3, 4], [5, 6], [7, 8, 9]])
@@ -101,7 +101,7 @@ page.compare("inputs", inputs, "0 1 2 3 4  5 6 50256 50256 50256  7 8 9 50256 50
 page.compare("targets", targets, "1 2 3 4 50256  6 50256 -100 -100 -100  8 9 50256 -100 -100")
 
 # %% [markdown]
-# What -100 does: with a third target that is left out, the loss is that of the first two.
+# The effect of -100: with a third target that is ignored, the loss is that of the first two.
 
 # %%
 scores = tl.tensor([[-1.0, 1.0], [-0.5, 1.5], [-0.5, 1.5]])
@@ -110,10 +110,10 @@ page.compare("loss of three", F.cross_entropy(scores, tl.tensor([0, 1, 1])), "0.
 page.compare("the third left out", F.cross_entropy(scores, tl.tensor([0, 1, -100])), "1.1269")
 
 # %% [markdown]
-# **Exercise 7.2.** One may leave out the instruction too, and learn from the answers alone. `collate` receives how many
-# ids of a text are its prompt. The page's mask ends where `format_alpaca` ends: the header "### Response:" is still
-# learned. `instruct.encode`, and so `gpt finetune instruct --mask-instruction`, counts the header as prompt, for that
-# is what `gpt chat` writes itself.
+# **Exercise 7.2.** The loss can also ignore the instruction, so that only answers are learned. `collate` gets the
+# number of ids of a text's prompt. The page's mask ends where `format_alpaca` ends: the header "### Response:" is still
+# learned. `instruct.encode`, and so `gpt finetune instruct --mask-instruction`, counts the header as prompt, since
+# `gpt chat` writes it itself.
 
 # %%
 sample = [
@@ -145,7 +145,7 @@ for whose, encoded in (("page", as_the_page_masks(entries[50])), ("ours", instru
 # %% [markdown]
 # ## 7.4 Loaders
 #
-# Batches of eight, each as wide as its longest text. Those for training come in the order of seed 123.
+# Batches of eight, each as long as its longest text. Those for training are in the order of seed 123.
 
 # %%
 collate = partial(instruct.collate, allowed_max_length=1024)
@@ -166,8 +166,8 @@ page.compare(
 # %% [markdown]
 # ## 7.5 The model
 #
-# GPT-2 has one matrix for token embedding and head. The page loads it into both, and from then on they are two, each of
-# which learns by itself: `with_own_head` does that, and `gpt finetune instruct --untie-head`.
+# GPT-2 has one matrix for token embedding and head. The page loads it into both, which are then trained
+# separately: `with_own_head` does this, as does `gpt finetune instruct --untie-head`.
 
 # %%
 if options.gpt2:
@@ -184,8 +184,8 @@ else:
 print(f"{model.num_parameters():,} parameters")
 
 # %% [markdown]
-# Before training it continues the instruction as any other text. (No header for the answer stands behind it: the model
-# writes one itself.)
+# Before training it continues the instruction as any other text. (It is not followed by a header for the answer: the
+# model writes one itself.)
 
 # %%
 asked = instruct.format_alpaca(parts.validation[0])
@@ -227,7 +227,7 @@ compare("loss before, training and validation", losses, "3.8259 3.7619")
 
 
 def train(optimizer: optim.Optimizer, steps: int) -> list[list[float]]:
-    """So many updates; [step, training loss, validation loss] of every fifth."""
+    """Train for that many updates; return [step, training loss, validation loss] of every fifth."""
     history, step = [], -1
     for epoch in range(1, math.ceil(steps / len(loaders["train"])) + 1):
         model.train()
@@ -267,7 +267,7 @@ page.picture(figure, "ch07-losses", options.out)
 # %% [markdown]
 # ## 7.7 Answers
 #
-# Greedily, up to 256 tokens or the end of text. All go into a file beside what was expected.
+# Greedy, up to 256 tokens or the end of text. All are written to a file together with the expected answers.
 
 # %%
 model.eval()
@@ -283,9 +283,10 @@ for entry, response in list(zip(asked, responses, strict=True))[:3]:
 # %% [markdown]
 # ## 7.8 Judging
 #
-# Whether an answer is good is hard to count. Three judges need nothing else: is it letter by letter the expected one,
-# how many words have both, and how probable did the model find the expected one? The page's judge is a larger model,
-# Llama 3, asked through Ollama for a number from 0 to 100; its answers got 50.32 on average. `--judge URL` asks one.
+# The quality of an answer is hard to measure. Three scores need no other model: is it exactly the expected one,
+# how many words have both in common, and how probable is the expected one for the model? The page's judge is a larger
+# model, Llama 3, asked through Ollama for a number from 0 to 100; the page's answers got 50.32 on average. `--judge
+# URL` uses one.
 
 # %%
 rows = [{**entry, "model_response": response} for entry, response in zip(asked, responses, strict=True)]
@@ -294,8 +295,8 @@ for name, value in summary(judged).items():
     print(f"   {name}: {value}")
 
 # %% [markdown]
-# **Exercise 7.4.** With LoRA: the narrow matrices learn, all else is frozen. (Exercise 7.3 is Stanford's set of 52,000
-# entries; `gpt finetune instruct --data FILE` takes it as it is.)
+# **Exercise 7.4.** With LoRA: only the narrow matrices are trained. (Exercise 7.3 is Stanford's set of 52,000
+# entries; `gpt finetune instruct --data FILE` reads it directly.)
 
 # %%
 adapted = lora.apply(model, rank=16, alpha=16)

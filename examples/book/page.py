@@ -1,7 +1,7 @@
-"""What every chapter here needs: a number beside the page's, the book's files, a picture.
+"""Shared by the chapters: comparison with the page's numbers, the book's files, pictures.
 
-`compare` is the one idea. It takes what was computed and what the page shows, rounds the first to as many digits as the
-second has, prints both in a row, and counts. Nothing that is printed as ours comes from anywhere but a computation.
+`compare` takes the computed value and the page's, rounds the first to as many digits as the
+second has, prints both in a row, and counts. Every number that is printed as ours is computed.
 """
 
 import os
@@ -23,17 +23,17 @@ OUT = Path(tempfile.gettempdir(), "tensorlite-book")
 NUMBER = re.compile(r"[-+]?(?:\d[\d,]*\.?\d*|\.\d+)(?:e[-+]?\d+)?")
 IN_NOTEBOOK = "ipykernel" in sys.modules
 
-NOISE = 2e-6  # of the largest number: what the order of float32 sums may change; it can tip a digit on the edge
+NOISE = 2e-6  # times the largest number: the effect of the order of float32 sums, which can change a rounded digit
 
 rows: list[tuple[str, str]] = []  # (sign, name) of every comparison so far
 
 
 def compare(name: str, ours, page: str) -> bool:
-    """Print `ours` beside what the `page` shows. "==": the same digits; "!=": not. "~=": not, but it is on the edge.
+    """Print `ours` next to the `page`'s value. "==": the same digits; "!=": different; "~=": different by rounding.
 
-    `ours` is a text, a number, or any nesting of numbers (lists, Tensors); `page` is a text, in which numbers stand
-    apart by spaces: "0.3190 0.4858", "7.45e-05", "163,009,536". On the edge is what lies within half of the page's last
-    digit and two millionths of the row's largest number, which is as much as float32 can promise.
+    `ours` is a text, a number, or any nesting of numbers (lists, Tensors); `page` is a text, in which numbers are
+    separated by spaces: "0.3190 0.4858", "7.45e-05", "163,009,536". "~=" means within half of the page's last
+    digit and two millionths of the row's largest number, the precision of float32.
     """
     if isinstance(ours, str):
         sign, shown, theirs, note = "==" if ours == page else "!=", repr(ours), repr(page), ""
@@ -72,7 +72,7 @@ def flatten(value) -> Iterable[float]:
 
 
 def like(value: float, printed: str) -> str:
-    """`value` in the manner of `printed`: as many decimals, thousands set off, an exponent."""
+    """`value` in the format of `printed`: decimals, thousands separators, exponent."""
     comma = "," if "," in printed else ""
     if isinstance(value, int):
         return f"{value:{comma}}"
@@ -88,7 +88,7 @@ def number(text: str) -> float:
 
 
 def edge(printed: str, largest: float) -> float:
-    """How far from the `printed` number one may be and still have computed it."""
+    """The largest distance from the `printed` number that rounding explains."""
     if decimals(printed) == 0 and "e" not in printed:
         return 0.0  # a count
     power = int(printed.partition("e")[2] or 0) - decimals(printed)
@@ -96,7 +96,7 @@ def edge(printed: str, largest: float) -> float:
 
 
 def summary() -> None:
-    """How many of the comparisons came out, and which did not."""
+    """Print how many comparisons agree, and which do not."""
     signs = [sign for sign, _ in rows]
     print(f"\n{len(rows)} comparisons: {signs.count('==')} ==, {signs.count('~=')} ~=, {signs.count('!=')} !=")
     for sign, name in rows:
@@ -104,7 +104,7 @@ def summary() -> None:
             print(f"   not the page's: {name}")
 
 
-# ----- what a chapter is given ----------------------------------------------------------------------------------
+# ----- settings and files --------------------------------------------------------------------------------------
 
 
 def options(cls):
@@ -124,7 +124,7 @@ def tokenizer() -> BPETokenizer:
 
 
 def picture(figure: Figure, name: str, out: Path) -> None:
-    """Save it as `out`/`name`.png; in a notebook, show it too."""
+    """Save the figure as `out`/`name`.png; in a notebook, show it too."""
     out.mkdir(parents=True, exist_ok=True)
     path = out / f"{name}.png"
     figure.savefig(path, dpi=120)

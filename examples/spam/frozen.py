@@ -1,10 +1,10 @@
-"""What freezing saves: time and memory of a fine-tuning step, by what learns.
+"""Time and memory of a fine-tuning step for each choice of trained layers.
 
     python examples/spam/frozen.py
 
-One idea: a weight that does not learn has no gradient, no averages in the optimizer, and, below the first layer that
-learns, nothing of the forward pass is kept for it. The models take turns step by step, and the table gives ratios to
-training everything; memory is what the step itself allocates at its peak, and what the optimizer keeps.
+A frozen weight has no gradient and no averages in the optimizer, and below the first trained layer the forward pass
+keeps no activations. The models take turns step by step, and the table gives ratios to
+training everything. Memory is the peak allocation of the step, and the state of the optimizer.
 """
 
 import json
@@ -30,7 +30,7 @@ LAYERS = ("head", "last-block", "last-2", "lora", "all")
 
 @dataclass
 class Frozen:
-    """Time and memory of a fine-tuning step for each choice of what learns."""
+    """Time and memory of a fine-tuning step for each choice of trained layers."""
 
     n_layer: int = 6  # blocks
     n_embd: int = 384  # width
@@ -61,7 +61,7 @@ class Frozen:
 
 
 class Step:
-    """A model of which some layers learn, and one step of fine-tuning it."""
+    """A partly frozen model, and one step of fine-tuning it."""
 
     def __init__(self, settings: Frozen, layers: Any):
         config = ClassifyConfig(layers=layers)
@@ -80,7 +80,7 @@ class Step:
         self.optimizer.step()
 
     def sizes(self) -> dict[str, int]:
-        """Bytes that a step allocates at its peak, that the optimizer keeps; parameters that learn."""
+        """Peak bytes that a step allocates, bytes of the optimizer's state, and the number of trained parameters."""
         self.optimizer.zero_grad()
         tracemalloc.start()
         self()
@@ -96,7 +96,7 @@ class Step:
 
 def table(results: dict[str, dict[str, Any]]) -> str:
     """In Markdown, each row compared with `all`."""
-    lines = ["| what learns | parameters | time of a step | memory of a step | optimizer |", "|---|---|---|---|---|"]
+    lines = ["| trained | parameters | time of a step | memory of a step | optimizer |", "|---|---|---|---|---|"]
     whole = results["all"]
     for layers, r in results.items():
         lines.append(

@@ -1,15 +1,15 @@
-"""Spam or not: what each choice of fine-tuning is worth, with a model small enough for a laptop.
+"""Spam classification: compare the choices of fine-tuning with a model small enough for a laptop.
 
     python examples/spam/measure.py SMSSpamCollection              # everything; --only headline: the seeds alone
 
-One idea: the book's nineteen experiments again, from the other end. There, GPT-2's 124 million weights are the start,
-and random ones of that size end at 93.67 % on the test part. Here a small model is pretrained on the corpus's own texts
-first, without those of the validation and the test part (nor any equal to one of them); then it is fine-tuned, once for
+The book's nineteen experiments, with a small model. The book starts from GPT-2's 124 million weights,
+and random weights of that size reach 93.67 % on the test part. Here a small model is pretrained on the corpus's own
+texts first, without those of the validation and the test part (and their duplicates); then it is fine-tuned, once for
 each choice of layers and position, and for the best with five seeds.
 
-Everything runs on one thread, and seconds are those of the processor. Some of the book's 300 test texts stand word for
-word among the 1,045 training texts too (the corpus has duplicates, and the book's split does not look): the accuracy on
-the others is given too.
+Everything runs on one thread, and seconds are processor time. Some of the book's 300 test texts also occur
+verbatim among the 1,045 training texts (the corpus has duplicates, which the book's split ignores): the accuracy on
+the others is reported too.
 """
 
 import json
@@ -45,12 +45,12 @@ SILENT = Console(quiet=True)
 
 @dataclass
 class Measure:
-    """Fine-tune a small GPT on the SMS corpus in many ways, and write the results."""
+    """Fine-tune a small GPT on the SMS corpus with various settings, and write the results."""
 
     data: Positional[Path]  # SMSSpamCollection
     only: Literal["all", "headline", "table"] = "all"  # what to measure
-    out: Path = Path(__file__).parent  # where results.json and results.md go
-    runs: Path | None = None  # where the runs go; default: a temporary folder
+    out: Path = Path(__file__).parent  # folder for results.json and results.md
+    runs: Path | None = None  # folder for the runs; default: a temporary folder
 
     def __call__(self) -> None:
         with tempfile.TemporaryDirectory() as temporary:
@@ -66,7 +66,7 @@ class Measure:
     def measure(self):
         """(name, figures) of each experiment, one after the other."""
         yield "pretraining", self.pretrain("pretrained", steps=400, lr=3e-3)
-        yield "no pretraining", self.pretrain("random", steps=1, lr=0.0)  # a step of length 0: the weights stay random
+        yield "no pretraining", self.pretrain("random", steps=1, lr=0.0)  # a step of size 0: the weights stay random
         if self.only != "table":
             for start in ("pretrained", "random"):
                 for seed in SEEDS:
@@ -83,7 +83,7 @@ class Measure:
                 yield name, self.tune("pretrained", layers="all", position=position, causal=False)
 
     def pretrain(self, name: str, steps: int, lr: float) -> dict[str, Any]:
-        """A run on all texts of the corpus but those of the validation and test parts."""
+        """Pretrain on all texts of the corpus except those of the validation and test parts."""
         assert self.runs is not None
         entries = data.read(self.data)
         parts = data.split(data.balanced(entries, 123), 123)
@@ -103,7 +103,7 @@ class Measure:
         return {"texts": len(texts), "steps": steps, "parameters": model.num_parameters(), "cpu_seconds": seconds}
 
     def tune(self, start: str, **choice: Any) -> dict[str, Any]:
-        """What fine-tuning with this choice comes to."""
+        """The results of fine-tuning with this choice."""
         assert self.runs is not None
         began, run = time.process_time(), self.runs / "tuned"
         config = ClassifyConfig(
@@ -140,11 +140,11 @@ def report(results: dict[str, dict[str, Any]]) -> str:
         f"The model has {first['parameters']:,} parameters ({MODEL['n_layer']} layers, {MODEL['n_embd']} wide, a BPE "
         f"vocabulary of {MODEL['vocab_size']:,}). Pretraining: {first['steps']} steps on {first['texts']:,} texts of "
         f"the corpus, none of them a validation or test text: {first['cpu_seconds']:.0f} s of one core. Fine-tuning: "
-        f"{TUNING['epochs']} epochs on the book's 1,045 texts, learning rate {TUNING['lr']}, falling.",
+        f"{TUNING['epochs']} epochs on the book's 1,045 texts, learning rate {TUNING['lr']} with cosine decay.",
         "",
         "## Five seeds: all layers, last real token",
         "",
-        "| start | test accuracy | lowest to highest | of test texts that are not in training | s of one core |",
+        "| start | test accuracy | lowest to highest | on test texts not in training | s of one core |",
         "|---|---|---|---|---|",
     ]
     for start in ("pretrained", "random"):
@@ -156,8 +156,8 @@ def report(results: dict[str, dict[str, Any]]) -> str:
             spread = f"{mean(a):.2%} ± {stdev(a):.2%} | {min(a):.2%} to {max(a):.2%}"
             lines.append(f"| {start} | {spread} | {new:.2%} | {seconds:.0f} |")
     lines += ["", "The book's repository: 95.67 % from GPT-2's weights, 93.67 % from random ones (124M, a GPU)."]
-    lines += ["", "## What learns, and where the label is read: test accuracy, one seed", ""]
-    lines += [f"| what learns | {' | '.join(POSITIONS)} |", f"|---{'|---' * len(POSITIONS)}|"]
+    lines += ["", "## Trained layers and position of the label: test accuracy, one seed", ""]
+    lines += [f"| what is trained | {' | '.join(POSITIONS)} |", f"|---{'|---' * len(POSITIONS)}|"]
     rows = [(layers, f"pretrained, {layers}, {{}}") for layers in LAYERS]
     rows += [("all, no causal mask", "pretrained, all, {}, no mask"), ("all, from random weights", "random, all, {}")]
     for title, name in rows:

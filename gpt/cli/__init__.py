@@ -1,7 +1,7 @@
 """The command line: one file for each command, and main.py, which parses the arguments.
 
 A command is a dataclass: its fields are its flags, and the comment of a field is the flag's help. Calling an instance
-runs the command and returns the exit status. A classmethod `default(args)` gives the flags' defaults, where they are
+runs the command and returns the exit status. A classmethod `default(args)` gives the flags' defaults where they are
 not those of the fields. The name of a command may be two words.
 """
 

@@ -23,7 +23,7 @@ from ..tokenizer.base import check_text
 from ..training import checkpoint
 from .generate import stop_token
 
-HELP = "/input TEXT adds a text to the next question, /reset forgets the conversation, /quit or Ctrl-D leaves"
+HELP = "/input TEXT adds a text to the next question, /reset clears the conversation, /quit or Ctrl-D exits"
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,8 @@ class Chat:
         description = checkpoint.read_config(folder / "config.json")
         if description.get("task", "pretrain") == "pretrain":
             raise ValueError(
-                f"{self.run} was not taught to answer: gpt finetune instruct {self.run} --data FILE does that, and "
-                "gpt generate lets it write as it is"
+                f"{self.run} was not fine-tuned to answer: run gpt finetune instruct {self.run} --data FILE first; "
+                "gpt generate continues a text with it"
             )
         checkpoint.check_task(self.run, description, "instruct")
         model, tokenizer = checkpoint.load_model(self.run, backend.use_device(self.device), folder)
@@ -80,7 +80,7 @@ class Chat:
         check_choice("style", description.get("style"), tuple(STYLES))
         training: Any = description.get("training")
         stop, turns = stop_token(self.stop, tokenizer), InstructConfig.from_dict(training).turns
-        assert stop is not None  # fine-tuning makes sure that there is one
+        assert stop is not None  # fine-tuning ensures it
         return Conversation(
             model, tokenizer, STYLES[description["style"]], stop,
             history=turns - 1 if self.history is None else self.history, max_new_tokens=self.max_new_tokens,
@@ -90,7 +90,7 @@ class Chat:
     def greet(self, talk: Conversation) -> None:
         """Print the model's size, how many turns it sees, and the commands."""
         size, context = talk.model.num_parameters(), talk.model.config.context_length
-        sees = "each question by itself" if talk.history == 0 else f"up to {talk.history} earlier turns"
+        sees = "each question separately" if talk.history == 0 else f"up to {talk.history} earlier turns"
         why = ", as in training (--history N for N earlier turns)" if self.history is None else ""
         console = Console(highlight=False)
         console.print(f"{self.run}: {size:,} parameters, a context of {context:,} tokens", style="bold", markup=False)
@@ -174,12 +174,12 @@ def read_line(prompt: str) -> str:
 
 
 def enable_line_editing() -> None:
-    """Editing and history in input(), where readline exists and the terminal can do it."""
+    """Editing and history in input(), where readline exists and the terminal supports it."""
     if os.environ.get("TERM", "dumb") != "dumb":
         with contextlib.suppress(ImportError):  # not on Windows
             import readline
 
-            readline.parse_and_bind("set enable-bracketed-paste on")  # pasted text is read as one, with its line breaks
+            readline.parse_and_bind("set enable-bracketed-paste on")  # pasted text is one input, with its line breaks
 
 
 def typed(prompt: str) -> str:
@@ -209,12 +209,12 @@ def answer(talk: Conversation, instruction: str, about: str = "") -> None:
         for piece in pieces:
             show(piece)
     finally:
-        pieces.close()  # so that an answer that Ctrl-C interrupts is a turn too
+        pieces.close()  # an answer that Ctrl-C interrupts is a turn too
     show("\n")
     if talk.cut:
         note("the answer ends here because the context is full")
 
 
 def note(text: str) -> None:
-    """Print a remark of the program on standard error."""
+    """Print a note on standard error."""
     Console(stderr=True).print(f"({text})", style="dim", markup=False, highlight=False, soft_wrap=True)

@@ -70,7 +70,7 @@ class Classify:
         return 1 if faults else 0
 
     def label(self, trained: TrainedClassifier, lines: Sequence[str], where: str, number: int) -> tuple[int, int]:
-        """Label each line and print the results; how many lines could not be labelled, and how many were cut."""
+        """Label each line and print the results; return how many lines had no label, and how many were cut."""
         faults, cut = 0, set[int]()
         for i, (line, p) in enumerate(zip(lines, predict_lines(trained, lines, BATCH, cut), strict=True)):
             if isinstance(p, ValueError):

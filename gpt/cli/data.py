@@ -19,8 +19,8 @@ from ..data.sources import DATA, MODELS
 class Data:
     """List what can be downloaded, or download it: `gpt data fetch the-verdict` prints the path of the file."""
 
-    action: Positional[Literal["list", "fetch"]]  # list: show what there is and what is here; fetch: download
-    names: Positional[tuple[str, ...]] = ()  # names in the list, of what to fetch
+    action: Positional[Literal["list", "fetch"]]  # list: show all names and what is downloaded; fetch: download
+    names: Positional[tuple[str, ...]] = ()  # names from the list
 
     def __post_init__(self) -> None:
         if self.action == "list" and self.names:
@@ -40,7 +40,7 @@ class Data:
 
 
 def listing() -> Table:
-    """A table of everything that can be downloaded, and how much of it is here."""
+    """A table of everything that can be downloaded, and how much of it is downloaded."""
     title = f"in {escape(str(download_dir.folder()))} (GPT_DOWNLOAD_DIR names another folder)"
     table = Table(
         title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0)

@@ -1,6 +1,6 @@
-"""`gpt doctor`: what this machine offers for training, and how to get what is missing.
+"""`gpt doctor`: what this machine offers for training, and how to install what is missing.
 
-Every finding is looked up now, on this machine; nothing is changed and nothing downloaded.
+All findings are determined on this machine when it runs; nothing is changed or downloaded.
 """
 
 import os
@@ -32,12 +32,12 @@ GPT2_FILES = {  # tiktoken names a downloaded file by the SHA-1 of its address
 }
 
 
-Finding = tuple[str, str, str]  # what it is about, what was found, and what to do about it or ""
+Finding = tuple[str, str, str]  # the subject, the finding, and the advice or ""
 
 
 @dataclass(frozen=True)
 class Doctor:
-    """Show what this machine offers for training, and how to get what is missing."""
+    """Show what this machine offers for training, and how to install what is missing."""
 
     def __call__(self) -> int:
         report(Console())
@@ -45,7 +45,7 @@ class Doctor:
 
 
 def report(console: Console) -> None:
-    """Print the findings, and below each what to do about it.
+    """Print the findings, each with its advice below it.
 
     On a terminal long lines are wrapped; in a pipe or a file no line is broken.
     """
@@ -66,7 +66,7 @@ def software() -> list[Finding]:
 
 
 def processor() -> list[Finding]:
-    """CPU, BLAS, threads, and what makes computation on them faster."""
+    """CPU, BLAS, threads, and packages that speed up computation on them."""
     usable, blas = machine.usable_cores(), machine.blas()
     kernels = f", kernels for {blas['kernels']}" if "kernels" in blas else ""
     allocator, why_not = machine.keep_freed_memory(), onednn.missing()
@@ -93,7 +93,7 @@ def processor() -> list[Finding]:
 
 
 def slower_kernels() -> list[str]:
-    """A sentence where the environment makes BLAS use other kernels than its own choice for this CPU."""
+    """A sentence if the environment makes BLAS use other kernels than it would choose for this CPU."""
     unwanted = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
     if not os.environ.get("OPENBLAS_CORETYPE") or "kernels" not in (blas := machine.blas()):
         return []
@@ -113,7 +113,7 @@ def about_quota() -> str:
 
 
 def about_threads() -> tuple[str, str]:
-    """The number of threads for large ops, and what sets it."""
+    """The number of threads for large ops, and its source."""
     if machine.blas().get("kernels") is None:
         return "BLAS's own", "this BLAS is not the OpenBLAS of NumPy's wheels: its threads are its own"
     given = machine.given_threads()
@@ -121,7 +121,7 @@ def about_threads() -> tuple[str, str]:
 
 
 def graphics() -> list[Finding]:
-    """The GPU that training uses and its libraries; or why there is none."""
+    """The GPU that training uses and its libraries, or why none is used."""
     if not backend.driver_found():
         return [("GPU", "none", "this machine has no NVIDIA driver: everything is computed on the CPU")]
     if why_not := backend.no_gpu():
@@ -137,7 +137,7 @@ def graphics() -> list[Finding]:
 
 
 def storage() -> list[Finding]:
-    """Where the files of GPT-2's tokenizer are, and the space on the disk."""
+    """The folder of GPT-2's tokenizer files, and the free space on the disk."""
     tiktoken_dir = Path(
         os.environ.get("TIKTOKEN_CACHE_DIR")
         or os.environ.get("DATA_GYM_CACHE_DIR")

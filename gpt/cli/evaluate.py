@@ -1,4 +1,4 @@
-"""`gpt evaluate`: how well a trained model predicts a text."""
+"""`gpt evaluate`: the loss of a trained model on a text."""
 
 from dataclasses import dataclass
 from json import dumps
@@ -23,9 +23,9 @@ class Evaluate:
 
     run: Positional[Path]  # directory of the run
     text: tuple[Path, ...]  # UTF-8 files, read one after another
-    stride: int | None = (
-        None  # tokens from one window to the next: fewer than the context: more context for each token, and slower
-    )
+    # tokens from one window to the next; with fewer than the context, each token has more context before it, and
+    # evaluation is slower; default: the context
+    stride: int | None = None
     context: int | None = None  # tokens in a window; default: the model's context length
     batch_size: int = 4  # windows per batch
     json: bool = False  # print the numbers as JSON

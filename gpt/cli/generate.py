@@ -33,11 +33,10 @@ class Generate:
     top_p: float | None = None  # sample only from the most probable tokens whose probabilities add up to this
     seed: int = 1337  # the same seed gives the same text
     stop: str | None = None  # end before this token; default: <|endoftext|>, if the tokenizer has it
-    cache: bool = True  # whether to use a key-value cache; without, the text is the same, and generation slower
+    cache: bool = True  # use a key-value cache; without it the text is the same, and generation slower
     device: str = "auto"  # cpu, cuda or cuda:1 (the second GPU); auto: a GPU if one is usable
-    dtype: Literal["float32", "bfloat16"] = (
-        "float32"  # of the weights; bfloat16, on a GPU, halves the bytes to read for each token
-    )
+    # of the weights; bfloat16, on a GPU, halves the bytes to read for each token
+    dtype: Literal["float32", "bfloat16"] = "float32"
 
     def __post_init__(self) -> None:
         check_device(self.device)
@@ -53,7 +52,7 @@ class Generate:
         prompts = [self.encode(tokenizer, prompt) for prompt in self.prompt] or [self.start(tokenizer)]
         for given, ids in zip(self.prompt, prompts, strict=False):
             if not ids:
-                raise ValueError(f"the prompt {given!r} has no token in it: give some text")
+                raise ValueError(f"the prompt {given!r} has no tokens: give some text")
         steps = stream(
             model, prompts, self.max_new_tokens, temperature=self.temperature, top_k=self.top_k,
             top_p=self.top_p, seed=self.seed, stop_token=stop_token(self.stop, tokenizer), use_cache=self.cache,
@@ -80,12 +79,12 @@ class Generate:
         return tokenizer.encode(prompt, "all") if self.special_tokens else tokenizer.encode_ordinary(prompt)
 
     def start(self, tokenizer: Tokenizer) -> list[int]:
-        """The token ids to start from where there is no prompt."""
+        """The token ids to start from without a prompt."""
         return start_of_run(checkpoint.read_config(checkpoint.files_of(self.run) / "config.json"), tokenizer)
 
 
 def say_start(ids: list[int], tokenizer: Tokenizer) -> None:
-    """Say on standard error what a text without a prompt starts from."""
+    """Report on standard error what a text without a prompt starts from."""
     if is_end(ids, tokenizer):
         about = f"after {END_OF_TEXT}"
     else:
@@ -95,7 +94,7 @@ def say_start(ids: list[int], tokenizer: Tokenizer) -> None:
 
 
 def is_end(ids: list[int], tokenizer: Tokenizer) -> bool:
-    """Whether the ids are the end of a text and nothing else."""
+    """Whether the ids are just the end of a text."""
     return ids == [tokenizer.special_tokens.get(END_OF_TEXT)]
 
 

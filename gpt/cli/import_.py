@@ -1,4 +1,4 @@
-"""`gpt import`: make a run of GPT-2's weights."""
+"""`gpt import`: convert GPT-2's weights to a run."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +8,7 @@ from rich.console import Console
 from tyro.conf import Positional, arg
 
 from .. import pretrained
+from ..console import counted
 from ..data.download import fetch_model
 from ..model import parameter_table
 from ..training import open_run
@@ -15,7 +16,7 @@ from ..training import open_run
 
 @dataclass(frozen=True)
 class Import:
-    """Make a run of GPT-2's weights: a folder in the format of Hugging Face or OpenAI, or a model to download."""
+    """Convert GPT-2's weights to a run: a folder in the format of Hugging Face or OpenAI, or a model to download."""
 
     # One field for both, since with --model there is only RUN.
     paths: Annotated[
@@ -26,15 +27,14 @@ class Import:
             help_behavior_hint="",
         ),
     ] = ()
-    model: Literal["gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"] | None = (
-        None  # download this model; then give RUN alone
-    )
+    # download this model; then give RUN alone
+    model: Literal["gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"] | None = None
     overwrite: bool = False  # replace an existing run or files, once everything is imported
 
     def __post_init__(self) -> None:
         wanted = ("SOURCE and RUN", 2) if self.model is None else ("RUN alone, since --model says what to import", 1)
         if len(self.paths) != wanted[1]:
-            raise ValueError(f"give {wanted[0]}, got {len(self.paths)} paths")
+            raise ValueError(f"give {wanted[0]}, got {counted(len(self.paths), 'path')}")
 
     def __call__(self) -> int:
         console = Console()

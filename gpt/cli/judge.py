@@ -37,16 +37,15 @@ RESULTS = ("exact_match", "f1", "log_likelihood", "score", "judge")  # the field
 class Judge:
     """Score a model's answers to instructions: exact match, F1, its own likelihood, or by a larger model (Ollama)."""
 
-    run: Positional[Path | None] = (
-        None  # directory of the run: for the likelihood, and to answer entries without an answer
-    )
+    # directory of the run: for the likelihood, and to answer entries without an answer
+    run: Positional[Path | None] = None
     data: Path  # JSON or JSON lines: entries with instruction, input, output and, if answered, model_response
     api: str | None = None  # address of a model that scores from 0 to 100: http://localhost:11434 for a local Ollama
     model: str = "llama3"  # name of the model of the API
     timeout: float = 60.0  # seconds for one question, including retries
     style: Literal["alpaca", "phi3"] | None = None  # prompt format; default: that of the run, or alpaca
     max_new_tokens: int = 256  # longest answer, in tokens, where one is missing
-    limit: int | None = None  # judge only the first entries, this many
+    limit: int | None = None  # judge only this many entries, the first ones
     response_key: str | None = None  # the field with the answers; default: model_response, or the only one like it
     out: Path | None = None  # write the entries with all results here (JSON); a stopped command continues from it
     overwrite: bool = False  # replace the file that is in `out`
@@ -75,10 +74,10 @@ class Judge:
         missing = sum("model_response" not in entry for entry in entries)
         if missing and self.run is None:
             raise ValueError(
-                f"{missing:,} of {len(entries):,} entries of {self.data} have no model_response: name the run that "
-                "shall answer them, or with --response-key the field that has the answers"
+                f"{missing:,} of {len(entries):,} entries of {self.data} have no model_response: name a run to "
+                "answer them, or with --response-key the field that has the answers"
             )
-        with Results(self.out, entries, self.about(), self.overwrite) as results:  # fails now if it cannot be written
+        with Results(self.out, entries, self.about(), self.overwrite) as results:  # raises now if it cannot be written
             try:
                 self.fill(results)
             except BaseException:
@@ -122,7 +121,7 @@ class Judge:
         return kept
 
     def about(self) -> dict[str, Any]:
-        """What the results depend on: a stopped command continues only where all of it is the same."""
+        """The settings that the results depend on: a stopped command continues only if all of them are the same."""
         weights = None if self.run is None else self.run / "model.safetensors"
         return {
             "data": fingerprint(self.data)["sha256"],
@@ -159,20 +158,20 @@ class Judge:
         """The run's own answers."""
         if END_OF_TEXT not in tokenizer.special_tokens:
             raise ValueError(
-                f"{self.run} has no end of text and so cannot answer: gpt finetune instruct {self.run} --data FILE "
-                "teaches it"
+                f"{self.run} has no end of text and so cannot answer: run gpt finetune instruct {self.run} --data FILE "
+                "first"
             )
         return generate_responses(model, tokenizer, entries, style, self.max_new_tokens)
 
     def stopped(self, results: Results) -> None:
-        """Say how many entries are judged, and how to continue, where judging was stopped."""
+        """Report how many entries are judged, and how to continue, where judging was stopped."""
         done = [row for row in results.rows if is_judged(row)]
         count = f"{len(done):,} of {len(results.rows):,} entries are judged"
         if self.out is not None and results.written:
-            note(f"{count}: the same command goes on from {results.partial}")
+            note(f"{count}: the same command continues from {results.partial}")
         elif done:
             self.show(summary(done), done)
-            note(f"{count}: with --out FILE the same command goes on from there")
+            note(f"{count}: with --out FILE the same command continues from there")
 
     def show(self, found: dict[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
         """Print the summary, as a table or as JSON."""
@@ -234,8 +233,8 @@ def response_key(path: Path, guess: bool) -> str:
     if "model_response" in found or not found:
         return "model_response"
     if len(found) > 1:
-        raise ValueError(f"{path} has several fields with answers: say --response-key and one of {listed(found)}")
-    note(f"the answers are those in the field {found[0]!r}")
+        raise ValueError(f"{path} has several fields with answers: give --response-key and one of {listed(found)}")
+    note(f"the answers are read from the field {found[0]!r}")
     return found[0]
 
 

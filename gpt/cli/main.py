@@ -1,4 +1,4 @@
-"""The command `gpt`: from arguments to a command, and from an error to one sentence.
+"""The command `gpt`: parses the arguments, runs a command, and reports an error in one sentence.
 
 The exit status is 2 for wrong usage and 1 for a later error, each with one sentence on standard error; `--debug` shows
 the traceback. It is 130 after SIGINT, 143 after SIGTERM and 129 after SIGHUP.
@@ -43,7 +43,7 @@ def main(args: list[str] | None = None) -> None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
     for output in (sys.stdout, sys.stderr):
         if isinstance(output, io.TextIOWrapper):
-            output.reconfigure(errors="gpt")  # without UTF-8 a terminal shows ? instead of a traceback
+            output.reconfigure(errors="gpt")  # a terminal without UTF-8 shows ? instead of a traceback
     try:
         with warnings.catch_warnings(), flushing_output():
             warnings.showwarning = show_warning
@@ -115,7 +115,7 @@ def run(args: list[str]) -> int:
         return 0
     machine.keep_freed_memory()
     fast.attach()
-    with warnings.catch_warnings():  # NumPy's, of overflow and the like; errors name what is not finite
+    with warnings.catch_warnings():  # NumPy's warnings of overflow and the like; errors name what is not finite
         warnings.simplefilter("ignore", RuntimeWarning)
         status: int = parse(args)()
     return status
@@ -145,7 +145,7 @@ PATHS = ConstructorRegistry()
 
 @PATHS.primitive_rule
 def _path(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Path] | None:
-    """How a path is parsed. "" is an error: Path("") is the current directory, which an unset variable would mean."""
+    """The parser of a path. "" is an error: with an unset variable, Path("") would be the current directory."""
     if info.type is not Path:
         return None
 

@@ -15,7 +15,7 @@ from ..model import parameter_table
 class Params:
     """Show the number of parameters of a preset, and of each of its parts."""
 
-    preset: Positional[str] = "nano"  # one of the presets of gpt.config
+    preset: Positional[str] = "nano"  # nano, micro, book-124m, gpt2, gpt2-medium, gpt2-large or gpt2-xl
     vocab_size: int | None = None  # replaces that of the preset
     context_length: int | None = None  # replaces that of the preset
 

@@ -21,7 +21,7 @@ Base = Annotated[Positional[Path | None], arg(metavar="RUN")]
 
 
 class Training(Settings):
-    """What these commands share: their fields are the settings of a run, and they train it."""
+    """Shared by these commands: their fields are the settings of a run, and they train it."""
 
     @classmethod
     def default(cls, args: list[str]) -> Self:

@@ -1,4 +1,4 @@
-"""Text to train on: a corpus that comes with every Python, and files of UTF-8.
+"""Text to train on: a corpus that is part of Python, and UTF-8 files.
 
 Text is a `str` with "\\n" line ends. Encodings are not guessed, and the content of files is not changed.
 """
@@ -30,12 +30,12 @@ _SENTENCE_GAP = re.compile(r"(?<=\S[.!?:]) {2,}(?=\S)")
 
 
 def builtin() -> str:
-    """CPython's language reference, as this Python's `pydoc_data.topics` has it: about 350,000 characters.
+    """CPython's language reference, from this Python's `pydoc_data.topics`: about 350,000 characters.
 
-    Topics in alphabetical order, two empty lines between them. Cleaned for readers and learners: ASCII quotes
+    Topics in alphabetical order, separated by two empty lines. Cleaned for readers and for training: ASCII quotes
     and dashes, one space after a sentence, no rules under titles, no drawn tables, and each paragraph only
     once, because topics repeat each other and the validation text must not be in the training text. One version of
-    Python always gives the same text; versions differ a little. ImportError where a Python comes without it.
+    Python always gives the same text; versions differ a little. ImportError where Python was installed without it.
     """
     try:
         from pydoc_data.topics import topics  # half a megabyte that only this function needs
@@ -66,7 +66,7 @@ def _clean(topic: str, seen: set[str]) -> str:
 
 # ----- files -------------------------------------------------------------------------------------------
 
-_BEGINNINGS = {  # of files that are no text: what they are, and what to do
+_BEGINNINGS = {  # first bytes of files that are not text: the format, and what to do
     b"version https://git-lfs": "is a pointer of Git LFS and not the file itself: `git lfs pull` fetches that",
     b"\x1f\x8b": "is compressed (gzip): unpack it first",
     b"BZh": "is compressed (bzip2): unpack it first",
@@ -85,7 +85,7 @@ _BEGINNINGS = {  # of files that are no text: what they are, and what to do
 
 
 def foreign(begin: bytes, page: bool = False) -> str | None:
-    """What is wrong with a file that begins so and is not text, and what to do; with `page` also for a web page."""
+    """For the first bytes of a file that is not text: its format and what to do; with `page` also for a web page."""
     if begin[:4] in (b"\xff\xfe\0\0", b"\0\0\xfe\xff"):
         return "is UTF-32: convert it to UTF-8"
     if page and begin.removeprefix(b"\xef\xbb\xbf").lstrip()[:9].lower().startswith((b"<!doctype", b"<html")):
@@ -108,9 +108,9 @@ def read_text(paths: AnyPath | Iterable[AnyPath]) -> str:
 
 
 def blocks(paths: AnyPath | Iterable[AnyPath], read: list[dict[str, Any]] | None = None) -> Iterator[str]:
-    """The text of `read_text` in blocks of at most a million characters, for one that is too long to hold.
+    """The text of `read_text` in blocks of at most a million characters, for text that does not fit in memory.
 
-    To `read` path, length in bytes and SHA-256 of each regular file are added when it has been read.
+    Path, length in bytes and SHA-256 of each regular file are appended to `read` when it has been read.
     """
     files = [Path(path) for path in ([paths] if isinstance(paths, (str, os.PathLike)) else paths)]
     if not files:
@@ -147,7 +147,7 @@ def _blocks(path: Path, see: Callable[[bytes], object]) -> Iterator[str]:
             except UnicodeDecodeError as error:
                 raise ValueError(
                     f"the text file {str(path)!r} is not UTF-8: byte 0x{error.object[error.start]:02x} at offset "
-                    f"{read - len(error.object) + error.start} (it may be Latin-1 or no text); convert it to UTF-8"
+                    f"{read - len(error.object) + error.start} (it may be Latin-1, or not a text); convert it to UTF-8"
                 ) from None
             blank = blank and (not text or text.isspace())
             yield text
@@ -159,7 +159,7 @@ def _blocks(path: Path, see: Callable[[bytes], object]) -> Iterator[str]:
 
 
 class Text:
-    """The text of files, or without any the built-in corpus, in blocks: iterating reads it from its beginning.
+    """The text of files, or of the built-in corpus without files, in blocks: iterating reads it from its beginning.
 
     A text of at most HELD bytes is read once and kept, as is what can be read only once, such as a pipe. Longer files
     are read again each time, so that they are never held whole. After the first reading `characters` is the length of
@@ -200,9 +200,9 @@ def split(text: str, fraction: float = 0.9) -> tuple[str, str]:
 
 
 def cut(length: int, fraction: float) -> int:
-    """Where `split` cuts a text of so many characters."""
+    """The position at which `split` cuts a text of that many characters."""
     if not 0 < fraction < 1:
-        raise ValueError(f"fraction is {fraction!r}, but has to be between 0 and 1, say 0.9")
+        raise ValueError(f"fraction must be between 0 and 1, such as 0.9, got {fraction!r}")
     place = int(fraction * length)
     if not 0 < place < length:
         size = f"{length:,} character{'s' * (length != 1)}"
@@ -211,10 +211,10 @@ def cut(length: int, fraction: float) -> int:
 
 
 def first_part(blocks: Iterable[str], fraction: float) -> Iterator[str]:
-    """The part of a text in blocks before its `cut`, in one reading.
+    """The part of a text before its `cut`, in blocks, reading the text once.
 
-    Where the cut is, only the end of the text tells. So what may lie behind it waits: in memory is at most a block more
-    than the share 1 - fraction of the text.
+    The position of the cut is known only at the end of the text. Text that may lie after it is held: at most a block
+    more than the share 1 - fraction of the text.
     """
     waiting: deque[str] = deque()
     length = given = 0
@@ -231,7 +231,7 @@ def first_part(blocks: Iterable[str], fraction: float) -> Iterator[str]:
 
 
 def halves(blocks: Iterable[str], place: int) -> tuple[Iterator[str], Iterator[str]]:
-    """A text in blocks, before and from a place in it, in one reading: the second when the first has been read."""
+    """The parts of a text before and from a position, in blocks, reading once: use the first before the second."""
     source, rest = iter(blocks), [""]
 
     def first() -> Iterator[str]:

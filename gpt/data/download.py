@@ -1,11 +1,11 @@
 """Downloads: the book's data, GPT-2's tokenizer and GPT-2's weights (sources.py), each fetched once.
 
-One idea: **a file is verified by its SHA-256, so it does not matter where its bytes come from**: the official address
+**A file is verified by its SHA-256, so it does not matter where its bytes come from**: the official address
 or a mirror, in one piece or in ten, by this program or by hand. NAME.part grows until the file is complete; an
 interrupted download continues it, from any address; only bytes with the correct SHA-256 get the file's name.
 
 The transfer uses requests: pooch, which names the platform's folder, restarts interrupted downloads and has one
-address for a file. What cannot be verified is not kept. No more bytes are read than the file has, a piece of it may
+address for a file. Files that cannot be verified are not kept. No more bytes are read than the file has, a piece may
 take at most SLOWEST seconds, and of an archive only the one member that is needed is read.
 """
 
@@ -35,16 +35,16 @@ from ..http_deadline import Refused, in_thread, unpacked
 from ..system import lock
 from .sources import DATA, MODELS, File, Source
 
-ATTEMPTS = 3  # at one address, in a row, that brought nothing
+ATTEMPTS = 3  # at one address, in a row, without progress
 WAIT = 1.0  # seconds before the second attempt, twice as many before the third
-TIMEOUT = (10.0, 30.0)  # seconds until a connection stands, and of silence
-PIECE = 1 << 14  # bytes; what a connection that fell silent has of the next one is lost
+TIMEOUT = (10.0, 30.0)  # seconds to connect, and between two reads
+PIECE = 1 << 14  # bytes; an incomplete piece of an interrupted connection is lost
 SLOWEST = 60.0  # seconds for the head of an answer, for a PIECE of its body, and for ENOUGH of it
 ENOUGH = 1 << 17  # bytes; less than half of what a modem transfers
 SLOW = "it is too slow: less than 128 KiB a minute"
 MEGABYTE = 10**6
-LEFT = ("part", "unpacked")  # suffixes of what a killed download leaves: the next one goes on from it, or deletes it
-AGAIN = (408, 429, 500, 502, 503, 504)  # answers of a server that may work soon
+LEFT = ("part", "unpacked")  # suffixes of the files of a killed download: the next one continues or deletes them
+AGAIN = (408, 429, 500, 502, 503, 504)  # statuses of a server that may recover
 
 
 class Wrong(ValueError):
@@ -56,7 +56,7 @@ class Broken(Exception):
 
 
 class Other(Exception):
-    """All bytes have arrived, and they are not the file's."""
+    """All bytes have arrived, but their SHA-256 is wrong."""
 
 
 # ----- by name ----------------------------------------------------------------------------------------------------
@@ -65,7 +65,7 @@ class Other(Exception):
 def fetch(name: str, console: Console | None = None) -> Path:
     """The file that a name of sources.DATA or sources.MODELS stands for, or the folder of its files if it has several.
 
-    Each is downloaded unless it is there, and verified by its SHA-256 also if it was. Where one cannot be had, an
+    Each is downloaded unless it exists, and verified by its SHA-256 in both cases. Where a download fails, an
     OSError says in one sentence what each address answered, and where to put the file by hand.
     """
     check_choice("name", name, (*DATA, *MODELS))
@@ -89,7 +89,7 @@ def place(name: str) -> Path:
 
 
 def downloaded(name: str, source: Source) -> list[Path]:
-    """Those of a name's files that are there; nothing is read or verified."""
+    """The files of a name that exist; nothing is read or verified."""
     return [path for file in source.files if (path := place(name) / file.name).is_file()]
 
 
@@ -97,10 +97,10 @@ def downloaded(name: str, source: Source) -> list[Path]:
 
 
 def fetch_file(file: File, folder: Path, console: Console) -> Path:
-    """The file in `folder`, as `fetch` says. Of two processes that need it one waits, and one downloads it."""
+    """The file in `folder`, as `fetch` says. If two processes need it, one downloads it and the other waits."""
     target = folder / file.name
     if is_there(target, file):
-        with contextlib.suppress(OSError):  # a folder that cannot be written is enough
+        with contextlib.suppress(OSError):  # a complete folder may be read-only
             for suffix in LEFT:
                 (folder / f"{file.name}.{suffix}").unlink(missing_ok=True)
         return target
@@ -116,7 +116,7 @@ def fetch_file(file: File, folder: Path, console: Console) -> Path:
                 problems.append(f"{urlsplit(url).hostname}: {error}")
                 transfer.say(problems[-1])
         if transfer.here():
-            problems.append(f"the {bytes_text(transfer.here())} that arrived are kept for the next try")
+            problems.append(f"the {bytes_text(transfer.here())} that arrived are kept for the next attempt")
     raise OSError(by_hand(file, target, problems))
 
 
@@ -126,7 +126,7 @@ def is_there(target: Path, file: File) -> bool:
 
 
 def by_hand(file: File, target: Path, problems: list[str]) -> str:
-    """What to do where no address had the file."""
+    """The sentence on what to do where no address had the file."""
     unpack = f"unpack {file.member} from it " if file.member else ""
     return (
         f"{file.name} could not be downloaded ({'; '.join(problems)}): get {file.urls[0]} where there is a network, "
@@ -136,7 +136,7 @@ def by_hand(file: File, target: Path, problems: list[str]) -> str:
 
 @contextmanager
 def alone(path: Path, console: Console) -> Iterator[None]:
-    """Hold the lock file at `path`; wait while another process does. A process that ends in any way lets go of it."""
+    """Hold the lock file at `path`; wait while another process holds it. The lock ends with the process."""
     with open(path, "a") as file:
         if not lock(file):
             _print(console, f"another process is downloading {path.name[1:-5]}: waiting for it")
@@ -148,7 +148,7 @@ def alone(path: Path, console: Console) -> Iterator[None]:
 
 
 class Transfer:
-    """The transfer of one file: where its bytes are collected, and a bar that shows how many there are."""
+    """The transfer of one file: its partial file, and a bar that shows its progress."""
 
     def __init__(self, file: File, folder: Path, console: Console):
         self.file, self.folder, self.console = file, folder, console
@@ -175,7 +175,7 @@ class Transfer:
         return self.part.stat().st_size if self.part.exists() else 0
 
     def fetch(self, url: str) -> Path:
-        """The file from one address, in as many attempts as it takes while each brings a PIECE; else Wrong."""
+        """Download the file from one address, repeating as long as each attempt brings a PIECE; else Wrong."""
         import requests
         import urllib3
 
@@ -201,9 +201,9 @@ class Transfer:
             except Other as error:
                 self.part.unlink()
                 self.unpacked.unlink(missing_ok=True)
-                if before == 0:  # it came in one piece: another attempt would bring the same
-                    raise Wrong(f"what it sends is not the file: {error}") from error
-                problem = "what arrived in pieces has another SHA-256"
+                if before == 0:  # it came in one piece: another attempt would give the same bytes
+                    raise Wrong(f"it sends another file: {error}") from error
+                problem = "the pieces together have another SHA-256"
             except OSError as error:
                 raise OSError(f"{self.part} cannot be written: {error.strerror or error}") from error
             failures = 0 if self.here() >= before + PIECE and problem != SLOW else failures + 1
@@ -212,7 +212,7 @@ class Transfer:
             time.sleep(pause)
 
     def attempt(self, url: str) -> Path:
-        """What is missing of the part, from that address; then the file, verified, at its place."""
+        """Download the missing rest of the part from that address, verify the file and move it to its place."""
         if self.file.member or self.here() != self.file.size:
             self.transfer(url)
         whole = self.unpack() if self.file.member else self.part
@@ -225,22 +225,22 @@ class Transfer:
         return self.folder / self.file.name
 
     def transfer(self, url: str) -> None:
-        """Ask for the bytes that are not here yet, and append them."""
+        """Request the missing bytes, and append them."""
         have = self.here()
         try:
             items = in_thread(self.exchange(url, have), SLOWEST)
             answer: Any = next(items)
             if have and answer.status_code == 416:
-                return  # nothing follows what is here; whether that is all of it, its SHA-256 will say
+                return  # no bytes are left; the SHA-256 decides whether the file is complete
             if answer.status_code == 206 and not _begins_at(answer, have):
                 self.part.unlink(missing_ok=True)
-                raise Broken(f"its answer does not go on after {have:,} bytes")
+                raise Broken(f"its answer does not continue after {have:,} bytes")
             answer.raise_for_status()
             start = have if answer.status_code == 206 else 0
             whole = answer.headers.get("Content-Range", "").rpartition("/")[2]
             total = _number(whole if start else answer.headers.get("Content-Length"))
             if "Content-Encoding" in answer.headers:
-                total = None  # it counts other bytes
+                total = None  # the length is that of the compressed body
             self.check(answer, total)
             self.append(items, start, total)
         except TimeoutError as error:
@@ -261,7 +261,7 @@ class Transfer:
             yield from unpacked(body, answer.headers.get("Content-Encoding"), self.limit())
 
     def append(self, pieces: Iterator[bytes], start: int, total: int | None) -> None:
-        """Write what comes behind the first `start` bytes of the part; Broken where that is less than ENOUGH."""
+        """Write the bytes after the first `start` bytes of the part; Broken where they are fewer than ENOUGH."""
         free, size = shutil.disk_usage(self.folder).free, self.size()
         if total and total - start > free:
             need, there = bytes_text(total - start), bytes_text(free)
@@ -281,13 +281,13 @@ class Transfer:
                     begun, arrived = time.monotonic(), 0
 
     def check(self, answer: Any, total: int | None) -> None:
-        """Refuse at once what cannot be the file, before gigabytes of it have come."""
+        """Refuse an answer that cannot be the file, before gigabytes of it have arrived."""
         if total and self.size() and total != self.size():
             kind = printable(answer.headers.get("Content-Type", "unknown type"), 80)
             raise Wrong(f"it has {total:,} bytes of {kind} where the file has {self.size():,}")
         if total and total > self.limit():
             raise Wrong(f"it has {total:,} bytes, and at most {self.limit():,} are expected")
-        first = (answer.history or [answer])[0]  # Hugging Face's own; the others are of who delivers for it
+        first = (answer.history or [answer])[0]  # Hugging Face's own; the others are of its content servers
         self.tag = first.headers.get("X-Linked-Etag", "").strip('"')
         if self.file.sha256 is None and not self.tag:
             raise Wrong("its answer has no X-Linked-Etag, by which the file could be verified")
@@ -295,29 +295,29 @@ class Transfer:
             raise Wrong(f"it has another file by this name, SHA-256 {printable(self.tag[:12], 12)}...")
 
     def size(self) -> int | None:
-        """Of what an address sends, where that is known beforehand."""
+        """The length of what an address sends, where that is known beforehand."""
         return None if self.file.member else self.file.size
 
     def limit(self) -> int:
-        """The most bytes that are taken from an address: the file's, or several times what is known of it."""
+        """The most bytes that are read from an address: the file's size, or a bound derived from it."""
         if self.file.member:
             return 2 * (self.file.size or MEGABYTE) + MEGABYTE  # an archive of a file is hardly larger than the file
         return self.file.size or (16_000 if self.file.name.endswith(".safetensors") else 64) * MEGABYTE
 
     def unpack(self) -> Path:
-        """Write the one member of the archive that is wanted, beside it.
+        """Unpack the one member of the archive that is needed, into the same folder.
 
-        Names in the archive decide nothing, and never more bytes are unpacked than the file has.
+        Names in the archive are not used, and no more bytes are unpacked than the file has.
         """
         try:
             with zipfile.ZipFile(self.part) as archive:
                 found = archive.getinfo(str(self.file.member))
                 if found.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                    raise ValueError("others may ask for gigabytes of memory")
+                    raise ValueError("other compression methods may need gigabytes of memory")
                 with archive.open(found) as member:
                     data = member.read(self.file.size or 64 * MEGABYTE)
         except (zipfile.BadZipFile, zlib.error, LookupError, EOFError, RuntimeError, ValueError, OSError) as error:
-            raise Other(f"it is no zip archive with {self.file.member}") from error
+            raise Other(f"it is not a zip archive with {self.file.member}") from error
         self.unpacked.write_bytes(data)
         return self.unpacked
 
@@ -326,7 +326,7 @@ class Transfer:
 
 
 def reason(error: Any) -> str:
-    """A few words for what went wrong in an exchange: an error of requests, of urllib3 below it, or of zlib."""
+    """A short description of a failed exchange: an error of requests, of urllib3 below it, or of zlib."""
     import requests
     import urllib3
 
@@ -346,7 +346,7 @@ def reason(error: Any) -> str:
 
 
 def _begins_at(answer: Any, have: int) -> bool:
-    """Whether a part of the file is the part that was asked for."""
+    """Whether a part of the file is the part that was requested."""
     return str(answer.headers.get("Content-Range", "")).startswith(f"bytes {have}-")
 
 
@@ -355,7 +355,7 @@ def _number(text: str | None) -> int | None:
 
 
 def _tag_of(path: Path, like: str) -> str:
-    """What X-Linked-Etag says of a file: its SHA-256, or, of a small one, the SHA-1 by which git knows it."""
+    """The checksum in X-Linked-Etag: the SHA-256 of a large file, the git SHA-1 of a small one."""
     data = path.read_bytes()
     if len(like) == 40:
         return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()

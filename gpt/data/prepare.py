@@ -30,7 +30,7 @@ def prepare(
 ) -> Prepared:
     """Make a tokenizer of that kind, and folder/train.tokens and folder/validation.tokens of the text.
 
-    The text is read at most twice: for the tokenizer, and to be encoded. The share `validation` at its end is the
+    The text is read at most twice: for the tokenizer, and for encoding. The share `validation` at its end is the
     validation text. Only byte-pair encoding can encode text that it was not made for, so only its vocabulary is
     learned from the training text alone.
     """
@@ -40,7 +40,7 @@ def prepare(
         blocks = passing(text, advance, len)
         seen = corpus.first_part(blocks, 1 - validation) if kind == "bpe" else blocks
         tokenizer = tokenizers.create(kind, seen, vocab_size)
-        for _ in blocks:  # GPT-2's tokenizer needs no text: it is read to know its length
+        for _ in blocks:  # GPT-2's tokenizer needs no text: the text is read for its length
             pass
     name = ", ".join(map(str, paths)) or "this Python's language reference"
     say(f"text       {name}: {counted(text.characters, 'character')}")
@@ -58,9 +58,9 @@ def prepare(
 
 
 def encode_part(path: Path, tokenizer: Tokenizer, blocks: Iterable[str]) -> tuple[dict[str, Any], list[int]]:
-    """Write a part of the text as a token file; return its entry in config.json, and what a text begins after.
+    """Write a part of the text as a token file; return its entry in config.json and the tokens before a new text.
 
-    That is the end of a text, if this part of the text has it, or else a new line. Where the tokenizer knows none
+    That is the end of a text, if this part has it, or else a new line. Where the tokenizer has neither
     (words, and characters of one line), it is this part's first token.
     """
     end, special = tokenizer.special_tokens.get(END_OF_TEXT), set(tokenizer.special_tokens)
@@ -80,8 +80,8 @@ def encode_part(path: Path, tokenizer: Tokenizer, blocks: Iterable[str]) -> tupl
 
 
 def new_line(tokenizer: Tokenizer) -> list[int]:
-    """The tokens of a new line, after which a text may begin; [] for a tokenizer that does not know it."""
+    """The tokens of a new line, after which a text may begin; [] for a tokenizer without one."""
     try:
         return tokenizer.encode("\n")
-    except ValueError:  # characters, of a text of one line
+    except ValueError:  # a character tokenizer of a text of one line
         return []

@@ -1,8 +1,8 @@
 """Records of a data file: JSON, JSON lines, or a table with its columns between tabs, commas, semicolons or bars.
 
-The content decides which of them a file is, and a file whose name ends in .csv or .tsv is a table. A record keeps the
-place where it begins, so that one that cannot be used is named by file and line. What cannot be read as a whole (a
-damaged JSON list, a quotation mark that is never closed) is a ValueError.
+The content decides the format; a file whose name ends in .csv or .tsv is a table. A record keeps the
+place where it begins, so that an error names file and line. A file that cannot be read as a whole (a
+damaged JSON list, a quotation mark that is never closed) raises ValueError.
 """
 
 import csv
@@ -22,36 +22,36 @@ Note = Callable[[str], None]  # takes one sentence
 DELIMITERS = {"\t": "tabs", ",": "commas", ";": "semicolons", "|": "bars"}
 ALIKE = 0.9  # share of the rows that have as many columns as the first, where a character separates columns
 LEFT_OUT = 0.1  # largest share of unusable entries that may be left out: more of them mean that the file is misread
-SHOWN = 5  # of the entries that are left out
+SHOWN = 5  # number of left-out entries that are reported one by one
 
 
 class Record(NamedTuple):
-    """One entry as it stands in the file."""
+    """One entry of the file."""
 
     where: str  # "line 7", or in a wrapped list "entry 3"
-    fields: Any  # a dict, unless the JSON value is none; of a table all values are strings
+    fields: Any  # a dict unless the JSON value is not an object; in a table all values are strings
 
 
 class Records(NamedTuple):
-    """The records of a file, and what was found wrong or unusual."""
+    """The records of a file, and its problems and peculiarities."""
 
     path: Path
     names: list[str]  # of the fields, the most frequent first; "1", "2", ... where a table does not name them
     named: bool  # False for a table without a line of names
     records: list[Record]
     problems: list[str]  # one sentence for each place that holds no record
-    notes: list[str]  # one sentence for each thing that is read in a way that one may not expect
+    notes: list[str]  # one sentence for each thing that may be read differently from what the user expects
 
 
 class Repeated(dict[str, Any]):
-    """A JSON object in which a field stands twice."""
+    """A JSON object in which a field occurs twice."""
 
 
 def read(path: str | os.PathLike[str], known: Collection[str], wanted: Collection[str] = ()) -> Records:
     """The records of a file.
 
     `known` are names of fields in lower case, by which a line of names and a wrapped list are found; `wanted` are
-    further ones that the user gave. OSError where the file cannot be read; ValueError, in one sentence that names the
+    further names from the user. OSError where the file cannot be read; ValueError, in one sentence that names the
     file and, where it can, the line: not text in UTF-8, empty, damaged.
     """
     path = Path(path)
@@ -73,7 +73,7 @@ def usable(found: Records, make: Callable[[dict[str, Any]], Item], note: Note | 
             if not isinstance(fields, dict):
                 raise ValueError(f"an entry is an object with named fields, not {json.dumps(fields):.40}")
             if isinstance(fields, Repeated):
-                raise ValueError("a field of the object stands there twice")
+                raise ValueError("a field of the object occurs twice")
             items.append(make(fields))
         except ValueError as error:
             problems.append(f"{found.path}, {where}: {error}")
@@ -96,7 +96,7 @@ def usable(found: Records, make: Callable[[dict[str, Any]], Item], note: Note | 
 
 
 def _text(path: Path) -> str:
-    """What the file says, with "\\n" at the ends of lines."""
+    """The text of the file, with "\\n" at the ends of lines."""
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a directory: name the file in it that has the entries")
     try:
@@ -136,7 +136,7 @@ _decode = json.JSONDecoder(object_pairs_hook=_object).raw_decode
 
 
 def _json(path: Path, text: str, known: Collection[str]) -> Records:
-    """One list of objects, or objects one behind another, on a line each or on several."""
+    """One list of objects, or a sequence of objects, each on one line or on several."""
     problems: list[str] = []
     values = _elements(path, text) if text.lstrip()[0] == "[" else _sequence(path, text, problems)
     records = [Record(f"line {line}", value) for line, value in values]
@@ -147,13 +147,13 @@ def _json(path: Path, text: str, known: Collection[str]) -> Records:
 
 
 class _Text:
-    """A text that is read from its beginning, and knows the line that it has come to."""
+    """A text that is read from its beginning, with the number of the current line."""
 
     def __init__(self, path: Path, text: str):
         self.path, self.text, self.at, self.line = path, text, 0, 1
 
     def go(self, at: int, beyond: str = " \t\n") -> str:
-        """Go on to a position, and from there to the first character not in `beyond`: that one, "" at the end."""
+        """Move to a position, and from there to the first character not in `beyond`; return that, or "" at the end."""
         while self.text[at : at + 1] and self.text[at] in beyond:
             at += 1
         self.line += self.text.count("\n", self.at, at)
@@ -161,7 +161,7 @@ class _Text:
         return self.text[at : at + 1]
 
     def value(self) -> tuple[Any, int]:
-        """The JSON value here, and where it ends.
+        """The JSON value at the current position, and where it ends.
 
         The decoder gets a piece of the text, and a longer one if that may have cut the value: an error of json counts
         the lines of all that it was given, and a file may have an error on each of its lines.
@@ -202,16 +202,16 @@ def _elements(path: Path, text: str) -> Iterator[tuple[int, Any]]:
         if following == ",":
             following = here.go(here.at + 1)
             if following == "]":
-                raise here.error("a comma stands behind the last entry")
+                raise here.error("there is a comma after the last entry")
         elif following != "]":
             raise here.error("Expecting ',' delimiter" if following else "the list has no end")
     if here.go(here.at + 1):
-        raise here.error("something stands behind the end of the list")
+        raise here.error("there is text after the end of the list")
 
 
 def _sequence(path: Path, text: str, problems: list[str]) -> Iterator[tuple[int, Any]]:
-    """(line, value) of each JSON value; behind one that is damaged it goes on with the next line."""
-    here, between = _Text(path, text), " \t\n,"  # commas between JSON lines do no harm
+    """(line, value) of each JSON value; after a damaged one, reading continues with the next line."""
+    here, between = _Text(path, text), " \t\n,"  # commas between JSON lines are ignored
     following = here.go(0, between)
     while following:
         try:
@@ -224,7 +224,7 @@ def _sequence(path: Path, text: str, problems: list[str]) -> Iterator[tuple[int,
 
 
 def _unwrapped(path: Path, only: Record, known: Collection[str]) -> list[Record]:
-    """The records of {"data": [...]}: an object that is no entry itself and has one list of objects."""
+    """The records of {"data": [...]}: an object that is not an entry itself and has one list of objects."""
     fields = only.fields
     if not isinstance(fields, dict) or {name.lower() for name in fields} & set(known):
         return [only]
@@ -257,7 +257,7 @@ def _table(path: Path, text: str, known: Collection[str], wanted: Collection[str
             have = f"{len(row.cells)} column{'s' * (len(row.cells) > 1)}"
             problems.append(
                 f"{path}, line {row.line} has {have}, and the first line has {width}: a text with one of the "
-                f"{DELIMITERS[delimiter]} in it has to stand in quotation marks"
+                f"{DELIMITERS[delimiter]} in it must be in quotation marks"
             )
         else:
             body.append(row)
@@ -266,7 +266,7 @@ def _table(path: Path, text: str, known: Collection[str], wanted: Collection[str
     used = [i for i in range(width) if (named and names[i]) or any(row.cells[i].strip() for row in body)]
     names = [names[i] if named and names[i] else str(i + 1) for i in range(width)]
     if twice := [name for name, count in Counter(names[i] for i in used).items() if count > 1]:
-        raise ValueError(f"{path} has two columns that are called {twice[0]!r:.80}: give each a name of its own")
+        raise ValueError(f"{path} has two columns named {twice[0]!r:.80}: give each a name of its own")
     records = [Record(f"line {row.line}", {names[i]: row.cells[i] for i in used}) for row in body]
     return Records(path, [names[i] for i in used], named, records, problems, notes)
 
@@ -298,7 +298,7 @@ def _delimited(path: Path, text: str, known: Collection[str]) -> tuple[str, list
     good = [d for d in naming or found if alike[d] >= ALIKE]
     if len(good) > 1 and "\t" not in good:
         raise ValueError(
-            f"{path} has {' or '.join(DELIMITERS[d] for d in good)} between its columns, which cannot be told: put "
+            f"{path} has {' or '.join(DELIMITERS[d] for d in good)} between its columns, which is ambiguous: put "
             "texts in quotation marks, or write the names of the columns into the first line"
         )
     chosen = good[0] if good else max(naming or found, key=lambda d: (d == "\t", alike[d]))
@@ -306,10 +306,10 @@ def _delimited(path: Path, text: str, known: Collection[str]) -> tuple[str, list
 
 
 def _check_quotes(path: Path, text: str, delimiter: str, rows: Sequence[Row]) -> list[str]:
-    """A note for each text in quotation marks that seems to take in other entries.
+    """A note for each text in quotation marks that seems to contain other entries.
 
-    A ValueError where a quotation mark is never closed, and where such texts take in more than a tenth of the lines.
-    (The SMS Spam Collection has one that takes in two entries, and the book counts it as one.)
+    ValueError where a quotation mark is never closed, and where such texts contain more than a tenth of the lines.
+    (The SMS Spam Collection has one that contains two entries; the book counts it as one.)
     """
     lines, notes, taken_in = text.split("\n"), [], 0
     for row in rows:
@@ -335,7 +335,7 @@ def _check_quotes(path: Path, text: str, delimiter: str, rows: Sequence[Row]) ->
 
 
 def _fault(raw: str, delimiter: str) -> str:
-    """What is wrong with the quotation marks of a row; "" if nothing is."""
+    """The problem with the quotation marks of a row; "" if there is none."""
     try:
         list(csv.reader(io.StringIO(raw, newline="\n"), delimiter=delimiter, strict=True))
     except csv.Error as error:
@@ -344,7 +344,7 @@ def _fault(raw: str, delimiter: str) -> str:
 
 
 def _names_columns(first: Sequence[str], others: Sequence[Row], known: Collection[str]) -> bool:
-    """Whether the first line names the columns: a name in it is known, and none of its cells comes again below."""
+    """Whether the first line names the columns: a name in it is known, and none of its cells occurs again below."""
     if not {name.lower() for name in first} & set(known):
         return False
     below = [{row.cells[i].strip() for row in others if i < len(row.cells)} for i in range(len(first))]

@@ -1,8 +1,8 @@
-"""What can be downloaded: a table of names, their files, the addresses of these, and checksums to verify them.
+"""A table of all downloads: names, their files, the addresses of these, and checksums to verify them.
 
 The SHA-256 of the data sets and of GPT-2's tokenizer were computed from the files
-themselves. Those of GPT-2's weights could not be: they are what Hugging Face shows for its repositories, as several
-independent public projects have written it down, and Hugging Face's own answer must agree (download.py).
+themselves. Those of GPT-2's weights could not be: they are the ones that Hugging Face shows for its repositories, as
+several independent public projects have recorded them, and Hugging Face's own answer must match (download.py).
 """
 
 from typing import NamedTuple
@@ -12,14 +12,14 @@ class File(NamedTuple):
     """One file in the download folder."""
 
     name: str
-    urls: tuple[str, ...]  # the official one first, then mirrors
-    sha256: str | None  # None: what Hugging Face's answer says (X-Linked-Etag)
+    urls: tuple[str, ...]  # the official address first, then mirrors
+    sha256: str | None  # None: taken from Hugging Face's answer (X-Linked-Etag)
     size: int | None = None  # bytes, where known for certain
     member: str | None = None  # the urls lead to a zip archive, of which this is the member
 
 
 class Source(NamedTuple):
-    """What a name stands for."""
+    """The files of a name."""
 
     about: str
     size: str  # of all files together
@@ -58,7 +58,7 @@ def _model(name: str, parameters: str, size: str, revision: str, config: File, w
             "8414cab924d8b9b33013f0d221c5862f365ee9be39c5c2bfae8a5a9e970478a6", 1_355_256,
         ),
     )  # fmt: skip
-    # What only the server vouches for comes from Hugging Face itself, and from no mirror.
+    # Files whose checksum only the server knows come from Hugging Face itself, not from mirrors.
     own = (file._replace(urls=_hub(name, revision, file.name)[: 2 if file.sha256 else 1]) for file in (config, weights))
     return Source(f"{parameters} parameters", size, "Hugging Face", "modified MIT", (*own, *tokenizer))
 

@@ -1,7 +1,7 @@
 """Acceleration, attached from outside: no core module imports this package.
 
-`attach_decode` and `attach_step` put accelerated versions into the hooks of the core modules. What they put there looks
-at the device of the model and leaves a model on the CPU to the plain code. gpt's public names and its command line
+`attach_decode` and `attach_step` put accelerated versions into the hooks of the core modules. These versions look
+at the device of the model and use the plain code for a model on the CPU. gpt's public names and its command line
 call them; a program that imports gpt.generate by itself calls `gpt.fast.attach()` for the same speed on a GPU.
 """
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def attach() -> None:
-    """Attach all that is here; calling it again changes nothing."""
+    """Attach all of this package; a second call has no effect."""
     attach_decode()
     attach_step()
 

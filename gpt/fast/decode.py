@@ -16,7 +16,7 @@ import tensorlite as tl
 from tensorlite import Tensor
 from tensorlite import functional as F
 from tensorlite.accelerate.cuda_graph import CudaGraph
-from tensorlite.devices.memory import begin_to_host
+from tensorlite.devices.memory import start_copy_to_host
 from tensorlite.formulas import join_heads, split_heads
 from tensorlite.kernels.cuda import decode
 
@@ -28,7 +28,7 @@ from ..model import GPT
 class DeviceCache(KVCache):
     """A KVCache that can also take the positions of the next tokens from the device."""
 
-    device_positions: Tensor | None = None  # (B,): if set, where the next token of each text stands, instead of lengths
+    device_positions: Tensor | None = None  # (B,): if set, the positions of the next tokens, instead of lengths
 
     @property
     def has_kernel(self) -> bool:
@@ -71,15 +71,15 @@ class GPUDecoder(Decoder):
     def best(self, texts: Sequence[list[int]], more: bool) -> list[int]:
         """The most probable token after each text; the next step begins too, if `more` and the context has room.
 
-        A step that has begun and is not asked for, because a text ended, is dropped with the decoder.
+        A step that has begun and is not needed, because a text ended, is dropped with the decoder.
         """
         if not self.reads_one(texts):
             return super().best(texts, more)
         room = self.model.config.context_length - max(map(len, texts))
         with inference_mode(self.model):
-            begun = self.begun or begin_to_host(self.best_graph(newest(self.model, texts)).data)
+            begun = self.begun or start_copy_to_host(self.best_graph(newest(self.model, texts)).data)
             goes_on = self.best_graph.recorded and more and room > 0
-            self.begun = begin_to_host(self.best_graph.again().data) if goes_on else None
+            self.begun = start_copy_to_host(self.best_graph.again().data) if goes_on else None
         best: list[int] = begun().tolist()
         return best
 
@@ -94,23 +94,23 @@ class GPUDecoder(Decoder):
             _spare[self.model] = self
 
     def fits(self, batch_size: int, positions: int) -> bool:
-        """Whether the recorded steps can be used for so many and so long texts: with the same arrays as weights."""
+        """Whether the recorded steps fit this number and length of texts, and the model has the same weight arrays."""
         B, _, room, _ = self.device_cache[0].shape
         same = all(old is p.data for old, p in zip(self.weights, self.model.parameters(), strict=True))
         return same and batch_size == B and positions <= room
 
     def forget(self) -> None:
-        """Nothing read and nothing begun."""
+        """Reset: no text is read and no step has begun."""
         self.begun = None
         for layer in self.device_cache:
             layer.lengths = [0] * len(layer.lengths)
 
 
-_spare: WeakKeyDictionary[GPT, GPUDecoder] = WeakKeyDictionary()  # of the last texts of each model
+_spare: WeakKeyDictionary[GPT, GPUDecoder] = WeakKeyDictionary()  # for each model, the decoder of its last texts
 
 
 def gpu_decoder(model: GPT, batch_size: int, positions: int) -> GPUDecoder:
-    """A GPUDecoder that has read nothing; one with recorded steps where the last texts of this model left it."""
+    """A GPUDecoder that has read nothing; reuses the recorded steps of this model's last texts where they fit."""
     spare = _spare.pop(model, None)
     if spare is None or not spare.fits(batch_size, positions):
         return GPUDecoder(model, batch_size, positions)

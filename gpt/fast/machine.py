@@ -1,6 +1,6 @@
-"""What a training run sets on the machine that it runs on, and what it notes about it.
+"""The settings that a training run makes on its machine, and its records about it.
 
-Each function does what its namesake in gpt/training/machine.py or gpt/training/loop.py says, and more.
+Each function extends the one of the same name in gpt/training/machine.py or gpt/training/loop.py.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ plain_made_with = plain.made_with
 
 
 def prepare(config: Settings) -> tuple[Settings, list[str]]:
-    """Threads, device and the dtype of products are set for this process."""
+    """Set the threads, the device and the dtype of products of this process."""
     threads = config.threads or recorded_threads(config) or machine.default_threads()
     device, about_threads = backend.use_device(config.device), machine.set_threads(threads)
     about_dtype = precision.set_matmul_dtype(config.dtype, device)
@@ -33,7 +33,7 @@ def prepare(config: Settings) -> tuple[Settings, list[str]]:
 
 
 def recorded_threads(config: Settings) -> int | None:
-    """The number of threads that the run to be resumed was computed with; None for a new run."""
+    """The number of threads of the run to be resumed; None for a new run."""
     if config.resume is None:
         return None
     found, _ = checkpoint.newest(config.resume, ["config.json"])
@@ -42,7 +42,7 @@ def recorded_threads(config: Settings) -> int | None:
 
 
 def about_device(device: str) -> str:
-    """The device and its memory; on the CPU of a machine that seems to have a GPU, why that is not used."""
+    """The device and its memory; on the CPU of a machine that seems to have a GPU, why the GPU is not used."""
     if device == "cpu":
         return "cpu" if not backend.driver_found() or not (why_not := backend.no_gpu()) else f"cpu: {why_not}"
     found = gpu.memory(device)
@@ -68,12 +68,12 @@ def made_with(device: str) -> dict[str, str]:
 
 
 def memory(device: str) -> tuple[int, int] | None:
-    """Asked of the system, or of the GPU's driver."""
+    """The size of the device's memory, from the system or the GPU's driver."""
     return gpu.memory(device)
 
 
 def table_rows(device: str) -> dict[str, str]:
-    """How much of a GPU's memory is in use, by all programs together."""
+    """The memory of a GPU that all programs together use."""
     known = None if device == "cpu" else gpu.memory(device)
     return {} if known is None else {"GPU memory taken": f"{(known[1] - known[0]) / 2**20:,.0f} MiB"}
 
@@ -81,7 +81,7 @@ def table_rows(device: str) -> dict[str, str]:
 def make_steps(s: Session, say: Callable[[str], None]) -> loop.Steps:
     """On a GPU steps are recorded, and the results of several are read together."""
     if s.config.device == "cpu":
-        return loop.EachStep(s, say)
+        return loop.PlainSteps(s, say)
     from .pending import PendingSteps
 
     return PendingSteps(s, say)

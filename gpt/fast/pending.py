@@ -1,4 +1,4 @@
-"""Training steps on a GPU whose results are read several at a time: reading one waits until the GPU has made it."""
+"""Training steps on a GPU whose results are read several at a time, since each read waits for the GPU."""
 
 import time
 from collections.abc import Callable
@@ -18,7 +18,7 @@ class PendingSteps:
     def __init__(self, s: Session, say: Callable[[str], None]):
         self.s, self.step = s, make_step(s, say)
         self.pending: list[tuple[int, float, Tensor]] = []  # step, learning rate, loss and norm
-        self.began = 0.0  # when the first of them did: evaluations and checkpoints between steps are not training
+        self.began = 0.0  # when the first pending step began: evaluations and checkpoints between steps do not count
 
     def next(self, read: bool) -> list[StepResult]:
         if not self.pending:

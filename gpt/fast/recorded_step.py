@@ -12,10 +12,10 @@ from ..training.task import to_device
 
 
 class RecordedStep:
-    """Wraps a step: batches that are tuples of Tensors with shapes that do not change are replayed from the third on.
+    """Wraps a step: batches that are tuples of Tensors of constant shapes are replayed from the third on.
 
-    A graph takes Tensors and gives a Tensor, so the batches are handed to it as one flat row of Tensors. Other batches
-    are computed as they are. Where a step cannot be recorded, it is computed too, and `say` gets the reason once.
+    A graph takes Tensors and returns a Tensor, so the batches are passed as one flat sequence of Tensors. Other batches
+    are computed directly, as is a step that cannot be recorded; `say` then gets the reason once.
     """
 
     def __init__(self, step: Step, model: nn.Module, optimizer: optim.AdamW, say: Callable[[str], None] = print):

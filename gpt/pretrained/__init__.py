@@ -5,11 +5,11 @@
     pretrained.import_folder("gpt2-folder", "runs/gpt2")        # the same as a run, for `gpt generate` and the rest
     pretrained.export_run("runs/gpt2", "folder")                # what transformers' from_pretrained loads
 
-Two formats are read, told apart by what lies in the folder: Hugging Face's (config.json, model.safetensors, or shards
-and their index) and OpenAI's own release of 2019 (hparams.json and a TensorFlow checkpoint; TensorFlow is not needed).
-One is written, Hugging Face's.
+Two formats are read, distinguished by the files in the folder: Hugging Face's (config.json, model.safetensors, or
+shards and their index) and OpenAI's own release of 2019 (hparams.json and a TensorFlow checkpoint; TensorFlow is not
+needed). Hugging Face's is also written.
 
-Everything is checked before anything is used, and then the weights pass through memory one Tensor at a time. Pickles
+The whole folder is checked first; then the weights are read one Tensor at a time. Pickles
 are refused, and so is every model that GPT cannot compute exactly; the error lists all differences, not just the first.
 """
 

@@ -1,9 +1,9 @@
 """TensorFlow's checkpoints (its "tensor bundle"), read without TensorFlow.
 
-A bundle is an index and one or more data files. The index is a table in LevelDB's format: blocks of sorted keys and
-values, an index block with the places of the blocks, and a footer with the place of the index block. A value is a
-protocol buffer with the dtype, shape, data file, offset and checksum of one Tensor. The data are the Tensors' values,
-little-endian, in C order. Every checksum is a masked CRC-32C, and is compared before the data are used.
+A bundle consists of an index and one or more data files. The index is a table in LevelDB's format: blocks of sorted
+keys and values, an index block with the places of the blocks, and a footer with the position of the index block. A
+value is a protocol buffer with the dtype, shape, data file, offset and checksum of one Tensor. The data are the
+Tensors' values, little-endian, in C order. Every checksum is a masked CRC-32C, and is compared before use.
 
 Not supported: compressed blocks, Tensors cut into slices, and bundles of big-endian machines.
 Formats: https://github.com/google/leveldb/blob/main/doc/table_format.md, tensorflow/core/util/tensor_bundle and
@@ -23,7 +23,7 @@ from tensorlite.files import check_regular
 from tensorlite.io import Entry
 
 MAGIC = 0xDB4775248B80FB57
-FOOTER = 48  # bytes: two places of blocks, filled up with zeros, and the magic number
+FOOTER = 48  # bytes: the positions of two blocks, padded with zeros, and the magic number
 DTYPES = {
     1: ("float32", 4),
     2: ("float64", 8),
@@ -38,7 +38,7 @@ MOST_AXES = 32
 
 
 def entries(prefix: Path) -> dict[str, Entry]:
-    """The Tensors of the bundle PREFIX.index, PREFIX.data-00000-of-00001, ..., by name, after all checksums agreed.
+    """The Tensors of the bundle PREFIX.index, PREFIX.data-00000-of-00001, ..., by name, with all checksums verified.
 
     ValueError names the file that is damaged or cannot be read, FileNotFoundError the one that is missing.
     """
@@ -93,14 +93,14 @@ def _check_sizes(entries: Iterable[Entry]) -> None:
 
 
 def _check_data(entry: Entry, size: int, checksum: int) -> None:
-    """ValueError where the `size` bytes of a Tensor have another checksum."""
+    """ValueError where the `size` bytes of a Tensor do not match its checksum."""
     crc = 0
     with open(entry.path, "rb") as opened:
         opened.seek(entry.offset)
         for start in range(0, size, PIECE):
             crc = google_crc32c.extend(crc, opened.read(min(PIECE, size - start)))
     if _masked(crc) != checksum:
-        raise ValueError(f"{entry.name} has another checksum in {entry.path}, which is damaged: fetch it again")
+        raise ValueError(f"the checksum of {entry.name} in {entry.path} is wrong: it is damaged, fetch it again")
 
 
 def _masked(crc: int) -> int:
@@ -114,9 +114,9 @@ def _masked(crc: int) -> int:
 def _table(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Keys and values in the order of the keys."""
     if len(data) < FOOTER or struct.unpack("<Q", data[-8:])[0] != MAGIC:
-        raise ValueError("it is not a table of LevelDB's kind, or it is cut off")
+        raise ValueError("it is not a LevelDB table, or it is cut off")
     footer = data[-FOOTER:-8]
-    unused, unused_size, at = _handle(footer, 0)  # a block that would describe filters: looked at for its checksum
+    unused, unused_size, at = _handle(footer, 0)  # the block of filters: read for its checksum only
     begin, size, at = _handle(footer, at)
     if footer[at:].strip(b"\0") or any(True for _ in _block(data, unused, unused_size)):
         raise ValueError("its footer is not as TensorFlow writes it: it is damaged, fetch it again")
@@ -124,7 +124,7 @@ def _table(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     for _, handle in _block(data, begin, size):
         begin, size, _ = _handle(handle, 0)
         for key, value in _block(data, begin, size):
-            if last is not None and key <= last:  # as where one block stands for many
+            if last is not None and key <= last:  # as where one block is listed many times
                 raise ValueError("its names are not in order: it is damaged, fetch it again")
             yield key, value
             last = key
@@ -134,7 +134,7 @@ def _block(data: bytes, begin: int, size: int) -> Iterator[tuple[bytes, bytes]]:
     """Keys and values of a block. Each key is stored without the beginning that it shares with the key before."""
     contents, kind, checksum = data[begin : begin + size], data[begin + size], data[begin + size + 1 : begin + size + 5]
     if _masked(google_crc32c.value(data[begin : begin + size + 1])) != struct.unpack("<I", checksum)[0]:
-        raise ValueError("the checksum of a block does not agree with it: it is damaged, fetch it again")
+        raise ValueError("the checksum of a block does not match: it is damaged, fetch it again")
     if kind != 0:
         raise ValueError(f"it has a compressed block (kind {kind}): save the checkpoint without compression")
     restarts = struct.unpack("<I", contents[-4:])[0]
@@ -151,7 +151,7 @@ def _block(data: bytes, begin: int, size: int) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _handle(data: bytes, at: int) -> tuple[int, int, int]:
-    """Where a block begins, its size, and where in `data` these two numbers end."""
+    """The start of a block, its size, and the position in `data` after these two numbers."""
     begin, at = _varint(data, at)
     size, at = _varint(data, at)
     return begin, size, at

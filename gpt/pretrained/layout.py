@@ -1,8 +1,8 @@
-"""Which Tensor of GPT-2's files each of our Parameters is: one table for reading and for writing.
+"""The Tensor of GPT-2's files for each of our Parameters: one table for reading and writing.
 
 GPT-2 stores the matrix of a linear layer as (in, out), we store it as (out, in); and it stores query, key and value
-side by side in `c_attn`. The rest differs in names only. Their names are here those of Hugging Face's files, without
-the prefix `transformer.`.
+side by side in `c_attn`. All else differs in names only. Names of their Tensors are those of Hugging Face's files,
+without the prefix `transformer.`.
 """
 
 from collections.abc import Mapping
@@ -79,7 +79,7 @@ def our_shapes(config: GPTConfig) -> dict[str, Shape]:
 
 
 def misfits(entries: Mapping[str, Entry], shapes: Mapping[str, Shape]) -> list[str]:
-    """How the Tensors of a file differ from names and shapes expected, one phrase each; [] where they do not."""
+    """The differences between a file's Tensors and the expected names and shapes, one phrase each; [] if none."""
     missing = [name for name in shapes if name not in entries]
     unexpected = [name for name in entries if name not in shapes]
     lists = (("missing", missing), ("unexpected", unexpected))

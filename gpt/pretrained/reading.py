@@ -23,7 +23,7 @@ from .vocabulary import read_tokenizer
 
 BUFFERS = re.compile(r"h\.\d+\.attn\.(masked_)?bias")  # constants that older files hold: the causal mask
 OPENAI_NAME = re.compile(r"model/(?:h(\d+)/)?((?:[a-z]+/)?[a-z0-9_]+?)(?:/([wbg]))?")
-EXPECTED: dict[str, tuple[Any, str]] = {  # in config.json: the value needed, and what another would change
+EXPECTED: dict[str, tuple[Any, str]] = {  # in config.json: the required value, and what another value would change
     "model_type": ("gpt2", "the model would be another one"),
     "activation_function": ("gelu_new", "the feed-forward network would compute something else"),
     "layer_norm_epsilon": (1e-5, "LayerNorm would compute something else"),
@@ -39,7 +39,7 @@ class Source(NamedTuple):
     """A folder of weights that was checked."""
 
     folder: Path
-    format: str  # for people
+    format: str  # as shown to the user
     config: GPTConfig
     entries: dict[str, Entry]  # by Hugging Face's names, without the prefix
 
@@ -63,12 +63,12 @@ def load(folder: str | Path) -> GPT:
 
 
 def load_tokenizer(folder: str | Path, vocab_size: int = 50257) -> Tokenizer:
-    """The tokenizer beside the weights, or GPT-2's own without such files (see vocabulary.read_tokenizer)."""
+    """The tokenizer in the same folder, or GPT-2's own without such files (see vocabulary.read_tokenizer)."""
     return read_tokenizer(Path(folder), vocab_size)
 
 
 def find(folder: Path) -> Source:
-    """Check the folder, all but the values of its weights.
+    """Check the folder, except the values of its weights.
 
     FileNotFoundError or NotADirectoryError where there is no such folder or a file is missing; ValueError, which lists
     everything that is wrong, where a file is damaged or the model is one that GPT cannot compute.
@@ -87,11 +87,9 @@ def find(folder: Path) -> Source:
     else:
         for path in sorted(folder.iterdir()):
             refuse_pickle(path, folder)
-        raise FileNotFoundError(
-            f"{folder} has neither config.json, as Hugging Face's folders, nor hparams.json, as OpenAI's release"
-        )
+        raise FileNotFoundError(f"{folder} has neither config.json (Hugging Face) nor hparams.json (OpenAI)")
     source = Source(folder, kind, config, entries)
-    if config.n_layer > len(entries):  # before a name is made for each of what may be billions
+    if config.n_layer > len(entries):  # before names are made: n_layer may be in the billions
         few = f"n_layer is {config.n_layer}, and there are {len(entries)} Tensors in all"
         raise ValueError(f"the weights in {folder} are not those of its config: {few}")
     _drop_tied_head(source)
@@ -171,7 +169,7 @@ def _ours(
         except ValueError as error:
             problems.append(str(error))
     if problems:
-        raise ValueError(f"{path} does not describe a model of ours: {listed(problems, 12, 300, '; ')}")
+        raise ValueError(f"{path} describes a model that gpt cannot compute: {listed(problems, 12, 300, '; ')}")
     return config
 
 
@@ -192,7 +190,7 @@ def _shards(folder: Path) -> dict[str, Entry]:
         raise ValueError(f"{index} has no weight_map from names to files")
     files = sorted(set(where.values()))
     if strange := [file for file in files if not _is_beside(folder, file)]:
-        raise ValueError(f"{index} names files that are not beside it: {listed(strange)}")
+        raise ValueError(f"{index} names files that are not in its folder: {listed(strange)}")
     if missing := [file for file in files if not (folder / file).is_file()]:
         raise FileNotFoundError(f"{folder} lacks {listed(missing)}, which {index.name} names")
     found = {file: io.entries(folder / file) for file in files}
@@ -204,9 +202,9 @@ def _shards(folder: Path) -> dict[str, Entry]:
 
 
 def _is_beside(folder: Path, name: str) -> bool:
-    """Whether the file of that name is in the folder, or, in Hugging Face's cache, in the blobs that its links lead to.
+    """Whether the file of that name is in the folder, or in the blobs of Hugging Face's cache that its links lead to.
 
-    A name in an index may be a path to elsewhere, and so may a link that came with the folder.
+    A name in an index may be a path outside the folder, and so may a link inside it.
     """
     if Path(name).name != name or len(name) > 255 or "\0" in name:
         return False
@@ -215,7 +213,7 @@ def _is_beside(folder: Path, name: str) -> bool:
 
 
 def _without_prefix(folder: Path, entries: dict[str, Entry]) -> dict[str, Entry]:
-    """The same under names without `transformer.`, and without the buffers that are no weights."""
+    """The same entries under names without `transformer.`, and without buffers, which are not weights."""
     found: dict[str, Entry] = {}
     for name, entry in entries.items():
         short = name.removeprefix("transformer.")
@@ -239,7 +237,7 @@ def _renamed(entry: Entry) -> tuple[str, Entry]:
 
 
 def _drop_tied_head(source: Source) -> None:
-    """Forget a head that is there although it is the token embedding; a ValueError where it is another matrix."""
+    """Drop a stored head that repeats the token embedding; ValueError where it is another matrix."""
     head, embedding = (source.entries.get(name) for name in ("lm_head.weight", "wte.weight"))
     if head is None or embedding is None or not source.config.tie_head:
         return

@@ -31,23 +31,23 @@ NAMES = (
     *run_directory.FILES,
     run_directory.LOCK,
     run_directory.CHECKPOINTS,
-)  # what an import writes into its run's directory
+)  # the files that an import writes into its run's directory
 EXPORT = "export.json"  # marks a folder in which an export is written
 
 
 class Imported(NamedTuple):
-    """What `import_folder` has read."""
+    """The result of `import_folder`."""
 
     format: str  # whose files they were
     config: GPTConfig
     tokenizer: Tokenizer
 
 
-# ----- in ---------------------------------------------------------------------------------------------------------
+# ----- import -----------------------------------------------------------------------------------------------------
 
 
 def import_folder(folder: str | Path, run: str | Path, overwrite: bool = False) -> Imported:
-    """Make a run of a folder of GPT-2's weights, which can be used like a trained one.
+    """Convert a folder of GPT-2's weights to a run, which can be used like a trained one.
 
     The folder is checked before the run's directory is touched, except that weights that are not finite are found while
     they are written (FloatingPointError). Errors of the folder as in `reading.find` and `vocabulary.read_tokenizer`, of
@@ -81,7 +81,7 @@ def import_folder(folder: str | Path, run: str | Path, overwrite: bool = False) 
     return Imported(source.format, config, tokenizer)
 
 
-# ----- out --------------------------------------------------------------------------------------------------------
+# ----- export -----------------------------------------------------------------------------------------------------
 
 
 def export_run(run: str | Path, folder: str | Path) -> GPTConfig:
@@ -106,7 +106,7 @@ def export_run(run: str | Path, folder: str | Path) -> GPTConfig:
     texts = tokenizer_files(tokenizer, config.context_length)
     texts["config.json"] = json.dumps(hugging_face_config(config, tokenizer), indent=2) + "\n"
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise FileExistsError(f"{folder} is there already: name a folder that is not, or an empty one")
+        raise FileExistsError(f"{folder} exists already: name a new folder, or an empty one")
     _write_folder(folder, texts, config, read)
     return config
 
@@ -147,7 +147,7 @@ def hugging_face_config(config: GPTConfig, tokenizer: Tokenizer) -> dict[str, An
 def _write_folder(folder: Path, texts: dict[str, str], config: GPTConfig, read: Reader) -> None:
     """Write all files next to `folder`, then rename: the folder appears complete."""
     kinds = {_prefixed(name): (tl.float32, shape) for name, shape in their_shapes(config).items()}
-    folder = folder.resolve()  # "." has no name to put another beside
+    folder = folder.resolve()  # "." has no name, which the temporary folder needs
     made: list[Path] = []
     done = False
     try:
@@ -173,7 +173,7 @@ def _write_folder(folder: Path, texts: dict[str, str], config: GPTConfig, read: 
         if isinstance(error, OSError):
             reason = error.strerror or error
             raise OSError(
-                f"{folder} is written, but it may not be on the disk yet, or something is left beside it: {reason}"
+                f"{folder} is written, but it may not be on the disk yet, or temporary files are left: {reason}"
                 if done
                 else f"{folder} cannot be written: {reason}; nothing is left of it"
             ) from error
@@ -182,10 +182,10 @@ def _write_folder(folder: Path, texts: dict[str, str], config: GPTConfig, read: 
 
 @contextlib.contextmanager
 def _workplace(folder: Path, names: set[str]) -> Iterator[Path]:
-    """A temporary folder for the files `names`, to be renamed to `folder`; it is deleted at the end if it is left.
+    """A temporary folder for the files `names`, to be renamed to `folder`; deleted at the end if it still exists.
 
-    It is .FOLDER.gpt-export/new; export.json next to `new` lists its files, so that a later export can delete what a
-    killed one left. Files that are not listed are never deleted.
+    It is .FOLDER.gpt-export/new; export.json next to `new` lists its files, so that a later export can delete the files
+    of a killed one. Files that are not listed are never deleted.
     """
     place = folder.with_name(f".{folder.name}.gpt-export")
     if place.is_symlink():
@@ -246,5 +246,5 @@ def _their_tensors(config: GPTConfig, read: Reader) -> Reader:
 
 
 def _prefixed(name: str) -> str:
-    """The name in a GPT2LMHeadModel, where all but the head is in `transformer`."""
+    """The name in a GPT2LMHeadModel, where everything except the head is in `transformer`."""
     return name if name == "lm_head.weight" else f"transformer.{name}"

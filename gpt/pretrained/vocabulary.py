@@ -1,8 +1,8 @@
-"""Byte-level BPE in the files of others: vocab.json and merges.txt, encoder.json and vocab.bpe, tokenizer.json.
+"""Byte-level BPE in other formats: vocab.json and merges.txt, encoder.json and vocab.bpe, tokenizer.json.
 
-A tokenizer is read or written only if it encodes every text in the same way here and there. Their files have a
+A tokenizer is read or written only if both implementations encode every text alike. Their files have a
 vocabulary and a list of the pairs that are merged, in order; ours has the tokens alone, each merged from two earlier
-ones. The two are equal if each pair of the list is what the earlier merges make of its token's bytes, which is checked
+ones. The two are equal if the earlier merges split each token's bytes into the pair of the list, which is checked
 for each pair: in any text, the bytes of a token are merged as they would be alone, unless merged with bytes outside.
 
 In the files a byte is one character, see tokenizer.bpe.BYTE_OF.
@@ -27,7 +27,7 @@ MOST_WORK = 20_000_000  # the sum of the squares of the tokens' lengths, 2,000,0
 PAIRS_OF_FILES = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))
 
 
-# ----- in ---------------------------------------------------------------------------------------------------------
+# ----- reading ----------------------------------------------------------------------------------------------------
 
 
 def read_tokenizer(folder: Path, vocab_size: int) -> Tokenizer:
@@ -57,7 +57,7 @@ def read_tokenizer(folder: Path, vocab_size: int) -> Tokenizer:
     except ValueError as error:
         raise ValueError(f"{file} is not a tokenizer that can be used: {error!s:.400}") from None
     except (LookupError, TypeError, AttributeError):
-        raise ValueError(f"{file} is not a tokenizer that can be used: it is not laid out as such a file is") from None
+        raise ValueError(f"{file} is not a tokenizer that can be used: it lacks the fields of such a file") from None
 
 
 def _from_two_files(folder: Path, vocab_size: int) -> Tokenizer:
@@ -75,7 +75,7 @@ def _from_tokenizer_json(folder: Path, vocab_size: int) -> Tokenizer:
     if model.get("type") == "WordLevel":
         return _characters(fields, vocab_size)
     if model.get("type", "BPE") != "BPE":
-        raise ValueError(f"its model is {model.get('type')!r}; byte-level BPE as GPT-2's is what can be read")
+        raise ValueError(f"its model is {model.get('type')!r}; only byte-level BPE as in GPT-2 can be read")
     before = fields.get("pre_tokenizer") or {}
     refused = {
         "it has a normalizer": fields.get("normalizer"),
@@ -88,7 +88,7 @@ def _from_tokenizer_json(folder: Path, vocab_size: int) -> Tokenizer:
     refused |= {f"its {name} is {model.get(name)!r}": model.get(name) for name in options}
     added = fields.get("added_tokens") or []
     for token in added:
-        refused[f"its special token {token['content']!r} takes the space beside it, or stands only alone"] = any(
+        refused[f"its special token {token['content']!r} takes the space beside it, or matches whole words only"] = any(
             token.get(name) for name in ("lstrip", "rstrip", "single_word")
         )
     if reasons := [reason for reason, there in refused.items() if there]:
@@ -101,7 +101,7 @@ def _adds_nothing(step: dict[str, Any] | None) -> bool:
     """True for a post_processor that leaves the ids of one text as they are."""
     if step is None or step.get("type") == "ByteLevel":
         return True
-    alone = [{"Sequence": {"id": "A", "type_id": 0}}]  # transformers writes this where there is nothing to do
+    alone = [{"Sequence": {"id": "A", "type_id": 0}}]  # transformers writes this for an empty post_processor
     return step.get("type") == "TemplateProcessing" and step.get("single") == alone
 
 
@@ -119,7 +119,7 @@ def _bpe(
     if len(spelt) > vocab_size:
         raise ValueError(f"it has {len(spelt)} tokens, and the model {vocab_size}")
     if vocab_size > 2 * len(spelt) + 1024:  # each of the rest becomes a token
-        raise ValueError(f"it has {len(spelt)} tokens, and the model {vocab_size}: that is more than rounded up")
+        raise ValueError(f"it has {len(spelt)} tokens, and the model {vocab_size}: that is more than rounding up adds")
     count = 256 + len(merges)
     if count > len(spelt):
         raise ValueError(f"it has {len(merges)} merges, and {len(spelt)} tokens for 256 bytes and them")
@@ -179,14 +179,14 @@ def _characters(fields: dict[str, Any], vocab_size: int) -> CharTokenizer:
     return tokenizer
 
 
-# ----- out --------------------------------------------------------------------------------------------------------
+# ----- writing ----------------------------------------------------------------------------------------------------
 
 
 def tokenizer_files(tokenizer: Tokenizer, context_length: int) -> dict[str, str]:
     """The files, by name, from which transformers makes a tokenizer that encodes and decodes as this one.
 
-    One difference stays: transformers always takes the text of a special token for that token, and here that is asked
-    for. ValueError where no tokenizer of transformers' does the same.
+    One difference remains: transformers always encodes the text of a special token as that token, here it must be
+    allowed. ValueError where no tokenizer of transformers does the same.
     """
     about: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": context_length}
     about["clean_up_tokenization_spaces"] = False
@@ -230,7 +230,7 @@ def _bpe_fields(vocabulary: Mapping[str, int], merges: list[str], specials: Mapp
 def _character_fields(characters: str, specials: Mapping[str, int]) -> dict[str, Any]:
     """tokenizer.json of a tokenizer of characters: a word is one character, and an unknown one is an error."""
     split = {"type": "Split", "pattern": {"Regex": "[\\s\\S]"}, "behavior": "Isolated", "invert": False}
-    # "<unk>" is no character, so it is in no vocabulary, and the library raises where it would need it.
+    # "<unk>" is not one character, so no vocabulary has it, and the library raises where it would need it.
     model = {"type": "WordLevel", "vocab": {c: id for id, c in enumerate(characters)}, "unk_token": "<unk>"}
     return _fields(specials, split, None, {"type": "Fuse"}, model)
 

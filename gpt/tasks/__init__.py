@@ -1,1 +1,1 @@
-"""What a GPT is trained for: pretraining, classification, instructions; and how each is evaluated."""
+"""The tasks of a GPT: pretraining, classification, instructions; and their evaluation."""

@@ -1,7 +1,7 @@
-"""How well a model predicts a text: loss, perplexity and bits per byte, defined as in published results.
+"""Loss, perplexity and bits per byte of a model on a text, defined as in published results.
 
-One idea: **each token but the first is predicted exactly once, from as much of the text before it as its window has.**
-Windows of `context` tokens begin every `stride` tokens; in each, only the predictions count that no earlier window has
+One idea: **each token except the first is predicted exactly once, from the tokens before it in its window.**
+Windows of `context` tokens begin every `stride` tokens; each counts only the predictions that no earlier window has
 made. With stride = context they do not overlap, and a token at the beginning of a window is predicted from few others;
 with a smaller stride from more than context - stride: a lower loss, for context / stride times the work.
 
@@ -25,7 +25,7 @@ from ..tokenizer import Tokenizer
 from ..tokenizer.base import chunks
 
 Bar = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
-LOGITS = 1 << 24  # numbers held at a time (64 MiB): the head goes over as many positions as give these
+LOGITS = 1 << 24  # numbers held at a time (64 MiB): limits the positions per product with the head
 
 
 def no_bar(what: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
@@ -34,10 +34,10 @@ def no_bar(what: str, total: int) -> AbstractContextManager[Callable[[int], None
 
 @dataclass(frozen=True)
 class Score:
-    """What was counted and measured; the properties follow from it."""
+    """The measured counts; the properties follow from them."""
 
     tokens: int  # of the text
-    predicted: int  # all but the first
+    predicted: int  # all except the first
     bytes: int  # of UTF-8, of the predicted tokens
     nats: float  # -ln of the probability of all of them together
 
@@ -48,7 +48,7 @@ class Score:
 
     @property
     def perplexity(self) -> float:
-        """exp(loss): with as many equally probable tokens the loss would be the same."""
+        """exp(loss): the number of equally probable tokens that would give the same loss."""
         return math.exp(min(self.loss, 700.0))
 
     @property
@@ -57,7 +57,7 @@ class Score:
 
     @property
     def bits_per_byte(self) -> float:
-        """Comparable between tokenizers: the length of an optimal code for the text, for each of its bytes."""
+        """Bits of an optimal code for the text per byte: comparable between tokenizers."""
         return self.nats / math.log(2) / self.bytes
 
 
@@ -65,7 +65,7 @@ def evaluate(
     model: GPT, tokenizer: Tokenizer, text: str, context: int | None = None, stride: int | None = None,
     batch_size: int = 4, bar: Bar = no_bar,
 ) -> Score:  # fmt: skip
-    """The Score of a text. `context` (default: the model's) and `stride` (default: context) are what the module says.
+    """The Score of a text. `context` (default: the model's) and `stride` (default: context) are explained above.
 
     Special tokens in the text are read as such, as in training. `bar(what, total)` is a context manager
     of a function that gets the progress: characters that were encoded, then predictions. ValueError for a text of fewer
@@ -77,7 +77,7 @@ def evaluate(
             ids += tokenizer.encode(part, "all")
             advance(len(part))
     if len(ids) < 2:
-        raise ValueError(f"the text has {len(ids)} of this tokenizer's tokens: to predict one takes at least 2")
+        raise ValueError(f"the text has {len(ids)} of this tokenizer's tokens: at least 2 are needed")
     with bar("predicting", len(ids) - 1) as advance:
         nats = total_loss(model, ids, context, stride, batch_size, advance)
     size = len(text.encode()) - len(tokenizer.decode_bytes(ids[:1]))

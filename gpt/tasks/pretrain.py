@@ -1,6 +1,6 @@
 """Pretraining: predict the next token at every position of random windows of a text.
 
-The first part of the text is trained on; the last part is for validation: it tells learning from memorising. Both are
+The first part of the text is for training; the last part, for validation, shows overfitting. Both are
 files of token ids in the run's directory.
 """
 
@@ -28,24 +28,24 @@ from ..training.task import NewRun, Say, batch_generator, eval_mode, to_device
 
 @dataclass(frozen=True, kw_only=True)
 class TextConfig:
-    """What a GPT learns from, and its shape: a base class of TrainConfig, so that these flags come first."""
+    """The text and the model's shape: a base class of TrainConfig, so that these flags come first."""
 
     text: tuple[Path, ...] = ()  # UTF-8 files to learn from, one after another; none: this Python's language reference
     tokenizer: Literal["bpe", "char", "word", "gpt2"] = "bpe"  # what a token is; bpe is trained on the text itself
     vocab_size: int = 2048  # how many tokens bpe makes; the other tokenizers have their own number
-    validation: float = 0.1  # the last part of the text, never trained on: it tells learning from memorising
+    validation: float = 0.1  # share of the text, at its end, that is not trained on but measures the loss
 
     preset: str = "nano"  # the model's shape, see `gpt params`; the next five replace single fields of it
-    context_length: int | None = None  # tokens the model sees at once: longer remembers more and costs more
+    context_length: int | None = None  # tokens the model sees at once; more take more time and memory
     n_layer: int | None = None  # blocks
     n_head: int | None = None  # attention heads per block; must divide n_embd
     n_embd: int | None = None  # width
-    dropout: float | None = None  # share of activations dropped in training: against memorising a small text
+    dropout: float | None = None  # dropout probability in training, against memorising a small text
 
     eval_batches: int = 20  # batches per evaluation, spread evenly over the validation text
     final_tokens: int = 200_000  # tokens of the validation text in the last evaluation, spread evenly; 0: all of it
     sample_tokens: int = 200  # length of a sample
-    prompt: str | None = None  # what samples begin with; default: a new line, where the tokenizer knows one
+    prompt: str | None = None  # what samples begin with; default: a new line, if the tokenizer has one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +59,7 @@ class TrainConfig(Settings, TextConfig):
         "n_embd",
     )  # fmt: skip
 
-    lr: float = 2e-3  # peak learning rate; small models bear more, 124M about 6e-4
+    lr: float = 2e-3  # peak learning rate; the larger the model the lower, about 6e-4 for 124M parameters
 
     def __post_init__(self) -> None:
         as_paths(self, "text", "out", "resume")
@@ -70,7 +70,7 @@ class TrainConfig(Settings, TextConfig):
         check_integer("sample_tokens", self.sample_tokens, low=0)
         check_integer("final_tokens", self.final_tokens, low=0)
         if not 0 < self.validation < 1:
-            raise ValueError(f"validation must be between 0 and 1, say 0.1, got {self.validation!r}")
+            raise ValueError(f"validation must be between 0 and 1, such as 0.1, got {self.validation!r}")
         self.model(vocab_size=self.vocab_size)  # checks the model's fields, before a text is read for it
 
     def reads(self) -> tuple[Path, ...]:
@@ -82,7 +82,7 @@ class TrainConfig(Settings, TextConfig):
         return self.text[0].stem if self.text else "reference"
 
     def model(self, vocab_size: int) -> GPTConfig:
-        """The preset's model for that many tokens, with the fields that are given here in place of its own."""
+        """The preset's model for that many tokens, with the fields that are given here."""
         sizes = {name: getattr(self, name) for name in ("context_length", "n_layer", "n_head", "n_embd")}
         changed = {name: value for name, value in sizes.items() if value is not None}
         config = replace(PRESETS[self.preset], vocab_size=vocab_size, **changed)
@@ -105,7 +105,7 @@ class Pretraining:
 
     @classmethod
     def begin(cls, config: TrainConfig, run: Path, say: Say) -> NewRun:
-        """Text to tokens, and random weights."""
+        """Encode the text, and make a model with random weights."""
         c = config
         tokenizer, data, texts = prepare(c.text, c.tokenizer, c.vocab_size, c.validation, run, say)
         shape = config.model(tokenizer.vocab_size)
@@ -124,21 +124,21 @@ class Pretraining:
     def __init__(self, config: TrainConfig, run: Path, tokenizer: Tokenizer, description: Mapping[str, Any]):
         self.config, self.tokenizer, self.data = config, tokenizer, description["data"]
         length = description["model"]["context_length"]
-        self.tokens = {part: TokenFile(run / f"{part}.tokens", check=False) for part in PARTS}  # their SHA-256 is right
+        self.tokens = {part: TokenFile(run / f"{part}.tokens", check=False) for part in PARTS}  # verified already
         self.windows = self.tokens["train"].windows(length, stride=1)
-        self.batches = batch_generator(config)  # draws where in the text the windows of a batch begin
-        self.prompt = self.sample_prompt()  # one that the tokenizer does not know is refused before the first step
+        self.batches = batch_generator(config)  # draws the positions of the windows of a batch
+        self.prompt = self.sample_prompt()  # an invalid prompt is refused before the first step
         self.steps, self.per_step = config.steps, config.batch_size * config.grad_accumulation * length
 
     def draw(self) -> tuple[Tensor, Tensor]:
-        """A batch of windows from random places of the training text."""
+        """A batch of windows from random positions of the training text."""
         starts = self.batches.randint(0, len(self.windows), self.config.batch_size)
         batch: tuple[Tensor, Tensor] = default_collate([self.windows[start] for start in starts])
         return batch
 
     @staticmethod
     def targets(batch: tuple[Tensor, Tensor]) -> int:
-        """How many targets count: those of -100 do not."""
+        """The number of targets that count: those of -100 do not."""
         return int((batch[1] != -100).sum().item())
 
     @staticmethod
@@ -152,23 +152,23 @@ class Pretraining:
         return {"validation_loss": evaluate(model, self.tokens["validation"], c.batch_size, c.eval_batches)}
 
     def sample(self, model: GPT, step: int) -> str:
-        """The prompt, and what the model continues it with."""
+        """The prompt and the model's continuation."""
         seed, top_k = (self.config.seed + step) % 2**32, min(200, self.tokenizer.vocab_size)
         length = self.config.sample_tokens
         (new,) = generate(model, [self.prompt], length, temperature=0.7, top_k=top_k, seed=seed)
         return visible(self.tokenizer.decode(self.prompt + new).strip("\n"))
 
     def sample_prompt(self) -> list[int]:
-        """What samples begin with: the prompt, a new line, or, without a token for it, the validation text's first."""
+        """The beginning of samples: the prompt, a new line, or, without a token for it, the first validation token."""
         if self.config.prompt is None:
             return new_line(self.tokenizer) or self.tokens["validation"][:1].tolist()
         ids = self.tokenizer.encode_ordinary(self.config.prompt)
         if not ids:
-            raise ValueError(f"the prompt {self.config.prompt!r} has no token in it: give some text")
+            raise ValueError(f"the prompt {self.config.prompt!r} has no tokens: give some text")
         return ids
 
     def finish(self, model: GPT) -> tuple[dict[str, Any], dict[str, str]]:
-        """Over the validation text, or as much of it as `final_tokens` says."""
+        """The loss on the validation text, or on `final_tokens` of it."""
         length, batch_size = model.config.context_length, self.config.batch_size
         windows, wanted = len(self.tokens["validation"].windows(length, length)), self.config.final_tokens
         count = min(windows, max(1, wanted // length)) if wanted else windows
@@ -202,7 +202,7 @@ def check_lengths(data: Mapping[str, Any], context_length: int) -> None:
         if data[part]["tokens"] <= context_length:
             raise ValueError(
                 f"the {part} text has {counted(data[part]['tokens'], 'token')}, and context_length {context_length} "
-                "needs more than as many: give more text, a smaller context_length, or another share with validation"
+                "needs at least one more: give more text, a smaller context_length, or another share with validation"
             )
 
 
@@ -254,7 +254,7 @@ def evaluate(
     return total / count
 
 
-# ----- where a text begins ----------------------------------------------------------------------------------------
+# ----- beginning of a text ----------------------------------------------------------------------------------------
 
 
 def start_of_run(description: Mapping[str, Any], tokenizer: Tokenizer) -> list[int]:

@@ -1,7 +1,7 @@
 """Results that are computed one by one: each is written at once, so that a later failure does not lose it.
 
-PATH.partial grows by a line of JSON for each. When all are there, PATH is written and PATH.partial is deleted. Its
-first line says what the results depend on: the same call continues where it was stopped.
+PATH.partial gets a line of JSON for each. When all are computed, PATH is written and PATH.partial is deleted. Its
+first line records what the results depend on: the same call continues where it was stopped.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ class Results:
         self.path, self.rows = path, [dict(row) for row in rows]
         self.file: BinaryIO | None = None
         self.continued = 0  # lines that an earlier call had written
-        self.written = 0  # lines that are there
+        self.written = 0  # lines in the file
         if path is None:
             return
         if path.is_dir():
@@ -44,11 +44,11 @@ class Results:
         self.partial = path.with_name(f"{path.name}.partial")
         if self.partial.is_dir():
             raise IsADirectoryError(
-                f"{self.partial} is a directory, and the results for {path} come there first: name another file"
+                f"{self.partial} is a directory, and the results for {path} are first written there: name another file"
             )
         if path.exists() and not overwrite:
-            raise FileExistsError(f"{path} is there already: name another file, or give --overwrite to replace it")
-        check_replaceable(path)  # now, and not when the results are there
+            raise FileExistsError(f"{path} exists already: name another file, or give --overwrite to replace it")
+        check_replaceable(path)  # now, not after the results are computed
         if self.partial.is_symlink():
             raise FileExistsError(f"{self.partial} is a link, and gpt does not write through links: delete it")
         with naming(self.partial), contextlib.ExitStack() as undo:
@@ -57,7 +57,7 @@ class Results:
             undo.pop_all()  # __exit__ closes it
 
     def _begin(self, header: dict[str, Any], overwrite: bool) -> None:
-        """Take over the lines of an earlier call, or write the first one."""
+        """Read the lines of an earlier call, or write the first line."""
         assert self.file is not None
         if not lock(self.file):
             raise RuntimeError(f"another process is writing {self.partial}: wait for it, or name another file")
@@ -80,7 +80,7 @@ class Results:
         os.fsync(self.file.fileno())
 
     def _continue(self) -> None:
-        """The rows that are there; a line that was cut off, and what follows a damaged one, is deleted."""
+        """The rows in the file; an incomplete line, and all lines from a damaged one on, are deleted."""
         assert self.file is not None
         whole = self.file.tell()
         for line in self.file:
@@ -96,7 +96,7 @@ class Results:
         self.file.seek(0, os.SEEK_END)
 
     def add(self, number: int, fields: Mapping[str, Any]) -> None:
-        """More about the entry of that number, in the file when this returns."""
+        """Add results to the entry of that number; they are in the file when this returns."""
         self.rows[number] |= fields
         self._write({"entry": number, **fields})
         self.written += 1
@@ -108,11 +108,11 @@ class Results:
                 self.file.flush()
 
     def finish(self) -> None:
-        """Write all rows to `path`, a JSON list, and delete what grew."""
+        """Write all rows to `path`, a JSON list, and delete PATH.partial."""
         if self.path is not None and self.file is not None:
             text = json.dumps(self.rows, indent=4, ensure_ascii=False) + "\n"
             with replacing(self.path) as file:
-                file.write(text.encode("utf-8", "backslashreplace"))  # half a character as JSON's escape of it
+                file.write(text.encode("utf-8", "backslashreplace"))  # a lone surrogate as its JSON escape
             self.file.close()
             self.partial.unlink()
 

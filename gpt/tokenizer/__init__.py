@@ -38,9 +38,9 @@ _CLASSES = {cls.kind: cls for cls in (WordTokenizer, CharTokenizer, BPETokenizer
 
 
 def create(name: str, text: str | Iterable[str], vocab_size: int = 4096) -> Tokenizer:
-    """A new tokenizer of the given kind, made for `text`, which may come in pieces of any length.
+    """A new tokenizer of the given kind for `text`, which may be given in pieces of any length.
 
-    `name` is one of "word", "char", "bpe", "gpt2"; a ValueError for others. `vocab_size` is the size that "bpe"
+    `name` is one of "word", "char", "bpe", "gpt2"; ValueError for others. `vocab_size` is the size that "bpe"
     trains to; "word" and "char" take theirs from the text, and "gpt2" ignores both. "word" has `<|unk|>`;
     "char" can encode only characters of `text`, so give it training and validation text together.
     """

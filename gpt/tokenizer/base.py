@@ -1,4 +1,4 @@
-"""What the tokenizers share: the protocol, checks of arguments, decoding token by token, and the file format."""
+"""Shared by the tokenizers: the protocol, argument checks, decoding token by token, and the file format."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Tokenizer(Protocol):
 def check_text(text: str) -> str:
     """Return `text`; TypeError for another type, ValueError for a text with a lone surrogate.
 
-    A lone surrogate is half of a UTF-16 pair. It has no UTF-8 form, so no byte-level token can stand for it,
+    A lone surrogate is half of a UTF-16 pair. It has no UTF-8 form, so no byte-level token can encode it,
     no file can hold it, and replacing it silently would break decode(encode(text)) == text.
     """
     if not isinstance(text, str):
@@ -62,7 +62,7 @@ def check_text(text: str) -> str:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         code = ord(text[error.start])
-        if 0xDC80 <= code <= 0xDCFF:  # what Python makes of such a byte in arguments and input
+        if 0xDC80 <= code <= 0xDCFF:  # Python's escape of such a byte in arguments and input
             raise ValueError(
                 f"the text is not UTF-8 (byte {code - 0xDC00:#04x} at position {error.start}): convert it to UTF-8"
             ) from None
@@ -74,7 +74,7 @@ def check_text(text: str) -> str:
 
 
 def allowed(allowed_special: Set[str] | Literal["all"], special_tokens: Iterable[str]) -> Set[str]:
-    """`allowed_special` as a set, "all" as all of them; TypeError for another str, whose characters are no tokens."""
+    """`allowed_special` as a set, "all" as all of them; TypeError for any other str."""
     if not isinstance(allowed_special, str):
         return allowed_special
     if allowed_special != "all":
@@ -90,11 +90,11 @@ def check_words(words: Sequence[str], what: str) -> None:
         check_text(word)
     if len(set(words)) < len(words):
         twice = next(word for word, count in Counter(words).items() if count > 1)
-        raise ValueError(f"the {what} {twice!r} is there twice")
+        raise ValueError(f"the {what} {twice!r} occurs twice")
 
 
 def special_pattern(special_tokens: Iterable[str]) -> re.Pattern[str]:
-    """A pattern that finds special tokens in text: the longer of two that begin alike; nothing where there are none."""
+    """A pattern that finds special tokens in text: the longer of two that begin alike; None without special tokens."""
     longest_first = sorted(special_tokens, key=len, reverse=True)
     return re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
 
@@ -124,7 +124,7 @@ def look_up(table: Mapping[int, Piece], ids: Iterable[int]) -> list[Piece]:
 
 # ----- long text --------------------------------------------------------------------------------------------
 
-SIZE = 1 << 20  # characters of a part
+SIZE = 1 << 20  # characters per part
 
 # \S and \s are Python's here, which count four control characters as white space that GPT-2's pattern does
 # not: a character visible to Python is visible to both.
@@ -143,8 +143,8 @@ def chunks(
     white space.
 
     Where `size` characters have no such place (DNA, base64), the part is cut between a letter and a digit, or anywhere.
-    The bytes stay the same, but the tokens at such a cut may differ from those of the whole text, except where a token
-    is a character. The special tokens `whole` are never cut.
+    The decoded text stays the same, but the tokens at such a cut may differ from those of the whole text, except where
+    a token is a character. The special tokens `whole` are never cut.
     """
     ahead = max(map(len, whole), default=0)  # seen beyond a cut, in order not to cut a special token
     rest = ""
@@ -162,7 +162,7 @@ def chunks(
 
 
 def _joined(pieces: Iterable[str], size: int) -> Iterator[str]:
-    """The same text in pieces of at least `size` characters, but for the last: adding many short ones costs more."""
+    """The same text in pieces of at least `size` characters, except the last: adding many short ones costs more."""
     held, length = [], 0
     for piece in pieces:
         held.append(piece)
@@ -174,7 +174,7 @@ def _joined(pieces: Iterable[str], size: int) -> Iterator[str]:
 
 
 def _cut(text: str, start: int, size: int, ahead: int, whole: Collection[str]) -> int | None:
-    """Where the part that begins at `start` ends; None where that cannot be told without more text."""
+    """The end of the part that begins at `start`; None where more text is needed to decide."""
     if len(text) - start <= size:
         return None
     last = start + 2 * size

@@ -22,19 +22,19 @@ from .training import count_pieces, learn_merges
 
 # GPT-2's rule for cutting text into pieces that no merge may cross (Radford et al. 2019, encoder.py of the
 # release): English contractions; letters, digits or other signs, each with at most one space before them;
-# white space, of which the last is left to the word that follows. The possessive ++ and the branch with $
-# change no match; they spare the backtracking, so that a piece may be as long as it likes.
+# white space, whose last character belongs to the word that follows. The possessive ++ and the branch with $
+# change no match; they avoid backtracking, so that a piece may have any length.
 GPT2_PATTERN = r"'(?:s|t|re|ve|m|ll|d)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s+"
 
-# `regex` and tiktoken agree on what \s is; `re` has four characters more.
+# \s is the same in `regex` and tiktoken; in `re` it has four more characters.
 _LONG_SPACE = regex.compile(r"(?<!\s)\s{10000,}")
 
 
 class BPETokenizer:
     """Byte-level BPE with GPT-2's split pattern. decode(encode(text)) == text for every text.
 
-    "Every text" is every str that has a UTF-8 form; a lone surrogate has none, and is a ValueError that says
-    where. Nothing is unknown: what no merge covers is encoded as single bytes.
+    "Every text" is every str that has a UTF-8 form; a lone surrogate has none: ValueError with its
+    position. There are no unknown characters: bytes that no merge covers are encoded one by one.
     """
 
     kind = "bpe"
@@ -57,7 +57,7 @@ class BPETokenizer:
     ) -> BPETokenizer:
         """Learn merges from the texts until the vocabulary, special tokens included, has `vocab_size` tokens.
 
-        It stays smaller where the texts have no pair left that occurs twice: `.vocab_size` tells. The same
+        The vocabulary (`.vocab_size`) stays smaller where the texts have no pair left that occurs twice. The same
         texts give the same tokenizer, in any order; among pairs that are equally frequent the one with the
         lowest ids is merged (training.py). ValueError for a `vocab_size` below 256 + the special tokens.
         """
@@ -87,8 +87,8 @@ class BPETokenizer:
     def encode(self, text: str, allowed_special: Set[str] | Literal["all"] = frozenset()) -> list[int]:
         """The ids of `text`; ValueError where it holds a special token that is not in `allowed_special`.
 
-        The error keeps a user's or a file's text from steering the model, as does `encode_ordinary`, to which all text
-        is ordinary. An allowed special token becomes its id.
+        The error prevents text of a user or file from inserting special tokens. For `encode_ordinary` all text
+        is ordinary. An allowed special token is encoded as its id.
         """
         check_text(text)
         allowed_special = allowed(allowed_special, self._special_tokens)
@@ -108,13 +108,13 @@ class BPETokenizer:
         return ids + self._encode_ordinary(text[start:])
 
     def encode_ordinary(self, text: str) -> list[int]:
-        """The ids of `text`, in which special tokens are text like any other."""
+        """The ids of `text`, where special tokens are encoded as ordinary text."""
         return self._encode_ordinary(check_text(text))
 
     def _encode_ordinary(self, text: str) -> list[int]:
-        # White space before a word is the one place where the pattern backtracks, and where it is about a
+        # The pattern backtracks only in white space before a word, and where that is about a
         # million characters long tiktoken panics, with an exception that `except Exception` does not catch.
-        # All of it but the last character is one piece in any case, so that is cut out and goes alone.
+        # All of it except the last character is one piece in any case, so it is cut out and encoded alone.
         ids: list[int] = []
         start = 0
         for space in _LONG_SPACE.finditer(text):
@@ -143,12 +143,12 @@ class BPETokenizer:
 
     @classmethod
     def from_fields(cls, fields: dict[str, Any]) -> BPETokenizer:
-        """From the fields of a saved file; ValueError says what is wrong with them."""
+        """Make a tokenizer from the fields of a saved file; ValueError, with the reason, for invalid fields."""
         check_fields(fields, special_tokens=list, tokens=list)
         try:
             tokens = [token.encode("latin-1") for token in fields["tokens"]]
         except UnicodeEncodeError as error:
-            raise ValueError(f"its token {error.object!r} has a character that stands for no byte") from None
+            raise ValueError(f"its token {error.object!r} has a character that does not encode a byte") from None
         return cls(tokens, fields["special_tokens"])
 
     def __repr__(self) -> str:
@@ -160,10 +160,10 @@ def _check_tokens(tokens: Sequence[bytes]) -> None:
     if sorted(tokens[:256]) != [bytes([byte]) for byte in range(256)]:
         raise ValueError("the first 256 tokens are not the 256 single bytes, each once")
     seen = set(tokens[:256])
-    lengths = {1}  # of the tokens in `seen`: few, where the places to cut an enormous token would be many
+    lengths = {1}  # of the tokens in `seen`: far fewer than the positions where a long token could be cut
     for id, token in enumerate(tokens[256:], 256):
         if token in seen:
-            raise ValueError(f"token {id}, {token!r}, is there twice: the same merge comes earlier")
+            raise ValueError(f"token {id}, {token!r}, occurs twice: the same merge comes earlier")
         cuts = (n for n in range(1, len(token)) if n in lengths)
         if not any(token[:n] in seen and token[n:] in seen for n in cuts):
             raise ValueError(f"token {id}, {token!r}, is not a merge of two earlier tokens")
@@ -178,7 +178,7 @@ _VISIBLE = [byte for byte in range(256) if chr(byte).isprintable() and byte != 0
 _HIDDEN = [byte for byte in range(256) if byte not in _VISIBLE]
 BYTE_OF = {chr(byte): byte for byte in _VISIBLE} | {chr(256 + i): byte for i, byte in enumerate(_HIDDEN)}
 
-SECONDS = 120.0  # for tiktoken to fetch 1.5 MB
+SECONDS = 120.0  # the limit for tiktoken to fetch 1.5 MB
 _GPT2_URL = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/"
 _GPT2_SHA256 = {
     "vocab.bpe": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
@@ -189,17 +189,17 @@ _GPT2_SHA256 = {
 def gpt2(folder: str | os.PathLike[str] | None = None) -> BPETokenizer:
     """GPT-2's tokenizer: 50,257 tokens, `<|endoftext|>` is 50256.
 
-    Looks for OpenAI's two files, vocab.bpe and encoder.json, in `folder`, or else in that which the environment
-    variable TIKTOKEN_CACHE_DIR names, and then where `gpt data fetch gpt2-tokenizer` puts them. Where they are not
-    both there, tiktoken reads them from its cache or downloads them (1.5 MB). Raises OSError when that does not
-    work either, and ValueError for files that are not GPT-2's.
+    Looks for OpenAI's two files, vocab.bpe and encoder.json, in `folder`, or else in the one that the environment
+    variable TIKTOKEN_CACHE_DIR names, and then where `gpt data fetch gpt2-tokenizer` puts them. Unless both are
+    there, tiktoken reads them from its cache or downloads them (1.5 MB). Raises OSError when that
+    fails as well, and ValueError for files that are not GPT-2's.
     """
     for place in (folder or os.environ.get("TIKTOKEN_CACHE_DIR"), download_dir.folder() / "gpt2-tokenizer"):
         if place and all((Path(place) / name).is_file() for name in _GPT2_SHA256):
             return BPETokenizer(_read_gpt2(Path(place)))
     from ..http_deadline import in_thread  # takes a while to import, and is rarely needed
 
-    try:  # tiktoken itself waits for a server for ever
+    try:  # tiktoken has no timeout
         (encoding,) = in_thread((tiktoken.get_encoding(name) for name in ("gpt2",)), SECONDS)
     except OSError as error:
         raise OSError(

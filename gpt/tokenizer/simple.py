@@ -24,13 +24,13 @@ from .base import (
 class WordTokenizer:
     """A word or a punctuation mark is a token (the book's chapter 2).
 
-    Text is split at white space, at `--` and around each of `, . : ; ? _ ! " ( ) '`; white space is then
-    dropped. So decode(encode(text)) gives the words back but not the spacing: `decode` joins with single
+    Text is split at white space, at `--` and at each of `, . : ; ? _ ! " ( ) '`; white space is then
+    dropped. So decode(encode(text)) has the same words but not the same spacing: `decode` joins with single
     spaces and removes the space before punctuation.
 
     Version 1, without special tokens: an unknown word is an error. Version 2, with `<|endoftext|>` and
     `<|unk|>` as the last two ids: it becomes `<|unk|>`. As in the book, special tokens are words like any
-    other: they are encoded where they stand alone, with or without `allowed_special`.
+    other: they are encoded where they are separate words, with or without `allowed_special`.
     """
 
     kind = "word"
@@ -108,7 +108,7 @@ class WordTokenizer:
 
     @classmethod
     def from_fields(cls, fields: dict[str, Any]) -> WordTokenizer:
-        """From the fields of a saved file; ValueError says what is wrong with them."""
+        """Make a tokenizer from the fields of a saved file; ValueError, with the reason, for invalid fields."""
         check_fields(fields, unknown=bool, words=list)
         return cls(fields["words"], fields["unknown"])
 
@@ -119,13 +119,13 @@ class WordTokenizer:
 class CharTokenizer:
     """A character (a Unicode code point) is a token. decode(encode(text)) == text.
 
-    Special tokens have the last ids. There are none, unless asked for: fine-tuning adds the end of text.
+    Special tokens have the last ids. There are none by default; fine-tuning adds the end of text.
     """
 
     kind = "char"
 
     def __init__(self, characters: str, special_tokens: Sequence[str] = ()):
-        """`characters`: the vocabulary in the order of its ids, each character once; special tokens come behind."""
+        """`characters`: the vocabulary in the order of its ids, each character once; special tokens follow."""
         check_text(characters)
         if not characters:
             raise ValueError("the vocabulary is empty: a character tokenizer needs at least one character")
@@ -153,9 +153,9 @@ class CharTokenizer:
         return dict(self._special_tokens)
 
     def encode(self, text: str, allowed_special: Set[str] | Literal["all"] = frozenset()) -> list[int]:
-        """One id a character; ValueError names the first unknown one and its position.
+        """One id per character; ValueError names the first unknown one and its position.
 
-        A special token in `allowed_special` is one id; another one is characters like any others.
+        A special token in `allowed_special` is one id; any other is encoded character by character.
         """
         allowed_special = allowed(allowed_special, self._special_tokens)
         ids: list[int] = []
@@ -167,7 +167,7 @@ class CharTokenizer:
         return ids + self._encode(text, start, len(text))
 
     def encode_ordinary(self, text: str) -> list[int]:
-        """The same without any special token: one id a character."""
+        """The same without special tokens: one id per character."""
         return self._encode(check_text(text), 0, len(text))
 
     def _encode(self, text: str, start: int, end: int) -> list[int]:
@@ -195,7 +195,7 @@ class CharTokenizer:
 
     @classmethod
     def from_fields(cls, fields: dict[str, Any]) -> CharTokenizer:
-        """From the fields of a saved file; ValueError says what is wrong with them."""
+        """Make a tokenizer from the fields of a saved file; ValueError, with the reason, for invalid fields."""
         special = {"special_tokens": list} if "special_tokens" in fields else {}
         check_fields(fields, characters=str, **special)
         return cls(fields["characters"], fields.get("special_tokens", ()))

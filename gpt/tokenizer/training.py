@@ -18,7 +18,7 @@ from .base import chunks, special_pattern
 
 Pair = tuple[int, int]
 
-# A pair that occurs less often than this is not merged: a token seen once says nothing about other text.
+# A pair that occurs less often than this is not merged: a token seen once does not generalize to other text.
 MIN_COUNT = 2
 
 
@@ -37,7 +37,7 @@ def count_pieces(texts: Iterable[str], pattern: str, special_tokens: Sequence[st
 class _Pieces:
     """All distinct pieces as one row of token ids, with the bookkeeping that keeps a merge local.
 
-    Position p holds token `ids[p]`, or -1 once a merge has swallowed it. `following[p]` and `preceding[p]`
+    Position p holds token `ids[p]`, or -1 after a merge has absorbed it. `following[p]` and `preceding[p]`
     are the neighbours' positions inside the piece, -1 at its ends. A piece counts `weight[p]` times.
     """
 
@@ -74,7 +74,7 @@ class _Pieces:
         for p in sorted(places.pop(pair)):
             q = following[p]
             if ids[p] != left or ids[q] != right:
-                continue  # an overlapping occurrence (aaa) or an earlier merge was here first
+                continue  # changed by an overlapping occurrence (aaa) or an earlier merge
             weight, before, after = self.weight[p], preceding[p], following[q]
             if before >= 0:
                 counts[ids[before], left] -= weight

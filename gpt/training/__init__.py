@@ -1,1 +1,1 @@
-"""The training loop and what belongs to a run: steps, checkpoints, directory, plots."""
+"""The training loop and the parts of a run: steps, checkpoints, directory, plots."""

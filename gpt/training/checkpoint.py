@@ -1,8 +1,8 @@
-"""Checkpoints: all that a run needs to be resumed. Each is complete or not there, whatever interrupts its writing.
+"""Checkpoints: the files that resume a run. Each is complete or absent, whatever interrupts its writing.
 
-    RUN/checkpoints/step_00000300/                                              whole checkpoints, manifest.json in each
-    RUN/config.json  tokenizer.json  model.safetensors  training.safetensors    the newest checkpoint's own files
-    RUN/metrics.jsonl  samples.txt  log.txt                                     grow line by line
+    RUN/checkpoints/step_00000300/                                              checkpoints, with a manifest.json in
+    each RUN/config.json  tokenizer.json  model.safetensors  training.safetensors    the newest checkpoint's own files
+    RUN/metrics.jsonl  samples.txt  log.txt                                     appended to, line by line
     RUN/train.tokens  validation.tokens                                         the text, as token ids
     RUN/train.jsonl  validation.jsonl  test.jsonl                               or the entries, where a run has those
     RUN/loss.png                                                                drawn when training ends
@@ -10,14 +10,14 @@
     RUN/run.json  lock                                                          which files are gpt's: run_directory.py
 
 A checkpoint is written to `step_N.tmp`, every file flushed to the disk, the manifest with sizes and SHA-256 last; one
-rename makes it valid; then its files are shown in RUN, and only then an older one is deleted. Reading starts from the
-newest that agrees with its manifest in every byte that is read; a warning names each newer one that does not.
+rename makes it valid; then its files are copied to RUN, and only then an older one is deleted. Reading starts from the
+newest one whose files match its manifest; a warning names each newer one that does not.
 
-What is shown in RUN: config.json and tokenizer.json are copies, so that editing them there changes no checkpoint. The
+In RUN, config.json and tokenizer.json are copies, so that editing them there changes no checkpoint. The
 two files of tensors are hard links where the file system has them, and copies elsewhere: gpt never writes them in
-place; a program that does damages the newest checkpoint too, which the checksums detect.
+place; a program that does so damages the newest checkpoint too, which the checksums detect.
 
-The same training writes the same bytes: times are in log.txt alone. There are no pickles, and nothing is repaired.
+The same training writes the same bytes: only log.txt has times. No pickles are used, and nothing is repaired.
 """
 
 import errno
@@ -46,7 +46,7 @@ from .run_directory import FILES, LOGS, RunWarning, is_run
 from .settings import command_of
 
 VERSION = 1
-MODEL = FILES[:3]  # what a trained model is read from
+MODEL = FILES[:3]  # the files of a trained model
 
 
 class Checkpoint(NamedTuple):
@@ -54,7 +54,7 @@ class Checkpoint(NamedTuple):
 
     folder: Path
     step: int
-    logs: Mapping[str, dict[str, Any]]  # length and SHA-256 that each log had
+    logs: Mapping[str, dict[str, Any]]  # length and SHA-256 of each log at that step
 
 
 # ----- writing ----------------------------------------------------------------------------------------------------
@@ -64,10 +64,10 @@ def save(
     run: Path, step: int, *, config: dict[str, Any], tokenizer: tokenizers.Tokenizer, model: nn.Module,
     optimizer: Optimizer, state: dict[str, Any], keep: int = 2,
 ) -> None:  # fmt: skip
-    """Write the checkpoint of `step`, show its files in `run`, then delete all but the newest `keep`.
+    """Write the checkpoint of `step`, copy its files to `run`, then delete all except the newest `keep`.
 
-    `config` and `state` are JSON; `state` is what training needs beside weights and optimizer. FloatingPointError where
-    a weight is not finite; OSError, in one sentence, where it cannot be written. Either leaves the older ones alone.
+    `config` and `state` are JSON; `state` holds all else that training needs. FloatingPointError where
+    a weight is not finite; OSError, in one sentence, where it cannot be written. Older ones stay unchanged.
     """
     weights, (steps, moments) = model.state_dict(), optimizer.state_dict().values()
     for name, tensor in weights.items():
@@ -85,10 +85,10 @@ def save(
 
 @contextmanager
 def writing(run: Path, step: int, size: int, keep: int = 2) -> Iterator[Path]:
-    """A folder to write FILES into, of about `size` bytes together: the checkpoint of `step` when the block has ended.
+    """A folder to write FILES into, about `size` bytes in all; when the block ends it is the checkpoint of `step`.
 
     If anything fails before that, there is no such checkpoint, and the older ones are unchanged; an OSError says so.
-    It is a RunWarning where afterwards its files cannot be shown in `run`, or older ones not be deleted.
+    A RunWarning follows where its files cannot be copied to `run` afterwards, or older ones cannot be deleted.
     """
     folder = run / run_directory.CHECKPOINTS / f"step_{step:08d}"
     temporary, made = folder.with_suffix(".tmp"), False
@@ -109,7 +109,7 @@ def writing(run: Path, step: int, size: int, keep: int = 2) -> Iterator[Path]:
         os.rename(temporary, folder)
     except Exception as error:
         if made:
-            with suppress(OSError):  # what cannot be deleted now is deleted before the next one is written
+            with suppress(OSError):  # the rest is deleted before the next checkpoint is written
                 run_directory.delete_checkpoint(temporary)
         if not isinstance(error, OSError):
             raise
@@ -127,7 +127,7 @@ def writing(run: Path, step: int, size: int, keep: int = 2) -> Iterator[Path]:
         if run.name == run_directory.STAGING:
             raise _not_saved(run, step, error) from error
         warnings.warn(
-            f"step {step} is saved as {folder}, but its files could not be shown in {run}, or older checkpoints not be "
+            f"step {step} is saved as {folder}, but its files could not be copied to {run}, or older checkpoints not "
             f"deleted: {error.strerror or error}",
             RunWarning,
             stacklevel=2,
@@ -149,7 +149,7 @@ def _make_room(run: Path, size: int) -> None:
 
 
 def _tidy(run: Path, keep: int | None = None) -> None:
-    """Delete what a kill left unfinished, and all checkpoints but the newest `keep`."""
+    """Delete unfinished checkpoints of killed processes, and all checkpoints except the newest `keep`."""
     old = run_directory.steps(run)[keep:] if keep else []
     for folder in (*old, *run_directory.unfinished(run)):
         run_directory.delete_checkpoint(folder)
@@ -160,7 +160,7 @@ def _manifest(step: int, files: Mapping[str, Any], logs: Mapping[str, Any]) -> d
 
 
 def publish(run: Path, folder: Path, keep: int) -> None:
-    """Show a checkpoint's files in the run's directory; delete all checkpoints but `keep`."""
+    """Copy a checkpoint's files to the run's directory; delete all checkpoints except `keep`."""
     for name in FILES:
         _show(folder / name, run / name)
     sync(run)
@@ -168,7 +168,7 @@ def publish(run: Path, folder: Path, keep: int) -> None:
 
 
 def _show(source: Path, target: Path) -> None:
-    """`target` becomes a copy of `source`, or, of tensors and where the file system can, a hard link."""
+    """`target` becomes a copy of `source`; of tensors a hard link, where the file system supports it."""
     new = temporary_beside(target)
     try:
         if source.suffix != ".safetensors" or not _link(source, new):
@@ -180,7 +180,7 @@ def _show(source: Path, target: Path) -> None:
 
 
 def _link(source: Path, new: Path) -> bool:
-    """False where there is no hard link afterwards: file systems that lack them say so in many ways."""
+    """False where no hard link could be made: file systems without them raise various errors."""
     try:
         os.link(source, new)
     except (OSError, AttributeError, NotImplementedError):
@@ -201,7 +201,7 @@ def _canonical(value: Any) -> str:
 
 
 def newest(run: Path, files: Iterable[str] = FILES) -> tuple[Checkpoint, list[str]]:
-    """The newest checkpoint of which all `files` are whole, and one sentence for each newer one: damaged or missing.
+    """The newest checkpoint whose `files` are intact, and one sentence for each newer one: damaged or missing.
 
     FileNotFoundError where `run` has no checkpoint; ValueError where all are damaged.
     """
@@ -217,12 +217,12 @@ def newest(run: Path, files: Iterable[str] = FILES) -> tuple[Checkpoint, list[st
         except ValueError as error:
             problems.append(f"{folder} is damaged: {error}")
     if problems:
-        raise ValueError(f"{run} has no checkpoint that is whole; " + "; ".join(problems))
+        raise ValueError(f"{run} has no intact checkpoint; " + "; ".join(problems))
     raise run_directory.no_run(run)
 
 
 def _shown(run: Path) -> int:
-    """The step whose files the run's directory shows: its checkpoint was complete before. -1 where nothing says so."""
+    """The step of the files in the run's directory, whose checkpoint was complete; -1 where that is unknown."""
     path = run / "training.safetensors"
     if run_directory.replaced(run) and run_directory.exists(run / run_directory.STAGING / path.name):
         path = run / run_directory.STAGING / path.name
@@ -265,7 +265,7 @@ def _entries(found: Mapping[str, Any], names: Iterable[str]) -> dict[str, dict[s
 
 
 def restore(run: Path, checkpoint: Checkpoint, model: nn.Module, optimizer: Optimizer, keep: int = 2) -> dict[str, Any]:
-    """Put a run back to where its newest complete checkpoint was made; return what `save` got as `state`.
+    """Restore a run to its newest complete checkpoint; return the `state` that `save` got.
 
     Weights and optimizer are loaded, newer checkpoints, which are damaged, are set aside, and the files in `run` are
     replaced.
@@ -277,7 +277,7 @@ def restore(run: Path, checkpoint: Checkpoint, model: nn.Module, optimizer: Opti
     for folder in run_directory.steps(run):
         if run_directory.step_of(folder) > checkpoint.step and run_directory.is_checkpoint_folder(
             folder
-        ):  # still there to be looked at
+        ):  # kept for inspection
             aside = folder.with_suffix(".damaged")
             run_directory.delete_checkpoint(aside)
             os.rename(folder, aside)
@@ -288,7 +288,7 @@ def restore(run: Path, checkpoint: Checkpoint, model: nn.Module, optimizer: Opti
 def cut_logs(run: Path, checkpoint: Checkpoint, say: Callable[[str], None]) -> list[str]:
     """Cut the logs to their length when the checkpoint was made; a sentence for each that has changed since.
 
-    What is cut off is moved to log.txt, and `say` reports it: somebody may have written it. A log that has changed is
+    The rest is moved to log.txt, and `say` reports it, since a user may have written it. A log that has changed is
     kept, with a line end after its last line, so that new lines begin on a line of their own.
     """
     problems = []
@@ -301,7 +301,7 @@ def cut_logs(run: Path, checkpoint: Checkpoint, say: Callable[[str], None]) -> l
                 say(f"moved      {more:,} bytes of {name} that were written after step {checkpoint.step} to log.txt")
             continue
         what = "has changed since" if path.exists() else "is missing, and was there at"
-        problems.append(f"{path} {what} step {checkpoint.step}: training goes on, and what is left of it is kept")
+        problems.append(f"{path} {what} step {checkpoint.step}: training continues, and the rest of it is kept")
         with open(path, "ab+") as file:
             if file.tell():
                 file.seek(-1, os.SEEK_END)
@@ -311,7 +311,7 @@ def cut_logs(run: Path, checkpoint: Checkpoint, say: Callable[[str], None]) -> l
 
 
 def _into_log(run: Path, path: Path, start: int) -> None:
-    """Add what a log holds from byte `start` on to log.txt, line by line, and wait until it is on the disk."""
+    """Append a log's lines from byte `start` on to log.txt, and wait until they are on the disk."""
     log = run / "log.txt"
     with open(path, "rb") as file, naming(log), open(log, "a", encoding="utf-8", newline="\n") as kept:
         file.seek(start)
@@ -324,7 +324,7 @@ def read_config(path: Path) -> dict[str, Any]:
     """The config.json of a run; ValueError where it is not one, or a newer gpt's."""
     config = jsonfile.read(path)
     if not isinstance(config, dict) or config.get("format") != "gpt.run" or not isinstance(config.get("model"), dict):
-        raise ValueError(f"{path} does not describe a run of gpt")
+        raise ValueError(f"{path} is not the config of a gpt run")
     if config.get("version") != VERSION:
         raise ValueError(f"{path} has version {config.get('version')!r:.80}, and this gpt reads version {VERSION}")
     return config
@@ -336,21 +336,21 @@ def check_task(run: Path, description: Mapping[str, Any], *tasks: str) -> None:
     if found not in tasks:
         raise ValueError(
             f"{run} is a run of the task {found!r:.80}, and one of {' or '.join(map(repr, tasks))} is needed here: "
-            f"{command_of(found)} --resume goes on with it"
+            f"{command_of(found)} --resume continues it"
         )
 
 
 def files_of(run: Path) -> Path:
     """The folder of a trained run's model: its newest complete checkpoint, or, where it has none, the run itself.
 
-    A RunWarning names each newer checkpoint that is damaged and what is read instead. It is a RunWarning too where
+    A RunWarning names each newer checkpoint that is damaged and what is read instead. There is a RunWarning too where
     nothing can be verified, because three files alone have no checksum.
     """
     if not is_run(run) and (run / "model.safetensors").exists():
         warnings.warn(
-            f"{run} has no checkpoints: {', '.join(MODEL)} are read as they are there, without a checksum",
+            f"{run} has no checkpoints: {', '.join(MODEL)} are read without a checksum",
             RunWarning,
-            stacklevel=1,  # the same place for all callers, so that it is shown once
+            stacklevel=1,  # the same location for all callers, so that it is shown once
         )
         return run
     found, problems = newest(run, MODEL)
@@ -362,7 +362,7 @@ def files_of(run: Path) -> Path:
 def load_model(run: Path, device: str | None = None, folder: Path | None = None) -> tuple[GPT, tokenizers.Tokenizer]:
     """The trained model of a run, ready to generate, on the CPU or on `device`, and its tokenizer.
 
-    From `folder`, where `files_of` found its files before, or where it finds them now. LoRA adapters are merged.
+    The files are in `folder`, or where `files_of` finds them. LoRA adapters are merged.
     ValueError for a run whose model does not write text.
     """
     run = Path(run)

@@ -24,7 +24,7 @@ class Held:
 
 @contextmanager
 def lock(folder: Path, doing: str = "training in") -> Iterator[Held]:
-    """Keep other processes from writing in `folder`. RuntimeError where one does. A process that ends unlocks."""
+    """Keep other processes from writing in `folder`. RuntimeError where one does. The lock ends with the process."""
     path, held, file = folder / run_directory.LOCK, Held(), None
     while file is None:
         file = _acquire(path, doing)
@@ -52,9 +52,9 @@ def _acquire(path: Path, doing: str) -> IO[str] | None:
             if not system.is_open_at(file, path):
                 file.close()
                 return None
-            if os.fstat(file.fileno()).st_nlink > 1:  # shared with a snapshot of the run: unshared while it is free
+            if os.fstat(file.fileno()).st_nlink > 1:  # hard-linked in a snapshot of the run: replaced by an own file
                 if os.name != "posix":
-                    file.close()  # elsewhere an open file is not replaced
+                    file.close()  # Windows does not replace an open file
                 run_directory.unshare(path)
                 file.close()
                 return None

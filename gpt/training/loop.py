@@ -1,9 +1,12 @@
-"""The training loop: one for all tasks, read from top to bottom.
+"""The training loop, the same for all tasks: `train` opens the run, `run_steps` is the loop, `update` is one step.
 
-Evaluations and samples use none of training's random numbers, so how often they are made changes nothing in what is
-trained: that depends on the Session alone. What a batch is, its loss and its evaluation are the Task's (task.py shows
-one). Here each step is computed and read by itself; `gpt.fast.attach_step()` replaces `make_steps` by what is faster
-on a GPU.
+A Session (session.py) holds all that a step depends on: the settings, the model, the optimizer, and the Task with its
+position in the data. The Task (task.py shows a short one) says what a batch is, what its loss is, and how to evaluate
+the model. Evaluations and samples draw no random numbers from training's generators, so the weights do not depend on
+how often they are made.
+
+Here the loss of each step is read before the next step begins. `gpt.fast.attach_step()` sets another `make_steps`,
+which on a GPU starts the next steps first.
 """
 
 import math
@@ -25,7 +28,7 @@ from . import machine, open_run, run_directory
 from .finite import first_not_finite, is_finite
 from .progress import Progress
 from .report import append_metrics, append_sample, draw, finish
-from .session import Session, begin, continued, directory, files, move, resume, save
+from .session import Session, begin, commit, continued, directory, files, resume, save
 from .settings import Settings, command_of
 from .signals import stop_signals
 from .step import train_step
@@ -35,20 +38,20 @@ PATIENCE = 3  # steps in a row that may be skipped because loss or gradient are 
 
 
 class Result(NamedTuple):
-    """How training ended: where its files are, and which signal stopped it before its last step, if one did."""
+    """The result of training: the folder of its files, and the signal that stopped it before its last step, if any."""
 
     run: Path
     stopped_by: int | None
 
 
 def train(config: Settings, console: Console | None = None, task: type[Task] | None = None) -> Result:
-    """Train as `config` says; `task` is, unless given, the one that its settings are for.
+    """Train with the settings `config`; `task` defaults to the task that these settings belong to.
 
     The first SIGINT, SIGTERM or SIGHUP finishes the step and saves; a second one ends the process.
 
     ValueError or OSError, in one sentence, for settings, data and directories that cannot be used; FloatingPointError
-    where loss or gradient stay nan or infinite; RuntimeError where another process trains in that directory. Whatever
-    ends a new run before its first checkpoint, its directory is as it was before.
+    where loss or gradient stay nan or infinite; RuntimeError where another process trains in that directory. If a new
+    run ends before its first checkpoint, for any reason, its directory is left as it was before.
     """
     console, task = console or open_screen(), task or pkgutil.resolve_name(config.task_class)
     if_exists = config.resume_if_exists
@@ -56,9 +59,9 @@ def train(config: Settings, console: Console | None = None, task: type[Task] | N
         config = replace(config, resume=open_run.real_path(config.resume))
     config = continued(config, task)
     run, names = directory(config, task), files(task)
-    config, about = machine.prepare(config)
+    config, machine_lines = machine.prepare(config)
     with stop_signals(at_once=True), opened(run, config, task) as place:
-        run = place.run  # another one than it was where the name has been taken meanwhile
+        run = place.run  # another directory if the name has been taken meanwhile
 
         def tell(line: str) -> None:
             say(console, place.folder / "log.txt", line)
@@ -71,10 +74,10 @@ def train(config: Settings, console: Console | None = None, task: type[Task] | N
         if s is None:
             say(console, None, f"{run} has done all of its steps: there is nothing left to do")
             return Result(run, None)
-        for line in about:
+        for line in machine_lines:
             tell(line)
-        with open_run.still_there(run):
-            stopped_by = learn(s, task, place, console)
+        with open_run.report_missing_directory(run):
+            stopped_by = run_steps(s, task, place, console)
         if stopped_by is None:
             run_directory.finish(run, names, s.step)
     return Result(run, stopped_by)
@@ -82,8 +85,8 @@ def train(config: Settings, console: Console | None = None, task: type[Task] | N
 
 @contextmanager
 def opened(run: Path, config: Settings, task: type[Task]) -> Iterator[open_run.Place]:
-    """Where the run is written. If its name was chosen and another process has just taken it, the next free one."""
-    chosen = config.out is None and not config.overwrite and not config.resume_if_exists
+    """The directory that the run is written to. If another process has just taken an automatic name: the next one."""
+    automatic = config.out is None and not config.overwrite and not config.resume_if_exists
     with ExitStack() as stack:
         if config.resume is not None:
             yield stack.enter_context(open_run.resume(run, files(task)))
@@ -93,20 +96,20 @@ def opened(run: Path, config: Settings, task: type[Task]) -> Iterator[open_run.P
                 place = stack.enter_context(open_run.create(run, config.overwrite, files(task), config.reads()))
                 break
             except (FileExistsError, RuntimeError):
-                if not chosen or (free := directory(config, task)) == run:
+                if not automatic or (free := directory(config, task)) == run:
                     raise
                 run = free
         yield place
 
 
-def learn(s: Session, task: type[Task], place: open_run.Place, console: Console) -> int | None:
-    """All steps that are left, or until a signal, whose number is returned."""
+def run_steps(s: Session, task: type[Task], place: open_run.Place, console: Console) -> int | None:
+    """Make the steps that are left. After a signal, stop and return its number; otherwise return None."""
     show = Progress(s.step, s.task.steps, s.task.per_step, s.task.unit, console, place.folder / "log.txt")
     with show, stop_signals() as signals:
         if s.saved < 0:  # a new run
             append_metrics(s, {"step": 0, **evaluate(s, show, lr=0.0)})
             save(s)
-            move(s, task, place)
+            commit(s, task, place)
             show.log = s.run / "log.txt"
         config, last = s.config, s.task.steps
         steps = make_steps(s, show.say)
@@ -124,7 +127,7 @@ def learn(s: Session, task: type[Task], place: open_run.Place, console: Console)
         record(s, show, steps.rest())
         if s.saved != s.step:
             save(s)
-    draw(s.run, show.say)  # before the last figures, which may take long
+    draw(s.run, show.say)  # before the final evaluation, which may take long
     if signals:
         again = f"{command_of(s.config.task)} --resume {s.run}"
         show.say(f"stopped after step {s.step}, saved step {s.saved}: go on with {again}")
@@ -137,7 +140,7 @@ def learn(s: Session, task: type[Task], place: open_run.Place, console: Console)
 
 
 class StepResult(NamedTuple):
-    """One line of metrics.jsonl, and the time."""
+    """The result of one step, as in a line of metrics.jsonl, and the time that it took."""
 
     step: int
     lr: float
@@ -147,19 +150,19 @@ class StepResult(NamedTuple):
 
 
 class Steps(Protocol):
-    """A session's steps, one after another."""
+    """Makes the steps of a session, one after another."""
 
     def next(self, read: bool) -> list[StepResult]:
-        """Make a step. The results that are known now: with `read` those of all steps so far that were not given."""
+        """Make a step. Return the results known by now; with `read`, those of all steps that are not yet returned."""
         ...
 
     def rest(self) -> list[StepResult]:
-        """The results that were not given yet."""
+        """The results that are not yet returned."""
         ...
 
 
-class EachStep:
-    """Steps whose results are read at once."""
+class PlainSteps:
+    """Steps whose results are read immediately."""
 
     def __init__(self, s: Session, say: Callable[[str], None]):
         self.s, self.step = s, plain_step(s)
@@ -174,7 +177,7 @@ class EachStep:
         return []
 
 
-make_steps: Callable[[Session, Callable[[str], None]], Steps] = EachStep
+make_steps: Callable[[Session, Callable[[str], None]], Steps] = PlainSteps
 Step = Callable[[Sequence[Any], Sequence[int]], Tensor]  # batches, their numbers of targets -> loss and norm
 
 
@@ -184,7 +187,7 @@ def plain_step(s: Session) -> Step:
 
 
 def update(s: Session, step: Step) -> tuple[float, Tensor]:
-    """One step with the next batches: its learning rate, and its loss and norm, which are not read yet."""
+    """Make one step with the next batches. Return its learning rate, and a Tensor of its loss and gradient norm."""
     s.optimizer.lr = lr = learning_rate(s.config, s.step, s.task.steps)
     batches = [s.task.draw() for _ in range(s.config.grad_accumulation)]
     result = step(batches, [s.task.targets(batch) for batch in batches])
@@ -193,7 +196,7 @@ def update(s: Session, step: Step) -> tuple[float, Tensor]:
 
 
 def learning_rate(config: Settings, step: int, steps: int) -> float:
-    """Of the step that follows `step` of `steps`: a linear rise, then a cosine to min_lr at the last step."""
+    """The rate after `step` of `steps` steps: a linear rise, then a cosine that reaches min_lr at the last step."""
     warmup = min(100, steps // 10) if config.warmup is None else config.warmup
     min_lr = config.peak_lr * config.lowest if config.min_lr is None else config.min_lr
     return optim.warmup_cosine(step, lr=config.peak_lr, min_lr=min_lr, warmup=warmup, total=steps)
@@ -203,7 +206,7 @@ def learning_rate(config: Settings, step: int, steps: int) -> float:
 
 
 def record(s: Session, show: Progress, results: Sequence[StepResult], evaluation_due: bool = False) -> None:
-    """A line of metrics.jsonl for each step, that of the last one with the figures of an evaluation.
+    """Append a line to metrics.jsonl for each step; with `evaluation_due`, evaluate and add that to the last line.
 
     FloatingPointError where the last step of training leaves weights that cannot be used.
     """
@@ -240,7 +243,7 @@ def metrics_of(s: Session, show: Progress, result: StepResult) -> dict[str, Any]
 
 
 def evaluate(s: Session, show: Progress, lr: float) -> dict[str, float]:
-    """The figures of an evaluation, shown; the validation loss is remembered if it is the lowest."""
+    """Evaluate the model, show the result, and keep the validation loss if it is the lowest so far."""
     figures = s.task.evaluate(s.model)
     s.best = min(s.best, (figures["validation_loss"], s.step))
     show.evaluated(s.step, figures, lr)
@@ -248,12 +251,12 @@ def evaluate(s: Session, show: Progress, lr: float) -> dict[str, float]:
 
 
 def why_unusable(s: Session) -> str | None:
-    """Why the weights of the last step cannot be used; None where they can."""
+    """Why the weights of the last step cannot be used; None if they can."""
     if s.skipped:
         return "it was skipped, because its loss or gradient is not finite"
     return None if is_finite(s.model) else "the weights are not finite"
 
 
 def advice(s: Session) -> str:
-    """What to do where training stops because numbers are not finite."""
+    """The advice where training stops because numbers are not finite."""
     return f"A lower lr may help; the checkpoint of step {s.saved} is kept in {s.run}"

@@ -1,6 +1,6 @@
-"""What training asks of the machine that it runs on, answered plainly: nothing is set, and little is known.
+"""Settings and information of the machine: the plain versions, which set nothing and report little.
 
-`gpt.fast.attach_step()` puts the functions of gpt/fast/machine.py in the places of these.
+`gpt.fast.attach_step()` replaces them by the functions of gpt/fast/machine.py.
 """
 
 import platform
@@ -13,20 +13,20 @@ from .settings import Settings
 
 
 def prepare(config: Settings) -> tuple[Settings, list[str]]:
-    """The settings with the device that is used, and lines that describe how steps are computed."""
+    """The settings with the actual device, and lines that describe how steps are computed."""
     device = backend.use_device(config.device)
     return replace(config, device=device), [f"device     {device}"]
 
 
 def made_with(device: str) -> dict[str, str]:
-    """What the last bits of the numbers depend on."""
+    """The conditions that the last bits of the numbers depend on."""
     versions = {name: version(name) for name in ("tensorlite", "numpy")}
     here = {"machine": platform.machine(), "libc": " ".join(platform.libc_ver()).strip()}
     return {"python": platform.python_version(), **versions, **here, "device": device}
 
 
 def memory(device: str) -> tuple[int, int] | None:
-    """Bytes of the device's memory that are free, and all; None where that is not known."""
+    """Free and total bytes of the device's memory; None where unknown."""
     return None
 
 

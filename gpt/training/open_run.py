@@ -1,4 +1,4 @@
-"""The directory of a run, opened for writing: a new run, which leaves all unchanged if it fails, or a resumed one.
+"""Open the directory of a run for writing: a new run, which leaves it unchanged on failure, or a resumed one.
 
 run_directory.py describes what may be replaced, and what happens after a kill.
 """
@@ -16,13 +16,13 @@ from ..system import sync
 from . import lockfile, run_directory
 from .run_directory import CHECKPOINTS, FILES, JOURNAL, LOCK, MANIFEST, STAGING, VERSION, exists, is_run, listed
 
-HARMLESS = {  # what systems and editors leave in any directory
+HARMLESS = {  # files that systems and editors leave in any directory
     ".DS_Store", ".localized", "Thumbs.db", "desktop.ini", ".directory", "lost+found", ".ipynb_checkpoints",
     ".gitignore", ".gitkeep",
 }  # fmt: skip
 
 
-# ----- what is refused --------------------------------------------------------------------------------------------
+# ----- refusals ---------------------------------------------------------------------------------------------------
 
 
 def check_separate(out: Path, read: Path) -> None:
@@ -35,7 +35,7 @@ def check_separate(out: Path, read: Path) -> None:
 
 
 def _inside(path: Path, folder: Path) -> bool:
-    """True where `path` is `folder` or is in it, also by other names for the same place."""
+    """True where `path` is `folder` or is in it, also by another path to the same place."""
     path, folder = Path(os.path.realpath(path)), Path(os.path.realpath(folder))
     for place in (path, *path.parents):
         if place == folder or (place.exists() and folder.exists() and os.path.samefile(place, folder)):
@@ -44,7 +44,7 @@ def _inside(path: Path, folder: Path) -> bool:
 
 
 def check_new(run: Path, overwrite: bool, names: Iterable[str]) -> None:
-    """An error, in one sentence, where a new run that writes `names` cannot have the directory `run`.
+    """Raise an error, in one sentence, where a new run that writes `names` cannot use the directory `run`.
 
     NotADirectoryError where it is a file; FileExistsError where it has a run or, unless `overwrite`, anything else that
     gpt did not write; ValueError for links.
@@ -87,7 +87,7 @@ def _has_run(run: Path) -> bool:
 
 
 def _to_be_replaced(run: Path, names: Iterable[str]) -> list[str]:
-    """The names that a new run would replace, those of the old run included; an error for what cannot be replaced."""
+    """The names that a new run would replace, including the old run's; an error for files that cannot be replaced."""
     wanted = dict.fromkeys((*names, *(listed(run) or ()), MANIFEST))
     found = [name for name in wanted if name not in (LOCK, CHECKPOINTS) and exists(run / name)]
     for name in (*found, CHECKPOINTS):
@@ -110,7 +110,7 @@ def _to_be_replaced(run: Path, names: Iterable[str]) -> list[str]:
 
 @dataclass
 class Place:
-    """Where a run's files are written: in `folder`, which is `run`, or until `commit` a folder in it."""
+    """The place where a run's files are written: `folder`, which is `run`, or until `commit` a folder in it."""
 
     run: Path
     folder: Path
@@ -119,7 +119,7 @@ class Place:
     committed: bool = False
 
     def commit(self) -> None:
-        """The first checkpoint is complete: the new run replaces what was there. None of its files may be open."""
+        """After the first checkpoint: the new run replaces the old files. None of its files may be open."""
         if self.folder != self.run:
             old = _to_be_replaced(self.run, self.names)
             new = [name for name in (*self.names, MANIFEST) if name != CHECKPOINTS and exists(self.folder / name)]
@@ -162,7 +162,7 @@ def create(run: Path, overwrite: bool, names: Iterable[str], reads: Iterable[Pat
                         _undo(place)
                         held.remove = listed(run) is None and not is_run(run)
                     except OSError as another:
-                        error.add_note(f"what was begun in {run} is removed by the next start there: {another}")
+                        error.add_note(f"the unfinished files in {run} are removed by the next start there: {another}")
                 raise
     except BaseException:
         for folder in reversed(made):
@@ -193,20 +193,20 @@ def resume(run: Path, names: Iterable[str]) -> Iterator[Place]:
 
 
 @contextmanager
-def still_there(run: Path) -> Iterator[None]:
-    """Where the run's directory is gone, an OSError in the block says so."""
+def report_missing_directory(run: Path) -> Iterator[None]:
+    """An OSError in the block says that the run's directory is gone, if it is."""
     try:
         yield
     except OSError as error:
         if run.is_dir():
             raise
         raise FileNotFoundError(
-            f"{run} is gone: its directory was moved or deleted during training; where it is now, go on with --resume"
+            f"{run} was moved or deleted during training: continue at its new place with --resume"
         ) from error
 
 
 def real_path(run: Path) -> Path:
-    """`run`, or where its path has links or "..", the path without: a link may be changed during training."""
+    """`run` with links and ".." in its path resolved, since a link may be changed during training."""
     real = Path(os.path.realpath(run))
     return run if ".." not in run.parts and real == Path(os.path.abspath(run)) else real
 
@@ -224,7 +224,7 @@ def is_free(run: Path, names: Iterable[str]) -> bool:
 
 
 def make_folder(folder: Path, made: list[Path]) -> None:
-    """Make the directory; those that were made for it are added to `made`, outermost first."""
+    """Make the directory; the directories created are added to `made`, outermost first."""
     for path in [path for path in (folder, *folder.parents) if not path.exists()][::-1]:
         path.mkdir(exist_ok=True)
         made.append(path)

@@ -1,4 +1,4 @@
-"""Figures of a run, drawn from its files alone: drawn again they are the same. No window is opened."""
+"""Figures of a run, drawn from its files alone, so that drawing is reproducible. No window is opened."""
 
 import warnings
 from collections.abc import Mapping
@@ -8,6 +8,7 @@ from typing import Any
 from matplotlib import font_manager
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from tensorlite.files import replacing
 
@@ -65,6 +66,7 @@ def draw_run(run: Path) -> Path:
     axes.set_title(run.name, **text_style(run.name))
     axes.legend(frameon=False)
     below.set(xlabel="step", ylabel="lr")
+    below.xaxis.set_major_locator(MaxNLocator(integer=True))
     for each in (axes, *middle, below):
         each.grid(alpha=0.25)
         each.spines[["top", "right"]].set_visible(False)
@@ -100,20 +102,20 @@ def draw_report(run: Path) -> Path:
 
 def report_title(run: Path, report: Mapping[str, Any]) -> str:
     """The run's name and its accuracy, and how many of the texts are in training or validation too."""
-    title = f"{run.name}: {report['accuracy']:.1%} of the test texts"
+    title = f"{run.name}: accuracy {report['accuracy']:.1%} on the test texts"
     if again := report.get("repeated", 0):
         return f"{title}\n({again:,} of {sum(map(sum, report['confusion'])):,} also in training or validation)"
     return title
 
 
 def text_style(text: str) -> dict[str, Any]:
-    """How to draw any name: "$" does not begin a formula, and other fonts have what the default one lacks."""
+    """Settings to draw any name: "$" does not begin a formula, and fallback fonts have further characters."""
     installed = [] if text.isascii() else font_manager.fontManager.get_font_names()
     return {"parse_math": False, "fontfamily": ["DejaVu Sans", *(name for name in OTHER_FONTS if name in installed)]}
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write the figure: the same bytes for the same numbers. What no font has is a box, without a warning."""
+    """Write the figure: the same bytes for the same numbers. Characters without a font are boxes, without a warning."""
     with replacing(path) as file, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")
         warnings.filterwarnings("ignore", "Matplotlib currently does not support")

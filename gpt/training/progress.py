@@ -1,7 +1,7 @@
-"""What training shows: lines that stay, on a terminal a bar that moves below them, and a table at the end.
+"""The output of training: lines, a progress bar below them on a terminal, and a table at the end.
 
 The same lines everywhere: a terminal, a pipe and the run's log.txt get them (the log with the time of day). Only the
-bar needs a terminal. There a line of figures stays on one row: what does not fit beside the loss is left to the log.
+bar needs a terminal. There a line of figures stays on one row: figures that do not fit are only in the log.
 """
 
 import math
@@ -20,12 +20,12 @@ REFRESH = 0.2  # seconds: a bar drawn after every step would cost a small model'
 
 
 class Progress:
-    """Lines, bar and clock of a training run from step `start` to `total`; `with` puts the terminal right again."""
+    """Lines, bar and clock of a training run from step `start` to `total`; `with` restores the terminal at the end."""
 
     def __init__(self, start: int, total: int, per_step: int, unit: str, console: Console, log: Path):
         self.console, self.log, self.total, self.per_step, self.unit = console, log, total, per_step, unit
         columns = (TextColumn("step {task.completed:,}/{task.total:,}"), BarColumn(None), TaskProgressColumn())
-        # No refreshing thread: it would take its turns from the computation.
+        # No refreshing thread: it would compete with the computation.
         self.bar = Bar(*columns, TextColumn("{task.description}"), console=console, auto_refresh=False, transient=True)
         self.task = self.bar.add_task("", total=total, completed=start)
         self.begun = self.drawn = time.monotonic()
@@ -68,7 +68,7 @@ class Progress:
         say(self.console, self.log, whole, fitting(parts, self.console.width) if self.console.is_terminal else whole)
 
     def beside_bar(self) -> int:
-        """How many cells the terminal's row has for the text behind the bar; the bar keeps ten."""
+        """Number of cells of the terminal's row for the text after the bar; the bar keeps ten."""
         return self.console.width - len(f"step {self.total:,}/{self.total:,}") - len(" 100% ") - 11
 
     def per_second(self) -> float:
@@ -79,7 +79,7 @@ class Progress:
         return f"{self.per_second():,.0f} {self.unit}/s"
 
     def time_left(self, step: int) -> str:
-        """Until the last step at the pace so far, everything counted."""
+        """Seconds until the last step at the pace so far, including evaluations and checkpoints."""
         left = (self.total - step) * (time.monotonic() - self.begun) / max(self.done, 1)
         minutes, seconds = divmod(math.ceil(left), 60)
         hours, minutes = divmod(minutes, 60)
@@ -95,7 +95,7 @@ def figure_text(name: str, value: float) -> str:
 
 
 def fitting(parts: list[str], width: int) -> str:
-    """The parts, two spaces apart: as many of the first ones as fit, and the first in any case."""
+    """The parts joined by two spaces: as many of the first ones as fit, and at least one."""
     line, *others = [part for part in parts if part]
     for part in others:
         if len(line) + 2 + len(part) > width:

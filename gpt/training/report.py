@@ -1,4 +1,4 @@
-"""What a run reports: lines of metrics.jsonl, samples, loss.png, and the table at the end."""
+"""The reports of a run: lines of metrics.jsonl, samples, loss.png, and the table at the end."""
 
 import json
 from collections.abc import Callable
@@ -22,10 +22,10 @@ def append_metrics(s: Session, line: dict[str, Any]) -> None:
 
 
 def append_sample(s: Session, show: Callable[[str], None]) -> None:
-    """What the model can do so far; to samples.txt and to the screen."""
+    """Write a sample of the model's output to samples.txt and the screen."""
     try:
         text = s.task.sample(s.model, s.step)
-    except FloatingPointError as error:  # the next steps will be skipped, and after some of them training stops
+    except FloatingPointError as error:  # the next steps will be skipped, then training stops
         text = f"(no sample: {error})"
     path = s.run / "samples.txt"
     with naming(path), open(path, "a", encoding="utf-8", newline="\n") as file:
@@ -34,8 +34,8 @@ def append_sample(s: Session, show: Callable[[str], None]) -> None:
 
 
 def draw(run: Path, tell: Callable[[str], None]) -> None:
-    """Draw loss.png. Where that fails it is a warning: everything else is kept."""
-    from . import plots  # here, because importing matplotlib takes longer than importing everything else
+    """Draw loss.png. A failure is a warning: all other results are kept."""
+    from . import plots  # here, since importing matplotlib takes longer than all else
 
     try:
         plots.draw_run(run)
@@ -46,7 +46,7 @@ def draw(run: Path, tell: Callable[[str], None]) -> None:
 
 
 def finish(s: Session, show: Progress) -> None:
-    """The task's last figures, a last sample, and the table."""
+    """The task's final evaluation, a last sample, and the table."""
     figures, found = s.task.finish(s.model)
     append_metrics(s, {"step": s.step, **figures})
     append_sample(s, show.say)

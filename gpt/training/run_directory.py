@@ -2,18 +2,18 @@
 
     RUN/run.json    the names that gpt writes here, and after which step the run was finished
     RUN/lock        locked by the process that writes here (lockfile.py)
-    RUN/.gpt-new/   a new run, where one is replaced (--overwrite), until its first checkpoint is whole
+    RUN/.gpt-new/   with --overwrite, the new run until its first checkpoint is complete
 
-Ownership. run.json is written before the first file that it lists, and never lists what was there before. Only what it
-lists is deleted or replaced, and in checkpoints/ only folders named step_ and digits that hold nothing but a
+Ownership. run.json is written before the first file that it lists, and never lists older files. Only the files that it
+lists are deleted or replaced, and in checkpoints/ only folders named step_ and digits that hold only a
 checkpoint's files. All other files in the directory are kept.
 
-Replacing. With --overwrite the new run is written into RUN/.gpt-new; the old one is unchanged, and is what every
-command reads. When the new run's first checkpoint is complete, .gpt-new/replace.json lists what is to be deleted and
+Replacing. With --overwrite the new run is written into RUN/.gpt-new; the old one is unchanged, and every
+command reads it. When the new run's first checkpoint is complete, .gpt-new/replace.json lists what is to be deleted and
 what is to be moved up. From then on (one rename) the new run is valid: it is read where its parts are, and the next
 process that writes in RUN completes the moves. Without that file, the next process deletes .gpt-new.
 
-Links. A run's own files are regular files: a directory from somebody else could name any of your files by a link, so
+Links. A run's own files are regular files: in a directory from others, a link could point to any of your files, so
 links are refused before writing. The run's directory itself may be a link.
 """
 
@@ -34,22 +34,22 @@ from ..system import sync
 FILES = ("config.json", "tokenizer.json", "model.safetensors", "training.safetensors")  # of a checkpoint
 LOGS = ("metrics.jsonl", "samples.txt")  # a checkpoint has their length and SHA-256
 OTHERS = ("log.txt", "loss.png", "lock", "checkpoints")
-RUN = (*FILES, *LOGS, *OTHERS)  # what every training writes; a task adds its own names
+RUN = (*FILES, *LOGS, *OTHERS)  # the files of every training; a task adds its own names
 
 MANIFEST, STAGING, JOURNAL, CHECKPOINTS, LOCK = "run.json", ".gpt-new", "replace.json", "checkpoints", "lock"
 VERSION = 1
 STEP = re.compile(r"step_[0-9]{8,}")  # a checkpoint that was completed
 STEP_FOLDER = re.compile(rf"{STEP.pattern}(\.tmp|\.damaged)?")
-OLDER = (r"\.[0-9a-f]{16}\.tmp", r"tokenizer\.json\.tmp")  # what a kill left of an older gpt's checkpoint
+OLDER = (r"\.[0-9a-f]{16}\.tmp", r"tokenizer\.json\.tmp")  # left by killed processes of an older gpt
 CHECKPOINT_FILE = re.compile("|".join((*map(re.escape, FILES), r"manifest\.json", LEFTOVER.pattern, *OLDER)))
-NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")  # a file beside run.json, and no path
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")  # a file in the same folder as run.json, not a path
 
 
 class RunWarning(UserWarning):
-    """A run or its directory is not as expected; the message says what is done instead."""
+    """A run or its directory is not as expected; the message says how it is handled."""
 
 
-# ----- what is there ----------------------------------------------------------------------------------------------
+# ----- finding runs -----------------------------------------------------------------------------------------------
 
 
 def steps(run: Path) -> list[Path]:
@@ -63,7 +63,7 @@ def steps(run: Path) -> list[Path]:
 
 
 def replaced(run: Path) -> bool:
-    """True where a new run is valid whose files are not all in their places yet."""
+    """True if a new run is valid but some of its files are not in their places yet."""
     return _journal(run) is not None
 
 
@@ -76,7 +76,7 @@ def no_run(run: Path) -> FileNotFoundError:
     """The error for a directory without a checkpoint."""
     if not run.is_dir():
         return FileNotFoundError(f"there is no run {run}")
-    return FileNotFoundError(f"{run} has no checkpoint: it is no run, or one that ended before its first")
+    return FileNotFoundError(f"{run} has no checkpoint: it is not a run, or it ended before its first checkpoint")
 
 
 def step_of(folder: Path) -> int:
@@ -90,14 +90,14 @@ def unfinished(run: Path) -> list[Path]:
 
 
 def is_checkpoint_folder(folder: Path) -> bool:
-    """True for a checkpoint's folder with nothing but a checkpoint's files: it may be deleted."""
+    """True for a checkpoint's folder with only a checkpoint's files: it may be deleted."""
     if not STEP_FOLDER.fullmatch(folder.name) or folder.is_symlink() or not folder.is_dir():
         return False
     return all(CHECKPOINT_FILE.fullmatch(name) and regular(folder / name) for name in os.listdir(folder))
 
 
 def listed(run: Path) -> tuple[str, ...] | None:
-    """The names that run.json lists; None where there is no run.json of gpt's."""
+    """The names that run.json lists; None where gpt wrote no run.json."""
     manifest = _manifest(run)
     return None if manifest is None else tuple(manifest["files"])
 
@@ -122,7 +122,7 @@ def finished(run: Path) -> int | None:
 
 
 def finish(run: Path, names: Iterable[str], step: int) -> None:
-    """Write into run.json that the run, which writes `names`, has done its last step and everything after it."""
+    """Record in run.json that the run, which writes `names`, has finished, including everything after its last step."""
     write_manifest(run, {*names, *(listed(run) or ())}, step)
 
 
@@ -153,7 +153,7 @@ def write(path: Path, value: Any) -> None:
 
 
 def _journal(run: Path) -> dict[str, list[str]] | None:
-    """What RUN/.gpt-new/replace.json lists: "old" and "new" names; None where there is none."""
+    """The lists of RUN/.gpt-new/replace.json: "old" and "new" names; None where there is no such file."""
     path = run / STAGING / JOURNAL
     try:
         value = jsonfile.read_object(path)
@@ -166,13 +166,13 @@ def _journal(run: Path) -> dict[str, list[str]] | None:
         return None
     except (ValueError, LookupError, TypeError):
         raise ValueError(
-            f"{path} is damaged: move {path.parent} away, and what it holds of the new run with it"
+            f"{path} is damaged: move {path.parent} away, together with the new run's files in it"
         ) from None
     return {"old": value["old"], "new": value["new"]}
 
 
 def _ours_by_name(name: Any) -> bool:
-    """A name beside run.json, or a checkpoint's folder."""
+    """A name in the folder of run.json, or a checkpoint's folder."""
     start, _, folder = name.rpartition("/") if isinstance(name, str) else ("", "", "")
     return bool(STEP_FOLDER.fullmatch(folder) if start == CHECKPOINTS else not start and NAME.fullmatch(folder))
 
@@ -187,7 +187,7 @@ def step_folders(run: Path) -> list[Path]:
 
 
 def exists(path: Path) -> bool:
-    """Whether a file, folder or link has this name; an error where that is unknown (os.path.lexists says no)."""
+    """Whether a file, folder or link has this name; an error where that is unknown (os.path.lexists returns False)."""
     try:
         os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -227,7 +227,7 @@ def _refuse_link(path: Path) -> None:
 
 
 def complete_interrupted(run: Path) -> None:
-    """Complete what a killed process has begun: move a new run to its place, or delete it if it has no checkpoint."""
+    """Complete the work of a killed process: move a new run to its place, or delete it if it has no checkpoint."""
     staging = run / STAGING
     if not staging.is_dir():
         return
@@ -242,7 +242,7 @@ def complete_interrupted(run: Path) -> None:
 
 
 def complete(run: Path) -> None:
-    """Do what replace.json still lists: delete the old run's files, move the new one's up."""
+    """Carry out the rest of replace.json: delete the old run's files, move the new one's up."""
     staging, journal = run / STAGING, _journal(run)
     assert journal is not None
     for name in journal["old"]:
@@ -284,7 +284,7 @@ def remove(folder: Path) -> None:
 
 
 def _delete(path: Path) -> None:
-    """A file, or a checkpoint's folder, its manifest first: without that the rest is not taken for a checkpoint."""
+    """Delete a file, or a checkpoint's folder, its manifest first: the rest alone is not a checkpoint."""
     if path.is_symlink() or not path.is_dir():
         path.unlink(missing_ok=True)
         return

@@ -1,7 +1,7 @@
-"""All that a training step depends on: begun, saved in checkpoints, resumed.
+"""The state that a training step depends on: created, saved in checkpoints, resumed.
 
-What is not in a Session, and so not in the checkpoint that it saves, does not influence a step: a run that was killed
-and resumed ends in the same bytes as one that was not. What is trained is its Task's affair.
+Nothing outside a Session, and so outside its checkpoint, influences a step: a run that was killed
+and resumed ends with the same bytes as an uninterrupted one. The Task defines what is trained.
 """
 
 import itertools
@@ -32,24 +32,24 @@ class Session:
 
     run: Path
     config: Settings
-    description: dict[str, Any]  # config.json: the settings, the model, the data, and what it was made with
+    description: dict[str, Any]  # config.json: the settings, the model, the data, and the machine and versions
     tokenizer: tokenizers.Tokenizer
     model: nn.Module
     optimizer: optim.AdamW
     task: Task  # what is trained, and its position in the data; dropout uses the default generator
     step: int = 0  # steps done
-    skipped: int = 0  # how many of the last ones were skipped, in a row
+    skipped: int = 0  # number of the last steps in a row that were skipped
     best: tuple[float, int] = (math.inf, 0)  # lowest validation loss, and its step
     saved: int = -1  # the step of the newest checkpoint
 
 
 def files(task: type[Task]) -> tuple[str, ...]:
-    """The names of all that a run of the task writes into its directory."""
+    """The names of all files that a run of the task writes into its directory."""
     return (*run_directory.RUN, *task.files, *task.results)
 
 
 def directory(config: Settings, task: type[Task]) -> Path:
-    """Where the run is or will be; without `out`, runs/ and the settings' name, with a number if that is taken."""
+    """The directory of the run; without `out`, runs/ and the settings' name, with a number if that is taken."""
     if given := config.resume or config.out:
         return open_run.real_path(given)
     first = open_run.real_path(Path("runs") / config.name())
@@ -60,7 +60,7 @@ def directory(config: Settings, task: type[Task]) -> Path:
 
 
 def continued(config: Settings, task: type[Task]) -> Settings:
-    """`config` itself or, where it says resume_if_exists and there is a run already, as the settings to resume that."""
+    """`config`, or the settings to resume an existing run if `config` has resume_if_exists."""
     if not config.resume_if_exists or not run_directory.is_run(run := directory(config, task)):
         return config
     threads = config.threads or settings(run, type(config)).threads
@@ -69,7 +69,7 @@ def continued(config: Settings, task: type[Task]) -> Settings:
 
 def begin(task: type[Task], config: Settings, run: Path, say: Say) -> Session:
     """A new run: data into its directory, and the weights to start from."""
-    tl.manual_seed(config.seed)  # of the weights, and then of dropout
+    tl.manual_seed(config.seed)  # for the weights, then for dropout
     device = backend.use_device(config.device)
     tokenizer, model, found = task.begin(config, run, say)
     if "texts" not in found:
@@ -79,7 +79,7 @@ def begin(task: type[Task], config: Settings, run: Path, say: Say) -> Session:
         system.sync(run / name)
     if config.lr is None:
         config = replace(config, lr=config.default_lr(model.config.n_embd))
-    model.to(device).train()  # a task may have loaded it in the mode for evaluation, without dropout
+    model.to(device).train()  # a task may have loaded it in evaluation mode
     set_activation_checkpointing(model, config.activation_checkpointing)
     description = {
         "format": "gpt.run",
@@ -95,13 +95,13 @@ def begin(task: type[Task], config: Settings, run: Path, say: Say) -> Session:
 
 
 def make_optimizer(model: nn.Module, config: Settings) -> optim.AdamW:
-    """AdamW with decay on matrices and embeddings alone: biases and norms have no size to keep small."""
+    """AdamW with weight decay on matrices and embeddings only, not on biases and norms."""
     groups = optim.decay_groups((p for p in model.parameters() if p.requires_grad), config.weight_decay)
     return optim.AdamW(groups, lr=config.peak_lr, betas=(config.beta1, config.beta2))
 
 
 def set_activation_checkpointing(model: nn.Module, on: bool) -> None:
-    """Whether the GPT in the model keeps no activations of its blocks, and computes them again in the backward pass."""
+    """Switch activation checkpointing of the model's GPT on or off: blocks are computed again in the backward pass."""
     for module in model.modules():
         if isinstance(module, GPT):
             module.activation_checkpointing = on
@@ -111,7 +111,7 @@ def set_activation_checkpointing(model: nn.Module, on: bool) -> None:
 
 
 def save(s: Session) -> None:
-    """Write a checkpoint, unless the last step was skipped or weights are not finite: the good ones are kept."""
+    """Write a checkpoint, unless the last step was skipped or weights are not finite, so that good ones are kept."""
     if s.skipped or not is_finite(s.model):
         return
     state = {
@@ -126,8 +126,8 @@ def save(s: Session) -> None:
     s.saved = s.step
 
 
-def move(s: Session, task: type[Task], place: open_run.Place) -> None:
-    """The new run's first checkpoint is whole: put its files where those of the old run are, if there are any."""
+def commit(s: Session, task: type[Task], place: open_run.Place) -> None:
+    """Called when the first checkpoint of a new run is complete: the new run replaces an older one of that name."""
     if place.folder == place.run:
         place.commit()
         return
@@ -141,11 +141,11 @@ def move(s: Session, task: type[Task], place: open_run.Place) -> None:
 
 
 def resume(task: type[Task], config: Settings, run: Path, say: Say, unless_finished: bool = False) -> Session | None:
-    """The run as its newest whole checkpoint left it, with the settings of `config`.
+    """The run at its newest intact checkpoint, with the settings of `config`.
 
-    On another device than before its batches are the same, its numbers up to rounding, and dropout draws from another
-    stream. With `unless_finished` None, and nothing is changed, where the run has done all of its steps and its last
-    figures are there.
+    On another device than before, batches are the same and numbers equal up to rounding, and dropout draws from another
+    stream. With `unless_finished`, None for a run that has done all of its steps and whose final
+    evaluation exists; nothing is changed then.
     """
     found, problems = checkpoint.newest(run)
     description = checkpoint.read_config(found.folder / "config.json")
@@ -158,9 +158,9 @@ def resume(task: type[Task], config: Settings, run: Path, say: Say, unless_finis
     for path in (run / name for name in task.files):
         written = {key: description["data"][path.stem][key] for key in ("bytes", "sha256")}
         if not run_directory.exists(path):
-            raise ValueError(f"{path} is missing: the run cannot go on without it, start another run or put it back")
+            raise ValueError(f"{path} is missing: the run cannot continue without it, start another run or put it back")
         if fingerprint(path) != written:
-            raise ValueError(f"{path} is not the file that the run was begun with: it is damaged, start another run")
+            raise ValueError(f"{path} is not the file that the run was started with: it is damaged, start another run")
     check_sizes(found.folder, description, config)
     model = task.rebuild(config, description).to(device)
     set_activation_checkpointing(model, config.activation_checkpointing)
@@ -195,12 +195,12 @@ def settings(run: Path, kind: type[Config]) -> Config:
     description = checkpoint.read_config(found.folder / "config.json")
     checkpoint.check_task(run, description, kind.task)
     if "training" not in description:
-        raise ValueError(f"{run} was imported, so no training of it can be resumed: begin one from it, gpt finetune")
+        raise ValueError(f"{run} was imported, so it has no training to resume: start one from it with gpt finetune")
     return replace(kind.from_dict(description["training"]), resume=run)
 
 
 def check_sizes(folder: Path, description: dict[str, Any], config: Settings) -> None:
-    """A ValueError, before anything is built, where the weights' file in `folder` cannot hold the model to be built."""
+    """ValueError, before a model is built, where the weights' file in `folder` cannot hold it."""
     path = folder / "model.safetensors"
     entries = io.entries(path)
     model = weights.config_of(description, entries, path)
@@ -209,18 +209,18 @@ def check_sizes(folder: Path, description: dict[str, Any], config: Settings) -> 
 
 
 def allowed_changes(run: Path, description: dict[str, Any], config: Settings, now: dict[str, str]) -> list[str]:
-    """One line for each setting that is not as before; a ValueError for those that a begun run cannot change."""
+    """One line for each changed setting; ValueError for settings that a started run cannot change."""
     lines = []
     begun = (
         type(config).from_dict(description["training"]).to_dict()
-    )  # a setting that is newer than the run: its default
+    )  # a setting that is newer than the run has its default
     for name, after in config.to_dict().items():
         before = begun[name]
         if name in ("text", "data", "base") and before and after and _places(before) == _places(after):
             continue  # the same files by other paths
         if before != after and name in config.fixed:
             raise ValueError(
-                f"{run} was begun with {name} {before!r} and cannot go on with {after!r}: start another run"
+                f"{run} was started with {name} {before!r} and cannot continue with {after!r}: start another run"
             )
         if before != after:
             lines.append(f"changed    {name} from {before} to {after}")
@@ -234,20 +234,20 @@ def allowed_changes(run: Path, description: dict[str, Any], config: Settings, no
 
 
 def _places(paths: str | list[str]) -> list[str]:
-    """Where the paths of a setting lead."""
+    """The paths of a setting, resolved."""
     return [os.path.realpath(path) for path in ([paths] if isinstance(paths, str) else paths)]
 
 
 def changed_texts(description: dict[str, Any]) -> list[str]:
-    """A sentence for each text that is not what it was when the run was begun; one that is gone is not needed."""
+    """A sentence for each text that has changed since the run was started; deleted texts are not needed."""
     changed = []
     try:
         texts = [(Path(text["path"]), {key: text[key] for key in ("bytes", "sha256")}) for text in description["texts"]]
     except KeyError:
         return []  # an older gpt's run
     except TypeError as error:
-        raise ValueError(f"config.json does not list the texts as gpt does: {error}") from None
+        raise ValueError(f"config.json does not list the texts in gpt's format: {error}") from None
     for path, written in texts:
         if path.is_file() and (path.stat().st_size != written["bytes"] or fingerprint(path) != written):
-            changed.append(f"{path} has changed since the run was begun; the run keeps its own copy")
+            changed.append(f"{path} has changed since the run was started; the run keeps its own copy")
     return changed

@@ -1,7 +1,7 @@
-"""The settings of a training run: what every task has, and what every fine-tuning adds.
+"""The settings of a training run: those of every task, and those that every fine-tuning adds.
 
-A task's own settings are a subclass beside the task (tasks/pretrain.py, tasks/*/settings.py). Every field is a flag of
-the command line, and the comment behind it is the flag's help.
+A task's own settings are a subclass in the task's folder (tasks/pretrain.py, tasks/*/settings.py). Every field is a
+flag of the command line, and the comment after it is the flag's help.
 """
 
 import math
@@ -14,49 +14,49 @@ from typing import Any, ClassVar, Literal, Self, get_args, get_origin, get_type_
 
 from ..config import GPTConfig, check_choice, check_device, check_integer, check_names, check_number
 
-MOST_THREADS = 1024  # tensorlite.devices.machine has no more
+MOST_THREADS = 1024  # the limit of tensorlite.devices.machine
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What every training run has, whatever its task. (Every field is a flag, and its comment is the flag's help.)
+    """The settings of every training run. (Every field is a flag, and its comment is the flag's help.)
 
     A task's own settings are a subclass: its `task` is the task's name in config.json, and `fixed` are the settings
     that cannot change when a run is resumed.
     """
 
     task: ClassVar[str]
-    task_class: ClassVar[str]  # where the Task is that these settings are for, as "module:class"
+    task_class: ClassVar[str]  # the Task of these settings, as "module:class"
     fixed: ClassVar[tuple[str, ...]] = ("seed",)
     lowest: ClassVar[float] = 0.1  # the default of min_lr, as a share of lr
     fewest: ClassVar[int] = 1  # steps
 
-    batch_size: int = 8  # sequences per pass: more is smoother and faster per token, until memory ends
+    batch_size: int = 8  # sequences per pass: more give smoother steps and take less time per token, and more memory
     grad_accumulation: int = 1  # passes per step: a batch as large as you like in the memory of one pass
     steps: int = 1200  # updates of the weights
     lr: float | None = None  # peak learning rate; default: what suits the task and the model, see default_lr
-    min_lr: float | None = None  # where the cosine ends; default: a tenth of lr
+    min_lr: float | None = None  # learning rate at the end of the cosine; default: a tenth of lr
     warmup: int | None = None  # steps of linear rise to lr, while Adam's averages settle; default: a tenth, at most 100
     beta1: float = 0.9  # Adam's memory of the gradient: about 1 / (1 - beta1) steps
-    beta2: float = 0.99  # Adam's memory of its square; 0.95 to 0.999, longer where batches are small
+    beta2: float = 0.99  # Adam's memory of the gradient's square; 0.95 to 0.999, more where batches are small
     weight_decay: float = 0.1  # pull towards 0 on matrices; biases and norms have none
-    clip: float = 1.0  # longest gradient of an update: one unusual batch cannot spoil the weights; 0: no limit
+    clip: float = 1.0  # largest gradient norm: one unusual batch cannot spoil the weights; 0: no limit
 
-    eval_every: int = 100  # steps between evaluations; they use no random numbers, so training is the same without
+    eval_every: int = 100  # steps between evaluations; they use no random numbers, so they do not change training
     sample_every: int = 300  # steps between samples in samples.txt; 0: only at the end
-    checkpoint_every: int = 300  # steps between checkpoints: what a crash may cost you
-    keep: int = 2  # checkpoints kept; an older one serves if the newest is damaged
+    checkpoint_every: int = 300  # steps between checkpoints: a crash loses at most this many
+    keep: int = 2  # checkpoints kept; an older one is used if the newest is damaged
 
     seed: int = 1337  # of weights, batches, dropout and samples: the same seed gives the same run, bit for bit
-    device: str = "auto"  # cpu, cuda or cuda:1, the second GPU; auto: the GPU if one answers (asked again on resume)
-    dtype: Literal["float32", "tf32", "bfloat16"] = "float32"  # of what is multiplied; coarser is faster
-    cuda_graph: bool = True  # on a GPU a step is recorded once and then replayed, which is faster
+    device: str = "auto"  # cpu, cuda or cuda:1 (the second GPU); auto: a GPU if one is usable, also on resume
+    dtype: Literal["float32", "tf32", "bfloat16"] = "float32"  # of matrix products; tf32, bfloat16: faster, less exact
+    cuda_graph: bool = True  # on a GPU, whether a step is recorded once and then replayed, which is faster
     activation_checkpointing: bool = False  # compute blocks again in the backward pass: less memory, a third more work
-    threads: int | None = None  # for large ops; default: OPENBLAS_NUM_THREADS, or the cores this process may use
+    threads: int | None = None  # threads of large ops; default: OPENBLAS_NUM_THREADS, or the cores of this process
     out: Path | None = None  # the run's directory; default: below runs/, named after what is learnt from
     resume: Path | None = None  # continue this run, with its own settings except for those that you give
     resume_if_exists: bool = False  # continue the run in `out` if there is one, else start it: for schedulers
-    overwrite: bool = False  # replace the run or files in `out`, once the new run's first checkpoint is whole
+    overwrite: bool = False  # replace the run or files in `out`, once the new run's first checkpoint is complete
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "grad_accumulation", "eval_every", "checkpoint_every", "keep"):
@@ -97,12 +97,12 @@ class Settings:
         return 2e-3
 
     def name(self) -> str:
-        """What a run is called that was given no directory."""
+        """The name of a run without a given directory."""
         return self.task
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings as JSON values, without those that the result does not depend on: where the run is, how it was
-        started, and the device, on which a run may be resumed elsewhere.
+        """The settings as JSON values, without those that the result does not depend on: the run's directory, how it
+        was started, and the device, which may differ when a run is resumed.
         """
         values = {name: _plain(value) for name, value in asdict(self).items()}
         started = ("device", "out", "resume", "resume_if_exists", "overwrite")
@@ -113,7 +113,7 @@ class Settings:
         return ()
 
     def model_to_resume(self, saved: GPTConfig) -> GPTConfig:
-        """The config of the model that a resumed run builds, whose config.json has `saved`."""
+        """The config of a resumed run's model, from `saved` in its config.json."""
         return saved
 
     @classmethod
@@ -127,7 +127,7 @@ class Settings:
 
 
 def as_paths(config: Any, *names: str) -> None:
-    """Turn text in these fields of a frozen dataclass into Paths: in Python one writes text="a/b.txt"."""
+    """Convert strings in these fields of a frozen dataclass to Paths, as for text="a/b.txt" in Python."""
     for name in names:
         value = getattr(config, name)
         if value == "" or (name == "text" and not isinstance(value, str | os.PathLike) and "" in value):
@@ -152,7 +152,7 @@ def _from_plain(name: str, value: Any, kind: Any) -> Any:
         if get_origin(one) is tuple and isinstance(value, list | tuple):
             return tuple(_from_plain(name, item, get_args(one)[0]) for item in value)
         if type(value) is one or (one is float and type(value) is int) or get_origin(one) is Literal:
-            return value  # whether it is one of the choices is checked with the rest
+            return value  # the choices are checked with the other fields
     raise ValueError(f"{name} has the wrong type: got {value!r:.80}")
 
 
@@ -168,7 +168,7 @@ def _plain(value: Any) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """What fine-tuning starts from: a base class of FineTuneConfig, so that these flags come first."""
+    """The inputs of fine-tuning: a base class of FineTuneConfig, so that these flags come first."""
 
     base: Path | None = None  # the run to start from; it is only read
     data: Path | None = None  # the entries to learn from
@@ -177,20 +177,20 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class FineTuneConfig(Settings, Source):
-    """What every fine-tuning has: a run to start from, entries to learn from, and gentler defaults."""
+    """The settings of every fine-tuning: a run to start from, entries to learn from, and lower learning rates."""
 
     fixed: ClassVar[tuple[str, ...]] = ("base", "data", "seed", "batch_size")
     lowest = 1.0  # of lr: it is constant
     fewest = 0
 
-    steps: int = 0  # updates of the weights, in place of epochs; 0: as many as epochs make
-    # peak learning rate; default: 8e-4 with LoRA; without, 5e-5 for GPT-2's widths, and more for a narrower model: 6e-4
-    # where it is 64 wide
+    steps: int = 0  # updates of the weights, instead of epochs; 0: from epochs
+    # peak learning rate; default: 8e-4 with LoRA; without LoRA 5e-5 for GPT-2's widths, and more for narrower models:
+    # 6e-4 for width 64
     lr: float | None = None
-    min_lr: float | None = None  # where a cosine ends; default: lr, which is then constant
+    min_lr: float | None = None  # learning rate at the end of a cosine; default: lr, which is then constant
     warmup: int | None = 0  # steps of linear rise to lr
     beta2: float = 0.999  # Adam's memory of the gradient's square
-    eval_every: int = 50  # steps between evaluations; they use no random numbers, so training is the same without
+    eval_every: int = 50  # steps between evaluations; they use no random numbers, so they do not change training
     sample_every: int = 0  # steps between samples in samples.txt; 0: only at the end
 
     def __post_init__(self) -> None:
@@ -199,16 +199,16 @@ class FineTuneConfig(Settings, Source):
         check_integer("epochs", self.epochs, low=1)
 
     def default_lr(self, n_embd: int = 768) -> float:
-        """8e-4 with LoRA; without, the book's 5e-5, and more in proportion for what is narrower than 768.
+        """8e-4 with LoRA; without it the book's 5e-5, and proportionally more for models narrower than 768.
 
-        In a narrow model fewer weights add up to the same sum, so each must change more. LoRA's correction begins at
-        zero and needs 16 times as much for the same change in as many steps.
+        In a narrow model each sum has fewer terms, so each weight must change more. LoRA's correction begins at
+        zero and needs 16 times the rate for the same change in the same number of steps.
         """
         return 8e-4 if self.adapts else float(f"{5e-5 * max(1.0, 768 / n_embd):.1e}")
 
     @property
     def adapts(self) -> bool:
-        """Whether LoRA's matrices are what learns."""
+        """Whether only LoRA's matrices are trained."""
         return False
 
     def reads(self) -> tuple[Path, ...]:
@@ -220,5 +220,5 @@ class FineTuneConfig(Settings, Source):
         return f"{self.base.resolve().name}-{self.task}" if self.base else self.task
 
     def total_steps(self, batches: int) -> int:
-        """How many steps there are, where an epoch has that many batches."""
+        """The number of steps, if an epoch has that many batches."""
         return self.steps or max(1, self.epochs * batches // self.grad_accumulation)

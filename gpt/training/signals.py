@@ -12,8 +12,8 @@ def stop_signals(at_once: bool = False) -> Iterator[list[int]]:
     """A list to which the first signal to stop is added; a second one raises SystemExit. Restored when the block ends.
 
     They are SIGINT, SIGTERM, SIGHUP, and SIGUSR1 and SIGXCPU, which schedulers send when a job's time is over. With
-    `at_once` the first one already raises SystemExit, and SIGINT is left alone. SIGHUP, SIGUSR1 and SIGXCPU stay
-    ignored where they are (nohup ignores SIGHUP). Only Python's main thread may handle signals: in another one nothing
+    `at_once` the first one already raises SystemExit, and SIGINT is not handled. SIGHUP, SIGUSR1 and SIGXCPU stay
+    ignored if they are (nohup ignores SIGHUP). Only Python's main thread may handle signals: in another thread nothing
     is changed.
     """
     received: list[int] = []

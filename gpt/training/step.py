@@ -1,7 +1,7 @@
-"""One training step: the gradient of the mean loss of some batches, clipped, updates the weights.
+"""One training step: compute the gradient of the mean loss of the batches, clip it, and update the weights.
 
-No value is read here: whether loss and norm are finite is decided where they were computed. So a GPU never waits for
-the host, and gpt/fast can record all that it does in a step and replay it.
+No value is read on the host: whether loss and norm are finite is decided on their device. So the host never waits for a
+GPU here, and gpt/fast can record the whole step in a CUDA graph.
 """
 
 import math
@@ -19,14 +19,14 @@ def train_step(
 ) -> Tensor:
     """Update the weights; return the loss and the norm of its gradient, before it is clipped, as float64 (2,).
 
-    `counts` are the numbers of targets of the batches, and `clip` is the longest gradient; 0: no limit. Where loss or
-    norm is not finite nothing is updated, neither the weights nor the optimizer's averages.
+    `counts` are the numbers of targets of the batches, and `clip` is the largest norm of the gradient; 0: no limit.
+    Where loss or norm is not finite nothing is updated, neither the weights nor the optimizer's averages.
     """
     optimizer.zero_grad()
     loss = accumulate(task, model, batches, counts)
     norm = optimizer.global_norm()
     scale = optim.clip_scale(norm, clip or math.inf)
-    optimizer.step(grad_scale=scale + 0 * loss)  # nan, which skips the update, also where only the loss is infinite
+    optimizer.step(grad_scale=scale + 0 * loss)  # nan skips the update, also where only the loss is infinite
     return tl.concatenate([loss.reshape(1), norm.reshape(1)])
 
 

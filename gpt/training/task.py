@@ -1,7 +1,7 @@
-"""What is trained, apart from how: the training loop (loop.py) asks a Task for everything that differs between tasks.
+"""The protocol Task: the training loop (loop.py) gets from it everything that differs between tasks.
 
 One idea: a task is batches, their loss, and an evaluation. Steps, accumulation, clipping, the learning rate,
-checkpoints, resuming, signals and numbers that are not finite are the loop's. This is a whole task, but for the four
+checkpoints, resuming, signals and numbers that are not finite are the loop's. This is a whole task, except the four
 methods for a run's beginning and end that the protocol below describes:
 
     class Echo:
@@ -9,19 +9,19 @@ methods for a run's beginning and end that the protocol below describes:
 
         def draw(self):                     # the next batch
             return next(self.epochs)
-        def targets(self, batch):           # how many targets its loss is the mean of: its weight in a step
+        def targets(self, batch):           # the number of targets of its loss: its weight in a step
             return len(batch[0])
         def loss(self, model, batch):       # a Tensor with one element
             texts, labels = to_device(model, *batch)
             return tl.functional.cross_entropy(model(texts), labels)
-        def evaluate(self, model):          # "validation_loss" and whatever else belongs into metrics.jsonl
+        def evaluate(self, model):          # "validation_loss" and other values for metrics.jsonl
             return {"validation_loss": ...}
         def sample(self, model, step):      # text for samples.txt
             return "..."
         def state_dict(self):               # the position in the data, as JSON: what resuming needs
             return self.epochs.state_dict()
 
-A task keeps nothing else that a step depends on: `draw` and `loss` depend on its state, on the model and on
+A task has no other state that a step depends on: `draw` and `loss` depend on its state, on the model and on
 tensorlite's default generator (dropout), and `evaluate` and `sample` change none of the three.
 """
 
@@ -41,25 +41,25 @@ Say = Callable[[str], None]  # prints a line
 
 
 class NewRun(NamedTuple):
-    """A new run, as a task makes it from its settings."""
+    """The model and description of a new run, made by a task from its settings."""
 
     tokenizer: Tokenizer
     model: nn.Module  # with the weights that training starts from; `.config` is its GPTConfig
-    description: dict[str, Any]  # for config.json: "data" says of each data file, by its stem, what it is
+    description: dict[str, Any]  # for config.json: "data" describes each data file by its stem
 
 
 class Task(Protocol):
-    """What a run is trained on. It is made when the run's data files are there, and reads nothing else."""
+    """The task of a run. It is made when the run's data files exist, and reads no other files."""
 
     files: ClassVar[tuple[str, ...]]  # the data files that `begin` wrote into the run
     results: ClassVar[tuple[str, ...]]  # the files that `finish` may write there
-    steps: int  # how many there are in all
-    unit: str  # what a step is measured in: "tokens", "texts"
-    per_step: int  # how many of them are in a step
+    steps: int  # in all
+    unit: str  # of a step's size: "tokens", "texts"
+    per_step: int  # number of units per step
 
     @classmethod
     def begin(cls, config: Any, run: Path, say: Say) -> NewRun:
-        """Write the data files into `run` and make the model: called once for a run, after the seed was set.
+        """Write the data files into `run` and make the model: called once per run, after the seed was set.
 
         ValueError or OSError, in one sentence, for data that cannot be used.
         """
@@ -83,7 +83,7 @@ class Task(Protocol):
     def sample(self, model: Any, step: int) -> str: ...
 
     def finish(self, model: Any) -> tuple[dict[str, Any], dict[str, str]]:
-        """The final figures: the last line of metrics.jsonl, and rows of the table. May write files into the run."""
+        """The final evaluation: the last line of metrics.jsonl, and rows of the table. May write files into the run."""
         ...
 
     def state_dict(self) -> dict[str, Any]: ...
@@ -91,24 +91,25 @@ class Task(Protocol):
     def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
 
 
-# ----- what tasks share -------------------------------------------------------------------------------------------
+# ----- shared by tasks -------------------------------------------------------------------------------------------
 
 
 def batch_generator(config: Settings) -> Generator:
-    """Random numbers for the batches alone, so that these depend neither on dropout nor on the number of weights."""
+    """A generator for the batches alone, so that they depend neither on dropout nor on the number of weights."""
     return Generator(Generator(config.seed).loader_seed())
 
 
 class Epochs:
     """Shuffled batches of a dataset, epoch after epoch without end; the last, smaller batch of an epoch is left out.
 
-    `len` is the number of batches in an epoch. Its state is the position: a resumed run goes on with the next batch.
+    `len` is the number of batches in an epoch. The state is the position: a resumed run continues with the next batch.
     """
 
     def __init__(self, dataset: Dataset, batch_size: int, collate: Callable[[list[Any]], Any], generator: Generator):
         if len(dataset) < batch_size:
             raise ValueError(
-                f"{len(dataset)} training entries make no batch of {batch_size}: give more data or a smaller batch_size"
+                f"{len(dataset)} training entries are too few for a batch of {batch_size}: give more data or a smaller "
+                "batch_size"
             )
         self.generator = generator
         self.loader = DataLoader(
@@ -145,7 +146,7 @@ def to_device(model: nn.Module, *tensors: Tensor) -> tuple[Tensor, ...]:
 
 @contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
-    """No dropout and no recording in the block, for evaluation; afterwards the model is in the mode that it was in."""
+    """Evaluation mode: no dropout and no recording in the block; the previous mode is restored afterwards."""
     training = model.training
     model.eval()
     try:

@@ -1,4 +1,4 @@
-"""Whether a file can hold the weights of a model, checked before memory is allocated for it."""
+"""Check that a file can hold the weights of a model, before memory is allocated for it."""
 
 import math
 from collections.abc import Mapping
@@ -11,11 +11,11 @@ from tensorlite.io import Entry
 from ..config import GPTConfig
 from ..model import parameter_table
 
-SLACK = 100_000  # numbers
+SLACK = 100_000  # allowed difference, in numbers
 
 
 def config_of(description: Mapping[str, Any], entries: Mapping[str, Entry], path: Path) -> GPTConfig:
-    """The model's config in a run's config.json, checked against what is in the weights' file at `path`.
+    """The model's config in a run's config.json, checked against the weights' file at `path`.
 
     A config may ask for any number of blocks and any width. ValueError where the model would have more parameters
     than the file, or adapters of another rank. (A difference of up to SLACK is left to the loading of the

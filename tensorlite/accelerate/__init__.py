@@ -1,1 +1,1 @@
-"""What makes the engine fast, attached from outside: no core module imports this package."""
+"""Acceleration of the engine, attached from outside: no core module imports this package."""

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from ..autograd import Node, Variable, grad, recording, setting, walk
-from ..grad_mode import no_grad
+from ..autograd import Node, Variable, grad, walk
+from ..grad_mode import no_grad, recording, setting
 from ..nn import Module
 from ..primitive import Primitive, identity
 from ..random import Generator, default_generator
@@ -58,7 +58,7 @@ class CheckpointedModule(Primitive):
         self.plan([[]])
 
     def apply_vjp(self, node: Node, g: Any, wanted: Sequence[int], record: bool) -> list[tuple[Any, ...]]:
-        """Run the module again, with recording: (parent, the gradient by it) for each wanted argument."""
+        """Run the module again, with recording: a pair (parent, its gradient) for each wanted argument."""
         module, inputs, conditions = node.saved
         if record:
             with _restored(module, conditions):

@@ -14,8 +14,8 @@ import contextvars
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
-from ..autograd import setting
 from ..backend import library_of
+from ..grad_mode import setting
 from ..tensor import Tensor
 
 capturing = contextvars.ContextVar(

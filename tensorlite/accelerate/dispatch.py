@@ -17,25 +17,26 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Self
 
-from ..autograd import Node, Variable, grad, setting
+from ..autograd import Node, Variable, grad
 from ..backend import Array
-from ..errors.explain import explained, unusable
+from ..errors.explain import argument_error, op_error
+from ..grad_mode import setting
 from ..primitive import FAILURES, Primitive, astype, identity
 
-RECOMPUTE_SIZE = 1 << 19  # elements: an array of up to so many stays in a cache, and is sooner saved than recomputed
+RECOMPUTE_SIZE = 1 << 19  # elements: smaller arrays stay in a cache, and saving them is faster than recomputing
 _use_kernels = contextvars.ContextVar("use_kernels", default=True)
 
 
 def unfused() -> AbstractContextManager[None]:
     """`with unfused():` no kernel is used; the graph shows every step of each formula.
 
-    Values are the same but for rounding, which the order of a kernel's sums decides.
+    Values are the same up to rounding, which depends on the order of a kernel's sums.
     """
     return setting(_use_kernels, False)
 
 
 class KernelOp(Primitive):
-    """A formula with a kernel: a fast forward on arrays, and one rule for the gradients by all arguments.
+    """A formula with a kernel: a fast forward on arrays, and one rule for the gradients of all arguments.
 
     `forward` and `spec` have the same arguments. `forward` may return `out, residuals`: a dict of arrays that the rule
     asks for by their names, which are given as `residuals`. The rule gets `g` and a bool per argument, whether its
@@ -85,13 +86,13 @@ class KernelOp(Primitive):
             if not (_use_kernels.get() and self.supports(*raw, **meta)):
                 return self.spec(*args, **meta)
         except (AttributeError, TypeError) as error:  # a list has no shape
-            if wrong := unusable(self, error, raw):
+            if wrong := argument_error(self, error, raw):
                 raise wrong from error
             raise
         try:
             out = self.forward(*raw, **meta)
         except FAILURES as error:
-            raise explained(self, error, raw, meta) from error
+            raise op_error(self, error, raw, meta) from error
         if type(out) is tuple:
             out, residuals = out
             meta = meta | residuals  # by name, as rules ask for both
@@ -127,7 +128,7 @@ class KernelOp(Primitive):
         return [(node.parents[i], self.fit(p, g, node.parents[i], i)) for p, i in zip(pieces, wanted, strict=True)]
 
     def complete(self, node: Node, out: bool) -> list[Any]:
-        """What the node saved, with the results that were not saved computed again; its own only if `out`."""
+        """The saved values of the node, with unsaved results recomputed; its own result only if `out`."""
         node.check()
         saved: list[Any] = node.saved
         for slot, value in enumerate(saved):

@@ -25,7 +25,7 @@ from ..optim.optimizers import Optimizer, PlainStorage, adam, adamw, compute_dty
 from ..tensor import Tensor
 from .cuda_graph import capturing
 
-BLOCK = 1 << 17  # elements: five float32 arrays fit a core's cache, and a ufunc call costs little beside them
+BLOCK = 1 << 17  # elements: five float32 arrays fit a core's cache, and a ufunc call costs little in comparison
 LARGE = 1 << 26  # elsewhere than on a CPU, where a call costs more and caches less
 
 
@@ -65,7 +65,7 @@ def sgd_in_place(p: Array, g: Array, work: Array, t: int, options: dict[str, Any
 def adam_in_place(
     p: Array, g: Array, work: Array, t: int, options: dict[str, Any], m: Array, v: Array, *, decoupled: bool
 ) -> None:
-    """`optimizers.adam` (`adamw` where `decoupled`) but for rounding.
+    """`optimizers.adam` (`adamw` where `decoupled`), up to rounding.
 
     Both bias corrections go into two scalars, as the end of section 2 of Adam's paper has it:
     p = p - rate m / (sqrt(v) + eps'), rate = lr sqrt(1 - beta2**t) / (1 - beta1**t), eps' = eps sqrt(1 - beta2**t).
@@ -132,7 +132,7 @@ class FlatStorage(PlainStorage):
 
     @property
     def steps(self) -> list[int]:
-        """How often each parameter was updated; where a GPU counts, this waits for it."""
+        """The number of updates of each parameter; if a GPU counts them, this waits for it."""
         steps = [flat.steps for flat in self.flats]
         return [steps[number][i] for number, i in self.places]
 
@@ -213,7 +213,7 @@ class FlatGroup:
 
     @property
     def steps(self) -> list[int]:
-        """How often each parameter was updated; where a GPU counts, this waits for it."""
+        """The number of updates of each parameter; if a GPU counts them, this waits for it."""
         if self.on_gpu is None:
             return self.host_steps
         counts = {i: part.steps for part in self.on_gpu for i in part.members}

@@ -1,4 +1,4 @@
-"""What is known of a GPU: its name and versions, its memory, and what to say when that is full."""
+"""Information about a GPU: its name and versions, its memory, and the message when that is full."""
 
 import os
 import re
@@ -39,11 +39,11 @@ def memory(device: str) -> tuple[int, int] | None:
 
 
 def out_of_memory(error: BaseException) -> str:
-    """For the error of a GPU whose memory is full: how much was asked for and how much is free; '' for any other."""
+    """For an out-of-memory error of a GPU: the requested and the free bytes; '' for any other error."""
     asked = re.search(r"Out of memory allocating ([\d,]+) bytes", str(error))
     if not (isinstance(error, MemoryError) and asked) and "cudaErrorMemoryAllocation" not in str(error):
         return ""
-    size = f"{int(asked[1].replace(',', '')) / 2**30:,.2f} GiB were asked for" if asked else "more was asked for"
+    size = f"{int(asked[1].replace(',', '')) / 2**30:,.2f} GiB were requested" if asked else "more was requested"
     try:
         free, total = memory("cuda") or (0, 0)
     except RuntimeError:  # nothing more can be learnt from it

@@ -1,4 +1,4 @@
-"""Memory that saves time: arrays used again, arrays joined without a copy, and copies made in the background."""
+"""Memory management for speed: reused arrays, views of adjacent arrays, and copies in the background."""
 
 import importlib
 import math
@@ -25,8 +25,9 @@ _scratch = _Scratch()
 def scratch(slot: int, shape: tuple[int, ...], dtype: np.dtype, library: ModuleType = np) -> Array:
     """Uninitialized memory of `shape` and `dtype` that is used again: this thread's array number `slot`.
 
-    It is kept between calls, because fresh memory costs a page fault for each page. The next call with the same slot
-    returns the same memory: use another number for each array that is needed at the same time, and return none of them.
+    It is kept between calls, because new memory costs a page fault for each page. The next call with the same slot
+    returns the same memory: arrays that are needed at the same time have different slots, and none is returned to a
+    caller.
     """
     key, size = (library.__name__, slot, dtype), math.prod(shape)
     memory = _scratch.arrays.get(key)
@@ -35,8 +36,8 @@ def scratch(slot: int, shape: tuple[int, ...], dtype: np.dtype, library: ModuleT
     return memory[:size].reshape(shape)
 
 
-def joined(arrays: Sequence[Array]) -> Array | None:
-    """One array of `arrays` along the first axis, without a copy; None unless they are neighbours in one allocation."""
+def adjacent_view(arrays: Sequence[Array]) -> Array | None:
+    """`arrays` concatenated along the first axis as a view; None unless they are adjacent in one block of memory."""
     if not arrays or (library := xp(arrays[0])).__name__ not in ("numpy", "cupy"):
         return None
     first, length = arrays[0], 0
@@ -58,29 +59,29 @@ def joined(arrays: Sequence[Array]) -> Array | None:
         return library.ndarray(shape, first.dtype, memptr=first.data)
 
 
-def together(*arrays: Array) -> Array:
-    """One array of `arrays` along the first axis: without a copy where `joined` finds none necessary."""
-    one = joined(arrays)
-    return xp(arrays[0]).concatenate(arrays) if one is None else one
+def concatenated(*arrays: Array) -> Array:
+    """`arrays` concatenated along the first axis: a view where they are adjacent in memory, otherwise a copy."""
+    view = adjacent_view(arrays)
+    return xp(arrays[0]).concatenate(arrays) if view is None else view
 
 
 def _address(x: Array) -> int:
-    """Where an array's memory begins."""
+    """The address of an array's first element."""
     return x.ctypes.data if isinstance(x, np.ndarray) else x.data.ptr
 
 
-def begin_to_host(x: Array) -> Callable[[], np.ndarray]:
-    """Start to copy `x` to the host. The function returned waits for this copy alone and gives the NumPy array."""
+def start_copy_to_host(x: Array) -> Callable[[], np.ndarray]:
+    """Start to copy `x` to the host. The returned function waits for this copy alone and returns the NumPy array."""
     library = xp(x)
     if library.__name__ != "cupy":
         return lambda: to_host(x)
-    there: np.ndarray = importlib.import_module("cupyx").empty_pinned(x.shape, x.dtype)
-    x.get(out=there, blocking=False)
+    host: np.ndarray = importlib.import_module("cupyx").empty_pinned(x.shape, x.dtype)
+    x.get(out=host, blocking=False)
     event = library.cuda.Event(disable_timing=True)
     event.record()
 
     def wait() -> np.ndarray:
         event.synchronize()
-        return there
+        return host
 
     return wait

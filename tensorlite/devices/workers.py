@@ -35,7 +35,7 @@ class Task:
         self.done.acquire()
 
     def result(self) -> Any:
-        """What function(part) returned, after `wait`; what it raised is raised here."""
+        """The result of function(part), after `wait`; an exception of it is raised here."""
         if self.error is not None:
             raise self.error
         return self.value

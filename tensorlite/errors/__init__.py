@@ -1,1 +1,1 @@
-"""What is refused, and the sentences that say so."""
+"""Checks of arguments, and the text of error messages."""

@@ -1,4 +1,4 @@
-"""Checks of what a user hands in: axes, shapes and dtypes. Each raises one sentence that says what is allowed."""
+"""Checks of arguments: axes, shapes, dtypes and arrays. The message of each error says what is allowed."""
 
 import operator
 from collections.abc import Sequence
@@ -27,10 +27,10 @@ def checked_axes(axis: Any, ndim: int) -> tuple[int, ...]:
     if axis is None:
         return tuple(range(ndim))
     if isinstance(axis, list):
-        raise TypeError(f"axis must be an integer, a tuple of integers or None, not {shortened(axis)} (list)")
+        raise TypeError(f"axis must be an integer, a tuple of integers or None, not {short_repr(axis)} (list)")
     axes = tuple([checked_axis(a, ndim) for a in (axis if isinstance(axis, tuple) else (axis,))])
     if len(set(axes)) < len(axes):
-        raise ValueError(f"axis {shortened(axis)} names an axis twice: give each axis once")
+        raise ValueError(f"axis {short_repr(axis)} names an axis twice: give each axis once")
     return axes
 
 
@@ -40,7 +40,7 @@ def checked_order(axes: Any, ndim: int) -> tuple[int, ...] | None:
         return None
     order = checked_axes(tuple(axes) if isinstance(axes, list) else axes, ndim)
     if len(order) != ndim:
-        raise ValueError(f"axes {shortened(axes)} must name each of the {ndim} axes once")
+        raise ValueError(f"axes {short_repr(axes)} must name each of the {ndim} axes once")
     return order
 
 
@@ -49,7 +49,7 @@ def checked_shape(shape: Any) -> tuple[int, ...]:
     sizes = shape if isinstance(shape, Sequence) and not isinstance(shape, str) else (shape,)
     sizes = tuple([n if type(n) is int else _integer("a length in a shape", n) for n in sizes])
     if any(n < 0 for n in sizes):
-        raise ValueError(f"a shape is made of non-negative integers, not {shortened(shape)}")
+        raise ValueError(f"a shape is made of non-negative integers, not {short_repr(shape)}")
     return sizes
 
 
@@ -61,7 +61,7 @@ def checked_dtype(dtype: Any) -> np.dtype:
         found = np.dtype("None" if dtype is None else dtype)  # to NumPy, None is float64
     except TypeError as error:
         raise TypeError(
-            f"{shortened(dtype)} is not a dtype: give a floating, integer or boolean one, as tl.float32"
+            f"{short_repr(dtype)} is not a dtype: give a floating, integer or boolean one, as tl.float32"
         ) from error
     if found.kind not in "iub" and not is_floating(found):
         raise TypeError(f"dtype {found} is not supported: give a floating, integer or boolean one, as tl.float32")
@@ -71,7 +71,7 @@ def checked_dtype(dtype: Any) -> np.dtype:
 def checked_requires_grad(value: Any, data: Any) -> bool:
     """`value` as a bool. TypeError unless it is one, and for True where `data` is not floating."""
     if type(value) is not bool and not isinstance(value, np.bool_):
-        raise TypeError(f"requires_grad must be True or False, not {shortened(value)} ({type(value).__name__})")
+        raise TypeError(f"requires_grad must be True or False, not {short_repr(value)} ({type(value).__name__})")
     if value and not is_floating(data.dtype):
         raise TypeError(f"requires_grad: only floating Tensors have gradients, not {data.dtype}")
     return bool(value)
@@ -87,8 +87,8 @@ def check_leaves(name: str, tensors: Sequence[Any]) -> None:
             )
 
 
-def unusable_array(x: Any) -> str:
-    """For an array of another library, a masked array or a np.matrix: what to write instead; '' for anything else."""
+def unsupported_array_advice(x: Any) -> str:
+    """What to write instead of an array of another library, a masked array or a np.matrix; '' for anything else."""
     kind = type(x)
     if isinstance(x, np.ma.MaskedArray):
         return "masked arrays are not supported, their mask would be lost: write x.filled(value)"
@@ -103,7 +103,18 @@ def unusable_array(x: Any) -> str:
     return f"a {library} {kind.__name__} is not a tensorlite Tensor or a NumPy array: write tl.tensor({convert})"
 
 
-def shortened(value: Any, width: int = 80) -> str:
+_supported_types: set[type] = {np.ndarray}  # types that passed `check_supported`, which are not checked again
+
+
+def check_supported(name: str, x: Any) -> None:
+    """TypeError, in the name of the op `name`, if `x` is an array of a kind that ops do not accept."""
+    if type(x) not in _supported_types:
+        if advice := unsupported_array_advice(x):
+            raise TypeError(f"{name}: {advice}")
+        _supported_types.add(type(x))
+
+
+def short_repr(value: Any, width: int = 80) -> str:
     """repr(value), cut to `width` characters."""
     text = repr(value)
     return text if len(text) <= width else f"{text[: width - 3]}..."
@@ -115,4 +126,4 @@ def _integer(what: str, value: Any) -> int:
             raise TypeError
         return operator.index(value)
     except TypeError:
-        raise TypeError(f"{what} must be an integer, not {shortened(value)} ({type(value).__name__})") from None
+        raise TypeError(f"{what} must be an integer, not {short_repr(value)} ({type(value).__name__})") from None

@@ -1,4 +1,4 @@
-"""What an op says when its forward function fails: one sentence that names the op and what it was given."""
+"""What an op says when its forward function fails: one sentence that names the op and its arguments."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,38 +6,40 @@ from typing import Any
 from ..backend import Scalar, device_of, is_array
 from .checks import checked_axes
 
-UNSUPPORTED = frozenset("cOSUMm")  # kinds of dtypes: complex numbers, objects, strings, dates
+UNSUPPORTED_KINDS = frozenset("cOSUMm")  # kinds of dtypes: complex numbers, objects, strings, dates
 
 
-def explained(op: Any, error: Exception, raw: Sequence[Any], meta: dict[str, Any]) -> Exception:
-    """The error of an array library, as one of `op`: mixed devices are looked for first, then arguments of no use."""
+def op_error(op: Any, error: Exception, raw: Sequence[Any], meta: dict[str, Any]) -> Exception:
+    """The `error` of an array library as an error of `op` that says what is wrong. It is checked first whether the
+    arguments are on different devices, then whether one is neither an array nor a number.
+    """
     devices = sorted({device_of(x) for x in raw if is_array(x)})
     if len(devices) > 1:
         return ValueError(
             f"{op.name}: arguments on different devices, {' and '.join(devices)}: move one with .to(device)"
         )
-    if wrong := unusable(op, error, raw):
+    if wrong := argument_error(op, error, raw):
         return wrong
-    said = given(op.name, raw)
+    call = call_text(op.name, raw)
     if "axis" in meta and raw and is_array(raw[0]):
         try:
             checked_axes(meta["axis"], raw[0].ndim)
-        except (TypeError, ValueError, IndexError) as misfit:
-            return type(misfit)(f"{said}: {misfit}")
+        except (TypeError, ValueError, IndexError) as wrong_axis:
+            return type(wrong_axis)(f"{call}: {wrong_axis}")
         if isinstance(meta["axis"], tuple) and isinstance(error, TypeError):
-            return TypeError(f"{said}: axis must be one integer, not {meta['axis']}")
-    if product := _misfit_of_product(op.name, raw):
-        return ValueError(f"{said}: {product}")
+            return TypeError(f"{call}: axis must be one integer, not {meta['axis']}")
+    if product := _product_mismatch(op.name, raw):
+        return ValueError(f"{call}: {product}")
     if "zero-size array" in str(error):
-        return ValueError(f"{said}: a maximum or minimum over no elements does not exist: an axis is empty")
+        return ValueError(f"{call}: a maximum or minimum over no elements does not exist: an axis is empty")
     kind = next(kind for kind in (IndexError, ValueError, TypeError, AttributeError) if isinstance(error, kind))
     if kind is TypeError and "ufunc" in str(error):  # NumPy has no loop for these dtypes
-        return TypeError(f"{said}: not defined for these dtypes: cast first, x.astype(dtype)")
-    return kind(f"{said}: {error}")  # NumPy's subclasses take other arguments than a sentence
+        return TypeError(f"{call}: not defined for these dtypes: cast first, x.astype(dtype)")
+    return kind(f"{call}: {error}")  # NumPy's subclasses take other arguments than a sentence
 
 
-def _misfit_of_product(name: str, raw: Sequence[Any]) -> str:
-    """What does not fit in the shapes of a product; '' where nothing is found or `name` is not one."""
+def _product_mismatch(name: str, raw: Sequence[Any]) -> str:
+    """Why `matmul` or `linear` cannot multiply arrays of these shapes; '' where they fit, or for another op."""
     if name not in ("matmul", "linear"):
         return ""
     x, y = [getattr(a, "shape", ()) for a in raw[:2]]
@@ -56,26 +58,28 @@ def _misfit_of_product(name: str, raw: Sequence[Any]) -> str:
     return ""
 
 
-def given(name: str, raw: Sequence[Any]) -> str:
-    """An op with dtypes and shapes of its arguments: "add(float32[2, 3], int)"."""
+def call_text(name: str, raw: Sequence[Any]) -> str:
+    """The call of an op as text, with the dtypes and shapes of its arguments: "add(float32[2, 3], int)"."""
     return f"{name}({', '.join(f'{x.dtype}{list(x.shape)}' if is_array(x) else type(x).__name__ for x in raw)})"
 
 
-def unusable(op: Any, error: Exception, raw: Sequence[Any]) -> TypeError | None:
-    """The error for the first argument that is no array or number; None if all are."""
+def argument_error(op: Any, error: Exception, raw: Sequence[Any]) -> TypeError | None:
+    """A TypeError for the first argument that is neither an array nor a number; None if there is none."""
     for i, x in enumerate(raw):
         if is_array(x):
             wrong = (
-                f"floats, integers or booleans, not {x.dtype}" if getattr(x.dtype, "kind", "") in UNSUPPORTED else ""
-            )
-        elif isinstance(x, (int, float, Scalar)) and getattr(error, "obj", None) is x:  # a shape was asked for
+                f"floats, integers or booleans, not {x.dtype}"
+                if getattr(x.dtype, "kind", None) in UNSUPPORTED_KINDS
+                else ""
+            )  # the dtypes of torch have no kind
+        elif isinstance(x, (int, float, Scalar)) and getattr(error, "obj", None) is x:  # the op needed its shape
             wrong = f"Tensors and arrays, not {type(x).__name__}: write tl.tensor(...)"
         elif isinstance(x, (int, float, Scalar)) or (x is None and op.defaults[i : i + 1] == [None]):
             wrong = ""
-        elif isinstance(x, (list, tuple)):  # beside an array NumPy takes them
+        elif isinstance(x, (list, tuple)):  # NumPy accepts them together with an array
             wrong = "" if isinstance(error, ValueError) else f"Tensors, not a {type(x).__name__}: write tl.tensor(...)"
         else:
             wrong = f"Tensors, arrays and numbers, not {type(x).__name__}"
         if wrong:
-            return TypeError(f"{given(op.name, raw)}: give {wrong}")
+            return TypeError(f"{call_text(op.name, raw)}: give {wrong}")
     return None

@@ -1,4 +1,4 @@
-"""What `backward`, `grad` and the attribute `.grad` refuse: each check raises one sentence that says what to do."""
+"""Checks of the arguments of `backward` and `grad`, and of values assigned to `.grad`."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -7,7 +7,7 @@ from ..backend import Array, device_of
 
 
 def check_output(data: Array, requires_grad: bool, gradient: Array | None) -> None:
-    """RuntimeError if a walk cannot start at this output; ValueError for a `gradient` that is not like it."""
+    """RuntimeError if no backward pass can start here; ValueError for a `gradient` of another shape or dtype."""
     if not requires_grad:
         raise RuntimeError(
             "backward: this Tensor was not computed from one that requires a gradient: "
@@ -42,7 +42,7 @@ def checked_inputs(output: Any, inputs: Any, variable: type[Any]) -> list[Any]:
 
 
 def check_assigned(value: Array, data: Array) -> None:
-    """ValueError unless what is assigned to `.grad` has the shape, dtype and device of the Tensor's own data."""
+    """ValueError unless `value`, to be assigned to `.grad`, has the shape, dtype and device of the Tensor's `data`."""
     if _kind(value) != _kind(data):
         shape, dtype, device = _kind(data)
         raise ValueError(

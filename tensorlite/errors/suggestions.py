@@ -1,8 +1,9 @@
 """Errors for the habits of PyTorch and NumPy users: each names what to write instead (the tables: torch_names.py).
 
 - A name that is missing: `missing` for the package, `module_getattr` for its modules, `hint` for classes.
-- An argument that a function does not have: `explain` and `explaining` for functions, `unknown_argument` for ops. The
-  methods of classes that PyTorch has too (`accepts_torch_arguments`) ignore PyTorch's arguments if they ask for nothing.
+- An argument that a function does not have: `explain` and `explain_argument_errors` for functions, `unknown_argument`
+  for ops. Methods of classes that PyTorch has too ignore its arguments where they change nothing
+  (`accepts_torch_arguments`).
 - Names, operators and assignments that Tensor does not have: `adapt`.
 """
 
@@ -12,7 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from ..typing import ArrayLike
-from .checks import unusable_array
+from .checks import unsupported_array_advice
 from .torch_names import ADVICE, ANYTHING, ARGUMENTS, IN_PLACE, NAMES, RENAMED, TENSOR
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -32,7 +33,7 @@ def missing(owner: str, name: str, table: dict[str, str], known: Iterable[str]) 
 
 
 def hint(owner: str, name: str) -> str:
-    """What to write for PyTorch's `name` in `owner`, as ": ..."; "" where the table has nothing."""
+    """The replacement of PyTorch's `name` in `owner`, as ": ..."; "" if it is not in the table."""
     advice = NAMES[owner].get(name)
     return f": {advice}" if advice else ""
 
@@ -69,7 +70,7 @@ def unknown_argument(name: str, unknown: str, takes: Iterable[str]) -> str:
     return f"{name}: no argument {unknown!r} here; it takes {', '.join(takes)}{hint}"
 
 
-def explaining(function: F) -> F:
+def explain_argument_errors(function: F) -> F:
     """`function`, with error messages about wrong arguments that say which arguments it takes."""
 
     @functools.wraps(function)
@@ -86,16 +87,16 @@ def explaining(function: F) -> F:
 
 
 def _misuse(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], error: Exception) -> str:
-    """What is wrong with the arguments of a call that failed; "" if nothing is found."""
+    """The problem with the arguments of a failed call; "" if none is found."""
     signature, name = inspect.signature(function), function.__name__
     takes = [str(p.replace(annotation=p.empty)) for p in signature.parameters.values() if p.name != "self"]
     if unknown := [key for key in kwargs if key not in signature.parameters]:
         return unknown_argument(name, unknown[0], takes)
     try:
         signature.bind(*args, **kwargs)
-    except TypeError as misfit:
+    except TypeError as mismatch:
         hint = f": {ADVICE['decimals']}" if name == "round" else ""
-        return f"{name}: {misfit}; it takes {', '.join(takes) or 'no arguments'}{hint}"
+        return f"{name}: {mismatch}; it takes {', '.join(takes) or 'no arguments'}{hint}"
     checked = args if isinstance(error, AttributeError) else args[:1] if _takes_tensor_first(signature) else ()
     found = [_not_a_tensor(value) for value in checked]
     return next((f"{name}: {sentence}" for sentence in found if sentence), "")
@@ -110,15 +111,15 @@ def _not_a_tensor(value: Any) -> str:
     if isinstance(value, (list, tuple)) and any(isinstance(each, (list, tuple)) for each in value):
         return "give Tensors, not lists of lists: write tl.tensor(...) of numbers, tl.stack(...) of a list of Tensors"
     if hasattr(value, "shape"):
-        return unusable_array(value)
+        return unsupported_array_advice(value)
     return f"give a Tensor or an array, not {type(value).__name__}: write tl.tensor(...)"
 
 
 def explain(namespace: dict[str, Any], names: Iterable[str]) -> None:
-    """Replace each plain function among `names` by `explaining` it. Ops explain their arguments themselves."""
+    """Apply `explain_argument_errors` to each plain function among `names`. Ops check their arguments themselves."""
     for name in names:
         if inspect.isfunction(namespace[name]):
-            namespace[name] = function = explaining(namespace[name])
+            namespace[name] = function = explain_argument_errors(namespace[name])
             function.__module__ = namespace["__name__"]  # where pickle finds it
 
 
@@ -186,11 +187,11 @@ def _set_item(self: Any, index: Any, value: Any) -> None:
 
 
 def adapt(tensor: Any) -> None:
-    """Give the class Tensor these errors; `explaining` wraps those of its methods that PyTorch calls with `dim`."""
-    tensor.backward = explaining(tensor.backward)
+    """Give the class Tensor these errors; methods that PyTorch calls with `dim` get `explain_argument_errors`."""
+    tensor.backward = explain_argument_errors(tensor.backward)
     for name, method in list(vars(tensor).items()):
         if inspect.isfunction(method) and (name in WRAPPED or "axis" in inspect.signature(method).parameters):
-            setattr(tensor, name, explaining(method))
+            setattr(tensor, name, explain_argument_errors(method))
     hints = {f"{name}_": "Tensors are not changed in place, write x = ..." for name in IN_PLACE.split()}
     for name, hint in (hints | {name: f"write {ours}" for name, ours in TENSOR.items()}).items():
         setattr(tensor, name, Elsewhere(name, hint))

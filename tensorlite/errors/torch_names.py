@@ -158,10 +158,11 @@ PACKAGE = {  # function of torch or numpy -> the expression to write, where that
     "compile": "tl.CudaGraph(function)", "CUDAGraph": "tl.CudaGraph",
     "graph": "tl.CudaGraph", "fused": "tl.functional", "machine": "tl.devices.machine",
     "set_num_threads": "tl.set_threads(n)", "get_num_threads": "tl.devices.machine.threads()",
-    "set_float32_matmul_precision": 'tl.set_matmul_dtype("tf32", device)', "set_default_device": "tl.use_device(device)",
+    "set_float32_matmul_precision": 'tl.set_matmul_dtype("tf32", device)',
+    "set_default_device": "tl.use_device(device)",
 }  # fmt: skip
 
-# methods that PyTorch has with an underscore behind the name, and that change a tensor in place
+# PyTorch's methods whose names end with an underscore, which change a tensor in place
 IN_PLACE = "abs add bernoulli ceil clamp clip copy cos div exp fill floor log masked_fill mul neg normal pow reciprocal"
 IN_PLACE += " round rsqrt scatter scatter_add sigmoid sign sin sqrt square squeeze sub tanh uniform unsqueeze zero"
 

@@ -47,7 +47,7 @@ class GraphNode:
 
     @property
     def reference(self) -> str:
-        """What other nodes call it: its name, or #number."""
+        """The label that other nodes use: its name, or #number."""
         return self.name or f"#{self.number}"
 
     @property
@@ -68,7 +68,7 @@ class GraphNode:
 
 @dataclass(frozen=True)
 class AutogradGraph:
-    """How a result was computed. `print` lists its nodes, `svg()` and `dot()` draw them; a notebook shows the SVG."""
+    """The graph of a result. `print` lists its nodes, `svg()` and `dot()` draw them; a notebook shows the SVG."""
 
     nodes: tuple[GraphNode, ...]  # in the order of computation: inputs before their users, the result last
     absent: tuple[str, ...] = ()  # names of Tensors that the result does not depend on, or that no rule keeps
@@ -236,7 +236,7 @@ def argument_name(op: Primitive, i: int) -> str:
 
 
 def _saved(node: Node) -> dict[str, object]:
-    """What a node keeps, by the names that rules use, arguments first; the members of `*xs` as `xs[0]`, `xs[1]`."""
+    """The saved values of a node under the rules' names, arguments first; the members of `*xs` as `xs[0]`, `xs[1]`."""
     if node.saved is None:
         return {}
     position, arguments = node.op.position, node.op.arguments

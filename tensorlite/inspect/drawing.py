@@ -132,7 +132,7 @@ class _Layout:
         self.rows = best
 
     def _crossings(self) -> int:
-        """How many pairs of arrows cross: the inversions of their lower ends when sorted by the upper ends."""
+        """Number of pairs of arrows that cross: the inversions of their lower ends when sorted by the upper ends."""
         total = 0
         for upper, lower in pairwise(self.rows):
             rank = {place: i for i, place in enumerate(lower)}

@@ -16,11 +16,11 @@ from .describe import Reading, argument_name
 
 @dataclass(frozen=True)
 class Piece:
-    """The result of one derivative rule: the gradient by one argument of an op."""
+    """The result of one derivative rule: the gradient with respect to one argument of an op."""
 
     argument: str
     to: str  # the name or #number of the node that receives it
-    asked: tuple[str, ...]  # what the rule asked for, besides the incoming gradient
+    asked: tuple[str, ...]  # the names that the rule asks for, besides the incoming gradient
     gradient: Variable
 
     def __str__(self) -> str:
@@ -69,7 +69,7 @@ def steps(output: Variable, gradient: Any = None, names: Mapping[str, Variable] 
 
 
 def _gradients(node: Node | Variable, g: Array) -> Iterator[tuple[Any, str, tuple[str, ...], Array]]:
-    """(parent, argument, what its rule asked for, the gradient by it) for each argument that needs one."""
+    """(parent, argument, what its rule asked for, its gradient) for each argument that needs one."""
     if isinstance(node, Node):  # otherwise it is a leaf, which passes nothing on
         node.check()
         pieces = node.op.apply_vjp(node, g, node.wanted, False)

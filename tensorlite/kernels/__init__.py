@@ -4,9 +4,10 @@ A kernel is a function on arrays with the arguments of its formula in formulas.p
 
     supports_NAME(*arguments)         whether the kernel can compute these arrays; otherwise the formula does
     NAME(*arguments)                  the result, or (result, residuals): a dict of arrays that its derivative will need
-    NAME_vjp(g, needs_grad, *asked)   the gradients of the loss by each argument, given `g`, its gradient by the result;
-                                      `needs_grad` has one bool for each argument, and where it is False the gradient
-                                      may be None. `asked`, by their names: arguments, residuals, the result `out`
+    NAME_vjp(g, needs_grad, *asked)   the gradient of the loss with respect to each argument, given `g`, that with
+                                      respect to the result; `needs_grad` has one bool for each argument, and where it
+                                      is False the gradient may be None. `asked`: the arguments, residuals and result
+                                      (`out`) that the rule's parameter names ask for
 
     table.py      which kernel computes which formula, one row for all devices
     shared.py     what the kernels of both devices have in common

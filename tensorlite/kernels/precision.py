@@ -37,7 +37,7 @@ def set_matmul_dtype(name: str, device: str = "cpu") -> str:
 
 
 def _why_not(name: str, device: str) -> str:
-    """Why `device` does not compute products in `name`; "" where it does."""
+    """The reason why `device` does not compute products in `name`; "" if it does."""
     if device != "cpu":
         return ""
     if name == "tf32":

@@ -1,4 +1,4 @@
-"""What the kernels for CPU and GPU have in common: argument checks, factors, and ops made of another kernel.
+"""Shared by the kernels for CPU and GPU: argument checks, factors, and ops made of another kernel.
 
 A function here that needs a kernel of the device takes it as its first argument; cpu/ and cuda/ fill it in with
 `functools.partial`.
@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from ..backend import Array
-from ..devices.memory import together
+from ..devices.memory import concatenated
 from ..formulas import join_heads, split_heads
 
 Gradients = tuple[Array | None, ...]  # one for each argument of an op; None where it is not needed
@@ -18,7 +18,7 @@ Residuals = dict[str, Array | None]  # what a kernel returns beside its result, 
 
 
 def supports_gelu(supports: Callable[[Array], bool], x: Array, *, approximate: str = "tanh") -> bool:
-    """Whether `supports(x)`, the device's check of an array, accepts x, and the tanh form of GELU is asked for."""
+    """Whether `supports(x)`, the device's check of an array, accepts x, and `approximate` is "tanh"."""
     return approximate == "tanh" and supports(x)
 
 
@@ -66,14 +66,14 @@ def projections(
     """x [Wq; Wk; Wv]^T + [bq, bk, bv]: the device's `linear` on stacked weights, one product instead of three.
 
     x (..., n_in), weights (n_out, n_in) each -> (..., 3 n_out). The result is what `linear` returns. The weights of a
-    packed model lie side by side in memory already (devices.memory.together), so stacking them usually copies nothing.
+    MultiHeadAttention are adjacent in memory (nn.make_adjacent), so stacking them usually copies nothing.
     """
-    bias = None if query_bias is None else together(query_bias, key_bias, value_bias)
-    return linear(x, together(query, key, value), bias)
+    bias = None if query_bias is None else concatenated(query_bias, key_bias, value_bias)
+    return linear(x, concatenated(query, key, value), bias)
 
 
 def stacked_needs(needs_grad: Sequence[bool]) -> tuple[bool, bool, bool]:
-    """What `linear_vjp` has to compute for the stacked weights: whether dx, dW and db are needed."""
+    """The gradients that `linear_vjp` must compute for the stacked weights: whether dx, dW and db are needed."""
     return needs_grad[0], any(needs_grad[1:4]), any(needs_grad[4:])
 
 
@@ -88,7 +88,7 @@ def split_gradients(gradients: Gradients, query: Array, key: Array) -> Gradients
 
 
 def attention_scale(scale: float | None, q: Array) -> float:
-    """What the scores q k^T are multiplied by: `scale`, or 1 / sqrt(D) for queries (..., D)."""
+    """The factor of the scores q k^T: `scale`, or 1 / sqrt(D) for queries (..., D)."""
     return 1 / math.sqrt(q.shape[-1]) if scale is None else float(scale)
 
 

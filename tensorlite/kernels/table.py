@@ -1,12 +1,13 @@
 """THE TABLE of kernels: which formula has a kernel on a CPU, which on a GPU, and what each of them needs.
 
-A row names a formula; its specification is `formulas.<name>`. A kernel is given by its module, in which `<name>` is the
-forward function and `<name>_vjp` the rule; by the function that says which arguments it supports; and by the names of
-the residuals, what the forward function leaves for the rule. `recompute`: large results are not saved for the rules of
-other kernels but computed again. What no kernel supports, the specification computes.
+A row names a formula; its specification is `formulas.<name>`, which computes all arguments that no kernel supports. A
+kernel is given by its module, which has two functions: `<name>`, the forward function, and `<name>_vjp`, its derivative
+rule. The row also names the function of that module that says which arguments are supported, and the residuals: arrays
+that the forward function returns for the rule in addition to the result. With `recompute`, a large result is not saved
+for the rules of other kernels but computed again.
 
 `attach()` puts the kernels into functional.py. The modules for a GPU are imported when the first array arrives that is
-not NumPy's: a program that computes on a CPU never loads them.
+not a NumPy array: a program that computes on a CPU never loads them.
 
 To add a kernel: write these three functions in a module of its device, and its row here; in functional.py the function
 needs the decorator `with_kernels`. The property tests find it.
@@ -29,10 +30,10 @@ class Kernel(NamedTuple):
     """The kernel of a formula for one kind of device."""
 
     module: str
-    supports: str
+    supports: str  # the name of a function in that module
     residuals: tuple[str, ...] = ()
     recompute: bool = False
-    differentiable: bool = True
+    differentiable: bool = True  # False: there is no rule
 
 
 # fmt: off
@@ -66,7 +67,7 @@ ROWS: dict[str, tuple[Kernel | None, Kernel | None]] = {  # formula: (CPU, GPU)
 
 
 def kernel_op(name: str, kernel: Kernel) -> KernelOp:
-    """The op of a row for one kind of device; its module is imported."""
+    """Import the kernel's module, and make an op of it."""
     module = vars(import_module(f"{__package__}.{kernel.module}"))
     op = KernelOp(
         module[name], getattr(formulas, name), kernel.residuals, module[kernel.supports], recompute=kernel.recompute
@@ -76,7 +77,7 @@ def kernel_op(name: str, kernel: Kernel) -> KernelOp:
 
 
 def attach() -> None:
-    """Put the kernels in the place of the formulas: the CPU's now, the GPU's on their first call."""
+    """Let functional.py use the kernels: those for a CPU now, each one for a GPU on its first call."""
     for name, (cpu, gpu) in ROWS.items():
         if name not in IMPLEMENTATIONS:
             raise KeyError(f"{name}: functional.py has no function of that name with the decorator with_kernels")
@@ -88,7 +89,7 @@ def attach() -> None:
 
 
 def attach_gpu(name: str) -> KernelOp:
-    """The GPU's op of the row `name`, in its place from now on. `x + y` is computed by a kernel too, where one can."""
+    """Load the GPU's kernel of the row `name`; functional.py uses it from now on. So does `x + y` with backend.add."""
     kernel = ROWS[name][1]
     assert kernel is not None
     IMPLEMENTATIONS[name].gpu = op = kernel_op(name, kernel)
@@ -101,7 +102,7 @@ def _first_call(name: str, *args: Any, **options: Any) -> Any:
 
 
 def _keep_mask(x: Any, shape: tuple[int, ...], p: float, generator: Generator | None) -> Array:
-    """formulas.keep_mask on a GPU: drawn there, from the generator's counter-based stream, so that nothing waits."""
+    """formulas.keep_mask on a GPU: drawn there, from the generator's counter-based stream."""
     raw = x.data if isinstance(x, Variable) else x
     if not import_module(f"{__package__}.cuda.launch").on_gpu(raw):
         return formulas.keep_mask(x, shape, p, generator)

@@ -10,7 +10,7 @@ from .module import Module
 class ModuleList(Module):
     """A list of modules, under the names "0", "1", ...: indexed, replaced and iterated like a list.
 
-    It has no `forward`. IndexError for an index out of range, TypeError for an element that is no Module.
+    It has no `forward`. IndexError for an index out of range, TypeError for an element that is not a Module.
     """
 
     def __init__(self, modules: Iterable[Module] = ()):

@@ -16,9 +16,9 @@ import numpy as np
 
 from .. import functional as F
 from .. import ops
-from ..autograd import setting
 from ..backend import float32, integers, to_device
 from ..creation import ones, zeros
+from ..grad_mode import setting
 from ..random import Generator, default_generator
 from ..tensor import Tensor
 from ..typing import ArrayLike

@@ -29,23 +29,24 @@ class Parameter(Tensor):
 
 
 def make_adjacent(parameters: Sequence[Parameter]) -> None:
-    """Store Parameters one behind the other in one array, so that an op that reads them all needs no copy.
-
-    They must have the same dtype, device and shape but for the first axis. Their values stay the same.
+    """Move Parameters into one array, each directly after the one before, so that an op that reads all of them needs
+    no copy. They must have the same dtype, device and shape except for the first axis. Their values stay the same.
     """
     if not parameters:
         return
-    joined, start = ops.concatenate([p.data for p in parameters]), 0
+    memory, start = ops.concatenate([p.data for p in parameters]), 0
     for p in parameters:
-        p.data = joined[start : start + len(p)]
+        p.data = memory[start : start + len(p)]
         start += len(p)
 
 
 # ----- Module -----------------------------------------------------------------------------------------------------
 
 
-def _then_closed(init: Callable[..., None]) -> Callable[..., None]:
-    """`init`, after which the object takes no new attributes (unless a subclass's __init__ called it)."""
+def _closing(init: Callable[..., None]) -> Callable[..., None]:
+    """`init`; after it, new attributes are errors. Only the `__init__` of the object's own class does that, not one
+    that a subclass calls.
+    """
 
     @functools.wraps(init)
     def __init__(self: "Module", *args: Any, **kwargs: Any) -> None:
@@ -64,16 +65,16 @@ class Module:
     belongs to the state is a buffer (`register_buffer`).
     """
 
-    training = True  # what train() and eval() set
+    training = True  # set by train() and eval()
     _buffers: tuple[str, ...] = ()  # the names of those that are part of the state
     forward: Callable[..., Any]  # what a subclass computes
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "__init__" in vars(cls):
-            ours = cls.__module__.startswith(__package__ + ".")  # whose arguments PyTorch may call by other names
-            init = accepts_torch_arguments("Module")(cls.__init__) if ours else cls.__init__
-            cls.__init__ = _then_closed(init)  # type: ignore[method-assign]
+            is_layer_of_nn = cls.__module__.startswith(__package__ + ".")  # PyTorch has it with more arguments
+            init = accepts_torch_arguments("Module")(cls.__init__) if is_layer_of_nn else cls.__init__
+            cls.__init__ = _closing(init)  # type: ignore[method-assign]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """`forward` of the same arguments."""
@@ -154,7 +155,7 @@ class Module:
         return (p for _, p in self.named_parameters())
 
     def num_parameters(self) -> int:
-        """How many numbers the Parameters hold; tied ones count once."""
+        """The number of elements of all Parameters; tied ones count once."""
         return sum(p.size for p in self.parameters())
 
     def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
@@ -299,7 +300,7 @@ class Module:
 
 
 def _conversion(target: Any) -> Callable[[Array], Array]:
-    """What `to(target)` does to one array: a function that returns the array itself where there is nothing to do."""
+    """The function that `to(target)` applies to each array; it returns the array itself if nothing changes."""
     if isinstance(target, str) and target.partition(":")[0] in DEVICES:
         return lambda x: x if device_of(x) == target else to_device(x, target)
     try:
@@ -329,7 +330,7 @@ def _shortened(words: Sequence[str], most: int = 10) -> list[str]:
 
 
 def mismatch(value: Any, target: Tensor) -> str:
-    """Why the array `value` cannot be copied into `target`: another shape or dtype; '' if it can."""
+    """The reason why the array `value` cannot be copied into `target`: another shape or dtype; '' if it can."""
     if not is_array(value):
         return f"a Tensor is needed, not {type(value).__name__}"
     if value.shape != target.shape:

@@ -26,8 +26,9 @@ BLOCK = 1 << 17  # elements whose squares are added up in the gradient's own dty
 def norm_formula(grads: list[Array]) -> Array:
     """sqrt(sum of g**2) over arrays of one device, at least one: float64 (), on that device.
 
-    Inner products of blocks, added up in float64. Where they leave the range of float32 (on a GPU always, because
-    looking would wait for it) all is computed in float64: the result is infinite or nan only if a gradient is.
+    Inner products of blocks, added up in float64. Where a sum leaves the range of float32, all blocks are computed in
+    float64 instead; on a GPU always, because a comparison would wait for the result. So the norm is infinite or nan
+    only if a gradient is.
     """
     on_cpu = isinstance(grads[0], np.ndarray)
     total = sum_of_squares(grads, in_float64=not on_cpu)
@@ -58,7 +59,7 @@ def _blocks(grads: list[Array]) -> Iterator[Array]:
         yield from (flat[start : start + BLOCK] for start in range(0, flat.size, BLOCK))
 
 
-# What computes them; tensorlite.accelerate.storage.attach puts functions here that use a kernel on a GPU.
+# The functions in use. tensorlite.accelerate.storage.attach sets others, which use a kernel on a GPU.
 compute_norm: Callable[[list[Array]], Array] = norm_formula
 compute_clip_scale: Callable[[Array, float], Array] = clip_scale_formula
 

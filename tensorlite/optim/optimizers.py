@@ -77,7 +77,7 @@ class PlainStorage:
     float16 and bfloat16 parameters and else in the parameter's dtype. Both start at 0.
     """
 
-    is_copy = False  # whether this came from copy.deepcopy or pickle and has made no step yet
+    is_copy = False  # True after copy.deepcopy or pickle, until the first step
 
     def __init__(self, optimizer: "Optimizer"):
         self.steps = [0] * len(optimizer.params)
@@ -87,7 +87,7 @@ class PlainStorage:
         ]
 
     def step(self, optimizer: "Optimizer", grad_scale: float | Tensor) -> None:
-        """`Optimizer.step`, once the gradients were checked."""
+        """`Optimizer.step`, after its checks of the gradients."""
         scale = float(grad_scale.item() if isinstance(grad_scale, Tensor) else grad_scale)
         if not math.isfinite(scale):
             return
@@ -99,17 +99,15 @@ class PlainStorage:
             data, g = p.data.astype(dtype, copy=False), scale * p.grad.data.astype(dtype, copy=False)
             new = optimizer.update(data, g, self.steps[i], *state, **optimizer.options(i))
             if not isinstance(new, tuple) or len(new) != 1 + len(state):
-                names, kind = (
-                    " and ".join(("p", *optimizer.state_names)),
-                    f"{len(new)}" if isinstance(new, tuple) else type(new).__name__,
-                )
+                names = " and ".join(("p", *optimizer.state_names))
+                kind = f"{len(new)}" if isinstance(new, tuple) else type(new).__name__
                 raise TypeError(f"{type(optimizer).__name__}.update must return a tuple of {names}, not {kind}")
             for array, value in zip((p.data, *state), new, strict=True):
                 array[...] = value
             p.changed()
 
     def upload(self, optimizer: "Optimizer") -> None:
-        """Send to the device what a CUDA graph of `step` reads there: nothing, as this loop cannot be recorded."""
+        """Copy the options to the device for a CUDA graph of `step`: nothing here, as this loop cannot be recorded."""
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """For copy.deepcopy and pickle."""
@@ -122,7 +120,7 @@ def compute_dtype(x: Array) -> Any:
 
 
 class Optimizer:
-    """What all optimizers share: groups of parameters, steps and state.
+    """The base class of optimizers: groups of parameters, steps and state.
 
     A subclass names its state arrays in `state_names`, sets `update` to its formula (a staticmethod, see `adam`) and
     passes its options to `__init__`, whose names are the formula's keyword arguments.
@@ -152,7 +150,7 @@ class Optimizer:
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}{hint('Optimizer', name)}")
 
     def check_options(self, group: dict[str, Any]) -> None:
-        """A TypeError or ValueError for a group's options that make no sense."""
+        """A TypeError or ValueError for invalid options of a group."""
         for name in ("lr", "weight_decay"):
             if name in group:
                 check_number(name, group[name])
@@ -204,7 +202,7 @@ class Optimizer:
         return global_norm_of(self.params)
 
     def upload(self) -> None:
-        """Call it before each replay of a CUDA graph of `step`: hands the GPU the options, and marks values changed."""
+        """Copy the options to the GPU and mark the parameters as changed: called before a CUDA graph of `step` runs."""
         self._storage.upload(self)
         for p in self.params:
             p.changed()
@@ -216,10 +214,10 @@ class Optimizer:
             p.grad = None
 
     def state_dict(self) -> dict[str, Any]:
-        """What the optimizer remembers; the options are not part of it.
+        """The state as a dict, without the options.
 
         {"steps": how often each parameter was updated, a list of ints; "tensors": {"<position>.<name>": Tensor}}, where
-        position counts the parameters as they were given. The Tensors share memory with the optimizer.
+        position is the parameter's index in `params`. The Tensors share memory with the optimizer.
         """
         tensors = {
             f"{i}.{name}": Tensor(array)
@@ -229,7 +227,7 @@ class Optimizer:
         return {"steps": list(self._storage.steps), "tensors": tensors}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what `state_dict()` gave. One ValueError lists all that does not fit; nothing is changed then."""
+        """Load what `state_dict()` returned. One ValueError lists all that does not fit; nothing is changed then."""
         if not isinstance(state, Mapping):
             raise TypeError(f"load_state_dict: give what state_dict() gave, a dict, not {type(state).__name__}")
         if state.keys() != {"steps", "tensors"}:

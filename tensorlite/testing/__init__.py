@@ -121,7 +121,7 @@ def _value(op: Callable[..., Any], values: list[Any]) -> np.ndarray:
 
 
 def _gradients(op: Callable[..., Any], values: list[Any], g: Tensor) -> dict[int, np.ndarray]:
-    """By the derivative rules: the gradient of sum(g op(values)) by each floating value, as {position: gradient}."""
+    """The gradient of sum(g op(values)) from the derivative rules, for each floating value, as {position: gradient}."""
     leaves = _leaves(values)
     out = op(*leaves)
     by = {i: x for i, x in enumerate(leaves) if _differentiable(x)}
@@ -134,7 +134,7 @@ def _gradients(op: Callable[..., Any], values: list[Any], g: Tensor) -> dict[int
 def _differences(
     op: Callable[..., Any], values: list[Any], i: int, g: np.ndarray, step: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """By differences of values: the derivative of sum(g op(values)) by each element of value `i`, and a bound of its
+    """By finite differences: the derivative of sum(g op(values)) by each element of value `i`, and a bound of its
     rounding error.
     """
     x = to_host(values[i].data)

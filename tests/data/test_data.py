@@ -137,8 +137,8 @@ def test_a_position_of_another_loader_is_refused():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: DataLoader([]), "0 items make no batch of 1: give more data$"),
-        (lambda: DataLoader(range(3), 4, drop_last=True), "3 items make no batch of 4.*or drop_last=False"),
+        (lambda: DataLoader([]), "0 items are too few for a batch of 1: give more data$"),
+        (lambda: DataLoader(range(3), 4, drop_last=True), "3 items are too few for a batch of 4.*or drop_last=False"),
         (lambda: DataLoader(range(3), 0), "batch_size must be a positive integer, not 0"),
         (lambda: DataLoader(range(3), 2.0), "batch_size must be a positive integer, not 2.0"),
     ],
@@ -316,10 +316,10 @@ def test_the_format_is_what_it_says(tmp_path):
         (file_of([1, 2])[:20], r"too short for a header \(20 bytes\)"),
         (b"Once upon a time there was a text, not tokens.", r"starts with b'Once upo', not with b'tltokens'"),
         (file_of([1, 2], version=2), "has format version 2, and this tensorlite reads version 1"),
-        (file_of([1, 2], itemsize=3), "header makes no sense: 3 bytes an id"),
-        (file_of([1, 2], vocab_size=0), "header makes no sense: 2 bytes an id, vocabulary 0"),
-        (file_of([1, 2], vocab_size=65_537), "header makes no sense"),
-        (file_of([]), "header makes no sense: 2 bytes an id, vocabulary 10, 0 ids"),
+        (file_of([1, 2], itemsize=3), "header is invalid: 3 bytes per id"),
+        (file_of([1, 2], vocab_size=0), "header is invalid: 2 bytes per id, vocabulary 0"),
+        (file_of([1, 2], vocab_size=65_537), "header is invalid"),
+        (file_of([]), "header is invalid: 2 bytes per id, vocabulary 10, 0 ids"),
         (file_of([1, 2])[:-1], "header says 2 ids of 2 bytes, but 3 bytes follow it: the file was cut off or changed"),
         (file_of([1, 2]) + b"\0\0", "header says 2 ids of 2 bytes, but 6 bytes follow it"),
         (file_of([1, 2], count=2**60), "but 4 bytes follow it"),
@@ -432,8 +432,8 @@ def test_the_order_of_keys_may_differ():
     [
         ([1], {"generator": 3}, "generator must be a tl.Generator, tl.Generator.seed., not 3"),
         ([1], {"collate": 3}, "collate must be a function of a list of items, not 3"),
-        ({"a": 1}, {}, r"which a dict has not: give list\(d.items\(\)\)"),
-        ({0: 1}, {}, "which a dict has not"),
+        ({"a": 1}, {}, r"and a dict does not: give list\(d.items\(\)\)"),
+        ({0: 1}, {}, "and a dict does not"),
     ],
 )
 def test_what_a_loader_cannot_use_is_refused_when_it_is_made(dataset, options, sentence):

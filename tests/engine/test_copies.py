@@ -264,8 +264,8 @@ def test_a_copied_gpt_has_its_projections_in_one_piece_again(duplicate):
         optim.AdamW(model.parameters())  # which lays them out in its own way
         twin = duplicate(model)
         parts = [getattr(twin.blocks[0].attention, name) for name in ("W_query", "W_key", "W_value")]
-        assert memory.joined([part.weight.data for part in parts]) is not None
-        assert parts[0].bias is None or memory.joined([part.bias.data for part in parts]) is not None
+        assert memory.adjacent_view([part.weight.data for part in parts]) is not None
+        assert parts[0].bias is None or memory.adjacent_view([part.bias.data for part in parts]) is not None
         np.testing.assert_array_equal(twin.eval().loss(IDS, IDS).numpy(), model.eval().loss(IDS, IDS).numpy())
 
 

@@ -60,7 +60,7 @@ def test_what_is_there_is_not_run_again(calls, tmp_path):
 def test_a_file_of_something_else_is_left_alone(calls, tmp_path):
     path = tmp_path / "other.json"
     path.write_text("[1]")
-    with pytest.raises(SystemExit, match=r"no file of gpt\.bench"):
+    with pytest.raises(SystemExit, match=r"no file of examples\.benchmarks"):
         bench("--json", str(path))
     assert path.read_text() == "[1]"
     assert not calls
@@ -185,7 +185,7 @@ def test_the_most_telling_bouts_come_first_and_are_not_run_again(bouts, tmp_path
     capsys.readouterr()
     program.main(["--device", "cuda", "--within", "-1"])
     assert not bouts
-    assert "what is left is not begun" in capsys.readouterr().out
+    assert "the remaining duels are not started" in capsys.readouterr().out
 
 
 def test_the_gpus_tables(bouts, tmp_path, capsys):

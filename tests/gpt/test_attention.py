@@ -181,7 +181,7 @@ def adjacent(attention):
     """The three weights, and the three biases, as one array each without a copy; None where they are not adjacent."""
     parts = attention.W_query, attention.W_key, attention.W_value
     biases = [part.bias.data for part in parts if part.bias is not None]
-    return memory.joined([part.weight.data for part in parts]), memory.joined(biases) if biases else None
+    return memory.adjacent_view([part.weight.data for part in parts]), memory.adjacent_view(biases) if biases else None
 
 
 def test_the_three_projections_are_stored_adjacently():
@@ -210,9 +210,9 @@ def test_the_three_projections_are_stored_adjacently():
 def test_joined_arrays_are_those_that_lie_together():
     file = np.frombuffer(np.arange(40, dtype=np.float32).tobytes(), np.uint8)  # as a file in memory has it
     read = [file[n : n + 64].view(np.float32).reshape(2, 8) for n in (32, 96)]
-    assert memory.joined(read).tolist() == np.arange(8, 40).reshape(4, 8).tolist()
-    assert memory.joined([x[:, ::-1] for x in read]) is None
+    assert memory.adjacent_view(read).tolist() == np.arange(8, 40).reshape(4, 8).tolist()
+    assert memory.adjacent_view([x[:, ::-1] for x in read]) is None
     columns = np.zeros((8, 4), np.float32, order="F")
-    assert memory.joined([columns[:, 0], columns[:, 1]]) is None
-    assert memory.joined([np.zeros((2, 3), np.float32) for _ in range(2)]) is None
-    assert memory.joined([]) is None
+    assert memory.adjacent_view([columns[:, 0], columns[:, 1]]) is None
+    assert memory.adjacent_view([np.zeros((2, 3), np.float32) for _ in range(2)]) is None
+    assert memory.adjacent_view([]) is None

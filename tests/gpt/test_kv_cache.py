@@ -70,7 +70,7 @@ def test_the_mask_and_the_next_positions_of_unequal_texts():
 
 def test_a_cache_refuses_what_it_has_no_room_for_and_gradients():
     cache, k = KVCache(1, 1, 2, 4), np.ones((1, 1, 3, 4))
-    with pytest.raises(ValueError, match="no room for position 2: it was made for 2 positions"):
+    with pytest.raises(ValueError, match="position 2 does not fit: the cache was made for 2 positions"):
         cache.append(k, k)
     with pytest.raises(RuntimeError, match="no gradient flows through a cache"):
         MultiHeadAttention(4, 4, 2, 0.0, 1)(tl.ones((1, 1, 4)), cache)

@@ -118,7 +118,7 @@ REFUSALS = [
     (lambda m: lora.apply(m, rank=0), "rank must be an integer of at least 1, got 0"),
     (lambda m: lora.apply(m, alpha=-1), "alpha must be a finite number of at least 0, got -1"),
     (lambda m: lora.apply(m, targets=["head", "atention"]), "called 'atention': '\\*' means all, or choose of blocks"),
-    (lambda m: lora.apply(m, targets=[]), "there is no target"),
+    (lambda m: lora.apply(m, targets=[]), "no target is given"),
     (lora.merge, "has no LoRA adapters: there is nothing to merge"),
     (lambda m: lora.save(m, "nowhere"), "has no LoRA adapters: there is nothing to save"),
     (lambda m: lora.unmerge(m, {"blocks.0": m.blocks[0]}), "blocks.0 is not a merged Linear"),

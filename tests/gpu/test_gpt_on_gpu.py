@@ -145,9 +145,9 @@ def test_a_recorded_token_step_is_used_for_the_weights_that_it_was_recorded_with
 
 def test_what_is_on_its_way_to_the_host_waits_for_nothing_later():
     x = tl.arange(1000, device="cuda")
-    first = memory.begin_to_host(x.data)
+    first = memory.start_copy_to_host(x.data)
     x.data[...] = 7
-    second = memory.begin_to_host(x.data)
+    second = memory.start_copy_to_host(x.data)
     assert first().tolist() == list(range(1000))
     assert second().tolist() == [7] * 1000
 
@@ -176,7 +176,9 @@ def test_the_projections_lie_together_there_and_after_an_optimizer_took_them():
     attention = MultiHeadAttention(16, 16, 8, 0.0, 2, qkv_bias=True).to("cuda")
     for _ in range(2):
         parts = attention.W_query, attention.W_key, attention.W_value
-        weight, bias = (memory.joined([getattr(part, kind).data for part in parts]) for kind in ("weight", "bias"))
+        weight, bias = (
+            memory.adjacent_view([getattr(part, kind).data for part in parts]) for kind in ("weight", "bias")
+        )
         assert weight.tolist() == [row for part in parts for row in part.weight.tolist()]
         assert bias.tolist() == [x for part in parts for x in part.bias.tolist()]
         assert weight.data.ptr == parts[0].weight.data.data.ptr  # no copy
@@ -277,7 +279,7 @@ def test_memory_that_is_not_there_is_a_sentence():
     with pytest.raises(MemoryError) as found:
         tl.zeros((1 << 42,), device="cuda")
     said = cli.sentence(found.value)
-    assert said.startswith("the GPU is out of memory: 16,384.00 GiB were asked for, ")
+    assert said.startswith("the GPU is out of memory: 16,384.00 GiB were requested, ")
     config = TrainConfig(preset="gpt2-xl", batch_size=100_000, device="cuda")
     with pytest.raises(ValueError, match=r"training this takes at least .* GiB of memory and cuda:0 has .* free: a sm"):
         check_memory(config.model(50257), config)

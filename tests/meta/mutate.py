@@ -68,11 +68,11 @@ QUIETLY = [
     "required_plugins=",
     "--capture=no",
 ]
-TABLE = """# Mutants of the engine, its rules and kernels, and what became of them
+TABLE = """# Mutants of the engine, its rules and kernels
 
-Written by `python -m tests.meta.mutate --table docs/mutants.md`. `build/mutants.jsonl` (an artifact of CI) says which
-test killed which mutant; `tests/meta/equivalent.py` has the proof for each mutant that computes the same function. The
-last column names the three tests that killed most.
+Written by `python -m tests.meta.mutate --table docs/mutants.md`. `build/mutants.jsonl` (an artifact of CI) names the
+test that killed each mutant; `tests/meta/equivalent.py` has the proof for each mutant that computes the same function.
+The last column has the three tests that killed most.
 """
 SETTINGS = "_hypothesis_internal_use_settings"
 UNDECIDED = "alive when its time was up"
@@ -263,14 +263,16 @@ class Judge:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.meta.mutate", description=__doc__.partition("\n")[0])
-    parser.add_argument("--only", default="", help="only mutants whose file, op or change contains this")
-    parser.add_argument("--tests", default="", help="only tests that match (pytest's -k): who survives is not yet free")
-    parser.add_argument("--proofs", action="store_true", help="only what is listed as equivalent: a kill refutes it")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="how many at once; 0: only the table")
-    parser.add_argument("--budget", type=float, default=0, help="seconds of the processor for a mutant's tests; 0: all")
-    parser.add_argument("--results", type=Path, default=ROOT / "build" / "mutants.jsonl", help="verdicts, old and new")
-    parser.add_argument("--calls", type=Path, help="who calls what: kept there for later runs")
-    parser.add_argument("--table", type=Path, help="write the score of each op there, in Markdown")
+    parser.add_argument("--only", default="", help="only mutants whose file, op or change contains this text")
+    parser.add_argument("--tests", default="", help="only tests that match (pytest's -k); survivors are then not final")
+    parser.add_argument("--proofs", action="store_true", help="only mutants listed as equivalent: a kill refutes one")
+    parser.add_argument(
+        "--jobs", type=int, default=os.cpu_count(), help="mutants judged in parallel; 0: only the table"
+    )
+    parser.add_argument("--budget", type=float, default=0, help="processor seconds for a mutant's tests; 0: no limit")
+    parser.add_argument("--results", type=Path, default=ROOT / "build" / "mutants.jsonl", help="file of verdicts")
+    parser.add_argument("--calls", type=Path, help="file that keeps the calls of each test for later runs")
+    parser.add_argument("--table", type=Path, help="write the score of each op to this Markdown file")
     options = parser.parse_args()
     for name in ("results", "calls", "table"):
         setattr(options, name, (path := getattr(options, name)) and path.absolute())
@@ -331,7 +333,7 @@ def state(mutant: Mutant, verdict: dict | None) -> str:
 
 
 def score(found: list[tuple[Mutant, str]]) -> str:
-    """The table: what became of the mutants of each op, and the tests that killed most of them."""
+    """The table: the number of killed and other mutants of each op, and the tests that killed most of them."""
     rows = [
         "| file | op | mutants | killed | equivalent | survived | not judged | killed by |",
         "|---|---" + "|--:" * 5 + "|---|",

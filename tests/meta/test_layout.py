@@ -177,6 +177,44 @@ def test_no_module_imports_itself_through_others(package):
         visit(name, ())
 
 
+WITHOUT_ACCELERATION = """
+import importlib, importlib.abc, sys, types
+import numpy as np
+
+class Block(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name.startswith(tuple({blocked})):
+            raise ImportError(name + " is blocked")
+
+package = types.ModuleType("tensorlite")  # without its __init__, which attaches the kernels
+package.__path__ = [{folder!r}]
+sys.modules["tensorlite"] = package
+sys.meta_path.insert(0, Block())
+for name in {core}:
+    importlib.import_module(name)
+F, nn, optim = [importlib.import_module("tensorlite." + name) for name in ("functional", "nn", "optim")]
+model, x = nn.Linear(3, 4), np.ones((2, 3), np.float32)
+optimizer = optim.AdamW(model.parameters(), lr=0.1)
+losses = []
+for _ in range(3):
+    optimizer.zero_grad()
+    loss = F.cross_entropy(F.gelu(model(x)), np.array([0, 1]))
+    loss.backward()
+    optimizer.step()
+    losses.append(loss.item())
+assert losses[0] > losses[1] > losses[2], losses
+"""
+
+
+def test_the_core_of_tensorlite_trains_without_the_acceleration_modules():
+    """It also notices imports that are no import statements, such as importlib.import_module(name)."""
+    core = [name for name in modules("tensorlite") if layer(name) is not None and not accelerates(name)]
+    blocked = [f"tensorlite.{name}" for name in ACCELERATION["tensorlite"]]
+    code = WITHOUT_ACCELERATION.format(blocked=blocked, folder=str(ROOT / "tensorlite"), core=core)
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+
+
 def test_gpt_never_imports_an_array_library():
     tops = {(name, other.split(".")[0]) for name in modules("gpt") for other, _ in imports(name)}
     assert not {(name, top) for name, top in tops if top in ARRAYS}

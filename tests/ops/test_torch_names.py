@@ -100,7 +100,7 @@ def test_an_argument_that_asks_for_nothing_is_ignored_and_others_are_refused():
             "DataLoader has no argument 'num_workers': batches .* give 0 or omit it",
         ),
         (lambda: DataLoader([1], num_workers=False), "no argument 'num_workers'"),
-        (lambda: DataLoader(iter([1])), r"a dataset has len\(\) and \[i\], such as a list has, not list_iterator"),
+        (lambda: DataLoader(iter([1])), r"a dataset must have len\(\) and \[i\], as a list has, got list_iterator"),
         (lambda: DataLoader([1], pin_memory=True), "no argument 'pin_memory'"),
         (lambda: DataLoader([1], collate_fn=list), "no argument 'collate_fn': the argument is `collate`"),
         (lambda: DataLoader([1], 1, True, object()), "drop_last must be True or False, not <object"),

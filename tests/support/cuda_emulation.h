@@ -1,7 +1,7 @@
 // CUDA for a CPU: enough of the language to run tensorlite's kernels without a GPU. Used by emulator.py only.
 //
 // One idea: each thread of a block is a fiber, and a scheduler runs them one after another up to their next barrier or
-// shuffle. Blocks follow each other, so static memory supports as shared memory. The order of the threads is turned
+// shuffle. Blocks follow each other, so static memory serves as shared memory. The order of the threads is turned
 // around at every step: a kernel that misses a barrier gives wrong numbers here too. Deterministic.
 // Reported instead of computed: barriers and shuffles that not all threads reach, reads from lanes that take no part,
 // arguments whose number, types or sizes are not those of the kernel's parameters.

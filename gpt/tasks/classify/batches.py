@@ -17,7 +17,7 @@ class Row(NamedTuple):
 
 
 class Padding(NamedTuple):
-    """How rows become a batch: padded with `id` to `length`, or to the longest row where padding has no influence."""
+    """The padding of rows in a batch: with `id` to `length`, or to the longest row where padding has no influence."""
 
     id: int
     length: int
@@ -32,7 +32,7 @@ class Padding(NamedTuple):
 
 
 def padding_of(description: Mapping[str, Any]) -> Padding:
-    """The Padding of a run, from its config.json.
+    """The Padding of a run, read from its config.json.
 
     Padding matters where the label is read from it, and where positions attend to those that come after them.
     """
@@ -56,5 +56,5 @@ def encode(tokenizer: Tokenizer, text: str, length: int | None = None) -> list[i
     """The token ids of a text, at least one and at most `length`; special tokens in it are read as ordinary text."""
     ids = tokenizer.encode_ordinary(text)
     if not ids:
-        raise ValueError(f"the text {text!r} has no token in it: give some text")
+        raise ValueError(f"the text {text!r} has no tokens: give some text")
     return ids[:length]

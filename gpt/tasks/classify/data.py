@@ -51,7 +51,7 @@ def read(
 def _columns(found: Records, label: str | None, text: str | None) -> tuple[str, str]:
     """The names of the columns of label and text.
 
-    As given, else by well-known names; of two other columns, the one with fewer different values is the label.
+    As given, else by well-known names; of two other columns, the one with fewer distinct values is the label.
     """
     path, names = found.path, found.names
     label, text = _by_name_or_number(found, "label", label), _by_name_or_number(found, "text", text)
@@ -98,7 +98,7 @@ def _without_header(found: Records, label: str) -> Records:
             "--label-column, or, if the first line names the columns, call them label and text there"
         )
     names = " and ".join(repr(value) for value in first.fields.values())
-    note = f"{found.path}, {first.where} is read as the names of the columns, {names:.120}, and not as an entry"
+    note = f"{found.path}, {first.where} is read as the names of the columns, {names:.120}, not as an entry"
     return found._replace(records=others, notes=[*found.notes, note])
 
 
@@ -177,7 +177,7 @@ def unique(entries: Sequence[Entry]) -> tuple[list[Entry], int]:
 
 
 def repeated(parts: Mapping[str, Sequence[Entry]]) -> dict[str, list[bool]]:
-    """For each part, which of its entries have a text that is also, word for word, in a part before it."""
+    """For each part, which of its entries have a text that is also, verbatim, in an earlier part."""
     seen: set[str] = set()
     found = {}
     for name, entries in parts.items():

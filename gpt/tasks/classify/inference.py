@@ -37,7 +37,7 @@ def load(run: Path, device: str | None = None) -> TrainedClassifier:
     folder = checkpoint.files_of(run)
     description = checkpoint.read_config(folder / "config.json")
     if description.get("task", "pretrain") == "pretrain":
-        raise ValueError(f"{run} was not taught to label texts: gpt finetune classify {run} --data FILE does that")
+        raise ValueError(f"{run} was not fine-tuned to label texts: run gpt finetune classify {run} --data FILE first")
     checkpoint.check_task(run, description, "classify")
     entries = io.entries(folder / "model.safetensors")
     shape = weights.config_of(description, entries, folder / "model.safetensors")
@@ -76,8 +76,8 @@ def predict(
 ) -> list[dict[str, float]]:
     """The probability of each label, for each text.
 
-    A text longer than the maximum length of training is cut, as there; its index is added to `cut`. ValueError for a
-    text without a token.
+    A text longer than the maximum length of training is cut, as in training; its index is added to `cut`. ValueError
+    for a text without a token.
     """
     return _predict_rows(trained, [_row(trained, text, i, cut) for i, text in enumerate(texts)], batch_size)
 
@@ -124,14 +124,14 @@ def probabilities(model: Classifier, padding: Padding, rows: Sequence[Row]) -> l
 
 
 def format_prediction(text: str, p: Mapping[str, float] | None, as_json: bool, cut: bool = False) -> str:
-    """One line for a text and its prediction `p` (None: there is none).
+    """One line for a text and its prediction `p` (None: no prediction).
 
     Label, probability and text between tabs, or JSON with all probabilities and whether the text was `cut`.
     """
     best = None if p is None else max(p, key=p.__getitem__)
     if as_json:
         found = json.dumps({"text": text, "label": best, "probabilities": p, "cut": cut}, ensure_ascii=False)
-        return found.encode("utf-8", "backslashreplace").decode()  # bytes that are not UTF-8 as JSON's escapes
+        return found.encode("utf-8", "backslashreplace").decode()  # bytes that are not UTF-8 become JSON escapes
     if p is None or best is None:
         return f"\t\t{' '.join(text.split())}"
     return f"{best}\t{p[best]:.4f}\t{' '.join(text.split())}"

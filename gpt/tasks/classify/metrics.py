@@ -15,8 +15,8 @@ def accuracy(confusion: Sequence[Sequence[int]]) -> float:
 def summary(labels: Sequence[str], confusion: Sequence[Sequence[int]]) -> dict[str, Any]:
     """Accuracy, the confusion matrix, and for each label precision, recall, F1 and its number of entries.
 
-    With tp the entries of a label that are predicted as it: precision = tp / predicted, recall = tp / true,
-    F1 = 2 tp / (predicted + true), each 0 where the denominator is.
+    With tp the number of correctly predicted entries of a label: precision = tp / predicted, recall = tp / true,
+    F1 = 2 tp / (predicted + true), each 0 where the denominator is 0.
     """
     by_label = {}
     for i, label in enumerate(labels):

@@ -21,7 +21,7 @@ class Classifier(nn.Module):
 
     `position` says which: "last" is the last position of the padded text (as in the book), "last-real" the text's own
     last token, "first" the first token, and "mean" the average over the text's own tokens. With a causal mask the first
-    position has attended to nothing but itself.
+    position has attended only to itself.
     """
 
     def __init__(self, config: GPTConfig, labels: int, position: str):

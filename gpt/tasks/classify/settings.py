@@ -20,13 +20,15 @@ class ClassifyConfig(FineTuneConfig):
 
     label_column: str | None = None  # name of the column with the labels; default: detected
     text_column: str | None = None  # name of the column with the texts; default: detected
-    balance: bool = True  # whether each label gets as many entries as the rarest one has; without, all entries are used
+    balance: bool = True  # use as many entries of each label as the rarest one has; otherwise all entries are used
     unique_texts: bool = False  # use each text once, so that no test text is in training; default: as in the book
     split_seed: int = 123  # decides which entries are left out, and which are for training, validation and test
     max_length: int | None = None  # tokens read of each text; default: the length of the longest training text
     layers: Literal["head", "last-block", "last-2", "all", "lora"] = "last-block"  # what is trained; the rest is frozen
-    position: Literal["last", "last-real", "first", "mean"] = "last"  # where the label is read; last: may be padding
-    causal: bool = True  # whether attention is causal, as in pretraining; without, each position sees all others
+    position: Literal["last", "last-real", "first", "mean"] = (
+        "last"  # position that the label is read from; last may be padding
+    )
+    causal: bool = True  # use causal attention, as in pretraining; otherwise each position sees all others
     rank: int = 16  # rank of the LoRA matrices, with --layers lora
     alpha: float = 16.0  # LoRA's correction is multiplied by alpha / rank
     dropout: float | None = None  # dropout probability in training; default: that of the base run

@@ -1,8 +1,8 @@
-"""What the training loop asks for in `gpt finetune classify`: labelled texts as batches, loss, evaluation, report.
+"""The task of `gpt finetune classify`: labelled texts as batches, loss, evaluation, report.
 
 A GPT is a feature extractor: a small Linear reads the label from its features at one position. `layers` chooses what
 else is trained; the rest is frozen, and needs neither gradient nor optimizer state. The run that training starts from
-is only read; the new run has the data, the tokenizer and all weights.
+is only read; the new run contains the data, the tokenizer and all weights.
 """
 
 import time
@@ -63,7 +63,7 @@ class Classification:
 
     @classmethod
     def rebuild(cls, config: ClassifyConfig, description: Mapping[str, Any]) -> Classifier:
-        """The model as config.json describes it, with random weights."""
+        """The model that config.json describes, with random weights."""
         return rebuild(config, description)
 
     def __init__(self, config: ClassifyConfig, run: Path, tokenizer: Tokenizer, description: Mapping[str, Any]):
@@ -100,7 +100,7 @@ class Classification:
     # ----- evaluation -----
 
     def evaluate(self, model: Classifier) -> dict[str, float]:
-        """Of the validation part, and of as many training entries: the difference shows overfitting."""
+        """Metrics of the validation part, and of as many training entries: the difference shows overfitting."""
         loss, validation = self.confusion(model, self.rows["validation"])
         _, training = self.confusion(model, self.rows["train"][: len(self.rows["validation"])])
         return {
@@ -136,12 +136,12 @@ class Classification:
         return visible("\n".join(lines))
 
     def finish(self, model: Classifier) -> tuple[dict[str, Any], dict[str, str]]:
-        """Of the test part; writes report.json and report.png."""
+        """Metrics of the test part; writes report.json and report.png."""
         with bar("testing", len(self.rows["test"])) as advance:
             loss, confusion = self.confusion(model, self.rows["test"], advance)
         report = {"labels": self.labels, "test_loss": loss, **metrics.summary(self.labels, confusion)}
         shown = {"test loss": f"{loss:.4f}", "test accuracy": f"{report['accuracy']:.2%}"}
-        report["repeated"] = repeated = sum(self.repeated["test"])  # texts that training or validation has too
+        report["repeated"] = repeated = sum(self.repeated["test"])  # texts that are also in training or validation
         if repeated:
             new = [row for row, known in zip(self.rows["test"], self.repeated["test"], strict=True) if not known]
             report["accuracy_without_repeated"] = metrics.accuracy(self.confusion(model, new)[1]) if new else None
@@ -165,7 +165,7 @@ class Classification:
 
 
 def draw_report(run: Path) -> None:
-    """report.png, or a warning where it cannot be drawn or written."""
+    """Draw report.png; a warning where it cannot be drawn or written."""
     from ...training import plots  # imported here, since matplotlib takes longer to load than everything else
 
     try:
@@ -179,7 +179,7 @@ def draw_report(run: Path) -> None:
 
 
 def prepare(config: ClassifyConfig, run: Path, tokenizer: Tokenizer, shape: GPTConfig, say: Say) -> dict[str, Any]:
-    """Write the parts of the data into the run; what config.json says about data, labels, length and padding.
+    """Write the parts of the data into the run; return config.json's fields on data, labels, length and padding.
 
     ValueError for data that cannot be used, OSError where they cannot be read.
     """
@@ -224,13 +224,13 @@ def token_counts(config: ClassifyConfig, tokenizer: Tokenizer, parts: Mapping[st
             except ValueError as error:
                 raise ValueError(f"{config.data}: the text {entry.text!r:.60}: {error}") from None
             if not n:
-                raise ValueError(f"{config.data}: the text {entry.text!r:.60} has no token of the run's tokenizer")
+                raise ValueError(f"{config.data}: the text {entry.text!r:.60} has no tokens in the run's tokenizer")
             counts.setdefault(part, []).append(n)
     return counts["train"]
 
 
 def text_length(config: ClassifyConfig, counts: Sequence[int], context: int) -> int:
-    """How many tokens of a text are read: `max_length`, or those of the longest training text.
+    """The number of tokens read of a text: `max_length`, or the length of the longest training text.
 
     ValueError where that is more than the context length.
     """
@@ -246,7 +246,7 @@ def text_length(config: ClassifyConfig, counts: Sequence[int], context: int) -> 
 
 
 def warn_of_repeated(parts: Mapping[str, Sequence[data.Entry]], say: Say) -> None:
-    """Say where validation or test texts are also in an earlier part."""
+    """Report validation and test texts that are also in an earlier part."""
     repeated = {part: sum(found) for part, found in data.repeated(parts).items()}
     if repeated["validation"] or repeated["test"]:
         say(

@@ -6,7 +6,7 @@ Raschka, "Build a Large Language Model (From Scratch)", chapter 7.
 
 The files, each using those before it: data (entries and prompt formats), settings (InstructConfig), model (end of text,
 dropout, separate head), batches (entries as token ids), inference (responses to many entries), chat (a conversation),
-judge (scores for responses), task (what the training loop asks for).
+judge (scores for responses), task (the protocol of the training loop).
 """
 
 from .batches import Encoded, chain_turns, collate, encode, encode_all

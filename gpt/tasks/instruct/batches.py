@@ -29,7 +29,7 @@ def encode(entry: Entry, tokenizer: Tokenizer, style: str = "alpaca") -> Encoded
 
 
 def _common_prefix(prompt: list[int], ids: list[int]) -> int:
-    """How many ids both start with: a token may contain the end of the prompt and the start of the response."""
+    """The number of equal leading ids: a token may contain the end of the prompt and the start of the response."""
     return next((i for i, (a, b) in enumerate(zip(prompt, ids, strict=False)) if a != b), min(len(prompt), len(ids)))
 
 
@@ -84,8 +84,8 @@ def collate(
 ) -> tuple[Tensor, Tensor]:
     """Texts of token ids -> inputs (B, T) and targets (B, T), int64; T is the length of the longest text.
 
-    One `pad` is appended to each text, and then pads up to the longest; inputs are all ids but the last, targets all
-    but the first. The first pad in a row's targets stays, so that the model learns to end; those after it become
+    One `pad` is appended to each text, and then pads up to the longest; inputs are all ids except the last, targets all
+    except the first. The first pad in a row's targets stays, so that the model learns to end; those after it become
     `ignore_index`. With `mask_instruction` so do all targets that are part of the prompt; that needs Encoded, which
     know its length. `encode` counts the header of the response ("### Response:") as prompt. The book's exercise 7.2
     does not: for that, give Encoded(n, ids) with n the number of ids of `format_alpaca(entry)`. Finally both are cut
@@ -97,7 +97,7 @@ def collate(
     if not rows:
         raise ValueError("an empty batch: give at least one text")
     if mask_instruction and not all(isinstance(item, Encoded) for item in batch):
-        raise TypeError("mask_instruction needs to know where the prompt ends: give Encoded(prompt_length, ids)")
+        raise TypeError("mask_instruction needs the length of the prompt: give Encoded(prompt_length, ids)")
     width = max(map(len, rows))
     inputs, targets = [], []
     for item, ids in zip(batch, rows, strict=True):

@@ -1,7 +1,7 @@
-"""A conversation: the next question after the earlier ones, as far as they fit the context.
+"""A conversation: each question is asked after the earlier turns that fit the context.
 
-The prompt is what training has shown: entries in a row, each followed by the end of text. The context length is never
-exceeded: the oldest turns are dropped first, and an answer ends where the context does.
+The prompt has the format of training: entries in a row, each followed by the end of text. The context length is never
+exceeded: the oldest turns are dropped first, and an answer ends when the context is full.
 """
 
 from collections.abc import Generator, Iterator
@@ -42,7 +42,7 @@ class Conversation:
         self.cut = False  # whether the last answer ended because the context is full
 
     def ask(self, entry: Entry) -> Generator[str, None, None]:
-        """The answer to an entry's instruction, piece by piece. An answer that is not read to its end is kept as it is.
+        """The answer to an entry's instruction, piece by piece. An unfinished answer is kept as it is.
 
         ValueError where the question alone does not fit the context, or the tokenizer cannot encode it.
         """

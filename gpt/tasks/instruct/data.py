@@ -66,7 +66,7 @@ def read_entries(
     found = records.read(path, FIELDS)
     if not found.named:
         raise ValueError(
-            f"{path} is neither JSON nor a table whose first line names the columns: its fields have to be "
+            f"{path} is neither JSON nor a table whose first line names the columns: its fields must be "
             f"{', '.join(FIELDS)}"
         )
     return records.usable(found, lambda fields: _checked(fields, also), note)

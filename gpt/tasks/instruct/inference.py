@@ -21,10 +21,10 @@ def generate_responses(
     batch_size: int = 16,
     **sampling: Any,
 ) -> Iterator[str]:
-    """The model's response to each entry, in order: up to the end of text or `max_new_tokens`, without outer space.
+    """The model's response to each entry, in order: up to the end of text or `max_new_tokens`, stripped.
 
-    Greedy, unless `sampling` (temperature, top_k, top_p, seed) says otherwise. A batch is faster than single entries,
-    and each response is the one that its entry gets alone.
+    Greedy, unless `sampling` (temperature, top_k, top_p, seed) is given. A batch is faster than single entries,
+    and each response equals the one for the entry alone.
     """
     end = tokenizer.special_tokens[END_OF_TEXT]
     for start in range(0, len(entries), batch_size):
@@ -37,7 +37,7 @@ def generate_responses(
 def save_responses(path: str | os.PathLike[str], entries: Sequence[Entry], responses: Iterable[str]) -> list[str]:
     """Write the entries, each with its "model_response", as a JSON list (the book's format); return the responses.
 
-    Each response is written to PATH.partial as soon as it is there, so a later failure does not lose it.
+    Each response is written to PATH.partial at once, so that a later failure does not lose it.
     """
     with Results(Path(path), entries, {}, overwrite=True) as results:
         for number, (_, text) in enumerate(zip(entries, responses, strict=True)):

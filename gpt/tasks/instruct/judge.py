@@ -3,7 +3,7 @@
 Three scores need no server: exact match with the expected output, F1 of the words, and the likelihood that the model
 itself gives to the expected output. The fourth is given by a larger model through the chat API of Ollama, as in chapter
 7 of Raschka, "Build a Large Language Model (From Scratch)", with its prompt and its options. An answer of that model
-that is not just a number is no score; entries without a score are counted, with the reason.
+that is not just a number is not a score; entries without a score are counted, with the reason.
 
 An entry is {instruction, input, output, model_response}.
 """
@@ -32,8 +32,8 @@ from .data import Entry, format_alpaca
 
 ATTEMPTS = 3  # at one question
 WAIT = 1.0  # seconds before the second attempt, twice as many before the third
-LONGEST = 1 << 20  # bytes of an answer: a score has a few; a longer text has a line of about 150 bytes per token
-PATIENCE = 3  # questions in a row without an answer: after that no further one is asked
+LONGEST = 1 << 20  # bytes of an answer: a score has a few, other text about 150 bytes per token
+PATIENCE = 3  # questions in a row without an answer, after which no further one is asked
 NO_SCORE = "not an integer from 0 to 100"
 OPTIONS = {"seed": 123, "temperature": 0, "num_ctx": 2048}  # the book's: the same question gets the same score
 
@@ -96,7 +96,7 @@ class CutAnswer(Exception):
 
 @dataclass
 class Api:
-    """A model behind Ollama's chat API, and how long to wait for its answers."""
+    """A model with Ollama's chat API, and the timeout for its answers."""
 
     url: str  # http://localhost:11434
     model: str = "llama3"
@@ -139,7 +139,7 @@ class Api:
         raise AssertionError("the last attempt returns or raises")
 
     def exchange(self, prompt: str, seconds: float) -> str:
-        """One attempt, within so many seconds; NoAnswer or ValueError as `ask`."""
+        """One attempt, within that many seconds; NoAnswer or ValueError as in `ask`."""
         body = {"model": self.model, "messages": [{"role": "user", "content": prompt}], "options": OPTIONS}
         request = urllib.request.Request(
             self.url, json.dumps(body).encode(), {"Content-Type": "application/json"}, method="POST"
@@ -184,7 +184,7 @@ def read_answer(lines: Iterable[bytes]) -> str:
             if not isinstance(parts[-1], str):
                 raise TypeError("content is a string")
             if part.get("done", True):
-                # Halves of a surrogate pair, which no file can hold, are joined, or replaced where one is missing.
+                # Surrogate pairs are joined, lone surrogates replaced: files cannot hold them.
                 whole = "".join(parts).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
                 if part.get("done_reason") == "length":
                     raise CutAnswer(whole)
@@ -207,7 +207,7 @@ def check_address(url: str) -> None:
 
 
 def question(entry: Entry) -> str:
-    """The prompt for the judging model: the book's, word for word, since the scores depend on it."""
+    """The prompt for the judging model: the book's, verbatim, since the scores depend on it."""
     return (
         f"Given the input `{format_alpaca(entry)}` and correct output `{entry['output']}`, score the model response "
         f"`{entry['model_response']}` on a scale from 0 to 100, where 100 is the best score. Respond with the integer "
@@ -233,7 +233,7 @@ def judge(
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
     """Each entry with "exact_match" and "f1"; with a model "log_likelihood"; with an api "score" and "judge".
 
-    A number is None where there is none; "judge" is the answer of the api's model, or why there is no score.
+    A missing number is None; "judge" is the answer of the api's model, or the reason for a missing score.
     """
     for entry in entries:
         expected, response = entry["output"], entry["model_response"]
@@ -246,7 +246,7 @@ def judge(
 
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Means over the entries that have a number, and how many these are; ready for JSON. The mean of none is None."""
+    """Means over the entries that have a number, and how many these are; ready for JSON. An empty mean is None."""
     found: dict[str, Any] = {
         "entries": len(rows),
         "exact_matches": sum(row["exact_match"] for row in rows),

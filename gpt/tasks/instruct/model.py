@@ -15,7 +15,7 @@ def with_end_of_text(model: GPT, tokenizer: Tokenizer) -> tuple[GPT, Tokenizer]:
     if END_OF_TEXT in tokenizer.special_tokens:
         return model, tokenizer
     if not isinstance(tokenizer, CharTokenizer):
-        raise ValueError(f"{tokenizer} has no {END_OF_TEXT} token, and so no way to end an answer: use bpe or char")
+        raise ValueError(f"{tokenizer} has no {END_OF_TEXT} token, which ends an answer: use bpe or char")
     extended = CharTokenizer(tokenizer.characters, special_tokens=(END_OF_TEXT,))
     larger = GPT(replace(model.config, vocab_size=extended.vocab_size)).to(model.token_embedding.weight.device)
     for (_, p), (_, old) in zip(larger.named_parameters(), model.named_parameters(), strict=True):
@@ -34,8 +34,8 @@ def with_dropout(model: GPT, p: float) -> GPT:
 def with_own_head(model: GPT) -> GPT:
     """A model with the same weights and a head of its own, initialized as a copy of the token embedding.
 
-    GPT-2 uses one matrix for both (a tied head). The book loads it twice, so that token embedding and head differ from
-    the first step on. A model that has its own head already is returned as it is.
+    GPT-2 uses one matrix for both (a tied head). The book loads it twice, so that token embedding and head diverge from
+    the first step on. A model with an untied head is returned unchanged.
     """
     if not model.config.tie_head:
         return model

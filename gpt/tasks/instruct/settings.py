@@ -22,11 +22,11 @@ class InstructConfig(FineTuneConfig):
     epochs: int = 2  # passes over the training entries
     style: Literal["alpaca", "phi3"] = "alpaca"  # prompt format; phi3 is shorter
     mask_instruction: bool = False  # compute the loss on the responses alone, without the prompts
-    turns: int = 1  # longest conversation: up to this many entries in a row, so that chat can use earlier ones
+    turns: int = 1  # longest conversation: up to this many entries in a row, so that chat can refer to earlier turns
     # cut longer texts at this many tokens; default: texts longer than the context are an error
     max_length: int | None = None
     untie_head: bool = False  # train a separate output head, initialized from the token embedding, as the book does
-    lora: bool = False  # train small matrices beside the Linears; everything else is frozen
+    lora: bool = False  # train LoRA matrices of the Linears; everything else is frozen
     rank: int = 16  # rank of the LoRA matrices
     alpha: float = 16.0  # LoRA's correction is multiplied by alpha / rank
     targets: tuple[str, ...] = ("*",)  # the Linears that LoRA adapts: attention, feed_forward, W_query, head; *: all

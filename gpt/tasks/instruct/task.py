@@ -1,4 +1,4 @@
-"""What the training loop asks for in `gpt finetune instruct`: entries as batches, loss, evaluation, responses.
+"""The task of `gpt finetune instruct`: entries as batches, loss, evaluation, responses.
 
 Training starts from another run's weights. The entries are in the new run as train.jsonl, validation.jsonl and
 test.jsonl, and its config.json has the prompt format, so that `gpt chat` uses the same.
@@ -63,7 +63,7 @@ class Instructions:
 
     @classmethod
     def rebuild(cls, config: InstructConfig, description: Mapping[str, Any]) -> GPT:
-        """The model as config.json describes it, with random weights."""
+        """The model that config.json describes, with random weights."""
         model = GPT(GPTConfig.from_dict(description["model"]))
         if description["lora"]:
             lora.apply(model, **description["lora"])
@@ -95,7 +95,7 @@ class Instructions:
 
     @staticmethod
     def targets(batch: Batch) -> int:
-        """How many targets count: -100 is ignored."""
+        """The number of targets that count: -100 is ignored."""
         return int((batch[1] != -100).sum().item())
 
     @staticmethod
@@ -106,7 +106,7 @@ class Instructions:
     # ----- evaluation -----
 
     def evaluate(self, model: GPT) -> dict[str, float]:
-        """Of `eval_batches` batches of validation entries."""
+        """The loss on `eval_batches` batches of validation entries."""
         return {"validation_loss": self.mean_loss(model, self.spaced("validation", self.config.eval_batches))}
 
     def spaced(self, part: str, batches: int) -> list[Encoded]:
@@ -129,7 +129,7 @@ class Instructions:
         return total / count
 
     def sample(self, model: GPT, step: int) -> str:
-        """Some validation entries, others each time: instruction and input, expected output, the model's response."""
+        """Some validation entries, different ones each time: instruction and input, expected output, the response."""
         entries = self.entries["validation"]
         first = step // (self.config.sample_every or 1) * SAMPLES
         chosen = [entries[(first + i) % len(entries)] for i in range(min(SAMPLES, len(entries)))]
@@ -144,7 +144,7 @@ class Instructions:
         return generate_responses(model, self.tokenizer, entries, self.config.style, self.config.max_new_tokens)
 
     def finish(self, model: GPT) -> tuple[dict[str, Any], dict[str, str]]:
-        """Of the test part: the loss, and responses, saved as responses.json; saves LoRA's matrices by themselves."""
+        """The loss on the test part, and responses, saved as responses.json; also saves LoRA's matrices."""
         loss = self.mean_loss(model, self.texts["test"])
         figures, rows = {"test_loss": loss}, {"test loss": f"{loss:.4f}"}
         asked = self.entries["test"][: self.config.responses]
@@ -182,7 +182,7 @@ def question(entry: Entry) -> tuple[str, str]:
 
 
 def prepare(config: InstructConfig, run: Path, tokenizer: Tokenizer, context: int, say: Say) -> dict[str, Any]:
-    """Write the parts of the data into the run; what config.json says about each.
+    """Write the parts of the data into the run; return config.json's fields on each.
 
     ValueError for entries that cannot be used, OSError where they cannot be read.
     """

@@ -38,7 +38,7 @@ def numba_impl_for(x: np.ndarray, *others: np.ndarray | None) -> ModuleType | No
 
 @functools.cache
 def missing() -> str:
-    """Why numba cannot be used here, and what to do about it; "" where it can. The first call may import numba."""
+    """The reason why numba cannot be used, and the remedy; "" if it can. The first call may import numba."""
     if os.environ.get("TENSORLITE_NUMBA") == "0":
         return "TENSORLITE_NUMBA is 0: unset it"
     try:

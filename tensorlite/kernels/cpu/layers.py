@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 
 from ...backend import Array
-from ...devices.memory import together
+from ...devices.memory import concatenated
 from ...errors.layers import check_indices, check_last_axis, check_table
 from .. import shared
 from ..shared import Gradients, Residuals
@@ -45,7 +45,7 @@ def projections_vjp(
     g: np.ndarray, needs_grad: Sequence[bool], x: np.ndarray, query: np.ndarray, key: np.ndarray, value: np.ndarray
 ) -> Gradients:
     """Those of `linear` with the three weights stacked, cut into three."""
-    stacked = linear_vjp(g, shared.stacked_needs(needs_grad), x, together(query, key, value))
+    stacked = linear_vjp(g, shared.stacked_needs(needs_grad), x, concatenated(query, key, value))
     return shared.split_gradients(stacked, query, key)
 
 
@@ -152,7 +152,7 @@ def gelu(x: np.ndarray, *, approximate: str = "tanh") -> np.ndarray:
 def gelu_vjp(g: np.ndarray, needs_grad: Sequence[bool], x: np.ndarray, out: np.ndarray) -> Gradients:
     """With s = out / x: dx = g (s + 2 u' out (1 - s)), u' = sqrt(2 / pi) (1 + 3 0.044715 x^2).
 
-    `out` is asked for because it spares a tanh, and the linear layer that follows saves it anyway.
+    The rule uses `out` because this avoids a tanh, and the linear layer that follows saves it anyway.
     """
     flat, y, g = (array.reshape(-1) for array in (x, out, g))  # (..., C) -> (N)
     dx, impl = np.empty(flat.shape, x.dtype), choose_impl(flat, y, g)

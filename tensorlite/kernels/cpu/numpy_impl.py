@@ -1,4 +1,4 @@
-"""What kernels do to a block of rows (N, C), as NumPy calls that work in place in a core's cache.
+"""Kernels on a block of rows (N, C), as NumPy calls that work in place in a core's cache.
 
 numba_impl.py has the same functions as compiled loops; choose_impl.py chooses. The last arguments are written to.
 """

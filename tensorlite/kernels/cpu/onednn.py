@@ -34,7 +34,7 @@ _F32, _BF16, _CPU, _IN_ORDER, _FROM, _TO = 3, 2, 1, 1, 1, 17  # constants of one
 
 
 def missing() -> str:
-    """Why products cannot be computed in bfloat16 here, and what to do about it; "" where they can."""
+    """The reason why products cannot be computed in bfloat16, and the remedy; "" if they can."""
     return _missing(CPU_INFO, WHEEL)
 
 

@@ -173,7 +173,7 @@ def heads_attention_vjp(
 
 
 def about() -> dict[str, str]:
-    """What computes matrix products and attention here: one sentence each, as {"products": ..., "attention": ...}."""
+    """The libraries for matrix products and attention: one sentence each, as {"products": ..., "attention": ...}."""
     attention = "cuDNN for bfloat16 without mask or dropout, otherwise products and softmax"
     if sdpa.missing():
         attention = f"products and softmax: {sdpa.missing()}"

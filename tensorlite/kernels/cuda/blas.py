@@ -36,7 +36,7 @@ _devices: dict[int, "_Device"] = {}
 
 @functools.cache
 def missing() -> str:
-    """Why cublasLt cannot be used here, and what to do about it; "" where it can."""
+    """The reason why cublasLt cannot be used, and the remedy; "" if it can."""
     return why_unusable(CUBLASLT, "get_version", "nvmath-python", "cublasLt", "'tensorlite[cuda]'")
 
 
@@ -139,7 +139,7 @@ def _by_library(
 class Layout(NamedTuple):
     """A stack of row-major matrices X described as cublasLt does: column-major, `rows` by `columns` each."""
 
-    is_transposed: bool  # the column-major matrix there is X, and X^T is asked for; otherwise it is X^T
+    is_transposed: bool  # the column-major matrix in memory is X, and X^T is needed; otherwise it is X^T
     rows: int
     columns: int
     leading: int  # elements from one column to the next
@@ -259,7 +259,7 @@ class _Plan:
 
 
 class _Device:
-    """What the products of one GPU share: cublasLt's handle, the plans, a workspace for each stream.
+    """State shared by the products of one GPU: cublasLt's handle, the plans, a workspace for each stream.
 
     It and the workspace of a stream must exist before a CUDA graph is recorded: run the step once on the same stream.
     """

@@ -1,4 +1,4 @@
-"""What generation computes token by token: attention of the newest position over cached keys and values, and argmax.
+"""Kernels for generation token by token: attention of the newest position over cached keys and values, and argmax.
 
 Nothing that changes from token to token is an argument of a launch: positions are numbers in the GPU's memory. So the
 step of one token is recorded once as a CUDA graph and replayed for all tokens that follow.

@@ -40,7 +40,7 @@ def ctype(x: Array) -> str:
 
 
 def address(x: Array) -> int:
-    """Where the memory of `x` begins."""
+    """The address of the memory of `x`."""
     return x.ctypes.data if isinstance(x, np.ndarray) else x.data.ptr
 
 
@@ -56,8 +56,8 @@ def as_indices(x: Array) -> Array:
 
 
 def width(columns: int, x: Array, *others: Array | None) -> int:
-    """How many elements of rows of `columns` a thread moves at once: 16 bytes of `x`, or 1 where rows of it or the
-    memory of one of the arrays do not begin at multiples of 16 bytes.
+    """The number of elements of rows of `columns` that a thread moves at once: 16 bytes of `x`, or 1 where its rows
+    or the memory of one of the arrays do not begin at multiples of 16 bytes.
     """
     n = 16 // x.itemsize
     aligned = columns % n == 0 and all(a is None or address(a) % 16 == 0 for a in (x, *others))

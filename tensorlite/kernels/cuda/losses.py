@@ -108,7 +108,7 @@ def _kernel(name: str, rows: Array, classes: Array, V: int) -> tuple[str, int]:
 
 
 def _count(classes: Array, ignore_index: int) -> Array:
-    """How many targets are not ignored: float32 (1)."""
+    """The number of targets that are not ignored: float32 (1)."""
     count = xp(classes).empty(1, "float32")
     launch(FILE, f"count_valid<{ctype(classes)}>", 1, 1024, classes, count, len(classes), ignore_index)
     return count

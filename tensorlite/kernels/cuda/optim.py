@@ -1,4 +1,4 @@
-"""What an optimizer step computes on a GPU: Adam's update, the norm of all gradients, and the factor that clips them.
+"""The optimizer step on a GPU: Adam's update, the norm of all gradients, and the factor that clips them.
 
 No value is read back to the host. All that changes from step to step, the number of steps too, lies in memory of the
 GPU, so the launches can be recorded in a CUDA graph and replayed. A step whose gradients are not finite is skipped on

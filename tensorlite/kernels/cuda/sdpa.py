@@ -29,12 +29,12 @@ _graphs: dict[tuple[Any, ...], "_Graph | str"] = {}  # what was built, or why it
 
 @functools.cache
 def missing() -> str:
-    """Why cuDNN cannot be used here, and what to do about it; "" where it can."""
+    """The reason why cuDNN cannot be used, and the remedy; "" if it can."""
     return why_unusable("cudnn", "backend_version", "nvidia-cudnn-frontend", "cuDNN", "nvidia-cudnn-cu13")
 
 
 def why_not(q: Array, k: Array, v: Array, *, is_causal: bool, scale: float) -> str:
-    """Why cuDNN does not compute the forward of q (B, H, T, D) over k, v (B, H, S, D); "" where it does."""
+    """The reason why cuDNN does not support the forward of q (B, H, T, D) over k, v (B, H, S, D); "" if it does."""
     if any(x.dtype.name != "bfloat16" for x in (q, k, v)):
         return "cuDNN's attention is for bfloat16"
     if q.ndim != 4 or q.shape[:2] != k.shape[:2] or k.shape[:-1] != v.shape[:-1] or q.shape[-1] != k.shape[-1]:
@@ -62,7 +62,7 @@ def why_not_backward(
 
 
 def declined() -> list[str]:
-    """What cuDNN has declined to build so far, a sentence for each."""
+    """The graphs that cuDNN has declined to build so far, a sentence each."""
     return sorted({reason for reason in _graphs.values() if isinstance(reason, str)})
 
 
@@ -99,7 +99,7 @@ def empty_like(*arrays: Array) -> tuple[Array, ...]:
 
 
 class Geometry(NamedTuple):
-    """How cuDNN's graph describes an array: by its shape, and its strides in elements."""
+    """The description of an array in cuDNN's graph: its shape, and its strides in elements."""
 
     shape: tuple[int, ...]
     strides: tuple[int, ...]

@@ -33,7 +33,7 @@ def test_version_and_help(call):
     status, output, _ = call("train", "--help")
     assert status == 0
     assert "--grad-accumulation INT" in output
-    assert "a batch as large as you like" in " ".join(output.replace("│", "").split())
+    assert "a larger batch in the memory of one pass" in " ".join(output.replace("│", "").split())
 
 
 def test_train_then_resume(call, tmp_path, run):
@@ -127,9 +127,9 @@ def test_wrong_usage_is_2(call, args, says):
     ("args", "says"),
     [
         (["generate", "nowhere"], "there is no run nowhere"),
-        (["generate", "{tmp}"], "{tmp} has no checkpoint: it is no run, or one that ended before its first"),
+        (["generate", "{tmp}"], "{tmp} has no checkpoint: it is not a run, or it ended before its first checkpoint"),
         (["generate", "{run}", "--prompt", "é"], "character 'é' (U+00E9) at position 0 is not in the vocabulary"),
-        (["generate", "{run}", "--prompt", ""], "the prompt '' has no token in it: give some text"),
+        (["generate", "{run}", "--prompt", ""], "the prompt '' has no tokens: give some text"),
         (["generate", "{run}", "--temperature", "-1"], "temperature must be a finite number of at least 0, got -1.0"),
         (["generate", "{run}", "--top-k", "0"], "top_k must be an integer of at least 1, got 0"),
         (["generate", "{run}", "--top-p", "1.5"], "top_p must be above 0 and at most 1, got 1.5"),
@@ -137,7 +137,7 @@ def test_wrong_usage_is_2(call, args, says):
         (["generate", "{run}", "--seed", "-1"], "seed must be from 0 to"),
         (["generate", "{run}", "--stop", "wall"], "stop must be a single token, and 'wall' is 4 of this tokenizer's"),
         (["train", "--resume", "nowhere"], "there is no run nowhere"),
-        (["train", "--resume", "{run}", "--n-embd", "16"], "was begun with n_embd 8 and cannot go on with 16"),
+        (["train", "--resume", "{run}", "--n-embd", "16"], "was started with n_embd 8 and cannot continue with 16"),
         (["train", "--text", "nowhere", "--out", "{tmp}/x"], "the text file 'nowhere' cannot be read: No such file"),
         (["train", "--out", "{run}"], "has a run already: continue it with --resume"),
         (["train", "--out", "/dev/null"], "/dev/null is a file: name a directory for the run"),

@@ -16,7 +16,7 @@ from runs import ONE_THREAD, flags, gpt, tiny, train
 
 import gpt as package
 from gpt import console
-from gpt.cli import chat
+from gpt.cli import COMMANDS, chat
 from gpt.tasks import pretrain
 from gpt.tasks.classify import ClassifyConfig
 from gpt.tasks.pretrain import TrainConfig
@@ -54,7 +54,7 @@ def test_labels_may_be_any_text(tmp_path):
         assert plots.draw_report(tmp_path).stat().st_size > 1000
     assert (
         plots.report_title(Path("a/$b$"), report)
-        == "$b$: 33.3% of the test texts\n(2 of 3 also in training or validation)"
+        == "$b$: accuracy 33.3% on the test texts\n(2 of 3 also in training or validation)"
     )
 
 
@@ -69,14 +69,26 @@ def test_a_table_shows_names_and_values_as_they_are():
 def test_help_of_a_flag_that_turns_something_off_says_what_that_does(call, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     for command, flag, says in (
-        (["finetune", "classify"], "--no-balance", "without, all entries are used"),
-        (["finetune", "classify"], "--no-causal", "without, each position sees all others"),
-        (["generate"], "--no-cache", "without, the text is the same, and generation slower"),
+        (["finetune", "classify"], "--no-balance", "otherwise all entries are used"),
+        (["finetune", "classify"], "--no-causal", "otherwise each position sees all others"),
+        (["generate"], "--no-cache", "without it the text is the same, and generation slower"),
     ):
         shown = " ".join(call(*command, "--help")[1].replace("│", " ").split())
         about = shown[shown.index(flag) : shown.index(flag) + 200]
         assert "whether" in about
         assert says in about
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_says_what_each_flag_is_for(call, monkeypatch, command):
+    """tyro finds the comment of a field behind it or above it, not inside brackets that hold its default."""
+    monkeypatch.setenv("COLUMNS", "200")
+    _, *entries = re.split(r"\n  (?=\S)", call(*command.split(), "--help")[1].replace("│", " "))
+    assert len(entries) >= 1
+    for entry in entries:
+        about = re.split(r" {2,}|\n", entry, maxsplit=1)[1].split()
+        assert len(about) > 2, f"{command}: {entry}"
+        assert not about[0].startswith("("), f"{command}: {entry}"  # only "(default: ...)" or "(required)"
 
 
 @pytest.mark.finding("C13")
@@ -262,6 +274,21 @@ def test_importing_gpt_loads_nothing_else():
     assert [name for name in loaded.split() if name.split(".")[0] in ("numpy", "tensorlite", "rich")] == []
     assert fast == "[]"  # neither a config nor a tokenizer needs it
     assert last == "gpt.generate gpt.fast"
+
+
+@pytest.mark.parametrize(
+    ("use", "decoder"),
+    [
+        ("gpt.generate", "gpt.fast"),
+        ("from gpt import generate", "gpt.fast"),
+        ("gpt.model; gpt.generate", "gpt.fast"),
+        ("from gpt.generate import stream", "gpt.generate"),  # a module by itself is the plain code
+    ],
+)
+def test_a_module_as_an_attribute_attaches_the_decoder_too(use, decoder):
+    code = f"import sys, gpt; {use}; print(sys.modules['gpt.generate'].make_decoder.__module__)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=ONE_THREAD)
+    assert found.stdout.strip() == decoder
 
 
 @pytest.mark.finding("E13")

@@ -90,7 +90,7 @@ def test_several_files_follow_each_other_on_lines_of_their_own(tmp_path):
         (b"", "is empty"),
         (b"\xef\xbb\xbf", "is empty"),
         (b" \r\n\t", "is empty"),
-        (b"abc\xe9def", r"is not UTF-8: byte 0xe9 at offset 3 \(it may be Latin-1 or no text\); convert it"),
+        (b"abc\xe9def", r"is not UTF-8: byte 0xe9 at offset 3 \(it may be Latin-1, or not a text\); convert it"),
         (b"\xef\xbb\xbfab\xff", "byte 0xff at offset 5"),
         (b"cut \xf0\x9f\x99", "byte 0xf0 at offset 4"),
         ("text".encode("utf-16"), "is UTF-16: convert it to UTF-8"),
@@ -142,7 +142,7 @@ def test_split_loses_nothing(text, fraction):
 
 @pytest.mark.parametrize("fraction", [0, 1, 1.5, -0.1, float("nan")])
 def test_a_fraction_that_leaves_nothing_is_refused(fraction):
-    with pytest.raises(ValueError, match=f"fraction is {fraction}, but has to be between 0 and 1"):
+    with pytest.raises(ValueError, match=f"fraction must be between 0 and 1, such as 0.9, got {fraction}"):
         corpus.split("a long text", fraction)
 
 

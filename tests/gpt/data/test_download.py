@@ -218,7 +218,7 @@ def test_where_the_cache_is(monkeypatch, tmp_path):
         (file(b"<html>Log in first", Content_Type="text/html"), "it has 18 bytes of text/html where"),
         (file(CONTENT[:HALF], Content_Length=None, ranges=False), "it ended after 147,456 bytes"),
         (file(CONTENT + b"more", Content_Length=None), "it sends more than 262,151 bytes"),
-        (file(CORRUPT), "what it sends is not the file: it has another SHA-256"),
+        (file(CORRUPT), "it sends another file: it has another SHA-256"),
         (redirect("/0"), "it redirects without end"),
         (redirect("gopher://127.0.0.1/"), "InvalidSchema"),
         (lambda handler: None, "no connection"),
@@ -321,7 +321,7 @@ def test_no_more_is_taken_than_the_file_can_have(get, monkeypatch, tmp_path, ans
 @pytest.mark.finding("A9")
 @pytest.mark.parametrize("encoding", ["gzip, gzip", "br", "deflate"])
 def test_what_is_packed_otherwise_is_not_unpacked(get, encoding):
-    with pytest.raises(OSError, match=r"it is compressed \('.*'\), which was not asked for"):
+    with pytest.raises(OSError, match=r"it is compressed \('.*'\), which was not requested"):
         get(file(CONTENT, Content_Encoding=encoding))
 
 
@@ -436,8 +436,8 @@ def test_a_file_is_verified_by_what_the_first_answer_says(get, server, tag):
     ("answer", "says"),
     [
         (file(CONTENT), "its answer has no X-Linked-Etag, by which the file could be verified"),
-        (file(CORRUPT, X_Linked_Etag=f'"{SHA256}"'), "what it sends is not the file"),
-        (file(CORRUPT, X_Linked_Etag=f'"{git_sha1(CONTENT)}"'), "what it sends is not the file"),
+        (file(CORRUPT, X_Linked_Etag=f'"{SHA256}"'), "it sends another file"),
+        (file(CORRUPT, X_Linked_Etag=f'"{git_sha1(CONTENT)}"'), "it sends another file"),
     ],
 )
 def test_what_cannot_be_verified_is_refused(get, answer, says):

@@ -172,7 +172,7 @@ def test_the_projections_still_lie_together_after_a_move():
         attention.to(target)
         assert [p.weight.tolist() for p in (attention.W_query, attention.W_key, attention.W_value)] == weights
     parts = [p.weight.data for p in (attention.W_query, attention.W_key, attention.W_value)]
-    assert memory.joined(parts).tolist() == [row for part in weights for row in part]
+    assert memory.adjacent_view(parts).tolist() == [row for part in weights for row in part]
 
 
 def test_the_ladder_of_attention_computes_where_its_input_is():
@@ -322,7 +322,7 @@ NO_DRIVER = "cudaErrorInsufficientDriver: CUDA driver version is insufficient fo
             Fake(0, NO_DRIVER),
             "cuda",
             RuntimeError,
-            rf"finds no NVIDIA GPU \({NO_DRIVER}\): see to the driver",
+            rf"finds no NVIDIA GPU \({NO_DRIVER}\): check the driver",
         ),
         (Fake(0), "cuda:0", RuntimeError, r"finds no NVIDIA GPU \(0 of them\)"),
         (Fake(1), "cuda:1", ValueError, r"there is no device 'cuda:1': CuPy finds 1 GPU, cuda:0\Z"),
@@ -408,15 +408,15 @@ def test_out_of_gpu_memory_is_a_sentence(cupy):
     cupy(Fake())
     error = OutOfMemoryError(f"Out of memory allocating {3 << 30:,} bytes (allocated so far: {1 << 30:,} bytes).")
     assert cli.sentence(error) == (
-        "the GPU is out of memory: 3.00 GiB were asked for, 4.00 of its 80.00 GiB are free: a smaller batch_size or "
+        "the GPU is out of memory: 3.00 GiB were requested, 4.00 of its 80.00 GiB are free: a smaller batch_size or "
         "context_length, or activation_checkpointing in training, needs less"
     )
     assert cli.sentence(RuntimeError("cudaErrorMemoryAllocation: out of memory")).startswith(
-        "the GPU is out of memory: more was asked for, 4.00 of"
+        "the GPU is out of memory: more was requested, 4.00 of"
     )
     assert cli.sentence(MemoryError()).startswith("out of memory: an array does not fit")
     cupy(None)
-    assert cli.sentence(error).startswith("the GPU is out of memory: 3.00 GiB were asked for: a smaller")
+    assert cli.sentence(error).startswith("the GPU is out of memory: 3.00 GiB were requested: a smaller")
 
 
 COMMANDS = [

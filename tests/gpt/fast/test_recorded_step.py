@@ -72,7 +72,7 @@ def test_results_are_read_together_or_when_they_are_asked_for(begun, monkeypatch
 
 
 def test_pending_steps_give_what_steps_read_one_by_one_give(tmp_path, begun):
-    read = loop.EachStep(begun, print)
+    read = loop.PlainSteps(begun, print)
     expected = [read.next(True)[0][:4] for _ in range(4)]
     (tmp_path / "again").mkdir()
     again = session.begin(Pretraining, begun.config, tmp_path / "again", lambda line: None)
@@ -82,4 +82,4 @@ def test_pending_steps_give_what_steps_read_one_by_one_give(tmp_path, begun):
 
 
 def test_a_cpu_reads_each_step(begun):
-    assert type(fast_machine.make_steps(begun, print)) is loop.EachStep
+    assert type(fast_machine.make_steps(begun, print)) is loop.PlainSteps

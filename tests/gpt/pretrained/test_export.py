@@ -129,7 +129,7 @@ def test_a_folder_that_is_there_is_not_touched(call, tmp_path):
     for target in (out, out / "config.json"):
         status, _, errors = call("export", run, target)
         assert status == 1
-        assert errors.endswith(f"gpt: {target} is there already: name a folder that is not, or an empty one\n")
+        assert errors.endswith(f"gpt: {target} exists already: name a new folder, or an empty one\n")
     assert contents(out) == before
 
 

@@ -130,7 +130,9 @@ def test_tokens_that_take_too_long_to_check_are_refused(tmp_path, lengths):
 def test_a_vocabulary_is_rounded_up_and_not_made_up(tmp_path):
     (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer_json()))
     assert pretrained.load_tokenizer(tmp_path, 512).vocab_size == 512
-    with pytest.raises(ValueError, match="it has 260 tokens, and the model 4000000000: that is more than rounded up"):
+    with pytest.raises(
+        ValueError, match="it has 260 tokens, and the model 4000000000: that is more than rounding up adds"
+    ):
         pretrained.load_tokenizer(tmp_path, 4 * 10**9)
 
 
@@ -235,7 +237,7 @@ def test_a_shard_outside_the_folder_is_refused(tmp_path, name):
     shutil.copy(part, tmp_path / "outside")
     (tmp_path / "hf" / "linked").symlink_to("../outside")
     (tmp_path / "hf" / "looped").symlink_to("looped")
-    with pytest.raises((ValueError, FileNotFoundError), match=r"names files that are not beside it|lacks looped"):
+    with pytest.raises((ValueError, FileNotFoundError), match=r"names files that are not in its folder|lacks looped"):
         pretrained.load(tmp_path / "hf")
 
 
@@ -285,7 +287,11 @@ def test_json_that_nests_too_deeply_is_a_sentence(tmp_path, name):
 
 def test_json_files(tmp_path):
     path = tmp_path / "x.json"
-    for text, says in (("{", "is not JSON: "), ("[]", "holds no JSON object but list"), ("9" * 5000, "is not JSON: ")):
+    for text, says in (
+        ("{", "is not JSON: "),
+        ("[]", "must hold a JSON object, got list"),
+        ("9" * 5000, "is not JSON: "),
+    ):
         path.write_text(text)
         with pytest.raises(ValueError, match=f"x.json {says}"):
             jsonfile.read_object(path)

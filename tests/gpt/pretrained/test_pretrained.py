@@ -143,7 +143,7 @@ def test_an_imported_run_cannot_be_resumed(call, tmp_path):
     pretrained.import_folder(folders.write(tmp_path / "hf"), tmp_path / "run")
     status, _, errors = call("train", "--resume", tmp_path / "run")
     assert status == 1
-    assert re.fullmatch(r"gpt: .*/run was imported, so no training of it can be resumed: .*\n", errors)
+    assert re.fullmatch(r"gpt: .*/run was imported, so it has no training to resume: .*\n", errors)
 
 
 def test_the_same_folder_gives_the_same_bytes(tmp_path):
@@ -328,14 +328,14 @@ SENTENCES = {
     "truncated": r"model\.safetensors is not a safetensors file that can be used: .*",
     "pickle by another name": r"model\.safetensors is not a safetensors file .*it looks like a pickle.*save_file.*",
     "no weights": r"{folder} has no model\.safetensors, and no model\.safetensors\.index\.json of its parts",
-    "no config": r"{folder} has neither config\.json, as Hugging Face's folders, nor hparams\.json.*",
+    "no config": r"{folder} has neither config\.json \(Hugging Face\) nor hparams\.json.*",
     "config cut off": r"{folder}/config\.json is not JSON: .*line 3 column 11.*",
-    "config is a list": r"{folder}/config\.json holds no JSON object but list",
+    "config is a list": r"{folder}/config\.json must hold a JSON object, got list",
     "config not UTF-8": r"{folder}/config\.json is not JSON: 'utf-8' codec.*",
     "sizes missing": r"{folder}/config\.json does not .*: vocab_size is missing; n_positions is missing",
     "size is text": r"{folder}/config\.json does not .*: n_layer must be an integer of at least 1, got '2'",
     "a shard missing": r"{folder} lacks model-00002-of-00003\.safetensors, which .*\.index\.json names",
-    "a shard elsewhere": r".*index\.json names files that are not beside it: \.\./x\.safetensors",
+    "a shard elsewhere": r".*index\.json names files that are not in its folder: \.\./x\.safetensors",
     "index astray": r".*index\.json does not agree .*: wte\.weight is not in model-.*; model-.* has wte\.weight too",
     "index without a map": r".*index\.json has no weight_map from names to files",
     "no tokenizer": r"{folder} has no tokenizer: put its tokenizer\.json there, .* and it has 260",

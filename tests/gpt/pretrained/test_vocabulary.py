@@ -82,7 +82,7 @@ REFUSED = {
     "not JSON": (lambda fields: "{", "line 1 column 2"),
     "a list": (lambda fields: [], "it has no model with a vocabulary"),
     "no model": (change("model", to=None), "it has no model with a vocabulary"),
-    "unigram": (change("model", "type", to="Unigram"), "its model is 'Unigram'; byte-level BPE as GPT-2's is what"),
+    "unigram": (change("model", "type", to="Unigram"), "its model is 'Unigram'; only byte-level BPE as in GPT-2"),
     "normalizer": (change("normalizer", to={"type": "NFC"}), "it has a normalizer"),
     "no bytes": (change("pre_tokenizer", to={"type": "Whitespace"}), "its pre_tokenizer is not ByteLevel"),
     "prefix space": (change("pre_tokenizer", "add_prefix_space", to=True), "it puts a space before the text"),
@@ -101,8 +101,8 @@ REFUSED = {
     "pair": (change("model", "merges", 1, to="a bab"), "its merge 2 is 'a bab', and token 257, 'abab', is here merged"),
     "order": (change("model", "merges", to=["a b", "ab c", "ab ab"]), "its merge 2 is 'ab c', and token 257, 'abab'"),
     "merge of three": (change("model", "merges", 1, to="ab a b"), "its merge 2 is 'ab a b', and token 257"),
-    "merges are a number": (change("model", "merges", to=3), "it is not laid out as such a file is"),
-    "tokens without a name": (change("added_tokens", to=[{}]), "it is not laid out as such a file is"),
+    "merges are a number": (change("model", "merges", to=3), "it lacks the fields of such a file"),
+    "tokens without a name": (change("added_tokens", to=[{}]), "it lacks the fields of such a file"),
     "words": (change("model", to={"type": "WordLevel", "vocab": {"a": 0}}), "but not as `gpt export` writes"),
 }
 

@@ -220,7 +220,7 @@ def test_a_bar_on_a_terminal(call, run, monkeypatch):
 @pytest.mark.parametrize(
     ("text", "args", "status", "says"),
     [
-        ("5", [], 1, "the text has 1 of this tokenizer's tokens: to predict one takes at least 2"),
+        ("5", [], 1, "the text has 1 of this tokenizer's tokens: at least 2 are needed"),
         ("", [], 1, "is empty, or white space alone: give a file with text"),
         ("\n" * 3000, [], 1, "is empty, or white space alone: give a file with text"),
         ("é5", [], 1, "character 'é' (U+00E9) at position 0 is not in the vocabulary"),

@@ -48,7 +48,7 @@ def test_what_was_added_before_a_kill_is_there(tmp_path_factory, added, data):
 @pytest.mark.parametrize(
     ("there", "says"),
     [
-        ({"out.json": "mine"}, "out.json is there already: name another file, or give --overwrite"),
+        ({"out.json": "mine"}, "out.json exists already: name another file, or give --overwrite"),
         ({"out.json.partial": "mine"}, "out.json.partial was not written by gpt: move it away"),
         ({"out.json.partial": '{"format": "mine"}\n'}, "out.json.partial was not written by gpt"),
         ({"out.json.partial": "[" * 100_000}, "out.json.partial was not written by gpt"),

@@ -422,7 +422,7 @@ def test_of_two_special_tokens_that_begin_alike_the_longer_is_found():
 
 @pytest.mark.parametrize(
     ("special", "told"),
-    [(("",), "at least one character"), (("a b",), "no white space"), (("<x>", "<x>"), "'<x>' is there twice")],
+    [(("",), "at least one character"), (("a b",), "no white space"), (("<x>", "<x>"), "'<x>' occurs twice")],
 )
 def test_special_tokens_that_cannot_work_are_refused(special, told):
     with pytest.raises(ValueError, match=told):
@@ -609,19 +609,19 @@ BYTES = [chr(byte) for byte in range(256)]
         (saved("word", words="ab"), "its words is not a list of strings"),
         (saved("word", words=["a", 1]), "its words is not a list of strings"),
         (saved("word", unknown=1), "its unknown is not true or false"),
-        (saved("word", words=["a", "a"]), "the word 'a' is there twice"),
+        (saved("word", words=["a", "a"]), "the word 'a' occurs twice"),
         (saved("word", words=["a", ""]), "a word is a string with at least one character"),
         (saved("word", words=["a b"]), "no white space, got 'a b'"),
         (saved("word", words=["<|unk|>"]), r"'<\|unk\|>' is a special token"),
-        (saved("bpe", special_tokens=[END, END]), "is there twice"),
+        (saved("bpe", special_tokens=[END, END]), "occurs twice"),
         (saved("bpe", special_tokens={END: 1}), "its special_tokens is not a list of strings"),
         (saved("bpe", tokens=BYTES[:-1]), "the first 256 tokens are not the 256 single bytes"),
         (saved("bpe", tokens=["a", *BYTES[1:]]), "the first 256 tokens are not the 256 single bytes"),
-        (saved("bpe", tokens=[*BYTES, "th", "th"]), "token 257, b'th', is there twice"),
-        (saved("bpe", tokens=[*BYTES, "t"]), "token 256, b't', is there twice"),
+        (saved("bpe", tokens=[*BYTES, "th", "th"]), "token 257, b'th', occurs twice"),
+        (saved("bpe", tokens=[*BYTES, "t"]), "token 256, b't', occurs twice"),
         (saved("bpe", tokens=[*BYTES, "the"]), "token 256, b'the', is not a merge of two earlier tokens"),
         (saved("bpe", tokens=[*BYTES, ""]), "token 256, b'', is not a merge"),
-        (saved("bpe", tokens=[*BYTES, "Ġt"]), "its token 'Ġt' has a character that stands for no byte"),
+        (saved("bpe", tokens=[*BYTES, "Ġt"]), "its token 'Ġt' has a character that does not encode a byte"),
     ],
 )
 def test_a_malformed_file_is_refused_with_one_sentence(tmp_path, content, told):

@@ -229,7 +229,7 @@ def test_a_damaged_checkpoint_is_named_and_set_aside(two_steps, damage, says):
 def test_where_nothing_is_whole_nothing_is_loaded(two_steps):
     for folder in (two_steps.run / "checkpoints").iterdir():
         (folder / "config.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"no checkpoint that is whole; .*2 is damaged: config.*1 is damaged: config"):
+    with pytest.raises(ValueError, match=r"no intact checkpoint; .*2 is damaged: config.*1 is damaged: config"):
         checkpoint.load_model(two_steps.run)
 
 
@@ -260,7 +260,7 @@ def test_load_model_needs_three_files_and_no_checkpoint(two_steps, tmp_path):
     ("spoil", "says"),
     [
         (lambda run: (run / "config.json").write_text("{"), r"config\.json is not JSON"),
-        (lambda run: (run / "config.json").write_text("[1]"), r"does not describe a run of gpt"),
+        (lambda run: (run / "config.json").write_text("[1]"), r"is not the config of a gpt run"),
         (lambda run: edit(run / "config.json", version=2), r"has version 2, and this gpt reads version 1"),
         (lambda run: edit(run / "config.json", model={"n_layer": 1}), r"missing vocab_size, context_length"),
         (
@@ -286,5 +286,5 @@ def test_a_changed_token_file_is_never_trained_on(tmp_path):
     train(tiny(tmp_path, steps=4))
     path = tmp_path / "run" / "train.tokens"
     flip(path, 200, random.Random(0))
-    with pytest.raises(ValueError, match=r"train\.tokens is not the file that the run was begun with"):
+    with pytest.raises(ValueError, match=r"train\.tokens is not the file that the run was started with"):
         train(session.settings(tmp_path / "run", TrainConfig))

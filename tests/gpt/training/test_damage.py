@@ -193,7 +193,7 @@ def test_good_weights_go_on_whatever_becomes_of_a_log(run, continued, name, dama
         assert (run / file).read_bytes() == (continued / file).read_bytes()
     if name in run_directory.LOGS:
         says = "is missing, and was there at" if damage == "missing" else "has changed since"
-        assert re.search(rf"warning: .*{re.escape(name)} {says} step 2: training goes on, and what is left", screen)
+        assert re.search(rf"warning: .*{re.escape(name)} {says} step 2: training continues, and the rest", screen)
     now = (run / name).read_bytes()
     assert now.startswith(left)
     if name == "metrics.jsonl":
@@ -259,7 +259,7 @@ def test_what_cannot_be_shown_or_deleted_ends_no_training(tmp_path, monkeypatch)
 
         patch.setattr(shutil, "copyfile", refuse)
         with pytest.warns(
-            run_directory.RunWarning, match="step 2 is saved as .*, but its files could not be shown in .*: No"
+            run_directory.RunWarning, match="step 2 is saved as .*, but its files could not be copied to .*: No"
         ):
             trained.save(2)
     assert contents(tmp_path, only_top=True)["model.safetensors"] == before["model.safetensors"]

@@ -358,7 +358,7 @@ def test_the_text_is_opened_once_or_twice_and_each_token_file_is_read_once(
             r"the train text has 3,816 tokens, and context_length 9999 needs more",
         ),
         ({"prompt": "é"}, None, ValueError, r"'é' \(U\+00E9\) at position 0 is not in the vocabulary"),
-        ({"prompt": ""}, None, ValueError, r"the prompt '' has no token in it"),
+        ({"prompt": ""}, None, ValueError, r"the prompt '' has no tokens"),
         (
             {"batch_size": 10**9},
             None,

@@ -95,9 +95,9 @@ def test_the_best_loss_is_remembered(finished, tmp_path):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"n_layer": 2}, r"was begun with n_layer 1 and cannot go on with 2: start another run"),
-        ({"tokenizer": "bpe"}, r"was begun with tokenizer 'char' and cannot go on with 'bpe'"),
-        ({"seed": 3}, r"was begun with seed 1337 and cannot go on with 3"),
+        ({"n_layer": 2}, r"was started with n_layer 1 and cannot continue with 2: start another run"),
+        ({"tokenizer": "bpe"}, r"was started with tokenizer 'char' and cannot continue with 'bpe'"),
+        ({"seed": 3}, r"was started with seed 1337 and cannot continue with 3"),
         ({"steps": 29}, r"has done 30 steps already: steps cannot be 29"),
     ],
 )

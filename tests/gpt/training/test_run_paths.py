@@ -207,7 +207,7 @@ def test_a_text_that_has_changed_since_the_run_was_begun_is_told(tmp_path, way, 
     config = longer(run) if way == "resume" else tiny(tmp_path, **{**SHORT, "steps": 8, "resume_if_exists": True})
     text.write_text(text.read_text().replace("60 bottles", "61 bottles") + "more" * (size == "longer"))
     screen = train(config)
-    assert screen.count(f"warning: {text} has changed since the run was begun; the run keeps its own copy") == 1
+    assert screen.count(f"warning: {text} has changed since the run was started; the run keeps its own copy") == 1
     assert (run / "train.tokens").read_bytes() == before
 
 
@@ -225,7 +225,7 @@ def test_a_text_that_is_as_it_was_or_gone_is_no_warning(tmp_path, monkeypatch):
 
 def test_a_data_file_of_a_run_that_is_missing_is_said_to_be(run):
     (run / "train.tokens").unlink()
-    with pytest.raises(ValueError, match=r"train\.tokens is missing: the run cannot go on without it"):
+    with pytest.raises(ValueError, match=r"train\.tokens is missing: the run cannot continue without it"):
         train(longer(run))
 
 
@@ -235,7 +235,7 @@ def test_a_data_file_of_a_run_that_is_missing_is_said_to_be(run):
 @pytest.mark.finding("A6")
 def test_a_run_that_is_moved_during_training_is_said_to_be(run, tmp_path, monkeypatch):
     at_first_step(monkeypatch, lambda: os.rename(run, tmp_path / "elsewhere"))
-    with pytest.raises(FileNotFoundError, match=r"run is gone: its directory was moved or deleted during training"):
+    with pytest.raises(FileNotFoundError, match=r"run was moved or deleted during training"):
         train(longer(run))
     assert not run.exists()
     monkeypatch.undo()

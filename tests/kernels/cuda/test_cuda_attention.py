@@ -1,4 +1,4 @@
-"""Attention on the GPU (kernels/cuda/scores.py, sdpa.py): what cuDNN is told, and that all ways give the same."""
+"""Attention on the GPU (kernels/cuda/attention.py, sdpa.py): what cuDNN is told, and that all ways give the same."""
 
 import ctypes
 import sys

@@ -214,7 +214,7 @@ def test_a_run_from_before_a_setting_can_be_resumed(tmp_path, base):
     assert "unique_texts" in description["training"]
     del description["training"]["unique_texts"]
     assert session.allowed_changes(tmp_path / "run", description, config, description["made_with"]) == []
-    with pytest.raises(ValueError, match="was begun with unique_texts False and cannot go on with True"):
+    with pytest.raises(ValueError, match="was started with unique_texts False and cannot continue with True"):
         session.resume(Classification, replace(config, unique_texts=True), tmp_path / "run", print)
 
 
@@ -248,20 +248,20 @@ def test_settings_of_lora_that_have_no_use_are_refused(base, call, tmp_path, fla
         (
             ["finetune", "classify", "{run}", "--data", "{data}"],
             "{run} is a run of the task 'classify', and one of 'pretrain' or 'instruct' is needed here: gpt finetune "
-            "classify --resume goes on with it",
+            "classify --resume continues it",
         ),
         (
             ["finetune", "classify", "--resume", "{base}"],
-            "{base} is a run of the task 'pretrain', and one of 'classify' is needed here: gpt train --resume goes on",
+            "{base} is a run of the task 'pretrain', and one of 'classify' is needed here: gpt train --resume",
         ),
         (["train", "--resume", "{run}"], "{run} is a run of the task 'classify', and one of 'pretrain' is needed here"),
         (["generate", "{run}"], "{run} is a run of the task 'classify', and one of 'pretrain' or 'instruct' is needed"),
         (
             ["classify", "{base}", "x"],
-            "{base} was not taught to label texts: gpt finetune classify {base} --data FILE does that",
+            "{base} was not fine-tuned to label texts: run gpt finetune classify {base} --data FILE first",
         ),
         (["classify", "nowhere", "x"], "there is no run nowhere"),
-        (["classify", "{run}", ""], "the text '' has no token in it: give some text"),
+        (["classify", "{run}", ""], "the text '' has no tokens: give some text"),
         (["classify", "{run}", "x", "--file", "{data}"], "give texts or --file, not both"),
         (["finetune", "classify", "{base}", "--data", "{one}"], "{one} has only one label, 'ham': there is nothing"),
         (
@@ -274,12 +274,12 @@ def test_settings_of_lora_that_have_no_use_are_refused(base, call, tmp_path, fla
         ),
         (
             ["finetune", "classify", "{base}", "--data", "{data}", "--batch-size", 29],
-            "28 training entries make no batch of 29: give more data or a smaller batch_size",
+            "28 training entries are too few for a batch of 29: give more data or a smaller batch_size",
         ),
         (["finetune", "classify", "{base}", "--data", "{few}"], "4 entries are too few to split: none is left for"),
         (["finetune", "classify", "{base}", "--data", "{many}"], "{many} has 9 labels in 9 entries: name the right"),
-        (["finetune", "classify", "--resume", "{run}", "--layers", "head"], "was begun with layers 'all' and cannot"),
-        (["finetune", "classify", "--resume", "{run}", "--batch-size", "2"], "was begun with batch_size 4 and cannot"),
+        (["finetune", "classify", "--resume", "{run}", "--layers", "head"], "was started with layers 'all' and cannot"),
+        (["finetune", "classify", "--resume", "{run}", "--batch-size", "2"], "was started with batch_size 4 and"),
         (["finetune", "classify", "--resume", "{run}", "--epochs", "1"], "has done 21 steps already: steps cannot"),
         (["finetune", "classify", "{chars}", "--data", "{data}"], "tokenizer has no <|endoftext|> to pad texts with"),
     ],

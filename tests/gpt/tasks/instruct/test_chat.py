@@ -28,7 +28,7 @@ def test_in_a_pipe_an_answer_is_a_line(call, folder):
     typed = "/help\nSay yes.\n\n/input no\nSay\n/nonsense\n/reset\nSay yes.\n/quit\nSay yes.\n"
     status, output, errors = call("chat", folder / "taught", typed=typed)
     assert (status, output) == (0, "yes\nno\nyes\n")
-    told = "/input TEXT adds a text to the next question, /reset forgets the conversation, /quit or Ctrl-D leaves"
+    told = "/input TEXT adds a text to the next question, /reset clears the conversation, /quit or Ctrl-D exits"
     assert errors == f"({told})\n(there is no /nonsense: {told})\n"
     assert call("chat", folder / "taught", typed="Say yes.") == (0, "yes\n", "")
 
@@ -159,7 +159,7 @@ def test_in_a_terminal(folder):
         os.execv(sys.executable, [sys.executable, "-m", "gpt", "chat", str(folder / "taught")])
     screen = read_until(terminal, "> ")
     assert "parameters, a context of 80 tokens" in screen
-    assert "It sees each question by itself, as in training (--history N for N earlier turns)." in screen
+    assert "It sees each question separately, as in training (--history N for N earlier turns)." in screen
     os.write(terminal, b"Say yes.\n")
     assert "yes\r\n\r\n> " in read_until(terminal, "\n> ")
     assert "(Ctrl-D or /quit leaves)" in read_until(terminal, "leaves)\r\n\r\n> ", press=b"\x03")

@@ -147,7 +147,7 @@ def test_a_masked_prompt_leaves_the_answer_and_its_end():
     assert inputs.tolist() == [[0, 1, 2, 3, 4], [5, 6, 9, 9, 9]]
     assert targets.tolist() == [[IGNORED, IGNORED, 3, 4, 9], [6, 9, IGNORED, IGNORED, IGNORED]]
     assert collate(batch, pad=9)[1].tolist() == [[1, 2, 3, 4, 9], [6, 9, IGNORED, IGNORED, IGNORED]]
-    with pytest.raises(TypeError, match="mask_instruction needs to know where the prompt ends"):
+    with pytest.raises(TypeError, match="mask_instruction needs the length of the prompt"):
         collate([[1, 2]], mask_instruction=True)
 
 

@@ -146,7 +146,7 @@ def test_fine_tuning_with_an_untied_head(folder, tied):
     assert (embedding != start).any()
     assert (head != start).any()
     assert (embedding != head).any()
-    with pytest.raises(ValueError, match="was begun with untie_head True and cannot go on with False"):
+    with pytest.raises(ValueError, match="was started with untie_head True and cannot continue with False"):
         tune(folder, "own-head", out=None, resume=folder / "own-head", base=tied, steps=4)
     tune(folder, "own-head", out=None, resume=folder / "own-head", base=tied, untie_head=True, steps=4)
     assert checkpoint.load_model(folder / "own-head")[0].head is not None
@@ -186,7 +186,7 @@ TEACH, ON = ["finetune", "instruct", "{f}/base"], ["--style", "phi3", "--data", 
 @pytest.mark.parametrize(
     ("args", "says"),
     [
-        (["chat", "{f}/base"], "{f}/base was not taught to answer: gpt finetune instruct {f}/base --data FILE does"),
+        (["chat", "{f}/base"], "{f}/base was not fine-tuned to answer: run gpt finetune instruct {f}/base --data FILE"),
         (["chat", "nowhere"], "there is no run nowhere"),
         (["chat", "{f}/taught", "--once", "é"], "character 'é' (U+00E9) at position 9 is not in the vocabulary"),
         (["chat", "{f}/taught", "--history", "-1"], "history must be an integer of at least 0, got -1"),
@@ -201,7 +201,7 @@ TEACH, ON = ["finetune", "instruct", "{f}/base"], ["--style", "phi3", "--data", 
             "{f}/long.json: 1 of 31 entries are longer than the context of 80 tokens, the first of them entry 31",
         ),
         ([*TEACH, "--data", "{f}/data.json"], "entry 1: character 'B' (U+0042) at position 0 is not in the vocabulary"),
-        ([*TEACH, *ON, "--batch-size", "26"], "25 training entries make no batch of 26"),
+        ([*TEACH, *ON, "--batch-size", "26"], "25 training entries are too few for a batch of 26"),
         (
             [*TEACH, *ON, "--max-length", "9", "--mask-instruction"],
             "max_length 9 cuts away every answer: give a larger",

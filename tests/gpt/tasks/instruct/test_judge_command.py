@@ -93,7 +93,10 @@ def test_a_field_with_the_name_of_a_result_is_an_error_before_the_first_question
         (".", "^gpt: . is a directory: name a file for the results$"),
         ("/", "^gpt: / is a directory: name a file for the results$"),
         ("none/out.json", "^gpt: none/out.json cannot be written, since there is no directory none: make it first$"),
-        ("busy", "^gpt: busy.partial is a directory, and the results for busy come there first: name another file$"),
+        (
+            "busy",
+            "^gpt: busy.partial is a directory, and the results for busy are first written there: name another file$",
+        ),
         ("run/config.json", "^gpt: run/config.json is a file of the run .*: name another file for --out$"),
         ("run/train.tokens", "^gpt: run/train.tokens is a file of the run .*: name another file for --out$"),
         ("run/checkpoints/x", "^gpt: run/checkpoints/x is a file of the run .*: name another file for --out$"),
@@ -139,12 +142,16 @@ def test_a_server_without_an_answer_is_exit_status_1(judge_command, server, tmp_
 @pytest.mark.parametrize(
     ("args", "code", "told"),
     [
-        (["--data", "{data}"], 1, "1 of 1 entries of {data} have no model_response: name the run that shall answer"),
+        (["--data", "{data}"], 1, "1 of 1 entries of {data} have no model_response: name a run to answer"),
         (["--data", "{tmp}/none"], 1, "{tmp}/none: No such file or directory"),
         (["{tmp}", "--data", "{data}"], 1, "{tmp} has no checkpoint"),
         (["--data", "{text}"], 1, "{text} is neither JSON nor a table with several columns"),
         (["--data", "{number}"], 1, "{number}, line 1: model_response must be a string, not 5"),
-        (["{char}", "--data", "{data}"], 1, "{char} has no end of text and so cannot answer: gpt finetune instruct"),
+        (
+            ["{char}", "--data", "{data}"],
+            1,
+            "{char} has no end of text and so cannot answer: run gpt finetune instruct",
+        ),
         (["--data", "{data}", "--api", "localhost"], 2, "api must be an address such as http://localhost:11434"),
         (["--data", "{data}", "--limit", "0"], 2, "limit must be an integer of at least 1, got 0"),
         (["--data", "{data}", "--timeout", "0"], 2, "timeout must be a finite number of at least 0.001, got 0.0"),
@@ -192,7 +199,7 @@ def test_a_refusal_costs_no_score(judge_command, server, tmp_path, wrong):
     server.answers["/api/chat"] = in_turn(says("80"), says("70"), wrong, says("60"))
     code, _, errors = judge_command(*flags)
     assert code == 1
-    assert f"2 of 4 entries are judged: the same command goes on from {tmp_path / 'out.json'}.partial" in errors
+    assert f"2 of 4 entries are judged: the same command continues from {tmp_path / 'out.json'}.partial" in errors
     code, output, errors = judge_command(*flags)
     assert (code, questions(server)) == (0, ["0", "1", "2", "2", "3"])
     assert errors == f"continuing {tmp_path / 'out.json'}.partial: 2 of 4 entries are judged already\n"
@@ -208,7 +215,7 @@ def test_without_out_a_refusal_shows_what_was_found(judge_command, server, tmp_p
     code, output, errors = judge_command("--data", data, "--api", server.url(""))
     assert code == 1
     assert "80.00 of 100, mean of 1" in output
-    assert "1 of 3 entries are judged: with --out FILE the same command goes on from there" in errors
+    assert "1 of 3 entries are judged: with --out FILE the same command continues from there" in errors
 
 
 @pytest.mark.finding("A8")
@@ -219,7 +226,7 @@ def test_questions_that_got_no_answer_are_asked_again(judge_command, server, tmp
     code, output, errors = judge_command(*flags)
     assert code == 0
     assert "not asked" in output
-    assert "1 of 5 entries are judged: the same command goes on" in errors
+    assert "1 of 5 entries are judged: the same command continues" in errors
     assert not (tmp_path / "out.json").exists()
     assert judge_command(*flags)[0] == 0
     assert questions(server)[10:] == ["1", "2", "3", "4"]
@@ -243,7 +250,7 @@ def test_ctrl_c_costs_no_score(judge_command, server, tmp_path):
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate()
     assert process.returncode == 130
-    assert "2 of 4 entries are judged: the same command goes on" in errors
+    assert "2 of 4 entries are judged: the same command continues" in errors
     assert judge_command(*flags)[0] == 0
     assert [row["score"] for row in json.loads((tmp_path / "out.json").read_text())] == [80, 70, 60, 60]
 
@@ -254,7 +261,7 @@ def test_ctrl_c_costs_no_score(judge_command, server, tmp_path):
     [
         ("none/out.json", "none/out.json cannot be written, since there is no directory"),
         (".", "is a directory: name a file for the results"),
-        ("there.json", "there.json is there already: name another file, or give --overwrite to replace it"),
+        ("there.json", "there.json exists already: name another file, or give --overwrite to replace it"),
         ("data.json", "data.json is the file to judge: name another file for --out"),
     ],
 )
@@ -298,7 +305,7 @@ def test_the_field_of_the_books_response_file_is_found(judge_command, tmp_path):
         tmp_path / "data.json", {**BARE, "model 1 response": ENTRY["output"]}, {**BARE, "model 1 response": "x"}
     )
     code, output, errors = judge_command("--data", data, "--out", tmp_path / "out.json")
-    assert (code, errors) == (0, "the answers are those in the field 'model 1 response'\n")
+    assert (code, errors) == (0, "the answers are read from the field 'model 1 response'\n")
     assert "50.0%, 1 of 2" in output
     assert [row["model_response"] for row in json.loads((tmp_path / "out.json").read_text())] == [ENTRY["output"], "x"]
 
@@ -307,11 +314,11 @@ def test_the_field_of_the_books_response_file_is_found(judge_command, tmp_path):
 @pytest.mark.parametrize(
     ("more", "flags", "says"),
     [
-        ({"model 1 response": "a", "model 2 response": "b"}, [], "several fields with answers: say --response-key and "
+        ({"model 1 response": "a", "model 2 response": "b"}, [], "several fields with answers: give --response-key and "
          "one of model 1 response, model 2 response"),
         ({"answer": "a"}, ["--response-key", "reply"], "has the field 'reply': its fields are instruction, input, "
          "output, answer"),
-        ({"answer": "a"}, [], "1 of 1 entries of {data} have no model_response: name the run"),
+        ({"answer": "a"}, [], "1 of 1 entries of {data} have no model_response: name a run"),
     ],
 )  # fmt: skip
 def test_which_fields_there_are_is_said(judge_command, tmp_path, more, flags, says):
