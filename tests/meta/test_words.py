@@ -47,7 +47,7 @@ BANNED = {
     r"(is|are|was) told\b": "is reported; the message says",
     r"another's|nobody else": "of another process, of another object",
     r"makes? no sense": "is invalid",
-    r"(that|what|which) (is|are) no (?!longer|more)\w+": "that is not a ...",
+    r"(what|which) (is|are) no (?!longer|more)\w+": "that is not a ...",
     r"(one )?(stands?|lies?|lying) (behind|beside)": "follows, is next to, is in the same folder as",
     r"one behind (the )?(an)?other": "consecutively",
     r"but for (the|rounding|its|those|their)": "except for, up to",
