@@ -99,7 +99,8 @@ class PlainStorage:
             data, g = p.data.astype(dtype, copy=False), scale * p.grad.data.astype(dtype, copy=False)
             new = optimizer.update(data, g, self.steps[i], *state, **optimizer.options(i))
             if not isinstance(new, tuple) or len(new) != 1 + len(state):
-                names, kind = " and ".join(("p", *optimizer.state_names)), type(new).__name__
+                names = " and ".join(("p", *optimizer.state_names))
+                kind = f"{len(new)}" if isinstance(new, tuple) else type(new).__name__
                 raise TypeError(f"{type(optimizer).__name__}.update must return a tuple of {names}, not {kind}")
             for array, value in zip((p.data, *state), new, strict=True):
                 array[...] = value

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tensorlite import kernels
+from tensorlite.devices import memory
 from tensorlite.kernels import shared
 
 FOLDER = Path(kernels.__file__).parent
@@ -109,3 +110,20 @@ def test_split_result_is_a_view_by_heads():
     assert heads.shape == (2, 4, 3, 2)
     assert np.shares_memory(heads, x)
     np.testing.assert_array_equal(heads[1, 2], x[1, :, 4:6])
+
+
+def test_arrays_are_concatenated_as_a_view_where_they_are_adjacent_and_of_one_kind():
+    flat = np.arange(24, dtype=np.float32)
+    a, b, c = (flat[i : i + 8].reshape(4, 2) for i in (0, 8, 16))
+    one = memory.adjacent_view([a, b, c])
+    assert one.tolist() == flat.reshape(12, 2).tolist()
+    assert np.shares_memory(one, flat)
+    assert memory.adjacent_view([b, c]).tolist() == flat[8:].reshape(8, 2).tolist()
+    assert memory.adjacent_view([a]).tolist() == a.tolist()
+    other = np.arange(8, dtype=np.float32).reshape(4, 2)
+    apart = [[a, c], [b, a], [a, a], [a, a, b], [a, other], [other, a], [a, b.T], [a, flat[8:16]], []]
+    apart += [[a, flat[8:16].view(np.int32).reshape(4, 2)]]
+    for arrays in apart:
+        assert memory.adjacent_view(arrays) is None
+    for arrays in apart[:4]:
+        assert memory.concatenated(*arrays).tolist() == np.concatenate(arrays).tolist()
