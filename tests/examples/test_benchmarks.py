@@ -60,7 +60,7 @@ def test_what_is_there_is_not_run_again(calls, tmp_path):
 def test_a_file_of_something_else_is_left_alone(calls, tmp_path):
     path = tmp_path / "other.json"
     path.write_text("[1]")
-    with pytest.raises(SystemExit, match=r"no file of examples\.benchmarks"):
+    with pytest.raises(SystemExit, match=r"is not a file of examples\.benchmarks"):
         bench("--json", str(path))
     assert path.read_text() == "[1]"
     assert not calls
