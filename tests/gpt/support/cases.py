@@ -42,7 +42,7 @@ class Case:
         self.new: set[bytes] = set()  # all that may be answered of the new one
         with pytest.MonkeyPatch.context() as patch, watching(self.work, self.see):
             patch.setattr(training, "save", self.reporting(training.save))
-            patch.setattr(training, "move", self.reporting(training.move))
+            patch.setattr(training, "commit", self.reporting(training.commit))
             ended = call(writer.line(self.work), self.parsed)
         assert ended.status == 0, ended
         self.report(self.answer())

@@ -355,7 +355,7 @@ def test_the_text_is_opened_once_or_twice_and_each_token_file_is_read_once(
             {"context_length": 9999},
             None,
             ValueError,
-            r"the train text has 3,816 tokens, and context_length 9999 needs more",
+            r"the train text has 3,816 tokens, and context_length 9999 needs at least one more",
         ),
         ({"prompt": "é"}, None, ValueError, r"'é' \(U\+00E9\) at position 0 is not in the vocabulary"),
         ({"prompt": ""}, None, ValueError, r"the prompt '' has no tokens"),

@@ -212,7 +212,10 @@ TEACH, ON = ["finetune", "instruct", "{f}/base"], ["--style", "phi3", "--data", 
         ([*TEACH, *ON, "--rank", "4"], "--rank has no effect without --lora: add --lora, or omit --rank"),
         ([*TEACH, *ON, "--targets", "head"], "--targets has no effect without --lora: add --lora, or omit --targets"),
         (["finetune", "instruct", "--resume", "{f}/base"], "is a run of the task 'pretrain'"),
-        (["finetune", "instruct", "--resume", "{f}/taught", "--style", "alpaca"], "begun with style 'phi3' and cannot"),
+        (
+            ["finetune", "instruct", "--resume", "{f}/taught", "--style", "alpaca"],
+            "started with style 'phi3' and cannot",
+        ),
         (["train", "--resume", "{f}/taught"], "is a run of the task 'instruct'"),
     ],
 )
