@@ -124,6 +124,7 @@ def train(model, optimizer, loss, steps: int, mark) -> list[bytes]:
     return bits(losses)
 
 
+@pytest.mark.slow
 @pytest.mark.finding("B2")
 @given(
     model=st.sampled_from(sorted(MODELS)),

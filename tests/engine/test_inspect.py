@@ -178,6 +178,7 @@ def parsed(svg: str):
     return [(x, y, x + w, y + h) for x, y, w, h in rects], paths, texts
 
 
+@pytest.mark.slow
 @given(picks)
 def test_boxes_never_overlap_and_arrows_go_down_from_box_to_box(picks):
     result, _ = tangle(picks)

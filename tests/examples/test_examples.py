@@ -36,6 +36,7 @@ def line(text: str, start: str) -> str:
     return found
 
 
+@pytest.mark.slow
 def test_derivatives_of_tanh(tmp_path):
     text = run("01", out=tmp_path)
     for order in range(5):
@@ -44,6 +45,7 @@ def test_derivatives_of_tanh(tmp_path):
     assert (tmp_path / "01_tanh.png").is_file()
 
 
+@pytest.mark.slow
 def test_linear_regression(tmp_path):
     text = run("02", out=tmp_path)
     _, _, *gradients = numbers(line(text, "gradient at"))
@@ -53,6 +55,7 @@ def test_linear_regression(tmp_path):
     assert measured == pytest.approx(theory, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_spiral(tmp_path):
     text = run("03", "--steps", "120", out=tmp_path)
     linear, network = (numbers(line(text, name)) for name in ("a linear classifier", "two hidden layers"))
@@ -61,6 +64,7 @@ def test_spiral(tmp_path):
     assert linear[2] < 60 < 95 < network[2]
 
 
+@pytest.mark.slow
 def test_hessian_vector(tmp_path):
     text = run("04", out=tmp_path)
     assert numbers(line(text, "30 products"))[1] < 1e-13
@@ -91,6 +95,7 @@ def test_looking_at_a_graph(tmp_path):
     assert "attention" not in (tmp_path / "06_unfused.svg").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_shakespeare(tmp_path):
     text = run("07", "--steps", "200", out=tmp_path)
     blind, single, pairs = (numbers(line(text, name))[-1] for name in ("blind", "how often", "which follows"))
@@ -102,6 +107,7 @@ def test_shakespeare(tmp_path):
     assert after.count(" ") > 2 * before.count(" ")  # by now it has found out about words
 
 
+@pytest.mark.slow
 def test_shakespeare_on_another_text(tmp_path):
     (tmp_path / "text.txt").write_text("abcdefghij " * 400, encoding="utf-8")
     text = run("07", "--steps", "20", "--text", str(tmp_path / "text.txt"), out=tmp_path / "new")

@@ -52,6 +52,7 @@ def test_greedy_text_is_the_naive_loops(model, n, use_cache):
     assert len({tuple(text) for text in texts}) > 1  # the model listens to its prompt
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", SAMPLING.values(), ids=SAMPLING)
 def test_cached_and_uncached_text_are_identical(model, options):
     for prompts in ([PROMPTS[1]], PROMPTS):
@@ -243,6 +244,7 @@ def test_top_p_is_the_smallest_sufficient_set(logits, top_p, temperature):
     assert whole[whole > least].sum() < top_p + 1e-5  # without the last, and its equals, not enough
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"top_k": 2}, {"top_p": 0.3}])
 def test_what_was_cut_off_is_never_drawn(model, options):
     read = list(PROMPTS[1])

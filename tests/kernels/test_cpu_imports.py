@@ -34,6 +34,7 @@ generate(model, [[1, 2, 3]], 4, temperature=0.0)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", [IMPORT, TRAIN, TRAIN + GENERATE], ids=["import", "train", "generate"])
 def test_no_cuda_module_is_imported(code):
     done = subprocess.run([sys.executable, "-c", code + REPORT], capture_output=True, text=True)

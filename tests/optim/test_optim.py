@@ -63,6 +63,7 @@ def give_gradients(params, rng, present=None) -> None:
         p.grad = tl.tensor(g) if present is None or present[i] else None
 
 
+@pytest.mark.slow
 @each
 @given(
     shapes=st.lists(st.sampled_from([(), (1,), (3,), (0, 2), (2, 5), (4, 1, 3)]), min_size=1, max_size=5),

@@ -63,6 +63,7 @@ def assert_same(one: optim.Optimizer, other: optim.Optimizer, digits: float) -> 
         np.testing.assert_allclose(x, y, rtol=0, atol=digits * np.abs(y).max(initial=0))
 
 
+@pytest.mark.slow
 @each
 @pytest.mark.parametrize("dtype", DTYPES)
 @given(

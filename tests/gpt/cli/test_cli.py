@@ -36,6 +36,7 @@ def test_version_and_help(call):
     assert "a larger batch in the memory of one pass" in " ".join(output.replace("│", "").split())
 
 
+@pytest.mark.slow
 def test_train_then_resume(call, tmp_path, run):
     status, output, errors = call(*flags(tmp_path), "--out", tmp_path / "run")
     assert (status, errors) == (0, "")
@@ -178,6 +179,7 @@ def test_interrupted_or_out_of_memory(call, monkeypatch, error, expected):
 # ----- in a process of its own ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_reader_that_has_enough_is_no_error(run):
     """The pipe's reader is gone before anything is written."""
     reading, writing = os.pipe()

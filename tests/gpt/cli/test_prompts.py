@@ -84,6 +84,7 @@ def test_runs_that_do_not_say_it_have_a_start_too(tok, description, start):
     assert pretrain.start_of_run(description, tok) == start
 
 
+@pytest.mark.slow
 def test_the_end_of_a_text_is_found_wherever_it_is(tmp_path):
     tok = BPETokenizer.train("", 257)
     words = "a " * 2**19
@@ -127,6 +128,7 @@ def test_a_special_token_in_an_entry_or_a_question_is_text(bpe):
     assert talk.turns[0].count(end) == 1  # behind the answer
 
 
+@pytest.mark.slow
 @pytest.mark.finding("C10")
 def test_a_classifier_learns_from_and_labels_texts_with_special_tokens(call, tmp_path, bpe):
     rows = [("ham", f"one {END_OF_TEXT} {i}") for i in range(10)] + [("spam", f"wall {i}") for i in range(10)]
@@ -248,6 +250,7 @@ def test_samples_and_logs_are_text(nasty):
     assert "\\x1b" in (nasty / "samples.txt").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.finding("E13")
 def test_a_terminal_sees_no_control_characters_and_a_pipe_sees_all(nasty):
     pty = pytest.importorskip("pty")

@@ -32,6 +32,7 @@ ODD = "[b]x[/b] [/red] $x_{$ 漢字 \u202e"
 # ----- names --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.finding("C13")
 @pytest.mark.parametrize("name", ["[b]x[/b]", "[/red]", "$x_{$ ^", "漢字 𝒳 é", "a\\[b]"])
 def test_a_run_may_have_any_name(tmp_path, name):
@@ -122,6 +123,7 @@ def test_a_pointer_of_git_lfs_is_named(tmp_path):
 # ----- the last evaluation ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.finding("E3")
 @pytest.mark.parametrize(("final_tokens", "windows"), [(0, None), (200_000, None), (64, 8), (1, 2)])
 def test_the_last_evaluation_is_bounded_and_says_so(tmp_path, final_tokens, windows):
@@ -191,6 +193,7 @@ def test_one_is_one():
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.finding("E15")
 def test_a_huge_learning_rate_is_a_sentence_and_no_warning_of_numpy(tmp_path):
     status, output, errors = gpt(*flags(tmp_path, lr=1e30, steps=40, clip=0), "--out", tmp_path / "run")
@@ -276,6 +279,7 @@ def test_importing_gpt_loads_nothing_else():
     assert last == "gpt.generate gpt.fast"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("use", "decoder"),
     [

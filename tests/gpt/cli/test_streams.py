@@ -23,6 +23,7 @@ def shell(line: str, *args, unbuffered: str = "") -> subprocess.CompletedProcess
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
 
 
+@pytest.mark.slow
 @pytest.mark.finding("A6")
 @pytest.mark.parametrize(
     "streams", [pytest.param(f">{FULL}", marks=needs_full), ">&-", "<&- >&- 2>&-"], ids=["full", "closed", "all closed"]
@@ -35,6 +36,7 @@ def test_training_goes_on_without_standard_output(tmp_path, streams):
     assert '"finished": 4' in (tmp_path / "run" / "run.json").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.finding("A6")
 @needs_full
 @pytest.mark.parametrize("args", [("--version",), ("params", "nano"), ("data", "list"), ("--help",)])
@@ -45,6 +47,7 @@ def test_a_full_disk_at_standard_output_is_named(args, unbuffered):
     assert re.fullmatch(r"gpt: standard output: No space left on device\n", ended.stderr)
 
 
+@pytest.mark.slow
 @pytest.mark.finding("A6")
 @pytest.mark.parametrize("args", [("--version",), ("params", "nano"), ("chat", "none"), ("generate", "none")])
 @pytest.mark.parametrize("streams", [">&-", "<&-", "2>&-", "<&- >&- 2>&-"])
@@ -55,6 +58,7 @@ def test_closed_streams_are_no_unexpected_error(args, streams):
     assert "foreseen" not in ended.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="there a process is not interrupted by a signal")
 @pytest.mark.parametrize("module", ["gpt.cli", "tyro", "numpy", "gpt.cli.main"])
 def test_interrupted_while_modules_are_imported(module):
@@ -107,6 +111,7 @@ def test_an_empty_path_is_refused_in_python(name):
         TrainConfig(text=("a", ""))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="HOME names no directory there")
 def test_a_quoted_tilde_is_the_home_directory(call, tmp_path, monkeypatch):
     home = tmp_path / "home"

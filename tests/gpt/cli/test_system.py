@@ -138,6 +138,7 @@ def test_peak_memory_on_windows(windows, monkeypatch):
         system.peak_memory()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="its kernels have other names")
 def test_doctor_says_what_the_environment_does_to_blas():
     """Started with the kernels of a CPU of 2008, it names those and the CPU's own; started clean, none."""
@@ -180,6 +181,7 @@ ELSEWHERE = """
 """
 
 
+@pytest.mark.slow
 def test_training_without_what_windows_lacks(tmp_path):
     """A run from its beginning to its end, resumed, with nothing that only POSIX has."""
     start = ["train", "--text", str(write_text(tmp_path)), "--tokenizer", "char", "--n-layer", "1", "--n-embd", "8"]

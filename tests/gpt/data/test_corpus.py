@@ -152,6 +152,7 @@ def test_a_text_that_is_too_short_to_split_is_refused(text):
         corpus.split(text)
 
 
+@pytest.mark.slow
 def test_encoding_in_parts_gives_the_ids_of_the_whole():
     text = corpus.builtin()
     for tok in (BPETokenizer.train(text, 400), CharTokenizer.train(text)):

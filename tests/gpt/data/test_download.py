@@ -62,6 +62,7 @@ def get(server, tmp_path, monkeypatch):
 # ----- servers that have it ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("known_size", [len(CONTENT), None])
 @pytest.mark.parametrize(
     ("answers", "asked"),
@@ -202,6 +203,7 @@ def test_where_the_cache_is(monkeypatch, tmp_path):
 # ----- servers that have it not -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("answer", "says"),
     [
@@ -274,6 +276,7 @@ EMPTY = zlib.compressobj(wbits=31)  # a stream of gzip that goes on without sayi
 BEGIN = EMPTY.compress(b"") + EMPTY.flush(zlib.Z_SYNC_FLUSH)
 
 
+@pytest.mark.slow
 @pytest.mark.finding("A9")
 @pytest.mark.parametrize("size", [len(CONTENT), None])
 @pytest.mark.parametrize(
@@ -478,6 +481,7 @@ def wait_until(true, seconds: float = 120) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_two_processes_download_once_and_a_killed_one_is_continued(get, server, tmp_path):
     """The first is killed in the middle, the second goes on where it was, and the third waits for the second."""
     url = server.url("/shared", hang(CONTENT[:HALF], len(CONTENT)))

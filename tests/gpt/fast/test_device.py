@@ -65,6 +65,7 @@ def runs(tmp_path_factory):
 # ----- training ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_run_on_another_device_is_the_same_run(runs):
     folder, said = runs
     assert "device     strict" in said
@@ -78,6 +79,7 @@ def test_a_run_on_another_device_is_the_same_run(runs):
     assert "device" not in description["training"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("first", "then"), [("cpu", "strict"), ("strict", "cpu")])
 def test_a_run_moves_between_devices(runs, tmp_path, first, then):
     """Six steps here and two there are the eight steps of one device: the checkpoint has all, the batches go on."""
@@ -210,6 +212,7 @@ def base(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("position", ["last", "mean"])
 def test_classification_is_the_same_there(base, tmp_path, position):
     for name in ("cpu", "strict"):
@@ -228,6 +231,7 @@ def test_classification_is_the_same_there(base, tmp_path, position):
         assert a == pytest.approx(b, rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lora", [False, True])
 def test_instruction_is_the_same_there(base, tmp_path, lora):
     for name in ("cpu", "strict"):
@@ -426,6 +430,7 @@ COMMANDS = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("args", COMMANDS, ids=lambda args: " ".join(args[:2]))
 def test_every_command_says_that_there_is_no_gpu(call, cupy, runs, args, tmp_path, monkeypatch, base):
     monkeypatch.chdir(tmp_path)

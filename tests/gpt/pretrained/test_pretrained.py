@@ -153,6 +153,7 @@ def test_the_same_folder_gives_the_same_bytes(tmp_path):
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
 
 
+@pytest.mark.slow
 def test_memory_is_that_of_one_tensor(tmp_path):
     """In a new process: the most that it ever held, over what it held before."""
     config = {**folders.CONFIG, "n_embd": 384, "n_layer": 12, "n_head": 6}

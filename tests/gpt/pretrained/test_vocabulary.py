@@ -52,6 +52,7 @@ def test_two_files_and_a_vocabulary_that_was_rounded_up(tmp_path, vocabulary, me
     assert found.special_tokens == {"<|endoftext|>": 259, "<|unused260|>": 260, "<|unused261|>": 261}
 
 
+@pytest.mark.slow
 def test_gpt2s_own(data_dir):
     assert load_tokenizer(data_dir).tokens == gpt2(data_dir).tokens
     assert load_tokenizer(data_dir).special_tokens == {"<|endoftext|>": 50256}

@@ -64,6 +64,7 @@ def test_each_token_but_the_first_is_predicted_once_in_order(n, context, share):
     assert predicted == list(range(1, n))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [2, 5, 12, 13, 14, 25, 40])
 @pytest.mark.parametrize(("context", "stride"), [(12, 12), (12, 5), (12, 1), (7, 7), (7, 3), (1, 1)])
 def test_the_loss_is_that_of_the_definition(model, n, context, stride):
@@ -188,6 +189,7 @@ def call(capsys, monkeypatch, run):
     return call
 
 
+@pytest.mark.slow
 def test_as_a_table_and_as_json(call, run):
     text = run.parent / "[b]ottles.txt"
     text.write_bytes((run.parent / "bottles.txt").read_bytes())

@@ -163,6 +163,7 @@ def test_a_lone_surrogate_is_refused_with_its_position(tok, text):
         type(tok).train(text, 300) if isinstance(tok, BPETokenizer) else type(tok).train(text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", ["a", "^", "7", "漢", "🙂", "\xa0", "'", "\0", "a\u0301", " \t", "\n"])
 @pytest.mark.parametrize("tail", ["", "x", END])
 def test_a_megabyte_without_a_break_neither_hangs_nor_panics(gpt2_tokenizer, unit, tail):
@@ -173,6 +174,7 @@ def test_a_megabyte_without_a_break_neither_hangs_nor_panics(gpt2_tokenizer, uni
     assert gpt2_tokenizer.decode(ids) == text
 
 
+@pytest.mark.slow
 @given(
     parts=st.lists(
         st.sampled_from(["x", " ", "\n", "é'", "\x1c", "\u3000" * 11_000, " " * 20_000, "\t \n" * 5_000]), max_size=6
@@ -374,6 +376,7 @@ def test_a_vocabulary_size_that_is_no_int_is_refused(vocab_size):
         BPETokenizer.train("text", vocab_size)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", ["a", "ab", "abcdefghijklm", " "])
 def test_training_on_one_enormous_piece_takes_seconds(unit):
     text = unit * (1_000_000 // len(unit))

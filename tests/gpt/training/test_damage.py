@@ -65,6 +65,7 @@ def test_every_command_names_the_damage_and_what_it_reads_instead(run, tmp_path,
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.finding("A3")
 @pytest.mark.parametrize("name", [*checkpoint.MODEL, "manifest.json"])
 def test_no_flipped_bit_is_answered_in_silence(run, name):

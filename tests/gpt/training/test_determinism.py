@@ -146,6 +146,7 @@ def test_with_and_without_an_extra_is_another_run(tmp_path, monkeypatch, module)
     assert re.search(rf"warning: {name} was 1\.2.* and is off: the last bits may differ", said)
 
 
+@pytest.mark.slow
 @pytest.mark.finding("B13")
 @pytest.mark.skipif(bool(steps.missing()), reason=steps.missing())
 def test_switching_numba_off_for_a_resume_is_said(tmp_path, monkeypatch):

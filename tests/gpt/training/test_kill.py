@@ -82,6 +82,7 @@ def unbroken(tmp_path_factory):
     return folder / "run"
 
 
+@pytest.mark.slow
 @pytest.mark.finding("A6")
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_stopped_by_a_signal_it_saves_and_goes_on(unbroken, tmp_path, number, status):
@@ -101,6 +102,7 @@ def test_stopped_by_a_signal_it_saves_and_goes_on(unbroken, tmp_path, number, st
     assert contents(run, only_top=True) == contents(unbroken, only_top=True)
 
 
+@pytest.mark.slow
 @pytest.mark.finding("A6")
 def test_whoever_closes_the_pipe_does_not_stop_training(unbroken, tmp_path):
     """`gpt train | head -1`: all else is in log.txt, and the run is as any other."""
@@ -116,6 +118,7 @@ def test_whoever_closes_the_pipe_does_not_stop_training(unbroken, tmp_path):
     assert lines[0] == lines[1]
 
 
+@pytest.mark.slow
 def test_another_process_is_locked_out(unbroken):
     with lockfile.lock(unbroken):
         status, _, errors = gpt("train", "--resume", unbroken)

@@ -88,6 +88,7 @@ def test_evaluation_is_the_mean_over_windows(tmp_path):
 # ----- what decides the numbers -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("looks", [{"eval_every": 7, "eval_batches": 3}, {"sample_every": 2}, {"checkpoint_every": 11}])
 def test_looking_changes_nothing(finished, tmp_path, looks):
     train(tiny(tmp_path, **looks))
@@ -98,6 +99,7 @@ def test_looking_changes_nothing(finished, tmp_path, looks):
     assert losses[0] == losses[1]
 
 
+@pytest.mark.slow
 def test_the_seed_decides(finished, tmp_path):
     train(tiny(tmp_path))
     assert metrics(tmp_path / "run") == metrics(finished[0] / "run")
@@ -129,6 +131,7 @@ def test_accumulation_equals_one_large_batch_also_with_unequal_targets():
     assert accumulate([(x, y * 0 - 100)]) == 0.0  # nothing to learn, and nothing breaks
 
 
+@pytest.mark.slow
 def test_a_step_may_be_split_into_passes(tmp_path):
     runs = []
     for name, split in (("whole", {"batch_size": 4}), ("split", {"batch_size": 1, "grad_accumulation": 4})):
@@ -148,6 +151,7 @@ def test_the_learning_rate_rises_and_falls():
     assert rates[550] == pytest.approx((1e-2 + 1e-3) / 2)
 
 
+@pytest.mark.slow
 def test_clipping_and_decay_as_asked(tmp_path, monkeypatch):
     scales = []
     real = optim.AdamW.step
@@ -207,6 +211,7 @@ def poison(monkeypatch, steps, what: str):
     monkeypatch.setattr(step, "accumulate", poisoned)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("what", "says"),
     [
@@ -228,6 +233,7 @@ def test_a_step_that_is_not_finite_is_skipped(tmp_path, monkeypatch, what, says)
     assert all(tl.isfinite(p).all().item() for p in model.parameters())
 
 
+@pytest.mark.slow
 def test_training_that_stays_not_finite_stops_and_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
     poison(monkeypatch, range(7, 100), "gradient")
     with pytest.raises(FloatingPointError, match=r"step 10: loss .* 4 steps in a row: stopped.*step 6 is kept in"):
@@ -246,6 +252,7 @@ def test_a_learning_rate_far_too_high_ends_in_one_sentence(tmp_path):
     assert all(tl.isfinite(p).all().item() for p in model.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bad", [{30}, {29, 30}, {28, 29, 30}])
 def test_a_run_whose_last_step_is_skipped_stops_with_an_error_and_reports_nothing(tmp_path, monkeypatch, bad):
     poison(monkeypatch, bad, "loss")
@@ -303,6 +310,7 @@ def test_a_text_may_name_its_special_token(tmp_path):
     assert (TokenFile(tmp_path / "run" / "train.tokens").tokens == 256).sum() == 36
 
 
+@pytest.mark.slow
 @pytest.mark.finding("A11")
 @pytest.mark.parametrize(
     ("tokenizer", "held", "most"), [("char", 1 << 26, 1), ("bpe", 1 << 26, 1), ("char", 0, 2), ("bpe", 0, 2)]
@@ -408,6 +416,7 @@ def test_directories_that_will_not_do(finished, tmp_path):
         train(TrainConfig(resume=tmp_path / "other"))
 
 
+@pytest.mark.slow
 def test_overwrite_deletes_the_run_and_nothing_else(finished, tmp_path):
     train(tiny(tmp_path, steps=4))
     train(tiny(tmp_path, overwrite=True))

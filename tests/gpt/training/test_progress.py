@@ -66,6 +66,7 @@ def run(tmp_path_factory):
     return path, rows
 
 
+@pytest.mark.slow
 @pytest.mark.finding("E6")
 def test_no_row_of_training_is_longer_than_the_terminal(run):
     path, rows = run
@@ -80,6 +81,7 @@ def test_no_row_of_training_is_longer_than_the_terminal(run):
     assert len(re.findall(rf"{STEP}  loss .* left$", log, re.MULTILINE)) == 4  # the log has all of a row's parts
 
 
+@pytest.mark.slow
 @pytest.mark.finding("E6")
 @pytest.mark.parametrize("task", ["classify", "instruct"])
 def test_no_row_of_fine_tuning_is_longer_than_the_terminal(run, tmp_path, task):

@@ -24,6 +24,7 @@ class Crash(BaseException):
     """The process ends here."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("function", "call"),
     [
@@ -154,6 +155,7 @@ def test_a_signal_before_the_first_checkpoint_leaves_at_once_and_nothing_is_left
 # ----- the same command line again ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.finding("A6")
 def test_the_same_command_line_starts_goes_on_and_is_done(finished, call, tmp_path, monkeypatch):
     """As a scheduler submits it: stopped once, once to the end, and once more for nothing."""
@@ -181,6 +183,7 @@ def test_the_same_command_line_starts_goes_on_and_is_done(finished, call, tmp_pa
     assert "changed    steps from 30 to 31" in output
 
 
+@pytest.mark.slow
 @pytest.mark.finding("A6")
 def test_what_a_kill_left_after_the_last_step_is_caught_up(tmp_path, monkeypatch):
     """The last figures are a part of what is to be done."""

@@ -218,6 +218,7 @@ def test_a_name_that_was_chosen_is_not_used_up_by_a_failure(tmp_path, monkeypatc
     assert [*everything(tmp_path / "runs" / "bottles-3")] == ["thesis.tex"]
 
 
+@pytest.mark.slow
 @pytest.mark.finding("A2")
 @pytest.mark.parametrize("fail", FAILURES.values(), ids=FAILURES)
 def test_overwrite_that_fails_leaves_the_old_run_as_it_was(short, run, tmp_path, monkeypatch, fail):
@@ -347,6 +348,7 @@ def test_no_file_is_open_while_it_is_moved(run, tmp_path, monkeypatch):
     assert seen == [[]]
 
 
+@pytest.mark.slow
 @pytest.mark.finding("A2")
 def test_a_killed_start_is_taken_up_by_the_next(run, tmp_path, monkeypatch):
     """Killed while it evaluated, before its first checkpoint: the old run is read, and a new start begins afresh."""
@@ -408,6 +410,7 @@ def test_a_lock_that_fails_leaves_no_directory(tmp_path, monkeypatch):
 STEP = "checkpoints/step_00000002"
 
 
+@pytest.mark.slow
 @pytest.mark.finding("A7")
 @pytest.mark.parametrize(
     "name", [*run_directory.RUN, "run.json", "train.tokens", ".gpt-new", STEP, f"{STEP}/manifest.json"]

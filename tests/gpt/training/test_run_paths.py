@@ -42,6 +42,7 @@ def at_first_step(monkeypatch, act):
 # ----- links ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.finding("A1")
 @pytest.mark.parametrize("way", ["resume", "out", "overwrite", "resume_if_exists"])
 @pytest.mark.parametrize("linked", ["run", "parent"])
@@ -81,6 +82,7 @@ def snapshot(run: Path, to: Path) -> Path:
     return Path(shutil.copytree(run, to, copy_function=os.link))
 
 
+@pytest.mark.slow
 @pytest.mark.finding("A1")
 @pytest.mark.parametrize("trained", ["run", "snapshot"])
 def test_a_snapshot_of_hard_links_is_not_changed_by_training(run, tmp_path, monkeypatch, trained):
@@ -142,6 +144,7 @@ def test_a_picture_is_replaced_and_not_written_into(tmp_path, monkeypatch):
 # ----- checkpoints that are gone ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.finding("A3")
 @pytest.mark.parametrize("how", ["deleted", "renamed", "without a manifest"])
 def test_every_reader_says_that_the_newest_checkpoint_is_missing(run, call, how):
@@ -198,6 +201,7 @@ def test_what_is_cut_off_a_log_is_kept_and_told(run):
 # ----- the text that a run was begun with -------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["resume", "resume_if_exists"])
 @pytest.mark.parametrize("size", ["same size", "longer"])
 def test_a_text_that_has_changed_since_the_run_was_begun_is_told(tmp_path, way, size):

@@ -26,6 +26,7 @@ def weights(run) -> bytes:
     return (run / "model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_activation_checkpointing_trains_the_same_weights(tmp_path):
     for name, checkpointed in (("plain", False), ("again", True)):
         train(tiny(tmp_path, out=tmp_path / name, n_layer=2, steps=6, activation_checkpointing=checkpointed))
@@ -52,6 +53,7 @@ def test_bfloat16_is_said_and_used(tmp_path, monkeypatch):
     assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.02)
 
 
+@pytest.mark.slow
 def test_where_there_is_no_bfloat16_it_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(onednn, "missing", lambda: "this CPU does not multiply bfloat16")
     train(tiny(tmp_path, out=tmp_path / "plain", steps=3))
@@ -68,6 +70,7 @@ def test_an_unknown_dtype_is_refused(tmp_path):
 # ----- runs of version 0.1.0 --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("on", [True, False])
 def test_a_run_whose_setting_had_its_old_name_is_resumed(tmp_path, on):
     """activation_checkpointing was called checkpoint_blocks."""
@@ -91,6 +94,7 @@ def test_a_run_whose_setting_had_its_old_name_is_resumed(tmp_path, on):
 # ----- the core modules alone -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_training_without_acceleration_gives_the_same_bits(tmp_path):
     """Whoever imports the loop itself has the plain one: no module of gpt.fast is loaded, and the run is the same."""
     train(tiny(tmp_path))

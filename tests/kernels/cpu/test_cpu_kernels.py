@@ -134,6 +134,7 @@ def split(request, monkeypatch):
 LAYERS = [linears, projections, norms, gelus, losses, heads, attentions, heads_of_attention]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", LAYERS)
 def test_blocks_tiles_and_threads_change_no_number(strategy, split):
     @few

@@ -39,6 +39,7 @@ def results(rows: int) -> list[np.ndarray]:
     return [t.numpy() for t in (out, x.grad, weight.grad, bias.grad)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [1, 15, 257])
 @pytest.mark.parametrize("count", [2, 3])
 def test_threads_change_no_number(threads, rows, count, monkeypatch):
@@ -92,6 +93,7 @@ def small_pieces():
         machine.set_threads(1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", FUSED, ids=str)
 def test_the_size_of_blocks_changes_no_number(row, small_pieces):
     @given(data=st.data())

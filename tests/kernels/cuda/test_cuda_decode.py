@@ -13,6 +13,7 @@ from tensorlite.kernels.cuda import decode
 pytestmark = pytest.mark.usefixtures("emulated")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16], ids=["float32", "bfloat16"])
 @pytest.mark.parametrize(
     ("B", "H", "P", "D"),

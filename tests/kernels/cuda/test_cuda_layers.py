@@ -84,6 +84,7 @@ def check_layer_norm(x, weight, bias, g, needs=(True,) * 3):
                                    *layers.layer_norm_vjp(g, needs, x, weight, **kept)))  # fmt: skip
 
 
+@pytest.mark.slow
 @DTYPES
 @pytest.mark.parametrize("C", ROWS)
 def test_layer_norm(rng, C, dtype):
@@ -102,6 +103,7 @@ def test_layer_norm_for_those_who_need_a_gradient(rng, C, dtype, with_weight, wi
         check_layer_norm(x, weight, bias, g, needs)
 
 
+@pytest.mark.slow
 @DTYPES
 @pytest.mark.parametrize("C", [7, 16])
 @pytest.mark.parametrize("n", [0, 1, 3, 4, 5, 2500])

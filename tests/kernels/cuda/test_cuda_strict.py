@@ -67,6 +67,7 @@ def train(device, dtype="float32", dropout=0.0, steps=3):
     return [*found, *model.parameters(), *state["tensors"].values()], state["steps"]
 
 
+@pytest.mark.slow
 def test_steps_are_the_cpus_and_nobody_waits():
     (far, counts), (near, near_counts) = train("strict"), train("cpu")
     assert counts == near_counts
@@ -82,6 +83,7 @@ def test_in_bfloat16_the_weights_stay_float32_and_learn_the_same():
     assert {x.dtype for x in far[6:]} == {np.dtype(np.float32)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_dropout_draws_there_and_anew_at_each_step(dtype):
     first, again = (train("strict", dtype, 0.3)[0] for _ in range(2))
@@ -165,6 +167,7 @@ def test_the_kernel_that_adds_computes_sums_of_activations_and_of_gradients(monk
     assert [x is None for x in added] == [True] + [False] * 9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["float32", "bfloat16"])
 def test_tokens_are_the_cpus_one_wait_each(kind):
     """Texts of different lengths, through the kernel that finds their places on the device."""
@@ -202,6 +205,7 @@ class Replayed:
         return tl.Tensor(self.function(self.tokens).data.copy())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("prompts", "new", "stop", "replays"),
     [
@@ -228,6 +232,7 @@ def test_a_greedy_step_begins_before_the_host_has_seen_the_last_one(monkeypatch,
             assert (spare[far].best_graph.replays if far in spare else 0) == replays
 
 
+@pytest.mark.slow
 def test_what_was_begun_in_vain_is_forgotten(monkeypatch):
     """After a text that ended, and one whose reader went away, while the next step was under way."""
     monkeypatch.setattr(fast_decode, "CudaGraph", Replayed)

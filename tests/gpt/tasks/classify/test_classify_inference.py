@@ -14,6 +14,7 @@ from gpt.tasks import classify
 from tensorlite.devices import machine
 
 
+@pytest.mark.slow
 def test_gpt_classify(call, tuned):
     run = tuned[0] / "run"
     status, output, errors = call("classify", run, "give me a plum", "I want a juice")
@@ -60,6 +61,7 @@ def test_batches_are_labelled_together_on_the_threads_there_are(call, tuned, mon
     assert threads == [3]
 
 
+@pytest.mark.slow
 @pytest.mark.finding("E1")
 def test_answers_come_as_lines_do_and_a_bad_line_stops_nothing(tuned):
     """In a process, through a pipe that stays open: nobody waits for a full batch."""
@@ -81,6 +83,7 @@ def test_answers_come_as_lines_do_and_a_bad_line_stops_nothing(tuned):
     assert re.fullmatch(rb"standard input, line 2: the text is not UTF-8 \(byte 0xe9 at position 3\).*\n", errors)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flags", [[], ["--json"]])
 def test_a_byte_that_is_not_utf8_comes_back_as_it_was(tuned, flags):
     command = [sys.executable, "-m", "gpt", "classify", str(tuned[0] / "run"), *flags]

@@ -64,6 +64,7 @@ def test_without_a_causal_mask_the_first_position_sees_the_last():
         assert (one == other) == causal
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layers", ["head", "last-block", "last-2", "all", "lora"])
 def test_frozen_weights_do_not_change_and_get_no_gradient(tmp_path, base, layers):
     write_tsv(tmp_path / "data.tsv")

@@ -43,6 +43,7 @@ def test_the_same_command_line_again_is_done_once(base, tmp_path, call):
     assert contents(tmp_path / "run") == before
 
 
+@pytest.mark.slow
 def test_batches_of_the_book(data_dir, tmp_path, base):
     config = tune(tmp_path, base, data=data_dir / "SMSSpamCollection", batch_size=8, epochs=5, position="last", steps=1)
     learn(ClassifyConfig(**{**vars(config), "max_length": 24}))
@@ -93,6 +94,7 @@ def test_the_confusion_matrix_counts_what_the_classifier_says(tuned):
     assert counted == json.loads((run / "report.json").read_text())["confusion"]
 
 
+@pytest.mark.slow
 def test_the_run_needs_nothing_else_and_the_base_is_only_read(tmp_path, base):
     mine = tmp_path / "mine"
     shutil.copytree(base, mine)
@@ -112,6 +114,7 @@ class Crash(BaseException):
     """The process ends here."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("layers", "at"), [("all", 5), ("all", 17), ("lora", 8), ("head", 11)])
 def test_a_crash_in_the_middle_of_an_epoch_changes_nothing(tuned, base, tmp_path, monkeypatch, layers, at):
     def settings(name):
@@ -136,6 +139,7 @@ def test_a_crash_in_the_middle_of_an_epoch_changes_nothing(tuned, base, tmp_path
     assert {k: v for k, v in mine.items() if k not in drawn} == {k: v for k, v in whole.items() if k not in drawn}
 
 
+@pytest.mark.slow
 def test_accumulation_equals_one_large_batch(tuned, base, tmp_path):
     losses = []
     for name, split in (("whole", {"batch_size": 8}), ("split", {"batch_size": 2, "grad_accumulation": 4})):
@@ -144,6 +148,7 @@ def test_accumulation_equals_one_large_batch(tuned, base, tmp_path):
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_more_than_two_labels(tmp_path, base):
     rows = [*entries(), *(data.Entry("tool", f"take the hammer or saw {i}") for i in range(20))]
     write_tsv(tmp_path / "data.tsv", rows)
@@ -153,6 +158,7 @@ def test_more_than_two_labels(tmp_path, base):
     assert sum(map(sum, report["confusion"])) == 16
 
 
+@pytest.mark.slow
 def test_stopped_by_a_signal_it_saves_and_says_how_to_go_on(tuned, base, tmp_path):
     import signal
 
@@ -171,6 +177,7 @@ def test_stopped_by_a_signal_it_saves_and_says_how_to_go_on(tuned, base, tmp_pat
     assert f"resumed    {tmp_path / 'run'} after step {step}" in output
 
 
+@pytest.mark.slow
 @pytest.mark.finding("C12")
 @pytest.mark.parametrize("unique", [False, True])
 def test_accuracy_is_told_with_and_without_repeated_texts(tmp_path, base, unique):
@@ -237,6 +244,7 @@ def test_settings_of_lora_that_have_no_use_are_refused(base, call, tmp_path, fla
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("args", "says"),
     [

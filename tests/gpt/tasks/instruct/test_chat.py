@@ -17,6 +17,7 @@ from gpt.tasks.instruct import STYLES, Conversation
 from gpt.training import checkpoint
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["taught", "adapted"])
 def test_once(call, folder, name):
     assert call("chat", folder / name, "--once", "Say yes.") == (0, "yes\n", "")
@@ -42,6 +43,7 @@ def test_a_line_that_is_not_utf8_is_noted_and_the_next_one_answered(folder):
     assert done.stderr == b"(the text is not UTF-8 (byte 0xff at position 1): convert it to UTF-8)\n"
 
 
+@pytest.mark.slow
 def test_a_prompt_that_is_not_utf8_is_one_sentence_without_code(folder):
     for command in (["generate", "base", "--prompt"], ["chat", "taught", "--once"]):
         name, run, flag = command
@@ -150,6 +152,7 @@ def interrupted_at(piece):
     return show
 
 
+@pytest.mark.slow
 def test_in_a_terminal(folder):
     """A pseudo-terminal: a prompt, an answer, Ctrl-C at the prompt, Ctrl-D leaves with 0."""
     child, terminal = pytest.importorskip("pty").fork()

@@ -64,6 +64,7 @@ def test_the_same_command_line_again_is_done_once(folder, call):
     assert contents(folder / "again-again") == before
 
 
+@pytest.mark.slow
 def test_resumed_it_ends_in_the_same_bytes(folder):
     tune(folder, "half", steps=20, turns=2, batch_size=4)
     screen = io.StringIO()
@@ -76,6 +77,7 @@ def test_resumed_it_ends_in_the_same_bytes(folder):
         assert half[name] == whole[name], name
 
 
+@pytest.mark.slow
 def test_the_run_it_starts_from_is_only_read(folder, tmp_path):
     before = contents(folder / "base")
     tune(folder, "other", steps=1)
@@ -135,6 +137,7 @@ def test_an_untied_head_begins_as_a_copy_and_learns_by_itself(folder, tied):
     assert instruct.with_own_head(own) is own
 
 
+@pytest.mark.slow
 @pytest.mark.finding("B12")
 def test_fine_tuning_with_an_untied_head(folder, tied):
     """Both matrices learn, each in its own way; the run is resumed, and asked, with the head that it has."""

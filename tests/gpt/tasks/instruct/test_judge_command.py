@@ -233,6 +233,7 @@ def test_questions_that_got_no_answer_are_asked_again(judge_command, server, tmp
     assert [row["score"] for row in json.loads((tmp_path / "out.json").read_text())] == [80, 60, 60, 60, 60]
 
 
+@pytest.mark.slow
 @pytest.mark.finding("A8")
 def test_ctrl_c_costs_no_score(judge_command, server, tmp_path):
     """In a real process, which waits for the third answer."""

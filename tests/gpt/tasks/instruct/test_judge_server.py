@@ -47,6 +47,7 @@ SLOW = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.finding("A8")
 @pytest.mark.parametrize("case", SLOW)
 def test_the_time_for_a_question_is_kept(server, case):
