@@ -308,6 +308,7 @@ def test_a_file_that_shrinks_after_it_was_looked_at_is_refused(tmp_path):
         entry.read()
 
 
+@pytest.mark.slow
 def test_a_loaded_file_is_in_memory_once(tmp_path):
     path = tmp_path / "x"
     io.save(path, {str(i): tl.ones(2_000_000) for i in range(8)})

@@ -253,6 +253,7 @@ def test_24_forty_doublings__micrograd_21():
     assert x.grad.item() == 2**40
 
 
+@pytest.mark.slow
 def test_25_no_cycle_keeps_a_graph_alive__hips_103_pytorch_25340_3818_7343():
     w = leaf(np.ones((64, 64)))
     gc.collect()

@@ -45,6 +45,7 @@ def train_elsewhere(given, results) -> None:
     results.put(found)
 
 
+@pytest.mark.slow
 @pytest.mark.finding("C6")
 @each_method
 def test_a_process_trains_on_with_what_it_is_sent_to_the_same_bytes(tmp_path, monkeypatch, method):

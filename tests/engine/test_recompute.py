@@ -104,6 +104,7 @@ def test_a_cheap_result_is_made_again_once_whoever_asks(limit, monkeypatch):
     assert sorted(calls) == ([] if limit == 20 else ["gelu", "gelu", "gelu", "layer_norm"])
 
 
+@pytest.mark.slow
 def test_large_results_of_cheap_ops_are_not_kept():
     """Of x -> LayerNorm -> linear -> GELU -> linear: x and what GELU is taken of, not what the products are."""
     x, weight = (tl.ones((1024, 1024), dtype="float64", requires_grad=True) for _ in range(2))

@@ -110,6 +110,7 @@ def test_what_is_numpys_alone_is_kept_from_numba(monkeypatch, who, loops):
     assert began[0].get("TENSORLITE_NUMBA") == loops
 
 
+@pytest.mark.slow
 def test_a_contestant_that_cannot_begin_says_why(tmp_path):
     with (
         pytest.raises(duel.Failed, match="KeyError"),

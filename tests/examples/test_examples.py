@@ -74,6 +74,7 @@ def test_hessian_vector(tmp_path):
     assert numbers(line(text, "norm of the gradient, 400"))[1] > 1e-3
 
 
+@pytest.mark.slow
 def test_your_own_op():
     text = run("05")
     assert "mish: its rule agrees" in text
@@ -85,6 +86,7 @@ def test_your_own_op():
     assert "1 op on 1 leaf, keeping 0 B" in line(text, "as one op")
 
 
+@pytest.mark.slow
 def test_looking_at_a_graph(tmp_path):
     text = run("06", out=tmp_path)
     assert "h = tanh(#5)" in text

@@ -61,6 +61,7 @@ def test_cached_and_uncached_text_are_identical(model, options):
             assert cached == generate(model, prompts, n, use_cache=False, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", SAMPLING.values(), ids=SAMPLING)
 def test_each_prompt_gets_the_text_it_would_get_alone(model, options):
     together = generate(model, PROMPTS, 20, **options)

@@ -46,6 +46,7 @@ def trained(model, steps=3) -> GPT:
 # ----- what it is -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_books_spam_classifier_has_2666528_to_train():
     model = GPT(replace(PRESETS["book-124m"], vocab_size=5, context_length=4, qkv_bias=True))
     model.head = nn.Linear(768, 2)

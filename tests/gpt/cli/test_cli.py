@@ -102,6 +102,7 @@ def test_generate_stops_and_needs_no_prompt(call, run):
 # ----- exit status and sentences ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("args", "says"),
     [
@@ -190,6 +191,7 @@ def test_a_reader_that_has_enough_is_no_error(run):
     assert (process.returncode, process.stderr) == (141, "")
 
 
+@pytest.mark.slow
 def test_a_terminal_without_utf8_shows_question_marks(run):
     command = [sys.executable, "-m", "gpt", "params"]
     process = subprocess.run(command, capture_output=True, env={**ONE_THREAD, "PYTHONIOENCODING": "ascii"})
@@ -197,6 +199,7 @@ def test_a_terminal_without_utf8_shows_question_marks(run):
     assert b"total" in process.stdout
 
 
+@pytest.mark.slow
 def test_python_m_gpt(run):
     assert gpt("--version") == (0, f"gpt {version}\n", "")
 

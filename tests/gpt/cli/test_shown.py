@@ -80,6 +80,7 @@ def test_help_of_a_flag_that_turns_something_off_says_what_that_does(call, monke
         assert says in about
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_says_what_each_flag_is_for(call, monkeypatch, command):
     """tyro finds the comment of a field behind it or above it, not inside brackets that hold its default."""

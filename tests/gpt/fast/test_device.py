@@ -146,6 +146,7 @@ def two_models(config=SHAPE):
     return models
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("use_cache", [True, False])
 @pytest.mark.parametrize("options", [{}, {"temperature": 1.3, "top_k": 9, "top_p": 0.9, "seed": 11}])
 def test_the_same_text_and_one_look_a_token(options, use_cache):

@@ -65,6 +65,7 @@ def test_out_and_in_again_is_the_same_model(call, tmp_path, tie_head, qkv_bias):
         assert ("lm_head.weight" in file.keys()) is not tie_head  # noqa: SIM118
 
 
+@pytest.mark.slow
 def test_a_trained_run_goes_out(call, tmp_path):
     train(tiny(tmp_path))
     assert call("export", tmp_path / "run", tmp_path / "out")[0] == 0

@@ -145,6 +145,7 @@ def test_bytes_are_those_of_what_is_predicted():
     assert made == [("making tokens", 41), 41, ("predicting", 40), 40]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "published"),
     [

@@ -231,6 +231,7 @@ def test_letters_and_digits_without_spaces_keep_their_tokens(bpe):
         assert [id for part in parts for id in tok.encode(part)] == tok.encode(text)
 
 
+@pytest.mark.slow
 @pytest.mark.finding("A10")
 @pytest.mark.parametrize("unit", ["ACGT", "x1/+", "words and ", "\t", END])
 @pytest.mark.parametrize("width", [8, 1000, 70_000])
@@ -450,6 +451,7 @@ def test_all_are_all_special_tokens(tok):
     assert tok.encode(text, allowed_special="all").count(tok.special_tokens.get(END, -1)) == (END in tok.special_tokens)
 
 
+@pytest.mark.slow
 @pytest.mark.finding("C10")
 @every_tokenizer
 @given(data=st.data())
@@ -669,6 +671,7 @@ def put_into_cache(data_dir, folder, monkeypatch):
     monkeypatch.setattr(tiktoken.registry, "ENCODINGS", {})
 
 
+@pytest.mark.slow
 def test_gpt2_from_tiktokens_cache(data_dir, gpt2_tokenizer, tmp_path, monkeypatch):
     put_into_cache(data_dir, tmp_path, monkeypatch)
     assert gpt2().tokens == gpt2_tokenizer.tokens

@@ -49,6 +49,7 @@ READERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.finding("A3")
 @pytest.mark.parametrize("args", READERS.values(), ids=READERS)
 def test_every_command_names_the_damage_and_what_it_reads_instead(run, tmp_path, call, args):

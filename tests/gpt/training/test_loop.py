@@ -169,6 +169,7 @@ def test_clipping_and_decay_as_asked(tmp_path, monkeypatch):
     assert decays == {2: 0.3, 1: 0.0}
 
 
+@pytest.mark.slow
 def test_samples_and_checkpoints_are_not_counted_as_training(tmp_path, monkeypatch):
     """They move a clock of their own, which a step does not."""
     clock, steps = [0.0], []
@@ -424,6 +425,7 @@ def test_overwrite_deletes_the_run_and_nothing_else(finished, tmp_path):
     assert metrics(tmp_path / "run") == metrics(finished[0] / "run")
 
 
+@pytest.mark.slow
 def test_without_a_name_a_run_takes_a_free_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for _ in range(2):
@@ -477,6 +479,7 @@ def test_settings_go_to_json_and_back():
 # ----- on a terminal ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_terminal_gets_a_bar(tmp_path, monkeypatch):
     monkeypatch.setattr("gpt.training.progress.REFRESH", 0.0)
     with open(tmp_path / "screen", "w+", encoding="utf-8") as file:

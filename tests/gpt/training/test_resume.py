@@ -54,6 +54,7 @@ def test_a_crash_anywhere_in_the_loop_changes_nothing(finished, tmp_path, monkey
     assert contents(tmp_path / "run") == contents(finished[0] / "run")
 
 
+@pytest.mark.slow
 def test_resuming_falls_back_from_a_damaged_checkpoint_and_ends_in_the_same_bytes(finished, tmp_path):
     train(tiny(tmp_path))
     run = tmp_path / "run"
@@ -70,6 +71,7 @@ def test_resuming_falls_back_from_a_damaged_checkpoint_and_ends_in_the_same_byte
     }  # the text lies elsewhere, which config.json says
 
 
+@pytest.mark.slow
 def test_resuming_with_other_settings(tmp_path):
     train(tiny(tmp_path, steps=8))
     run = tmp_path / "run"
@@ -203,6 +205,7 @@ def test_what_a_kill_left_after_the_last_step_is_caught_up(tmp_path, monkeypatch
     assert train(config).count("\n") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.finding("A6")
 def test_without_out_it_is_the_first_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

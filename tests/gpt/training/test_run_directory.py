@@ -88,6 +88,7 @@ def test_overwrite_replaces_the_names_that_a_run_needs_and_leaves_all_others(tmp
     assert (tmp_path / "lock" / "lock").read_text() == "somebody's lock"
 
 
+@pytest.mark.slow
 @pytest.mark.finding("A1")
 def test_what_somebody_puts_into_a_run_is_never_deleted_renamed_or_read(run, tmp_path):
     """Copies of checkpoints under other names, notes beside a checkpoint's files, a folder of temporary files."""

@@ -215,6 +215,7 @@ def test_a_text_that_has_changed_since_the_run_was_begun_is_told(tmp_path, way, 
     assert (run / "train.tokens").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_text_that_is_as_it_was_or_gone_is_no_warning(tmp_path, monkeypatch):
     """Also one that is given by another path."""
     monkeypatch.chdir(tmp_path)

@@ -275,6 +275,7 @@ FEW = st.integers(0, 7)
 LIMIT = st.sampled_from([1, 2, 7, 40, 1 << 18])
 
 
+@pytest.mark.slow
 @settings(max_examples=5 * settings().max_examples)  # each takes milliseconds
 @given(
     B=st.sampled_from([0, 1, 2, 5, 12]), H=FEW, T=FEW, S=FEW, is_causal=st.booleans(), limit=LIMIT,

@@ -382,6 +382,7 @@ def test_refused_dtypes():
             matmul(*(np.zeros((2, 2), dtype) for dtype in dtypes))
 
 
+@pytest.mark.slow
 def test_missing_says_what_to_do():
     assert not blas.missing() or "pip install" in blas.missing()
 

@@ -63,6 +63,7 @@ def test_what_it_serves():
     assert not decode.supports(q, np.ones((1, 1, decode.PLACES + 1, 8), np.float32))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16], ids=["float32", "bfloat16"])
 @pytest.mark.parametrize("shape", [(1, 5000), (3, 1), (2, 3, 33), (7,), (0, 4)], ids=str)
 def test_argmax_is_numpys_with_ties_infinities_and_nan(dtype, shape):

@@ -93,6 +93,7 @@ def test_layer_norm(rng, C, dtype):
     check_layer_norm(x.astype(dtype), *rng.standard_normal((2, C), np.float32), g.astype(dtype))
 
 
+@pytest.mark.slow
 @DTYPES
 @pytest.mark.parametrize("C", [5, 24])
 @pytest.mark.parametrize(("with_weight", "with_bias"), [*itertools.product([False, True], repeat=2)])

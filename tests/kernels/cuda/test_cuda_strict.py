@@ -133,6 +133,7 @@ def test_parameters_without_a_gradient_keep_their_count():
         np.testing.assert_allclose(x, y, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_every_fused_op_of_a_gpt_is_served():
     """None of them falls back to its specification, which would be right and slow."""
     served = []

@@ -18,6 +18,7 @@ IDX = [[3, 4, 5, 0, 0, 0], [7, 8, 9, 10, 11, 0]]
 LENGTHS = [3, 5]
 
 
+@pytest.mark.slow
 def test_what_learns_of_gpt2_in_the_book():
     # The embeddings never learn here, and 85 million random numbers are enough.
     model = build(ClassifyConfig(), replace(PRESETS["gpt2"], vocab_size=2, context_length=2, init="torch"), 2)

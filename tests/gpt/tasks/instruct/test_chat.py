@@ -34,6 +34,7 @@ def test_in_a_pipe_an_answer_is_a_line(call, folder):
     assert call("chat", folder / "taught", typed="Say yes.") == (0, "yes\n", "")
 
 
+@pytest.mark.slow
 def test_a_line_that_is_not_utf8_is_noted_and_the_next_one_answered(folder):
     command = [sys.executable, "-m", "gpt", "chat", str(folder / "taught")]
     lines = b"Say yes.\na\xffb\nSay yes.\n"

@@ -186,6 +186,7 @@ def test_dropout_turns_and_cut_texts_change_what_is_seen(folder):
 TEACH, ON = ["finetune", "instruct", "{f}/base"], ["--style", "phi3", "--data", "{f}/data.json"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("args", "says"),
     [
@@ -245,6 +246,7 @@ def test_settings_outside_their_range(folder, changes, says):
         config(folder, **changes)
 
 
+@pytest.mark.slow
 def test_sigint_stops_after_a_step_and_it_can_go_on(folder, call):
     def stop(*_):
         signal.raise_signal(signal.SIGINT)

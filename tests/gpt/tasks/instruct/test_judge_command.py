@@ -87,6 +87,7 @@ def test_a_field_with_the_name_of_a_result_is_an_error_before_the_first_question
     assert list(tmp_path.iterdir()) == [data]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("out", "told"),
     [
