@@ -27,7 +27,7 @@ DEFAULT = settings(
 # What the user has downloaded decides nothing here.
 os.environ["GPT_DOWNLOAD_DIR"] = str(Path(__file__).parent / "no cache")
 
-settings.register_profile("dev", DEFAULT, max_examples=15, derandomize=True)
+settings.register_profile("dev", DEFAULT, max_examples=10, derandomize=True)
 settings.register_profile("ci", DEFAULT, max_examples=200, derandomize=True)
 settings.register_profile("nightly", DEFAULT, max_examples=5000)
 settings.register_profile(  # for tests/meta/mutate.py: `ci`, where the first failure is enough
