@@ -117,18 +117,25 @@ class ElementaryMultiHeadAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         B, T, _ = x.shape
-        check_length(T, self.context_length)
-        H, D = self.num_heads, self.W_query.out_features // self.num_heads
-        q = self.W_query(x).reshape(B, T, H, D).swapaxes(1, 2)  # (B, H, T, D)
-        k = self.W_key(x).reshape(B, T, H, D).swapaxes(1, 2)  # (B, H, T, D)
-        v = self.W_value(x).reshape(B, T, H, D).swapaxes(1, 2)  # (B, H, T, D)
-        scores = q @ k.swapaxes(-1, -2) / math.sqrt(D)  # (B, H, T, T)
-        if self.causal:
-            scores = scores.masked_fill(later_positions(T, x.device), -math.inf)
-        weights = F.dropout(F.softmax(scores), self.dropout, self.training)  # (B, H, T, T)
-        context = (weights @ v).swapaxes(1, 2).reshape(B, T, H * D)  # (B, H, T, D) -> (B, T, d_out)
+        weights = F.dropout(self.weights(x), self.dropout, self.training)  # (B, H, T, T)
+        v = self.heads(self.W_value(x))  # (B, H, T, D)
+        context = (weights @ v).swapaxes(1, 2).reshape(B, T, -1)  # (B, H, T, D) -> (B, T, d_out)
         out: Tensor = self.out_proj(context)  # (B, T, d_out)
         return out
+
+    def weights(self, x: Tensor) -> Tensor:
+        """How much each position (row) reads from each (column): (B, T, d_in) -> (B, H, T, T). Rows sum to 1."""
+        T = check_length(x.shape[1], self.context_length)
+        q, k = self.heads(self.W_query(x)), self.heads(self.W_key(x))  # (B, H, T, D)
+        scores = q @ k.swapaxes(-1, -2) / math.sqrt(q.shape[-1])  # (B, H, T, T)
+        if self.causal:
+            scores = scores.masked_fill(later_positions(T, x.device), -math.inf)
+        return F.softmax(scores)
+
+    def heads(self, x: Tensor) -> Tensor:
+        """The columns of each head: (B, T, H * D) -> (B, H, T, D)."""
+        B, T, _ = x.shape
+        return x.reshape(B, T, self.num_heads, -1).swapaxes(1, 2)  # (B, T, H, D) -> (B, H, T, D)
 
 
 class MultiHeadAttention(ElementaryMultiHeadAttention):

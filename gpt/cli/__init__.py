@@ -14,12 +14,14 @@ from .export import Export
 from .generate import Generate
 from .import_ import Import
 from .judge import Judge
+from .look import Look
 from .params import Params
 from .train import FinetuneClassify, FinetuneInstruct, Train
 
 COMMANDS: dict[str, type] = {
     "train": Train,
     "generate": Generate,
+    "look": Look,
     "finetune classify": FinetuneClassify,
     "finetune instruct": FinetuneInstruct,
     "classify": Classify,

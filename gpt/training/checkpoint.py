@@ -37,6 +37,7 @@ from tensorlite.optim import Optimizer
 
 from .. import jsonfile, lora
 from .. import tokenizer as tokenizers
+from ..config import listed
 from ..console import bytes_text, visible
 from ..fingerprint import fingerprint
 from ..model import GPT
@@ -357,6 +358,22 @@ def files_of(run: Path) -> Path:
     if problems:
         warnings.warn(f"{'; '.join(problems)}; {found.folder} is read instead", RunWarning, stacklevel=1)
     return found.folder
+
+
+def folder_of(run: Path, step: int) -> Path:
+    """The folder of the checkpoint of `step`, whose model's files are verified.
+
+    FileNotFoundError where the run does not keep it (the sentence lists those that it keeps), ValueError where it is
+    damaged.
+    """
+    kept = {run_directory.step_of(folder): folder for folder in run_directory.steps(run)}
+    if step not in kept:
+        steps = listed(sorted(kept)) or "none"
+        raise FileNotFoundError(f"{run} does not keep a checkpoint of step {step}: it keeps {steps}")
+    try:
+        return _verified(kept[step], MODEL).folder
+    except ValueError as error:
+        raise ValueError(f"{kept[step]} is damaged: {error}") from None
 
 
 def load_model(run: Path, device: str | None = None, folder: Path | None = None) -> tuple[GPT, tokenizers.Tokenizer]:

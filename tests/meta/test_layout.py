@@ -35,8 +35,10 @@ LAYERS = {
         ["training"],
         ["tasks"],
         ["pretrained"],
+        ["look"],
         ["fast"],
-        ["serve", "cli", "__main__"],
+        ["serve"],
+        [""cli", "__main__"],
     ],
 }
 ACCELERATION = {

@@ -27,14 +27,14 @@ class TrainedClassifier(NamedTuple):
     padding: Padding
 
 
-def load(run: Path, device: str | None = None) -> TrainedClassifier:
-    """A run's classifier, from its newest undamaged checkpoint; on the CPU, or on `device`.
+def load(run: Path, device: str | None = None, folder: Path | None = None) -> TrainedClassifier:
+    """A run's classifier, from `folder` or its newest undamaged checkpoint; on the CPU, or on `device`.
 
     ValueError where the run is not one of `gpt finetune classify` or its files do not describe a classifier, OSError
     where they cannot be read.
     """
     run = Path(run)
-    folder = checkpoint.files_of(run)
+    folder = folder or checkpoint.files_of(run)
     description = checkpoint.read_config(folder / "config.json")
     if description.get("task", "pretrain") == "pretrain":
         raise ValueError(f"{run} was not fine-tuned to label texts: run gpt finetune classify {run} --data FILE first")

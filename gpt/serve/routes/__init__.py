@@ -1,0 +1,5 @@
+"""The routes, one file for each view of the page. A module has its own list ROUTES."""
+
+from . import runs, tokens
+
+ROUTES = [*runs.ROUTES, *tokens.ROUTES]

@@ -1,0 +1,84 @@
+"""What all routes share: the runs that are served, the models in memory, and the thread that computes."""
+
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .. import look
+from ..look import LoadedModel
+from ..training import run_directory
+from .worker import Worker
+
+MOST_BYTES = 4 << 30  # of the models in memory; the one used last is always kept
+
+
+class NotFound(LookupError):
+    """A run or a session that the server does not have; its text is the sentence for the client."""
+
+
+@dataclass
+class State:
+    """The server's state. Models are loaded and used in the worker's thread only."""
+
+    folders: tuple[Path, ...]  # runs, and folders of runs
+    device: str | None = None
+    worker: Worker = field(default_factory=Worker)
+    models: OrderedDict[tuple[str, int | None], LoadedModel] = field(default_factory=OrderedDict)
+    sessions: dict[str, Any] = field(default_factory=dict)  # of learning: each has `.loaded`, a LoadedModel
+
+    def runs(self) -> dict[str, Path]:
+        """The runs by name: those given, and those below the folders given, also if they were begun since."""
+        found: dict[str, Path] = {}
+        for folder in self.folders:
+            for run in find_runs(folder):
+                base = name = run.resolve().name
+                number = 2
+                while name in found and found[name] != run:
+                    name, number = f"{base} ({number})", number + 1
+                found[name] = run
+        return found
+
+    def run(self, name: Any) -> Path:
+        """The directory of the run of that name. NotFound for any other."""
+        runs = self.runs()
+        if not isinstance(name, str) or name not in runs:
+            raise NotFound(f"there is no run {name!r:.80} here: the runs are {', '.join(runs) or 'none'}")
+        return runs[name]
+
+    def model(self, wanted: Mapping[str, Any]) -> LoadedModel:
+        """The model that a request means by its "run", "step" and "session"; call it in the worker's thread.
+
+        `session` is a learning session (routes/learn.py), whose weights differ from the checkpoint's.
+        """
+        if session := wanted.get("session"):
+            if session not in self.sessions:
+                raise NotFound("the server does not have this learning session any more: begin again from a checkpoint")
+            loaded: LoadedModel = self.sessions[session].loaded
+            return loaded
+        run, step = self.run(wanted.get("run")), wanted.get("step")
+        if step is None and (kept := look.kept_steps(run)):
+            step = kept[-1]
+        key = (str(run), step)
+        if key not in self.models:
+            self.models[key] = look.load(run, step, self.device)
+            while len(self.models) > 1 and sum(map(size, self.models.values())) > MOST_BYTES:
+                self.models.popitem(last=False)
+        self.models.move_to_end(key)
+        return self.models[key]
+
+
+def find_runs(folder: Path, depth: int = 3) -> Iterable[Path]:
+    """The folder, if it is a run, else the runs up to `depth` levels below it, by name."""
+    if run_directory.is_run(folder) or (folder / "model.safetensors").is_file():
+        return [folder]
+    if depth == 0 or not folder.is_dir():
+        return []
+    below = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return [run for path in below for run in find_runs(path, depth - 1)]
+
+
+def size(loaded: LoadedModel) -> int:
+    """The bytes of a model's weights."""
+    return sum(p.data.nbytes for p in loaded.model.parameters())

@@ -1,0 +1,60 @@
+// Requests to the server. Every request names the model it is about: run, checkpoint, learning session.
+
+import { state } from "./state.js";
+
+export class ServerError extends Error {}
+
+function model() {
+  return { run: state.run, step: state.step, session: state.session };
+}
+
+async function send(path, body, signal) {
+  let response;
+  try {
+    response = await fetch(path, {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify({ ...model(), ...body }),
+      signal,
+    });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new ServerError("the server does not answer: is gpt look still running?");
+  }
+  if (!response.ok) {
+    const answer = await response.json().catch(() => ({}));
+    throw new ServerError(answer.error ?? `the server answered ${response.status}`);
+  }
+  return response;
+}
+
+/** The JSON answer to a request about the chosen model. */
+export async function post(path, body = {}, { signal } = {}) {
+  return (await send(path, body, signal)).json();
+}
+
+/** Calls `onItem` with each line of a streamed answer. Aborting the signal stops the computation on the server. */
+export async function stream(path, body, onItem, { signal } = {}) {
+  const response = await send(path, body, signal);
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) break;
+    const lines = (rest + value).split("\n");
+    rest = lines.pop();
+    for (const line of lines) {
+      const item = JSON.parse(line);
+      if (item.error) throw new ServerError(item.error);
+      onItem(item);
+    }
+  }
+}
+
+/** The JSON answer to a GET request. */
+export async function get(path, { signal } = {}) {
+  const response = await fetch(path, { signal });
+  const answer = await response.json();
+  if (!response.ok) throw new ServerError(answer.error ?? `the server answered ${response.status}`);
+  return answer;
+}

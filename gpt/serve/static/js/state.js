@@ -1,0 +1,58 @@
+// What all views share: the chosen run, checkpoint and text. It is kept in the address, so that a view can be shared.
+
+const listeners = new Set();
+
+export const state = {
+  runs: [], // as from /api/runs
+  run: null, // name of the chosen run
+  step: null, // step of the chosen checkpoint; null: the newest
+  session: null, // a learning session (Learn), whose weights replace the checkpoint's
+  text: "",
+  view: null,
+};
+
+/** The chosen run's entry in state.runs. */
+export function chosenRun() {
+  return state.runs.find((run) => run.name === state.run) ?? null;
+}
+
+/** Change fields of the state; listeners get the set of changed names. */
+export function change(fields) {
+  const changed = new Set(Object.keys(fields).filter((name) => state[name] !== fields[name]));
+  if (!changed.size) return;
+  Object.assign(state, fields);
+  writeAddress();
+  for (const listener of [...listeners]) listener(changed);
+}
+
+/** Call `listener` with the set of changed names at every change; returns a function that ends that. */
+export function subscribe(listener) {
+  listeners.add(listener);
+  return () => listeners.delete(listener);
+}
+
+/** The fields in the address: #view?run=...&step=...&text=... */
+export function readAddress() {
+  const [view, query] = location.hash.slice(1).split("?");
+  const fields = new URLSearchParams(query ?? "");
+  const step = fields.get("step");
+  return {
+    view: view || null,
+    run: fields.get("run"),
+    step: step === null ? null : Number(step),
+    text: fields.get("text"),
+  };
+}
+
+function writeAddress() {
+  history.replaceState(null, "", addressOf(state.view));
+}
+
+/** The address of a view with the present run, checkpoint and text. */
+export function addressOf(view) {
+  const fields = new URLSearchParams();
+  if (state.run) fields.set("run", state.run);
+  if (state.step !== null) fields.set("step", state.step);
+  if (state.text) fields.set("text", state.text.slice(0, 1000));
+  return `#${view}?${fields}`;
+}

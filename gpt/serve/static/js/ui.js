@@ -1,0 +1,156 @@
+// Helpers for all views. Text reaches the page through textContent alone, so a token can never become markup.
+
+/** An element: h("button", { class: "primary", onclick: f, "aria-label": "x" }, "text", child, ...). */
+export function h(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value === null || value === undefined || value === false) continue;
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (name in element && typeof value !== "string") element[name] = value;
+    else element.setAttribute(name, value);
+  }
+  element.append(...children.flat().filter((child) => child !== null && child !== undefined));
+  return element;
+}
+
+/** A token's text with white space made visible: spaces as ·, line feeds as ↵, tabs as →. */
+export function tokenText(text) {
+  const parts = text.split(/([ \n\t])/).filter((part) => part !== "");
+  const signs = { " ": "·", "\n": "↵", "\t": "→" };
+  return parts.map((part) => (part in signs ? h("span", { class: "space" }, signs[part]) : part));
+}
+
+/** The same as plain text, for labels of pictures. */
+export function tokenLabel(text) {
+  return text.replaceAll(" ", "·").replaceAll("\n", "↵").replaceAll("\t", "→");
+}
+
+/** A number for people: three significant digits. */
+export function number(value, digits = 3) {
+  if (value === null || value === undefined || !Number.isFinite(value)) return "not finite";
+  if (value !== 0 && (Math.abs(value) >= 1e5 || Math.abs(value) < 1e-3)) return value.toExponential(digits - 1);
+  return Number(value.toPrecision(digits)).toLocaleString("en");
+}
+
+export function percent(p) {
+  return p >= 0.9995 && p < 1 ? ">99.9 %" : p < 0.0005 && p > 0 ? "<0.1 %" : `${(100 * p).toFixed(1)} %`;
+}
+
+// ----- colours: from the theme, so that both themes are readable ---------------------------------------------------
+
+export function cssColor(name) {
+  return getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+}
+
+/** A colour for a share from 0 to 1: the background to `name` of the theme. */
+export function sequential(name = "accent") {
+  return d3.interpolateRgb(cssColor("background"), cssColor(name));
+}
+
+/** A colour for -1 to 1: cold, background, warm. */
+export function diverging() {
+  const [cold, middle, warm] = ["cold", "background", "warm"].map(cssColor);
+  return (x) => (x < 0 ? d3.interpolateRgb(middle, cold)(-x) : d3.interpolateRgb(middle, warm)(x));
+}
+
+// ----- pictures ------------------------------------------------------------------------------------------------
+
+/** Draws a matrix (rows of numbers) into a canvas, `cell` pixels a number; null is drawn as the line colour. */
+export function heatMap(canvas, rows, { color, low = 0, high = 1, cell = 8 }) {
+  const height = rows.length, width = rows[0]?.length ?? 0;
+  canvas.width = width * cell;
+  canvas.height = height * cell;
+  const context = canvas.getContext("2d");
+  const none = cssColor("line");
+  rows.forEach((row, i) => row.forEach((value, j) => {
+    context.fillStyle = value === null ? none : color(low + (high - low) * value);
+    context.fillRect(j * cell, i * cell, cell, cell);
+  }));
+  return canvas;
+}
+
+/** Numbers that the server sent as base64 of little-endian float32. */
+export function floats(base64) {
+  const bytes = Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
+  return new Float32Array(bytes.buffer);
+}
+
+// ----- a tooltip for hover and focus -------------------------------------------------------------------------------
+
+let tip = null;
+
+/** Shows `content()` beside the element while the pointer is over it or it has the focus. */
+export function tooltip(element, content) {
+  const show = () => showTip(element.getBoundingClientRect(), content());
+  element.addEventListener("pointerenter", show);
+  element.addEventListener("focus", show);
+  element.addEventListener("pointerleave", hideTip);
+  element.addEventListener("blur", hideTip);
+}
+
+export function showTip(box, content) {
+  hideTip();
+  if (!content) return;
+  tip = h("div", { class: "tooltip", role: "tooltip" }, content);
+  document.body.append(tip);
+  const { width, height } = tip.getBoundingClientRect();
+  const left = Math.max(4, Math.min(box.left, innerWidth - width - 4));
+  const below = box.bottom + 6 + height < innerHeight;
+  tip.style.left = `${left}px`;
+  tip.style.top = `${below ? box.bottom + 6 : Math.max(4, box.top - height - 6)}px`;
+}
+
+export function hideTip() {
+  tip?.remove();
+  tip = null;
+}
+
+// ----- work in progress ----------------------------------------------------------------------------------------
+
+/** Runs `work(signal)`; the newest call wins: an older one of the same `latest()` is aborted. Shows errors in `root`. */
+export function latest(root) {
+  let controller = null;
+  const run = async (work) => {
+    controller?.abort();
+    const mine = (controller = new AbortController());
+    root.classList.add("busy");
+    root.setAttribute("aria-busy", "true");
+    try {
+      await work(mine.signal);
+      if (mine === controller) root.querySelector(":scope > .error")?.remove();
+    } catch (error) {
+      if (error.name !== "AbortError" && mine === controller) showError(root, error);
+    } finally {
+      if (mine === controller) {
+        root.classList.remove("busy");
+        root.removeAttribute("aria-busy");
+      }
+    }
+  };
+  run.stop = () => controller?.abort();
+  return run;
+}
+
+/** One sentence at the top of `root`. An unexpected error is in the console too. */
+export function showError(root, error) {
+  root.querySelector(":scope > .error")?.remove();
+  root.prepend(h("div", { class: "error", role: "alert" }, error.message));
+  if (error.constructor.name !== "ServerError") console.error(error);
+}
+
+/** Calls `f` after the last call, when `ms` have passed. */
+export function debounce(f, ms = 300) {
+  let timer = null;
+  return (...args) => {
+    clearTimeout(timer);
+    timer = setTimeout(() => f(...args), ms);
+  };
+}
+
+let numbered = 0;
+
+/** A labelled control: field("temperature", h("input", {...})). */
+export function field(label, control, ...more) {
+  control.id ||= `field-${++numbered}`;
+  return h("label", { for: control.id, class: "field" }, h("span", {}, label), control, ...more);
+}
