@@ -38,7 +38,7 @@ LAYERS = {
         ["look"],
         ["fast"],
         ["serve"],
-        [""cli", "__main__"],
+        ["cli", "__main__"],
     ],
 }
 ACCELERATION = {
