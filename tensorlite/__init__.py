@@ -20,6 +20,7 @@ from .accelerate.dispatch import unfused
 from .autograd import grad
 from .backend import bool_, default_device, float16, float32, float64, int32, int64, uint8, use_device
 from .creation import *
+from .derivatives import hessian, jacobian, jvp, vjp
 from .derived import *
 from .devices.machine import set_threads
 from .errors import suggestions, torch_names
@@ -33,7 +34,7 @@ from .tensor import Tensor
 __version__ = "0.1.0"  # of both packages: pyproject.toml reads it here
 __all__ = [
     *ops.__all__, *derived.__all__, *creation.__all__,
-    "Tensor", "grad", "no_grad", "unfused", "activation_checkpoint", "CudaGraph",
+    "Tensor", "grad", "jacobian", "hessian", "vjp", "jvp", "no_grad", "unfused", "activation_checkpoint", "CudaGraph",
     "bool_", "float16", "float32", "float64", "int32", "int64", "uint8",
     "default_device", "use_device", "set_threads", "set_matmul_dtype",
     "Generator", "default_generator", "manual_seed",

@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .backend import xp
+from .backend import is_array, xp
 from .errors.checks import checked_axes, checked_axis
+from .indexing import canonical, index_error
 from .ops import (
     _einsum,
     _pad,
     _raw,
     _root,
+    abs,
     argsort,
     astype,
     broadcast_to,
@@ -26,6 +28,7 @@ from .ops import (
     expand_dims,
     flip,
     getitem,
+    max,
     reshape,
     sequence,
     square,
@@ -42,7 +45,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "mean", "var", "std", "norm", "prod", "cumprod", "topk", "squeeze", "stack", "split", "repeat", "tile", "roll",
-    "pad", "masked_fill", "diagonal", "outer", "einsum",
+    "pad", "masked_fill", "index_put", "scatter", "diagonal", "outer", "einsum",
 ]  # fmt: skip
 
 # ----- reductions ----------------------------------------------------------------------------------------------------
@@ -75,8 +78,19 @@ def std(x: ArrayLike, axis: Axis = None, ddof: float = 0, keepdims: bool = False
 
 
 @promote_to_float
-def norm(x: ArrayLike, axis: Axis = None, keepdims: bool = False) -> "Tensor":
-    """The Euclidean norm sqrt(sum(x**2)) over `axis`; its gradient is 0 at 0. `axis` and `keepdims` as in `mean`."""
+def norm(x: ArrayLike, axis: Axis = None, keepdims: bool = False, ord: float = 2) -> "Tensor":
+    """The norm of the elements over `axis` as one vector: by default Euclidean, sqrt(sum(x**2)).
+
+    `ord` 1 is the sum of the absolute values, `math.inf` the largest of them; ValueError for others. The gradient is 0
+    where the norm is 0; ties share it equally. `axis` and `keepdims` as in `mean`. (NumPy's `np.linalg.norm` of a
+    matrix with an `ord` is a norm of the matrix: another function.)
+    """
+    if ord == 1:
+        return sum(abs(x), axis=axis, keepdims=keepdims)
+    if ord == math.inf:
+        return max(abs(x), axis=axis, keepdims=keepdims)
+    if ord != 2:
+        raise ValueError(f"norm: ord must be 1, 2 or math.inf, not {ord!r:.80}")
     return _root(sum(square(x), axis=axis, keepdims=keepdims))
 
 
@@ -150,6 +164,45 @@ def masked_fill(x: ArrayLike, mask: ArrayLike, value: Operand) -> "Tensor":
     if _raw(mask).dtype != bool:
         raise TypeError(f"masked_fill: the mask must be boolean, not {mask.dtype}: for a 0/1 mask write mask == 1")
     return where(mask, value, x)
+
+
+def index_put(x: ArrayLike, index: Any, values: Operand) -> "Tensor":
+    """A copy of `x` in which the elements at `index` are `values`, which broadcast to the indexed shape.
+
+    `index` is as in x[index]. Where it names an element more than once, one of its values is there (on a CPU the last
+    one), and that value gets the gradient; scatter_add adds them up instead. IndexError as in getitem, ValueError where
+    the shapes do not fit. Derivative: `g` with 0 at `index` for `x`, g[index] for `values`.
+    """
+    raw, lib = _raw(x), xp(_raw(x))
+    index = canonical(index, raw)
+    source = lib.zeros(raw.shape, lib.int64)  # for each element, which of the values comes there, from 1; 0: none
+    try:
+        shape = source[index].shape
+        source[index] = lib.arange(1, math.prod(shape) + 1).reshape(shape)
+    except (IndexError, TypeError) as error:
+        raise index_error("index_put", error, index, raw.shape) from error
+    values = values if hasattr(values, "dtype") else lib.asarray(values, dtype=raw.dtype)
+    flat = reshape(broadcast_to(values, shape), (math.prod(shape),))
+    choices = concatenate([lib.zeros(1, values.dtype), flat])  # so that there is one to take also where all stays
+    return where(source == 0, x, getitem(choices, source))
+
+
+def scatter(x: ArrayLike, indices: ArrayLike, values: Operand, axis: int = -1) -> "Tensor":
+    """A copy of `x` with values[..., i, ...] at position indices[..., i, ...] along `axis`: take_along_axis reversed.
+
+    `indices` are integers with as many axes as `x`; `values` broadcast to their shape. Repeated positions, errors and
+    derivatives as in `index_put`.
+    """
+    axis, raw = checked_axis(axis, x.ndim), _raw(indices)
+    lib = xp(_raw(x))
+    raw = raw if is_array(raw) else lib.asarray(raw)
+    if raw.dtype.kind not in "iu":
+        raise TypeError(f"scatter: indices must be integers, not {raw.dtype}")
+    lengths = zip(raw.shape, x.shape, strict=False)
+    if raw.ndim != x.ndim or builtins.any(n > m for i, (n, m) in enumerate(lengths) if i != axis):
+        raise ValueError(f"scatter: indices of shape {raw.shape} do not fit x of shape {x.shape} along axis {axis}")
+    others = lib.meshgrid(*[lib.arange(n) for n in raw.shape], indexing="ij", sparse=True)
+    return index_put(x, tuple(raw if i == axis else other for i, other in enumerate(others)), values)
 
 
 def diagonal(x: ArrayLike, offset: int = 0, axis1: int = 0, axis2: int = 1) -> "Tensor":

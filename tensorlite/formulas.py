@@ -7,9 +7,11 @@ every order, and the formula computes all arguments that no kernel supports.
 
 import math
 
+import numpy as np
+
 from . import derived, ops
 from .autograd import Variable
-from .backend import Array, integers, is_array, is_floating, xp
+from .backend import Array, int64, integers, is_array, is_floating, xp
 from .errors.layers import (
     check_attention,
     check_cross_entropy,
@@ -17,6 +19,7 @@ from .errors.layers import (
     check_indices,
     check_last_axis,
     check_mask,
+    check_nll_loss,
     check_probability,
     check_reduction,
     check_same_shape,
@@ -26,10 +29,11 @@ from .promotion import promote_narrow, promote_to_float
 from .random import Generator, stream
 
 __all__ = [
-    "apply_dropout_mask", "argmax", "attention", "cross_entropy", "dropout", "embedding", "gelu", "heads_attention",
-    "join_heads", "keep_mask", "layer_norm", "linear", "linear_cross_entropy", "log_softmax", "mse_loss",
-    "multi_head_attention", "projections", "relu", "rms_norm", "scaled_dot_product_attention", "silu", "softmax",
-    "split_heads",
+    "apply_dropout_mask", "argmax", "attention", "binary_cross_entropy_with_logits", "cosine_similarity",
+    "cross_entropy", "dropout", "elu", "embedding", "gelu", "heads_attention", "join_heads", "keep_mask", "kl_div",
+    "layer_norm", "leaky_relu", "linear", "linear_cross_entropy", "log_softmax", "logsigmoid", "mse_loss",
+    "multi_head_attention", "nll_loss", "normalize", "one_hot", "projections", "relu", "rms_norm",
+    "scaled_dot_product_attention", "silu", "softmax", "softplus", "split_heads",
 ]  # fmt: skip
 
 # ----- activations ------------------------------------------------------------------------------------------------
@@ -54,6 +58,29 @@ def gelu(x: Array, *, approximate: str = "tanh") -> Array:
 def silu(x: Array) -> Array:
     """x sigmoid(x)."""
     return x * ops.sigmoid(x)
+
+
+def softplus(x: Array) -> Array:
+    """log(1 + exp(x))."""
+    return ops.softplus(x)
+
+
+def logsigmoid(x: Array) -> Array:
+    """log(1 / (1 + exp(-x))), without the log of a number that rounds to 0."""
+    return -ops.softplus(-x)
+
+
+@promote_to_float
+def leaky_relu(x: Array, negative_slope: float = 0.01) -> Array:
+    """x, or negative_slope x where x <= 0."""
+    return ops.where(x <= 0, x * negative_slope, x)
+
+
+@promote_to_float
+def elu(x: Array, alpha: float = 1.0) -> Array:
+    """x, or alpha (exp(x) - 1) where x <= 0."""
+    negative = ops.where(x > 0, 0, x)  # exp of a large x would overflow, although it is not chosen
+    return ops.where(x <= 0, alpha * ops.expm1(negative), x)
 
 
 # ----- softmax ----------------------------------------------------------------------------------------------------
@@ -147,6 +174,28 @@ def keep_mask(x: Array, shape: tuple[int, ...], p: float, generator: Generator |
     """A random mask on the device of `x`: True where an element survives a dropout of `p`."""
     keep = stream(generator).bernoulli_keep(p, shape)
     return keep if isinstance(_raw(x), type(keep)) else xp(_raw(x)).asarray(keep)
+
+
+@promote_to_float
+def normalize(x: Array, axis: int = -1, ord: float = 2, eps: float = 1e-12) -> Array:
+    """x / max(norm(x), eps) along `axis`."""
+    return x / ops.maximum(derived.norm(x, axis, True, ord), eps)
+
+
+@promote_to_float
+def cosine_similarity(x: Array, y: Array, axis: int = -1, eps: float = 1e-8) -> Array:
+    """sum(x y) / (max(|x|, eps) max(|y|, eps)) along `axis`."""
+    scale = ops.maximum(derived.norm(x, axis), eps) * ops.maximum(derived.norm(y, axis), eps)
+    return ops.sum(x * y, axis=axis) / scale
+
+
+def one_hot(idx: Array, num_classes: int | None = None) -> Array:
+    """1 at the place idx of a new last axis, 0 elsewhere: integers (...) -> (..., num_classes)."""
+    idx = _raw(idx) if isinstance(idx, Variable) or is_array(idx) else np.asarray(integers("one_hot", idx))
+    if num_classes is None:
+        num_classes = int(idx.max()) + 1 if idx.size else 0
+    check_indices("one_hot", idx, num_classes)
+    return (xp(idx).arange(num_classes) == idx[..., None]).astype(int64)
 
 
 # ----- attention --------------------------------------------------------------------------------------------------
@@ -254,6 +303,57 @@ def mse_loss(x: Array, y: Array, reduction: str = "mean") -> Array:
     return _reduce(ops.square(x - y), reduction)
 
 
+@promote_to_float
+def binary_cross_entropy_with_logits(
+    logits: Array, targets: Array, reduction: str = "mean", pos_weight: Array | None = None
+) -> Array:
+    """-(t log p + (1 - t) log(1 - p)) with p = sigmoid(logits): log p = -softplus(-x), log(1 - p) = -softplus(x)."""
+    check_same_shape("binary_cross_entropy_with_logits", logits, targets)
+    check_reduction("binary_cross_entropy_with_logits", reduction)
+    positive = targets * ops.softplus(-logits)
+    positive = positive if pos_weight is None else positive * pos_weight
+    return _reduce(positive + (1 - targets) * ops.softplus(logits), reduction)
+
+
+@promote_to_float
+def kl_div(log_q: Array, p: Array, reduction: str = "mean", log_target: bool = False) -> Array:
+    """p (log p - log q), and 0 where p is 0."""
+    check_same_shape("kl_div", log_q, p)
+    if reduction != "batchmean":
+        check_reduction("kl_div", reduction)
+    if log_target:
+        losses = ops.exp(p) * (p - log_q)
+    else:
+        some = p != 0  # p log p is 0 at 0; a negative p gives nan
+        losses = ops.where(some, p * (ops.log(ops.where(some, p, 1)) - ops.where(some, log_q, 0)), 0)
+    return losses.sum() / len(losses) if reduction == "batchmean" else _reduce(losses, reduction)
+
+
+@promote_narrow
+def nll_loss(
+    log_p: Array,
+    targets: Array,
+    *,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    weight: Array | None = None,
+) -> Array:
+    """-log_p[target], averaged: cross_entropy once log_softmax is computed."""
+    targets = _as_indices("nll_loss", targets, log_p)
+    check_nll_loss(log_p.shape, _raw(targets), ignore_index, reduction, weight)
+    losses, scale, _ = _nll(log_p, targets, ignore_index, weight)
+    return losses.sum() / scale.sum() if reduction == "mean" else _reduce(losses, reduction)
+
+
+def _nll(log_p: Array, targets: Array, ignore_index: int, weight: Array | None) -> tuple[Array, Array, Array]:
+    """-log_p[target] times the weight of the target, that weight, and whether the target counts, for each target."""
+    valid = targets != ignore_index
+    index = ops.where(valid, targets, 0)
+    picked = ops.take_along_axis(log_p, ops.expand_dims(index, -1), -1).reshape(targets.shape)
+    scale = valid.astype(log_p.dtype) if weight is None else ops.where(valid, weight[index], 0)
+    return ops.where(valid, -picked if weight is None else -picked * scale, 0), scale, valid
+
+
 @promote_narrow
 def cross_entropy(
     logits: Array,
@@ -274,11 +374,7 @@ def cross_entropy(
         # a class of probability 0 costs nothing, even if its logit is -inf
         log_p = ops.where((smooth == 0) & (log_p == -math.inf), 0, log_p)
         return _reduce(-ops.sum(smooth * log_p, axis=-1), reduction)
-    valid = targets != ignore_index
-    index = ops.where(valid, targets, 0)
-    picked = ops.take_along_axis(log_p, ops.expand_dims(index, -1), -1).reshape(targets.shape)
-    scale = valid.astype(logits.dtype) if weight is None else ops.where(valid, weight[index], 0)
-    losses = ops.where(valid, -picked if weight is None else -picked * scale, 0)
+    losses, scale, valid = _nll(log_p, targets, ignore_index, weight)
     if label_smoothing:
         every = log_p.sum(axis=-1) if weight is None else (log_p * weight).sum(axis=-1)
         losses = losses * (1 - label_smoothing) - ops.where(valid, every, 0) * (label_smoothing / C)

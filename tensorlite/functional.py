@@ -19,7 +19,7 @@ from typing import Any, TypeVar, cast
 
 from . import formulas
 from .autograd import Variable
-from .backend import Array, ndarray
+from .backend import Array, is_array, ndarray
 from .errors.layers import check_attention, check_heads, check_probability
 from .errors.suggestions import explain_argument_errors, module_getattr
 from .random import Generator
@@ -27,9 +27,10 @@ from .tensor import Tensor
 from .typing import ArrayLike
 
 __all__ = [
-    "argmax", "cross_entropy", "dropout", "embedding", "gelu", "layer_norm", "linear", "linear_cross_entropy",
-    "log_softmax", "mse_loss", "multi_head_attention", "projections", "relu", "rms_norm",
-    "scaled_dot_product_attention", "silu", "softmax",
+    "argmax", "binary_cross_entropy_with_logits", "cosine_similarity", "cross_entropy", "dropout", "elu", "embedding",
+    "gelu", "kl_div", "layer_norm", "leaky_relu", "linear", "linear_cross_entropy", "log_softmax", "logsigmoid",
+    "mse_loss", "multi_head_attention", "nll_loss", "normalize", "one_hot", "projections", "relu", "rms_norm",
+    "scaled_dot_product_attention", "silu", "softmax", "softplus",
 ]  # fmt: skip
 
 __getattr__ = module_getattr("functional")
@@ -104,6 +105,36 @@ def silu(x: ArrayLike) -> Tensor:
     Elfwing, Uchibe and Doya, "Sigmoid-weighted linear units", 2017.
     """
     return formulas.silu(x)
+
+
+@explain_argument_errors
+def softplus(x: ArrayLike) -> Tensor:
+    """log(1 + exp(x)), elementwise: (...) -> (...), a smooth form of max(x, 0). It does not overflow."""
+    return formulas.softplus(x)
+
+
+@explain_argument_errors
+def logsigmoid(x: ArrayLike) -> Tensor:
+    """log(sigmoid(x)) = -softplus(-x), elementwise: (...) -> (...). It is finite where sigmoid(x) rounds to 0."""
+    return formulas.logsigmoid(x)
+
+
+@explain_argument_errors
+def leaky_relu(x: ArrayLike, negative_slope: float = 0.01) -> Tensor:
+    """x where x > 0, otherwise negative_slope x, elementwise: (...) -> (...). Its derivative at 0 is `negative_slope`.
+
+    Maas, Hannun and Ng, "Rectifier nonlinearities improve neural network acoustic models", 2013.
+    """
+    return formulas.leaky_relu(x, negative_slope)
+
+
+@explain_argument_errors
+def elu(x: ArrayLike, alpha: float = 1.0) -> Tensor:
+    """x where x > 0, otherwise alpha (exp(x) - 1), elementwise: (...) -> (...). Its derivative at 0 is `alpha`.
+
+    Clevert, Unterthiner and Hochreiter, "Fast and accurate deep network learning by exponential linear units", 2016.
+    """
+    return formulas.elu(x, alpha)
 
 
 # ----- softmax ----------------------------------------------------------------------------------------------------
@@ -226,6 +257,35 @@ def keep_mask(x: ArrayLike, shape: tuple[int, ...], p: float, generator: Generat
     return formulas.keep_mask(x, shape, p, generator)
 
 
+@explain_argument_errors
+def normalize(x: ArrayLike, axis: int = -1, ord: float = 2, eps: float = 1e-12) -> Tensor:
+    """x / max(norm(x), eps) along `axis`: vectors of length 1, in the shape of `x`. `ord` as in tl.norm.
+
+    (torch's default is the second axis.) ValueError for another `ord`, IndexError for an axis that `x` does not have.
+    """
+    return formulas.normalize(x, axis, ord, eps)
+
+
+@explain_argument_errors
+def cosine_similarity(x: ArrayLike, y: ArrayLike, axis: int = -1, eps: float = 1e-8) -> Tensor:
+    """x . y / (|x| |y|) along `axis`, from -1 to 1: x and y (..., C), which broadcast -> (...).
+
+    Norms below `eps` count as `eps`. (torch's default is the second axis.) IndexError for an axis that they do not have.
+    """
+    return formulas.cosine_similarity(x, y, axis, eps)
+
+
+@explain_argument_errors
+def one_hot(idx: ArrayLike, num_classes: int | None = None) -> Tensor:
+    """1 at the class, 0 elsewhere: integers `idx` (...) -> int64 (..., num_classes).
+
+    `num_classes` defaults to the largest index + 1. IndexError for an index outside 0 .. num_classes - 1, TypeError for
+    indices that are not integers. Not differentiable.
+    """
+    found = formulas.one_hot(idx, num_classes)
+    return found if is_array(idx) and not isinstance(idx, Variable) else Tensor(found)
+
+
 # ----- attention --------------------------------------------------------------------------------------------------
 
 
@@ -306,6 +366,47 @@ def mse_loss(x: ArrayLike, y: ArrayLike, reduction: str = "mean") -> Tensor:
     ValueError where the shapes differ, since a loss does not broadcast, or for another `reduction`.
     """
     return formulas.mse_loss(x, y, reduction)
+
+
+@explain_argument_errors
+def binary_cross_entropy_with_logits(
+    logits: ArrayLike, targets: ArrayLike, reduction: str = "mean", pos_weight: ArrayLike | None = None
+) -> Tensor:
+    """-(t log p + (1 - t) log(1 - p)) for p = sigmoid(logits): logits and targets t of one shape -> () or (...).
+
+    `targets` are probabilities, such as 0.0 and 1.0. `pos_weight`, which broadcasts, scales the first term. `reduction`
+    is "mean", "sum" or "none". The logarithms are computed from the logits, so no probability rounds to 0. ValueError
+    where the shapes differ, or for another `reduction`.
+    """
+    return formulas.binary_cross_entropy_with_logits(logits, targets, reduction, pos_weight)
+
+
+@explain_argument_errors
+def kl_div(log_q: ArrayLike, p: ArrayLike, reduction: str = "mean", log_target: bool = False) -> Tensor:
+    """The Kullback-Leibler divergence p (log p - log q), elementwise and reduced: two of one shape -> () or (...).
+
+    `log_q` are log-probabilities; `p` are probabilities or, with `log_target`, log-probabilities too. Where p is 0, the
+    term and its gradients are 0. `reduction` is "mean" over all elements, "sum", "none", or "batchmean": the sum
+    divided by the length of the first axis, which is the divergence as mathematics defines it. ValueError where the
+    shapes differ, or for another `reduction`. Kullback and Leibler, "On information and sufficiency", 1951.
+    """
+    return formulas.kl_div(log_q, p, reduction, log_target)
+
+
+@explain_argument_errors
+def nll_loss(
+    log_p: ArrayLike,
+    targets: ArrayLike,
+    *,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    weight: ArrayLike | None = None,
+) -> Tensor:
+    """-log_p[target], the negative log-likelihood: log-probabilities (..., C), class indices (...) -> () or (...).
+
+    cross_entropy(x, targets) is nll_loss(log_softmax(x), targets). Options and errors as there; targets are integers.
+    """
+    return formulas.nll_loss(log_p, targets, ignore_index=ignore_index, reduction=reduction, weight=weight)
 
 
 @with_kernels

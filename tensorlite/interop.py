@@ -19,7 +19,7 @@ Function = Callable[..., Any]
 ALIASES = {  # NumPy's names -> tensorlite's, where they differ
     "subtract": "sub", "multiply": "mul", "divide": "div", "power": "pow", "negative": "neg", "absolute": "abs",
     "rint": "round", "amax": "max", "amin": "min", "around": "round", "concat": "concatenate", "copy": "clone",
-    "permute_dims": "transpose",
+    "permute_dims": "transpose", "mod": "remainder",
 }  # fmt: skip
 SIGNATURES = """
     sum mean prod: x axis dtype out keepdims
@@ -80,7 +80,7 @@ UFUNCS: dict[np.ufunc, Function] = {  # NumPy's ufunc -> tensorlite's function
     and (ours := getattr(ops, ALIASES.get(name, name), None) or getattr(derived, name, None)) is not None
 }
 OPERATORS: dict[np.ufunc, str] = {  # ufuncs that are operators of Tensor, if it has them
-    np.bitwise_and: "and", np.bitwise_or: "or", np.bitwise_xor: "xor", np.floor_divide: "floordiv", np.remainder: "mod",
+    np.bitwise_and: "and", np.bitwise_or: "or", np.bitwise_xor: "xor",
 }  # fmt: skip
 
 

@@ -25,6 +25,9 @@ DOCS = {
     "sub": "x - y.",
     "mul": "x * y.",
     "div": "x / y. Integers are divided as float32.",
+    "floor_divide": "x // y: the largest integer that is not above x / y, in the dtype of the arguments. Its "
+    "derivative is 0.",
+    "remainder": "x % y = x - y floor(x / y), which has the sign of y. Derivatives: 1 in x and -floor(x / y) in y.",
     "neg": "-x.",
     "abs": "The absolute value |x|. Its derivative at 0 is 0.",
     "square": "x**2.",
@@ -36,10 +39,12 @@ DOCS = {
     "expm1": "e**x - 1, accurate for small x, where exp(x) - 1 loses digits.",
     "log": "The natural logarithm. Of 0 it is -inf, of a negative number nan.",
     "log1p": "log(1 + x), accurate for small x.",
+    "log2": "The logarithm to base 2. Of 0 it is -inf, of a negative number nan.",
     "sin": "The sine of x in radians.",
     "cos": "The cosine of x in radians.",
     "tanh": "The hyperbolic tangent (e**x - e**-x) / (e**x + e**-x), between -1 and 1.",
     "sigmoid": "The logistic function 1 / (1 + e**-x), between 0 and 1; it does not overflow.",
+    "softplus": "log(1 + e**x), a smooth form of max(x, 0); it does not overflow.",
     "erf": "The error function 2 / sqrt(pi) times the integral of exp(-t**2) for t from 0 to x.",
     # choices
     "maximum": "The larger of x and y; nan where one of them is nan. A tie shares the gradient equally.",

@@ -37,13 +37,14 @@ if TYPE_CHECKING:
 
 # fmt: off
 __all__ = [
-    "add", "sub", "mul", "div", "neg", "pow", "abs", "square", "sqrt", "rsqrt", "reciprocal", "exp", "expm1", "log",
-    "log1p", "sin", "cos", "tanh", "sigmoid", "erf", "maximum", "minimum", "clip", "where", "sign", "floor", "ceil",
-    "round", "equal", "not_equal", "less", "less_equal", "greater", "greater_equal", "logical_and", "logical_or",
-    "logical_xor", "logical_not", "bitwise_and", "bitwise_or", "bitwise_xor", "invert", "isnan", "isinf", "isfinite",
-    "sum", "max", "min", "argmax", "argmin", "logsumexp", "cumsum", "all", "any", "sort", "argsort", "take_along_axis",
-    "reshape", "transpose", "swapaxes", "expand_dims", "broadcast_to", "concatenate", "flip", "tril", "triu", "getitem",
-    "scatter_add", "matmul", "astype", "detach", "clone", "to",
+    "add", "sub", "mul", "div", "floor_divide", "remainder", "neg", "pow", "abs", "square", "sqrt", "rsqrt",
+    "reciprocal", "exp", "expm1", "log", "log1p", "log2", "sin", "cos", "tanh", "sigmoid", "softplus", "erf", "maximum",
+    "minimum", "clip", "where", "sign", "floor", "ceil", "round", "equal", "not_equal", "less", "less_equal", "greater",
+    "greater_equal", "logical_and", "logical_or", "logical_xor", "logical_not", "bitwise_and", "bitwise_or",
+    "bitwise_xor", "invert", "isnan", "isinf", "isfinite", "sum", "max", "min", "argmax", "argmin", "logsumexp",
+    "cumsum", "all", "any", "sort", "argsort", "take_along_axis", "reshape", "transpose", "swapaxes", "expand_dims",
+    "broadcast_to", "concatenate", "flip", "tril", "triu", "getitem", "scatter_add", "matmul", "astype", "detach",
+    "clone", "to",
 ]
 
 # ----- arithmetic ---------------------------------------------------------------------------------------------------
@@ -52,6 +53,8 @@ add         = elementwise(lambda x, y: x + y)                 .vjp(lambda g: g, 
 sub         = elementwise(lambda x, y: x - y)                 .vjp(lambda g: g, lambda g: -g)
 mul         = elementwise(lambda x, y: x * y)                 .vjp(lambda g, y: g * y, lambda g, x: g * x)
 div         = elementwise(lambda x, y: x / y)                 .vjp(lambda g, y: g / y, lambda g, out, y: -g * out / y)
+floor_divide = elementwise(lambda x, y: x // y)               .vjp(lambda g: zeros_like(g), lambda g: zeros_like(g))
+remainder   = elementwise(lambda x, y: x % y)                 .vjp(lambda g: g, lambda g, x, y: -g * floor_divide(x, y))
 neg         = elementwise(lambda x: -x)                       .vjp(lambda g: -g)
 abs         = elementwise(lambda x: xp(x).abs(x))             .vjp(lambda g, x: g * sign(x))
 square      = elementwise(lambda x: x * x)                    .vjp(lambda g, x: g * 2 * x)
@@ -69,10 +72,12 @@ exp         = elementwise(lambda x: xp(x).exp(x))             .vjp(lambda g, out
 expm1       = elementwise(lambda x: xp(x).expm1(x))           .vjp(lambda g, out: g * (out + 1))
 log         = elementwise(lambda x: xp(x).log(x))             .vjp(lambda g, x: g / x)
 log1p       = elementwise(lambda x: xp(x).log1p(x))           .vjp(lambda g, x: g / (1 + x))
+log2        = elementwise(lambda x: xp(x).log2(x))            .vjp(lambda g, x: g / (x * math.log(2)))
 sin         = elementwise(lambda x: xp(x).sin(x))             .vjp(lambda g, x: g * cos(x))
 cos         = elementwise(lambda x: xp(x).cos(x))             .vjp(lambda g, x: -g * sin(x))
 tanh        = elementwise(lambda x: xp(x).tanh(x))            .vjp(lambda g, out: g * (1 - out * out))
 sigmoid     = elementwise(lambda x: _sigmoid(x))              .vjp(lambda g, out: g * out * (1 - out))
+softplus    = elementwise(lambda x: xp(x).logaddexp(x, 0))    .vjp(lambda g, x: g * sigmoid(x))
 erf         = elementwise(lambda x: _erf(x)).vjp(
                           lambda g, x: g * (2 / math.sqrt(math.pi)) * exp(-x * x))
 

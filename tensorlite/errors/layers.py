@@ -85,6 +85,18 @@ def check_indices(name: str, idx: Array, size: int, ignore_index: int | None = N
         raise IndexError(f"{name}: index {first} is out of range: there are {size} classes, 0 to {size - 1}{allowed}")
 
 
+def check_nll_loss(
+    shape: tuple[int, ...], targets: Array, ignore_index: int, reduction: Any, weight: Array | None = None
+) -> None:
+    """ValueError, TypeError or IndexError for targets and options that do not fit log-probabilities of this shape."""
+    check_reduction("nll_loss", reduction)
+    if weight is not None and weight.shape != shape[-1:]:
+        raise ValueError(f"nll_loss: weight must have one value per class, {shape[-1:]}, not {weight.shape}")
+    if targets.shape != shape[:-1]:
+        raise ValueError(f"nll_loss: class indices for log_p {shape} must have shape {shape[:-1]}, not {targets.shape}")
+    check_indices("nll_loss", targets, shape[-1], ignore_index)
+
+
 def check_cross_entropy(
     shape: tuple[int, ...],
     targets: Array,

@@ -15,23 +15,34 @@ assigned in a Parameter's place, and a state whose names, shapes or dtypes do no
 from ..errors.suggestions import module_getattr
 from .containers import ModuleList, Sequential
 from .layers import (
+    ELU,
     GELU,
     Dropout,
     Embedding,
+    Flatten,
+    Identity,
     LayerNorm,
+    LeakyReLU,
     Linear,
+    LogSigmoid,
+    LogSoftmax,
     ReLU,
     RMSNorm,
     Sigmoid,
     SiLU,
+    Softmax,
+    Softplus,
     Tanh,
     as_indices,
     skip_init,
 )
+from .losses import BCEWithLogitsLoss, CrossEntropyLoss, KLDivLoss, MSELoss, NLLLoss
 from .module import Module, Parameter, make_adjacent
 
 __getattr__ = module_getattr("nn")
 __all__ = [
-    "GELU", "Dropout", "Embedding", "LayerNorm", "Linear", "Module", "ModuleList", "Parameter", "RMSNorm", "ReLU",
-    "Sequential", "SiLU", "Sigmoid", "Tanh", "as_indices", "make_adjacent", "skip_init",
+    "BCEWithLogitsLoss", "CrossEntropyLoss", "ELU", "Dropout", "Embedding", "Flatten", "GELU", "Identity", "KLDivLoss",
+    "LayerNorm", "LeakyReLU", "Linear", "LogSigmoid", "LogSoftmax", "MSELoss", "Module", "ModuleList", "NLLLoss",
+    "Parameter", "RMSNorm", "ReLU", "Sequential", "SiLU", "Sigmoid", "Softmax", "Softplus", "Tanh", "as_indices",
+    "make_adjacent", "skip_init",
 ]  # fmt: skip

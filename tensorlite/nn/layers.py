@@ -18,6 +18,7 @@ from .. import functional as F
 from .. import ops
 from ..backend import float32, integers, to_device
 from ..creation import ones, zeros
+from ..errors.checks import checked_axis
 from ..grad_mode import setting
 from ..random import Generator, default_generator
 from ..tensor import Tensor
@@ -111,15 +112,17 @@ class LayerNorm(Module):
     """(x - mean) / sqrt(var + eps) * weight + bias over the last axis, of length `dim`; var is the biased variance.
 
     Ba, Kiros and Hinton, "Layer normalization", 2016. `weight` starts as ones, `bias` as zeros (None with bias=False).
+    Without `elementwise_affine` there is neither.
     """
 
-    def __init__(self, dim: int, eps: float = 1e-5, *, bias: bool = True):
+    def __init__(self, dim: int, eps: float = 1e-5, *, elementwise_affine: bool = True, bias: bool = True):
         _check_sizes(self, dim=dim)
         _check_eps(self, eps)
         self.dim, self.eps = dim, eps
         check_bool("LayerNorm", "bias", bias)
-        self.weight = Parameter(ones(dim))
-        self.bias = Parameter(zeros(dim)) if bias else None
+        check_bool("LayerNorm", "elementwise_affine", elementwise_affine)
+        self.weight = Parameter(ones(dim)) if elementwise_affine else None
+        self.bias = Parameter(zeros(dim)) if bias and elementwise_affine else None
 
     def forward(self, x: ArrayLike) -> Tensor:
         """The formula above: (..., dim) -> (..., dim)."""
@@ -129,14 +132,15 @@ class LayerNorm(Module):
 class RMSNorm(Module):
     """x / sqrt(mean(x**2) + eps) * weight over the last axis, of length `dim`. `weight` starts as ones.
 
-    Zhang and Sennrich, "Root mean square layer normalization", 2019.
+    Without `elementwise_affine` there is no weight. Zhang and Sennrich, "Root mean square layer normalization", 2019.
     """
 
-    def __init__(self, dim: int, eps: float = 1e-5):
+    def __init__(self, dim: int, eps: float = 1e-5, *, elementwise_affine: bool = True):
         _check_sizes(self, dim=dim)
         _check_eps(self, eps)
+        check_bool("RMSNorm", "elementwise_affine", elementwise_affine)
         self.dim, self.eps = dim, eps
-        self.weight = Parameter(ones(dim))
+        self.weight = Parameter(ones(dim)) if elementwise_affine else None
 
     def forward(self, x: ArrayLike) -> Tensor:
         """The formula above: (..., dim) -> (..., dim)."""
@@ -216,3 +220,85 @@ class Sigmoid(Module):
     def forward(self, x: ArrayLike) -> Tensor:
         """1 / (1 + exp(-x)), elementwise."""
         return ops.sigmoid(x)
+
+
+class LeakyReLU(Module):
+    """x where x > 0, otherwise negative_slope x."""
+
+    def __init__(self, negative_slope: float = 0.01):
+        self.negative_slope = negative_slope
+
+    def forward(self, x: ArrayLike) -> Tensor:
+        """The formula above, elementwise."""
+        return F.leaky_relu(x, self.negative_slope)
+
+
+class ELU(Module):
+    """x where x > 0, otherwise alpha (exp(x) - 1)."""
+
+    def __init__(self, alpha: float = 1.0):
+        self.alpha = alpha
+
+    def forward(self, x: ArrayLike) -> Tensor:
+        """The formula above, elementwise."""
+        return F.elu(x, self.alpha)
+
+
+class Softplus(Module):
+    """log(1 + exp(x))."""
+
+    def forward(self, x: ArrayLike) -> Tensor:
+        """log(1 + exp(x)), elementwise."""
+        return F.softplus(x)
+
+
+class LogSigmoid(Module):
+    """log(1 / (1 + exp(-x)))."""
+
+    def forward(self, x: ArrayLike) -> Tensor:
+        """log(sigmoid(x)), elementwise."""
+        return F.logsigmoid(x)
+
+
+class Softmax(Module):
+    """exp(x_i) / sum_j exp(x_j) along `axis`."""
+
+    def __init__(self, axis: int = -1):
+        self.axis = axis
+
+    def forward(self, x: ArrayLike) -> Tensor:
+        """Probabilities, in the shape of x."""
+        return F.softmax(x, self.axis)
+
+
+class LogSoftmax(Module):
+    """log(softmax(x)) along `axis`."""
+
+    def __init__(self, axis: int = -1):
+        self.axis = axis
+
+    def forward(self, x: ArrayLike) -> Tensor:
+        """Log-probabilities, in the shape of x."""
+        return F.log_softmax(x, self.axis)
+
+
+class Identity(Module):
+    """x: a layer that computes nothing, to stand in the place of another."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x itself."""
+        return x
+
+
+class Flatten(Module):
+    """The axes from `start_axis` to `end_axis` as one: (B, 2, 3) -> (B, 6)."""
+
+    def __init__(self, start_axis: int = 1, end_axis: int = -1):
+        self.start_axis, self.end_axis = start_axis, end_axis
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The same elements in fewer axes. IndexError for an axis that x does not have."""
+        start, end = checked_axis(self.start_axis, x.ndim), checked_axis(self.end_axis, x.ndim)
+        if start > end:
+            raise ValueError(f"Flatten: start_axis {self.start_axis} is after end_axis {self.end_axis} for {x.shape}")
+        return x.reshape((*x.shape[:start], math.prod(x.shape[start : end + 1]), *x.shape[end + 1 :]))

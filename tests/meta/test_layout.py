@@ -23,7 +23,7 @@ LAYERS = {
         ["typing", "files", "special", "random", "backend", "errors"],
         ["autograd", "grad_mode", "promotion", "indexing", "primitive"],
         ["op_docs", "ops", "derived", "formulas"],
-        ["functional", "interop", "tensor", "creation"],
+        ["functional", "interop", "tensor", "creation", "derivatives"],
         ["nn", "optim", "data", "io", "inspect", "testing"],
         ["devices", "kernels", "accelerate", "distributed"],
     ],

@@ -10,7 +10,9 @@ import tensorlite as tl
 from tensorlite import functional as F
 
 ANY = {"avoid": ()}
+AWAY = {"gap": 0.3}
 POSITIVE = {"low": 0.2, "high": 3.0, "avoid": ()}
+AXIS = reductions(empty=False, tuples=False, none=False, keepdims=False, min_dims=1)
 A, B = math.sqrt(2 / math.pi), 0.044715
 
 # ----- activations ------------------------------------------------------------------------------------------------
@@ -144,6 +146,36 @@ P = st.sampled_from([0.0, 0.25, 0.5, 1.0])
 SEED = st.integers(0, 9)
 
 
+def unit_value(x, axis):
+    return x / np.maximum(np.sqrt((x * x).sum(axis, keepdims=True)), 1e-12)
+
+
+def unit_gradient(g, x, axis):
+    """(g - u (u . g)) / |x|, and g / eps where the norm is below eps."""
+    norm, u = np.sqrt((x * x).sum(axis, keepdims=True)), unit_value(x, axis)
+    return ((g - np.where(norm > 1e-12, u * (u * g).sum(axis, keepdims=True), 0)) / np.maximum(norm, 1e-12),)
+
+
+@st.composite
+def two_of_one_shape(draw):
+    (shape,), meta = draw(AXIS)
+    return (shape, shape), meta
+
+
+def cosine_value(x, y, axis):
+    return (x * y).sum(axis) / np.prod([np.maximum(np.sqrt((v * v).sum(axis)), 1e-8) for v in (x, y)], axis=0)
+
+
+def cosine_gradient(g, x, y, axis):
+    """By x: (y / |y| - x (x . y) / (|x|^2 |y|)) / |x|, where the second term is 0 for a norm below eps."""
+    g, found = np.expand_dims(g, axis), []
+    for one, other in ((x, y), (y, x)):
+        a, b = (np.sqrt((v * v).sum(axis, keepdims=True)) for v in (one, other))
+        dot, a0, b0 = (one * other).sum(axis, keepdims=True), np.maximum(a, 1e-8), np.maximum(b, 1e-8)
+        found.append(g * (other / (a0 * b0) - np.where(a > 1e-8, dot * one / (a0**3 * b0), 0)))
+    return tuple(found)
+
+
 # ----- attention --------------------------------------------------------------------------------------------------
 
 
@@ -246,8 +278,59 @@ def mse_gradient(g, x, y, reduction):
     return by_x, -by_x
 
 
+def binary_value(x, t, reduction):
+    return weighted_binary_value(x, t, reduction, 1.0)
+
+
+def binary_gradient(g, x, t, reduction):
+    return weighted_binary_gradient(g, x, t, reduction, 1.0)
+
+
 @st.composite
-def classes(draw, probabilities=False):
+def weighted_pairs(draw):
+    shapes, meta = draw(pairs())
+    return shapes, meta | {"pos_weight": np.array(draw(st.sampled_from([0.5, 2.5])))}
+
+
+def weighted_binary_value(x, t, reduction, pos_weight):
+    w = pos_weight
+    return reduced(-(w * t * np.log(logistic(x)) + (1 - t) * np.log(logistic(-x))), reduction)
+
+
+def weighted_binary_gradient(g, x, t, reduction, pos_weight):
+    w = pos_weight
+    g = g / (x.size if reduction == "mean" else 1)
+    return g * ((1 - t) * logistic(x) - w * t * logistic(-x)), g * (-w * np.log(logistic(x)) + np.log(logistic(-x)))
+
+
+def xlogx(p):
+    return p * np.log(np.where(p == 0, 1, p))
+
+
+def kl_value(log_q, p, reduction):
+    return reduced(xlogx(p) - np.where(p == 0, 0, p * log_q), reduction)
+
+
+def kl_gradient(g, log_q, p, reduction):
+    g = g / (p.size if reduction == "mean" else 1)
+    return -g * p, np.where(p == 0, 0, g * (np.log(np.where(p == 0, 1, p)) + 1 - log_q))
+
+
+def log_kl_div(log_q, log_p, reduction):
+    return F.kl_div(log_q, log_p, reduction, log_target=True)
+
+
+def log_kl_value(log_q, log_p, reduction):
+    return reduced(np.exp(log_p) * (log_p - log_q), reduction)
+
+
+def log_kl_gradient(g, log_q, log_p, reduction):
+    g = g / (log_p.size if reduction == "mean" else 1) * np.exp(log_p)
+    return -g, g * (1 + log_p - log_q)
+
+
+@st.composite
+def classes(draw, probabilities=False, smoothing=True):
     """Logits (..., C); the targets as metadata, or probabilities (..., C) as a second array."""
     shape, C = draw(shapes(0, 2)), draw(st.integers(1, 4))
     meta = {"reduction": draw(REDUCTION), "label_smoothing": draw(st.sampled_from([0.0, 0.0, 0.3]))}
@@ -256,6 +339,8 @@ def classes(draw, probabilities=False):
     meta["weight"] = weight if draw(st.integers(0, 3)) == 3 else None
     if probabilities:
         return ((*shape, C), (*shape, C)), meta
+    if not smoothing:
+        del meta["label_smoothing"]
     meta["ignore_index"] = draw(st.sampled_from([-100, -100, 0, 1, 255]))
     targets = draw(integers(shape, 0, C))
     ignored = draw(booleans(shape)) if draw(st.booleans()) else np.zeros(shape, bool)
@@ -296,6 +381,21 @@ def cross_entropy_gradient(g, logits, targets, reduction, **meta):
     by_row = softmax(logits) * q.sum(-1, keepdims=True) - q
     by_row = by_row * (g[..., None] if reduction == "none" else g / count)
     return (np.where(targets[..., None] == meta["ignore_index"], 0, by_row),)
+
+
+def nll_loss(log_p, targets, **meta):
+    return F.nll_loss(log_p, targets, **meta)
+
+
+def nll_value(log_p, targets, reduction, **meta):
+    q, count = cross_entropy_parts(log_p, targets, label_smoothing=0.0, reduction=reduction, **meta)
+    losses = -(q * log_p).sum(-1)
+    return losses if reduction == "none" else np.divide(losses.sum(), count)
+
+
+def nll_gradient(g, log_p, targets, reduction, **meta):
+    q, count = cross_entropy_parts(log_p, targets, label_smoothing=0.0, reduction=reduction, **meta)
+    return (np.where(q == 0, 0, -q * (g[..., None] if reduction == "none" else g / count)),)
 
 
 @st.composite
@@ -349,13 +449,16 @@ def soft_head_gradient(g, x, weight, targets, reduction):
 
 
 EPS = st.sampled_from([0.1, 1.0])  # large, so that differences see a smooth function
-AXIS = reductions(empty=False, tuples=False, none=False, keepdims=False, min_dims=1)
 # fmt: off
 FUNCTIONAL = [
     Row("relu",               F.relu,                                           lambda x: np.maximum(x, 0),              local(lambda x: ~(x <= 0)),   arrays(1), exact=True, covers=("where",)),
     Row("gelu",               F.gelu,                                           gelu_tanh,                               local(gelu_tanh_slope),   arrays(1), ANY),
     Row("gelu, erf",          lambda x: F.gelu(x, approximate="none"),          lambda x: x * gaussian(x),               local(gelu_erf_slope),    arrays(1), ANY, covers=("erf",)),
     Row("silu",               F.silu,                                           lambda x: x * logistic(x),               local(silu_slope),        arrays(1), ANY, covers=("sigmoid",)),
+    Row("softplus, of functional", F.softplus,                                       lambda x: np.log(1 + np.exp(x)),         local(logistic),          arrays(1), ANY),
+    Row("logsigmoid",         F.logsigmoid,                                     lambda x: np.log(logistic(x)),           local(lambda x: logistic(-x)), arrays(1), ANY, covers=("softplus",)),
+    Row("leaky_relu",         F.leaky_relu,                                     lambda x, negative_slope: np.where(x > 0, x, negative_slope * x), local(lambda x, negative_slope: np.where(x > 0, 1, negative_slope)), arrays(1, negative_slope=st.sampled_from([0.25, 0.0, 1.5])), exact=True, covers=("where",)),
+    Row("elu",                F.elu,                                            lambda x, alpha: np.where(x > 0, x, alpha * (np.exp(x) - 1)), local(lambda x, alpha: np.where(x > 0, 1, alpha * np.exp(x))), arrays(1, alpha=st.sampled_from([1.0, 0.5])), covers=("expm1",)),
     Row("softmax",            F.softmax,                                        softmax,                                 softmax_gradient,         AXIS, ANY, covers=("exp",)),
     Row("log_softmax",        F.log_softmax,                                    lambda x, axis: np.log(softmax(x, axis)), log_softmax_gradient,    AXIS, ANY, covers=("logsumexp",)),
     Row("linear",             F.linear,                                         linear_value,                            linear_gradient,          linears(bias=True), step=1.0),
@@ -368,6 +471,9 @@ FUNCTIONAL = [
     Row("layer_norm, alone",  F.layer_norm,                                     layer_norm_value,                        layer_norm_gradient,      rows_and_vectors(0, eps=EPS), covers=("layer_norm",), step=CLOSE),
     Row("rms_norm",           F.rms_norm,                                       rms_norm_value,                          rms_norm_gradient,        rows_and_vectors(1, eps=EPS), covers=("rsqrt",)),
     Row("rms_norm, alone",    F.rms_norm,                                       rms_norm_value,                          rms_norm_gradient,        rows_and_vectors(0, eps=EPS), covers=("rsqrt",)),
+    Row("normalize",          F.normalize,                                      unit_value,                              unit_gradient,            AXIS, AWAY, covers=("div",)),
+    Row("cosine_similarity",  F.cosine_similarity,                              cosine_value,                            cosine_gradient,          two_of_one_shape(), AWAY, covers=("div",)),
+    Row("one_hot",            lambda x: F.one_hot((abs(x) * 16).astype(np.int64), 2000), lambda x: np.eye(2000, dtype=np.int64)[(np.abs(x) * 16).astype(np.int64)], None, arrays(1), covers=()),
     Row("dropout",            lambda x, p, seed: F.dropout(x, p, generator=tl.Generator(seed)), lambda x, p, seed: x * drop_scale(x.shape, p, seed), local(lambda x, p, seed: drop_scale(x.shape, p, seed)), arrays(1, p=P, seed=SEED), ANY, covers=("apply_dropout_mask",)),
     Row("dropout, evaluating", lambda x: F.dropout(x, 0.5, training=False),     np.positive,                             local(lambda x: 1),       arrays(1), ANY, covers=()),
     Row("scaled_dot_product_attention",               attention,                attention_value,                         attention_gradient,       attentions(None), ANY, covers=("attention",)),
@@ -378,6 +484,11 @@ FUNCTIONAL = [
     Row("cross_entropy, probabilities", cross_entropy,                          soft_value,                              soft_gradient,            classes(probabilities=True), POSITIVE, covers=("logsumexp",)),
     Row("linear_cross_entropy",         linear_cross_entropy,                   head_loss,                               head_gradient,            heads()),
     Row("linear_cross_entropy, probabilities", F.linear_cross_entropy,          soft_head_loss,                          soft_head_gradient,       soft_heads(), POSITIVE, covers=("logsumexp",)),
+    Row("nll_loss",           nll_loss,                                         nll_value,                               nll_gradient,             classes(smoothing=False), ANY, covers=("getitem",)),
+    Row("binary_cross_entropy_with_logits", F.binary_cross_entropy_with_logits, binary_value,                            binary_gradient,          pairs(), ANY, covers=("softplus",)),
+    Row("binary_cross_entropy_with_logits, weighted", F.binary_cross_entropy_with_logits, weighted_binary_value,         weighted_binary_gradient, weighted_pairs(), ANY, covers=("softplus",)),
+    Row("kl_div",             F.kl_div,                                         kl_value,                                kl_gradient,              pairs(), POSITIVE, covers=("log",)),
+    Row("kl_div, of logarithms", log_kl_div,                                    log_kl_value,                            log_kl_gradient,          pairs(), ANY, covers=("exp",)),
     Row("mse_loss",           F.mse_loss,                                       lambda x, y, reduction: reduced((x - y) ** 2, reduction), mse_gradient, pairs(), covers=("square",), step=1.0),
 ]
 # fmt: on

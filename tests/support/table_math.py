@@ -54,6 +54,10 @@ ELEMENTWISE = [
     Row("sub",        tl.sub,        lambda x, y: x - y,             local(one, lambda x, y: -1),                                       arrays(2), exact=True, step=1.0),
     Row("mul",        tl.mul,        lambda x, y: x * y,             local(lambda x, y: y, lambda x, y: x),                             arrays(2), exact=True, step=1.0),
     Row("div",        tl.div,        lambda x, y: x / y,             local(lambda x, y: 1 / y, lambda x, y: -(x / y) / y),                arrays(2), AWAY_FROM_0),
+    Row("floor_divide", tl.floor_divide, np.floor_divide,            local(zero, zero),                                                 arrays(2), AWAY_FROM_0, differences=False),
+    Row("floor_divide, by a number", lambda x: tl.floor_divide(x, 1.0), lambda x: np.floor(x * 1.0), local(zero),                                          arrays(1), INTEGERS, covers=("floor_divide",)),
+    Row("remainder",  tl.remainder,  np.remainder,                   local(one, lambda x, y: -np.floor_divide(x, y)),                    arrays(2), AWAY_FROM_0, differences=False),
+    Row("remainder, by a number", lambda x: tl.remainder(x, 1.0), lambda x: x * 1.0 - np.floor(x), local(one),                                  arrays(1), INTEGERS, covers=("remainder",)),
     Row("neg",        tl.neg,        lambda x: -x,                   local(lambda x: -1),                                               arrays(1), exact=True, step=1.0),
     Row("abs",        tl.abs,        np.abs,                         local(np.sign),                                                    arrays(1), exact=True),
     Row("square",     tl.square,     lambda x: x**2,                 local(lambda x: 2 * x),                                            arrays(1), exact=True, step=1.0),
@@ -69,10 +73,12 @@ ELEMENTWISE = [
     Row("expm1",      tl.expm1,      np.expm1,                       local(np.exp),                                                     arrays(1), ANY),
     Row("log",        tl.log,        np.log,                         local(lambda x: 1 / x),                                            arrays(1), POSITIVE),
     Row("log1p",      tl.log1p,      np.log1p,                       local(lambda x: 1 / (1 + x)),                                      arrays(1), {"low": -0.7, "avoid": ()}),
+    Row("log2",       tl.log2,       np.log2,                        local(lambda x: 1 / (x * math.log(2))),                            arrays(1), POSITIVE),
     Row("sin",        tl.sin,        np.sin,                         local(np.cos),                                                     arrays(1), ANY),
     Row("cos",        tl.cos,        np.cos,                         local(lambda x: -np.sin(x)),                                       arrays(1), ANY),
     Row("tanh",       tl.tanh,       np.tanh,                        local(lambda x: 1 / np.cosh(x) ** 2),                              arrays(1), ANY),
     Row("sigmoid",    tl.sigmoid,    lambda x: 1 / (1 + np.exp(-x)), local(lambda x: 1 / (2 * np.cosh(x / 2)) ** 2),                    arrays(1), ANY),
+    Row("softplus",   tl.softplus,   lambda x: np.log(1 + np.exp(x)), local(lambda x: 1 / (1 + np.exp(-x))),                            arrays(1), ANY),
     Row("erf",        tl.erf,        np.vectorize(math.erf, [float]), local(lambda x: 2 / math.sqrt(math.pi) * np.exp(-x**2)),          arrays(1), ANY),
     Row("maximum",    tl.maximum,    np.maximum,                     local(lambda x, y: ~(x < y) - tie(x, y), lambda x, y: ~(y < x) - tie(x, y)), arrays(2), exact=True),
     Row("minimum",    tl.minimum,    np.minimum,                     local(lambda x, y: ~(x > y) - tie(x, y), lambda x, y: ~(y > x) - tie(x, y)), arrays(2), exact=True),
@@ -172,6 +178,10 @@ def extreme_gradient(extreme):
     return gradient
 
 
+def largest_gradient(g, x, axis, keepdims):
+    return (extreme_gradient(np.max)(g, np.abs(x), axis, keepdims)[0] * np.sign(x),)
+
+
 def logsumexp_value(x, axis, keepdims):
     return np.log(np.exp(x).sum(axis, keepdims=keepdims))
 
@@ -219,6 +229,8 @@ REDUCTIONS = [
     Row("var",       tl.var,       np.var,          var_gradient,                deviations(), covers=("sum", "square")),
     Row("std",       tl.std,       np.std,          std_gradient,                deviations(), covers=("root",), step=CLOSE),
     Row("norm",      tl.norm,      norm_value,      norm_gradient,               reductions(), covers=("root",)),
+    Row("norm, of order 1", lambda x, **m: tl.norm(x, **m, ord=1), lambda x, axis, keepdims: np.abs(x * 1.0).sum(axis, keepdims=keepdims), lambda g, x, axis, keepdims: (expand(g, x, axis, keepdims) * np.sign(x),), reductions(), covers=("abs",)),
+    Row("norm, largest", lambda x, **m: tl.norm(x, **m, ord=math.inf), lambda x, axis, keepdims: np.abs(x * 1.0).max(axis, keepdims=keepdims), largest_gradient, FULL, covers=("max",)),
     Row("prod",      tl.prod,      np.prod,         prod_gradient,               reductions(), covers=("mul",)),
     Row("max",       tl.max,       np.max,          extreme_gradient(np.max),    FULL),
     Row("min",       tl.min,       np.min,          extreme_gradient(np.min),    FULL),

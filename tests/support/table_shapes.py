@@ -232,6 +232,50 @@ def einsum_gradient(g, *xs, equation):
     return tuple(result)
 
 
+# ----- values put into a copy: distinct positions, so that every value has one place --------------------------------
+
+
+@st.composite
+def puts(draw):
+    (shape,), meta = draw(indices())
+    places = np.arange(math.prod(shape)).reshape(shape)[meta["index"]]
+    if np.unique(places).size < places.size:  # positions that repeat: test_indexing.py
+        meta = {"index": (slice(0, 1),) if shape else ()}
+        places = np.zeros(shape)[meta["index"]]
+    return (shape, places.shape), meta
+
+
+def put_value(x, values, index):
+    out = x.copy()
+    out[index] = values
+    return out
+
+
+def put_gradient(g, x, values, index):
+    return put_value(g, np.zeros(values.shape), index), g[index]
+
+
+@st.composite
+def alongs(draw):
+    shape = draw(shapes(1, 3, min_side=1))
+    axis = draw(st.integers(0, len(shape) - 1))
+    n = draw(st.integers(0, shape[axis]))
+    order = np.random.default_rng(draw(st.integers(0, 99))).permuted(
+        np.broadcast_to(np.expand_dims(np.arange(shape[axis]), tuple(range(1, len(shape) - axis))), shape), axis=axis
+    )
+    return (shape, (*shape[:axis], n, *shape[axis + 1 :])), {"indices": order.take(range(n), axis), "axis": axis}
+
+
+def along_value(x, values, indices, axis):
+    out = x.copy()
+    np.put_along_axis(out, indices, values, axis)
+    return out
+
+
+def along_gradient(g, x, values, indices, axis):
+    return along_value(g, np.zeros(values.shape), indices, axis), np.take_along_axis(g, indices, axis)
+
+
 VECTORS = st.tuples(st.tuples(shapes(1, 1), shapes(1, 1)), st.just({}))
 K = st.integers(-2, 2)
 SHIFT = st.integers(-5, 5)
@@ -256,6 +300,8 @@ MOVES = [
     move("masked_fill",     tl.masked_fill,     lambda x, mask, value: np.where(mask, value, x),                 fills(), covers=("where",)),
     move("diagonal",        tl.diagonal,        np.diagonal,                                                     diagonals(), covers=("getitem",)),
     move("clone",           tl.clone,           np.copy,                                                         arrays(1)),
+    Row("index_put",        lambda x, values, index: tl.index_put(x, index, values), put_value,      put_gradient,                                    puts(), exact=True, covers=("where", "getitem")),
+    Row("scatter",          lambda x, values, indices, axis: tl.scatter(x, indices, values, axis), along_value,    along_gradient,                                  alongs(), exact=True, covers=("where", "getitem")),
     Row("scatter_add",      tl.scatter_add,     scatter_value,  lambda g, x, index, shape: (g[index],),          scatters(), exact=True, covers=("scatter",), step=1.0),
     Row("tril",             tl.tril,            np.tril,        triangle(np.tril),                               with_axes(min_dims=2, k=K), exact=True, step=1.0),
     Row("triu",             tl.triu,            np.triu,        triangle(np.triu),                               with_axes(min_dims=2, k=K), exact=True, step=1.0),
