@@ -38,7 +38,7 @@ def site(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def context():
-    """A browser's context. Its scope is not the session: Playwright's event loop would disturb tests that use asyncio."""
+    """A browser's context, one a module: Playwright's event loop would disturb other tests, which use asyncio."""
     playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright: pip install -e '.[browser]'")
     program = next(filter(None, map(shutil.which, PROGRAMS)), None)
     if program is None:
