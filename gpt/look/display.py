@@ -14,8 +14,9 @@ Number = float | None  # None: no value here
 
 
 def visible_text(text: str) -> str:
-    """A token's text with its white space visible: spaces as ·, line feeds as ↵, tabs as →."""
-    return text.replace(" ", "·").replace("\n", "↵").replace("\t", "→")
+    """A token's text with its white space visible: spaces as ·, line feeds as ↵, tabs as →, others by their code."""
+    signs = {" ": "·", "\n": "↵", "\t": "→"}
+    return "".join(signs.get(c) or (c if c.isprintable() else repr(c)[1:-1]) for c in text)
 
 
 def sequential(share: float) -> str:

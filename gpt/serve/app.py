@@ -1,5 +1,6 @@
 """The web application: routes, errors and the page's files."""
 
+import mimetypes
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
@@ -17,10 +18,15 @@ from .worker import Busy
 
 STATIC = Path(__file__).parent / "static"
 Handler = Callable[[Request, Exception], Awaitable[Response]]
+# Python asks the system for media types, and Windows may say text/plain: browsers run no such module.
+MEDIA_TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 
 
 def create_app(folders: Sequence[Path], device: str | None = None) -> Starlette:
     """The application that serves the runs in `folders`: each is a run, or a folder of runs."""
+
+    for ending, kind in MEDIA_TYPES.items():
+        mimetypes.add_type(kind, ending)
 
     async def page(request: Request) -> Response:
         return FileResponse(STATIC / "index.html")
@@ -29,7 +35,7 @@ def create_app(folders: Sequence[Path], device: str | None = None) -> Starlette:
         routes=[Route("/", page), *ROUTES, Mount("/static", StaticFiles(directory=STATIC))],
         exception_handlers={
             NotFound: answer(404),
-            Busy: answer(503),
+            Busy: busy,
             FileNotFoundError: answer(404),
             ValueError: answer(400),
             ArithmeticError: answer(400),
@@ -48,6 +54,13 @@ def answer(status: int) -> Handler:
         return json_response({"error": str(error)}, status)
 
     return handle
+
+
+async def busy(request: Request, error: Exception) -> Response:
+    """The queue is full: the client may try again after some seconds."""
+    answer = json_response({"error": str(error)}, 503)
+    answer.headers["Retry-After"] = "2"
+    return answer
 
 
 async def http_error(request: Request, error: Exception) -> Response:

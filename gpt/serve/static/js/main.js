@@ -81,6 +81,10 @@ async function start() {
     else drawNavigation();
   });
   showView();
+  document.querySelector(".skip").addEventListener("click", (event) => {
+    event.preventDefault(); // the address after # names the view
+    $("main").focus();
+  });
   addEventListener("hashchange", () => {
     const { view, run: name, step: at, text } = readAddress();
     const known = readable.some((other) => other.name === name) ? name : state.run;

@@ -13,16 +13,26 @@ export function h(tag, attributes = {}, ...children) {
   return element;
 }
 
-/** A token's text with white space made visible: spaces as ·, line feeds as ↵, tabs as →. */
+const SIGNS = { " ": "·", "\n": "↵", "\t": "→" };
+const INVISIBLE = /([\p{Z}\p{C}])/u; // spaces, controls, marks that change the direction of text, private use
+
+/** What is shown for an invisible character: a sign, or its code as Python writes it, such as \u202e. */
+function sign(character) {
+  const code = character.codePointAt(0), hex = code.toString(16);
+  if (character in SIGNS) return SIGNS[character];
+  if (code < 0x100) return `\\x${hex.padStart(2, "0")}`;
+  return code < 0x10000 ? `\\u${hex.padStart(4, "0")}` : `\\U${hex.padStart(8, "0")}`;
+}
+
+/** A token's text with white space made visible: spaces as ·, line feeds as ↵, tabs as →, others by their code. */
 export function tokenText(text) {
-  const parts = text.split(/([ \n\t])/).filter((part) => part !== "");
-  const signs = { " ": "·", "\n": "↵", "\t": "→" };
-  return parts.map((part) => (part in signs ? h("span", { class: "space" }, signs[part]) : part));
+  const parts = text.split(INVISIBLE).filter((part) => part !== "");
+  return parts.map((part) => (INVISIBLE.test(part) ? h("span", { class: "space" }, sign(part)) : part));
 }
 
 /** The same as plain text, for labels of pictures. */
 export function tokenLabel(text) {
-  return text.replaceAll(" ", "·").replaceAll("\n", "↵").replaceAll("\t", "→");
+  return text.split(INVISIBLE).map((part) => (INVISIBLE.test(part) ? sign(part) : part)).join("");
 }
 
 /** A number for people: three significant digits. */
