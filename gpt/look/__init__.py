@@ -10,7 +10,7 @@ Nothing here changes a run.
 """
 
 from .loaded import LoadedModel, kept_steps, load
-from .next_token import Candidate, NextToken, check_writes, expected, next_token, prompt_ids, written
+from .next_token import Candidate, NextToken, check_writes, expected, next_token, prompt_ids, text_after, written
 from .trace import Trace, trace
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "load",
     "next_token",
     "prompt_ids",
+    "text_after",
     "trace",
     "written",
 ]

@@ -184,10 +184,9 @@ def summary(model: LoadedModel, logits: Tensor, before: int, token: int | None =
             "the model's scores are not finite: its weights are too large, as after training with too high an lr"
         )
     total = tl.logsumexp(logits.astype(tl.float64)).item()
-    known = model.tokenizer.decode_bytes([before])
 
     def candidate(id: int) -> Candidate:
-        text = model.tokenizer.decode_bytes([before, id])[len(known) :].decode("utf-8", "backslashreplace")
+        text = text_after(model, before, id)
         rank = len(ascending) - bisect_right(ascending, values[id]) + 1
         log_p = values[id] - total
         return Candidate(id, text, values[id], math.exp(log_p), rank, abs(log_p) / math.log(2))
@@ -198,6 +197,16 @@ def summary(model: LoadedModel, logits: Tensor, before: int, token: int | None =
     tail, width = histogram(ascending[:-EXACT])
     chosen = None if token is None else candidate(token)
     return NextToken([candidate(id) for id in best], ascending[: -EXACT - 1 : -1], tail, width, len(values), chosen)
+
+
+def text_after(model: LoadedModel, before: int | None, id: int) -> str:
+    """What the token `id` adds to a text that ends with the token `before`, such as a space and a word.
+
+    Bytes that are not UTF-8 by themselves are shown as \\xNN.
+    """
+    prefix = [] if before is None else [before]
+    known = model.tokenizer.decode_bytes(prefix)
+    return model.tokenizer.decode_bytes([*prefix, id])[len(known) :].decode("utf-8", "backslashreplace")
 
 
 def histogram(ascending: Sequence[float]) -> tuple[list[tuple[int, float]], float]:

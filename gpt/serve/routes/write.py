@@ -21,9 +21,10 @@ LARGEST_SEED = 2**53 - 1  # the largest integer that is exact in JavaScript
 async def generate(request: Request) -> Response:
     """POST /api/generate {run, step, session, text or ids, tokens, temperature, top_k, top_p, seed} -> lines of JSON.
 
-    The first line is {"ids", "text"}: the prompt. Then each new token has a line, as `as_line` describes it. The last
-    line is {"end": "length" or "stop", "piece": the end of the text where a character is unfinished}. At "stop", the
-    token before was <|endoftext|>, which is not part of the text. The tokens are those of `gpt generate`.
+    The first line is {"prompt": [{id, text}], "text"}: the tokens of the prompt, and their text. Then each new token has
+    a line, as `as_line` describes it, with "piece": the characters that it completes in the text. The last line is
+    {"end": "length" or "stop", "piece": the end of the text where a character is unfinished}. At "stop", the token
+    before was <|endoftext|>, which is not part of the text. The tokens are those of `gpt generate`.
     """
     fields, state = await read_fields(request), state_of(request)
     count = fields.integer("tokens", 100, 1, MOST_TOKENS)
@@ -48,13 +49,20 @@ def lines(loaded: LoadedModel, ids: list[int], count: int, options: dict[str, An
     tokenizer = loaded.tokenizer
     stop = tokenizer.special_tokens.get(END_OF_TEXT)
     decoder = StreamDecoder(tokenizer)
-    yield {"ids": ids, "text": "".join(map(decoder.feed, ids))}
+    yield {"prompt": named(loaded, ids), "text": "".join(map(decoder.feed, ids))}
     end = "length"
     for found in look.written(loaded, ids, count, **options):
         assert found.token is not None
         end = "stop" if found.token.id == stop else "length"
         yield as_line(found) | {"piece": "" if end == "stop" else decoder.feed(found.token.id)}
     yield {"end": end, "piece": decoder.flush()}
+
+
+def named(loaded: LoadedModel, ids: list[int]) -> list[dict[str, Any]]:
+    """{id, text} of each token; the text is what the token adds to the text before it."""
+    return [
+        {"id": id, "text": look.text_after(loaded, before, id)} for before, id in zip([None, *ids], ids, strict=False)
+    ]
 
 
 def as_line(found: NextToken) -> dict[str, Any]:
@@ -78,8 +86,8 @@ async def expected(request: Request) -> Response:
     loaded, ids = await state.worker.run(prepare)
 
     def items() -> Iterator[dict[str, Any]]:
-        for id, found in zip(ids, look.expected(loaded, ids), strict=True):
-            yield as_line(found) if found else {"id": id, "text": loaded.text_of(id), "expected": None}
+        for token, found in zip(named(loaded, ids), look.expected(loaded, ids), strict=True):
+            yield as_line(found) if found else token | {"expected": None}
 
     return json_lines(state.worker.stream(items))
 
