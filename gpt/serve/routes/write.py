@@ -21,8 +21,8 @@ LARGEST_SEED = 2**53 - 1  # the largest integer that is exact in JavaScript
 async def generate(request: Request) -> Response:
     """POST /api/generate {run, step, session, text or ids, tokens, temperature, top_k, top_p, seed} -> lines of JSON.
 
-    The first line is {"prompt": [{id, text}], "text"}: the tokens of the prompt, and their text. Then each new token has
-    a line, as `as_line` describes it, with "piece": the characters that it completes in the text. The last line is
+    The first line is {"prompt": [{id, text}], "text"}: the tokens of the prompt, and their text. Then each new token
+    has a line, as `as_line` describes it, with "piece": the characters that it completes in the text. The last line is
     {"end": "length" or "stop", "piece": the end of the text where a character is unfinished}. At "stop", the token
     before was <|endoftext|>, which is not part of the text. The tokens are those of `gpt generate`.
     """

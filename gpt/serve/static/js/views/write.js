@@ -58,11 +58,11 @@ class Write {
       h("div", { class: "row" }, Object.values(this.buttons), this.message),
       this.status,
       h("div", { class: "write-columns" },
-        h("div", {},
+        h("div", { class: "write-text" },
           legend(), this.strip.element,
-          h("details", {}, h("summary", {}, "The text without marks"), this.joined),
-          h("h3", {}, "Branches"), this.list),
-        this.panel));
+          h("details", {}, h("summary", {}, "The text without marks"), this.joined)),
+        this.panel,
+        h("div", { class: "write-branches" }, h("h3", {}, "Branches"), this.list)));
     this.controls.vocabulary(chosenRun().config.vocab_size);
     const end = subscribe((changed) => this.changed(changed));
     if (run === state.run && prompt === state.text && branches.current) this.show();
@@ -123,8 +123,12 @@ class Write {
   /** Shows the current branch, and computes its distributions where they are of another checkpoint, or missing. */
   show() {
     this.draw();
+    if (branches.current.tokens.length) this.refresh();
+    else this.begin(true);
+  }
+
+  refresh() {
     const branch = branches.current;
-    if (!branch.tokens.length) return this.begin(true);
     const known = branch.model === model() && branch.tokens.every(({ expected }) => expected !== undefined);
     if (!known) this.work((signal) => this.expect(branch, { ids: branch.tokens.map(({ id }) => id) }, signal));
   }
@@ -169,6 +173,7 @@ class Write {
     const ids = branch.tokens.map(({ id }) => id);
     const began = performance.now();
     let count = 0;
+    let end = "stopped";
     branch.model ||= model();
     this.setWriting(true);
     await this.work(async (signal) => {
@@ -182,16 +187,20 @@ class Write {
             this.strip.append(branch.tokens.at(-1));
             count += 1;
             branch.text += piece;
-          } else branch.text += line.piece;
+          } else {
+            branch.text += line.piece;
+            end = line.end === "stop" ? "the model ended the text" : "";
+          }
           this.drawText();
         }, { signal });
     });
     const seconds = (performance.now() - began) / 1000;
     if (branch !== branches.current) return;
-    this.message.textContent = count ? `${count} tokens, ${(count / seconds).toFixed(1)} per second` : "";
+    const speed = `${count} tokens, ${(count / seconds).toFixed(1)} per second`;
+    this.message.textContent = count ? [speed, end].filter(Boolean).join(", ") : "";
     this.setWriting(false);
     this.drawBranches();
-    if (branch.tokens.some(({ expected }) => expected === undefined) && !this.status.querySelector(".error")) this.show();
+    if (!this.status.querySelector(".error")) this.refresh();
   }
 
   /** The tokens of the prompt, which are not known yet where writing begins before they are analysed. */

@@ -1,7 +1,7 @@
 // The most probable next tokens as bars, in the tooltip of a token and in the panel of the selected one.
 
 import { shapeOf } from "../distribution.js";
-import { h, number, percent, tokenLabel, tokenText } from "../ui.js";
+import { h, number, percent, tokenText } from "../ui.js";
 
 /** A probability as text: small ones keep two significant digits. */
 export function share(p) {
@@ -28,7 +28,7 @@ export function bars(token, options, onChoose = null) {
   const shaped = shapeOf(token, options);
   const rows = candidates(token, shaped);
   const longest = Math.max(...rows.map(({ probability }) => probability), Number.MIN_VALUE);
-  return h("div", { class: "bars" }, rows.map(({ candidate, probability, inText }) => {
+  return h("div", { class: "bars", role: "group", "aria-label": "the most probable tokens" }, rows.map(({ candidate, probability, inText }) => {
     const bar = h("span", { class: "bar-fill" });
     bar.style.width = `${(100 * probability) / longest}%`;
     const excluded = candidate.rank > shaped.kept;
@@ -39,10 +39,6 @@ export function bars(token, options, onChoose = null) {
       h("span", { class: "mark" }, inText ? `◀ ${ORIGIN[token.source]}` : ""),
     ];
     if (!onChoose) return h("div", { class: "bar-row" }, cells);
-    const label = `${tokenLabel(candidate.text)}, ${excluded ? "excluded" : share(probability)}`;
-    return h("button", {
-      class: "bar-row", disabled: inText, onclick: () => onChoose(candidate),
-      "aria-label": inText ? `${label}, ${ORIGIN[token.source]}` : `${label}: write from here with this token`,
-    }, cells);
+    return h("button", { class: "bar-row", disabled: inText, onclick: () => onChoose(candidate) }, cells);
   }));
 }

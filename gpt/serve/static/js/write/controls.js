@@ -29,8 +29,8 @@ export function makeControls(onShape) {
   return {
     element: h("div", { class: "write-controls" },
       field("temperature", temperature.input, temperature.output),
-      field("top-k: the k most probable", topK.input, topK.output),
-      field("top-p: the most probable, up to a sum of p", topP.input, topP.output),
+      field("top-k (tokens)", topK.input, topK.output),
+      field("top-p (probability)", topP.input, topP.output),
       field("number of tokens", tokens),
       field("seed", seed)),
     options: () => settings,

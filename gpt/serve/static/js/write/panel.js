@@ -18,10 +18,10 @@ export function panel(token, index, options, onChoose) {
   }
   const { vocab_size: size } = token.expected;
   const facts = [
-    ["probability with these settings", token.rank > shaped.kept ? "0 % (excluded)" : share(shaped.own)],
-    ["the model's own (temperature 1)", share(token.probability)],
-    ["rank", `${token.rank.toLocaleString("en")} of ${size.toLocaleString("en")} tokens`],
-    ["surprise: −log₂ of the model's own", `${number(token.surprise)} bits`],
+    ["probability, these settings", token.rank > shaped.kept ? "0 % (excluded)" : share(shaped.own)],
+    ["probability, temperature 1", share(token.probability)],
+    ["rank", `${token.rank.toLocaleString("en")} of ${size.toLocaleString("en")}`],
+    ["surprise, −log₂ at temperature 1", `${number(token.surprise)} bits`],
     ["token id, origin", `${token.id}, ${ORIGIN[token.source]}`],
   ];
   const cannot = size - shaped.kept;

@@ -4,6 +4,9 @@ import { shapeOf } from "../distribution.js";
 import { h, hideTip, tokenLabel, tokenText, tooltip } from "../ui.js";
 import { bars, share } from "./bars.js";
 
+/** How strong the colour of a probability is: its square root, so that 1 % and 10 % look different. */
+const level = (p) => Math.sqrt(p).toFixed(3);
+
 /**
  * The strip: { element, draw(tokens), append(token), reshape(), select(index) }. `options()` gives temperature, top-k
  * and top-p; `onSelect(index)` is called when a token is chosen. One token is in the order of the Tab key; arrows, Home
@@ -19,7 +22,7 @@ export function makeStrip({ options, onSelect }) {
     const token = tokens[index], button = buttons[index];
     const shaped = shapeOf(token, options());
     const kept = shaped !== null && token.rank <= shaped.kept;
-    button.style.setProperty("--p", shaped === null ? 0 : shaped.own.toFixed(4));
+    button.style.setProperty("--p", level(shaped?.own ?? 0));
     button.classList.toggle("excluded", shaped !== null && !kept);
     button.classList.toggle("unknown", shaped === null);
     const about = shaped === null ? "no probability" : kept ? share(shaped.own) : "excluded";
@@ -89,11 +92,11 @@ function about(token, options) {
 export function legend() {
   const swatch = (p) => {
     const box = h("span", { class: "token swatch", "aria-hidden": "true" }, "a");
-    box.style.setProperty("--p", p);
+    box.style.setProperty("--p", level(p));
     return h("span", {}, box, ` ${100 * p} %`);
   };
   return h("div", { class: "legend note" },
-    h("span", {}, "probability of the token:"), [0, 0.25, 0.5, 0.75, 1].map(swatch),
+    h("span", {}, "probability of the token:"), [0, 0.01, 0.1, 0.5, 1].map(swatch),
     h("span", {}, h("span", { class: "token from-prompt" }, "prompt")),
     h("span", {}, h("span", { class: "token from-drawn" }, "drawn by the model")),
     h("span", {}, h("span", { class: "token from-chosen" }, "chosen by you")),
