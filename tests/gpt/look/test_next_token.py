@@ -224,7 +224,9 @@ def test_the_histogram_has_every_value_once_and_the_means_of_its_bins():
     low, high = values[0], values[-1]
     assert width == pytest.approx((high - low) / BINS)
     index = np.minimum(((values - low) / (high - low) * BINS).astype(int), BINS - 1)
-    expected = [(int((index == i).sum()), values[index == i].mean()) for i in reversed(range(BINS)) if (index == i).any()]
+    expected = [
+        (int((index == i).sum()), values[index == i].mean()) for i in reversed(range(BINS)) if (index == i).any()
+    ]
     assert [count for count, _ in bins] == [count for count, _ in expected]
     np.testing.assert_allclose([mean for _, mean in bins], [mean for _, mean in expected])
 
@@ -243,7 +245,7 @@ def test_histograms_of_no_and_of_equal_values():
     steps=st.sampled_from([None, 2, 30]),
 )
 def test_the_sum_of_exponentials_is_within_the_stated_error(seed, size, scale, temperature, steps):
-    """It is never too large, and too small by at most the factor of Hoeffding's lemma. `steps`: few different logits."""
+    """It is never too large, and too small by at most the factor of Hoeffding's lemma. `steps`: few distinct logits."""
     logits = np.random.default_rng(seed).normal(size=size) * scale
     if steps:
         logits = np.round(logits * steps / scale) * scale / steps

@@ -1,5 +1,6 @@
 """What the tests of `gpt look`'s Write view share: a model of bytes with clear preferences, in memory and as a run."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import tensorlite as tl
@@ -18,10 +19,10 @@ CONFIG = GPTConfig(
 DESCRIPTION = {"format": "gpt.run", "version": 1, "model": CONFIG.to_dict()}
 
 
-def byte_model(seed: int = 3, sharpness: float = 3.0) -> GPT:
+def byte_model(seed: int = 3, sharpness: float = 3.0, context_length: int = CONTEXT) -> GPT:
     """An untrained model; `sharpness` multiplies its logits."""
     tl.manual_seed(seed)
-    model = GPT(CONFIG)
+    model = GPT(replace(CONFIG, context_length=context_length))
     model.head.weight.data[...] *= sharpness
     model.head.weight.changed()
     return model
@@ -37,6 +38,5 @@ def save_run(run: Path, step: int = 1, **options) -> None:
     model = byte_model(**options)
     run.mkdir(exist_ok=True)
     optimizer = AdamW(model.parameters(), lr=0.1)
-    checkpoint.save(
-        run, step, config=DESCRIPTION, tokenizer=BYTES, model=model, optimizer=optimizer, state={}, keep=10
-    )
+    config = {**DESCRIPTION, "model": model.config.to_dict()}
+    checkpoint.save(run, step, config=config, tokenizer=BYTES, model=model, optimizer=optimizer, state={}, keep=10)

@@ -24,9 +24,11 @@ export function shape(expected, { temperature, topK = null, topP = null }) {
   const whole = Math.expm1((width / temperature) ** 2 / 8), part = Math.expm1(width / temperature);
   let error = sum(groups.filter(({ exact }) => !exact), ({ cut }) => (cut ? part : whole)) / total;
   if (topP !== null && topP < 1) {
+    // The sum of what is kept is above p by less than the last token, whichever that is where the error decides.
     groups = first(groups, (before, group) => Math.ceil((topP * total - before.weight) / group.weight));
-    const last = groups.at(-1);
-    if (!last.exact) error += (last.weight * (1 + part)) / (topP * total); // at most one token too many or too few
+    const last = groups.at(-1), sumKept = sum(groups), wanted = topP * total;
+    const near = sumKept < wanted * (1 + error) || sumKept - last.weight >= wanted * (1 - error);
+    if (!last.exact || (error > 0 && near)) error += (last.weight * (last.exact ? 1 : 1 + part)) / wanted;
   }
   const kept = groups.reduce((count, group) => count + group.count, 0);
   const normalizer = sum(groups);
