@@ -174,12 +174,14 @@ def test_an_empty_prompt_is_the_start_of_a_text(client):
     ],
 )
 def test_an_invalid_field_is_one_sentence(client, fields, said):
-    answer = client.post("/api/generate", content=json.dumps({"run": "bytes", "text": "the", **fields}))
+    headers = {"Content-Type": "application/json"}
+    body = json.dumps({"run": "bytes", "text": "the", **fields})
+    answer = client.post("/api/generate", content=body, headers=headers)
     assert answer.status_code == 400, answer.text
     assert said in answer.json()["error"]
     assert "\n" not in answer.json()["error"]
     if "ids" in fields or "text" in fields:
-        assert client.post("/api/expected", content=json.dumps({"run": "bytes", **fields})).status_code == 400
+        assert client.post("/api/expected", content=body, headers=headers).status_code == 400
 
 
 def test_an_unknown_run_is_not_found(client):
@@ -234,5 +236,6 @@ def served(runs):
 
 def ask(address, path, **fields):
     connection = http.client.HTTPConnection(*address, timeout=60)
-    connection.request("POST", path, json.dumps({"run": "bytes", "step": 1, **fields}))
+    body = json.dumps({"run": "bytes", "step": 1, **fields})
+    connection.request("POST", path, body, {"Content-Type": "application/json"})
     return connection, connection.getresponse()
