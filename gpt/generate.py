@@ -47,6 +47,7 @@ def stream(
     seed: int | None = None,
     stop_token: int | None = None,
     use_cache: bool = True,
+    wrap: "Callable[[Decoder], Decoder] | None" = None,
 ) -> Iterator[list[int | None]]:
     """Continue each prompt, and yield after each step its new token ids: one per prompt, None where a text has ended.
 
@@ -54,7 +55,8 @@ def stream(
     `top_p` restrict. A text ends before its `stop_token`, or after `max_new_tokens`. Prompts may differ in length: each
     gets the text that it would get alone. Prompt i draws from its own generator, seeded `seed` + i; without a seed all
     draw from tensorlite's default generator. A prompt longer than the context is cut to its end. Dropout is off and
-    no gradient is recorded; the model's mode and the caller's are left as they were.
+    no gradient is recorded; the model's mode and the caller's are left as they were. `wrap` may replace the Decoder
+    that computes the scores by one that also keeps them (gpt/look/next_token.py).
 
     Raises ValueError at the call, not at the first step, for no prompt, an empty one, an id outside the vocabulary, or
     an option outside its range; FloatingPointError at a step that draws, where the model's scores are not finite.
@@ -65,6 +67,8 @@ def stream(
     generators = [tl.default_generator if seed is None else Generator(seed + i) for i in range(len(texts))]
     positions = min(max(map(len, texts)) + max_new_tokens, model.config.context_length)
     decoder = make_decoder(model, len(texts), positions, use_cache)
+    if wrap is not None:
+        decoder = wrap(decoder)
 
     def steps() -> Iterator[list[int | None]]:
         running = list(range(len(texts)))  # the texts that have not ended

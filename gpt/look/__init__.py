@@ -10,6 +10,21 @@ Nothing here changes a run.
 """
 
 from .loaded import LoadedModel, kept_steps, load
+from .next_token import Candidate, NextToken, check_writes, expected, next_token, prompt_ids, text_after, written
 from .trace import Trace, trace
 
-__all__ = ["LoadedModel", "Trace", "kept_steps", "load", "trace"]
+__all__ = [
+    "Candidate",
+    "LoadedModel",
+    "NextToken",
+    "Trace",
+    "check_writes",
+    "expected",
+    "kept_steps",
+    "load",
+    "next_token",
+    "prompt_ids",
+    "text_after",
+    "trace",
+    "written",
+]
