@@ -9,7 +9,8 @@ Each function returns an object that holds plain numbers, shows itself in a note
 Nothing here changes a run.
 """
 
+from .attention import Attention, Head, attention
 from .loaded import LoadedModel, kept_steps, load
 from .trace import Trace, trace
 
-__all__ = ["LoadedModel", "Trace", "kept_steps", "load", "trace"]
+__all__ = ["Attention", "Head", "LoadedModel", "Trace", "attention", "kept_steps", "load", "trace"]
