@@ -19,7 +19,8 @@ async def attention(request: Request) -> Response:
 
     {"tokens": [{id, text}], "causal", "layers", "heads", "side", "thumbnails", "shares", "uniform", "chosen"}:
     `thumbnails` is base64 of a byte for each pixel of layers * heads * side * side, 255 times the square root of a
-    weight; `chosen` is as from /api/attention/head. A layer or head that the model does not have becomes its last one.
+    weight; `chosen` is as from /api/attention/head. A layer or head that the model does not have becomes its last one;
+    without `layer` or `head`, the head is chosen whose share exceeds uniform attention most.
     """
     fields, state = await read_fields(request), state_of(request)
 
@@ -27,8 +28,9 @@ async def attention(request: Request) -> Response:
         found = computed(state, fields)
         layers, heads = found.weights.shape[:2]
         side, pixels = found.thumbnails()
-        layer = min(fields.integer("layer", 0, 0), layers - 1)
-        head = min(fields.integer("head", 0, 0), heads - 1)
+        place = clearest(found)
+        if fields.get("layer") is not None and fields.get("head") is not None:
+            place = fields.integer("layer", 0, 0), fields.integer("head", 0, 0)
         return {
             "tokens": [{"id": id, "text": text} for id, text in zip(found.ids, found.texts, strict=True)],
             "causal": found.causal,
@@ -38,7 +40,7 @@ async def attention(request: Request) -> Response:
             "thumbnails": b64encode(pixels).decode("ascii"),
             "shares": [asdict(shares) for shares in found.shares],
             "uniform": asdict(found.uniform),
-            "chosen": exact(found, layer, head),
+            "chosen": exact(found, min(place[0], layers - 1), min(place[1], heads - 1)),
         }
 
     return json_response(await state.worker.run(compute))
@@ -71,6 +73,14 @@ def computed(state: State, fields: Fields) -> Attention:
     found = look.attention(model, text)
     state.attention = ((model, text, changes), found)
     return found
+
+
+def clearest(found: Attention) -> tuple[int, int]:
+    """(layer, head) of the head with the largest excess of its most notable share over uniform attention."""
+    described = [one for one in found.shares if one.kind] or found.shares[:1]
+    excess = {one: getattr(one, one.kind) - getattr(found.uniform, one.kind) if one.kind else 0.0 for one in described}
+    best = max(excess, key=lambda one: excess[one])
+    return best.layer, best.head
 
 
 def same(a: tuple[LoadedModel, str, int], b: tuple[LoadedModel, str, int]) -> bool:

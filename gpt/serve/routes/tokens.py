@@ -13,8 +13,8 @@ from ..requests import json_response, read_fields, state_of
 async def tokens(request: Request) -> Response:
     """POST /api/tokens {run, step, session, text} -> the tokens, and what the vocabulary has.
 
-    {"tokens": [{id, text, bytes, special}], "bytes": of the text as UTF-8, "vocab_size", "special_tokens": [{id, text}],
-    "kind": "char", "word" or "bpe", "context_length"}; the bytes of a token are hexadecimal.
+    {"tokens": [{id, text, bytes, special}], "bytes": their number in UTF-8, "vocab_size",
+    "special_tokens": [{id, text}], "kind": "char", "word" or "bpe", "context_length"}; a token's bytes are hexadecimal.
     """
     fields, state = await read_fields(request), state_of(request)
 
