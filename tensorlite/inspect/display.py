@@ -142,7 +142,7 @@ def branch(name: str, module: Module, seen: set[int], is_open: bool = False) -> 
     below = [] if again else [branch(key, child, seen) for key, child in module.children()]
     if not own and not below:
         return f'<div style="margin-left:1.2em">{title}{" (listed above)" * again}</div>'
-    opened = " open" * is_open
+    opened = ' open="open"' * is_open
     return f'<details{opened} style="margin-left:1.2em"><summary>{title}</summary>{"".join(own + below)}</details>'
 
 
