@@ -55,6 +55,16 @@ def __getattr__(name: str) -> Any:
     raise suggestions.missing("tensorlite", name, elsewhere | torch_names.TENSOR | torch_names.PACKAGE, globals())
 
 
+def _html(x: Tensor | nn.Module) -> str:
+    """What a notebook shows, from a module that is loaded at first use."""
+    text: str = import_module(".inspect.display", __name__).html(x)
+    return text
+
+
+for _kind in (Tensor, nn.Module):
+    setattr(_kind, "_repr_html_", _html)  # noqa: B010 - mypy knows no such attribute to assign
+
+
 def __dir__() -> list[str]:
     return sorted({*__all__, "__version__", "bfloat16", "inspect", "testing"})
 

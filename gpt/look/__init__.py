@@ -9,15 +9,19 @@ Each function returns an object that holds plain numbers, shows itself in a note
 Nothing here changes a run.
 """
 
+from .attention import Attention, Head, attention
 from .loaded import LoadedModel, kept_steps, load
 from .next_token import Candidate, NextToken, check_writes, expected, next_token, prompt_ids, text_after, written
 from .trace import Trace, trace
 
 __all__ = [
+    "Attention",
     "Candidate",
+    "Head",
     "LoadedModel",
     "NextToken",
     "Trace",
+    "attention",
     "check_writes",
     "expected",
     "kept_steps",

@@ -3,6 +3,9 @@
 Colours are fixed and the background is white, so that a picture looks the same in every notebook and theme.
 """
 
+import struct
+import zlib
+from base64 import b64encode
 from collections.abc import Callable, Sequence
 from html import escape
 
@@ -105,3 +108,18 @@ def token_strip(
         parts.append(f'<span style="{style}"{note}>{escape(visible_text(text))}</span>')
     style = f"font-family:{FONT};line-height:1.7;background:#ffffff;padding:4px"
     return f'<div style="{escape(style)}">{"<wbr>".join(parts)}</div>'
+
+
+def png(pixels: bytes, side: int, palette: Sequence[str]) -> str:
+    """The address (data:image/png;...) of a picture of side x side pixels: each byte is an index into `palette`.
+
+    For pictures that are too many or too large to draw every number as a square of an SVG.
+    """
+    lines = b"".join(b"\0" + pixels[i : i + side] for i in range(0, side * side, side))  # \0: the line is not filtered
+    colors = b"".join(bytes.fromhex(color[1:]) for color in palette)
+    header = struct.pack(">IIBBBBB", side, side, 8, 3, 0, 0, 0)  # 8 bits a pixel, colours from a palette
+    parts = [(b"IHDR", header), (b"PLTE", colors), (b"IDAT", zlib.compress(lines)), (b"IEND", b"")]
+    chunks = [
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in parts
+    ]
+    return "data:image/png;base64," + b64encode(b"\x89PNG\r\n\x1a\n" + b"".join(chunks)).decode("ascii")

@@ -26,6 +26,7 @@ class State:
     device: str | None = None
     worker: Worker = field(default_factory=Worker)
     models: OrderedDict[tuple[str, int | None], LoadedModel] = field(default_factory=OrderedDict)
+    attention: Any = None  # the one computed last, with what it was computed from (routes/attention.py)
     sessions: dict[str, Any] = field(default_factory=dict)  # of learning: each has `.loaded`, a LoadedModel
 
     def runs(self) -> dict[str, Path]:

@@ -2,8 +2,9 @@
 
 import warnings
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from matplotlib import font_manager
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -22,6 +23,15 @@ OTHER_FONTS = (
 TRAINING, VALIDATION, FAINT = "#8fb3d9", "#c2410c", "#6b7280"
 
 
+class NotebookFigure(Figure):
+    """A Figure that a notebook shows as a PNG, also without pyplot and its inline backend."""
+
+    def _repr_png_(self) -> bytes:
+        file = BytesIO()
+        write(self, file)
+        return file.getvalue()
+
+
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The lines of a metrics.jsonl; ValueError for any other file."""
     try:
@@ -31,7 +41,14 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def draw_run(run: Path) -> Path:
-    """Draw RUN/loss.png from RUN/metrics.jsonl: the loss of every step and on validation; below, the learning rate.
+    """Draw RUN/loss.png, the figure of `run_figure`."""
+    path = run / "loss.png"
+    save(run_figure(run), path)
+    return path
+
+
+def run_figure(run: Path) -> Figure:
+    """A figure of RUN/metrics.jsonl: the loss of every step and on validation; below, the learning rate.
 
     Where accuracies were measured, they have a panel between the two.
     """
@@ -44,7 +61,7 @@ def draw_run(run: Path) -> Path:
         for name in ("training", "validation")
     }
     classified = bool(accuracies["validation"])
-    figure = Figure(figsize=(8, 7 if classified else 5), dpi=120, layout="constrained")
+    figure = NotebookFigure(figsize=(8, 7 if classified else 5), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     axes, *middle, below = figure.subplots(
         3 if classified else 2, 1, sharex=True, height_ratios=(5, 3, 1) if classified else (5, 1)
@@ -70,17 +87,22 @@ def draw_run(run: Path) -> Path:
     for each in (axes, *middle, below):
         each.grid(alpha=0.25)
         each.spines[["top", "right"]].set_visible(False)
-    path = run / "loss.png"
-    save(figure, path)
-    return path
+    return figure
 
 
 def draw_report(run: Path) -> Path:
-    """Draw RUN/report.png from RUN/report.json: the confusion matrix of a classifier on its test part."""
+    """Draw RUN/report.png, the figure of `report_figure`."""
+    path = run / "report.png"
+    save(report_figure(run), path)
+    return path
+
+
+def report_figure(run: Path) -> Figure:
+    """A figure of RUN/report.json: the confusion matrix of a classifier on its test part."""
     report = parse((run / "report.json").read_text(encoding="utf-8"))
     labels, confusion = report["labels"], report["confusion"]
     side = max(3.6, 1.6 + 0.62 * len(labels))
-    figure = Figure(figsize=(side + 0.6, side), dpi=120, layout="constrained")
+    figure = NotebookFigure(figsize=(side + 0.6, side), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     shares = [[count / max(1, sum(row)) for count in row] for row in confusion]
@@ -95,9 +117,7 @@ def draw_report(run: Path) -> Path:
     axes.set(xlabel="predicted", ylabel="true")
     title = report_title(run, report)
     axes.set_title(title, **text_style(title))
-    path = run / "report.png"
-    save(figure, path)
-    return path
+    return figure
 
 
 def report_title(run: Path, report: Mapping[str, Any]) -> str:
@@ -115,8 +135,14 @@ def text_style(text: str) -> dict[str, Any]:
 
 
 def save(figure: Figure, path: Path) -> None:
+    """Write the figure to a file; after a crash it is the old one, or there is none."""
+    with replacing(path) as file:
+        write(figure, file)
+
+
+def write(figure: Figure, file: IO[bytes]) -> None:
     """Write the figure: the same bytes for the same numbers. Characters without a font are boxes, without a warning."""
-    with replacing(path) as file, warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")
         warnings.filterwarnings("ignore", "Matplotlib currently does not support")
         figure.savefig(file, format="png", metadata={"Software": None})

@@ -8,6 +8,8 @@ Nothing here changes a result or a gradient:
     Path("loss.svg").write_text(graph(loss).svg(), encoding="utf-8")
     for step in steps(loss):
         print(step)
+
+In a notebook a graph is shown as a picture, a Tensor with a heat map, and a Module as a tree (display.py).
 """
 
 from .describe import AutogradGraph, GraphNode, Kept, graph

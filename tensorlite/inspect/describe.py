@@ -133,7 +133,13 @@ class AutogradGraph:
         edges = {n.number: [(a, number) for a, number in n.inputs if number] for n in self.nodes}
         return draw([Box(n.number, n.kind, n.lines(), edges[n.number]) for n in self.nodes], self.summary)
 
-    _repr_svg_ = svg
+    def _repr_svg_(self) -> str | None:
+        """For notebooks, which print the listing where this is None."""
+        return self.svg() if len(self.nodes) <= MOST_DRAWN else None
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """IPython's hook for text."""
+        printer.text(str(self))
 
 
 def graph(output: Variable, names: Mapping[str, Variable] | None = None) -> AutogradGraph:

@@ -1,5 +1,10 @@
 """The routes, one file for each view of the page. A module has its own list ROUTES."""
 
-from . import runs, tokens, write
+from . import attention, runs, tokens, write
 
-ROUTES = [*runs.ROUTES, *tokens.ROUTES, *write.ROUTES]
+ROUTES = [
+    *attention.ROUTES,
+    *runs.ROUTES,
+    *tokens.ROUTES,
+    *write.ROUTES,
+]

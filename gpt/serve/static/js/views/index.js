@@ -1,6 +1,7 @@
 // All views in the order of the navigation. A view is { id, title, section, text, tasks, mount(root) -> unmount }.
 
-import tokens from "./tokens.js";
 import write from "./write.js";
+import tokens from "./tokens.js";
+import attention from "./attention.js";
 
-export const views = [write, tokens];
+export const views = [write, tokens, attention];
