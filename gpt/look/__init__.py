@@ -9,7 +9,16 @@ Each function returns an object that holds plain numbers, shows itself in a note
 Nothing here changes a run.
 """
 
+from .embeddings import NearestTokens, PositionMap, TokenMap, nearest_tokens, positions, token_map
+from .lens import FollowedTokens, LabelLens, LensLayer, LogitLens, follow_tokens, label_lens, lens_layers, logit_lens
 from .loaded import LoadedModel, kept_steps, load
+from .residual import Attribution, Effect, ResidualStream, Sizes, residual_stream
 from .trace import Trace, trace
+from .vocabulary import find_tokens, token_id
 
-__all__ = ["LoadedModel", "Trace", "kept_steps", "load", "trace"]
+__all__ = [
+    "Attribution", "Effect", "FollowedTokens", "LabelLens", "LensLayer", "LoadedModel", "LogitLens", "NearestTokens",
+    "PositionMap", "ResidualStream", "Sizes", "TokenMap", "Trace", "find_tokens", "follow_tokens", "kept_steps",
+    "label_lens", "lens_layers", "load", "logit_lens", "nearest_tokens", "positions", "residual_stream", "token_id",
+    "token_map", "trace",
+]  # fmt: skip
