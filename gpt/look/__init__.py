@@ -10,7 +10,17 @@ Nothing here changes a run.
 """
 
 from .embeddings import NearestTokens, PositionMap, TokenMap, nearest_tokens, positions, token_map
-from .lens import FollowedTokens, LabelLens, LensLayer, LogitLens, follow_tokens, label_lens, lens_layers, logit_lens
+from .lens import (
+    FollowedTokens,
+    LabelLens,
+    LensLayer,
+    LogitLens,
+    follow_tokens,
+    label_lens,
+    layer_names,
+    lens_layers,
+    logit_lens,
+)
 from .loaded import LoadedModel, kept_steps, load
 from .residual import Attribution, Effect, ResidualStream, Sizes, residual_stream
 from .trace import Trace, trace
@@ -19,6 +29,6 @@ from .vocabulary import find_tokens, token_id
 __all__ = [
     "Attribution", "Effect", "FollowedTokens", "LabelLens", "LensLayer", "LoadedModel", "LogitLens", "NearestTokens",
     "PositionMap", "ResidualStream", "Sizes", "TokenMap", "Trace", "find_tokens", "follow_tokens", "kept_steps",
-    "label_lens", "lens_layers", "load", "logit_lens", "nearest_tokens", "positions", "residual_stream", "token_id",
-    "token_map", "trace",
+    "label_lens", "layer_names", "lens_layers", "load", "logit_lens", "nearest_tokens", "positions", "residual_stream",
+    "token_id", "token_map", "trace",
 ]  # fmt: skip
