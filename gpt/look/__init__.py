@@ -10,25 +10,61 @@ Nothing here changes a run.
 """
 
 from .attention import Attention, Head, attention
+from .embeddings import NearestTokens, PositionMap, TokenMap, nearest_tokens, positions, token_map
+from .lens import (
+    FollowedTokens,
+    LabelLens,
+    LensLayer,
+    LogitLens,
+    follow_tokens,
+    label_lens,
+    layer_names,
+    lens_layers,
+    logit_lens,
+)
 from .loaded import LoadedModel, kept_steps, load
 from .next_token import Candidate, NextToken, check_writes, expected, next_token, prompt_ids, text_after, written
+from .residual import Attribution, Effect, ResidualStream, Sizes, residual_stream
 from .trace import Trace, trace
+from .vocabulary import find_tokens, token_id
 
 __all__ = [
     "Attention",
+    "Attribution",
     "Candidate",
+    "Effect",
+    "FollowedTokens",
     "Head",
+    "LabelLens",
+    "LensLayer",
     "LoadedModel",
+    "LogitLens",
+    "NearestTokens",
     "NextToken",
+    "PositionMap",
+    "ResidualStream",
+    "Sizes",
+    "TokenMap",
     "Trace",
     "attention",
     "check_writes",
     "expected",
+    "find_tokens",
+    "follow_tokens",
     "kept_steps",
+    "label_lens",
+    "layer_names",
+    "lens_layers",
     "load",
+    "logit_lens",
+    "nearest_tokens",
     "next_token",
+    "positions",
     "prompt_ids",
+    "residual_stream",
     "text_after",
+    "token_id",
+    "token_map",
     "trace",
     "written",
 ]

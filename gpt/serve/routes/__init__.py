@@ -1,9 +1,12 @@
 """The routes, one file for each view of the page. A module has its own list ROUTES."""
 
-from . import attention, runs, tokens, write
+from . import attention, embeddings, lens, residual, runs, tokens, write
 
 ROUTES = [
     *attention.ROUTES,
+    *embeddings.ROUTES,
+    *lens.ROUTES,
+    *residual.ROUTES,
     *runs.ROUTES,
     *tokens.ROUTES,
     *write.ROUTES,

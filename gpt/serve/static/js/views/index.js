@@ -3,5 +3,8 @@
 import write from "./write.js";
 import tokens from "./tokens.js";
 import attention from "./attention.js";
+import lens from "./lens.js";
+import residual from "./residual.js";
+import embeddings from "./embeddings.js";
 
-export const views = [write, tokens, attention];
+export const views = [write, tokens, attention, lens, residual, embeddings];
