@@ -9,7 +9,12 @@ Each function returns an object that holds plain numbers, shows itself in a note
 Nothing here changes a run.
 """
 
+from .gradient import Gradients, gradients
+from .learning import LearningSession, LearnStep, learn
 from .loaded import LoadedModel, kept_steps, load
 from .trace import Trace, trace
 
-__all__ = ["LoadedModel", "Trace", "kept_steps", "load", "trace"]
+__all__ = [
+    "Gradients", "LearnStep", "LearningSession", "LoadedModel", "Trace", "gradients", "kept_steps", "learn", "load",
+    "trace",
+]  # fmt: skip
