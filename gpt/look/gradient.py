@@ -128,21 +128,9 @@ class Forward:
         found = trace(model, ids[:-1], shortcuts=shortcuts, norms=norms, head=False)
         assert found.final is not None
         self.stream = found.stream
-        self.targets = tl.tensor([list(ids[1:])], device=found.final.device)
-        self.loss = F.linear_cross_entropy(found.final, self.head, self.targets)
-        self.losses = self.loss_at_positions(found.final)
-
-    @property
-    def head(self) -> Tensor:
-        """The matrix that computes the logits (V, C)."""
-        head: Tensor = (self.model.token_embedding if self.model.head is None else self.model.head).weight
-        return head
-
-    def loss_at_positions(self, final: Tensor) -> list[float]:
+        self.loss = losses_of(model, found.final, ids[1:], "mean")
         with tl.no_grad():
-            losses = F.linear_cross_entropy(final, self.head, self.targets, reduction="none")
-        found: list[float] = losses[0].tolist()
-        return found
+            self.losses: list[float] = losses_of(model, found.final, ids[1:], "none")[0].tolist()
 
     def backward(self) -> None:
         """Set `.grad` of all parameters, replacing what was there, and keep the gradients of the residual stream."""
@@ -166,6 +154,21 @@ class Forward:
         )
 
 
+def losses_of(model: GPT, final: Tensor, targets: Sequence[int], reduction: str) -> Tensor:
+    """Cross-entropy in nats of the normalized residual stream (1, T, C) after the last block: (), or (1, T)."""
+    head = (model.token_embedding if model.head is None else model.head).weight  # as GPT.loss
+    return F.linear_cross_entropy(final, head, tl.tensor([list(targets)], device=final.device), reduction=reduction)
+
+
+def token_losses(model: GPT, ids: Sequence[int], shortcuts: bool = True, norms: bool = True) -> list[float]:
+    """-log p(token t + 1 | tokens 0 .. t) in nats for each token after the first; nothing is recorded."""
+    with tl.no_grad():
+        final = trace(model, ids[:-1], shortcuts=shortcuts, norms=norms, head=False).final
+        assert final is not None
+        found: list[float] = losses_of(model, final, ids[1:], "none")[0].tolist()
+    return found
+
+
 def parts(model: GPT) -> list[tuple[int | None, str, list[Tensor]]]:
     """(number of the block or None, name, parameters) of each layer that has parameters, in the order of the forward
     pass. A tied head is the token embedding's matrix and is not listed again.
@@ -174,9 +177,9 @@ def parts(model: GPT) -> list[tuple[int | None, str, list[Tensor]]]:
     found: list[tuple[int | None, str, Any]] = [(None, f"token embedding{tied}", model.token_embedding)]
     found.append((None, "position embedding", model.position_embedding))
     for i, block in enumerate(model.blocks):
-        for part in PARTS:
-            place = next(at for at in (block, block.attention, block.feed_forward) if hasattr(at, part))
-            found.append((i + 1, part, getattr(place, part)))
+        a, f = block.attention, block.feed_forward
+        modules = block.norm1, a.W_query, a.W_key, a.W_value, a.out_proj, block.norm2, f.expand, f.contract
+        found += [(i + 1, part, module) for part, module in zip(PARTS, modules, strict=True)]
     found.append((None, "final norm", model.final_norm))
     if model.head is not None:
         found.append((None, "head", model.head))

@@ -21,7 +21,7 @@ from ..model import GPT
 from ..training import checkpoint
 from ..training.settings import Settings
 from .display import heat_map, log_shares, token_strip
-from .gradient import PARTS, Forward, Gradients, learnable, norm, parts
+from .gradient import PARTS, Forward, Gradients, learnable, norm, parts, token_losses
 from .loaded import LoadedModel
 
 OPTIMIZERS = ("adamw", "sgd")
@@ -235,11 +235,10 @@ class LearningSession:
         finally:
             for p in run.parameters:
                 p.grad = None
-        with tl.no_grad():
-            after = Forward(self.net, ids, shortcuts, norms)
+        after = token_losses(self.net, ids, shortcuts, norms)
         self.last = LearnStep(
-            found.tokens, rule, found.loss, after.loss.item(), found.losses, after.losses, chances(found.losses),
-            chances(after.losses), total, scale, found, updates,
+            found.tokens, rule, found.loss, sum(after) / len(after), found.losses, after, chances(found.losses),
+            chances(after), total, scale, found, updates,
         )  # fmt: skip
         number = self._texts.setdefault(tuple(ids), len(self._texts))
         self.losses.append({"before": found.loss, "after": self.last.loss_after, "text": number})
