@@ -7,7 +7,7 @@ The gradient is computed as training does: one forward pass, one backward pass.
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import tensorlite as tl
@@ -84,16 +84,22 @@ def group_map(groups: Sequence[Group]) -> str:
 
 
 def gradients(
-    model: LoadedModel, text: str, shortcuts: bool = True, norms: bool = True, *, fresh: bool = False, seed: int = 1337
-) -> Gradients:
+    model: LoadedModel, text: str, shortcuts: bool = True, norms: bool = True, *, fresh: bool = False,
+    layers: int | None = None, seed: int = 1337,
+) -> Gradients:  # fmt: skip
     """The gradient of the loss of `text`, without a step: nothing is changed.
 
     Without `shortcuts` or `norms` the model is computed without its shortcut connections or its LayerNorms. With
-    `fresh` its weights are new random ones (of `seed`), which is the fair comparison: trained weights have adapted to
-    both. ValueError for a text of fewer than two tokens or more than the context.
+    `fresh` its weights are new random ones (of `seed`), which is the fair comparison, because trained weights have
+    adapted to both; it may have another number of blocks then, `layers`. ValueError for a text of fewer than two tokens
+    or more than the context, and for `layers` without `fresh`.
     """
     ids = learnable(model, text)
-    net = fresh_model(model.model.config, seed).to(model.model.token_embedding.weight.device) if fresh else model.model
+    net, config = model.model, model.model.config
+    if layers is not None and not fresh:
+        raise ValueError("layers changes the number of blocks of a fresh model: give fresh=True too")
+    if fresh:
+        net = fresh_model(replace(config, n_layer=layers or config.n_layer), seed).to(net.token_embedding.weight.device)
     run = Forward(net, ids, shortcuts, norms)
     run.backward()
     return run.gradients([model.text_of(id) for id in ids])

@@ -6,6 +6,7 @@ Sessions are used in the worker's thread only.
 
 import secrets
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from starlette.requests import Request
@@ -16,11 +17,14 @@ from ... import look
 from ...config import check_choice
 from ...look.gradient import learnable, token_losses
 from ...look.learning import MOMENTS, OPTIMIZERS, LearningSession, LearnStep, default_lr, training_settings
+from ...model import parameter_table
 from ..requests import Fields, json_lines, json_response, read_fields, state_of
 from ..state import State
 
 MOST_SESSIONS = 8
 MOST_STEPS = 100  # of one request
+MOST_LAYERS = 48  # of a fresh model
+MOST_PARAMETERS = 200_000_000  # of a fresh model with more blocks than the run's
 SESSION_BYTES = 6 << 30  # weights and optimizers of all sessions; the one used last is always kept
 HISTORY_BYTES = 2 << 30  # what all sessions together keep for undo
 
@@ -97,14 +101,22 @@ async def reset(request: Request) -> Response:
 
 
 async def gradients(request: Request) -> Response:
-    """POST /api/learn/gradients {run, step, session, text, shortcuts, norms, fresh} -> look.Gradients."""
+    """POST /api/learn/gradients {run, step, session, text, shortcuts, norms, fresh, layers} -> look.Gradients."""
     fields, state = await read_fields(request), state_of(request)
     text = fields.text("text")
     options = {name: fields.flag(name, default) for name, default in (("shortcuts", True), ("norms", True))}
     fresh = fields.flag("fresh", False)
+    layers = None if fields.get("layers") is None else fields.integer("layers", None, 1, MOST_LAYERS)
 
     def compute() -> dict[str, Any]:
-        return look.gradients(state.model(fields), text, **options, fresh=fresh).to_dict()
+        loaded = state.model(fields)
+        if layers is not None and layers > (own := loaded.model.config).n_layer:
+            size = parameter_table(replace(own, n_layer=layers))[-1].parameters
+            if size > MOST_PARAMETERS:
+                raise ValueError(
+                    f"a model of {layers} blocks has {size:,} parameters; at most {MOST_PARAMETERS:,} here"
+                )
+        return look.gradients(loaded, text, **options, fresh=fresh, layers=layers).to_dict()
 
     return json_response(await state.worker.run(compute))
 

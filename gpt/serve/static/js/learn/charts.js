@@ -22,7 +22,7 @@ function decades(values) {
 export function ratioChart(updates) {
   const partsOf = [...new Set(updates.map((update) => update.part))];
   const domain = decades([...updates.map((update) => update.ratio), 1e-3]);
-  const left = 178, right = 14, top = 34, tall = 22, width = 640;
+  const left = 176, right = 14, top = 34, tall = 22, width = 550;
   const x = d3.scaleLog().domain(domain).range([left, width - right]);
   const svg = create(width, top + partsOf.length * tall + 26,
     "Ratio of update to weight for each part of each block. All numbers are in the table below.");
@@ -92,7 +92,7 @@ export function layerChart(layers, series) {
   grid.append("text").attr("class", "axis").attr("x", left - 6).attr("dy", "0.32em").attr("text-anchor", "end").text(tick);
   svg.append("g").selectAll("text").data(layers).join("text").attr("class", "axis")
     .attr("transform", (_, i) => `translate(${x(i) + 4} ${height - bottom + 8}) rotate(-35)`).attr("text-anchor", "end")
-    .text((name) => name.replace("after ", ""));
+    .text((name, i) => (i % Math.ceil(layers.length / 14) ? "" : name.replace("after ", "")));
   series.forEach(({ name, dashed, values }) => {
     const points = values.map((value, i) => ({ value, i })).filter(({ value }) => value > 0);
     const group = svg.append("g").attr("class", dashed ? "series without" : "series with");

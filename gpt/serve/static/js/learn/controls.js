@@ -3,6 +3,7 @@
 import { chosenRun, state } from "../state.js";
 import { field, h, number } from "../ui.js";
 import { lossChart } from "./charts.js";
+import { scrolled } from "./pictures.js";
 
 const PHASES = ["copy", "forward", "backward", "update"];
 const SAID = { copy: "copying the model", forward: "forward pass", backward: "backward pass", update: "update" };
@@ -26,7 +27,7 @@ export function controls({ onSteps, onUndo, onReset, onStop }) {
   const doing = h("span", { class: "note mono" });
   const running = h("div", { class: "row running", hidden: true }, bar, doing, stop);
   const rule = h("p", { class: "note" }), memory = h("p", { class: "note" });
-  const chart = h("div", { class: "scroll" });
+  const chart = h("div", {});
   let known = null; // the session as from the server
   let defaults = null, ofRun = null, busy = false;
 
@@ -79,7 +80,7 @@ export function controls({ onSteps, onUndo, onReset, onStop }) {
     session(described) {
       known = described;
       chart.replaceChildren(...(known?.losses.length
-        ? [h("h3", {}, "Mean loss on the text (nats)"), lossChart(known.losses)] : []));
+        ? [h("h3", {}, "Mean loss on the text (nats)"), scrolled("Mean loss on the text", lossChart(known.losses))] : []));
       memory.textContent = known ? memoryOf(known) : "";
       enable();
     },

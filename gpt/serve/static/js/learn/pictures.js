@@ -13,11 +13,15 @@ export function logScale(values) {
   return { low: 10 ** low, high: 10 ** high, share };
 }
 
-/** Black or white, whichever is readable on a colour. */
+/** Black or white, whichever has more contrast with a colour (WCAG's relative luminance). */
 export function readable(color) {
+  const linear = (c) => (c <= 10.3 ? c / 3294 : ((c / 255 + 0.055) / 1.055) ** 2.4);
   const { r, g, b } = d3.rgb(color);
-  return 0.299 * r + 0.587 * g + 0.114 * b > 140 ? "#15181e" : "#ffffff";
+  return 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b) > 0.179 ? "#000000" : "#ffffff";
 }
+
+/** Pixels that the longest of some labels needs, in a font of letters 6.4 pixels wide. */
+const room = (labels) => 8 + 6.4 * Math.max(...labels.map((label) => label.length));
 
 /** A ramp of colours between two labels. */
 export function legend(text, low, high, color, from = 0) {
@@ -71,20 +75,26 @@ function svgFor(width, height, label) {
     .attr("role", "img").attr("aria-label", label);
 }
 
+/** A box that scrolls sideways, also with the arrow keys. */
+export function scrolled(label, ...children) {
+  return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": label }, children);
+}
+
 /** A map of rows by columns with a cursor, which the pointer and the arrow keys move; Enter or a click picks a column. */
 export function gridMap(values, { rows, columns, scale, label, note, onPick, picked, cell = null }) {
   const width = columns.length;
   cell ??= Math.max(5, Math.min(16, Math.floor(900 / width)));
-  const tall = 18, top = cell >= 9 ? 62 : 4;
+  const names = columns.map((text) => tokenLabel(text).slice(0, 9));
+  const tall = rows.length > 14 ? 11 : 18, top = cell >= 9 ? room(names) : 4;
   const color = sequential();
   const svg = svgFor(MARGIN + width * cell + 4, top + rows.length * tall + 4, `${label} The arrow keys move the cursor.`)
     .attr("class", "grid-map").attr("tabindex", 0);
   svg.append("g").selectAll("text").data(rows).join("text").attr("class", "axis").attr("x", MARGIN - 6)
-    .attr("y", (_, i) => top + (i + 0.72) * tall).attr("text-anchor", "end").text(String);
+    .attr("y", (_, i) => top + (i + 0.72) * tall).attr("text-anchor", "end")
+    .text((name, i) => (rows.length > 14 && i % 2 ? "" : name));
   if (cell >= 9) {
-    svg.append("g").selectAll("text").data(columns).join("text").attr("class", "axis mono")
-      .attr("transform", (_, j) => `translate(${MARGIN + (j + 0.75) * cell} ${top - 4}) rotate(-90)`)
-      .text((text) => tokenLabel(text).slice(0, 8));
+    svg.append("g").selectAll("text").data(names).join("text").attr("class", "axis mono")
+      .attr("transform", (_, j) => `translate(${MARGIN + (j + 0.75) * cell} ${top - 4}) rotate(-90)`).text(String);
   }
   const none = cssColor("line");
   svg.append("g").selectAll("rect").data(values.flatMap((row, i) => row.map((x, j) => ({ x, i, j })))).join("rect")
@@ -148,18 +158,19 @@ export function partsTable(groups, { caption, value, color }) {
   const others = h("table", { class: "parts" },
     h("thead", {}, head(of(null).map((group) => group.part))),
     h("tbody", {}, h("tr", {}, h("th", { scope: "row" }, "outside"), of(null).map(cellOf))));
-  return h("div", {}, h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption }, table, others));
+  return h("div", {}, scrolled(caption, table, others));
 }
 
 /** Two significant digits: 0.12, 3.4e-5. */
 export function short(x) {
   if (!Number.isFinite(x)) return "–";
-  return x !== 0 && (x < 0.01 || x >= 1000) ? x.toExponential(1) : String(Number(x.toPrecision(2)));
+  return x !== 0 && (x < 0.01 || x >= 1000) ? x.toExponential(1).replace("e+", "e") : String(Number(x.toPrecision(2)));
 }
 
 /** Probabilities before and after as arrows, one for each predicted token; `order` has the positions. */
 export function arrows(step, { order, log, picked, onPick }) {
-  const cell = Math.max(7, Math.min(18, Math.floor(1100 / order.length))), height = 190, top = 8, left = 56, bottom = 66;
+  const cell = Math.max(7, Math.min(18, Math.floor(1100 / order.length))), height = 190, top = 8, left = 56;
+  const names = step.tokens.map((text) => tokenLabel(text).slice(0, 9)), bottom = room(names) + 6;
   const floor = Math.max(1e-8, Math.min(...step.before, ...step.after) / 1.5);
   const y = (log ? d3.scaleLog().domain([floor, 1]) : d3.scaleLinear().domain([0, 1])).range([top + height, top]).clamp(true);
   const svg = svgFor(left + order.length * cell + 8, top + height + bottom,
@@ -181,11 +192,11 @@ export function arrows(step, { order, log, picked, onPick }) {
     const tip = up ? size : -size;
     g.append("path").attr("d", `M${x(k) - size} ${b + tip}L${x(k) + size} ${b + tip}L${x(k)} ${b}Z`);
     g.append("text").attr("class", "axis mono").attr("transform", `translate(${x(k) + 4} ${top + height + 6}) rotate(-90)`)
-      .attr("text-anchor", "end").text(tokenLabel(step.tokens[t + 1]).slice(0, 9));
+      .attr("text-anchor", "end").text(names[t + 1]);
     g.on("pointerenter", (event) => showTip(event.currentTarget.getBoundingClientRect(), changeOf(step, t)))
       .on("pointerleave", hideTip).on("click", () => onPick(t));
   });
-  return h("div", { class: "scroll arrows" }, svg.node());
+  return h("div", { class: "arrows" }, scrolled("Probabilities before and after", svg.node()));
 }
 
 /** "“q” after “… t”: 1.2 % → 3.4 %, loss 4.4 → 3.4 nats" */

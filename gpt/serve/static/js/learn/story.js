@@ -2,7 +2,7 @@
 
 import { h, number, sequential, tokenLabel } from "../ui.js";
 import { ratioChart } from "./charts.js";
-import { arrows, chance, changeOf, gridMap, legend, logScale, lossStrip, partsTable, short } from "./pictures.js";
+import { arrows, chance, changeOf, gridMap, legend, logScale, lossStrip, partsTable, scrolled, short } from "./pictures.js";
 
 const WAITING = "Press “One step” to see it.";
 
@@ -62,14 +62,12 @@ export function story(root) {
         note: (i, j) => `${g.layers[i]}, position ${j}, which reads ${tokenLabel(g.tokens[j])} and predicts ${tokenLabel(g.tokens[j + 1])}: norm ${short(g.stream[i][j])}`,
       }),
       legend("Norm of d loss / d residual stream, logarithmic", short(stream.low), short(stream.high), color, 0.08),
-      partsTable(g.groups, {
-        caption: "Norm of d loss / d weights by part of the model: a long gradient changes the loss fast.",
-        value: (group) => group.norm, color: colored(norms),
-      }),
-      h("details", {}, h("summary", {}, "Size of the gradient per weight (root mean square)"),
+      h("div", { class: "learn-columns" },
         partsTable(g.groups, {
-          caption: "sqrt(mean of squares) of the gradient of one weight: comparable between parts of different size.",
-          value: (group) => group.rms, color: colored(rms),
+          caption: "Norm of d loss / d weights, for all weights of a part together.", value: (group) => group.norm, color: colored(norms),
+        }),
+        partsTable(g.groups, {
+          caption: "The same per weight (root mean square): parts of different size can be compared.", value: (group) => group.rms, color: colored(rms),
         })),
     );
   }
@@ -85,8 +83,8 @@ export function story(root) {
     bodies.update.replaceChildren(
       h("p", {}, h("strong", {}, `${name}, learning rate ${rule.lr}.`),
         " One dot for each block (for the embeddings, the final norm and the head only one):"),
-      h("div", { class: "scroll" }, ratioChart(updates)),
-      h("details", {}, h("summary", {}, "Numbers"),
+      h("div", { class: "learn-columns" },
+        scrolled("Ratio of update to weight", ratioChart(updates)),
         partsTable(updates, {
           caption: "norm(update) / norm(weight). Colour: blue below 1e-3, orange above.", value: (update) => update.ratio, color,
         })),
@@ -161,7 +159,7 @@ function numbers(step, positions) {
     h("td", { class: "number" }, chance(step.before[t])), h("td", { class: "number" }, chance(step.after[t])),
     h("td", { class: "number" }, number(step.losses_before[t])), h("td", { class: "number" }, number(step.losses_after[t])));
   const head = ["position", "token", "before", "after", "loss before", "loss after"];
-  return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Numbers after the step" },
+  return scrolled("Numbers after the step",
     h("table", {}, h("thead", {}, h("tr", {}, head.map((name) => h("th", { scope: "col", class: name === "token" ? null : "number" }, name)))),
       h("tbody", {}, positions.map(row))));
 }

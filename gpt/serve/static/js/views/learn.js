@@ -13,7 +13,7 @@ const GONE = "The server does not have this learning session any more: it keeps 
 
 export default {
   id: "learn",
-  title: "Learn",
+  title: "One step",
   section: "Learn",
   text: true,
   tasks: ["pretrain", "instruct"],
@@ -29,7 +29,7 @@ export default {
     const panel = controls({ onSteps: run, onUndo: undo, onReset: leaveSession, onStop: () => act.stop() });
     const view = story(tale);
     root.append(
-      h("h2", {}, "Learn"),
+      h("h2", {}, "One step of learning"),
       h("p", {}, "The model predicts each token of the text from the tokens before it. One step of training changes all " +
         "weights a little, so that these predictions improve. The step is taken on a copy: the run is not changed."),
       panel.element, notice, tale, more,
