@@ -11,6 +11,8 @@ Nothing here changes a run.
 
 from .attention import Attention, Head, attention
 from .embeddings import NearestTokens, PositionMap, TokenMap, nearest_tokens, positions, token_map
+from .gradient import Gradients, gradients
+from .learning import LearningSession, LearnStep, learn
 from .lens import (
     FollowedTokens,
     LabelLens,
@@ -34,8 +36,11 @@ __all__ = [
     "Candidate",
     "Effect",
     "FollowedTokens",
+    "Gradients",
     "Head",
     "LabelLens",
+    "LearnStep",
+    "LearningSession",
     "LensLayer",
     "LoadedModel",
     "LogitLens",
@@ -51,9 +56,11 @@ __all__ = [
     "expected",
     "find_tokens",
     "follow_tokens",
+    "gradients",
     "kept_steps",
     "label_lens",
     "layer_names",
+    "learn",
     "lens_layers",
     "load",
     "logit_lens",

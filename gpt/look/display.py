@@ -3,6 +3,7 @@
 Colours are fixed and the background is white, so that a picture looks the same in every notebook and theme.
 """
 
+import math
 import struct
 import zlib
 from base64 import b64encode
@@ -35,6 +36,22 @@ def diverging(share: float) -> str:
 def _mix(color: Sequence[int], share: float) -> str:
     share = min(max(share, 0.0), 1.0) if share == share else 0.0
     return "#" + "".join(f"{round(255 + (part - 255) * share):02x}" for part in color)
+
+
+def log_shares(rows: Sequence[Sequence[Number]]) -> tuple[list[list[Number]], str, Callable[[float], str]]:
+    """Numbers for a heat map with logarithmic colours: shares from 0.05 to 1, a legend, and share -> number as text.
+
+    Zero and what is not finite has no value. The strongest colour is at least 10 times the faintest.
+    """
+    logs = [[math.log10(x) if x is not None and 0 < x < math.inf else None for x in row] for row in rows]
+    found = [x for row in logs for x in row if x is not None]
+    high = max(found, default=0.0)
+    low = min(min(found, default=0.0), high - 1)
+    shares: list[list[Number]] = [
+        [None if x is None else 0.05 + 0.95 * (x - low) / (high - low) for x in row] for row in logs
+    ]
+    legend = f"from {10**low:.2g} (white) to {10**high:.2g} (blue), logarithmic"
+    return shares, legend, lambda share: f"{10 ** (low + (high - low) * (share - 0.05) / 0.95):.3g}"
 
 
 def text_color(background: str) -> str:

@@ -54,8 +54,9 @@ class State:
         `session` is a learning session (routes/learn.py), whose weights differ from the checkpoint's.
         """
         if session := wanted.get("session"):
-            if session not in self.sessions:
+            if not isinstance(session, str) or session not in self.sessions:
                 raise NotFound("the server does not have this learning session any more: begin again from a checkpoint")
+            self.sessions[session] = self.sessions.pop(session)  # used last: the end of the dict
             loaded: LoadedModel = self.sessions[session].loaded
             return loaded
         run, step = self.run(wanted.get("run")), wanted.get("step")

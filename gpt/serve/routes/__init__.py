@@ -1,10 +1,11 @@
 """The routes, one file for each view of the page. A module has its own list ROUTES."""
 
-from . import attention, embeddings, lens, residual, runs, tokens, write
+from . import attention, embeddings, learn, lens, residual, runs, tokens, write
 
 ROUTES = [
     *attention.ROUTES,
     *embeddings.ROUTES,
+    *learn.ROUTES,
     *lens.ROUTES,
     *residual.ROUTES,
     *runs.ROUTES,

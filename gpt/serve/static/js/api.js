@@ -2,7 +2,12 @@
 
 import { state } from "./state.js";
 
-export class ServerError extends Error {}
+export class ServerError extends Error {
+  constructor(message, status = null) {
+    super(message);
+    this.status = status; // of HTTP; null where there was no answer, or an error in a stream
+  }
+}
 
 function model() {
   return { run: state.run, step: state.step, session: state.session };
@@ -23,7 +28,7 @@ async function send(path, body, signal) {
   }
   if (!response.ok) {
     const answer = await response.json().catch(() => ({}));
-    throw new ServerError(answer.error ?? `the server answered ${response.status}`);
+    throw new ServerError(answer.error ?? `the server answered ${response.status}`, response.status);
   }
   return response;
 }

@@ -2,6 +2,7 @@
 
 import { get } from "./api.js";
 import { mountCheckpoint } from "./checkpoint.js";
+import { mountSession } from "./session.js";
 import { addressOf, change, chosenRun, readAddress, state, subscribe } from "./state.js";
 import { debounce, field, h, hideTip, showError } from "./ui.js";
 import { views } from "./views/index.js";
@@ -75,6 +76,7 @@ async function start() {
   select.addEventListener("change", () => change({ run: select.value, step: null, session: null }));
   drawTextBar();
   mountCheckpoint($("checkpoint"));
+  mountSession($("session"));
   subscribe((changed) => {
     if (changed.has("run")) select.value = state.run;
     if (["run", "view"].some((name) => changed.has(name))) showView();

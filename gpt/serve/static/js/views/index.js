@@ -6,5 +6,6 @@ import attention from "./attention.js";
 import lens from "./lens.js";
 import residual from "./residual.js";
 import embeddings from "./embeddings.js";
+import learn from "./learn.js";
 
-export const views = [write, tokens, attention, lens, residual, embeddings];
+export const views = [write, tokens, attention, lens, residual, embeddings, learn];
