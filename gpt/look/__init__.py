@@ -9,7 +9,11 @@ Each function returns an object that holds plain numbers, shows itself in a note
 Nothing here changes a run.
 """
 
+from .backward import BackwardPass, BackwardStep, backward, backward_example
 from .loaded import LoadedModel, kept_steps, load
 from .trace import Trace, trace
 
-__all__ = ["LoadedModel", "Trace", "kept_steps", "load", "trace"]
+__all__ = [
+    "BackwardPass", "BackwardStep", "LoadedModel", "Trace", "backward", "backward_example", "kept_steps", "load",
+    "trace",
+]  # fmt: skip
