@@ -5,12 +5,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from html import escape
-from typing import Any
+from typing import Any, cast
 
 import tensorlite as tl
 from tensorlite import Tensor
 from tensorlite import functional as F
-from tensorlite.inspect import AutogradGraph, GraphNode, Piece, graph, steps
+from tensorlite.inspect import AutogradGraph, GraphNode, Piece, Step, graph, steps
 
 from ..model import GPT
 from .block_names import named
@@ -37,7 +37,6 @@ class BackwardStep:
     """One node of the backward pass. Its gradient is complete: everything that uses the node was visited before."""
 
     node: GraphNode
-    value: float | None  # the node's own value in the example; None in a block
     gradient: Picture  # of the loss with respect to the node's result
     sends: tuple[Sent, ...]  # none for a leaf, whose gradient is final
 
@@ -53,6 +52,7 @@ class BackwardPass:
     title: str
     loss: float  # in nats
     code: str  # of the example; "" for a block
+    values: Mapping[str, float]  # of the example's variables by name; {} for a block
     graph: AutogradGraph
     steps: tuple[BackwardStep, ...]
 
@@ -74,7 +74,7 @@ class BackwardPass:
 
         steps = [
             {
-                "number": step.node.number, "value": step.value, "gradient": index(step.gradient),
+                "number": step.node.number, "gradient": index(step.gradient),
                 "sends": [{**vars(sent), "gradient": index(sent.gradient)} for sent in step.sends],
             }
             for step in self.steps
@@ -82,6 +82,7 @@ class BackwardPass:
         boxes = [
             {
                 **node_as_dict(placed.box.number, self.graph), "lines": placed.box.lines,
+                "value": self.values.get(self.graph.nodes[placed.box.number - 1].name),
                 "x": placed.x, "y": placed.y, "width": placed.box.width, "height": placed.box.height,
             }
             for placed in drawing.boxes
@@ -168,8 +169,8 @@ def backward(loaded: LoadedModel, text: str, block: int = 0, fused: bool = True)
     names = {f"stream into block {block}": stream, **dict(model.blocks[block].named_parameters())}
     described = named(graph(out, names), model.blocks[block], block, fused)
     title = f"Block {block}, {'fused, as it runs' if fused else 'every elementary op'}, {len(ids) - 1} positions"
-    found = tuple(_step(described, step, {}) for step in steps(out, g, names))
-    return BackwardPass(title, loss, "", described, found)
+    found = tuple(_step(described, step) for step in steps(out, g, names))
+    return BackwardPass(title, loss, "", {}, described, found)
 
 
 def stream_into(model: GPT, ids: list[int], block: int) -> Tensor:
@@ -215,26 +216,27 @@ def backward_example() -> BackwardPass:
         "w": w, "input": input, "product": product, "b": b, "total": total, "output": output, "target": target,
         "error": error, "loss": loss,
     }  # fmt: skip
-    found = tuple(_step(graph(loss, names), step, names) for step in steps(loss, names=names))
-    given = f"w = {w.item():g}, b = {b.item():g}, input = {input.item():g}, target = {target.item():g}"
-    return BackwardPass(f"One neuron with {given}", loss.item(), EXAMPLE, graph(loss, names), found)
+    described = graph(loss, names)
+    found = tuple(_step(described, step) for step in steps(loss, names=names))
+    values = {name: x.item() for name, x in names.items()}
+    given = ", ".join(f"{name} = {values[name]:.4g}" for name in ("w", "b", "input", "target"))
+    return BackwardPass(f"One neuron, {given}", loss.item(), EXAMPLE, values, described, found)
 
 
 # ----- steps ------------------------------------------------------------------------------------------------------
 
 
-def _step(described: AutogradGraph, step: Any, values: Mapping[str, Tensor]) -> BackwardStep:
+def _step(described: AutogradGraph, step: Step) -> BackwardStep:
     """A Step of tensorlite.inspect with its gradients as pictures."""
-    node = described.nodes[step.number - 1]
-    value = values[node.name].item() if node.name in values else None
+    gradient = cast(Tensor, step.gradient)
     sends = tuple(
-        Sent(p.argument, p.number, p.formula, p.note, p.asked, worked(p, step.gradient), picture(p.gradient))
+        Sent(p.argument, p.number, p.formula, p.note, p.asked, worked(p, gradient), picture(cast(Tensor, p.gradient)))
         for p in step.pieces
     )
-    return BackwardStep(node, value, picture(step.gradient), sends)
+    return BackwardStep(described.nodes[step.number - 1], picture(gradient), sends)
 
 
-def worked(piece: Piece, g: Any) -> str:
+def worked(piece: Piece, g: Tensor) -> str:
     """The formula of a rule with numbers in place of names: "1 * 2 * (-0.463)"; "" unless all are single numbers."""
     arrays = {name: x for name, x in {**piece.values, "g": g.data}.items() if hasattr(x, "shape")}
     if any(x.shape != () for x in arrays.values()):
@@ -242,4 +244,3 @@ def worked(piece: Piece, g: Any) -> str:
     numbers = {name: f"{float(x):.4g}" for name, x in arrays.items()}
     numbers = {name: f"({text})" if text.startswith("-") else text for name, text in numbers.items()}
     return re.sub(r"[a-z_]\w*", lambda name: numbers.get(name[0], name[0]), piece.formula)
-

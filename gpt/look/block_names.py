@@ -1,11 +1,10 @@
 """Names for the nodes of a block's graph: what each step of its computation is called.
 
 The engine numbers its nodes in the order of the computation, and that order is the one of model.py, attention.py and
-tensorlite's formulas.py. So the names are a list in the same order. Where the ops of a graph are not those listed, as in
-a block with LoRA adapters, its nodes have no names.
+tensorlite's formulas.py. So the names are a list in the same order. Where the ops of a graph are not those listed, as
+in a block with LoRA adapters, its nodes have no names.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 from tensorlite.inspect import AutogradGraph
@@ -27,17 +26,21 @@ def named(graph: AutogradGraph, block: Block, number: int, fused: bool) -> Autog
 
 def block_names(block: Block, number: int, fused: bool) -> Names:
     """The ops of `Block.forward`, fused as they run or as formulas, and the names of their results."""
-    biased = block.attention.W_query.bias is not None
+    biased = getattr(block.attention.W_query, "bias", None) is not None
     linear = _fused_linear if fused else _linear
     norm = _fused_norm if fused else _norm
     heads = [("heads_attention", "context vectors")] if fused else _heads(block.attention.causal)
     projections = [("projections", "queries, keys, values")] if fused else _projections(biased)
     gelu = [("gelu", "hidden layer")] if fused else _GELU
+    attention = [*norm("norm1"), *projections, *heads, *linear("out_proj", "output of attention")]
+    expand = linear("expand", "hidden layer before GELU")
+    feed_forward = [*norm("norm2"), *expand, *gelu, *linear("contract", "output of feed-forward")]
     return [
-        *norm("norm1"), *projections, *heads, *linear("out_proj", "output of attention"), ("add", "stream after attention"),
-        *norm("norm2"), *linear("expand", "hidden layer before GELU"), *gelu,
-        *linear("contract", "output of feed-forward"), ("add", f"stream after block {number}"),
-    ]  # fmt: skip
+        *attention,
+        ("add", "stream after attention"),
+        *feed_forward,
+        ("add", f"stream after block {number}"),
+    ]
 
 
 def _fused_norm(part: str) -> Names:
@@ -57,13 +60,15 @@ def _fused_linear(layer: str, name: str) -> Names:
 
 
 def _linear(layer: str, name: str, bias: bool = True) -> Names:
-    product = [("transpose", f"{layer} transposed"), ("matmul", f"{name} without bias" if bias else name)]
+    product = [("transpose", f"{layer} transposed"), ("matmul", f"{name}, no bias" if bias else name)]
     return [*product, ("add", name)] if bias else product
 
 
 def _projections(bias: bool) -> Names:
     pairs = ("W_query", "queries"), ("W_key", "keys"), ("W_value", "values")
-    return [step for layer, name in pairs for step in _linear(layer, name, bias)] + [("concat", "queries, keys, values")]
+    return [step for layer, name in pairs for step in _linear(layer, name, bias)] + [
+        ("concat", "queries, keys, values")
+    ]
 
 
 def _heads(causal: bool) -> Names:
@@ -73,9 +78,9 @@ def _heads(causal: bool) -> Names:
     mask = [("where", "masked scores")] if causal else []
     return [
         *split, ("transpose", "keys transposed"), ("matmul", "scores"), ("mul", "scores / sqrt(D)"), *mask,
-        ("sub", "scores - maximum"), ("exp", "exponentials"), ("sum", "sum of a row"), ("where", "sum of a row, not 0"),
-        ("div", "attention weights"), ("matmul", "context vectors of the heads"), ("transpose", "positions first"),
-        ("reshape", "context vectors"),
+        ("sub", "scores minus maximum"), ("exp", "exponentials"), ("sum", "sum of a row"),
+        ("where", "sum of a row, not 0"), ("div", "attention weights"), ("matmul", "context vectors of the heads"),
+        ("transpose", "positions first"), ("reshape", "context vectors"),
     ]  # fmt: skip
 
 

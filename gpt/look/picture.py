@@ -55,7 +55,7 @@ def picture(x: Tensor) -> Picture:
     """The picture of an array that has at least one element."""
     with tl.no_grad():
         x = as_float32(x)
-        rows, columns = ((1, 1) + x.shape)[-2:]
+        rows, columns = (1, 1, *x.shape)[-2:]
         tiles = x.size // (rows * columns)
         if tiles > MOST_TILES:
             tiles, rows = 1, tiles * rows
@@ -64,9 +64,7 @@ def picture(x: Tensor) -> Picture:
         block = -(-rows // limit), -(-columns // limit)
         means = block_means(x.reshape(tiles, rows, columns), *block).tolist()
         low, high = float(x.min()), float(x.max())
-        return Picture(
-            x.shape, norm_of(x), low, high, (rows, columns), block, tiles, across, arranged(means, across)
-        )
+        return Picture(x.shape, norm_of(x), low, high, (rows, columns), block, tiles, across, arranged(means, across))
 
 
 def norm_of(x: Tensor) -> float:

@@ -9,6 +9,7 @@ least-squares fit with an order constraint, solved exactly by pooling neighbours
 from bisect import bisect_right, insort
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from html import escape
 from itertools import accumulate, pairwise
 from math import inf
@@ -36,7 +37,7 @@ class Box:
     lines: list[str]
     sources: list[tuple[str, int]]  # (argument, number of the box)
 
-    @property
+    @cached_property
     def width(self) -> float:
         sizes = [TITLE, *[NOTE] * (len(self.lines) - 1)]
         text = LETTER * max(size * len(line) for size, line in zip(sizes, self.lines, strict=True))

@@ -29,7 +29,7 @@ export function tokenLabel(text) {
 export function number(value, digits = 3) {
   if (value === null || value === undefined || !Number.isFinite(value)) return "not finite";
   if (value !== 0 && (Math.abs(value) >= 1e5 || Math.abs(value) < 1e-3)) return value.toExponential(digits - 1);
-  return Number(value.toPrecision(digits)).toLocaleString("en");
+  return value.toLocaleString("en", { maximumSignificantDigits: digits });
 }
 
 export function percent(p) {
