@@ -240,6 +240,7 @@ def _power_by_y(g, x, y, out):
 
 
 def _powern_by_x(g, x, n):
+    """g n x**(n - 1), and 0 where n is 0."""
     return g * n * pow(x, n - 1) if n else zeros_like(g)
 
 
@@ -299,12 +300,14 @@ def _piece(shapes, index: int, axis: int):
 
 
 def _matmul_by_x(g, x_shape, y):
+    """g @ y^T, in the shape of x."""
     g = _as_matrices(g, len(x_shape), y.ndim)
     y = y if y.ndim > 1 else expand_dims(y, 1)
     return unbroadcast(matmul(g, y.swapaxes(-1, -2)), x_shape)
 
 
 def _matmul_by_y(g, x, y_shape):
+    """x^T @ g, in the shape of y: the sum over all positions."""
     g = _as_matrices(g, x.ndim, len(y_shape))
     x = x if x.ndim > 1 else expand_dims(x, 0)
     if len(y_shape) == 2 and x.ndim > 2:  # one large product instead of a sum of many
@@ -321,6 +324,7 @@ def _as_matrices(g, x_ndim: int, y_ndim: int):
 
 
 def _einsum_by(g, index, xs, terms, into):
+    """The einsum of g with the other arguments, into the term of this one."""
     others = [i for i in range(len(xs)) if i != index]
     return _einsum(g, *[xs[i] for i in others], terms=(into, *[terms[i] for i in others]), into=terms[index])
 

@@ -10,6 +10,7 @@ Nothing here changes a run.
 """
 
 from .attention import Attention, Head, attention
+from .backward import BackwardPass, BackwardStep, backward, backward_example
 from .embeddings import NearestTokens, PositionMap, TokenMap, nearest_tokens, positions, token_map
 from .gradient import Gradients, gradients
 from .learning import LearningSession, LearnStep, learn
@@ -33,6 +34,8 @@ from .vocabulary import find_tokens, token_id
 __all__ = [
     "Attention",
     "Attribution",
+    "BackwardPass",
+    "BackwardStep",
     "Candidate",
     "Effect",
     "FollowedTokens",
@@ -52,6 +55,8 @@ __all__ = [
     "TokenMap",
     "Trace",
     "attention",
+    "backward",
+    "backward_example",
     "check_writes",
     "expected",
     "find_tokens",

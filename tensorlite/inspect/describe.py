@@ -11,7 +11,8 @@ from typing import Any
 from ..autograd import Node, Variable
 from ..backend import Array, is_array
 from ..primitive import Primitive
-from .drawing import Box, draw
+from .drawing import Box, Drawing, draw, place
+from .rules import forward_formula
 
 MOST_DRAWN = 1000  # nodes
 
@@ -39,6 +40,7 @@ class GraphNode:
     values: dict[str, str] = field(default_factory=dict)  # arguments that are numbers, axes and the like, as text
     kept: tuple[Kept, ...] = ()
     freed: bool = False  # by a backward pass: what it kept and its inputs are gone
+    formula: str = ""  # of the op, in the names of its arguments: "x + y"; "" for leaves and constants
 
     @property
     def bytes(self) -> int:
@@ -130,8 +132,7 @@ class AutogradGraph:
             raise ValueError(
                 f"svg: {len(self.nodes)} nodes are too many to draw (at most {MOST_DRAWN}): print the graph instead"
             )
-        edges = {n.number: [(a, number) for a, number in n.inputs if number] for n in self.nodes}
-        return draw([Box(n.number, n.kind, n.lines(), edges[n.number]) for n in self.nodes], self.summary)
+        return draw(self._boxes(), self.summary)
 
     def _repr_svg_(self) -> str | None:
         """For notebooks, which print the listing where this is None."""
@@ -140,6 +141,14 @@ class AutogradGraph:
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
         """IPython's hook for text."""
         printer.text(str(self))
+
+    def drawing(self) -> Drawing:
+        """The drawing as numbers, for another program to draw: boxes with coordinates, arrows as SVG paths."""
+        return place(self._boxes())
+
+    def _boxes(self) -> list[Box]:
+        edges = {n.number: [(a, number) for a, number in n.inputs if number] for n in self.nodes}
+        return [Box(n.number, n.kind, n.lines(), edges[n.number]) for n in self.nodes]
 
 
 def graph(output: Variable, names: Mapping[str, Variable] | None = None) -> AutogradGraph:
@@ -187,7 +196,8 @@ class Reading:
         kept = [Kept(key, x.shape, self._new_bytes(x)) for key, value in saved.items() for x in _arrays(value)]
         kind = "result" if node is self.root else "op"
         head = (self._number(node), kind, name, node.op.name, node.shape, str(node.dtype))
-        yield GraphNode(*head, inputs, values, tuple(kept), node.saved is None)
+        formula = forward_formula(node.op, [argument for argument, _ in inputs])
+        yield GraphNode(*head, inputs, values, tuple(kept), node.saved is None, formula)
 
     def _inputs(
         self, node: Node, saved: Mapping[str, Any]

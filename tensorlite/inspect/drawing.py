@@ -9,6 +9,7 @@ least-squares fit with an order constraint, solved exactly by pooling neighbours
 from bisect import bisect_right, insort
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from html import escape
 from itertools import accumulate, pairwise
 from math import inf
@@ -36,7 +37,7 @@ class Box:
     lines: list[str]
     sources: list[tuple[str, int]]  # (argument, number of the box)
 
-    @property
+    @cached_property
     def width(self) -> float:
         sizes = [TITLE, *[NOTE] * (len(self.lines) - 1)]
         text = LETTER * max(size * len(line) for size, line in zip(sizes, self.lines, strict=True))
@@ -51,14 +52,57 @@ class Box:
 Place = tuple[int, int]  # (number of a box, row): the box itself, or the gap where its arrows pass that row
 
 
+@dataclass(frozen=True)
+class PlacedBox:
+    """A box and the coordinates of its left upper corner, in pixels."""
+
+    box: Box
+    x: float
+    y: float
+
+
+@dataclass(frozen=True)
+class Arrow:
+    """An arrow from a box to one of its users: an SVG path, and where its label stands (middle, baseline)."""
+
+    source: int
+    target: int
+    argument: str
+    path: str
+    x: float
+    y: float
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """Boxes and arrows with coordinates, from (0, 0) to (width, height) in pixels; y grows downwards."""
+
+    boxes: list[PlacedBox]
+    arrows: list[Arrow]
+    width: float
+    height: float
+
+
+def place(boxes: Sequence[Box]) -> Drawing:
+    """Coordinates for all boxes and arrows: each box below its sources, few crossings, short arrows."""
+    layout = _Layout(boxes)
+    placed = []
+    for box in boxes:
+        row = layout.row[box.number]
+        placed.append(PlacedBox(box, layout.x[box.number, row] - box.width / 2, layout.y[row]))
+    arrows = [arrow for box in boxes for arrow in _arrows(layout, box)]
+    return Drawing(placed, arrows, layout.right, layout.bottom)
+
+
 def draw(boxes: Sequence[Box], caption: str) -> str:
     """The text of an SVG file with all boxes and arrows, and a caption below them."""
-    layout = _Layout(boxes)
-    arrows = [part for box in boxes for part in _arrows(layout, box)]
-    parts = [line for line, _ in arrows] + [label for _, label in arrows if label]
-    parts += [line for box in boxes for line in _box(layout, box)]
-    width = max(layout.right, LETTER * NOTE * len(caption)) + 2 * MARGIN
-    height = layout.bottom + 2 * MARGIN + LINE
+    drawing = place(boxes)
+    several = {box.number for box in boxes if len(box.sources) > 1}  # their arrows need labels
+    parts = [_arrow(arrow) for arrow in drawing.arrows]
+    parts += [_label(arrow) for arrow in drawing.arrows if arrow.target in several]
+    parts += [line for placed in drawing.boxes for line in _box(placed)]
+    width = max(drawing.width, LETTER * NOTE * len(caption)) + 2 * MARGIN
+    height = drawing.height + 2 * MARGIN + LINE
     return "\n".join([
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{height:.0f}" '
         f'viewBox="{-MARGIN} {-MARGIN} {width:.0f} {height:.0f}" font-family="{FONT}" font-size="{NOTE}">',
@@ -66,7 +110,7 @@ def draw(boxes: Sequence[Box], caption: str) -> str:
         f'orient="auto"><path d="M0 0.8 L7.5 4 L0 7.2 z" fill="{GREY}"/></marker></defs>',
         f'<rect x="{-MARGIN}" y="{-MARGIN}" width="100%" height="100%" rx="8" fill="#ffffff"/>',
         *parts,
-        f'<text x="0" y="{layout.bottom + MARGIN + NOTE:.0f}" fill="#66707f">{escape(caption)}</text>',
+        f'<text x="0" y="{drawing.height + MARGIN + NOTE:.0f}" fill="#66707f">{escape(caption)}</text>',
         "</svg>",
     ])  # fmt: skip
 
@@ -231,38 +275,43 @@ def _align(x: dict[Place, float], chain: Sequence[Place], low: float, high: floa
         x |= dict.fromkeys(chain, min(max(middle, low), high))
 
 
-# ----- SVG -----------------------------------------------------------------------------------------------
+# ----- arrows and SVG ------------------------------------------------------------------------------------
 
 
-def _box(layout: _Layout, box: Box) -> Iterator[str]:
-    """The SVG elements of a box: its frame and its lines of text."""
-    row = layout.row[box.number]
-    x, y = layout.x[box.number, row], layout.y[row]
-    fill, border = COLOURS[box.kind]
-    dashes = ' stroke-dasharray="4 3"' if box.kind == "constant" else ""
-    yield (
-        f'<rect x="{x - box.width / 2:.1f}" y="{y:.1f}" width="{box.width:.1f}" height="{box.height:.1f}" '
-        f'rx="7" fill="{fill}" stroke="{border}" stroke-width="1.3"{dashes}/>'
-    )
-    for i, line in enumerate(box.lines):
-        look = f'font-size="{TITLE}" font-weight="bold" fill="#1c2430"' if i == 0 else 'fill="#4d5866"'
-        base = y + PAD / 2 + LINE * (i + 0.75)
-        yield f'<text x="{x:.1f}" y="{base:.1f}" text-anchor="middle" {look}>{escape(line)}</text>'
-
-
-def _arrows(layout: _Layout, box: Box) -> Iterator[tuple[str, str]]:
-    """(arrow, label) of each arrow into a box, each with its own end point. If there are several, they get labels."""
+def _arrows(layout: _Layout, box: Box) -> Iterator[Arrow]:
+    """The arrows into a box, each with its own end point, from left to right."""
     row = layout.row[box.number]
     sources = sorted(box.sources, key=lambda source: layout.x[source[1], row - 1])
     for i, (argument, source) in enumerate(sources):
         port = layout.x[box.number, row] + box.width * ((i + 1) / (len(sources) + 1) - 0.5)
         path = _path(layout, source, port, row)
-        line = f'<path d="{path}" fill="none" stroke="{GREY}" stroke-width="1.3" marker-end="url(#tip)"/>'
-        label = (
-            f'<text x="{port:.1f}" y="{layout.y[row] - 12:.1f}" font-size="{LABEL}" fill="{GREY}" stroke="#ffffff" '
-            f'stroke-width="4" paint-order="stroke" text-anchor="middle">{escape(argument)}</text>'
-        )
-        yield line, label if len(sources) > 1 else ""
+        yield Arrow(source, box.number, argument, path, port, layout.y[row] - 12)
+
+
+def _box(placed: PlacedBox) -> Iterator[str]:
+    """The SVG elements of a box: its frame and its lines of text."""
+    box, x, y = placed.box, placed.x, placed.y
+    fill, border = COLOURS[box.kind]
+    dashes = ' stroke-dasharray="4 3"' if box.kind == "constant" else ""
+    yield (
+        f'<rect x="{x:.1f}" y="{y:.1f}" width="{box.width:.1f}" height="{box.height:.1f}" '
+        f'rx="7" fill="{fill}" stroke="{border}" stroke-width="1.3"{dashes}/>'
+    )
+    for i, line in enumerate(box.lines):
+        look = f'font-size="{TITLE}" font-weight="bold" fill="#1c2430"' if i == 0 else 'fill="#4d5866"'
+        middle, base = x + box.width / 2, y + PAD / 2 + LINE * (i + 0.75)
+        yield f'<text x="{middle:.1f}" y="{base:.1f}" text-anchor="middle" {look}>{escape(line)}</text>'
+
+
+def _arrow(arrow: Arrow) -> str:
+    return f'<path d="{arrow.path}" fill="none" stroke="{GREY}" stroke-width="1.3" marker-end="url(#tip)"/>'
+
+
+def _label(arrow: Arrow) -> str:
+    return (
+        f'<text x="{arrow.x:.1f}" y="{arrow.y:.1f}" font-size="{LABEL}" fill="{GREY}" stroke="#ffffff" '
+        f'stroke-width="4" paint-order="stroke" text-anchor="middle">{escape(arrow.argument)}</text>'
+    )
 
 
 def _path(layout: _Layout, source: int, port: float, row: int) -> str:

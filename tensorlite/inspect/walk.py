@@ -11,7 +11,8 @@ from typing import Any
 
 from ..autograd import Node, Variable, starting_gradient
 from ..backend import Array
-from .describe import Reading, argument_name
+from .describe import GraphNode, Reading, argument_name
+from .rules import rule_formula, rule_note
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,10 @@ class Piece:
     to: str  # the name or #number of the node that receives it
     asked: tuple[str, ...]  # the names that the rule asks for, besides the incoming gradient
     gradient: Variable
+    number: int  # of the node that receives it
+    formula: str  # the rule: "g * (1 - out * out)"; g is the incoming gradient, the other names are those asked for
+    note: str  # what the functions do that the formula calls, from their docstrings; or ""
+    values: dict[str, Any]  # what the rule asked for, by name: the graph's own arrays and numbers, not copies
 
     def __str__(self) -> str:
         rule = f"rule({', '.join(('g', *self.asked))})"
@@ -57,24 +62,32 @@ def steps(output: Variable, gradient: Any = None, names: Mapping[str, Variable] 
     while heap:
         node = heappop(heap)[1]
         g, pieces = grads.pop(id(node)), []
-        for parent, argument, asked, piece in _gradients(node, g):
+        entry = entries[numbers[id(node)] - 1]
+        for parent, i, piece in _gradients(node, g):
             if id(parent) in grads:
                 grads[id(parent)] = grads[id(parent)] + piece
             else:
                 grads[id(parent)] = piece
                 heappush(heap, (-numbers[id(parent)], parent))
-            pieces.append(Piece(argument, entries[numbers[id(parent)] - 1].reference, asked, _copy(piece)))
-        entry = entries[numbers[id(node)] - 1]
+            pieces.append(_piece(node, i, piece, entry, entries[numbers[id(parent)] - 1]))
         yield Step(entry.number, entry.name, entry.op, _copy(g), tuple(pieces))
 
 
-def _gradients(node: Node | Variable, g: Array) -> Iterator[tuple[Any, str, tuple[str, ...], Array]]:
-    """(parent, argument, what its rule asked for, its gradient) for each argument that needs one."""
+def _gradients(node: Node | Variable, g: Array) -> Iterator[tuple[Any, int, Array]]:
+    """(parent, number of the argument, its gradient) for each argument that needs one."""
     if isinstance(node, Node):  # otherwise it is a leaf, which passes nothing on
         node.check()
         pieces = node.op.apply_vjp(node, g, node.wanted, False)
         for i, (parent, piece) in zip(node.wanted, pieces, strict=True):
-            yield parent, argument_name(node.op, i), node.op.asked_names(i), piece
+            yield parent, i, piece
+
+
+def _piece(node: Any, i: int, gradient: Array, entry: GraphNode, to: GraphNode) -> Piece:
+    """The Piece of argument `i` of a node, described by `entry`; its gradient goes to the node described by `to`."""
+    op, asked = node.op, node.op.asked_names(i)
+    values = {name: i if name == "index" and op.variadic else node.saved[op.position[name]] for name in asked}
+    formula, note = rule_formula(op, i, [argument for argument, _ in entry.inputs]), rule_note(op, i)
+    return Piece(argument_name(op, i), to.reference, asked, _copy(gradient), to.number, formula, note, values)
 
 
 def _copy(array: Array) -> Variable:

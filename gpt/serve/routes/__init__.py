@@ -1,9 +1,10 @@
 """The routes, one file for each view of the page. A module has its own list ROUTES."""
 
-from . import attention, embeddings, learn, lens, residual, runs, tokens, write
+from . import attention, backward, embeddings, learn, lens, residual, runs, tokens, write
 
 ROUTES = [
     *attention.ROUTES,
+    *backward.ROUTES,
     *embeddings.ROUTES,
     *learn.ROUTES,
     *lens.ROUTES,

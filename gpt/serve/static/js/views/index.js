@@ -7,5 +7,6 @@ import lens from "./lens.js";
 import residual from "./residual.js";
 import embeddings from "./embeddings.js";
 import learn from "./learn.js";
+import backward from "./backward.js";
 
-export const views = [write, tokens, attention, lens, residual, embeddings, learn];
+export const views = [write, tokens, attention, lens, residual, embeddings, learn, backward];

@@ -1,0 +1,246 @@
+"""The backward pass through one block of a model, node by node, and through an example of one number at a time."""
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from html import escape
+from typing import Any, cast
+
+import tensorlite as tl
+from tensorlite import Tensor
+from tensorlite import functional as F
+from tensorlite.inspect import AutogradGraph, GraphNode, Piece, Step, graph, steps
+
+from ..model import GPT
+from .block_names import named
+from .display import FONT
+from .loaded import LoadedModel
+from .picture import Picture, picture
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What one derivative rule computes: the gradient with respect to one argument, and the node that receives it."""
+
+    argument: str
+    to: int  # number of the node
+    formula: str  # the rule, in terms of g and of what it asked for: "g * (1 - out * out)"
+    note: str  # what the functions do that the formula calls, or ""
+    asked: tuple[str, ...]
+    worked: str  # the formula with numbers in place of names, where all of them are single numbers; otherwise ""
+    gradient: Picture
+
+
+@dataclass(frozen=True)
+class BackwardStep:
+    """One node of the backward pass. Its gradient is complete: everything that uses the node was visited before."""
+
+    node: GraphNode
+    gradient: Picture  # of the loss with respect to the node's result
+    sends: tuple[Sent, ...]  # none for a leaf, whose gradient is final
+
+    def __str__(self) -> str:
+        lines = [f"#{self.node.number} {self.node.lines()[0]}: |g| = {self.gradient.norm:.4g}"]
+        return "\n    ".join([*lines, *[f"to #{s.to} by {s.argument}: {s.formula}" for s in self.sends]])
+
+
+@dataclass(frozen=True)
+class BackwardPass:
+    """The graph of a computation and the steps of its backward pass, the newest node first."""
+
+    title: str
+    loss: float  # in nats
+    code: str  # of the example; "" for a block
+    values: Mapping[str, float]  # of the example's variables by name; {} for a block
+    graph: AutogradGraph
+    steps: tuple[BackwardStep, ...]
+
+    def __iter__(self) -> Iterator[BackwardStep]:
+        return iter(self.steps)
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON: nodes and arrows with coordinates, steps, and their pictures, each different one once."""
+        drawing = self.graph.drawing()
+        pictures: dict[str, tuple[int, dict[str, Any]]] = {}
+
+        def index(found: Picture) -> int:
+            as_json = found.to_dict()
+            key = f"{found.shape} {as_json['cells']}"
+            return pictures.setdefault(key, (len(pictures), as_json))[0]
+
+        steps = [
+            {
+                "number": step.node.number, "gradient": index(step.gradient),
+                "sends": [{**vars(sent), "gradient": index(sent.gradient)} for sent in step.sends],
+            }
+            for step in self.steps
+        ]  # fmt: skip
+        boxes = [
+            {
+                **node_as_dict(placed.box.number, self.graph), "lines": placed.box.lines,
+                "value": self.values.get(self.graph.nodes[placed.box.number - 1].name),
+                "x": placed.x, "y": placed.y, "width": placed.box.width, "height": placed.box.height,
+            }
+            for placed in drawing.boxes
+        ]  # fmt: skip
+        return {
+            "title": self.title, "loss": self.loss, "code": self.code, "summary": self.graph.summary,
+            "width": drawing.width, "height": drawing.height, "nodes": boxes,
+            "arrows": [vars(arrow) for arrow in drawing.arrows], "steps": steps,
+            "pictures": [as_json for _, as_json in pictures.values()],
+        }  # fmt: skip
+
+    def _repr_html_(self) -> str:
+        """The graph as SVG and the steps as a table, for a notebook."""
+        cells = "padding:2px 10px;text-align:left;vertical-align:top;white-space:nowrap"
+        rows = []
+        for step in self.steps:
+            gradient = step.gradient
+            numbers = f"{gradient.norm:.3g}", f"{gradient.low:.3g} to {gradient.high:.3g}"
+            rules = "\n".join(f"to #{sent.to} by {sent.argument}: {sent.formula}" for sent in step.sends)
+            texts = f"#{step.node.number}", step.node.lines()[0], *numbers, rules or "final: .grad"
+            rows.append("".join(f'<td style="{cells};white-space:pre-wrap">{escape(text)}</td>' for text in texts))
+        head = "".join(
+            f'<th style="{cells}">{text}</th>' for text in ("node", "what", "|g|", "range of g", "sends, by the rule")
+        )
+        body = "".join(f"<tr>{row}</tr>" for row in rows)
+        style = f"background:#ffffff;color:#15181e;font-family:{escape(FONT)};font-size:12px"
+        return (
+            f'<div style="{style}"><p>{escape(self.title)}. Loss {self.loss:.4g}. g is the gradient of the loss with '
+            f"respect to the node.</p><div style='overflow:auto;max-height:40em'>{self.graph.svg()}</div>"
+            f"<table style='border-collapse:collapse'><tr>{head}</tr>{body}</table></div>"
+        )
+
+
+def node_as_dict(number: int, graph: AutogradGraph) -> dict[str, Any]:
+    """The node with that number as JSON, its inputs with the text that stands for each."""
+    node = graph.nodes[number - 1]
+    inputs = [
+        {
+            "argument": argument, "number": source,
+            "text": graph.nodes[source - 1].reference if source else node.values.get(argument, ""),
+        }
+        for argument, source in node.inputs
+    ]  # fmt: skip
+    positional = {argument for argument, _ in node.inputs}
+    return {
+        "number": number, "kind": node.kind, "name": node.name, "op": node.op, "shape": list(node.shape),
+        "dtype": node.dtype, "formula": node.formula, "inputs": inputs, "kept": [vars(kept) for kept in node.kept],
+        "options": {name: text for name, text in node.values.items() if name not in positional},
+    }  # fmt: skip
+
+
+# ----- the block of a model ---------------------------------------------------------------------------------------
+
+
+def backward(loaded: LoadedModel, text: str, block: int = 0, fused: bool = True) -> BackwardPass:
+    """The backward pass of the loss of a text through one block, from the residual stream after it to that before it.
+
+    The loss is the mean cross-entropy of the next token, in nats, over the T - 1 positions that have one. The engine
+    computes the gradient that enters the block from above, so every gradient is the one that a training step with this
+    text would compute. With `fused` the graph is the one that runs; otherwise each op is an elementary one.
+
+    ValueError for a text without two tokens or longer than the context, a block that the model does not have, and a
+    classifier, whose loss is not that of the next token.
+    """
+    model = loaded.model
+    if loaded.task == "classify":
+        raise ValueError("a classifier does not predict the next token: choose a run that writes text")
+    if not 0 <= block < len(model.blocks):
+        raise ValueError(f"block must be from 0 to {len(model.blocks) - 1}, got {block}")
+    ids = loaded.encode(text)
+    if len(ids) < 2:
+        raise ValueError("the loss needs a next token: give a text of at least two tokens")
+    training = model.training
+    model.eval()
+    try:
+        with tl.no_grad():
+            stream = stream_into(model, ids[:-1], block)
+        stream.requires_grad = True
+        with nullcontext() if fused else tl.unfused():
+            out = model.blocks[block](stream)
+        loss, g = gradient_from_above(model, out, ids[1:], block)
+    finally:
+        model.train(training)
+    names = {f"stream into block {block}": stream, **dict(model.blocks[block].named_parameters())}
+    described = named(graph(out, names), model.blocks[block], block, fused)
+    title = f"Block {block}, {'fused, as it runs' if fused else 'every elementary op'}, {len(ids) - 1} positions"
+    found = tuple(_step(described, step) for step in steps(out, g, names))
+    return BackwardPass(title, loss, "", {}, described, found)
+
+
+def stream_into(model: GPT, ids: list[int], block: int) -> Tensor:
+    """The residual stream before a block: (1, T, C)."""
+    idx = tl.tensor([ids], device=model.token_embedding.weight.device)  # (1, T)
+    x: Tensor = model.token_embedding(idx) + model.position_embedding(model.positions(idx))
+    for earlier in list(model.blocks)[:block]:
+        x = earlier(x)
+    return x
+
+
+def gradient_from_above(model: GPT, out: Tensor, targets: list[int], block: int) -> tuple[float, Tensor]:
+    """The loss, and its gradient with respect to `out`, the residual stream after a block: (1, T, C)."""
+    x = above = out.detach()
+    above.requires_grad = True
+    for later in list(model.blocks)[block + 1 :]:
+        x = later(x)
+    logits = model.logits(model.final_norm(x))  # (1, T, V)
+    loss = F.cross_entropy(logits, tl.tensor([targets], device=out.device))
+    return loss.item(), tl.grad(loss, above)
+
+
+# ----- an example of one number at a time -------------------------------------------------------------------------
+
+EXAMPLE = """\
+product = w * input
+total = product + b
+output = tl.tanh(total)
+error = output - target
+loss = tl.square(error)"""
+
+
+def backward_example() -> BackwardPass:
+    """The backward pass of a network of one neuron, loss = (tanh(w input + b) - target)**2, with single numbers."""
+    w, b = tl.tensor(0.5, requires_grad=True), tl.tensor(-0.4, requires_grad=True)
+    input, target = tl.tensor(2.0), tl.tensor(1.0)
+    product = w * input
+    total = product + b
+    output = tl.tanh(total)
+    error = output - target
+    loss = tl.square(error)
+    names = {
+        "w": w, "input": input, "product": product, "b": b, "total": total, "output": output, "target": target,
+        "error": error, "loss": loss,
+    }  # fmt: skip
+    described = graph(loss, names)
+    found = tuple(_step(described, step) for step in steps(loss, names=names))
+    values = {name: x.item() for name, x in names.items()}
+    given = ", ".join(f"{name} = {values[name]:.4g}" for name in ("w", "b", "input", "target"))
+    return BackwardPass(f"One neuron, {given}", loss.item(), EXAMPLE, values, described, found)
+
+
+# ----- steps ------------------------------------------------------------------------------------------------------
+
+
+def _step(described: AutogradGraph, step: Step) -> BackwardStep:
+    """A Step of tensorlite.inspect with its gradients as pictures."""
+    gradient = cast(Tensor, step.gradient)
+    sends = tuple(
+        Sent(p.argument, p.number, p.formula, p.note, p.asked, worked(p, gradient), picture(cast(Tensor, p.gradient)))
+        for p in step.pieces
+    )
+    return BackwardStep(described.nodes[step.number - 1], picture(gradient), sends)
+
+
+def worked(piece: Piece, g: Tensor) -> str:
+    """The formula of a rule with numbers in place of names: "1 * 2 * (-0.463)"; "" unless all are single numbers."""
+    arrays = {name: x for name, x in {**piece.values, "g": g.data}.items() if hasattr(x, "shape")}
+    if any(x.shape != () for x in arrays.values()):
+        return ""
+    numbers = {name: f"{float(x):.4g}" for name, x in arrays.items()}
+    numbers = {name: f"({text})" if text.startswith("-") else text for name, text in numbers.items()}
+    return re.sub(r"[a-z_]\w*", lambda name: numbers.get(name[0], name[0]), piece.formula)
