@@ -9,7 +9,13 @@ Each function returns an object that holds plain numbers, shows itself in a note
 Nothing here changes a run.
 """
 
+from .compare import Comparison, compare
 from .loaded import LoadedModel, kept_steps, load
+from .metrics import Log, Metrics
+from .runs import Run, Runs, find_runs, run, runs
 from .trace import Trace, trace
 
-__all__ = ["LoadedModel", "Trace", "kept_steps", "load", "trace"]
+__all__ = [
+    "Comparison", "LoadedModel", "Log", "Metrics", "Run", "Runs", "Trace", "compare", "find_runs", "kept_steps", "load",
+    "run", "runs", "trace",
+]  # fmt: skip

@@ -1,14 +1,14 @@
 """What all routes share: the runs that are served, the models in memory, and the thread that computes."""
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from .. import look
 from ..look import LoadedModel
-from ..training import run_directory
+from ..look import find_runs as find_runs
 from .worker import Worker
 
 MOST_BYTES = 4 << 30  # of the models in memory; the one used last is always kept
@@ -67,16 +67,6 @@ class State:
                 self.models.popitem(last=False)
         self.models.move_to_end(key)
         return self.models[key]
-
-
-def find_runs(folder: Path, depth: int = 3) -> Iterable[Path]:
-    """The folder, if it is a run, else the runs up to `depth` levels below it, by name."""
-    if run_directory.is_run(folder) or (folder / "model.safetensors").is_file():
-        return [folder]
-    if depth == 0 or not folder.is_dir():
-        return []
-    below = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    return [run for path in below for run in find_runs(path, depth - 1)]
 
 
 def size(loaded: LoadedModel) -> int:
