@@ -28,7 +28,7 @@ def line_chart(lines: Sequence[Line], xlabel: str, ylabel: str, title: str = "")
     if not points:
         return ""
     shown = [line for line in lines if not line.faint and line.points]
-    top, width = 30 if title else 12, WIDTH - LEFT - 12
+    top, width = 30 if title else 14, WIDTH - LEFT - 28
     below = top + HEIGHT - BOTTOM
     low, high = min(y for _, y in points), max(y for _, y in points)
     low, high = (low, high) if low < high else (low - 0.5, high + 0.5)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .charts import COLORS, line_chart
-from .metrics import SMOOTH, curve, exponential_average
+from .metrics import SMOOTH, curve
 from .runs import CELL, Run, find_runs, html_table, run, steps_text
 
 if TYPE_CHECKING:
@@ -179,8 +179,8 @@ def results_of(runs: Sequence[Run]) -> list[Row]:
         return f"{found[1]:,}" if found else "-"
 
     def training(one: Run) -> str:
-        smooth = exponential_average(one.metrics["loss"].values, SMOOTH)
-        return f"{smooth[-1]:.4f}" if smooth else "-"
+        last = one.metrics["loss"].values[-SMOOTH:]
+        return f"{sum(last) / len(last):.4f}" if last else "-"
 
     def newest(name: str) -> Callable[[Run], str]:
         return lambda one: f"{values[-1]:.4f}" if (values := one.metrics[name].values) else "-"
@@ -189,7 +189,7 @@ def results_of(runs: Sequence[Run]) -> list[Row]:
         "steps": steps_text,
         "lowest validation loss": lowest,
         "at step": lowest_at,
-        "training loss, smoothed": training,
+        f"training loss, last {SMOOTH} steps": training,
     }
     others = dict.fromkeys(name for one in runs for name in one.metrics.series)
     known = {"loss", "norm", "lr", "validation_loss"}

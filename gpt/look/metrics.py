@@ -11,6 +11,7 @@ import zlib
 from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -22,7 +23,7 @@ METRICS, SAMPLES = run_directory.LOGS
 CHECKED = 256  # bytes before a position that are compared
 LARGEST = 2**53  # of an integer that a float holds exactly
 SAMPLE = re.compile(r"^----- step (\d{1,15})\n", re.MULTILINE)
-SMOOTH = 30  # steps
+SMOOTH = 30  # steps of the running mean
 
 
 class Position(NamedTuple):
@@ -176,11 +177,10 @@ class Curve:
 def curve(series: Series, points: int = 600, smooth: int = 1) -> Curve:
     """At most `points` points of a series; no peak is lost, since each has the range of its steps.
 
-    The smoothed curve is the average over the steps so far with weights that fall by 1 - 1/smooth a step (an
-    exponential moving average, divided by the sum of its weights): 1 is the series itself.
+    The smoothed curve is `running_mean` with the window `smooth`: 1 is the series itself.
     """
-    smoothed, count = exponential_average(series.values, smooth), len(series.values)
-    ends = sorted({(i + 1) * count // points for i in range(points)} - {0}) if count > points else range(1, count + 1)
+    smoothed, count = running_mean(series.values, smooth), len(series.values)
+    ends = sorted({(i + 1) * count // points for i in range(points)}) if count > points else range(1, count + 1)
     found = Curve([], [], [], [])
     start = 0
     for end in ends:
@@ -193,13 +193,18 @@ def curve(series: Series, points: int = 600, smooth: int = 1) -> Curve:
     return found
 
 
-def exponential_average(values: Sequence[float], smooth: int) -> list[float]:
-    """The exponential moving average with memory of `smooth` values, without the bias towards 0 at the start."""
-    keep, total, weight, found = 1 - 1 / smooth, 0.0, 0.0, []
-    for value in values:
-        total = keep * total + value
-        weight = keep * weight + 1
-        found.append(total / weight)
+def running_mean(values: Sequence[float], window: int) -> list[float]:
+    """The mean of about `window` values around each: `window // 2` on each side.
+
+    At the start both sides are shorter, so that a steep curve is not shifted; at the end the right one is, so that
+    the last mean has enough values.
+    """
+    sums, count, half = [0.0, *accumulate(values)], len(values), window // 2
+    found = []
+    for i in range(count):
+        side = min(half, i)
+        low, high = i - side, min(count, i + side + 1)
+        found.append((sums[high] - sums[low]) / (high - low))
     return found
 
 
@@ -228,6 +233,11 @@ class Log:
     samples: list[Sample] = field(default_factory=list)
     position: Position = START  # in metrics.jsonl
     samples_read: Position = START
+
+    @property
+    def place(self) -> str:
+        """How far both files have been read, as text."""
+        return f"{self.position}.{self.samples_read}"
 
     def update(self) -> Self:
         """Read what has been written since; from the beginning where the files are others than before."""

@@ -183,7 +183,7 @@ def described(log: Log) -> Run:
         samples=log.samples,
         total=total_steps(description),
         parameters=sum(math.prod(entry.shape) for entry in entries.values()),
-        finished="imported" in description or run_directory.finished(path) is not None,
+        finished="imported" in description or (run_directory.finished(path) or -1) >= log.metrics.last,
         changed=f"{datetime.fromtimestamp(when):%Y-%m-%d %H:%M}",
     )
 

@@ -1,7 +1,8 @@
 """What all routes share: the runs that are served, the models in memory, and the thread that computes."""
 
+import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 from .. import look
 from ..look import LoadedModel
 from ..look import find_runs as find_runs
+from ..look.metrics import Log
+from .logs import Logs
 from .worker import Worker
 
 MOST_BYTES = 4 << 30  # of the models in memory; the one used last is always kept
@@ -26,6 +29,8 @@ class State:
     device: str | None = None
     worker: Worker = field(default_factory=Worker)
     models: OrderedDict[tuple[str, int | None], LoadedModel] = field(default_factory=OrderedDict)
+    logs: Logs = field(default_factory=Logs)
+    closing: threading.Event = field(default_factory=threading.Event)  # set when the server is about to end
     sessions: dict[str, Any] = field(default_factory=dict)  # of learning: each has `.loaded`, a LoadedModel
 
     def runs(self) -> dict[str, Path]:
@@ -46,6 +51,13 @@ class State:
         if not isinstance(name, str) or name not in runs:
             raise NotFound(f"there is no run {name!r:.80} here: the runs are {', '.join(runs) or 'none'}")
         return runs[name]
+
+    def read(self, name: str, describe: Callable[[Log], dict[str, Any]]) -> dict[str, Any]:
+        """A run's name and what `describe` makes of its log; for an unreadable run, its name and the error."""
+        try:
+            return {"name": name, **self.logs.use(self.run(name), describe)}
+        except (OSError, ValueError) as error:
+            return {"name": name, "error": str(error)}
 
     def model(self, wanted: Mapping[str, Any]) -> LoadedModel:
         """The model that a request means by its "run", "step" and "session"; call it in the worker's thread.
