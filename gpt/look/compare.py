@@ -6,9 +6,10 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..console import counted
 from .charts import COLORS, line_chart
 from .metrics import SMOOTH, curve
-from .runs import CELL, Run, find_runs, html_table, run, steps_text
+from .runs import CELL, Run, find_runs, html_table, readable, run, steps_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -105,6 +106,7 @@ class Comparison:
 def compare(runs: Iterable[str | Path | Run]) -> Comparison:
     """Compare runs: paths of runs or of folders of runs, or Run objects.
 
+    Runs in a folder that cannot be read are left out.
     FileNotFoundError for a path without a run; ValueError where there are fewer than two runs.
     """
     found: list[Run] = []
@@ -115,9 +117,10 @@ def compare(runs: Iterable[str | Path | Run]) -> Comparison:
         paths = list(find_runs(Path(one)))
         if not paths:
             raise FileNotFoundError(f"there is no run in {one}: name a run, or a folder of runs")
-        found += [run(path) for path in paths if path not in {other.path for other in found}]
+        read = [run(paths[0])] if paths == [Path(one)] else [each for path in paths if (each := readable(path))]
+        found += [each for each in read if each.path not in {other.path for other in found}]
     if len(found) < 2:
-        raise ValueError(f"{len(found)} run was given: name at least two runs, or a folder with several")
+        raise ValueError(f"{counted(len(found), 'run')} given: name at least two runs, or a folder with several")
     return compared(found, distinct(found))
 
 

@@ -21,6 +21,7 @@ from ..training import run_directory
 
 METRICS, SAMPLES = run_directory.LOGS
 CHECKED = 256  # bytes before a position that are compared
+LONGEST_LINE = 1 << 16  # bytes
 LARGEST = 2**53  # of an integer that a float holds exactly
 SAMPLE = re.compile(r"^----- step (\d{1,15})\n", re.MULTILINE)
 SMOOTH = 30  # steps of the running mean
@@ -72,6 +73,21 @@ def read_after(run: Path, name: str, position: Position) -> News:
     lines = new[: new.rfind(b"\n") + 1]
     before = (before + lines[-CHECKED:])[-CHECKED:]
     return News(lines, Position(position.offset + len(lines), zlib.crc32(before)), again)
+
+
+def end_of(run: Path, name: str) -> tuple[Position, bytes]:
+    """The position after the last whole line of a run's log, and that line; the lines before it are not read."""
+    path = place_of(run, name)
+    if not path.exists():
+        return START, b""
+    check_regular(path)
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        start = max(0, size - LONGEST_LINE)
+        file.seek(start)
+        whole, newline, _ = file.read(size - start).rpartition(b"\n")
+        offset = start + len(whole) + len(newline)
+        return Position(offset, zlib.crc32(_bytes_before(file, offset))), whole.rpartition(b"\n")[2]
 
 
 def _bytes_before(file: Any, offset: int) -> bytes:

@@ -6,19 +6,24 @@ after that position. A client that reconnects continues after the last event tha
 
 import asyncio
 import json
+import re
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from .. import look
-from ..look.metrics import METRICS, SAMPLES, Position, parse_lines, parse_samples, place_of, read_after
+from ..look.metrics import METRICS, SAMPLES, Position, end_of, parse_lines, parse_samples, place_of, read_after
 from ..training import run_directory
 from .requests import finite
 
 POLL, HEARTBEAT, RETRY = 0.5, 15.0, 2000  # seconds, seconds, milliseconds
 MOST = 1 << 18  # bytes that are sent line by line; a client that is further behind gets the curves again
+
+
+UNKNOWN = Position(-1)
 
 
 class Restart(Exception):
@@ -29,14 +34,14 @@ class Watcher:
     """Looks for what a run has written since the last look."""
 
     def __init__(self, run: Path, position: str):
-        self.run, self.steps = run, None
-        try:
-            metrics, samples = position.split(".")
-            self.metrics, self.samples = Position.parse(metrics), Position.parse(samples)
-        except ValueError:
-            self.metrics = self.samples = Position(-1)  # no file is that short
-
-    steps: list[int] | None
+        self.run = run
+        self.steps: list[int] | None = None
+        self.metrics = self.samples = UNKNOWN
+        if position == "now":
+            self.metrics, self.samples = end_of(run, METRICS)[0], end_of(run, SAMPLES)[0]
+        elif found := re.fullmatch(r"([^.]+)\.([^.]+)", position):
+            with suppress(ValueError):
+                self.metrics, self.samples = Position.parse(found[1]), Position.parse(found[2])
 
     def look(self) -> Iterator[tuple[str, Any]]:
         """The names and data of new events. The last one is "restart" or "finished". OSError, ValueError as reading."""
@@ -53,12 +58,18 @@ class Watcher:
         if (steps := look.kept_steps(self.run)) != self.steps:
             self.steps = steps
             yield "checkpoints", {"steps": steps}
-        if not lines and (step := run_directory.finished(self.run)) is not None:
+        if not lines and (step := run_directory.finished(self.run)) is not None and step >= self._last_step():
             yield "finished", {"step": step}
+
+    def _last_step(self) -> int:
+        """The step of the last line of metrics.jsonl: a finished run may have been resumed with more steps."""
+        (line,) = parse_lines(end_of(self.run, METRICS)[1]) or [None]
+        step = line.get("step") if isinstance(line, dict) else None
+        return step if type(step) is int else 0
 
     def _news(self, name: str, position: Position) -> tuple[bytes, Position]:
         path = place_of(self.run, name)
-        if position.offset < 0 or (path.exists() and path.stat().st_size - position.offset > MOST):
+        if position is UNKNOWN or (path.exists() and path.stat().st_size - position.offset > MOST):
             raise Restart
         news = read_after(self.run, name, position)
         if news.again:
@@ -73,18 +84,23 @@ class Watcher:
 async def events(run: Path, position: str, closing: threading.Event, poll: float = POLL) -> AsyncIterator[bytes]:
     """Server-sent events of what the run writes after `position`, until it is finished or the server closes.
 
+    A position is the id of an event, or as in the answer of /curves; "now" means from now on.
+
     "lines": new lines of metrics.jsonl; "samples": [{step, text}]; "checkpoints": {steps}; "finished": {step};
     "restart": the files are others than before, so the curves must be read again; "problem": {error}, a sentence.
     """
-    watcher, sent = Watcher(run, position), time.monotonic()
+    watcher: Watcher | None = None
+    sent = time.monotonic()
     yield f"retry: {RETRY}\n\n".encode()
     while not closing.is_set():
         try:
-            found = await asyncio.to_thread(lambda: list(watcher.look()))
+            if watcher is None:
+                watcher = await asyncio.to_thread(Watcher, run, position)
+            found = await asyncio.to_thread(list, watcher.look())
         except (OSError, ValueError) as error:
             found = [("problem", {"error": str(error)})]
         for name, data in found:
-            yield event(name, data, watcher.position)
+            yield event(name, data, watcher.position if watcher else "")
             if name in ("restart", "finished", "problem"):
                 return
         now = time.monotonic()
