@@ -186,7 +186,7 @@ def results_of(runs: Sequence[Run]) -> list[Row]:
         return f"{sum(last) / len(last):.4f}" if last else "-"
 
     def newest(name: str) -> Callable[[Run], str]:
-        return lambda one: f"{values[-1]:.4f}" if (values := one.metrics[name].values) else "-"
+        return lambda one: figure_text(values[-1]) if (values := one.metrics[name].values) else "-"
 
     columns: dict[str, Callable[[Run], str]] = {
         "steps": steps_text,
@@ -198,6 +198,11 @@ def results_of(runs: Sequence[Run]) -> list[Row]:
     known = {"loss", "norm", "lr", "validation_loss"}
     columns |= {name.replace("_", " "): newest(name) for name in others if name not in known}
     return [Row(name, [text(one) for one in runs]) for name, text in columns.items()]
+
+
+def figure_text(value: float) -> str:
+    """A figure of an evaluation; counts are whole numbers."""
+    return f"{value:,.0f}" if value > 1 and value == int(value) else f"{value:.4f}"
 
 
 def notes_of(runs: Sequence[Run]) -> list[str]:

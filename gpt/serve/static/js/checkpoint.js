@@ -12,10 +12,11 @@ export function mountCheckpoint(root) {
   const label = h("output", { class: "mono" });
   const keeps = h("button", { class: "keeps", type: "button" });
   const caption = h("span", { class: "faint" }, "checkpoint");
-  let playing = null, dragging = false;
+  const gone = h("span", { class: "note", role: "status" });
+  let playing = null, dragging = false, before = state.step;
 
   const steps = () => chosenRun()?.steps ?? [];
-  const at = () => (state.step === null ? steps().length - 1 : steps().indexOf(state.step));
+  const at = () => (steps().includes(state.step) ? steps().indexOf(state.step) : steps().length - 1);
   const textOf = (i) => {
     if (!steps().length) return "no checkpoints";
     const step = `step ${steps()[i].toLocaleString("en")}`;
@@ -72,10 +73,13 @@ export function mountCheckpoint(root) {
     else play();
   });
   tooltip(keeps, () => keepSentence(chosenRun()));
-  root.replaceChildren(caption, button, slider, label, keeps);
+  root.replaceChildren(caption, button, slider, label, keeps, gone);
   draw();
   subscribe((changed) => {
     if (changed.has("run")) playing = null;
+    if (changed.has("run") || (changed.has("step") && state.step !== null)) gone.textContent = "";
+    else if (changed.has("runs") && changed.has("step") && before !== null) gone.textContent = `step ${before.toLocaleString("en")} was deleted`;
+    before = state.step;
     if (["run", "runs", "step"].some((name) => changed.has(name))) draw();
   });
 }

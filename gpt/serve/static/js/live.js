@@ -34,11 +34,17 @@ export function startLive() {
 export async function refreshRuns() {
   const runs = await get("/api/runs").catch(() => null); // the server has ended; the next request says so
   const readable = runs?.filter((run) => !run.error);
-  if (!readable?.length) return;
-  const before = chosenRun();
-  if (JSON.stringify(readable) !== JSON.stringify(state.runs)) change({ runs: readable });
-  if (!chosenRun()) change({ run: readable[0].name, step: null, session: null });
-  else checkStep(before?.steps);
+  if (readable?.length && JSON.stringify(readable) !== JSON.stringify(state.runs)) update(readable);
+}
+
+/** Set state.runs. Where the chosen run or checkpoint is gone, another is chosen; "newest" may mean another one. */
+function update(runs) {
+  const before = chosenRun(), now = runs.find(({ name }) => name === state.run);
+  const newest = { step: null, session: null };
+  if (!now) return change({ runs, run: runs[0].name, ...newest });
+  if (state.step !== null && !now.steps.includes(state.step)) return change({ runs, ...newest });
+  change({ runs });
+  if (state.step === null && now.steps.at(-1) !== before.steps.at(-1)) announce("step");
 }
 
 function follow() {
@@ -56,13 +62,10 @@ function follow() {
 function receive(name, data) {
   const run = chosenRun();
   if (!run || run.name !== followed) return;
-  if (name === "checkpoints" && String(data.steps) !== String(run.steps)) {
-    const before = run.steps;
-    replace({ ...run, steps: data.steps });
-    checkStep(before);
-  }
+  const replace = (fields) => update(state.runs.map((other) => (other === chosenRun() ? { ...other, ...fields } : other)));
+  if (name === "checkpoints" && String(data.steps) !== String(run.steps)) replace({ steps: data.steps });
   for (const listener of [...listeners]) listener(name, data);
-  if (name === "finished") replace({ ...chosenRun(), finished: true });
+  if (name === "finished") replace({ finished: true });
   if (name === "restart" || name === "problem") {
     source?.close();
     setTimeout(() => {
@@ -70,15 +73,4 @@ function receive(name, data) {
       follow();
     }, AGAIN);
   }
-}
-
-function replace(run) {
-  change({ runs: state.runs.map((other) => (other.name === run.name ? run : other)) });
-}
-
-/** After the kept checkpoints changed: "newest" means another one, or the chosen one is gone. */
-function checkStep(before) {
-  const steps = chosenRun()?.steps ?? [];
-  if (state.step !== null && !steps.includes(state.step)) change({ step: null, session: null });
-  else if (state.step === null && before && steps.at(-1) !== before.at(-1)) announce("step");
 }

@@ -94,7 +94,7 @@ export default {
     const drawSettings = () => {
       const rows = options.all ? found.settings : found.settings.filter(({ differs }) => differs);
       const several = found.names.length > 1;
-      tables.replaceChildren(sideBySide("results", found.results, found.names, false),
+      tables.replaceChildren(...(several ? [h("p", { class: "note" }, `${MARK} marks what differs from the first run.`)] : []), sideBySide("results", found.results, found.names, false),
         rows.length ? sideBySide(options.all ? "settings" : "settings that differ", rows, found.names, several)
           : h("p", { class: "note" }, several ? "All settings are the same." : "Choose a second run to see the settings that differ."));
     };
@@ -177,12 +177,15 @@ function linesOf({ names, runs }, tokens) {
   });
 }
 
-/** A table with a column for each run. With `mark`, each row that differs begins with ≠, and its cells are coloured. */
+/** A table with a column for each run. With `mark`, values other than the first run's have a ≠ and a colour. */
 function sideBySide(title, rows, names, mark) {
   return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": title }, h("table", { class: "side-by-side" },
     h("caption", {}, title),
     h("thead", {}, h("tr", {}, h("th", { scope: "col" }, h("span", { class: "hidden-text" }, "name")),
       names.map((name, i) => h("th", { scope: "col" }, h("span", { class: `swatch c-run-${i}` }), name)))),
     h("tbody", {}, rows.map(({ name, values, differs }) => h("tr", { class: mark && differs ? "differs" : "" },
-      h("th", { scope: "row" }, mark && differs ? `${MARK} ` : "", name), values.map((text) => h("td", {}, text)))))));
+      h("th", { scope: "row" }, name), values.map((text) => {
+        const other = mark && text !== values[0];
+        return h("td", { class: other ? "other" : "" }, other ? `${MARK} ` : "", text);
+      }))))));
 }
