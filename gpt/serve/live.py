@@ -7,7 +7,6 @@ after that position. A client that reconnects continues after the last event tha
 import asyncio
 import json
 import re
-import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
@@ -81,8 +80,8 @@ class Watcher:
         return f"{self.metrics}.{self.samples}"
 
 
-async def events(run: Path, position: str, closing: threading.Event, poll: float = POLL) -> AsyncIterator[bytes]:
-    """Server-sent events of what the run writes after `position`, until it is finished or the server closes.
+async def events(run: Path, position: str, poll: float = POLL) -> AsyncIterator[bytes]:
+    """Server-sent events of what the run writes after `position`, until it is finished.
 
     A position is the id of an event, or as in the answer of /curves; "now" means from now on.
 
@@ -92,7 +91,7 @@ async def events(run: Path, position: str, closing: threading.Event, poll: float
     watcher: Watcher | None = None
     sent = time.monotonic()
     yield f"retry: {RETRY}\n\n".encode()
-    while not closing.is_set():
+    while True:
         try:
             if watcher is None:
                 watcher = await asyncio.to_thread(Watcher, run, position)

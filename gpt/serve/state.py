@@ -1,6 +1,5 @@
 """What all routes share: the runs that are served, the models in memory, and the thread that computes."""
 
-import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from .. import look
 from ..look import LoadedModel
 from ..look import find_runs as find_runs
 from ..look.metrics import Log
+from ..training import run_directory
 from .logs import Logs
 from .worker import Worker
 
@@ -28,9 +28,8 @@ class State:
     folders: tuple[Path, ...]  # runs, and folders of runs
     device: str | None = None
     worker: Worker = field(default_factory=Worker)
-    models: OrderedDict[tuple[str, int | None], LoadedModel] = field(default_factory=OrderedDict)
+    models: OrderedDict[tuple[str, int | None, int], LoadedModel] = field(default_factory=OrderedDict)
     logs: Logs = field(default_factory=Logs)
-    closing: threading.Event = field(default_factory=threading.Event)  # set when the server is about to end
     sessions: dict[str, Any] = field(default_factory=dict)  # of learning: each has `.loaded`, a LoadedModel
 
     def runs(self) -> dict[str, Path]:
@@ -72,13 +71,22 @@ class State:
         run, step = self.run(wanted.get("run")), wanted.get("step")
         if step is None and (kept := look.kept_steps(run)):
             step = kept[-1]
-        key = (str(run), step)
+        key = (str(run), step, written(run, step))
         if key not in self.models:
             self.models[key] = look.load(run, step, self.device)
             while len(self.models) > 1 and sum(map(size, self.models.values())) > MOST_BYTES:
                 self.models.popitem(last=False)
         self.models.move_to_end(key)
         return self.models[key]
+
+
+def written(run: Path, step: int | None) -> int:
+    """When a checkpoint was written, in nanoseconds: --overwrite makes others of the same step. 0: it is not kept."""
+    folder = next((path for path in run_directory.steps(run) if run_directory.step_of(path) == step), None)
+    try:
+        return (folder / "model.safetensors").stat().st_mtime_ns if folder else 0
+    except FileNotFoundError:  # deleted meanwhile
+        return 0
 
 
 def size(loaded: LoadedModel) -> int:

@@ -74,11 +74,10 @@ def curves_of(log: Log, points: int, smooth: int) -> dict[str, Any]:
 
 async def stream(request: Request) -> Response:
     """GET /api/runs/NAME/events?position= -> server-sent events of what the run writes (live.py)."""
-    state = state_of(request)
-    run = state.run(request.path_params["name"])
+    run = state_of(request).run(request.path_params["name"])
     position = request.headers.get("last-event-id") or request.query_params.get("position", "")
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(events(run, position, state.closing), media_type="text/event-stream", headers=headers)
+    return StreamingResponse(events(run, position), media_type="text/event-stream", headers=headers)
 
 
 async def compare(request: Request) -> Response:

@@ -5,7 +5,7 @@ import { keepSentence } from "../checkpoint.js";
 import { onLive } from "../live.js";
 import { legend, plot } from "../plot.js";
 import { change, chosenRun, state, subscribe } from "../state.js";
-import { field, h, latest, number, percent } from "../ui.js";
+import { field, h, latest, number, percent, showError } from "../ui.js";
 
 const SMOOTH = [1, 10, 30, 100, 300, 1000];
 const PAUSE = 1500; // milliseconds between two requests for the curves
@@ -88,16 +88,18 @@ export default {
       if (shown.length < list.length) samples.append(h("button", { onclick: () => { all = true; drawSamples(); } }, `show all ${list.length}`));
     };
 
-    const load = () => work(async (signal) => {
+    const fetchCurves = async (signal) => {
       const name = state.run;
       const answer = await get(`/api/runs/${encodeURIComponent(name)}/curves?smooth=${options.smooth}`, { signal });
+      if (name !== state.run) return;
       found = answer;
       draw();
-    });
+    };
+    const load = () => work(fetchCurves);
     const soon = () => {
       timer ??= setTimeout(() => {
         timer = null;
-        load();
+        fetchCurves().catch((error) => showError(root, error)); // without the look of a view that waits
       }, PAUSE);
     };
     load();
