@@ -195,29 +195,28 @@ def curve(series: Series, points: int = 600, smooth: int = 1) -> Curve:
 
     The smoothed curve is `running_mean` with the window `smooth`: 1 is the series itself.
     """
-    smoothed, count = running_mean(series.values, smooth), len(series.values)
+    count = len(series.values)
     ends = sorted({(i + 1) * count // points for i in range(points)}) if count > points else range(1, count + 1)
-    found = Curve([], [], [], [])
+    found = Curve([], [], [], running_mean(series.values, smooth, [end - 1 for end in ends]))
     start = 0
     for end in ends:
         part = series.values[start:end]
         found.steps.append(series.steps[end - 1])
         found.low.append(min(part))
         found.high.append(max(part))
-        found.smooth.append(smoothed[end - 1])
         start = end
     return found
 
 
-def running_mean(values: Sequence[float], window: int) -> list[float]:
-    """The mean of about `window` values around each: `window // 2` on each side.
+def running_mean(values: Sequence[float], window: int, at: Sequence[int]) -> list[float]:
+    """The mean of about `window` values around those at the indices `at`: `window // 2` on each side.
 
     At the start both sides are shorter, so that a steep curve is not shifted; at the end the right one is, so that
     the last mean has enough values.
     """
     sums, count, half = [0.0, *accumulate(values)], len(values), window // 2
     found = []
-    for i in range(count):
+    for i in at:
         side = min(half, i)
         low, high = i - side, min(count, i + side + 1)
         found.append((sums[high] - sums[low]) / (high - low))

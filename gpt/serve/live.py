@@ -51,7 +51,7 @@ class Watcher:
             yield "restart", {}
             return
         if lines:
-            yield "lines", [line for line in parse_lines(lines) if isinstance(line, dict)]
+            yield "lines", [numbers_of(line) for line in parse_lines(lines) if isinstance(line, dict)]
         if samples:
             yield "samples", [sample._asdict() for sample in parse_samples(samples.decode("utf-8", "replace"))]
         if (steps := look.kept_steps(self.run)) != self.steps:
@@ -78,6 +78,11 @@ class Watcher:
     @property
     def position(self) -> str:
         return f"{self.metrics}.{self.samples}"
+
+
+def numbers_of(line: dict[str, Any]) -> dict[str, Any]:
+    """The numbers of a line of metrics.jsonl, and those that are null because they were not finite."""
+    return {name: value for name, value in line.items() if value is None or type(value) in (int, float)}
 
 
 async def events(run: Path, position: str, poll: float = POLL) -> AsyncIterator[bytes]:
