@@ -7,6 +7,7 @@ not those of the fields. The name of a command may be two words.
 
 from .chat import Chat
 from .classify import Classify
+from .compare import Compare
 from .data import Data
 from .doctor import Doctor
 from .evaluate import Evaluate
@@ -22,6 +23,7 @@ COMMANDS: dict[str, type] = {
     "train": Train,
     "generate": Generate,
     "look": Look,
+    "compare": Compare,
     "finetune classify": FinetuneClassify,
     "finetune instruct": FinetuneInstruct,
     "classify": Classify,

@@ -1,9 +1,10 @@
 """`gpt train` and `gpt finetune ...`: train a GPT on text, or fine-tune one."""
 
 import os
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from tyro.conf import Positional, arg
 
@@ -16,12 +17,16 @@ from ..tasks.pretrain import TrainConfig
 from ..training import session
 from ..training.loop import train
 from ..training.settings import Settings
+from .watch import watching
 
 Base = Annotated[Positional[Path | None], arg(metavar="RUN")]
 
 
+@dataclass(frozen=True, kw_only=True)
 class Training(Settings):
     """Shared by these commands: their fields are the settings of a run, and they train it."""
+
+    watch: bool = False  # open the page of gpt look with the run's curves, and keep it open after training
 
     @classmethod
     def default(cls, args: list[str]) -> Self:
@@ -29,9 +34,21 @@ class Training(Settings):
         resumed = value_of(args, "--resume")
         return session.settings(Path(os.path.expanduser(resumed)), cls) if resumed else cls()
 
+    def to_dict(self) -> dict[str, Any]:
+        """The settings of the run: `watch` is not one."""
+        values = super().to_dict()
+        del values["watch"]
+        return values
+
     def __call__(self) -> int:
-        result = train(self, open_screen())
-        return 0 if result.stopped_by is None else 128 + result.stopped_by
+        screen = open_screen()
+        with watching(screen) if self.watch else nullcontext() as page:
+            result = train(self, screen, begun=page.open if page else lambda run: None)
+            if result.stopped_by is not None:
+                return 128 + result.stopped_by
+            if page:
+                page.stay()
+        return 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ Nothing here changes a run.
 
 from .attention import Attention, Head, attention
 from .backward import BackwardPass, BackwardStep, backward, backward_example
+from .compare import Comparison, compare
 from .embeddings import NearestTokens, PositionMap, TokenMap, nearest_tokens, positions, token_map
 from .gradient import Gradients, gradients
 from .learning import LearningSession, LearnStep, learn
@@ -26,8 +27,10 @@ from .lens import (
     logit_lens,
 )
 from .loaded import LoadedModel, kept_steps, load
+from .metrics import Log, Metrics
 from .next_token import Candidate, NextToken, check_writes, expected, next_token, prompt_ids, text_after, written
 from .residual import Attribution, Effect, ResidualStream, Sizes, residual_stream
+from .runs import Run, Runs, find_runs, run, runs
 from .trace import Trace, trace
 from .vocabulary import find_tokens, token_id
 
@@ -37,6 +40,7 @@ __all__ = [
     "BackwardPass",
     "BackwardStep",
     "Candidate",
+    "Comparison",
     "Effect",
     "FollowedTokens",
     "Gradients",
@@ -46,11 +50,15 @@ __all__ = [
     "LearningSession",
     "LensLayer",
     "LoadedModel",
+    "Log",
     "LogitLens",
+    "Metrics",
     "NearestTokens",
     "NextToken",
     "PositionMap",
     "ResidualStream",
+    "Run",
+    "Runs",
     "Sizes",
     "TokenMap",
     "Trace",
@@ -58,7 +66,9 @@ __all__ = [
     "backward",
     "backward_example",
     "check_writes",
+    "compare",
     "expected",
+    "find_runs",
     "find_tokens",
     "follow_tokens",
     "gradients",
@@ -74,6 +84,8 @@ __all__ = [
     "positions",
     "prompt_ids",
     "residual_stream",
+    "run",
+    "runs",
     "text_after",
     "token_id",
     "token_map",

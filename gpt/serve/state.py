@@ -1,14 +1,17 @@
 """What all routes share: the runs that are served, the models in memory, and the thread that computes."""
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from .. import look
 from ..look import LoadedModel
+from ..look import find_runs as find_runs
+from ..look.metrics import Log
 from ..training import run_directory
+from .logs import Logs
 from .worker import Worker
 
 MOST_BYTES = 4 << 30  # of the models in memory; the one used last is always kept
@@ -25,8 +28,9 @@ class State:
     folders: tuple[Path, ...]  # runs, and folders of runs
     device: str | None = None
     worker: Worker = field(default_factory=Worker)
-    models: OrderedDict[tuple[str, int | None], LoadedModel] = field(default_factory=OrderedDict)
     attention: Any = None  # the one computed last, with what it was computed from (routes/attention.py)
+    models: OrderedDict[tuple[str, int | None, int], LoadedModel] = field(default_factory=OrderedDict)
+    logs: Logs = field(default_factory=Logs)
     sessions: dict[str, Any] = field(default_factory=dict)  # of learning: each has `.loaded`, a LoadedModel
 
     def runs(self) -> dict[str, Path]:
@@ -48,6 +52,13 @@ class State:
             raise NotFound(f"there is no run {name!r:.80} here: the runs are {', '.join(runs) or 'none'}")
         return runs[name]
 
+    def read(self, name: str, describe: Callable[[Log], dict[str, Any]]) -> dict[str, Any]:
+        """A run's name and what `describe` makes of its log; for an unreadable run, its name and the error."""
+        try:
+            return {"name": name, **self.logs.use(self.run(name), describe)}
+        except (OSError, ValueError) as error:
+            return {"name": name, "error": str(error)}
+
     def model(self, wanted: Mapping[str, Any]) -> LoadedModel:
         """The model that a request means by its "run", "step" and "session"; call it in the worker's thread.
 
@@ -62,7 +73,7 @@ class State:
         run, step = self.run(wanted.get("run")), wanted.get("step")
         if step is None and (kept := look.kept_steps(run)):
             step = kept[-1]
-        key = (str(run), step)
+        key = (str(run), step, written(run, step))
         if key not in self.models:
             self.models[key] = look.load(run, step, self.device)
             while len(self.models) > 1 and sum(map(size, self.models.values())) > MOST_BYTES:
@@ -71,14 +82,13 @@ class State:
         return self.models[key]
 
 
-def find_runs(folder: Path, depth: int = 3) -> Iterable[Path]:
-    """The folder, if it is a run, else the runs up to `depth` levels below it, by name."""
-    if run_directory.is_run(folder) or (folder / "model.safetensors").is_file():
-        return [folder]
-    if depth == 0 or not folder.is_dir():
-        return []
-    below = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    return [run for path in below for run in find_runs(path, depth - 1)]
+def written(run: Path, step: int | None) -> int:
+    """When a checkpoint was written, in nanoseconds: --overwrite makes others of the same step. 0: it is not kept."""
+    folder = next((path for path in run_directory.steps(run) if run_directory.step_of(path) == step), None)
+    try:
+        return (folder / "model.safetensors").stat().st_mtime_ns if folder else 0
+    except FileNotFoundError:  # deleted meanwhile
+        return 0
 
 
 def size(loaded: LoadedModel) -> int:

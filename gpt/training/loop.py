@@ -44,8 +44,15 @@ class Result(NamedTuple):
     stopped_by: int | None
 
 
-def train(config: Settings, console: Console | None = None, task: type[Task] | None = None) -> Result:
+def train(
+    config: Settings,
+    console: Console | None = None,
+    task: type[Task] | None = None,
+    begun: Callable[[Path], object] = lambda run: None,
+) -> Result:
     """Train with the settings `config`; `task` defaults to the task that these settings belong to.
+
+    `begun` is called once, with the run's directory, when that has a checkpoint and before the next step.
 
     The first SIGINT, SIGTERM or SIGHUP finishes the step and saves; a second one ends the process.
 
@@ -77,7 +84,7 @@ def train(config: Settings, console: Console | None = None, task: type[Task] | N
         for line in machine_lines:
             tell(line)
         with open_run.report_missing_directory(run):
-            stopped_by = run_steps(s, task, place, console)
+            stopped_by = run_steps(s, task, place, console, begun)
         if stopped_by is None:
             run_directory.finish(run, names, s.step)
     return Result(run, stopped_by)
@@ -102,7 +109,9 @@ def opened(run: Path, config: Settings, task: type[Task]) -> Iterator[open_run.P
         yield place
 
 
-def run_steps(s: Session, task: type[Task], place: open_run.Place, console: Console) -> int | None:
+def run_steps(
+    s: Session, task: type[Task], place: open_run.Place, console: Console, begun: Callable[[Path], object]
+) -> int | None:
     """Make the steps that are left. After a signal, stop and return its number; otherwise return None."""
     show = Progress(s.step, s.task.steps, s.task.per_step, s.task.unit, console, place.folder / "log.txt")
     with show, stop_signals() as signals:
@@ -111,6 +120,7 @@ def run_steps(s: Session, task: type[Task], place: open_run.Place, console: Cons
             save(s)
             commit(s, task, place)
             show.log = s.run / "log.txt"
+        begun(s.run)
         config, last = s.config, s.task.steps
         steps = make_steps(s, show.say)
         while s.step < last and not signals:

@@ -1,13 +1,14 @@
 """The reports of a run: lines of metrics.jsonl, samples, loss.png, and the table at the end."""
 
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tensorlite.files import naming
 
-from ..console import result_table
+from ..console import result_table, say
 from ..system import peak_memory
 from . import machine
 from .progress import Progress
@@ -46,7 +47,7 @@ def draw(run: Path, tell: Callable[[str], None]) -> None:
 
 
 def finish(s: Session, show: Progress) -> None:
-    """The task's final evaluation, a last sample, and the table."""
+    """The task's final evaluation, a last sample, the table, and the command that shows the run's page."""
     figures, found = s.task.finish(s.model)
     append_metrics(s, {"step": s.step, **figures})
     append_sample(s, show.say)
@@ -62,3 +63,4 @@ def finish(s: Session, show: Progress) -> None:
         **machine.table_rows(next(s.model.parameters()).device),
     }
     show.console.print(result_table(f"{s.run}", rows))
+    say(show.console, None, f"look inside: gpt look {shlex.quote(str(s.run))}")

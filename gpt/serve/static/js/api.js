@@ -28,6 +28,7 @@ async function send(path, body, signal) {
   }
   if (!response.ok) {
     const answer = await response.json().catch(() => ({}));
+    if (response.status === 404) dispatchEvent(new Event("look-missing")); // a deleted checkpoint: live.js
     throw new ServerError(answer.error ?? `the server answered ${response.status}`, response.status);
   }
   return response;

@@ -3,6 +3,7 @@
 import { get } from "./api.js";
 import { mountCheckpoint } from "./checkpoint.js";
 import { mountSession } from "./session.js";
+import { startLive } from "./live.js";
 import { addressOf, change, chosenRun, readAddress, state, subscribe } from "./state.js";
 import { debounce, field, h, hideTip, showError } from "./ui.js";
 import { views } from "./views/index.js";
@@ -71,16 +72,22 @@ async function start() {
   change({ runs: readable, run: run.name, step, text: address.text ?? EXAMPLE, view: address.view });
 
   const select = $("run");
-  select.append(...readable.map(({ name }) => h("option", { value: name }, name)));
-  select.value = state.run;
+  const drawRuns = () => {
+    if ([...select.options].map(({ value }) => value).join("\n") === state.runs.map(({ name }) => name).join("\n")) return;
+    select.replaceChildren(...state.runs.map(({ name }) => h("option", { value: name }, name)));
+    select.value = state.run;
+  };
+  drawRuns();
   select.addEventListener("change", () => change({ run: select.value, step: null, session: null }));
   drawTextBar();
   mountCheckpoint($("checkpoint"));
   mountSession($("session"));
+  startLive();
   subscribe((changed) => {
+    if (changed.has("runs")) drawRuns();
     if (changed.has("run")) select.value = state.run;
     if (["run", "view"].some((name) => changed.has(name))) showView();
-    else drawNavigation();
+    else if (["step", "text"].some((name) => changed.has(name))) drawNavigation();
   });
   showView();
   document.querySelector(".skip").addEventListener("click", (event) => {
@@ -89,7 +96,7 @@ async function start() {
   });
   addEventListener("hashchange", () => {
     const { view, run: name, step: at, text } = readAddress();
-    const known = readable.some((other) => other.name === name) ? name : state.run;
+    const known = state.runs.some((other) => other.name === name) ? name : state.run;
     change({ view, run: known, step: at, text: text ?? state.text });
     $("main").focus({ preventScroll: true });
   });

@@ -25,6 +25,11 @@ export function change(fields) {
   for (const listener of [...listeners]) listener(changed);
 }
 
+/** Tell the listeners that what `name` means has changed, although its value has not: null is another checkpoint. */
+export function announce(name) {
+  for (const listener of [...listeners]) listener(new Set([name]));
+}
+
 /** Call `listener` with the set of changed names at every change; returns a function that ends that. */
 export function subscribe(listener) {
   listeners.add(listener);

@@ -8,5 +8,7 @@ import residual from "./residual.js";
 import embeddings from "./embeddings.js";
 import learn from "./learn.js";
 import backward from "./backward.js";
+import training from "./training.js";
+import runs from "./runs.js";
 
-export const views = [write, tokens, attention, lens, residual, embeddings, learn, backward];
+export const views = [write, tokens, attention, lens, residual, embeddings, learn, backward, training, runs];

@@ -1,0 +1,66 @@
+"""`gpt compare`: the settings in which runs differ, their results, and their curves as a picture."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from tyro.conf import Positional
+
+from .. import look
+from ..console import visible
+from ..look import Comparison
+from ..look.compare import MARK, Row
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Compare runs: the settings in which they differ, and their results."""
+
+    runs: Positional[tuple[Path, ...]]  # runs, or folders of runs; they are only read
+    out: Path | None = None  # also draw all curves on one plot, as a PNG
+    overwrite: bool = False  # replace the file `out` if there is one
+    all: bool = False  # also show the settings that are the same
+
+    def __call__(self) -> int:
+        if self.out is not None and self.out.exists() and not self.overwrite:
+            raise FileExistsError(f"{self.out} exists already: name another file, or give --overwrite")
+        found, console = look.compare(self.runs), Console(highlight=False)
+        heads = heads_of(found)
+        if heads != found.names:
+            for head, name in zip(heads, found.names, strict=True):
+                console.print(f"{head}  {visible(name)}", markup=False, soft_wrap=True)
+        console.print(table("results", found.results, heads))
+        rows = found.settings if self.all else found.differences
+        if rows:
+            console.print(table("settings" if self.all else "settings that differ", rows, heads, mark=self.all))
+        else:
+            console.print("all settings are the same")
+        for note in found.notes:
+            console.print(note, markup=False)
+        if self.out is not None:
+            found.save(self.out, self.overwrite)
+            console.print(f"drawn      {visible(str(self.out))}", markup=False, soft_wrap=True)
+        return 0
+
+
+def heads_of(found: Comparison) -> list[str]:
+    """The columns' heads: the runs' names where they are short and few, else numbers that a list explains."""
+    room = 52 // len(found.names)
+    if all(len(name) <= max(room, 6) for name in found.names) and len(found.names) <= 5:
+        return found.names
+    return [f"{i + 1}" for i in range(len(found.names))]
+
+
+def table(title: str, rows: Sequence[Row], heads: Sequence[str], mark: bool = False) -> Table:
+    """Rows of settings or results; with `mark`, ≠ before each that differs. All texts are plain."""
+    found = Table(title=Text(title, style="table.title"), title_justify="left")
+    found.add_column(overflow="fold")
+    for head in heads:
+        found.add_column(Text(visible(head)), overflow="fold")
+    for row in rows:
+        name = f"{MARK if row.differs else ' '} {row.name}" if mark else row.name
+        found.add_row(*(Text(visible(text)) for text in (name, *row.values)))
+    return found

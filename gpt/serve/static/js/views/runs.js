@@ -1,0 +1,191 @@
+// All runs of the server in a table; the curves of several on one plot, and the settings in which they differ.
+
+import { get } from "../api.js";
+import { onLive } from "../live.js";
+import { plot } from "../plot.js";
+import { addressOf, change, state, subscribe } from "../state.js";
+import { field, h, latest, number } from "../ui.js";
+
+const MOST = 8; // runs on one plot
+const SMOOTH = [1, 10, 30, 100, 300, 1000];
+const PAUSE = 3000; // milliseconds between two requests while a run is trained
+const MARK = "≠";
+const options = { chosen: null, x: "step", log: false, smooth: 30, training: true, all: false }; // kept between visits
+
+export default {
+  id: "runs",
+  title: "Runs",
+  section: "Runs",
+  text: false,
+
+  mount(root) {
+    const work = latest(root);
+    const table = h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "runs" });
+    const limit = h("p", { class: "note", role: "status" });
+    const legends = h("ul", { class: "legend" });
+    const area = h("div", { class: "plot-area" });
+    const notes = h("div", {});
+    const tables = h("div", {});
+    const chart = plot(area);
+    let runs = [], found = null, timer = null;
+
+    const select = (name, items) => {
+      const element = h("select", {}, items.map(([value, text]) => h("option", { value: String(value), selected: options[name] === value }, text)));
+      element.addEventListener("change", () => {
+        options[name] = typeof items[0][0] === "number" ? Number(element.value) : element.value;
+        if (name === "smooth") compare();
+        else draw();
+      });
+      return element;
+    };
+    const check = (name) => {
+      const box = h("input", { type: "checkbox", checked: options[name] });
+      box.addEventListener("change", () => {
+        options[name] = box.checked;
+        draw();
+      });
+      return box;
+    };
+    root.append(
+      h("h2", {}, "Runs"),
+      h("p", {}, "All runs here. Choose several to see their curves on one plot and the settings in which they differ."),
+      table, limit,
+      h("div", { class: "row controls" },
+        field("horizontal", select("x", [["step", "steps"], ["tokens", "tokens"]])),
+        field("running mean", select("smooth", SMOOTH.map((n) => [n, n === 1 ? "none" : `${n} steps`]))),
+        field("training loss", check("training")), field("logarithmic loss", check("log"))),
+      legends, area, notes,
+      h("div", { class: "row controls" }, h("h3", {}, "Settings and results"), field("all settings", check("all"))),
+      tables,
+    );
+
+    const drawTable = () => {
+      const head = ["", "run", "task", "steps", "parameters", "lowest validation loss", "last change"];
+      table.replaceChildren(h("table", { class: "runs" },
+        h("thead", {}, h("tr", {}, head.map((text, i) => h("th", { scope: "col", class: [3, 4].includes(i) ? "number" : "" }, text || h("span", { class: "hidden-text" }, "compare"))))),
+        h("tbody", {}, runs.map((run) => h("tr", {}, rowOf(run, toggle))))));
+    };
+    const toggle = (name, on) => {
+      options.chosen = on ? [...options.chosen, name] : options.chosen.filter((other) => other !== name);
+      if (options.chosen.length > MOST) options.chosen = options.chosen.slice(1);
+      limit.textContent = on && options.chosen.length === MOST ? `At most ${MOST} runs are shown; choosing another takes out the first.` : "";
+      for (const box of table.querySelectorAll("input")) box.checked = options.chosen.includes(box.value);
+      compare();
+    };
+    const draw = () => {
+      if (!found) return;
+      const tokens = options.x === "tokens" && found.runs.some((run) => run.tokens_per_step);
+      const lines = linesOf(found, tokens);
+      const shown = lines.filter(({ x }) => x.length);
+      area.hidden = !shown.length;
+      if (shown.length) {
+        const panels = [{ title: "loss (nats)", height: 320, log: options.log, lines: shown.filter(({ accuracy }) => !accuracy) }];
+        const accuracies = shown.filter(({ accuracy }) => accuracy);
+        if (accuracies.length) panels.push({ title: "validation accuracy", height: 110, lines: accuracies });
+        chart.update({ label: tokens ? "tokens" : "step", xName: tokens ? "tokens" : "step", panels: panels.filter((panel) => panel.lines.length) });
+      }
+      legends.replaceChildren(...found.names.map((name, i) => h("li", {}, h("span", { class: `swatch c-run-${i}` }), `${i + 1} ${name}`)),
+        ...(found.names.length && options.training ? [h("li", { class: "faint" }, "thick with points: validation · thin: training, running mean")] : []));
+      const left = tokens ? found.names.filter((_, i) => !found.runs[i].tokens_per_step) : [];
+      notes.replaceChildren(...[...found.notes, ...left.map((name) => `${name} is not shown: its steps have no fixed number of tokens.`)]
+        .map((text) => h("p", { class: "note" }, text)));
+      drawSettings();
+    };
+    const drawSettings = () => {
+      const rows = options.all ? found.settings : found.settings.filter(({ differs }) => differs);
+      const several = found.names.length > 1;
+      tables.replaceChildren(...(several ? [h("p", { class: "note" }, `${MARK} marks what differs from the first run.`)] : []), sideBySide("results", found.results, found.names, false),
+        rows.length ? sideBySide(options.all ? "settings" : "settings that differ", rows, found.names, several)
+          : h("p", { class: "note" }, several ? "All settings are the same." : "Choose a second run to see the settings that differ."));
+    };
+    const compare = () => work(async (signal) => {
+      if (!options.chosen.length) {
+        found = null;
+        area.hidden = true;
+        for (const part of [legends, notes, tables]) part.replaceChildren();
+        return notes.append(h("p", { class: "note" }, "Choose a run."));
+      }
+      const fields = new URLSearchParams(options.chosen.map((name) => ["run", name]));
+      fields.set("smooth", options.smooth);
+      found = await get(`/api/compare?${fields}`, { signal });
+      draw();
+    });
+    const load = async () => {
+      await work(async (signal) => {
+        runs = await get("/api/runs/summary", { signal });
+        const readable = runs.filter((run) => !run.error).map(({ name }) => name);
+        options.chosen = options.chosen?.filter((name) => readable.includes(name)) ?? firstChoice(runs);
+        drawTable();
+      });
+      if (options.chosen) await compare();
+    };
+    load();
+    const soon = () => {
+      timer ??= setTimeout(() => {
+        timer = null;
+        if (!table.contains(document.activeElement)) load();
+        else if (options.chosen.length) compare();
+      }, PAUSE);
+    };
+    const ends = [onLive(soon), subscribe((changed) => changed.has("runs") && soon())];
+    return () => {
+      clearTimeout(timer);
+      work.stop();
+      chart.stop();
+      for (const end of ends) end();
+    };
+  },
+};
+
+/** The chosen run and others of its task, up to three in all. */
+function firstChoice(runs) {
+  const curves = runs.filter((run) => run.last > 0);
+  const task = curves.find(({ name }) => name === state.run)?.task;
+  const others = curves.filter((run) => run.name !== state.run && run.task === task);
+  return [...curves.filter(({ name }) => name === state.run), ...others].slice(0, 3).map(({ name }) => name);
+}
+
+function rowOf(run, toggle) {
+  if (run.error) return [h("td", {}), h("td", {}, run.name), h("td", { colspan: "5", class: "note" }, run.error)];
+  const box = h("input", { type: "checkbox", value: run.name, checked: options.chosen.includes(run.name), "aria-label": `compare ${run.name}` });
+  box.addEventListener("change", () => toggle(run.name, box.checked));
+  const open = h("a", { href: addressOf("training") }, run.name);
+  open.addEventListener("click", (event) => {
+    event.preventDefault();
+    change({ run: run.name, step: null, session: null, view: "training" });
+  });
+  const of = run.total && run.total !== run.last ? ` of ${run.total.toLocaleString("en")}` : "";
+  const lowest = run.lowest ? `${number(run.lowest.loss, 4)} at step ${run.lowest.step.toLocaleString("en")}` : "none";
+  return [
+    h("td", {}, box), h("td", {}, open), h("td", {}, run.imported ? "imported" : run.task),
+    h("td", { class: "number" }, `${run.last.toLocaleString("en")}${of}${run.finished ? "" : ", not finished"}`),
+    h("td", { class: "number" }, run.parameters.toLocaleString("en")), h("td", {}, lowest), h("td", {}, run.changed),
+  ];
+}
+
+function linesOf({ names, runs }, tokens) {
+  return names.flatMap((name, i) => {
+    const { curves, tokens_per_step: scale } = runs[i];
+    if (tokens && !scale) return [];
+    const x = (curve) => (tokens ? curve.step.map((step) => step * scale) : curve.step);
+    const line = (curve, what, more) => (curve ? [{ name: `${i + 1} ${name}: ${what}`, css: `c-run-${i}`, x: x(curve), y: curve.smooth, ...more }] : []);
+    return [
+      ...(options.training ? line(curves.loss, "training", { thin: true }) : []),
+      ...line(curves.validation_loss, "validation", { dots: true }),
+      ...line(curves.validation_accuracy, "accuracy", { dots: true, accuracy: true }),
+    ];
+  });
+}
+
+/** A table with a column for each run. With `mark`, values other than the first run's have a ≠ and a colour. */
+function sideBySide(title, rows, names, mark) {
+  return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": title }, h("table", { class: "side-by-side" },
+    h("caption", {}, title),
+    h("thead", {}, h("tr", {}, h("th", { scope: "col" }, h("span", { class: "hidden-text" }, "name")),
+      names.map((name, i) => h("th", { scope: "col" }, h("span", { class: `swatch c-run-${i}` }), name)))),
+    h("tbody", {}, rows.map(({ name, values, differs }) => h("tr", { class: mark && differs ? "differs" : "" },
+      h("th", { scope: "row" }, name), values.map((text) => {
+        const other = mark && text !== values[0];
+        return h("td", { class: other ? "other" : "" }, other ? `${MARK} ` : "", text);
+      }))))));
+}
