@@ -1,5 +1,5 @@
 """The routes, one file for each view of the page. A module has its own list ROUTES."""
 
-from . import runs, tokens
+from . import openai, runs, tokens
 
-ROUTES = [*runs.ROUTES, *tokens.ROUTES]
+ROUTES = [*runs.ROUTES, *tokens.ROUTES, *openai.ROUTES]
