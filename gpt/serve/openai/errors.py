@@ -50,8 +50,9 @@ def from_exception(error: Exception) -> OpenAIError:
 
 @contextmanager
 def about(param: str) -> Iterator[None]:
-    """A ValueError inside is an OpenAIError about the field `param`."""
+    """A ValueError inside is an OpenAIError about the field `param`, which its sentence names."""
     try:
         yield
     except ValueError as error:
-        raise OpenAIError(str(error), param=param) from None
+        message = str(error)
+        raise OpenAIError(message if param in message else f"{param}: {message}", param=param) from None
