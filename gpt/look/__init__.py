@@ -9,7 +9,8 @@ Each function returns an object that holds plain numbers, shows itself in a note
 Nothing here changes a run.
 """
 
+from .deciding import DecidingWords, deciding_words
 from .loaded import LoadedModel, kept_steps, load
 from .trace import Trace, trace
 
-__all__ = ["LoadedModel", "Trace", "kept_steps", "load", "trace"]
+__all__ = ["DecidingWords", "LoadedModel", "Trace", "deciding_words", "kept_steps", "load", "trace"]
