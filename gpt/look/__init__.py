@@ -12,6 +12,7 @@ Nothing here changes a run.
 from .attention import Attention, Head, attention
 from .backward import BackwardPass, BackwardStep, backward, backward_example
 from .compare import Comparison, compare
+from .deciding import DecidingWords, deciding_words
 from .embeddings import NearestTokens, PositionMap, TokenMap, nearest_tokens, positions, token_map
 from .gradient import Gradients, gradients
 from .learning import LearningSession, LearnStep, learn
@@ -41,6 +42,7 @@ __all__ = [
     "BackwardStep",
     "Candidate",
     "Comparison",
+    "DecidingWords",
     "Effect",
     "FollowedTokens",
     "Gradients",
@@ -67,6 +69,7 @@ __all__ = [
     "backward_example",
     "check_writes",
     "compare",
+    "deciding_words",
     "expected",
     "find_runs",
     "find_tokens",

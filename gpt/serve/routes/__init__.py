@@ -1,6 +1,6 @@
 """The routes, one file for each view of the page. A module has its own list ROUTES."""
 
-from . import attention, backward, embeddings, learn, lens, residual, runs, tokens, write
+from . import attention, backward, embeddings, learn, lens, openai, residual, runs, tokens, write
 
 ROUTES = [
     *attention.ROUTES,
@@ -8,6 +8,7 @@ ROUTES = [
     *embeddings.ROUTES,
     *learn.ROUTES,
     *lens.ROUTES,
+    *openai.ROUTES,
     *residual.ROUTES,
     *runs.ROUTES,
     *tokens.ROUTES,

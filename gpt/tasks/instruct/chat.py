@@ -4,7 +4,7 @@ The prompt has the format of training: entries in a row, each followed by the en
 exceeded: the oldest turns are dropped first, and an answer ends when the context is full.
 """
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
 from ...generate import stream
@@ -39,32 +39,49 @@ class Conversation:
         self.turns: list[list[int]] = []  # the ids of each question and its answer, with the stop token
         self.asked = 0  # questions so far, including those of dropped turns
         self.dropped = 0  # turns that did not fit with the last question
+        self.answer: list[int] = []  # the ids of the last answer so far, without the stop token
         self.cut = False  # whether the last answer ended because the context is full
 
-    def ask(self, entry: Entry) -> Generator[str, None, None]:
-        """The answer to an entry's instruction, piece by piece. An unfinished answer is kept as it is.
+    def replay(self, entry: Entry, answer: Sequence[int]) -> None:
+        """Add an earlier turn, as if `entry` had been asked here and answered with these ids."""
+        self.turns.append([*self._encode(entry), *answer, self.stop_token])
+        self.asked += 1
 
-        ValueError where the question alone does not fit the context, or the tokenizer cannot encode it.
+    def prompt(self, entry: Entry) -> tuple[list[int], int]:
+        """The ids that the model continues to answer `entry`, and how many tokens the answer may have.
+
+        They are the newest turns that fit, and the question; earlier turns are dropped for good. ValueError where the
+        question alone does not fit the context, or the tokenizer cannot encode it.
         """
-        question = self.tokenizer.encode_ordinary(self.style.prompt(entry))
+        question = self._encode(entry)
         context = self.model.config.context_length
         if len(question) >= context:
             raise ValueError(
                 f"the question takes {len(question)} tokens and the context has {context}: ask with fewer words"
             )
         past = self.recent(context - len(question) - min(self.max_new_tokens, context // 4))
-        prompt = [*past, *question]
-        room = min(self.max_new_tokens, context - len(prompt))
+        return [*past, *question], min(self.max_new_tokens, context - len(past) - len(question))
+
+    def _encode(self, entry: Entry) -> list[int]:
+        return self.tokenizer.encode_ordinary(self.style.prompt(entry))
+
+    def ask(self, entry: Entry) -> Generator[str, None, None]:
+        """The answer to an entry's instruction, piece by piece. An unfinished answer is kept as it is.
+
+        ValueError as for `prompt`.
+        """
+        prompt, room = self.prompt(entry)
         sampling = dict(self.sampling)
         if sampling.get("seed") is not None:
             sampling["seed"] += self.asked  # the same question again gets another sample
         self.asked += 1
         steps = stream(self.model, [prompt], room, stop_token=self.stop_token, **sampling)
-        return self._answer(question, steps, room)
+        return self._answer(self._encode(entry), steps, room)
 
     def _answer(self, question: list[int], steps: Iterator[list[int | None]], room: int) -> Generator[str, None, None]:
         """The text of `steps`; when it ends, question and answer become a turn."""
-        decoder, answer = StreamDecoder(self.tokenizer), []
+        decoder, answer = StreamDecoder(self.tokenizer), list[int]()
+        self.answer = answer
         try:
             for (token,) in steps:
                 if token is not None:

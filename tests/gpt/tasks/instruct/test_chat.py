@@ -117,6 +117,21 @@ def test_only_the_newest_turns_of_the_history_are_shown(talk):
     assert conversation.recent(5) == []
 
 
+@pytest.mark.parametrize("history", [None, 0, 1, 2])
+def test_replayed_turns_give_the_prompt_of_the_conversation(talk, history):
+    """A new Conversation for each question, as a stateless server makes: same prompts, answers and dropped turns."""
+    lasting = talk(history=history, temperature=1.5, seed=3)
+    asked = []
+    for entry in [{"instruction": "s", "input": ""}, YES, {"instruction": "y", "input": "no"}, YES, YES]:
+        fresh = talk(history=history, temperature=1.5, seed=3)
+        for earlier, ids in asked:
+            fresh.replay(earlier, ids)
+        assert ask(fresh, entry) == ask(lasting, entry)
+        assert fresh.answer == lasting.answer
+        asked.append((entry, lasting.answer))
+    assert lasting.tokenizer.decode(lasting.turns[-1]).endswith("<|endoftext|>")
+
+
 def test_an_answer_ends_where_the_context_does(talk, capsys):
     conversation = talk()
     (endless,) = generate(
