@@ -55,6 +55,9 @@ class Training(Settings):
 class Train(TrainConfig, Training):
     """Train a GPT on text."""
 
+    # start from this run's weights and tokenizer, instead of random weights; it is only read
+    base: Annotated[Path | None, arg(name="from", metavar="RUN")] = None
+
     def __call__(self) -> int:
         for warning in machine.blas_environment():
             open_screen().print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)

@@ -26,21 +26,26 @@ class Prepared(NamedTuple):
 
 
 def prepare(
-    paths: Iterable[Path], kind: str, vocab_size: int, validation: float, folder: Path, say: Callable[[str], None]
+    paths: Iterable[Path],
+    kind: str | Tokenizer,
+    vocab_size: int,
+    validation: float,
+    folder: Path,
+    say: Callable[[str], None],
 ) -> Prepared:
     """Make a tokenizer of that kind, and folder/train.tokens and folder/validation.tokens of the text.
 
-    The text is read at most twice: for the tokenizer, and for encoding. The share `validation` at its end is the
-    validation text. Only byte-pair encoding can encode text that it was not made for, so only its vocabulary is
-    learned from the training text alone.
+    `kind` may be a tokenizer too, which is used as it is. The text is read at most twice: for the tokenizer, and for
+    encoding. The share `validation` at its end is the validation text. Only byte-pair encoding can encode text that it
+    was not made for, so only its vocabulary is learned from the training text alone.
     """
     began, paths = time.monotonic(), list(paths)
     text = corpus.Text(paths)
     with bar("reading the text") as advance:
         blocks = passing(text, advance, len)
         seen = corpus.first_part(blocks, 1 - validation) if kind == "bpe" else blocks
-        tokenizer = tokenizers.create(kind, seen, vocab_size)
-        for _ in blocks:  # GPT-2's tokenizer needs no text: the text is read for its length
+        tokenizer = tokenizers.create(kind, seen, vocab_size) if isinstance(kind, str) else kind
+        for _ in blocks:  # GPT-2's tokenizer, or one that exists, needs no text: the text is read for its length
             pass
     name = ", ".join(map(str, paths)) or "this Python's language reference"
     say(f"text       {name}: {counted(text.characters, 'character')}")
@@ -53,7 +58,8 @@ def prepare(
         if part == "train":
             data[part]["start"] = start
     counts = " + ".join(f"{data[part]['tokens']:,} {part}" for part in PARTS)
-    say(f"tokens     {kind} of {tokenizer.vocab_size:,}: {counts}; {time.monotonic() - began:.1f} s")
+    name = kind if isinstance(kind, str) else "vocabulary"
+    say(f"tokens     {name} of {tokenizer.vocab_size:,}: {counts}; {time.monotonic() - began:.1f} s")
     return Prepared(tokenizer, data, text.files)
 
 

@@ -19,9 +19,10 @@ from ..data.prepare import PARTS, new_line, prepare
 from ..generate import generate
 from ..model import GPT
 from ..tokenizer import END_OF_TEXT, Tokenizer
-from ..training import machine
-from ..training.settings import Settings, as_paths
+from ..training import checkpoint, machine
+from ..training.settings import Settings, as_paths, fine_tuning_lr
 from ..training.task import NewRun, Say, batch_generator, eval_mode, to_device
+from .changed_model import with_context_length, with_dropout, with_special_tokens
 
 # ----- settings ---------------------------------------------------------------------------------------------------
 
@@ -30,13 +31,16 @@ from ..training.task import NewRun, Say, batch_generator, eval_mode, to_device
 class TextConfig:
     """The text and the model's shape: a base class of TrainConfig, so that these flags come first."""
 
+    base: Path | None = None  # start from this run's weights and tokenizer, instead of random weights; it is only read
+    add_token: tuple[str, ...] = ()  # special tokens to add to that run's vocabulary, such as "<|user|>"
     text: tuple[Path, ...] = ()  # UTF-8 files to learn from, one after another; none: this Python's language reference
     tokenizer: Literal["bpe", "char", "word", "gpt2"] = "bpe"  # what a token is; bpe is trained on the text itself
     vocab_size: int = 2048  # how many tokens bpe makes; the other tokenizers have their own number
     validation: float = 0.1  # share of the text, at its end, that is not trained on but measures the loss
 
     preset: str = "nano"  # the model's shape, see `gpt params`; the next five replace single fields of it
-    context_length: int | None = None  # tokens the model sees at once; more take more time and memory
+    # tokens the model sees at once; more take more time and memory. A run to start from may only be shortened
+    context_length: int | None = None
     n_layer: int | None = None  # blocks
     n_head: int | None = None  # attention heads per block; must divide n_embd
     n_embd: int | None = None  # width
@@ -55,14 +59,16 @@ class TrainConfig(Settings, TextConfig):
     task = "pretrain"
     task_class = "gpt.tasks.pretrain:Pretraining"
     fixed = (
-        "text", "tokenizer", "vocab_size", "validation", "seed", "preset", "context_length", "n_layer", "n_head",
-        "n_embd",
+        "base", "add_token", "text", "tokenizer", "vocab_size", "validation", "seed", "preset", "context_length",
+        "n_layer", "n_head", "n_embd",
     )  # fmt: skip
 
-    lr: float = 2e-3  # peak learning rate; the larger the model the lower, about 6e-4 for 124M parameters
+    # peak learning rate; the larger the model the lower, about 6e-4 for 124M parameters; default: 2e-3 from random
+    # weights; from another run's 5e-5 for GPT-2's widths, and more for narrower models: 3e-4 for width 128
+    lr: float | None = None
 
     def __post_init__(self) -> None:
-        as_paths(self, "text", "out", "resume")
+        as_paths(self, "base", "text", "out", "resume")
         super().__post_init__()
         check_choice("tokenizer", self.tokenizer, ("bpe", "char", "word", "gpt2"))
         check_choice("preset", self.preset, tuple(PRESETS))
@@ -72,14 +78,32 @@ class TrainConfig(Settings, TextConfig):
         if not 0 < self.validation < 1:
             raise ValueError(f"validation must be between 0 and 1, such as 0.1, got {self.validation!r}")
         self.model(vocab_size=self.vocab_size)  # checks the model's fields, before a text is read for it
+        self.check_base()
+
+    def check_base(self) -> None:
+        """ValueError for settings that a run to start from decides, and for those that need one."""
+        if self.base is None:
+            if self.add_token:
+                raise ValueError("add_token extends the vocabulary of a run: name it with --from")
+            return
+        if not self.text:
+            raise ValueError("text is missing: gpt train --from RUN --text FILE learns another text")
+        for name in ("tokenizer", "vocab_size", "preset", "n_layer", "n_head", "n_embd"):
+            if getattr(self, name) != TextConfig.__dataclass_fields__[name].default:
+                raise ValueError(f"{name} is that of the run to start from: omit it, or omit --from")
 
     def reads(self) -> tuple[Path, ...]:
-        """The texts."""
-        return tuple(map(Path, self.text))
+        """The run to start from, and the texts."""
+        return (*([self.base] if self.base else []), *map(Path, self.text))
 
     def name(self) -> str:
-        """The name of the first text."""
-        return self.text[0].stem if self.text else "reference"
+        """The name of the run to start from, if any, and of the first text."""
+        text = self.text[0].stem if self.text else "reference"
+        return f"{self.base.resolve().name}-{text}" if self.base else text
+
+    def default_lr(self, n_embd: int = 768) -> float:
+        """2e-3 from random weights; from those of a run the rate of fine-tuning, so that they are not overwritten."""
+        return 2e-3 if self.base is None else fine_tuning_lr(n_embd)
 
     def model(self, vocab_size: int) -> GPTConfig:
         """The preset's model for that many tokens, with the fields that are given here."""
@@ -89,8 +113,10 @@ class TrainConfig(Settings, TextConfig):
         return config if self.dropout is None else config.with_dropout(self.dropout)
 
     def model_to_resume(self, saved: GPTConfig) -> GPTConfig:
-        """These settings' own model, with as many tokens as the saved one."""
-        return self.model(saved.vocab_size)
+        """These settings' own model, with as many tokens as the saved one; the saved one if it came from a run."""
+        if self.base is None:
+            return self.model(saved.vocab_size)
+        return saved if self.dropout is None else saved.with_dropout(self.dropout)
 
 
 # ----- the task ---------------------------------------------------------------------------------------------------
@@ -105,21 +131,23 @@ class Pretraining:
 
     @classmethod
     def begin(cls, config: TrainConfig, run: Path, say: Say) -> NewRun:
-        """Encode the text, and make a model with random weights."""
+        """Encode the text, and make a model with random weights or those of the run to start from."""
         c = config
-        tokenizer, data, texts = prepare(c.text, c.tokenizer, c.vocab_size, c.validation, run, say)
-        shape = config.model(tokenizer.vocab_size)
+        base = None if c.base is None else extended(*checkpoint.load_model(c.base), c)
+        kind = base[1] if base else c.tokenizer
+        tokenizer, data, texts = prepare(c.text, kind, c.vocab_size, c.validation, run, say)
+        shape = base[0].config if base else config.model(tokenizer.vocab_size)
         check_memory(shape, config)
         check_lengths(data, shape.context_length)
-        model = GPT(shape)
+        model = base[0] if base else GPT(shape)
         about = f"{counted(shape.n_layer, 'layer')}, {counted(shape.n_head, 'head')}, {shape.n_embd} wide"
         parameters = f"{model.num_parameters():,} parameters"
-        say(f"model      {config.preset}: {about}, context {shape.context_length}: {parameters}")
+        say(f"model      {c.base or c.preset}: {about}, context {shape.context_length}: {parameters}")
         return NewRun(tokenizer, model, {"data": data, "texts": texts})
 
     @classmethod
     def rebuild(cls, config: TrainConfig, description: Mapping[str, Any]) -> GPT:
-        return GPT(config.model(description["model"]["vocab_size"]))
+        return GPT(config.model_to_resume(GPTConfig.from_dict(description["model"])))
 
     def __init__(self, config: TrainConfig, run: Path, tokenizer: Tokenizer, description: Mapping[str, Any]):
         self.config, self.tokenizer, self.data = config, tokenizer, description["data"]
@@ -191,6 +219,15 @@ class Pretraining:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.batches.load_state_dict(state["batches"])
+
+
+def extended(model: GPT, tokenizer: Tokenizer, config: TrainConfig) -> tuple[GPT, Tokenizer]:
+    """The model and tokenizer of a run to start from, with the changes that the settings name."""
+    if config.add_token:
+        model, tokenizer = with_special_tokens(model, tokenizer, config.add_token)
+    if config.context_length is not None:
+        model = with_context_length(model, config.context_length)
+    return (model if config.dropout is None else with_dropout(model, config.dropout)), tokenizer
 
 
 # ----- before the first step --------------------------------------------------------------------------------------

@@ -80,6 +80,10 @@ class BPETokenizer:
     def vocab_size(self) -> int:
         return len(self._bytes)
 
+    def with_special_tokens(self, tokens: Sequence[str]) -> BPETokenizer:
+        """A tokenizer with these special tokens too; their ids follow the last one. Errors as in the constructor."""
+        return BPETokenizer(self.tokens, (*self._special_tokens, *tokens))
+
     @property
     def special_tokens(self) -> dict[str, int]:
         return dict(self._special_tokens)

@@ -139,6 +139,10 @@ class CharTokenizer:
         self._special_tokens = {token: len(characters) + i for i, token in enumerate(special_tokens)}
         self._find_special = special_pattern(special_tokens).finditer
 
+    def with_special_tokens(self, tokens: Sequence[str]) -> CharTokenizer:
+        """A tokenizer with these special tokens too; their ids follow the last one. Errors as in the constructor."""
+        return CharTokenizer(self.characters, (*self._special_tokens, *tokens))
+
     @classmethod
     def train(cls, text: str | Iterable[str]) -> CharTokenizer:
         """The sorted set of the characters of `text`."""

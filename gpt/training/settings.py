@@ -163,6 +163,14 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
 
+def fine_tuning_lr(n_embd: int) -> float:
+    """The default peak learning rate for trained weights: the book's 5e-5 for GPT-2's width, 768.
+
+    It is proportionally more for narrower models: each sum has fewer terms, so each weight must change more.
+    """
+    return float(f"{5e-5 * max(1.0, 768 / n_embd):.1e}")
+
+
 # ----- fine-tuning ------------------------------------------------------------------------------------------
 
 
@@ -201,10 +209,9 @@ class FineTuneConfig(Settings, Source):
     def default_lr(self, n_embd: int = 768) -> float:
         """8e-4 with LoRA; without it the book's 5e-5, and proportionally more for models narrower than 768.
 
-        In a narrow model each sum has fewer terms, so each weight must change more. LoRA's correction begins at
-        zero and needs 16 times the rate for the same change in the same number of steps.
+        LoRA's correction begins at zero and needs 16 times the rate for the same change in the same number of steps.
         """
-        return 8e-4 if self.adapts else float(f"{5e-5 * max(1.0, 768 / n_embd):.1e}")
+        return 8e-4 if self.adapts else fine_tuning_lr(n_embd)
 
     @property
     def adapts(self) -> bool:

@@ -9,11 +9,11 @@ dropout, separate head), batches (entries as token ids), inference (responses to
 judge (scores for responses), task (the protocol of the training loop).
 """
 
+from ..changed_model import with_end_of_text, with_own_head
 from .batches import Encoded, chain_turns, collate, encode, encode_all
 from .chat import Conversation
 from .data import STYLES, Entry, Split, Style, format_alpaca, format_phi3, read_entries, split
 from .inference import generate_responses, save_responses
-from .model import with_end_of_text, with_own_head
 from .settings import InstructConfig
 from .task import Instructions
 

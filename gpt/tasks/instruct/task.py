@@ -19,10 +19,10 @@ from ...model import GPT
 from ...tokenizer import END_OF_TEXT, Tokenizer
 from ...training import checkpoint
 from ...training.task import Epochs, NewRun, Say, batch_generator, eval_mode, to_device
+from ..changed_model import with_dropout, with_end_of_text, with_own_head
 from .batches import Encoded, chain_turns, collate, encode_all
 from .data import Entry, read_entries, split, write
 from .inference import generate_responses, save_responses
-from .model import with_dropout, with_end_of_text, with_own_head
 from .settings import InstructConfig
 
 PARTS = ("train", "validation", "test")
