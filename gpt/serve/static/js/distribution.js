@@ -1,6 +1,21 @@
 // The distribution of the next token at any temperature, top-k and top-p, from what the server sent once: the largest
 // logits exactly, the others as a histogram (gpt/look/next_token.py states the error).
 
+const arrays = new WeakMap(); // of each `expected`
+
+/** The groups of tokens in descending order: each of the first `exact` is one token, the others are bins. */
+function groupsOf(expected) {
+  if (!arrays.has(expected)) {
+    const { logits, tail } = expected;
+    arrays.set(expected, {
+      logits: Float64Array.from([...logits, ...tail.map(([, mean]) => mean)]),
+      counts: Float64Array.from([...logits.map(() => 1), ...tail.map(([count]) => count)]),
+      exact: logits.length,
+    });
+  }
+  return arrays.get(expected);
+}
+
 /**
  * The distribution from which a token is drawn. `expected` is { logits, tail, width, vocab_size }; topK and topP may be
  * null. As in gpt/generate.py, top-k keeps the k most probable tokens, then top-p the fewest of these that add up to p;
@@ -11,51 +26,56 @@
  */
 export function shape(expected, { temperature, topK = null, topP = null }) {
   if (temperature === 0) return { kept: 1, probability: (logit, rank) => (rank === 1 ? 1 : 0), error: 0 };
-  const { width } = expected;
-  const largest = expected.logits[0];
-  const weight = (logit) => Math.exp((logit - largest) / temperature);
-  let groups = [
-    ...expected.logits.map((logit) => ({ count: 1, logit, exact: true })),
-    ...expected.tail.map(([count, logit]) => ({ count, logit, exact: false })),
-  ].map((group) => ({ ...group, weight: weight(group.logit) }));
-  if (topK !== null) groups = first(groups, (before) => topK - before.count);
-  const total = sum(groups);
-  // Of a whole bin, the mean stands for n weights with a relative error below the first; of a part, below the second.
-  const whole = Math.expm1((width / temperature) ** 2 / 8), part = Math.expm1(width / temperature);
-  let error = sum(groups.filter(({ exact }) => !exact), ({ cut }) => (cut ? part : whole)) / total;
-  if (topP !== null && topP < 1) {
-    // The sum of what is kept is above p by less than the last token, whichever that is where the error decides.
-    groups = first(groups, (before, group) => Math.ceil((topP * total - before.weight) / group.weight));
-    const last = groups.at(-1), sumKept = sum(groups), wanted = topP * total;
-    const near = sumKept < wanted * (1 + error) || sumKept - last.weight >= wanted * (1 - error);
-    if (!last.exact || (error > 0 && near)) error += (last.weight * (last.exact ? 1 : 1 + part)) / wanted;
+  const groups = groupsOf(expected), { logits, counts, exact } = groups;
+  const weight = (logit) => Math.exp((logit - logits[0]) / temperature);
+  const weights = logits.map(weight);
+  let kept = topK === null ? counts : first(groups, counts, weights, (count) => topK - count);
+  const total = sum(kept, weights);
+  // Of a whole bin, the mean stands for the tokens with a relative error below the first; of a part, below the second.
+  const ratio = expected.width / temperature, whole = Math.expm1(ratio ** 2 / 8), part = Math.expm1(ratio);
+  let error = 0;
+  for (let i = exact; i < kept.length; i++) {
+    error += (kept[i] * weights[i] * (kept[i] < counts[i] ? part : whole)) / total;
   }
-  const kept = groups.reduce((count, group) => count + group.count, 0);
-  const normalizer = sum(groups);
-  return { kept, probability: (logit, rank) => (rank <= kept ? weight(logit) / normalizer : 0), error };
+  let normalizer = total;
+  if (topP !== null && topP < 1) {
+    const wanted = topP * total;
+    kept = first(groups, kept, weights, (_, sumBefore, i) => Math.ceil((wanted - sumBefore) / weights[i]));
+    normalizer = sum(kept, weights);
+    // What is kept adds up to p plus less than the last token. `error` may change which token is the last.
+    const last = kept.findLastIndex((count) => count > 0);
+    const near = normalizer < wanted * (1 + error) || normalizer - weights[last] >= wanted * (1 - error);
+    if (last >= exact) error += (weights[last] * (1 + part)) / wanted;
+    else if (error > 0 && near) error += weights[last] / wanted;
+  }
+  const number = kept.reduce((a, b) => a + b, 0);
+  return { kept: number, probability: (logit, rank) => (rank <= number ? weight(logit) / normalizer : 0), error };
 }
 
-function sum(groups, factor = () => 1) {
-  return groups.reduce((total, group) => total + group.count * group.weight * factor(group), 0);
+function sum(counts, weights) {
+  let total = 0;
+  for (let i = 0; i < counts.length; i++) total += counts[i] * weights[i];
+  return total;
 }
 
-/** The first tokens of the groups: `room(before, group)` says how many of a group are kept at most. Keeps ties. */
-function first(groups, room) {
-  const kept = [];
-  const before = { count: 0, weight: 0 };
-  for (const group of groups) {
-    const tie = group.exact && kept.length > 0 && group.logit === kept.at(-1).logit;
-    const count = tie ? group.count : Math.min(group.count, Math.max(0, room(before, group)));
-    if (count === 0) break;
-    kept.push({ ...group, count, cut: group.cut || count < group.count });
-    before.count += count;
-    before.weight += count * group.weight;
-    if (count < group.count) break;
+/**
+ * How many tokens of each group are among the first: at most `room(count, sum, i)` of group i, after `count` tokens
+ * with this sum of weights. A token with the same logit as the one before is kept with it.
+ */
+function first({ logits, exact }, counts, weights, room) {
+  const kept = new Float64Array(counts.length);
+  let count = 0, sumBefore = 0;
+  for (let i = 0; i < counts.length; i++) {
+    const tie = i > 0 && i < exact && logits[i] === logits[i - 1];
+    kept[i] = tie ? counts[i] : Math.min(counts[i], Math.max(0, room(count, sumBefore, i) || 0));
+    count += kept[i];
+    sumBefore += kept[i] * weights[i];
+    if (kept[i] < counts[i] || kept[i] === 0) break;
   }
   return kept;
 }
 
-/** What the sliders do to a token: { kept, probability, error } of its distribution, with its own `probability`. */
+/** What the sliders do to a token: the `shape` of its distribution, with `own`, its probability; null without one. */
 export function shapeOf(token, options) {
   if (!token.expected) return null;
   const shaped = shape(token.expected, options);

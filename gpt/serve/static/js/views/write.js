@@ -65,11 +65,13 @@ class Write {
         h("div", { class: "write-branches" }, h("h3", {}, "Branches"), this.list)));
     this.controls.vocabulary(chosenRun().config.vocab_size);
     const end = subscribe((changed) => this.changed(changed));
+    if (state.session) branches.all.forEach((branch) => (branch.model = "")); // its weights may have changed since
     if (run === state.run && prompt === state.text && branches.current) this.show();
     else this.begin(run === state.run);
     return () => {
       end();
-      this.stop();
+      this.generation = null;
+      this.work.stop();
     };
   }
 
@@ -91,6 +93,7 @@ class Write {
     if (undoable && branches.current?.tokens.some(({ source }) => source !== "prompt")) this.remember();
     if (!undoable) branches.forget();
     [run, prompt] = [state.run, state.text];
+    this.writing = false;
     branches.begin(branchOf([]));
     this.selected = null;
     this.draw();
@@ -171,6 +174,7 @@ class Write {
     if (remember) this.remember();
     const branch = branches.current;
     const ids = branch.tokens.map(({ id }) => id);
+    const mine = (this.generation = {});
     const began = performance.now();
     let count = 0;
     let end = "stopped";
@@ -195,7 +199,7 @@ class Write {
         }, { signal });
     });
     const seconds = (performance.now() - began) / 1000;
-    if (branch !== branches.current) return;
+    if (mine !== this.generation || branch !== branches.current) return;
     const speed = `${count} tokens, ${(count / seconds).toFixed(1)} per second`;
     this.message.textContent = count ? [speed, end].filter(Boolean).join(", ") : "";
     this.setWriting(false);
@@ -214,6 +218,7 @@ class Write {
 
   stop() {
     this.work.stop();
+    this.setWriting(false);
   }
 
   undo() {
@@ -297,7 +302,6 @@ class Write {
     this.stop();
     hideTip();
     branches.choose(index);
-    this.setWriting(false);
     this.show();
   }
 }
