@@ -56,7 +56,7 @@ def test_the_maps_have_every_token_and_position(page, site):
 def test_the_slider_chooses_a_position_by_keyboard(page, site):
     opened(page, site)
     before = page.locator("svg.chart").nth(1).locator("path").get_attribute("d")
-    page.get_by_label("position").focus()
+    page.get_by_role("slider", name="position").focus()
     page.keyboard.press("ArrowRight")
     assert page.locator("output", has_text="1").count() == 1
     assert page.locator("svg.chart").nth(1).locator("path").get_attribute("d") != before

@@ -71,7 +71,7 @@ def test_the_sizes_are_those_of_the_stream(page, site):
     for i, size in enumerate(sizes):
         shown = page.locator(f'td[data-row="{i}"][data-column="2"]').text_content()
         assert shown == ("–" if i == 0 else f"{size.added[2] / size.before[2]:.1f}")
-    page.get_by_label("size").select_option("norm")
+    page.get_by_role("combobox", name="size").select_option("norm")
     assert page.locator('td[data-row="0"][data-column="2"]').text_content() == f"{sizes[0].added[2]:.1f}"
 
 
