@@ -38,10 +38,10 @@ def find_tokens(model: LoadedModel, query: str, most: int = 24) -> list[tuple[in
         parts = model.encode(query)
     except ValueError:  # the tokenizer does not have a character of it, or the text is too long
         parts = []
-    exact = parts if len(parts) == 1 else []
     number = int(query) if query.isascii() and query.isdecimal() and len(query) < 12 else size
+    first = [*(parts if len(parts) == 1 else []), *([number] if number < size else [])]
+    last = list(dict.fromkeys(parts))[: most // 2] if len(parts) > 1 else []
     texts = [model.text_of(id) for id in range(size)]
     containing = sorted((id for id in range(size) if query in texts[id]), key=lambda id: (len(texts[id]), id))
-    room = max(0, most - len(exact) - min(len(parts), most // 2) - 1)
-    ids = dict.fromkeys([*exact, *([number] if number < size else []), *containing[:room], *parts])
-    return [(id, texts[id]) for id in list(ids)[:most]]
+    ids = dict.fromkeys([*list(dict.fromkeys([*first, *containing]))[: most - len(last)], *last])
+    return [(id, texts[id]) for id in ids]

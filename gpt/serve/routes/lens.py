@@ -1,6 +1,6 @@
 """The logit lens: what each layer would predict."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from starlette.requests import Request
@@ -8,6 +8,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from ... import look
+from ...look.lens import check_predicts
 from ..requests import Fields, json_lines, json_response, read_fields, state_of
 
 MOST_GUESSES = 50  # tokens shown for one layer and position
@@ -23,17 +24,24 @@ async def lens(request: Request) -> Response:
     fields, state = await read_fields(request), state_of(request)
     text, k = fields.text("text"), fields.integer("k", 5, 1, MOST_GUESSES)
 
-    def compute() -> Iterator[dict[str, Any]]:
+    def begin() -> dict[str, Any]:
         model = state.model(fields)
+        check_predicts(model)
         ids = model.encode(text)
-        yield {"ids": ids, "texts": texts_of(model, ids), "names": look.layer_names(model.model)}
-        for layer in look.lens_layers(model, ids, k):
+        return {"ids": ids, "texts": texts_of(model, ids), "names": look.layer_names(model.model)}
+
+    def compute(first: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        yield first
+        model = state.model(fields)
+        for layer in look.lens_layers(model, first["ids"], k):
             yield {**layer.to_dict(), "texts": texts_of(model, (id for best in layer.ids for id in best))}
 
-    return json_lines(state.worker.stream(compute))
+    first = await state.worker.run(begin)  # before the answer begins, so that an error has its status
+    return json_lines(state.worker.stream(compute, first))
 
 
-def texts_of(model: look.LoadedModel, ids: Any) -> dict[int, str]:
+def texts_of(model: look.LoadedModel, ids: Iterable[int]) -> dict[int, str]:
+    """The text of each token."""
     return {id: model.text_of(id) for id in dict.fromkeys(ids)}
 
 
