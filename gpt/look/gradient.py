@@ -20,7 +20,7 @@ from .display import heat_map, log_shares
 from .loaded import LoadedModel
 from .trace import trace
 
-BLOCK = 1 << 17  # elements whose squares are added up in their own dtype
+BLOCK = 1 << 14  # elements whose squares are added up in their own dtype
 PARTS = ("norm1", "W_query", "W_key", "W_value", "out_proj", "norm2", "expand", "contract")  # of a block
 
 
@@ -64,8 +64,14 @@ class Gradients:
         """Two maps: by layer and position, and by parameter group."""
         shares, legend, form = log_shares(self.stream)
         title = f"norm of d loss / d residual stream, {legend}"
-        stream = heat_map(shares, self.layers, self.tokens[:-1], title=title, largest=1.0, form=form)
+        rows = [unmarked(layer) for layer in self.layers]
+        stream = heat_map(shares, rows, self.tokens[:-1], title=title, largest=1.0, form=form)
         return f"<div>{stream}<br>{group_map(self.groups)}</div>"
+
+
+def unmarked(label: str) -> str:
+    """A label whose spaces are not drawn as ·, as those of tokens are."""
+    return label.replace(" ", "\u00a0")
 
 
 def group_map(groups: Sequence[Group]) -> str:
@@ -73,7 +79,7 @@ def group_map(groups: Sequence[Group]) -> str:
     rows, labels = [], []
     for layer in sorted({group.layer for group in groups if group.layer}):
         rows.append([group.norm for group in groups if group.layer == layer])
-        labels.append(f"block {layer}")
+        labels.append(unmarked(f"block {layer}"))
     shares, legend, form = log_shares(rows)
     others = ", ".join(f"{group.part} {group.norm:.3g}" for group in groups if group.layer is None)
     title = f"norm of d loss / d weights, {legend}; {others}"
@@ -130,7 +136,7 @@ class Forward:
 
     def __init__(self, model: GPT, ids: Sequence[int], shortcuts: bool = True, norms: bool = True):
         self.model, self.shortcuts, self.norms = model, shortcuts, norms
-        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.parameters = list(model.parameters())
         found = trace(model, ids[:-1], shortcuts=shortcuts, norms=norms, head=False)
         assert found.final is not None
         self.stream = found.stream
@@ -139,19 +145,19 @@ class Forward:
             self.losses: list[float] = losses_of(model, found.final, ids[1:], "none")[0].tolist()
 
     def backward(self) -> None:
-        """Set `.grad` of all parameters, replacing what was there, and keep the gradients of the residual stream."""
+        """Compute `stream_gradients` and `parameter_gradients`; no `.grad` is changed. The graph is freed."""
         found = tl.grad(self.loss, [*self.stream, *self.parameters])
         self.stream_gradients = found[: len(self.stream)]
-        for p, g in zip(self.parameters, found[len(self.stream) :], strict=True):
-            p.grad = g
+        self.parameter_gradients = found[len(self.stream) :]
 
     def gradients(self, tokens: list[str]) -> Gradients:
         """The norms of the gradients that `backward` has computed."""
         stream = [g.astype(tl.float64).norm(axis=-1)[0].tolist() for g in self.stream_gradients]
+        norms = {id(p): norm(g) for p, g in zip(self.parameters, self.parameter_gradients, strict=True)}
         groups = []
         for layer, part, params in parts(self.model):
             size = sum(p.size for p in params)
-            total = math.hypot(*[norm(p.grad) for p in params if p.grad is not None])
+            total = math.hypot(*[norms[id(p)] for p in params])
             groups.append(Group(layer, part, size, total, total / math.sqrt(size)))
         layers = ["embedding", *(f"after block {i + 1}" for i in range(len(stream) - 1))]
         by_layer = [math.hypot(*row) for row in stream]

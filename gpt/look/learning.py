@@ -21,7 +21,7 @@ from ..model import GPT
 from ..training import checkpoint
 from ..training.settings import Settings
 from .display import heat_map, log_shares, token_strip
-from .gradient import PARTS, Forward, Gradients, learnable, norm, parts, token_losses
+from .gradient import PARTS, Forward, Gradients, learnable, norm, parts, token_losses, unmarked
 from .loaded import LoadedModel
 
 OPTIMIZERS = ("adamw", "sgd")
@@ -105,7 +105,9 @@ def update_map(updates: list[Update]) -> str:
     shares, legend, form = log_shares(rows)
     others = ", ".join(f"{u.part} {u.ratio:.2g}" for u in updates if u.layer is None and u.ratio is not None)
     title = f"norm(update) / norm(weight), {legend}; {others}; rule of thumb: 1e-3"
-    return heat_map(shares, [f"block {i}" for i in layers], PARTS, title=title, largest=1.0, form=form, cell=24)
+    return heat_map(
+        shares, [unmarked(f"block {i}") for i in layers], PARTS, title=title, largest=1.0, form=form, cell=24
+    )
 
 
 def learn(
@@ -141,7 +143,7 @@ def training_settings(model: LoadedModel) -> dict[str, Any]:
 
 def make_optimizer(kind: str, model: LoadedModel, lr: float) -> optim.Optimizer:
     """SGD without momentum and decay, or AdamW as training makes it (gpt.training.session.make_optimizer)."""
-    params = [p for p in model.model.parameters() if p.requires_grad]
+    params = list(model.model.parameters())
     if kind == "sgd":
         return optim.SGD(params, lr=lr)
     of = training_settings(model)
@@ -187,6 +189,8 @@ class LearningSession:
 
     def __init__(self, model: LoadedModel):
         self.loaded = replace(model, model=copy.deepcopy(model.model))
+        for p in self.net.parameters():
+            p.requires_grad = True  # a frozen weight learns here too
         self.losses: list[dict[str, float]] = []
         self.last: LearnStep | None = None
         self.history: list[Snapshot] = []
@@ -230,11 +234,12 @@ class LearningSession:
         found = run.gradients([self.loaded.text_of(id) for id in ids])
         total = math.hypot(*[group.norm for group in found.groups])
         yield "update"
+        for p, g in zip(run.parameters, run.parameter_gradients, strict=True):
+            p.grad = g
         try:
             rule, scale, updates = self._update(optimizer, lr, moments, total)
         finally:
-            for p in run.parameters:
-                p.grad = None
+            self.net.zero_grad()
         after = token_losses(self.net, ids, shortcuts, norms)
         self.last = LearnStep(
             found.tokens, rule, found.loss, sum(after) / len(after), found.losses, after, chances(found.losses),

@@ -63,12 +63,12 @@ async def step(request: Request) -> Response:
     }
     check_choice("optimizer", rule["optimizer"], OPTIMIZERS)
     check_choice("moments", rule["moments"], MOMENTS)
+    await state.worker.run(lambda: learnable(state.model(fields), text))  # an error has its status while none is sent
     return json_lines(state.worker.stream(steps, state, fields, text, count, rule))
 
 
 def steps(state: State, fields: Fields, text: str, count: int, rule: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """`count` steps, as the lines of `step`."""
-    learnable(state.model(fields), text)  # before a session is made
     name = fields.get("session")
     for number in range(1, count + 1):
         if name is None:
