@@ -39,7 +39,7 @@ class Page:
                 command, stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT, text=True, errors="replace",
                 env=environment, start_new_session=True, creationflags=NEW_GROUP,
             )  # fmt: skip
-        except OSError as error:  # training goes on without the page
+        except OSError as error:  # training continues without it
             say(self.screen, None, f"warning: the page could not be opened: {error.strerror or error}")
             return
         threading.Thread(target=self._announce, args=(self.process,), name="gpt-watch", daemon=True).start()
