@@ -169,7 +169,6 @@ def test_a_server_that_fails_is_a_warning(tmp_path, monkeypatch, capsys):
         page.open(tmp_path)
         page.process.wait(10)
         page.stay()
-        time.sleep(0.3)  # for the thread that reads its output
     assert "warning: the page could not be opened" in capsys.readouterr().out
 
 
