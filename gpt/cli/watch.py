@@ -28,6 +28,7 @@ class Page:
     def __init__(self, screen: Console):
         self.screen = screen
         self.process: subprocess.Popen[str] | None = None
+        self.reader: threading.Thread | None = None
 
     def open(self, run: Path) -> None:
         """Start the server for a run; its address is printed, and opened in the browser, when it answers."""
@@ -39,17 +40,18 @@ class Page:
                 command, stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT, text=True, errors="replace",
                 env=environment, start_new_session=True, creationflags=NEW_GROUP,
             )  # fmt: skip
-        except OSError as error:  # training goes on without the page
+        except OSError as error:  # training continues without it
             say(self.screen, None, f"warning: the page could not be opened: {error.strerror or error}")
             return
-        threading.Thread(target=self._announce, args=(self.process,), name="gpt-watch", daemon=True).start()
+        self.reader = threading.Thread(target=self._announce, args=(self.process,), name="gpt-watch", daemon=True)
+        self.reader.start()
 
     def _announce(self, process: "subprocess.Popen[str]") -> None:
         """Print the address once the server prints it; read the rest of its output too, so that it never waits."""
         assert process.stdout is not None
         line, address = "", ""
-        with suppress(ValueError):  # closed meanwhile
-            for line in process.stdout:
+        with process.stdout as output:
+            for line in output:
                 if not address and line.startswith("http://"):
                     address = line.strip()
                     say(self.screen, None, f"watch      {address}")
@@ -69,7 +71,7 @@ class Page:
 
     def close(self) -> None:
         """End the server."""
-        if self.process is None:
+        if self.process is None or self.reader is None:
             return
         with suppress(OSError):
             assert self.process.stdin is not None
@@ -79,6 +81,7 @@ class Page:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+        self.reader.join(ENDING)  # a browser may keep it waiting
 
 
 NEW_GROUP = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)  # Windows

@@ -1,6 +1,7 @@
 """The runs that the server has, their curves as they grow, and their comparison."""
 
 import asyncio
+import re
 from typing import Any
 
 from starlette.requests import Request
@@ -106,9 +107,7 @@ CURVES = ("loss", "validation_loss", "validation_accuracy")
 def points_and_smooth(request: Request) -> tuple[int, int]:
     """The number of points of a curve, and the window of its running mean, from the address."""
     given = request.query_params
-    fields = Fields(
-        {name: int(value) if value.isdigit() and len(value) < 10 else value for name, value in given.items()}
-    )
+    fields = Fields({name: int(value) if re.fullmatch("[0-9]{1,9}", value) else value for name, value in given.items()})
     return fields.integer("points", POINTS, 2, MOST_POINTS), fields.integer("smooth", SMOOTH, 1, LONGEST_SMOOTH)
 
 
