@@ -1,5 +1,5 @@
 """The routes, one file for each view of the page. A module has its own list ROUTES."""
 
-from . import openai, runs, tokens
+from . import chat, classify, openai, runs, tokens
 
-ROUTES = [*runs.ROUTES, *tokens.ROUTES, *openai.ROUTES]
+ROUTES = [*runs.ROUTES, *tokens.ROUTES, *chat.ROUTES, *classify.ROUTES, *openai.ROUTES]
