@@ -22,7 +22,9 @@ export function change(fields) {
   if (!changed.size) return;
   Object.assign(state, fields);
   writeAddress();
-  for (const listener of [...listeners]) listener(changed);
+  for (const listener of [...listeners]) {
+    if (listeners.has(listener)) listener(changed); // an earlier one may have unmounted the view of a later one
+  }
 }
 
 /** Call `listener` with the set of changed names at every change; returns a function that ends that. */

@@ -83,7 +83,7 @@ function labelRows(found, choose) {
 function decidingWords(found, redraw) {
   const parts = single
     ? found.tokens.map((text, i) => ({ text, value: found.values[i], without: null }))
-    : found.words;
+    : found.words.map((word) => ({ ...word, text: word.text.trim() || word.text }));
   const largest = Math.max(...parts.map(({ value }) => Math.abs(value)), 1e-12);
   const toggle = key(h("input", { type: "checkbox", onchange: () => { single = !single; redraw(); } }), "single");
   toggle.checked = single;
@@ -120,7 +120,7 @@ function leftOut(found, complete) {
       h("td", { class: "number mono" }, signed(word.value)),
       h("td", { class: "number mono" }, percent(word.without)),
       h("td", { class: "number mono" }, points(word.without - found.probabilities[at]))));
-  const head = ["word", "gradient × input", `probability of ${found.label} without it`, "change"];
+  const head = ["word", "gradient × input", `probability of ${found.label} without it`, "change, in points"];
   const table = h("div", { class: "scroll", tabindex: "0" }, h("table", {},
     h("thead", {}, h("tr", {}, head.map((text, i) => h("th", { class: i ? "number" : null, scope: "col" }, text)))),
     h("tbody", {}, rows)));
@@ -161,5 +161,5 @@ function signed(value) {
 }
 
 function points(change) {
-  return `${change < 0 ? "−" : "+"}${(100 * Math.abs(change)).toFixed(1)} points`;
+  return `${change < 0 ? "−" : "+"}${(100 * Math.abs(change)).toFixed(1)}`;
 }
