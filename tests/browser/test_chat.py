@@ -18,6 +18,8 @@ def ask(page, text: str) -> None:
 
 
 def test_a_conversation(chat):
+    chat.get_by_label("Longest answer").fill("4")
+    chat.get_by_label("Longest answer").press("Tab")
     ask(chat, "Say yes.")
     chat.get_by_label("Input, optional").fill("no")
     ask(chat, "Say")
@@ -50,7 +52,8 @@ def test_stop_ends_an_answer_and_keeps_it(chat):
             const real = fetch;
             window.fetch = (path, options) => {
                 if (path !== "/api/chat") return real(path, options);
-                const lines = '{"prompt":"x","prompt_tokens":1,"seen":0,"dropped":2,"hidden":0}\\n{"piece":"ab","ids":[1]}\\n';
+                const first = { prompt: "x", prompt_tokens: 1, seen: 0, dropped: 2, hidden: 0 };
+                const lines = [first, { piece: "ab", ids: [1] }].map((line) => JSON.stringify(line) + "\\n").join("");
                 const body = new ReadableStream({ start(controller) {
                     controller.enqueue(new TextEncoder().encode(lines));
                     options.signal.addEventListener("abort", () => controller.error(options.signal.reason));
