@@ -66,9 +66,9 @@ def test_an_example_of_the_test_set_becomes_the_text(classify):
 
 
 def test_what_is_typed_is_text(classify):
-    classify.get_by_role("textbox", name="Text").fill("<img src=x onerror=alert(1)> <b>bold</b>")
-    classify.locator(".deciding button", has_text="<b>bold</b>").wait_for()
-    assert classify.locator("#view img, #view b").count() == 0
+    classify.get_by_role("textbox", name="Text").fill("a <b>b</b>")
+    classify.locator(".deciding button", has_text="<b>b</b>").wait_for()
+    assert classify.locator("#view b").count() == 0
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -76,7 +76,7 @@ def test_what_is_typed_is_text(classify):
 def test_every_width_and_theme_is_accessible(classify, axe, width, scheme):
     classify.set_viewport_size({"width": width, "height": 800})
     classify.emulate_media(color_scheme=scheme)
-    classify.get_by_role("textbox", name="Text").fill(TEXT + " and tea")
+    classify.get_by_role("textbox", name="Text").fill("a tea")
     classify.locator(".deciding button", has_text="tea").wait_for()
     classify.locator(".view-classify td").first.wait_for()
     assert axe(classify) == []
