@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ...look import LoadedModel
-from ...tasks.instruct import STYLES, Conversation, InstructConfig
-from ...tokenizer import END_OF_TEXT
+from ..conversations import NotChat, conversation
 from ..requests import LONGEST_TEXT, Fields
 from .completions import Prepared
 from .decoding import Piece, Token
@@ -33,7 +32,10 @@ def read(given: Fields) -> tuple[Fields, Options]:
 def prepare(loaded: LoadedModel, fields: Fields, options: Options) -> Prepared:
     """The prompt of `gpt chat` for the same turns. OpenAIError where a message is invalid or does not fit."""
     wanted = MAX_TOKENS if options.max_tokens is None else options.max_tokens
-    talk = conversation(loaded, max_new_tokens=wanted)
+    try:
+        talk = conversation(loaded, max_new_tokens=wanted)
+    except NotChat as error:
+        raise OpenAIError(f"{error}: use /v1/completions", param="model", code="model_not_chat") from None
     with about("messages"):
         turns = turns_of(fields.get("messages"))
         for question, answer in turns[:-1]:
@@ -48,28 +50,6 @@ def prepare(loaded: LoadedModel, fields: Fields, options: Options) -> Prepared:
             )
         prompt, room = talk.prompt(last)
     return Prepared([prompt] * options.n, room, [], len(prompt))
-
-
-def conversation(loaded: LoadedModel, history: int | None = None, **options: Any) -> Conversation:
-    """A conversation as that of `gpt chat`: by default the model sees as many earlier turns as in training.
-
-    OpenAIError for a model that was not fine-tuned to answer.
-    """
-    style = loaded.description.get("style")
-    end = loaded.tokenizer.special_tokens.get(END_OF_TEXT)
-    if loaded.task != "instruct" or style not in STYLES or end is None:
-        raise OpenAIError(
-            "this model was not fine-tuned to chat: use /v1/completions, or fine-tune it with gpt finetune instruct",
-            param="model",
-            code="model_not_chat",
-        )
-    history = trained_turns(loaded.description) - 1 if history is None else history
-    return Conversation(loaded.model, loaded.tokenizer, STYLES[style], end, history=history, **options)
-
-
-def trained_turns(description: Any) -> int:
-    """How many turns the longest conversations of the model's training had."""
-    return InstructConfig.from_dict(description.get("training")).turns
 
 
 def turns_of(messages: Any) -> list[tuple[str, str]]:

@@ -43,7 +43,7 @@ def from_exception(error: Exception) -> OpenAIError:
         return OpenAIError(str(error), 429, code="rate_limit_exceeded", type="rate_limit_error")
     if isinstance(error, NotFound | FileNotFoundError):
         return OpenAIError(str(error), 404, param="model", code="model_not_found")
-    if isinstance(error, ValueError | ArithmeticError):
+    if isinstance(error, ValueError | ArithmeticError | TimeoutError):
         return OpenAIError(str(error))
     return OpenAIError(f"unexpected error: {type(error).__name__}: {error}", 500, type="server_error")
 

@@ -22,7 +22,9 @@ export function change(fields) {
   if (!changed.size) return;
   Object.assign(state, fields);
   writeAddress();
-  for (const listener of [...listeners]) listener(changed);
+  for (const listener of [...listeners]) {
+    if (listeners.has(listener)) listener(changed); // an earlier one may have unmounted the view of a later one
+  }
 }
 
 /** Tell the listeners that what `name` means has changed, although its value has not: null is another checkpoint. */
