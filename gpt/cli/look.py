@@ -5,7 +5,6 @@ import os
 import socket
 import sys
 import threading
-import webbrowser
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,6 +38,8 @@ class Look:
 
     def __call__(self) -> int:
         # imported here: together they take a tenth of a second, which other commands do not need
+        import webbrowser
+
         from ..serve import create_app, server
         from ..serve.security import Access, Guard
 

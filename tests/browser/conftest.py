@@ -10,6 +10,8 @@ All tests here are slow.
 """
 
 import shutil
+import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -64,9 +66,18 @@ def page(context, site, errors):
     page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: errors.append(f"exception: {error}"))
     page.on("request", lambda request: None if local(request.url, site) else errors.append(f"asks {request.url}"))
+    page.wait_for_function = partial(wait_for_function, page)
     yield page
     page.close()
     assert not errors, "\n".join(errors)
+
+
+def wait_for_function(page, expression: str, arg: object = None, timeout: float = 10_000) -> None:
+    """Wait until the JavaScript expression is true. Playwright's own calls eval, which the page's policy forbids."""
+    deadline = time.monotonic() + timeout / 1000
+    while not page.evaluate(expression, arg):
+        assert time.monotonic() < deadline, f"not true within {timeout / 1000} s: {expression}"
+        page.wait_for_timeout(30)
 
 
 def local(url: str, site: Site) -> bool:
