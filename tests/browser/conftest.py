@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from looked_at import Site, made_once, served, shared_folder
+from looked_at import Site, made_once, served, shared_folder, snapshot
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = [
@@ -32,10 +32,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory):
-    """A server with small runs: `.url` and `.runs`. Each process of pytest-xdist has its own; the runs are shared."""
+    """A server with small runs: `.url` and `.runs`. Each process of pytest-xdist has its own; the runs are shared.
+
+    Whatever the tests do in the page, it changes no byte of a run, and no file appears.
+    """
     runs = made_once(shared_folder(tmp_path_factory) / "runs")
+    before = snapshot(runs)
     with served(runs) as (_, address):
         yield Site(address.rstrip("/"), runs)
+    assert snapshot(runs) == before
 
 
 @pytest.fixture(scope="module")
