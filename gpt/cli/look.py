@@ -16,7 +16,7 @@ from tensorlite.devices import machine
 from ..config import check_device, check_integer
 from ..training import checkpoint
 
-PORT, TRIED = 8990, 50  # the first port, and how many are tried where none is given
+PORT, TRIED = 8990, 50  # without --port: the first port that is tried, and how many
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Who may use the server, and how much of it: a layer around the application, for requests that nobody has checked.
+"""Who may use the server, and how much of it: a layer around the application that checks each request.
 
 Any web page in the user's browser can send requests to 127.0.0.1. What protects the models:
 
@@ -55,7 +55,7 @@ class Access:
 
     @classmethod
     def at(cls, host: str, bound: str, port: int) -> "Access":
-        """For a server that was told to listen on `host`, which is the IP address `bound`."""
+        """For a server that listens on `host`, whose IP address is `bound`."""
         address = ipaddress.ip_address(bound.partition("%")[0])
         names = frozenset(name.lower() for name in (*LOOPBACK, host, bound))
         if address.is_loopback:
@@ -155,7 +155,7 @@ def with_headers(scope: Scope, send: Send) -> Send:
             headers = MutableHeaders(scope=message)
             for name, value in HEADERS.items():
                 headers.setdefault(name, value)
-            # the page's files are asked for again, by their ETag: a newer version may be installed
+            # browsers check the page's files by their ETag at each visit: a newer version may be installed
             headers.setdefault("Cache-Control", "no-cache" if scope["path"].startswith("/static/") else "no-store")
         await send(message)
 
