@@ -123,7 +123,7 @@ class Row:
         return [self.model, self.name, took, limit, self.note or ("over" if self.over else "")]
 
 
-# ----- the runs -------------------------------------------------------------------------------------------------------
+# ----- the runs ---------------------------------------------------------------------------------------------------
 
 
 def config(name: str) -> GPTConfig:
@@ -152,27 +152,7 @@ def make_run(run: Path, shape: GPTConfig) -> Path:
 def texts(run: Path) -> Iterator[str]:
     """Texts of TOKENS tokens each, without end."""
     tokenizer = tokenizers.load(run / "tokenizer.json")
-    words = [
-        "to",
-        "be",
-        "or",
-        "not",
-        "that",
-        "is",
-        "the",
-        "question",
-        "whether",
-        "tis",
-        "nobler",
-        "in",
-        "mind",
-        "suffer",
-        "slings",
-        "and",
-        "arrows",
-        "of",
-        "fortune",
-    ]
+    words = "to be or not that is the question whether tis nobler in mind to suffer slings and arrows".split()  # noqa: SIM905
     chance = random.Random(0)
     while True:
         text = ""
@@ -183,7 +163,7 @@ def texts(run: Path) -> Iterator[str]:
         yield text
 
 
-# ----- the server -------------------------------------------------------------------------------------------------------
+# ----- the server -------------------------------------------------------------------------------------------------
 
 
 @contextmanager
