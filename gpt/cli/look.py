@@ -5,7 +5,6 @@ import os
 import socket
 import sys
 import threading
-import webbrowser
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from tensorlite.devices import machine
 from ..config import check_device, check_integer
 from ..training import checkpoint
 
-PORT, TRIED = 8990, 50  # the first port, and how many are tried where none is given
+PORT, TRIED = 8990, 50  # without --port: the first port that is tried, and how many
 
 
 @dataclass(frozen=True)
@@ -39,6 +38,8 @@ class Look:
 
     def __call__(self) -> int:
         # imported here: together they take a tenth of a second, which other commands do not need
+        import webbrowser
+
         from ..serve import create_app, server
         from ..serve.security import Access, Guard
 

@@ -43,6 +43,7 @@ def create_app(folders: Sequence[Path], device: str | None = None) -> Starlette:
             Exception: unexpected,
         },
     )
+    app.router.redirect_slashes = False  # there is one address for everything
     app.state.look = State(tuple(folders), device)
     return app
 

@@ -44,14 +44,22 @@ class Fields(dict[str, Any]):
 
 
 async def read_fields(request: Request) -> Fields:
-    """The JSON object in the body of a request. ValueError for anything else."""
+    """The JSON object in the body of a request. ValueError for anything else.
+
+    The fields that name a model ("step", "session"; null stands for none) have their types.
+    """
     try:
         value = json.loads(await request.body())
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ValueError("the body of the request must be a JSON object") from None
     if not isinstance(value, dict):
         raise ValueError(f"the body of the request must be a JSON object, got {value!r:.80}")
-    return Fields(value)
+    fields = Fields(value)
+    if fields.get("step") is not None:
+        fields.integer("step", None, low=0)
+    if fields.get("session") is not None:
+        fields.text("session")
+    return fields
 
 
 def state_of(request: Request) -> State:

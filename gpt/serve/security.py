@@ -1,4 +1,4 @@
-"""Who may use the server, and how much of it: a layer around the application, for requests that nobody has checked.
+"""Who may use the server, and how much of it: a layer around the application that checks each request.
 
 Any web page in the user's browser can send requests to 127.0.0.1. What protects the models:
 
@@ -15,6 +15,7 @@ Any web page in the user's browser can send requests to 127.0.0.1. What protects
 
 import asyncio
 import ipaddress
+import re
 import secrets
 import socket
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MOST_BYTES = 1 << 20  # of the body of a request
+HOST = re.compile(r"(?:\[([^][]*)\]|([^][:@]*))(?::\d*)?")  # [IPv6] or name, and perhaps a port
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 HEADERS = {
     "Content-Security-Policy": (
@@ -38,7 +40,8 @@ HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
 }
 # It has a refresh, not a redirect: a cookie with SameSite=Strict is not sent on a redirect that another page began.
-ENTERED = '<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" content="0; url=/"><title>gpt look</title>'
+ENTERED = """<!doctype html><html lang="en"><meta charset="utf-8"><title>gpt look</title>
+<link rel="icon" href="data:,"><meta http-equiv="refresh" content="0; url=/">"""
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class Access:
 
     @classmethod
     def at(cls, host: str, bound: str, port: int) -> "Access":
-        """For a server that was told to listen on `host`, which is the IP address `bound`."""
+        """For a server that listens on `host`, whose IP address is `bound`."""
         address = ipaddress.ip_address(bound.partition("%")[0])
         names = frozenset(name.lower() for name in (*LOOPBACK, host, bound))
         if address.is_loopback:
@@ -62,13 +65,10 @@ class Access:
 
     def answers_to(self, host: str) -> bool:
         """Whether a Host header, such as localhost:8990 or [::1]:8990, names this server."""
-        name = host.partition("]")[0].removeprefix("[") if host.startswith("[") else host.partition(":")[0]
-        if name.lower() in self.names:
-            return True
-        try:
-            return self.addresses and bool(ipaddress.ip_address(name))
-        except ValueError:
+        if not (parts := HOST.fullmatch(host.lower())):
             return False
+        name = parts[1] or parts[2]
+        return name in self.names or (self.addresses and is_address(name))
 
     def accepts(self, token: str) -> bool:
         """Whether this is the server's token. The comparison takes the same time for each wrong one."""
@@ -155,7 +155,7 @@ def with_headers(scope: Scope, send: Send) -> Send:
             headers = MutableHeaders(scope=message)
             for name, value in HEADERS.items():
                 headers.setdefault(name, value)
-            # the page's files are asked for again, by their ETag: a newer version may be installed
+            # browsers check the page's files by their ETag at each visit: a newer version may be installed
             headers.setdefault("Cache-Control", "no-cache" if scope["path"].startswith("/static/") else "no-store")
         await send(message)
 
@@ -176,9 +176,17 @@ def refusal(access: Access, scope: Scope) -> Response | None:
     if not (access.token is None or access.has_cookie(headers) or access.has_bearer(headers)):
         how = "open the address that it printed, or send the token as Authorization: Bearer"
         return error(scope, 401, f"gpt look needs a token: {how}")
-    if scope["method"] == "POST" and headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if scope["method"] == "POST" and kind != "application/json":
         return error(scope, 415, "the body of a request must be JSON, with Content-Type: application/json")
     return None
+
+
+def is_address(name: str) -> bool:
+    try:
+        return bool(ipaddress.ip_address(name))
+    except ValueError:
+        return False
 
 
 def from_here(headers: Headers, host: str) -> bool:

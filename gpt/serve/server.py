@@ -20,7 +20,7 @@ def run(app: ASGIApp, listener: socket.socket) -> None:
     logging.getLogger("uvicorn.error").addFilter(is_fault)
     config = uvicorn.Config(
         app, http=Protocol, ws="none", lifespan="off", log_level="error", access_log=False, server_header=False,
-        limit_concurrency=CONNECTIONS, timeout_graceful_shutdown=0,
+        proxy_headers=False, limit_concurrency=CONNECTIONS, timeout_graceful_shutdown=0,
     )  # fmt: skip
     uvicorn.Server(config).run(sockets=[listener])
 

@@ -10,10 +10,12 @@ All tests here are slow.
 """
 
 import shutil
+import time
+from functools import partial
 from pathlib import Path
 
 import pytest
-from looked_at import Site, made_once, served, shared_folder
+from looked_at import Site, made_once, served, shared_folder, snapshot
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = [
@@ -30,10 +32,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory):
-    """A server with small runs: `.url` and `.runs`. Each process of pytest-xdist has its own; the runs are shared."""
+    """A server with small runs: `.url` and `.runs`. Each process of pytest-xdist has its own; the runs are shared.
+
+    Whatever the tests do in the page, it changes no byte of a run, and no file appears.
+    """
     runs = made_once(shared_folder(tmp_path_factory) / "runs")
+    before = snapshot(runs)
     with served(runs) as (_, address):
         yield Site(address.rstrip("/"), runs)
+    assert snapshot(runs) == before
 
 
 @pytest.fixture(scope="module")
@@ -64,9 +71,18 @@ def page(context, site, errors):
     page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: errors.append(f"exception: {error}"))
     page.on("request", lambda request: None if local(request.url, site) else errors.append(f"asks {request.url}"))
+    page.wait_for_function = partial(wait_for_function, page)
     yield page
     page.close()
     assert not errors, "\n".join(errors)
+
+
+def wait_for_function(page, expression: str, arg: object = None, timeout: float = 10_000) -> None:
+    """Wait until the JavaScript expression is true. Playwright's own calls eval, which the page's policy forbids."""
+    deadline = time.monotonic() + timeout / 1000
+    while not page.evaluate(expression, arg):
+        assert time.monotonic() < deadline, f"not true within {timeout / 1000} s: {expression}"
+        page.wait_for_timeout(30)
 
 
 def local(url: str, site: Site) -> bool:

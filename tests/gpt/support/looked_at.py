@@ -95,3 +95,11 @@ def shared_folder(tmp_path_factory) -> Path:
     """A temporary folder that all processes of this run of pytest share."""
     base: Path = tmp_path_factory.getbasetemp()
     return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
+    """Every path below the folder: when it was changed, and its bytes."""
+    return {
+        str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes() if path.is_file() else b"")
+        for path in [folder, *folder.rglob("*")]
+    }
