@@ -23,6 +23,7 @@ export default {
 
 function mount(root) {
   let data = null, weights = null; // the answer of the server, and the chosen head's weights, row by row
+  let current = false; // the data is that of the present text and checkpoint
   const work = latest(root);
   const title = h("h3"), kind = h("p", { class: "note", role: "status" }), scale = h("div"), reads = h("div", { class: "scroll" });
   const text = attentionText({ point: show, leave: rest, pick });
@@ -32,20 +33,27 @@ function mount(root) {
   parts.hidden = true;
   root.append(h("h2", {}, "Attention"), intro(), parts);
 
-  const update = () => work(async (signal) => {
+  function update() {
+    current = false;
+    work(load);
+  }
+
+  async function load(signal) {
     const { layer, head } = choice;
     data = await post("/api/attention", { text: state.text, layer, head }, { signal });
+    current = true;
     parts.hidden = false;
     text.set(data.tokens);
     grid.set(data);
     table.set(data);
     scale.replaceChildren(legend(data.causal));
     take(data.chosen);
-  });
+  }
 
   function choose(layer, head) {
+    Object.assign(choice, { layer, head });
+    if (!current) return update();
     work(async (signal) => {
-      Object.assign(choice, { layer, head });
       take(await post("/api/attention/head", { text: state.text, layer, head }, { signal }));
     });
   }
