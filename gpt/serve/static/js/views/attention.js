@@ -130,15 +130,16 @@ function page({ text, map, grid, table, title, kind, scale, reads }) {
         h("p", { class: "note" }, "Rows are layers, columns are heads. In each picture a row is a token that reads, a column a ",
           "token that it reads from; the line is the token shown above. In a text of more than 64 tokens, a pixel is the ",
           "largest weight of a square."),
-        h("div", { class: "scroll" }, grid.root),
+        h("div", { class: "scroll" }, grid.root)),
+      h("section", { class: "chosen-head" },
+        h("h3", {}, "The chosen head"),
+        map.root, reads),
+      h("section", {},
         h("h3", {}, "What each head reads"),
         h("p", { class: "note" },
           "The mean share of the weight on these tokens, from the second token on. \"Same token before\" and \"after same ",
           "token\" are means over the tokens that occurred before; a head with a large \"after same token\" is called an ",
           "induction head. Distance is the mean number of tokens between reader and source. Compare with \"uniform\", a ",
           "head with equal weights, before you give a head a name: the shares describe this text only."),
-        table.root),
-      h("section", {},
-        h("h3", {}, "The chosen head"),
-        map.root, reads)));
+        table.root)));
 }
