@@ -106,9 +106,10 @@ class Attention:
         A byte is 255 times the square root of a weight, which makes weights of 1 % visible. A text of more than `most`
         tokens is reduced: a pixel is the largest weight of a square.
         """
-        reduced = block_maxima(self.weights, -(-len(self.ids) // most))
-        shown = (reduced.sqrt() * 255).round().astype(tl.uint8)
-        return reduced.shape[-1], shown.data.tobytes()
+        step = -(-len(self.ids) // most)
+        layers = [block_maxima(self.weights[layer], step) for layer in range(self.weights.shape[0])]
+        shown = [(layer.sqrt() * 255).round().astype(tl.uint8).data.tobytes() for layer in layers]
+        return layers[0].shape[-1], b"".join(shown)
 
     def to_dict(self) -> dict[str, Any]:
         """All fields; the weights as base64 of float32 in the order [layer][head][query][key], with their shape."""
@@ -176,38 +177,43 @@ def measure(weights: Tensor, ids: Sequence[int], uniform: HeadShares | None = No
     if T == 1:
         return [HeadShares(layer, head, None, None, None, None, None, None) for layer in range(L) for head in range(H)]
     earlier = [[k < t and ids[k] == ids[t] for k in range(T)] for t in range(T)]
-    after = [[False, *row[:-1]] for row in earlier]  # the occurrence at k - 1 is earlier than t, so that k <= t
-    after = [[found and k < t for k, found in enumerate(row)] for t, row in enumerate(after)]
-    positions = tl.arange(T)
-    distances = (positions - positions.expand_dims(1)).abs().astype(weights.dtype)  # (T, T)
-    read = weights[:, :, 1:]  # (L, H, T - 1, T)
-    found = {
-        "previous": weights.diagonal(-1, 2, 3).mean(axis=-1),
-        "first": read[..., 0].mean(axis=-1),
-        "itself": weights.diagonal(0, 2, 3)[..., 1:].mean(axis=-1),
-        "same": share(weights, earlier),
-        "after_same": share(weights, after),
-        "distance": (read * distances[1:]).sum(axis=-1).mean(axis=-1),
-    }
-    counts = {**dict.fromkeys(KINDS, T - 1), "same": sum(map(any, earlier)), "after_same": sum(map(any, after))}
-    measured = [name for name in KINDS if counts[name] >= FEWEST]
-    lists = {name: value if value is None else value.tolist() for name, value in found.items()}
+    after = [[0 < k < t and row[k - 1] for k in range(T)] for t, row in enumerate(earlier)]
+    places = {"same": places_in(earlier, weights.dtype), "after_same": places_in(after, weights.dtype)}
+    counts = {name: len(rows) for name, (rows, _) in places.items()}
+    measured = [name for name in KINDS if counts.get(name, T - 1) >= FEWEST]
     shares = []
-    for layer in range(L):
+    for layer in range(L):  # one by one: a copy of all weights of GPT-2 for a long text would take 600 MB
+        found = shares_of_layer(weights[layer], places)
         for head in range(H):
-            one = {name: value and value[layer][head] for name, value in lists.items()}
+            one = {name: None if values is None else values[head] for name, values in found.items()}
             kind = kind_of({name: one[name] for name in measured}, uniform) if uniform else ""
             shares.append(HeadShares(layer, head, **one, kind=kind))
     return shares
 
 
-def share(weights: Tensor, where: Sequence[Sequence[bool]]) -> Tensor | None:
-    """The weight (L, H) on the places of `where` (T, T), a mean over the rows that have one; None without such rows."""
+Places = tuple[list[int], Tensor]  # rows that have a chosen place; 1 at the chosen places of these rows, else 0
+
+
+def places_in(where: Sequence[Sequence[bool]], dtype: Any) -> Places:
+    """The rows of `where` (T, T) that have a true place, and these rows as numbers (rows, T)."""
     rows = [t for t, row in enumerate(where) if any(row)]
-    if not rows:
-        return None
-    chosen = tl.tensor([where[t] for t in rows]).astype(weights.dtype)  # (rows, T)
-    return (weights[:, :, rows] * chosen).sum(axis=-1).mean(axis=-1)
+    return rows, tl.tensor([[float(place) for place in where[t]] for t in rows], dtype, "cpu")
+
+
+def shares_of_layer(weights: Tensor, places: Mapping[str, Places]) -> dict[str, list[float] | None]:
+    """The shares of H heads as lists: weights (H, T, T)."""
+    positions = tl.arange(weights.shape[-1], device="cpu")
+    distances = (positions - positions.expand_dims(1)).abs().astype(weights.dtype)  # (T, T)
+    read = weights[:, 1:]  # (H, T - 1, T)
+    found: dict[str, list[float] | None] = {
+        "previous": weights.diagonal(-1, 1, 2).mean(axis=-1).tolist(),
+        "first": read[..., 0].mean(axis=-1).tolist(),
+        "itself": weights.diagonal(0, 1, 2)[..., 1:].mean(axis=-1).tolist(),
+        "distance": (read * distances[1:]).sum(axis=-1).mean(axis=-1).tolist(),
+    }
+    for name, (rows, chosen) in places.items():
+        found[name] = (weights[:, rows] * chosen).sum(axis=-1).mean(axis=-1).tolist() if rows else None
+    return found
 
 
 def kind_of(shares: Mapping[str, Any], uniform: HeadShares) -> str:

@@ -116,6 +116,17 @@ def test_shakespeare_on_another_text(tmp_path):
     assert "11 different ones" in text
 
 
+@pytest.mark.slow
+def test_look(tmp_path):
+    text = run("08", "--steps", "60", out=tmp_path)
+    assert line(text, "checkpoints") == "checkpoints: [0, 20, 40, 60]"
+    uniform = numbers(line(text, "share of the weight"))[-1]
+    first, last = (numbers(line(text, f"{step}  "))[1:] for step in (0, 60))
+    assert first == pytest.approx([uniform] * 8, abs=0.02)  # before training, attention is nearly uniform
+    assert numbers(line(text, "layer"))[2] == max(last)
+    assert (tmp_path / "08_last.svg").is_file()
+
+
 def test_every_example_has_a_test_and_says_what_is_seen():
     tested = {name.removeprefix("test_") for name in globals() if name.startswith("test_")}
     for file in EXAMPLES:

@@ -126,6 +126,15 @@ def test_the_shares_are_those_counted_by_hand(causal):
             assert getattr(one, name) == pytest.approx(value, rel=1e-4), name
 
 
+def test_the_shares_where_a_token_is_repeated_at_once():
+    ids = [1, 1, 2, 1, 1, 1, 2, 2, 3]  # the token after an earlier occurrence may be the position itself: not counted
+    weights = np.random.default_rng(0).random((9, 9))
+    weights /= weights.sum(-1, keepdims=True)
+    (one,) = measure(tl.Tensor(weights[None, None]), ids)
+    for name, value in by_hand(weights, ids).items():
+        assert getattr(one, name) == pytest.approx(value), name
+
+
 def test_heads_that_do_one_thing_are_described_by_it():
     ids = [1, 2, 3, 4, 1, 2, 3, 4, 1, 2]
     T = len(ids)

@@ -2,6 +2,7 @@
 
 import base64
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -86,12 +87,18 @@ def test_a_head_that_the_model_lacks_becomes_its_last_one(post):
     assert [post("attention", layer=99, head=99)[1]["chosen"][name] for name in ("layer", "head")] == [1, 1]
 
 
-def test_without_a_choice_the_clearest_head_is_chosen(run, post):
-    found = post("attention")[1]
-    shares, base = found["shares"], found["uniform"]
-    excess = [one[one["kind"]] - base[one["kind"]] if one["kind"] else -1 for one in shares]
-    best = shares[int(np.argmax(excess))]
-    assert (found["chosen"]["layer"], found["chosen"]["head"]) == (best["layer"], best["head"])
+def test_without_a_choice_the_clearest_head_is_chosen(run, post, monkeypatch):
+    found = look.attention(look.load(run), TEXT)
+    changes = {1: {"kind": "previous", "previous": 0.8}, 2: {"kind": "first", "first": 0.9}, 3: {"kind": ""}}
+    shares = [replace(one, **changes.get(i, {"kind": "itself", "itself": 0.7})) for i, one in enumerate(found.shares)]
+    uniform = replace(found.uniform, previous=0.1, first=0.3, itself=0.1)  # excess 0.6, 0.7, 0.6
+    monkeypatch.setattr(look, "attention", lambda *_: replace(found, shares=shares, uniform=uniform))
+    chosen = post("attention", text="no text before this")[1]["chosen"]
+    assert (chosen["layer"], chosen["head"]) == (0, 1)
+    plain = replace(found, shares=[replace(one, kind="") for one in found.shares])
+    monkeypatch.setattr(look, "attention", lambda *_: plain)
+    chosen = post("attention", text="no other")[1]["chosen"]
+    assert (chosen["layer"], chosen["head"]) == (0, 0)
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ export default {
 
 function mount(root) {
   let data = null, weights = null; // the answer of the server, and the chosen head's weights, row by row
+  let current = false; // the data is that of the present text and checkpoint
   const work = latest(root);
   const title = h("h3"), kind = h("p", { class: "note", role: "status" }), scale = h("div"), reads = h("div", { class: "scroll" });
   const text = attentionText({ point: show, leave: rest, pick });
@@ -32,20 +33,27 @@ function mount(root) {
   parts.hidden = true;
   root.append(h("h2", {}, "Attention"), intro(), parts);
 
-  const update = () => work(async (signal) => {
+  function update() {
+    current = false;
+    work(load);
+  }
+
+  async function load(signal) {
     const { layer, head } = choice;
     data = await post("/api/attention", { text: state.text, layer, head }, { signal });
+    current = true;
     parts.hidden = false;
     text.set(data.tokens);
     grid.set(data);
     table.set(data);
     scale.replaceChildren(legend(data.causal));
     take(data.chosen);
-  });
+  }
 
   function choose(layer, head) {
+    Object.assign(choice, { layer, head });
+    if (!current) return update();
     work(async (signal) => {
-      Object.assign(choice, { layer, head });
       take(await post("/api/attention/head", { text: state.text, layer, head }, { signal }));
     });
   }
@@ -122,15 +130,16 @@ function page({ text, map, grid, table, title, kind, scale, reads }) {
         h("p", { class: "note" }, "Rows are layers, columns are heads. In each picture a row is a token that reads, a column a ",
           "token that it reads from; the line is the token shown above. In a text of more than 64 tokens, a pixel is the ",
           "largest weight of a square."),
-        h("div", { class: "scroll" }, grid.root),
+        h("div", { class: "scroll" }, grid.root)),
+      h("section", { class: "chosen-head" },
+        h("h3", {}, "The chosen head"),
+        map.root, reads),
+      h("section", {},
         h("h3", {}, "What each head reads"),
         h("p", { class: "note" },
           "The mean share of the weight on these tokens, from the second token on. \"Same token before\" and \"after same ",
           "token\" are means over the tokens that occurred before; a head with a large \"after same token\" is called an ",
           "induction head. Distance is the mean number of tokens between reader and source. Compare with \"uniform\", a ",
           "head with equal weights, before you give a head a name: the shares describe this text only."),
-        table.root),
-      h("section", {},
-        h("h3", {}, "The chosen head"),
-        map.root, reads)));
+        table.root)));
 }

@@ -10,6 +10,8 @@ const KINDS = {
   bpe: "Frequent sequences of bytes were merged into tokens (byte-pair encoding); a space belongs to the word after it.",
 };
 
+const PARTIAL = "A token such as \\xc3 is a byte that is only a part of a character: in UTF-8 a character has one to four bytes.";
+
 export default {
   id: "tokens",
   title: "Tokens",
@@ -19,14 +21,14 @@ export default {
 
   mount(root) {
     const list = h("ol", { class: "token-list", "aria-label": "tokens; arrow keys move from one to the next" });
-    const kind = h("p"), counts = h("p", { class: "counts" }), special = h("p", { class: "note" });
+    const kind = h("p"), counts = h("p", { class: "counts" }), special = h("p", { class: "note" }), partial = h("p", { class: "note" });
     const ids = h("pre", { class: "scroll ids", tabindex: "0", "aria-label": "the ids" });
     const work = latest(root);
     root.append(
       h("h2", {}, "Tokens"),
       h("p", {}, "A model reads numbers, not letters. Its tokenizer cuts the text into tokens; each has an id, a row of the ",
         "embedding table. Point at a token to see its bytes; equal tokens are marked with it."),
-      kind, counts, list, special,
+      kind, counts, list, partial, special,
       h("h3", {}, "What the model receives"), ids,
     );
     const update = () => work(async (signal) => {
@@ -34,6 +36,7 @@ export default {
       kind.textContent = KINDS[found.kind] ?? "";
       counts.textContent = summary(found);
       list.replaceChildren(...items(found.tokens));
+      partial.textContent = found.tokens.some(({ text }) => /\\x[0-9a-f]{2}/.test(text)) ? PARTIAL : "";
       special.textContent = specialNote(found.special_tokens);
       ids.textContent = `[${found.tokens.map(({ id }) => id).join(", ")}]`;
     });

@@ -30,7 +30,7 @@ export function attentionMap({ point, leave, pick }) {
     draw();
   }
 
-  const label = (i) => tokenLabel(tokens[i].text).slice(0, LETTERS);
+  const label = (i) => [...tokenLabel(tokens[i].text)].slice(0, LETTERS).join("");
 
   function draw() {
     const T = tokens.length;

@@ -42,5 +42,6 @@ export function legend(causal) {
   };
   return h("p", { class: "note legend" }, "weight: ",
     ...steps.map((weight) => swatch(color(weight), `${100 * weight} %`)),
-    causal ? swatch(cssColor("line"), "later tokens, which cannot be read") : null);
+    causal ? swatch(cssColor("line"), "later tokens, which cannot be read")
+      : "This model has no causal mask: a token reads later tokens too. The text is shown without padding.");
 }

@@ -85,7 +85,7 @@ function path(from, to) {
   const [u, v] = [to.offsetLeft + to.offsetWidth / 2, to.offsetTop];
   if (from === to) return `M${x - 4},${y} C${x - 9},${y - 16} ${x + 9},${y - 16} ${x + 4},${y}`;
   if (Math.abs(y - v) < 4) {
-    const room = y < 100 ? 68 : 40; // above the first line there is more
+    const room = y < 100 ? y - 4 : 40; // above the first line there is more
     const height = Math.min(room, 10 + 0.25 * Math.abs(x - u)) * 4 / 3; // of the control points
     return `M${x},${y} C${x},${y - height} ${u},${v - height} ${u},${v}`;
   }
