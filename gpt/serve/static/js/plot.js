@@ -64,7 +64,7 @@ export function plot(root) {
     if (!shown) return;
     const box = svg.getBoundingClientRect(), at = box.left + scale(cursor);
     const rows = texts.map(([line, text]) => h("tr", {},
-      h("td", {}, h("span", { class: `swatch ${line.css}` }), line.name), h("td", { class: "number" }, text),
+      h("td", {}, h("span", { class: `line-swatch ${line.css}` }), line.name), h("td", { class: "number" }, text),
       h("td", { class: "number faint" }, line.step === cursor ? "" : `at ${line.step.toLocaleString("en")}`)));
     showTip({ left: at + 12, bottom: box.top + 20, top: box.top },
       h("table", {}, h("caption", {}, `${spec.xName} ${cursor.toLocaleString("en")}`), ...rows));
@@ -161,5 +161,5 @@ function drawSteps({ xName, marks, chosen }, x, height, width) {
 /** A legend: a line's look and its name. */
 export function legend(lines) {
   return h("ul", { class: "legend" }, lines.map(({ css, name, range, dots }) =>
-    h("li", {}, h("span", { class: `swatch ${css}${range ? " faint-swatch" : ""}${dots ? " dotted" : ""}` }), name)));
+    h("li", {}, h("span", { class: `line-swatch ${css}${range ? " faint-swatch" : ""}${dots ? " dotted" : ""}` }), name)));
 }

@@ -84,7 +84,7 @@ export default {
         if (accuracies.length) panels.push({ title: "validation accuracy", height: 110, lines: accuracies });
         chart.update({ label: tokens ? "tokens" : "step", xName: tokens ? "tokens" : "step", panels: panels.filter((panel) => panel.lines.length) });
       }
-      legends.replaceChildren(...found.names.map((name, i) => h("li", {}, h("span", { class: `swatch c-run-${i}` }), `${i + 1} ${name}`)),
+      legends.replaceChildren(...found.names.map((name, i) => h("li", {}, h("span", { class: `line-swatch c-run-${i}` }), `${i + 1} ${name}`)),
         ...(found.names.length && options.training ? [h("li", { class: "faint" }, "thick with points: validation · thin: training, running mean")] : []));
       const left = tokens ? found.names.filter((_, i) => !found.runs[i].tokens_per_step) : [];
       notes.replaceChildren(...[...found.notes, ...left.map((name) => `${name} is not shown: its steps have no fixed number of tokens.`)]
@@ -182,7 +182,7 @@ function sideBySide(title, rows, names, mark) {
   return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": title }, h("table", { class: "side-by-side" },
     h("caption", {}, title),
     h("thead", {}, h("tr", {}, h("th", { scope: "col" }, h("span", { class: "hidden-text" }, "name")),
-      names.map((name, i) => h("th", { scope: "col" }, h("span", { class: `swatch c-run-${i}` }), name)))),
+      names.map((name, i) => h("th", { scope: "col" }, h("span", { class: `line-swatch c-run-${i}` }), name)))),
     h("tbody", {}, rows.map(({ name, values, differs }) => h("tr", { class: mark && differs ? "differs" : "" },
       h("th", { scope: "row" }, name), values.map((text) => {
         const other = mark && text !== values[0];

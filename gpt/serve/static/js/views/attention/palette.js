@@ -36,7 +36,7 @@ export function legend(causal) {
   const color = weightColor();
   const steps = [0, 0.01, 0.05, 0.1, 0.25, 0.5, 1];
   const swatch = (background, text) => {
-    const box = h("span", { class: "swatch", "aria-hidden": "true" });
+    const box = h("span", { class: "weight-swatch", "aria-hidden": "true" });
     box.style.background = background;
     return h("span", { class: "legend-entry" }, box, text);
   };
