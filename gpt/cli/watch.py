@@ -111,11 +111,10 @@ def serve(run: Path) -> None:
     """Serve the page of a run until standard input ends."""
     import socket
 
-    import uvicorn
-
     from tensorlite.devices import machine
 
-    from ..serve import create_app
+    from ..serve import create_app, server
+    from ..serve.security import Access, Guard
 
     def end_with_parent() -> None:
         with suppress(OSError):
@@ -127,12 +126,11 @@ def serve(run: Path) -> None:
     if hasattr(os, "nice"):
         os.nice(10)
     machine.set_threads(machine.default_threads())
-    app = create_app((run,), "cpu")
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-        print(f"http://127.0.0.1:{port}/#training?{urlencode({'run': run.resolve().name})}", flush=True)
-        config = uvicorn.Config(app, log_level="warning", access_log=False)
-        uvicorn.Server(config).run(sockets=[listener])
+        host, port = listener.getsockname()[:2]
+        app = Guard(create_app((run,), "cpu"), Access.at(host, host, port))
+        print(f"http://{host}:{port}/#training?{urlencode({'run': run.resolve().name})}", flush=True)
+        server.run(app, listener)
 
 
 if __name__ == "__main__":

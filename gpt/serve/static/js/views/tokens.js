@@ -95,7 +95,7 @@ function summary({ tokens, bytes, vocab_size: size, context_length: context }) {
 
 function specialNote(special) {
   if (!special.length) return "This vocabulary has no special tokens.";
-  const names = special.map(({ text, id }) => `${text} (id ${id})`).join(", ");
+  const names = special.map(({ text, id }) => `${tokenLabel(text)} (id ${id})`).join(", ");
   return `Special tokens of this vocabulary: ${names}. A special token is one id that does not stand for letters but for a `
     + "mark, such as the end of a text. Typed in the field above it is read as that one token.";
 }
