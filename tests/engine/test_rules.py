@@ -5,6 +5,7 @@ formula that does not say what the op or its rule computes fails.
 """
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import tensorlite as tl
 from tensorlite import functional as F
 from tensorlite.inspect import graph, steps
 from tensorlite.inspect.rules import FUSED
+from tensorlite.inspect.rules import WORDS as EXPLAINED
 from tensorlite.kernels.table import ROWS
 
 G = tl.Generator(3)
@@ -70,8 +72,8 @@ def evaluate(text, names):
     """The value of 'expression, where a = ...; b = ...'."""
     expression, _, definitions = text.partition(", where ")
     known = {**WORDS, **{name: matrix(x) for name, x in names.items()}}
-    exec(definitions, {"__builtins__": {}}, known)  # a trusted text of this repository
-    return eval(expression, {"__builtins__": {}}, known)
+    exec(definitions, known)  # a text of this repository
+    return eval(expression, known)
 
 
 def normal(*shape):
@@ -134,6 +136,19 @@ def softmax_of(name, raw):
         q, k, _ = split_heads(raw["qkv"])
         return {"weights": softmax(q @ k.T / math.sqrt(2), causal=True)}
     return {}
+
+
+def test_the_words_of_a_kernel_s_formula_are_explained():
+    x, w = normal(3, 4), normal(4, 4)
+    by_x, by_weight = next(steps(F.linear(x, w), tl.ones_like(x))).pieces
+    assert by_x.note == ""
+    assert by_weight.note == (
+        ".T exchanges the last two axes; rows(x) is x with one row for each position: (..., C) -> (N, C)."
+    )
+    known = {"sqrt", "pi", "softmax", "log", "where", "tanh", "sum"} | set(EXPLAINED)
+    for name, (_, rules) in FUSED.items():
+        for text in rules.values():
+            assert set(re.findall(r"(\w+)\(", text)) <= known, name
 
 
 def test_terms_of_arguments_that_were_left_out_are_omitted():

@@ -244,7 +244,7 @@ class BackwardView {
           ` by ${sent.argument}`),
         h("code", { class: "rule" }, sent.formula),
         sent.worked && sent.worked !== sent.formula ? h("code", { class: "rule worked" }, `= ${sent.worked}`) : null,
-        sent.note ? h("p", { class: "note" }, sent.note) : null,
+        h("p", { class: "note" }, sent.asked.length ? `It asks for ${sent.asked.join(", ")}. ` : null, sent.note),
         gradientFigure(this.data.pictures[sent.gradient], "result"));
     }))];
   }
