@@ -11,6 +11,7 @@ import tensorlite as tl
 from tensorlite import Tensor
 from tensorlite import functional as F
 from tensorlite.inspect import AutogradGraph, GraphNode, Piece, Step, graph, steps
+from tensorlite.inspect.rules import explain
 
 from ..model import GPT
 from .block_names import named
@@ -138,7 +139,8 @@ def node_as_dict(number: int, graph: AutogradGraph) -> dict[str, Any]:
     positional = {argument for argument, _ in node.inputs}
     return {
         "number": number, "kind": node.kind, "name": node.name, "op": node.op, "shape": list(node.shape),
-        "dtype": node.dtype, "formula": node.formula, "inputs": inputs, "kept": [vars(kept) for kept in node.kept],
+        "dtype": node.dtype, "formula": node.formula, "note": explain(node.formula), "inputs": inputs,
+        "kept": [vars(kept) for kept in node.kept],
         "options": {name: text for name, text in node.values.items() if name not in positional},
     }  # fmt: skip
 

@@ -20,6 +20,7 @@ WORDS = {  # what the formulas of FUSED use besides Python, the arguments and Nu
     "rows": "rows(x) is x with one row for each position: (..., C) -> (N, C)",
     "mean_of": "mean_of(x) is the mean over the last axis, which stays with length 1",
     "total_of": "total_of(x) is the sum over the last axis, which stays with length 1",
+    "masked": "masked makes the scores of positions that must not be seen -inf: with is_causal, the later ones",
     "join": "join puts arrays side by side along the last axis",
     "split": "split(x, 3) cuts the last axis into 3 parts",
     "split_heads": "split_heads cuts channels into heads: (B, T, H D) -> (B, H, T, D); of qkv, three such arrays",
@@ -59,7 +60,7 @@ FUSED: dict[str, tuple[str, dict[str, str]]] = {  # formula: (what it computes, 
     ),
     "apply_dropout_mask": ("where(keep, x / (1 - p), 0)", {"x": "where(keep, g / (1 - p), 0)"}),
     "attention": (
-        "weights @ v, where weights = softmax(scale * q @ k.T)",
+        "weights @ v, where weights = softmax(masked(scale * q @ k.T))",
         {
             "q": f"scale * ds @ k, where {_SCORES}",
             "k": f"scale * ds.T @ q, where {_SCORES}",
@@ -68,7 +69,7 @@ FUSED: dict[str, tuple[str, dict[str, str]]] = {  # formula: (what it computes, 
         },
     ),
     "heads_attention": (
-        "join_heads(weights @ v), where q, k, v = split_heads(qkv); weights = softmax(q @ k.T / sqrt(D))",
+        "join_heads(weights @ v), where q, k, v = split_heads(qkv); weights = softmax(masked(q @ k.T / sqrt(D)))",
         {
             "qkv": "join(join_heads(ds @ k / sqrt(D)), join_heads(ds.T @ q / sqrt(D)), join_heads(weights.T @ g)), "
             f"where q, k, v = split_heads(qkv); g = split_heads(g); {_SCORES}"
@@ -115,8 +116,13 @@ def rule_note(op: Primitive, i: int) -> str:
     """What the words of a rule mean that are not public functions: of its helpers in ops.py, or of FUSED; or ""."""
     if hasattr(op, "rules"):
         return _note(_rule_of(op, i))
-    text = FUSED[op.name][1][op.arguments[i]] if op.name in FUSED else ""
-    found = [meaning for word, meaning in WORDS.items() if re.search(rf"(?<!\w){re.escape(word)}\b", text)]
+    return explain(FUSED[op.name][1][op.arguments[i]]) if op.name in FUSED else ""
+
+
+def explain(formula: str) -> str:
+    """What the words of a formula of FUSED mean, in one sentence; "" where there are none to explain."""
+    used = set(re.findall(r"\w+|\.T\b", formula))
+    found = [meaning for word, meaning in WORDS.items() if word in used]
     return f"{'; '.join(found)}." if found else ""
 
 

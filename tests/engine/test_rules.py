@@ -13,7 +13,7 @@ import pytest
 import tensorlite as tl
 from tensorlite import functional as F
 from tensorlite.inspect import graph, steps
-from tensorlite.inspect.rules import FUSED
+from tensorlite.inspect.rules import FUSED, explain
 from tensorlite.inspect.rules import WORDS as EXPLAINED
 from tensorlite.kernels.table import ROWS
 
@@ -33,8 +33,11 @@ def matrix(x):
     return np.asarray(x).view(Matrix)
 
 
-def softmax(x, causal=False):
-    x = np.where(np.tri(*x.shape[-2:], dtype=bool), x, -np.inf) if causal else x
+def masked(x):
+    return np.where(np.tri(*x.shape[-2:], dtype=bool), x, -np.inf)
+
+
+def softmax(x):
     e = np.exp(x - x.max(-1, keepdims=True))
     return matrix(e / e.sum(-1, keepdims=True))
 
@@ -57,7 +60,8 @@ WORDS = {
     "one_hot": lambda i: matrix(np.eye(5)[np.asarray(i)]),
     "split_heads": split_heads,
     "join_heads": join_heads,
-    "softmax": lambda x: softmax(x, causal=x.shape[-1] != 5),
+    "softmax": softmax,
+    "masked": masked,
     "pi": math.pi,
     **{name: getattr(np, name) for name in ("exp", "log", "sqrt", "tanh", "where")},
     "eps": 1e-5,
@@ -131,23 +135,24 @@ def test_the_formulas_of_a_kernel_compute_what_it_computes(name):
 def softmax_of(name, raw):
     """The residual `weights`, which the kernel stores tile by tile, as a stack of matrices."""
     if name == "attention":
-        return {"weights": softmax(0.7 * raw["q"] @ raw["k"].swapaxes(-1, -2), causal=True)}
+        return {"weights": softmax(masked(0.7 * raw["q"] @ raw["k"].swapaxes(-1, -2)))}
     if name == "heads_attention":
         q, k, _ = split_heads(raw["qkv"])
-        return {"weights": softmax(q @ k.T / math.sqrt(2), causal=True)}
+        return {"weights": softmax(masked(q @ k.T / math.sqrt(2)))}
     return {}
 
 
 def test_the_words_of_a_kernel_s_formula_are_explained():
     x, w = normal(3, 4), normal(4, 4)
     by_x, by_weight = next(steps(F.linear(x, w), tl.ones_like(x))).pieces
-    assert by_x.note == ""
+    assert by_x.note == explain("mask = scale * x") == ""
     assert by_weight.note == (
         ".T exchanges the last two axes; rows(x) is x with one row for each position: (..., C) -> (N, C)."
     )
+    assert explain("masked(x @ weight.T)") == f"{EXPLAINED['.T']}; {EXPLAINED['masked']}."
     known = {"sqrt", "pi", "softmax", "log", "where", "tanh", "sum"} | set(EXPLAINED)
-    for name, (_, rules) in FUSED.items():
-        for text in rules.values():
+    for name, (forward, rules) in FUSED.items():
+        for text in (forward, *rules.values()):
             assert set(re.findall(r"(\w+)\(", text)) <= known, name
 
 
