@@ -11,12 +11,16 @@ import tensorlite as tl
 from tensorlite import Tensor
 from tensorlite import functional as F
 from tensorlite.inspect import AutogradGraph, GraphNode, Piece, Step, graph, steps
+from tensorlite.inspect.rules import explain
 
 from ..model import GPT
 from .block_names import named
-from .display import FONT
+from .display import FONT, TEXT
 from .loaded import LoadedModel
 from .picture import Picture, picture
+
+STYLE = f"background:#ffffff;color:{TEXT};font-family:{FONT.replace(chr(39), '')};font-size:12px"
+CELL = "padding:3px 10px;text-align:left;vertical-align:top"
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,23 @@ class BackwardStep:
     def __str__(self) -> str:
         lines = [f"#{self.node.number} {self.node.lines()[0]}: |g| = {self.gradient.norm:.4g}"]
         return "\n    ".join([*lines, *[f"to #{s.to} by {s.argument}: {s.formula}" for s in self.sends]])
+
+    def row(self) -> str:
+        """A row of a table, in HTML: the node, its gradient as a picture and its norm, the rules that it applies."""
+        texts = [f"<code>{escape(f'to #{s.to} by {s.argument}: {s.formula}')}</code>" for s in self.sends]
+        cells = (
+            f"#{self.node.number} {escape(self.node.lines()[0])}<br>{self.node.shape}",
+            self.gradient._repr_html_(),
+            f"{self.gradient.norm:.3g}",
+            "<br>".join(texts) or "nothing: its gradient is final",
+        )
+        return "<tr>" + "".join(f'<td style="{CELL}">{cell}</td>' for cell in cells) + "</tr>"
+
+    def _repr_html_(self) -> str:
+        """The step with its incoming gradient and those that it sends, for a notebook."""
+        parts = [f"<p>#{self.node.number} {escape(self.node.lines()[0])}</p>", _figure("g", self.gradient)]
+        parts += [_figure(f"to #{s.to} by {s.argument}: {s.formula}", s.gradient) for s in self.sends]
+        return f'<div style="{STYLE}">{"".join(parts)}</div>'
 
 
 @dataclass(frozen=True)
@@ -95,24 +116,13 @@ class BackwardPass:
         }  # fmt: skip
 
     def _repr_html_(self) -> str:
-        """The graph as SVG and the steps as a table, for a notebook."""
-        cells = "padding:2px 10px;text-align:left;vertical-align:top;white-space:nowrap"
-        rows = []
-        for step in self.steps:
-            gradient = step.gradient
-            numbers = f"{gradient.norm:.3g}", f"{gradient.low:.3g} to {gradient.high:.3g}"
-            rules = "\n".join(f"to #{sent.to} by {sent.argument}: {sent.formula}" for sent in step.sends)
-            texts = f"#{step.node.number}", step.node.lines()[0], *numbers, rules or "final: .grad"
-            rows.append("".join(f'<td style="{cells};white-space:pre-wrap">{escape(text)}</td>' for text in texts))
-        head = "".join(
-            f'<th style="{cells}">{text}</th>' for text in ("node", "what", "|g|", "range of g", "sends, by the rule")
-        )
-        body = "".join(f"<tr>{row}</tr>" for row in rows)
-        style = f"background:#ffffff;color:#15181e;font-family:{escape(FONT)};font-size:12px"
+        """The graph as SVG and a table of the steps, for a notebook."""
+        rows = "".join(step.row() for step in self.steps)
+        head = "".join(f'<th style="{CELL}">{text}</th>' for text in ("node", "g", "|g|", "sends, by its rules"))
         return (
-            f'<div style="{style}"><p>{escape(self.title)}. Loss {self.loss:.4g}. g is the gradient of the loss with '
-            f"respect to the node.</p><div style='overflow:auto;max-height:40em'>{self.graph.svg()}</div>"
-            f"<table style='border-collapse:collapse'><tr>{head}</tr>{body}</table></div>"
+            f'<div style="{STYLE}"><p>{escape(self.title)}. Loss {self.loss:.4g}. g is the gradient of the loss with '
+            f'respect to the node.</p><div style="overflow:auto;max-height:40em">{self.graph.svg()}</div>'
+            f'<table style="border-collapse:collapse"><tr>{head}</tr>{rows}</table></div>'
         )
 
 
@@ -129,7 +139,8 @@ def node_as_dict(number: int, graph: AutogradGraph) -> dict[str, Any]:
     positional = {argument for argument, _ in node.inputs}
     return {
         "number": number, "kind": node.kind, "name": node.name, "op": node.op, "shape": list(node.shape),
-        "dtype": node.dtype, "formula": node.formula, "inputs": inputs, "kept": [vars(kept) for kept in node.kept],
+        "dtype": node.dtype, "formula": node.formula, "note": explain(node.formula), "inputs": inputs,
+        "kept": [vars(kept) for kept in node.kept],
         "options": {name: text for name, text in node.values.items() if name not in positional},
     }  # fmt: skip
 
@@ -224,6 +235,13 @@ def backward_example() -> BackwardPass:
 
 
 # ----- steps ------------------------------------------------------------------------------------------------------
+
+
+def _figure(label: str, found: Picture) -> str:
+    """A picture with its label, norm and range, in HTML."""
+    numbers = f"|g| {found.norm:.3g}, from {found.low:.3g} to {found.high:.3g}"
+    style = "display:inline-block;margin:0 16px 8px 0;max-width:30em;vertical-align:top"
+    return f'<div style="{style}"><code>{escape(label)}</code><br>{numbers}<br>{found._repr_html_()}</div>'
 
 
 def _step(described: AutogradGraph, step: Step) -> BackwardStep:

@@ -1,15 +1,19 @@
 """An array as a small picture: at most 48 x 48 means of blocks, and exact statistics."""
 
 import math
+import struct
+import zlib
 from array import array
 from base64 import b64encode
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 import tensorlite as tl
 from tensorlite import Tensor
 
 from ..model import as_float32
+from .display import LINE, diverging
 
 MOST_CELLS = 48  # rows and columns of a picture
 MOST_TILES = 16  # matrices that are drawn side by side
@@ -49,6 +53,31 @@ class Picture:
             "shape": list(self.shape), "norm": self.norm, "low": self.low, "high": self.high, "caption": self.caption,
             "rows": len(self.cells), "columns": len(self.cells[0]), "cells": b64encode(flat.tobytes()).decode(),
         }  # fmt: skip
+
+    def _repr_html_(self) -> str:
+        """The cells, enlarged: blue is negative, orange positive, the strongest colour the largest mean."""
+        finite = [abs(x) for row in self.cells for x in row if x is not None and x - x == 0]
+        scale = max(finite, default=0.0) or 1.0
+        pixels = [[LINE if x is None or x != x else diverging(x / scale) for x in row] for row in self.cells]
+        width, height = len(self.cells[0]), len(self.cells)
+        factor = max(2, min(14, 144 // max(width, height)))
+        size = f"width:{max(10, factor * width)}px;height:{max(10, factor * height)}px"
+        note = f"shape {self.shape}, {self.caption}, strongest colour ±{scale:.3g}"
+        return (
+            f'<img src="{png(pixels)}" alt="{escape(note)}" title="{escape(note)}" '
+            f'style="{size};max-width:none;image-rendering:pixelated;border:1px solid {LINE}">'
+        )
+
+
+def png(pixels: list[list[str]]) -> str:
+    """The address (data:image/png;...) of a picture: rows of colours "#rrggbb"."""
+    lines = b"".join(b"\0" + bytes.fromhex("".join(color[1:] for color in row)) for row in pixels)
+    header = struct.pack(">IIBBBBB", len(pixels[0]), len(pixels), 8, 2, 0, 0, 0)  # 8 bits of red, green and blue
+    parts = (b"IHDR", header), (b"IDAT", zlib.compress(lines)), (b"IEND", b"")
+    chunks = [
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in parts
+    ]
+    return "data:image/png;base64," + b64encode(b"\x89PNG\r\n\x1a\n" + b"".join(chunks)).decode()
 
 
 def picture(x: Tensor) -> Picture:

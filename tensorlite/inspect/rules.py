@@ -15,10 +15,20 @@ from typing import Any
 from ..op_docs import source
 from ..primitive import Primitive
 
-# `.T` exchanges the last two axes; rows(x) is x with one row for each position, (..., C) -> (N, C); mean_of and
-# total_of are taken over the last axis, which stays; join puts arrays side by side; split_heads and join_heads are
-# those of formulas.py, D is the width of a head; one_hot(i) is 1 at the indices i and 0 elsewhere; N is the number of
-# targets.
+WORDS = {  # what the formulas of FUSED use besides Python, the arguments and NumPy's elementwise functions
+    ".T": ".T exchanges the last two axes",
+    "rows": "rows(x) is x with one row for each position: (..., C) -> (N, C)",
+    "mean_of": "mean_of(x) is the mean over the last axis, which stays with length 1",
+    "total_of": "total_of(x) is the sum over the last axis, which stays with length 1",
+    "masked": "masked makes the scores of positions that must not be seen -inf: with is_causal, the later ones",
+    "join": "join puts arrays side by side along the last axis",
+    "split": "split(x, 3) cuts the last axis into 3 parts",
+    "split_heads": "split_heads cuts channels into heads: (B, T, H D) -> (B, H, T, D); of qkv, three such arrays",
+    "join_heads": "join_heads puts heads side by side: (B, H, T, D) -> (B, T, H D)",
+    "D": "D is the number of channels of a head",
+    "one_hot": "one_hot(i) is 1 at the indices i and 0 elsewhere",
+    "N": "N is the number of targets",
+}
 _SCORES = "dw = g @ v.T; ds = weights * (dw - total_of(dw * weights))"
 _QKV = "gq, gk, gv = split(g, 3)"
 _U = "sqrt(2 / pi)"
@@ -50,7 +60,7 @@ FUSED: dict[str, tuple[str, dict[str, str]]] = {  # formula: (what it computes, 
     ),
     "apply_dropout_mask": ("where(keep, x / (1 - p), 0)", {"x": "where(keep, g / (1 - p), 0)"}),
     "attention": (
-        "weights @ v, where weights = softmax(scale * q @ k.T)",
+        "weights @ v, where weights = softmax(masked(scale * q @ k.T))",
         {
             "q": f"scale * ds @ k, where {_SCORES}",
             "k": f"scale * ds.T @ q, where {_SCORES}",
@@ -59,7 +69,7 @@ FUSED: dict[str, tuple[str, dict[str, str]]] = {  # formula: (what it computes, 
         },
     ),
     "heads_attention": (
-        "join_heads(weights @ v), where q, k, v = split_heads(qkv); weights = softmax(q @ k.T / sqrt(D))",
+        "join_heads(weights @ v), where q, k, v = split_heads(qkv); weights = softmax(masked(q @ k.T / sqrt(D)))",
         {
             "qkv": "join(join_heads(ds @ k / sqrt(D)), join_heads(ds.T @ q / sqrt(D)), join_heads(weights.T @ g)), "
             f"where q, k, v = split_heads(qkv); g = split_heads(g); {_SCORES}"
@@ -103,8 +113,17 @@ def rule_formula(op: Primitive, i: int, given: Sequence[str]) -> str:
 
 @lru_cache(None)
 def rule_note(op: Primitive, i: int) -> str:
-    """What the helper functions do that a rule of ops.py calls: the first paragraphs of their docstrings; or ""."""
-    return _note(_rule_of(op, i)) if hasattr(op, "rules") else ""
+    """What the words of a rule mean that are not public functions: of its helpers in ops.py, or of FUSED; or ""."""
+    if hasattr(op, "rules"):
+        return _note(_rule_of(op, i))
+    return explain(FUSED[op.name][1][op.arguments[i]]) if op.name in FUSED else ""
+
+
+def explain(formula: str) -> str:
+    """What the words of a formula of FUSED mean, in one sentence; "" where there are none to explain."""
+    used = set(re.findall(r"\w+|\.T\b", formula))
+    found = [meaning for word, meaning in WORDS.items() if word in used]
+    return f"{'; '.join(found)}." if found else ""
 
 
 @lru_cache(None)

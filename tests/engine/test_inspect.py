@@ -202,6 +202,21 @@ def test_boxes_never_overlap_and_arrows_go_down_from_box_to_box(picks):
     assert texts[-1] == described.summary
 
 
+def test_the_drawing_as_numbers_is_that_of_the_svg():
+    loss, names = regression()
+    described = graph(loss, names)
+    drawing = described.drawing()
+    boxes, arrows, _ = parsed(described.svg())
+    corners = [(b.x, b.y, b.x + b.box.width, b.y + b.box.height) for b in drawing.boxes]
+    np.testing.assert_allclose(corners, boxes, atol=0.2)
+    assert [b.box.number for b in drawing.boxes] == [node.number for node in described.nodes]
+    assert [arrow.path for arrow in drawing.arrows] == arrows
+    assert max(right for _, _, right, _ in corners) == pytest.approx(drawing.width)
+    assert max(bottom for *_, bottom in corners) == pytest.approx(drawing.height)
+    ends = [(a.argument, a.source, a.target) for a in drawing.arrows]
+    assert sorted(ends) == sorted((x, n, node.number) for node in described.nodes for x, n in node.inputs if n)
+
+
 def touches(point, box, bottom: bool) -> bool:
     left, _, right, _ = box
     return left < point[0] < right and abs(point[1] - box[3 if bottom else 1]) < 0.2

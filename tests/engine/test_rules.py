@@ -5,6 +5,7 @@ formula that does not say what the op or its rule computes fails.
 """
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ import pytest
 import tensorlite as tl
 from tensorlite import functional as F
 from tensorlite.inspect import graph, steps
-from tensorlite.inspect.rules import FUSED
+from tensorlite.inspect.rules import FUSED, explain
+from tensorlite.inspect.rules import WORDS as EXPLAINED
 from tensorlite.kernels.table import ROWS
 
 G = tl.Generator(3)
@@ -31,8 +33,11 @@ def matrix(x):
     return np.asarray(x).view(Matrix)
 
 
-def softmax(x, causal=False):
-    x = np.where(np.tri(*x.shape[-2:], dtype=bool), x, -np.inf) if causal else x
+def masked(x):
+    return np.where(np.tri(*x.shape[-2:], dtype=bool), x, -np.inf)
+
+
+def softmax(x):
     e = np.exp(x - x.max(-1, keepdims=True))
     return matrix(e / e.sum(-1, keepdims=True))
 
@@ -55,7 +60,8 @@ WORDS = {
     "one_hot": lambda i: matrix(np.eye(5)[np.asarray(i)]),
     "split_heads": split_heads,
     "join_heads": join_heads,
-    "softmax": lambda x: softmax(x, causal=x.shape[-1] != 5),
+    "softmax": softmax,
+    "masked": masked,
     "pi": math.pi,
     **{name: getattr(np, name) for name in ("exp", "log", "sqrt", "tanh", "where")},
     "eps": 1e-5,
@@ -70,8 +76,8 @@ def evaluate(text, names):
     """The value of 'expression, where a = ...; b = ...'."""
     expression, _, definitions = text.partition(", where ")
     known = {**WORDS, **{name: matrix(x) for name, x in names.items()}}
-    exec(definitions, {"__builtins__": {}}, known)  # a trusted text of this repository
-    return eval(expression, {"__builtins__": {}}, known)
+    exec(definitions, known)  # a text of this repository
+    return eval(expression, known)
 
 
 def normal(*shape):
@@ -129,11 +135,25 @@ def test_the_formulas_of_a_kernel_compute_what_it_computes(name):
 def softmax_of(name, raw):
     """The residual `weights`, which the kernel stores tile by tile, as a stack of matrices."""
     if name == "attention":
-        return {"weights": softmax(0.7 * raw["q"] @ raw["k"].swapaxes(-1, -2), causal=True)}
+        return {"weights": softmax(masked(0.7 * raw["q"] @ raw["k"].swapaxes(-1, -2)))}
     if name == "heads_attention":
         q, k, _ = split_heads(raw["qkv"])
-        return {"weights": softmax(q @ k.T / math.sqrt(2), causal=True)}
+        return {"weights": softmax(masked(q @ k.T / math.sqrt(2)))}
     return {}
+
+
+def test_the_words_of_a_kernel_s_formula_are_explained():
+    x, w = normal(3, 4), normal(4, 4)
+    by_x, by_weight = next(steps(F.linear(x, w), tl.ones_like(x))).pieces
+    assert by_x.note == explain("mask = scale * x") == ""
+    assert by_weight.note == (
+        ".T exchanges the last two axes; rows(x) is x with one row for each position: (..., C) -> (N, C)."
+    )
+    assert explain("masked(x @ weight.T)") == f"{EXPLAINED['.T']}; {EXPLAINED['masked']}."
+    known = {"sqrt", "pi", "softmax", "log", "where", "tanh", "sum"} | set(EXPLAINED)
+    for name, (forward, rules) in FUSED.items():
+        for text in (forward, *rules.values()):
+            assert set(re.findall(r"(\w+)\(", text)) <= known, name
 
 
 def test_terms_of_arguments_that_were_left_out_are_omitted():

@@ -92,6 +92,7 @@ def test_differences_of_the_loss_confirm_a_gradient():
     assert g[3, 5] == pytest.approx((losses[0] - losses[1]) / 2e-5, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_intermediate_gradients_are_those_of_pytorch():
     """One block written in torch; each intermediate keeps its gradient and is compared under its name."""
     torch = pytest.importorskip("torch")
@@ -287,9 +288,17 @@ class Tags(HTMLParser):
 def test_a_notebook_shows_the_graph_and_a_row_for_each_step():
     passed = look.backward(loaded(), TEXT, 0)
     shown = Tags(passed._repr_html_())
-    assert shown.tags.count("tr") == len(passed) + 1
+    assert shown.tags.count("tr") == shown.tags.count("img") + 1 == len(passed) + 1
     assert shown.tags.count("svg") == 1
     assert "script" not in shown.tags
-    assert "to #15 by x: rstd * (h - mean_of(h)" in shown.text or "rstd * (h - mean_of(h)" in shown.text
+    assert "by x: rstd * (h - mean_of(h) - z * mean_of(h * z)), where h = g * weight" in shown.text
     assert f"Loss {passed.loss:.4g}" in shown.text
-    assert "\n    to #7 by x: g * 2 * x" in str(look.backward_example().steps[0])
+    assert str(look.backward_example().steps[0]) == "#8 loss = square: |g| = 1\n    to #7 by x: g * 2 * x"
+
+
+def test_a_notebook_shows_a_step_with_all_its_pictures():
+    step = by_name(look.backward(loaded(), TEXT, 0))["output of attention"]
+    shown = Tags(step._repr_html_())
+    assert shown.tags.count("img") == 4
+    for part in ("to #9 by x: g @ weight", "rows(g).T @ rows(x)", f"|g| {step.gradient.norm:.3g}, from"):
+        assert part in shown.text

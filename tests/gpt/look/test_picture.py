@@ -2,6 +2,9 @@
 
 import base64
 import math
+import re
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -101,3 +104,30 @@ def test_helpers_leave_what_needs_no_averaging():
     x = tl.ones((1, 2, 2))
     assert block_means(x, 1, 1) is x
     assert arranged([[[1.0]]], 1) == [[1.0]]
+
+
+def test_the_image_has_the_colours_of_the_cells():
+    found = picture(tl.tensor([[[1.0, 0.0]], [[-2.0, math.nan]]]))
+    (address,) = re.findall(r'src="data:image/png;base64,([^"]*)"', found._repr_html_())
+    width, height, rows = decoded(base64.b64decode(address))
+    white, line = (255, 255, 255), (0xD5, 0xD9, 0xE0)
+    assert (width, height) == (5, 1)
+    (first, zero, gap, negative, missing) = rows[0]
+    assert (zero, gap, missing) == (white, line, line)
+    assert first[0] > first[2]  # orange
+    assert negative[2] > 200 > negative[0]  # blue, and stronger
+    assert min(negative) < min(first)
+
+
+def decoded(png):
+    """(width, height, rows of (red, green, blue)) of a PNG without filters."""
+    assert png[:8] == b"\x89PNG\r\n\x1a\n"
+    chunks, at = {}, 8
+    while at < len(png):
+        (length,) = struct.unpack(">I", png[at : at + 4])
+        name, data = png[at + 4 : at + 8], png[at + 8 : at + 8 + length]
+        assert struct.unpack(">I", png[at + 8 + length : at + 12 + length]) == (zlib.crc32(name + data),)
+        chunks[name], at = data, at + 12 + length
+    width, height = struct.unpack(">II", chunks[b"IHDR"][:8])
+    data = np.frombuffer(zlib.decompress(chunks[b"IDAT"]), np.uint8).reshape(height, 1 + 3 * width)
+    return width, height, [list(map(tuple, row[1:].reshape(width, 3).tolist())) for row in data]

@@ -203,7 +203,7 @@ class BackwardView {
       h("h4", {}, "Arrives"), h("p", {}, this.arrives(step)),
       gradientFigure(this.data.pictures[step.gradient], "g"),
       ...this.sends(step, node),
-      gradientLegend());
+      this.data.code ? "" : gradientLegend());
   }
 
   /** What the node computed, from what, and what it kept for its rules. */
@@ -213,8 +213,9 @@ class BackwardView {
       `${argument} = ${n ? title(this.nodes.get(n)) : text || "a constant that needs no gradient"}`);
     const kept = node.kept.map(({ name, shape, bytes: n }) => `${name} (${shape.join(", ")}) ${n ? bytes(n) : "held anyway"}`);
     return [
-      h("p", {}, "Forward: ", h("code", {}, `${node.op}: ${node.formula}`)),
-      h("p", { class: "note" }, `Here ${[...inputs, ...options].join("; ")}.`),
+      h("h4", {}, `Forward: ${node.op}`),
+      formula(node.formula),
+      h("p", { class: "note" }, `Here ${[...inputs, ...options].join("; ")}. `, node.note),
       h("p", { class: "note" }, kept.length
         ? `Its rules asked to keep: ${kept.join("; ")}.` : "Its rules need nothing from the forward pass."),
     ];
@@ -242,9 +243,9 @@ class BackwardView {
       return h("div", { class: "sent" },
         h("div", {}, "to ", h("button", { class: "link", onclick: () => this.go(this.order.get(sent.to)) }, title(to)),
           ` by ${sent.argument}`),
-        h("code", { class: "rule" }, sent.formula),
-        sent.worked && sent.worked !== sent.formula ? h("code", { class: "rule worked" }, `= ${sent.worked}`) : null,
-        sent.note ? h("p", { class: "note" }, sent.note) : null,
+        formula(sent.formula),
+        sent.worked && sent.worked !== sent.formula ? h("div", { class: "rule mono" }, `= ${sent.worked}`) : null,
+        h("p", { class: "note" }, sent.asked.length ? `It asks for ${sent.asked.join(", ")}. ` : null, sent.note),
         gradientFigure(this.data.pictures[sent.gradient], "result"));
     }))];
   }
@@ -269,6 +270,14 @@ class BackwardView {
     }
     this.buttons.play.textContent = this.timer ? "Pause" : "Play";
   }
+}
+
+/** "a * b, where a = ...; b = ..." with each definition on a line of its own. */
+function formula(text) {
+  const [expression, definitions] = text.split(", where ");
+  const lines = definitions ? definitions.split("; ") : [];
+  return h("div", { class: "rule mono" }, h("b", {}, expression),
+    lines.map((line, i) => h("div", {}, i ? `      ${line}` : `where ${line}`)));
 }
 
 /** How a node is called in sentences: its name, or its op and number. */
