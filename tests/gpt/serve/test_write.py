@@ -33,7 +33,7 @@ def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     save_run(folder / "bytes", 1)
     save_run(folder / "bytes", 2, seed=8)
-    save_run(folder / "long", context_length=1000)
+    save_run(folder / "long", context_length=1000, ends=False)
     return folder
 
 
@@ -199,7 +199,9 @@ def test_scores_that_are_not_finite_are_the_last_line(client, runs):
 # ----- leaving -----
 
 
-@pytest.mark.parametrize(("path", "fields"), [("/api/generate", {"tokens": 1500}), ("/api/expected", {})])
+@pytest.mark.parametrize(
+    ("path", "fields"), [("/api/generate", {"tokens": 1500, "temperature": 0}), ("/api/expected", {})]
+)
 def test_the_computation_ends_when_the_client_leaves(runs, monkeypatch, path, fields):
     """After three lines the client leaves, and the thread is free for another one without computing the rest."""
     computed = []
