@@ -19,11 +19,13 @@ CONFIG = GPTConfig(
 DESCRIPTION = {"format": "gpt.run", "version": 1, "model": CONFIG.to_dict()}
 
 
-def byte_model(seed: int = 3, sharpness: float = 3.0, context_length: int = CONTEXT) -> GPT:
-    """An untrained model; `sharpness` multiplies its logits."""
+def byte_model(seed: int = 3, sharpness: float = 3.0, context_length: int = CONTEXT, ends: bool = True) -> GPT:
+    """An untrained model; `sharpness` multiplies its logits. Without `ends`, greedy text has no end."""
     tl.manual_seed(seed)
     model = GPT(replace(CONFIG, context_length=context_length))
     model.head.weight.data[...] *= sharpness
+    if not ends:
+        model.head.weight.data[BYTES.special_tokens["<|endoftext|>"]] = 0  # a logit of 0 is never the largest
     model.head.weight.changed()
     return model
 

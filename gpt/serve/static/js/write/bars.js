@@ -1,12 +1,14 @@
 // The most probable next tokens as bars, in the tooltip of a token and in the panel of the selected one.
 
 import { shapeOf } from "../distribution.js";
-import { h, number, percent, tokenText } from "../ui.js";
+import { h, percent, tokenText } from "../ui.js";
 
 /** A probability as text: small ones keep two significant digits. */
 export function share(p) {
   if (p === 0) return "0 %";
-  return p < 0.0005 ? `${number(100 * p, 2)} %` : percent(p);
+  if (p < 1e-8) return "<0.000001 %";
+  const two = { minimumSignificantDigits: 2, maximumSignificantDigits: 2 };
+  return p < 0.0005 ? `${(100 * p).toLocaleString("en", two)} %` : percent(p);
 }
 
 /** The ten best tokens, and the token of the text where it is not among them: [{ candidate, probability, inText }]. */
