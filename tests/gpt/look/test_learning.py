@@ -23,8 +23,8 @@ from gpt.tokenizer import CharTokenizer
 from gpt.training import checkpoint
 from gpt.training.session import make_optimizer
 from gpt.training.step import train_step
-from tensorlite import io
 from tensorlite import functional as F
+from tensorlite import io
 
 TEXT = "take one <b>down"
 CONFIG = GPTConfig(
