@@ -125,14 +125,17 @@ def test_sessions_are_limited_in_bytes_and_the_last_one_stays(client, monkeypatc
 
 
 def test_the_history_of_all_sessions_is_limited_in_bytes(client, monkeypatch):
-    first = session_of(client, count=2, optimizer="sgd")
+    lines = steps(client, count=2, optimizer="sgd")
+    first, result = lines[-1]["session"]["id"], next(line["result"] for line in lines if "result" in line)
     one = client.look.sessions[first].history_bytes // 2  # of weights alone
     monkeypatch.setattr(routes, "HISTORY_BYTES", 3 * one)
     second = steps(client, count=2, optimizer="sgd")[-1]["session"]
     found = post(client, "learn/session", session=first)["session"]
     assert (found["undo"], len(found["losses"])) == (1, 2)
     assert (second["undo"], second["history_bytes"], second["history_limit"]) == (2, 2 * one, 3 * one)
-    post(client, "learn/undo", session=first)
+    undone = post(client, "learn/undo", session=first)  # of its newest step: the oldest snapshot was dropped
+    assert undone["result"] == result
+    assert post(client, "learn/before", session=first)["losses"] == pytest.approx(result["losses_after"])
     assert post(client, "learn/undo", 400, session=first)["error"] == "there is no step to undo"
 
 

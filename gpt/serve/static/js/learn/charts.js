@@ -79,7 +79,7 @@ export function lossChart(losses) {
 
 /** The norm of the gradient by layer on a logarithmic axis; `series`: [{ name, dashed, values }]. */
 export function layerChart(layers, series) {
-  const width = 640, height = 250, left = 60, right = 12, top = 12, bottom = 74;
+  const width = 640, height = 234, left = 60, right = 12, top = 12, bottom = 58;
   const domain = decades(series.flatMap(({ values }) => values));
   const x = d3.scalePoint().domain(d3.range(layers.length)).range([left, width - right]).padding(0.4);
   const y = d3.scaleLog().domain(domain).range([height - bottom, top]).clamp(true);

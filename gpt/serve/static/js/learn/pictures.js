@@ -83,7 +83,7 @@ export function scrolled(label, ...children) {
 /** A map of rows by columns with a cursor, which the pointer and the arrow keys move; Enter or a click picks a column. */
 export function gridMap(values, { rows, columns, scale, label, note, onPick, picked, cell = null }) {
   const width = columns.length;
-  cell ??= Math.max(5, Math.min(16, Math.floor(900 / width)));
+  cell ??= Math.max(5, Math.min(28, Math.floor(900 / width)));
   const names = columns.map((text) => tokenLabel(text).slice(0, 9));
   const tall = rows.length > 14 ? 11 : 18, top = cell >= 9 ? room(names) : 4;
   const color = sequential();
@@ -169,7 +169,7 @@ export function short(x) {
 
 /** Probabilities before and after as arrows, one for each predicted token; `order` has the positions. */
 export function arrows(step, { order, log, picked, onPick }) {
-  const cell = Math.max(7, Math.min(18, Math.floor(1100 / order.length))), height = 190, top = 8, left = 56;
+  const cell = Math.max(7, Math.min(28, Math.floor(1000 / order.length))), height = 190, top = 8, left = 56;
   const names = step.tokens.map((text) => tokenLabel(text).slice(0, 9)), bottom = room(names) + 6;
   const floor = Math.max(1e-8, Math.min(...step.before, ...step.after) / 1.5);
   const y = (log ? d3.scaleLog().domain([floor, 1]) : d3.scaleLinear().domain([0, 1])).range([top + height, top]).clamp(true);

@@ -58,7 +58,7 @@ export default {
       const status = error.status ?? (await post("/api/learn/session").then(() => null, (other) => other.status));
       if (status !== 404) return false;
       leaveSession();
-      notice.replaceChildren(h("p", { class: "error", role: "alert" }, GONE));
+      notice.replaceChildren(h("p", { class: "dropped", role: "alert" }, GONE));
       return true;
     }
 
