@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from runs import quickly_drawn
-from served import app_of, small_runs, serving
+from served import app_of, serving, small_runs
 
 from gpt import generate, look
 from gpt.serve.openai.decoding import Answer, Token, find_stop, write
