@@ -4,7 +4,7 @@ import json
 
 import pytest
 from runs import quickly_drawn
-from served import app_of, make_runs
+from served import app_of, small_runs
 
 from gpt import look
 from gpt.tasks.instruct import STYLES, Conversation
@@ -17,7 +17,7 @@ assert quickly_drawn  # a fixture
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    return make_runs(tmp_path_factory.mktemp("served"))
+    return small_runs(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 from runs import quickly_drawn
-from served import app_of, make_runs
+from served import app_of, small_runs
 
 from gpt import look
 
@@ -18,7 +18,7 @@ TEXT = "give me a plum 3"
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    return make_runs(tmp_path_factory.mktemp("served"))
+    return small_runs(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")

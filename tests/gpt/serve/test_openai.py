@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from runs import quickly_drawn
-from served import app_of, make_runs, serving
+from served import app_of, serving, small_runs
 
 from gpt import generate, look
 from gpt.serve.openai.decoding import Answer, Token, find_stop, write
@@ -32,7 +32,7 @@ PROMPT = "9 bottles stand on"
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    return make_runs(tmp_path_factory.mktemp("served"))
+    return small_runs(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")

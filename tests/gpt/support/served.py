@@ -33,10 +33,14 @@ def serving(app) -> Iterator[str]:
             thread.join(20)
 
 
-def make_runs(folder: Path) -> Path:
+def small_runs(tmp_path_factory) -> Path:
     """A folder of runs: `bytes`, whose tokens are often parts of characters, `taught` and `turns`, which answer, and
-    `labels`, a classifier."""
+    `labels`, a classifier. They are made once in a process."""
+    folder = tmp_path_factory.getbasetemp() / "served"
     runs = folder / "runs"
+    if folder.exists():
+        return runs
+    folder.mkdir()
     train(
         tiny(
             folder,
