@@ -9,7 +9,6 @@ import os
 import subprocess
 import sys
 import threading
-import webbrowser
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -56,6 +55,8 @@ class Page:
                     address = line.strip()
                     say(self.screen, None, f"watch      {address}")
                     if has_browser():
+                        import webbrowser
+
                         with suppress(OSError, webbrowser.Error):
                             webbrowser.open(address)
         if not address:
