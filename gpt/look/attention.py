@@ -143,7 +143,8 @@ class Attention:
             cells = []
             for head in range(H):
                 shares = self.shares[layer * H + head]
-                picture = display.png(pixels[(layer * H + head) * area :][:area], side, palette)
+                cell = pixels[(layer * H + head) * area :][:area]
+                picture = display.png([[palette[p] for p in cell[i : i + side]] for i in range(0, area, side)])
                 note = f"layer {layer}, head {head}: {described(shares, self.uniform)}"
                 size = f'width="{width}" height="{width}" style="image-rendering:pixelated;border:1px solid #888"'
                 cells.append(f'<td><img src="{picture}" alt="{escape(note)}" title="{escape(note)}" {size}/></td>')

@@ -127,16 +127,15 @@ def token_strip(
     return f'<div style="{escape(style)}">{"<wbr>".join(parts)}</div>'
 
 
-def png(pixels: bytes, side: int, palette: Sequence[str]) -> str:
-    """The address (data:image/png;...) of a picture of side x side pixels: each byte is an index into `palette`.
+def png(pixels: Sequence[Sequence[str]]) -> str:
+    """The address (data:image/png;...) of a picture, from rows of colours "#rrggbb".
 
     For pictures that are too many or too large to draw every number as a square of an SVG.
     """
-    lines = b"".join(b"\0" + pixels[i : i + side] for i in range(0, side * side, side))  # \0: the line is not filtered
-    colors = b"".join(bytes.fromhex(color[1:]) for color in palette)
-    header = struct.pack(">IIBBBBB", side, side, 8, 3, 0, 0, 0)  # 8 bits a pixel, colours from a palette
-    parts = [(b"IHDR", header), (b"PLTE", colors), (b"IDAT", zlib.compress(lines)), (b"IEND", b"")]
+    lines = b"".join(b"\0" + bytes.fromhex("".join(color[1:] for color in row)) for row in pixels)
+    header = struct.pack(">IIBBBBB", len(pixels[0]), len(pixels), 8, 2, 0, 0, 0)  # 8 bits of red, green and blue
+    parts = (b"IHDR", header), (b"IDAT", zlib.compress(lines)), (b"IEND", b"")
     chunks = [
         struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in parts
     ]
-    return "data:image/png;base64," + b64encode(b"\x89PNG\r\n\x1a\n" + b"".join(chunks)).decode("ascii")
+    return "data:image/png;base64," + b64encode(b"\x89PNG\r\n\x1a\n" + b"".join(chunks)).decode()

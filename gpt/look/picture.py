@@ -1,8 +1,6 @@
 """An array as a small picture: at most 48 x 48 means of blocks, and exact statistics."""
 
 import math
-import struct
-import zlib
 from array import array
 from base64 import b64encode
 from dataclasses import dataclass
@@ -13,7 +11,7 @@ import tensorlite as tl
 from tensorlite import Tensor
 
 from ..model import as_float32
-from .display import LINE, diverging
+from .display import LINE, diverging, png
 
 MOST_CELLS = 48  # rows and columns of a picture
 MOST_TILES = 16  # matrices that are drawn side by side
@@ -67,17 +65,6 @@ class Picture:
             f'<img src="{png(pixels)}" alt="{escape(note)}" title="{escape(note)}" '
             f'style="{size};max-width:none;image-rendering:pixelated;border:1px solid {LINE}">'
         )
-
-
-def png(pixels: list[list[str]]) -> str:
-    """The address (data:image/png;...) of a picture: rows of colours "#rrggbb"."""
-    lines = b"".join(b"\0" + bytes.fromhex("".join(color[1:] for color in row)) for row in pixels)
-    header = struct.pack(">IIBBBBB", len(pixels[0]), len(pixels), 8, 2, 0, 0, 0)  # 8 bits of red, green and blue
-    parts = (b"IHDR", header), (b"IDAT", zlib.compress(lines)), (b"IEND", b"")
-    chunks = [
-        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in parts
-    ]
-    return "data:image/png;base64," + b64encode(b"\x89PNG\r\n\x1a\n" + b"".join(chunks)).decode()
 
 
 def picture(x: Tensor) -> Picture:

@@ -269,7 +269,7 @@ def test_the_png_is_read_by_matplotlib():
 
     from gpt.look.display import png, sequential
 
-    address = png(bytes([0, 255, 128, 0]), 2, [sequential(i / 255) for i in range(256)])
+    address = png([[sequential(0), sequential(1)], [sequential(0.5), sequential(0)]])
     pixels = imread(BytesIO(base64.b64decode(address.partition(",")[2])))
     np.testing.assert_allclose(pixels[0, 0, :3], 1)
     np.testing.assert_allclose(pixels[0, 1, :3], np.array([29, 78, 216]) / 255, atol=1e-6)
