@@ -74,7 +74,7 @@ class Head:
         rows: list[list[float | None]] = block_maxima(self.weights, step).tolist()
         if self.causal:
             rows = [[None if j > i else value for j, value in enumerate(row)] for i, row in enumerate(rows)]
-        labels = [f"{self.texts[i]}\u2002{i}" for i in range(0, T, step)]
+        labels = [f"{display.visible_text(self.texts[i])} {i}" for i in range(0, T, step)]
         title = f"attention weights, layer {self.layer}, head {self.head}: row reads column"
         if step > 1:
             title += f"; a cell is the largest weight of {step} x {step}"

@@ -80,8 +80,8 @@ def heat_map(
     if largest is None:
         largest = max((abs(x) for row in rows for x in row if x is not None and x - x == 0), default=1.0)
     scale = largest or 1.0
-    left = 8 + LETTER * size * max((len(visible_text(label)) for label in row_labels), default=0)
-    top = (22 if title else 4) + LETTER * size * max((len(visible_text(label)) for label in column_labels), default=0)
+    left = 8 + LETTER * size * max((len(label) for label in row_labels), default=0)
+    top = (22 if title else 4) + LETTER * size * max((len(label) for label in column_labels), default=0)
     width, height = left + columns * cell + 8, top + len(rows) * cell + 8
     width = max(width, LETTER * 13 * len(title) + 12)
     parts = [
@@ -93,15 +93,15 @@ def heat_map(
         parts.append(f'<text x="4" y="15" font-size="13">{escape(title)}</text>')
     for i, label in enumerate(row_labels):
         y = top + (i + 0.72) * cell
-        parts.append(f'<text x="{left - 4:.1f}" y="{y:.1f}" text-anchor="end">{escape(visible_text(label))}</text>')
+        parts.append(f'<text x="{left - 4:.1f}" y="{y:.1f}" text-anchor="end">{escape(label)}</text>')
     for j, label in enumerate(column_labels):
         x = left + (j + 0.72) * cell
         place = f'transform="translate({x:.1f} {top - 4:.1f}) rotate(-90)"'
-        parts.append(f"<text {place}>{escape(visible_text(label))}</text>")
+        parts.append(f"<text {place}>{escape(label)}</text>")
     for i, row in enumerate(rows):
         for j, value in enumerate(row):
             fill = LINE if value is None else color(value / scale)
-            named = [escape(visible_text(labels[k])) for labels, k in ((row_labels, i), (column_labels, j)) if labels]
+            named = [escape(labels[k]) for labels, k in ((row_labels, i), (column_labels, j)) if labels]
             note = " ".join([*named, "no value" if value is None else form(value)])
             parts.append(
                 f'<rect x="{left + j * cell:.1f}" y="{top + i * cell:.1f}" width="{cell}" height="{cell}" '

@@ -16,7 +16,7 @@ from tensorlite import functional as F
 
 from ..config import GPTConfig
 from ..model import GPT
-from .display import heat_map, log_shares
+from .display import heat_map, log_shares, visible_text
 from .loaded import LoadedModel
 from .trace import trace
 
@@ -64,14 +64,9 @@ class Gradients:
         """Two maps: by layer and position, and by parameter group."""
         shares, legend, form = log_shares(self.stream)
         title = f"norm of d loss / d residual stream, {legend}"
-        rows = [unmarked(layer) for layer in self.layers]
-        stream = heat_map(shares, rows, self.tokens[:-1], title=title, largest=1.0, form=form)
+        tokens = [visible_text(token) for token in self.tokens[:-1]]
+        stream = heat_map(shares, self.layers, tokens, title=title, largest=1.0, form=form)
         return f"<div>{stream}<br>{group_map(self.groups)}</div>"
-
-
-def unmarked(label: str) -> str:
-    """A label whose spaces are not drawn as ·, as those of tokens are."""
-    return label.replace(" ", "\u00a0")
 
 
 def group_map(groups: Sequence[Group]) -> str:
@@ -79,7 +74,7 @@ def group_map(groups: Sequence[Group]) -> str:
     rows, labels = [], []
     for layer in sorted({group.layer for group in groups if group.layer}):
         rows.append([group.norm for group in groups if group.layer == layer])
-        labels.append(unmarked(f"block {layer}"))
+        labels.append(f"block {layer}")
     shares, legend, form = log_shares(rows)
     others = ", ".join(f"{group.part} {group.norm:.3g}" for group in groups if group.layer is None)
     title = f"norm of d loss / d weights, {legend}; {others}"

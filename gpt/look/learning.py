@@ -21,7 +21,7 @@ from ..model import GPT
 from ..training import checkpoint
 from ..training.settings import Settings
 from .display import heat_map, log_shares, token_strip
-from .gradient import PARTS, Forward, Gradients, learnable, norm, parts, token_losses, unmarked
+from .gradient import PARTS, Forward, Gradients, learnable, norm, parts, token_losses
 from .loaded import LoadedModel
 
 OPTIMIZERS = ("adamw", "sgd")
@@ -105,9 +105,7 @@ def update_map(updates: list[Update]) -> str:
     shares, legend, form = log_shares(rows)
     others = ", ".join(f"{u.part} {u.ratio:.2g}" for u in updates if u.layer is None and u.ratio is not None)
     title = f"norm(update) / norm(weight), {legend}; {others}; rule of thumb: 1e-3"
-    return heat_map(
-        shares, [unmarked(f"block {i}") for i in layers], PARTS, title=title, largest=1.0, form=form, cell=24
-    )
+    return heat_map(shares, [f"block {i}" for i in layers], PARTS, title=title, largest=1.0, form=form, cell=24)
 
 
 def learn(
