@@ -425,7 +425,7 @@ def test_a_notebook_shows_the_step_with_escaped_tokens():
     assert "<b>down" not in html.replace("<b>Loss", "")
     assert html.count("<svg") == html.count("</svg>") == 3
     assert html.count("<title>after block 3 ") == len(TEXT) - 1
-    assert f"<title>block\u00a02 W_key {step.gradients.groups[12].norm:.3g}</title>" in html
+    assert f"<title>block 2 W_key {step.gradients.groups[12].norm:.3g}</title>" in html
     assert step.gradients.groups[12].name == "block 2 W_key"
     json.dumps(step.to_dict())
     assert step.to_dict()["gradients"]["stream"] == step.gradients.stream
