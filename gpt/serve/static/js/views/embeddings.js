@@ -4,7 +4,7 @@ import { post } from "../api.js";
 import { scatter, similarityChart } from "../charts.js";
 import { legend } from "../grid.js";
 import { tokenButton, tokenPicker } from "../picker.js";
-import { state, subscribe } from "../state.js";
+import { chosenRun, state, subscribe } from "../state.js";
 import { cssColor, debounce, diverging, field, floats, h, heatMap, hideTip, latest, number, percent, sequential, showTip, tokenText } from "../ui.js";
 
 // What the reader chose; it stays when the checkpoint or the view changes, and the token as long as the run does.
@@ -67,6 +67,7 @@ function nearestPanel(root) {
 }
 
 function nearestLists(near, pick) {
+  const width = chosenRun().config.n_embd;
   const list = (title, items) => h("div", {}, h("h3", {}, title), h("table", { class: "best" }, items.map(({ id, text, cosine }) => {
     const bar = h("span", { class: "amount" });
     bar.style.width = `${100 * Math.max(0, cosine)}%`;
@@ -77,6 +78,7 @@ function nearestLists(near, pick) {
     h("div", { class: "columns" }, list("Rows of the token embedding", near.embedding), near.head && list("Rows of the head", near.head)),
     h("p", { class: "note" }, near.head ? "The head has a row for each token, too: the direction in which the stream must point for the token to be predicted."
       : "The head of this model is the same matrix as the token embedding, or predicts labels: there is only one list."),
+    h("p", { class: "note" }, `For comparison: two random vectors of ${width} numbers have a cosine of about ±${(1 / Math.sqrt(width)).toFixed(3)}.`),
   ];
 }
 
@@ -159,7 +161,7 @@ function positionPanel(root) {
     const every = stride > 1 ? ` Every ${stride}th position is shown.` : "";
     note.textContent = "Left: the cosine similarity of the vectors of any two positions; position 0 is at the top left." + every +
       " Right: one row of it, and all positions on the two axes along which they vary most, from light (first) to dark (last)." +
-      ` The axes hold ${percent(found.explained[0] + found.explained[1])} of the variance. Positions that training has used lie in order; random ones do not.`;
+      ` The axes hold ${percent(found.explained[0] + found.explained[1])} of the variance. After long training, positions that are near each other have similar vectors and lie on a curve; vectors that training has hardly changed stay random.`;
     scale.replaceChildren(legend(color, ["−1", "1"], { low: -1 }));
     drawPosition();
   };

@@ -156,7 +156,10 @@ function waterfallRow({ name, begin, end, effect, inner, total }, share, redraw)
   const label = effect?.parts.length
     ? h("button", { type: "button", "aria-expanded": String(open), "data-name": name, title: "the heads of this layer", onclick: toggle }, open ? "▾ " : "▸ ", name)
     : h("span", {}, name);
-  const sign = end - begin < 0 ? "−" : "+";
   return h("li", { class: inner ? "inner" : total ? "sum" : null }, h("span", { class: "name" }, label),
-    h("span", { class: "track", "aria-hidden": "true" }, zero, bar), h("span", { class: "value" }, `${total && sign === "+" ? "" : sign}${number(Math.abs(end - begin))}`));
+    h("span", { class: "track", "aria-hidden": "true" }, zero, bar), h("span", { class: "value" }, signed(end - begin)));
+}
+
+function signed(x) {
+  return Number.isFinite(x) ? `${x < 0 ? "−" : "+"}${Math.abs(x).toFixed(3)}` : "not finite";
 }
