@@ -110,8 +110,8 @@ function tokenPanel(root) {
       width: Math.max(280, Math.min(picture.clientWidth, 700)),
     }));
     note.textContent = "The embeddings of the text's different tokens, projected on the two axes along which they " +
-      `vary most (principal components). They hold ${percent(explained[0] + explained[1])} of the variance; the rest is ` +
-      "not visible here.";
+      `vary most (principal components). They hold ${percent(explained[0] + explained[1])} of the variance; the rest ` +
+      "is not visible here.";
   });
   return { update, stop: () => work.stop() };
 }
@@ -189,8 +189,8 @@ function positionPanel(root) {
     slider.value = String(Math.min(n - 1, Math.round(chosen.position / stride)));
     const every = stride > 1 ? ` Every ${stride}th position is shown.` : "";
     note.textContent = "First picture: the cosine similarity of the vectors of any two positions; position 0 is at " +
-      `the top left.${every} Then one row of it, and all positions on the two axes along which they vary most, each in a ` +
-      `stronger colour than the one before. The axes hold ${percent(found.explained[0] + found.explained[1])} of the ` +
+      `the top left.${every} Then one row of it, and all positions on the two axes along which they vary most, each in ` +
+      `a stronger colour than the one before. The axes hold ${percent(found.explained[0] + found.explained[1])} of the ` +
       "variance. After long training, positions that are near each other have similar vectors and lie on a curve; " +
       "vectors that training has hardly changed stay random.";
     scale.replaceChildren(legend(color, ["−1", "1"], { low: -1 }));

@@ -118,8 +118,8 @@ function effectsOf(found, choose, redraw) {
   const token = h("span", { class: "token boxed" }, tokenText(attribution.text));
   return [
     h("h3", {}, "What contributes to a logit?"),
-    h("p", { class: "note" }, "The logit of a token is a sum over all parts: each part's vector is centred, divided by ",
-      "the standard deviation of the whole stream (as the last LayerNorm does; this number is kept fixed) and ",
+    h("p", { class: "note" }, "The logit of a token is a sum over all parts: each part's vector is centred, divided ",
+      "by the standard deviation of the whole stream (as the last LayerNorm does; this number is kept fixed) and ",
       "multiplied with the norm's weight and the token's row of the head. A bar begins where the one above it ends; ",
       "ones that raise the logit are orange, ones that lower it blue."),
     h("div", { class: "row" }, field("after position", position), h("span", {}, "most probable"), candidates),
