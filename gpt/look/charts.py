@@ -45,25 +45,28 @@ def token_table(
 
 
 def line_chart(names: Sequence[str], lines: Mapping[str, Sequence[float]], *, title: str = "") -> str:
-    """SVG: lines over the places `names`, for values from 0 to 1, with a legend to the right."""
-    step, height, left, top = 54, 160, 36, 30
+    """SVG: lines of shares over the places `names`, on an axis from 0 to the largest, with a legend to the right."""
+    step, height, left, top = 54, 160, 48, 30
     right = left + step * max(1, len(names) - 1)
     width = right + 24 + LETTER * SIZE * max((len(visible_text(text)) for text in lines), default=0)
+    most = max((value for values in lines.values() for value in values if value == value), default=0.0) or 1.0
     parts = []
     for tick in (0.0, 0.5, 1.0):
         y = top + height * (1 - tick)
         parts.append(f'<line x1="{left}" y1="{y:.1f}" x2="{right}" y2="{y:.1f}" stroke="{LINE}"/>')
-        parts.append(f'<text x="{left - 4}" y="{y + 4:.1f}" text-anchor="end">{tick:g}</text>')
+        parts.append(f'<text x="{left - 4}" y="{y + 4:.1f}" text-anchor="end">{tick * most:.2g}</text>')
     for i, name in enumerate(names):
         place = f'transform="translate({left + i * step} {top + height + 14}) rotate(25)"'
         parts.append(f"<text {place}>{escape(name)}</text>")
     for i, (text, values) in enumerate(lines.items()):
         color, label = COLORS[i % len(COLORS)], escape(visible_text(text))
-        points = " ".join(f"{left + j * step},{top + height * (1 - value):.1f}" for j, value in enumerate(values))
+        points = " ".join(
+            f"{left + j * step},{top + height * (1 - value / most):.1f}" for j, value in enumerate(values)
+        )
         parts.append(f'<polyline points="{points}" fill="none" stroke="{color}" stroke-width="2"/>')
         for j, value in enumerate(values):
             note = f"{label}, {escape(names[j])}: {value:.3g}"
-            y = top + height * (1 - value)
+            y = top + height * (1 - value / most)
             parts.append(
                 f'<circle cx="{left + j * step}" cy="{y:.1f}" r="3" fill="{color}"><title>{note}</title></circle>'
             )

@@ -25,7 +25,7 @@ from .loaded import LoadedModel
 from .vocabulary import Token, token_id
 
 MOST_POSITIONS = 256  # rows of the heat map of similarities
-MOST_CELLS = 64  # the same in a notebook, where each number is an element
+MOST_CELLS = 48  # the same in a notebook, where each number is an element
 
 
 @dataclass(frozen=True)

@@ -111,7 +111,8 @@ class LabelLens:
 
     def _repr_svg_(self) -> str:
         title = "probability of each label, read after each layer"
-        return display.heat_map(self.probabilities, self.layers, self.labels, title=title, largest=1.0, cell=22)
+        names = [name.replace(" ", "\u00a0") for name in self.layers]  # no token, whose spaces are shown as dots
+        return display.heat_map(self.probabilities, names, self.labels, title=title, largest=1.0, cell=22)
 
 
 def logit_lens(model: LoadedModel, text: str, k: int = 5) -> LogitLens:

@@ -85,10 +85,12 @@ class ResidualStream:
         return asdict(self)
 
     def _repr_html_(self) -> str:
+        layers = self.sizes[2:]  # without the embeddings
         rows = [
-            [added / before for added, before in zip(size.added, size.before, strict=True)] for size in self.sizes[2:]
+            [added / before if before else None for added, before in zip(size.added, size.before, strict=True)]
+            for size in layers
         ]
-        names = [size.name for size in self.sizes[2:]]
+        names = [size.name.replace(" ", "\u00a0") for size in layers]  # no token, whose spaces are shown as dots
         title = "norm of what each part adds / norm of the stream before it"
         parts = [display.heat_map(rows, names, self.texts, title=title)]
         if self.attribution is not None:

@@ -1,4 +1,4 @@
-"""The logit lens and the effects on a logit, computed from what hooks read in the same model of transformers."""
+"""The logit lens and the effects on a logit, from what hooks read in transformers' model of the same weights."""
 
 from pathlib import Path
 

@@ -124,6 +124,19 @@ def test_pictures_show_the_tokens_and_escape_them():
     assert "&amp;" in svg
 
 
+def test_a_diverged_model_has_pictures_without_numbers():
+    model = loaded(tied=False)
+    for p in model.model.parameters():
+        p.data[...] = np.nan
+    lens = look.logit_lens(model, TEXT)
+    assert np.isnan(lens.layers[-1].probabilities).all()
+    stream = look.residual_stream(model, TEXT)
+    assert np.isnan(stream.attribution.logit)
+    shown = [lens, look.follow_tokens(model, TEXT, [0, 1]), stream, look.nearest_tokens(model, 0)]
+    for found in [*shown, look.positions(model), look.token_map(model, TEXT)]:
+        assert len(found._repr_html_() if hasattr(found, "_repr_html_") else found._repr_svg_()) > 200
+
+
 # ----- classifiers ------------------------------------------------------------------------------------------------
 
 

@@ -144,6 +144,16 @@ def test_the_pictures_and_the_json_have_the_numbers():
     assert json.loads(json.dumps(found.to_dict()))["attribution"]["effects"][2]["parts"][1]["name"] == "head 1"
 
 
+def test_a_stream_of_zeros_has_a_picture():
+    model = loaded()
+    for embedding in (model.model.token_embedding, model.model.position_embedding):
+        embedding.weight.data[...] = 0
+        embedding.weight.changed()
+    found = look.residual_stream(model, TEXT)
+    assert set(found.sizes[2].before) == {0.0}
+    assert "no value" in found._repr_html_()
+
+
 @pytest.mark.parametrize(
     ("position", "token", "says"),
     [

@@ -13,9 +13,9 @@ export function readable(color) {
 
 /**
  * A grid of cells: rows x columns, one of which is chosen. `draw({ columns, rows, cell, head, foot })` fills it:
- * `rows` are names, `columns` the contents of the first row after the name `head`; `cell(i, j)` gives { content, color, label,
- * framed }, whose label begins with the content's text; `foot` is { name, contents } of a last row, or missing. `onSelect(i, j)` is
- * called when the reader chooses a cell, `tip(i, j)` gives the content of its tooltip.
+ * `rows` are names, `columns` the contents of the first row after the name `head`; `cell(i, j)` gives
+ * { content, color, label, framed }, whose label begins with the content's text; `foot` is { name, contents } of a last
+ * row, or missing. `onSelect(i, j)` is called when the reader chooses a cell, `tip(i, j)` gives its tooltip's content.
  */
 export function grid(label, { onSelect, tip }) {
   const table = h("table", { class: "grid", role: "grid", "aria-label": label });
@@ -38,7 +38,8 @@ export function grid(label, { onSelect, tip }) {
   /** Scrolls the grid, not the page, until the cell is not hidden by its edges or by the names of the rows. */
   const reveal = (cell) => {
     if (!cell) return;
-    const left = cell.offsetLeft - cell.parentElement.firstChild.offsetWidth - 8, right = cell.offsetLeft + cell.offsetWidth + 8;
+    const left = cell.offsetLeft - cell.parentElement.firstChild.offsetWidth - 8;
+    const right = cell.offsetLeft + cell.offsetWidth + 8;
     if (element.scrollLeft > left) element.scrollLeft = left;
     else if (element.scrollLeft + element.clientWidth < right) element.scrollLeft = right - element.clientWidth;
   };
@@ -77,16 +78,18 @@ export function grid(label, { onSelect, tip }) {
     cells = rows.map((_, i) => columns.map((_, j) => {
       const { content, color, label: name, framed } = cell(i, j);
       const element = h("td", {
-        role: "gridcell", "data-row": String(i), "data-column": String(j), "aria-label": name, class: framed ? "framed" : null,
+        role: "gridcell", "data-row": String(i), "data-column": String(j), "aria-label": name,
+        class: framed ? "framed" : null,
       }, content);
       element.style.background = color;
       element.style.color = readable(color);
       return element;
     }));
+    const line = (name, more) => h("tr", {}, h("th", { scope: "row" }, name), more);
     table.replaceChildren(
-      h("thead", {}, h("tr", {}, h("th", { scope: "row" }, head), columns.map((content) => h("th", { scope: "col" }, content)))),
-      h("tbody", {}, rows.map((name, i) => h("tr", {}, h("th", { scope: "row" }, name), cells[i]))),
-      foot ? h("tfoot", {}, h("tr", {}, h("th", { scope: "row" }, foot.name), foot.contents.map((content) => h("td", {}, content)))) : "",
+      h("thead", {}, line(head, columns.map((content) => h("th", { scope: "col" }, content)))),
+      h("tbody", {}, rows.map((name, i) => line(name, cells[i]))),
+      foot ? h("tfoot", {}, line(foot.name, foot.contents.map((content) => h("td", {}, content)))) : "",
     );
     select(...chosen);
     if (focused) cells[chosen[0]]?.[chosen[1]]?.focus({ preventScroll: true });

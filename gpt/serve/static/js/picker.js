@@ -25,7 +25,8 @@ export function tokenPicker(label, onPick) {
     if (!input.value) return found.replaceChildren();
     const { tokens } = await post("/api/embeddings/find", { query: input.value }, { signal });
     const buttons = tokens.map((token) => tokenButton(token, pick, { more: ` ${token.id}` }));
-    found.replaceChildren(...(buttons.length ? buttons : [h("span", { class: "note" }, "no token has this text or id")]));
+    const none = h("span", { class: "note" }, "no token has this text or id");
+    found.replaceChildren(...(buttons.length ? buttons : [none]));
   });
   const clear = () => {
     work.stop();

@@ -43,6 +43,7 @@ export function number(value, digits = 3) {
 }
 
 export function percent(p) {
+  if (!Number.isFinite(p)) return "not finite";
   return p >= 0.9995 && p < 1 ? ">99.9 %" : p < 0.0005 && p > 0 ? "<0.1 %" : `${(100 * p).toFixed(1)} %`;
 }
 

@@ -59,8 +59,9 @@ function tokenView(root) {
   const scale = h("div", { class: "row" });
   root.append(
     h("h2", {}, "Logit lens"),
-    h("p", {}, "The last LayerNorm and the head turn the final residual stream into a prediction of the next token. Here they are applied to the stream ",
-      "after every layer: each cell shows the token that is then the most probable one. Layers run from top to bottom, and the last row is the model's prediction."),
+    h("p", {}, "The last LayerNorm and the head turn the final residual stream into a prediction of the next token. ",
+      "Here they are applied to the stream after every layer: each cell shows the token that is then the most ",
+      "probable one. Layers run from top to bottom, and the last row is the model's prediction."),
     scale, table.element, h("div", { class: "columns" }, detail, chart),
   );
 
@@ -90,7 +91,8 @@ function tokenView(root) {
       cell: (i, j) => {
         const layer = lens.layers[i], p = layer.probabilities[j][0], text = lens.texts[layer.ids[j][0]];
         const framed = layer.true_rank[j] === 1;
-        const label = `${tokenLabel(text)}, ${percent(p)}, ${layer.name}, position ${j}${framed ? ", the true next token" : ""}`;
+        const note = framed ? ", the true next token" : "";
+        const label = `${tokenLabel(text)}, ${percent(p)}, ${layer.name}, position ${j}${note}`;
         return { content: tokenText(text), color: color(p ?? 0), framed, label };
       },
     });
@@ -109,18 +111,22 @@ function tokenView(root) {
       h("td", { class: "bar-cell" }, bar(layer.probabilities[j][n])),
       h("td", { class: "number" }, percent(layer.probabilities[j][n]))));
     const truth = next === undefined ? h("p", { class: "note" }, "The text ends here: there is no true next token.")
-      : h("p", {}, "The true next token ", tokenButton({ id: next, text: lens.texts[next] }, pick, { pressed: next === current() }),
+      : h("p", {}, "The true next token ",
+        tokenButton({ id: next, text: lens.texts[next] }, pick, { pressed: next === current() }),
         ` has rank ${number(layer.true_rank[j], 6)} and probability ${percent(layer.true_probability[j])}.`);
     const name = i === 0 ? "the embedding" : layer.name;
     detail.replaceChildren(
-      h("h3", {}, `After ${name}, at position ${j}: `, h("span", { class: "token" }, tokenText(lens.texts[lens.ids[j]])), h("span", { class: "token next" }, " ?")),
-      h("table", { class: "best" }, best), truth, h("p", { class: "note" }, "Choose a token to follow it through the layers."),
+      h("h3", {}, `After ${name}, at position ${j}: `,
+        h("span", { class: "token" }, tokenText(lens.texts[lens.ids[j]])), h("span", { class: "token next" }, " ?")),
+      h("table", { class: "best" }, best), truth,
+      h("p", { class: "note" }, "Choose a token to follow it through the layers."),
     );
   };
   const current = () => chosen.token ?? lens.ids[at().position + 1] ?? lens.layers.at(-1).ids[at().position][0];
   const follow = debounce(() => followWork(async (signal) => {
     const { position } = at();
-    const tokens = [...new Set([current(), ...(lens.ids[position + 1] === undefined ? [] : [lens.ids[position + 1]]), ...lens.layers.at(-1).ids[position]])];
+    const next = lens.ids.slice(position + 1, position + 2); // none at the end
+    const tokens = [...new Set([current(), ...next, ...lens.layers.at(-1).ids[position]])];
     followed = await post("/api/lens/follow", { text: state.text, position, tokens }, { signal });
     drawChart();
   }), 60);
@@ -129,11 +135,15 @@ function tokenView(root) {
     h("option", { value: "probability" }, "probability"), h("option", { value: "rank" }, "rank"));
   which.value = chosen.scale;
   const picture = h("div", {});
-  chart.append(h("h3", {}, "Tokens through the layers"), h("div", { class: "row" }, field("show", which)), picture, picker.element);
+  chart.append(
+    h("h3", {}, "Tokens through the layers"), h("div", { class: "row" }, field("show", which)), picture, picker.element,
+  );
   const drawChart = () => {
     if (!followed) return;
-    const lines = followed.ids.map((id, i) => ({ id, text: followed.texts[i], probabilities: followed.probabilities[i], ranks: followed.ranks[i] }));
-    const options = { names: followed.layers, lines, chosen: current(), scale: chosen.scale, width: Math.max(280, picture.clientWidth) };
+    const { layers: names, ids, texts, probabilities, ranks } = followed;
+    const lines = ids.map((id, i) => ({ id, text: texts[i], probabilities: probabilities[i], ranks: ranks[i] }));
+    const width = Math.max(280, picture.clientWidth);
+    const options = { names, lines, chosen: current(), scale: chosen.scale, width };
     const open = picture.querySelector("details")?.open ?? false;
     picture.replaceChildren(layerChart(options), layerTable(options));
     picture.querySelector("details").open = open;
@@ -170,7 +180,8 @@ function bar(share) {
 function cellTip(lens, i, j) {
   const layer = lens.layers[i];
   return h("table", {}, layer.ids[j].map((id, n) => h("tr", {},
-    h("td", { class: "mono" }, tokenText(lens.texts[id])), h("td", { class: "number" }, percent(layer.probabilities[j][n])))));
+    h("td", { class: "mono" }, tokenText(lens.texts[id])),
+    h("td", { class: "number" }, percent(layer.probabilities[j][n])))));
 }
 
 // ----- classifiers ------------------------------------------------------------------------------------------------
@@ -191,8 +202,8 @@ function labelView(root) {
   });
   root.append(
     h("h2", {}, "Logit lens"),
-    h("p", {}, "The last LayerNorm and the classifier's head turn the final residual stream into the probability of each label. Here they are applied ",
-      "to the stream after every layer. The last row is the model's prediction."),
+    h("p", {}, "The last LayerNorm and the classifier's head turn the final residual stream into the probability of ",
+      "each label. Here they are applied to the stream after every layer. The last row is the model's prediction."),
     where, scale, table.element,
   );
   const update = () => work(async (signal) => {
@@ -202,7 +213,8 @@ function labelView(root) {
       columns: found.labels, rows: found.layers, head: "label",
       cell: (i, j) => {
         const p = found.probabilities[i][j];
-        return { content: percent(p), color: color(p ?? 0), label: `${percent(p)} ${found.labels[j]}, ${found.layers[i]}` };
+        const label = `${percent(p)} ${found.labels[j]}, ${found.layers[i]}`;
+        return { content: percent(p), color: color(p ?? 0), label };
       },
     });
     where.textContent = `This classifier reads the stream at ${PLACES[found.position]}.`;

@@ -6,8 +6,8 @@ import { tokenButton, tokenPicker } from "../picker.js";
 import { state, subscribe } from "../state.js";
 import { field, h, latest, number, percent, sequential, tokenLabel, tokenText } from "../ui.js";
 
-// What the reader chose; it stays when the checkpoint or the view changes, and position and token as long as run and text do.
-// null: the last position, the most probable token.
+// What the reader chose; it stays when the checkpoint or the view changes. Position and token stay as long as run and
+// text do; null: the last position, the most probable token.
 const chosen = { about: null, part: 0, position: null, token: null, size: "ratio", relative: true, open: new Set() };
 
 export default {
@@ -23,7 +23,8 @@ export default {
     const scale = h("span", {});
     const effects = h("section", {});
     const size = h("select", { onchange: () => { chosen.size = size.value; drawSizes(); } },
-      h("option", { value: "ratio" }, "relative to the stream before it"), h("option", { value: "norm" }, "the norm itself"));
+      h("option", { value: "ratio" }, "relative to the stream before it"),
+      h("option", { value: "norm" }, "the norm itself"));
     size.value = chosen.size;
     const table = grid("the size of what each part adds at each position", {
       onSelect: (i, j) => {
@@ -34,10 +35,12 @@ export default {
     });
     root.append(
       h("h2", {}, "Residual stream"),
-      h("p", {}, "Every position carries a vector, the residual stream. It starts as the sum of two embeddings; then attention and the feed-forward ",
-        "network of each layer add a vector to it. Layers are counted from 0, and run from top to bottom."),
+      h("p", {}, "Every position carries a vector, the residual stream. It starts as the sum of two embeddings; then ",
+        "attention and the feed-forward network of each layer add a vector to it. Layers are counted from 0, and run ",
+        "from top to bottom."),
       h("h3", {}, "How large is what each part adds?"),
-      h("p", { class: "note" }, "Euclidean norm of the added vector. Relative: divided by the norm of the stream before it, so 1.0 is as large as the stream itself."),
+      h("p", { class: "note" }, "Euclidean norm of the added vector. Relative: divided by the norm of the stream ",
+        "before it, so 1.0 is as large as the stream itself."),
       h("div", { class: "row" }, field("size", size), scale), table.element, effects,
     );
     const at = () => chosen.position ?? found.ids.length - 1;
@@ -47,7 +50,8 @@ export default {
     };
 
     const drawSizes = () => {
-      const value = (part, j) => (chosen.size === "norm" ? part.added[j] : part.before[j] ? part.added[j] / part.before[j] : null);
+      const ratio = (part, j) => (part.before[j] ? part.added[j] / part.before[j] : null);
+      const value = (part, j) => (chosen.size === "norm" ? part.added[j] : ratio(part, j));
       const all = found.sizes.flatMap((part) => part.added.map((_, j) => value(part, j))).filter((x) => x !== null);
       const largest = chosen.size === "norm" ? d3.max(all) : Math.max(1, d3.quantile(all, 0.95));
       const color = sequential();
@@ -56,15 +60,18 @@ export default {
         cell: (i, j) => {
           const part = found.sizes[i], x = value(part, j);
           const text = x === null ? "–" : x < 9.95 ? x.toFixed(1) : number(x, 2);
-          return { content: text, color: color(Math.min(1, (x ?? 0) / largest)), label: `${text}, ${part.name}, position ${j}` };
+          const label = `${text}, ${part.name}, position ${j}`;
+          return { content: text, color: color(Math.min(1, (x ?? 0) / largest)), label };
         },
       });
       table.select(chosen.part, at());
-      scale.replaceChildren(legend(color, ["0", chosen.size === "norm" ? number(largest) : `${number(largest)} or more`]));
+      const top = chosen.size === "norm" ? number(largest) : `${number(largest)} or more`;
+      scale.replaceChildren(legend(color, ["0", top]));
     };
     const drawEffects = () => {
       if (!found.attribution) {
-        effects.replaceChildren(h("p", { class: "note" }, "This run is a classifier: it has no logits of tokens to attribute."));
+        const none = "This run is a classifier: it has no logits of tokens to attribute.";
+        effects.replaceChildren(h("p", { class: "note" }, none));
         return;
       }
       effects.replaceChildren(...effectsOf(found, choose, drawEffects));
@@ -72,7 +79,8 @@ export default {
     const update = () => work(async (signal) => {
       const about = JSON.stringify([state.run, state.text]);
       if (chosen.about !== about) Object.assign(chosen, { about, position: null, token: null });
-      found = await post("/api/residual", { text: state.text, position: chosen.position ?? -1, token: chosen.token }, { signal });
+      const wanted = { text: state.text, position: chosen.position ?? -1, token: chosen.token };
+      found = await post("/api/residual", wanted, { signal });
       drawSizes();
       drawEffects();
     });
@@ -88,8 +96,9 @@ export default {
 };
 
 function sizeTip(part, j) {
-  return h("table", {}, [["norm of the added vector", part.added[j]], ["norm of the stream before", part.before[j]], ["and after", part.after[j]]]
-    .map(([name, value]) => h("tr", {}, h("td", {}, name), h("td", { class: "number" }, number(value)))));
+  const norms = { "norm of the added vector": "added", "norm of the stream before": "before", "and after": "after" };
+  return h("table", {}, Object.entries(norms).map(([name, field]) =>
+    h("tr", {}, h("td", {}, name), h("td", { class: "number" }, number(part[field][j])))));
 }
 
 // ----- effects on a logit -----------------------------------------------------------------------------------------
@@ -109,13 +118,17 @@ function effectsOf(found, choose, redraw) {
   const token = h("span", { class: "token boxed" }, tokenText(attribution.text));
   return [
     h("h3", {}, "What contributes to a logit?"),
-    h("p", { class: "note" }, "The logit of a token is a sum over all parts: each part's vector is centred, divided by the standard deviation of the whole stream ",
-      "(as the last LayerNorm does; this number is kept fixed) and multiplied with the norm's weight and the token's row of the head. A bar begins where the one above it ends; ones that raise the logit are orange, ones that lower it blue."),
+    h("p", { class: "note" }, "The logit of a token is a sum over all parts: each part's vector is centred, divided ",
+      "by the standard deviation of the whole stream (as the last LayerNorm does; this number is kept fixed) and ",
+      "multiplied with the norm's weight and the token's row of the head. A bar begins where the one above it ends; ",
+      "ones that raise the logit are orange, ones that lower it blue."),
     h("div", { class: "row" }, field("after position", position), h("span", {}, "most probable"), candidates),
     h("div", { class: "row" }, truth, tokenPicker("another token", pick).element),
-    h("label", { class: "check" }, relative, h("span", {}, "relative to the mean logit of the vocabulary. Softmax ignores what is added to all logits alike.")),
-    h("p", {}, token, ` after position ${attribution.position}: probability ${percent(attribution.probability)}, rank ${number(attribution.rank, 6)}, `,
-      `logit ${number(attribution.logit)}, mean logit ${number(attribution.mean_logit)}.`),
+    h("label", { class: "check" }, relative, h("span", {},
+      "relative to the mean logit of the vocabulary. Softmax ignores what is added to all logits alike.")),
+    h("p", {}, token, ` after position ${attribution.position}: probability ${percent(attribution.probability)}, `,
+      `rank ${number(attribution.rank, 6)}, logit ${number(attribution.logit)}, `,
+      `mean logit ${number(attribution.mean_logit)}.`),
     waterfall(attribution, redraw),
   ];
 }
@@ -130,12 +143,14 @@ function waterfall({ effects, logit, mean_logit: mean }, redraw) {
     rows.push({ name: effect.name, begin: sum, end: sum + value(effect), effect });
     if (effect.parts.length && chosen.open.has(effect.name)) {
       let inner = sum;
-      for (const part of effect.parts) rows.push({ name: part.name, begin: inner, end: (inner += value(part)), inner: true });
+      for (const part of effect.parts) {
+        rows.push({ name: part.name, begin: inner, end: (inner += value(part)), inner: true });
+      }
     }
     sum += value(effect);
   }
   rows.push({ name: chosen.relative ? "logit − mean logit" : "logit", begin: 0, end: total, total: true });
-  const low = d3.min(rows, (row) => Math.min(row.begin, row.end)), high = d3.max(rows, (row) => Math.max(row.begin, row.end));
+  const [low, high] = d3.extent(rows.flatMap((row) => [row.begin, row.end]));
   const share = d3.scaleLinear([low, high === low ? low + 1 : high], [0, 100]);
   const list = h("ul", { class: "waterfall" }, rows.map((row) => waterfallRow(row, share, redraw)));
   return list;
@@ -154,9 +169,16 @@ function waterfallRow({ name, begin, end, effect, inner, total }, share, redraw)
     document.querySelector(`.waterfall [data-name="${name}"]`)?.focus();
   };
   const label = effect?.parts.length
-    ? h("button", { type: "button", "aria-expanded": String(open), "data-name": name, title: "the heads of this layer", onclick: toggle }, open ? "▾ " : "▸ ", name)
+    ? h("button", {
+      type: "button", "aria-expanded": String(open), "data-name": name, title: "the heads of this layer",
+      onclick: toggle,
+    }, open ? "▾ " : "▸ ", name)
     : h("span", {}, name);
-  const sign = end - begin < 0 ? "−" : "+";
   return h("li", { class: inner ? "inner" : total ? "sum" : null }, h("span", { class: "name" }, label),
-    h("span", { class: "track", "aria-hidden": "true" }, zero, bar), h("span", { class: "value" }, `${total && sign === "+" ? "" : sign}${number(Math.abs(end - begin))}`));
+    h("span", { class: "track", "aria-hidden": "true" }, zero, bar),
+    h("span", { class: "value" }, signed(end - begin)));
+}
+
+function signed(x) {
+  return Number.isFinite(x) ? `${x < 0 ? "−" : "+"}${Math.abs(x).toFixed(3)}` : "not finite";
 }
