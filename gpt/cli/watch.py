@@ -9,7 +9,6 @@ import os
 import subprocess
 import sys
 import threading
-import webbrowser
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -29,6 +28,7 @@ class Page:
         self.screen = screen
         self.process: subprocess.Popen[str] | None = None
         self.reader: threading.Thread | None = None
+        self.closing = False
 
     def open(self, run: Path) -> None:
         """Start the server for a run; its address is printed, and opened in the browser, when it answers."""
@@ -48,6 +48,8 @@ class Page:
 
     def _announce(self, process: "subprocess.Popen[str]") -> None:
         """Print the address once the server prints it; read the rest of its output too, so that it never waits."""
+        import webbrowser  # here, since most runs are trained without the page
+
         assert process.stdout is not None
         line, address = "", ""
         with process.stdout as output:
@@ -58,7 +60,7 @@ class Page:
                     if has_browser():
                         with suppress(OSError, webbrowser.Error):
                             webbrowser.open(address)
-        if not address:
+        if not address and not self.closing:
             say(self.screen, None, f"warning: the page could not be opened: {line.strip() or 'its process ended'}")
 
     def stay(self) -> None:
@@ -73,6 +75,7 @@ class Page:
         """End the server."""
         if self.process is None or self.reader is None:
             return
+        self.closing = True
         with suppress(OSError):
             assert self.process.stdin is not None
             self.process.stdin.close()
