@@ -65,7 +65,10 @@ class Page:
 
     def stay(self) -> None:
         """Wait until Ctrl-C, or until the server has ended."""
-        if self.process is None or self.process.poll() is not None:
+        if self.process is None or self.reader is None:
+            return
+        if self.process.poll() is not None:
+            self.reader.join(ENDING)  # it says why
             return
         say(self.screen, None, "the page stays open: Ctrl-C ends it")
         with suppress(KeyboardInterrupt):

@@ -145,7 +145,7 @@ function drawSteps({ xName, marks, chosen }, x, height, width) {
   const group = s("g"), base = height - BOTTOM;
   group.append(s("path", { class: "axis", d: `M${LEFT} ${base}H${width - RIGHT}` }));
   for (const tick of x.ticks(width > 600 ? 8 : 4)) {
-    group.append(s("text", { class: "tick", x: x(tick), y: base + 22, "text-anchor": "middle" }, d3.format(tick >= 1e6 ? ".3~s" : ",")(tick)));
+    group.append(s("text", { class: "tick", x: x(tick), y: base + 22, "text-anchor": x(tick) > width - RIGHT - 24 ? "end" : "middle" }, d3.format(tick >= 1e6 ? ".3~s" : ",")(tick)));
   }
   group.append(s("text", { class: "tick", x: 4, y: base + 22 }, xName));
   for (const mark of marks ?? []) {
