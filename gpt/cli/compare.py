@@ -3,16 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 from tyro.conf import Positional
 
-from .. import look
 from ..console import visible
-from ..look import Comparison
-from ..look.compare import MARK, Row
+
+if TYPE_CHECKING:
+    from ..look.compare import Comparison, Row
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class Compare:
     all: bool = False  # also show the settings that are the same
 
     def __call__(self) -> int:
+        from .. import look  # here, since other commands do not need it
+
         if self.out is not None and self.out.exists() and not self.overwrite:
             raise FileExistsError(f"{self.out} exists already: name another file, or give --overwrite")
         found, console = look.compare(self.runs), Console(highlight=False)
@@ -46,7 +49,7 @@ class Compare:
         return 0
 
 
-def heads_of(found: Comparison) -> list[str]:
+def heads_of(found: "Comparison") -> list[str]:
     """The columns' heads: the runs' names where they are short and few, else numbers that a list explains."""
     room = 52 // len(found.names)
     if all(len(name) <= max(room, 6) for name in found.names) and len(found.names) <= 5:
@@ -54,13 +57,13 @@ def heads_of(found: Comparison) -> list[str]:
     return [f"{i + 1}" for i in range(len(found.names))]
 
 
-def table(title: str, rows: Sequence[Row], heads: Sequence[str], mark: bool = False) -> Table:
+def table(title: str, rows: "Sequence[Row]", heads: Sequence[str], mark: bool = False) -> Table:
     """Rows of settings or results; with `mark`, ≠ before each that differs. All texts are plain."""
     found = Table(title=Text(title, style="table.title"), title_justify="left")
     found.add_column(overflow="fold")
     for head in heads:
         found.add_column(Text(visible(head)), overflow="fold")
     for row in rows:
-        name = f"{MARK if row.differs else ' '} {row.name}" if mark else row.name
+        name = f"{'≠' if row.differs else ' '} {row.name}" if mark else row.name
         found.add_row(*(Text(visible(text)) for text in (name, *row.values)))
     return found

@@ -28,6 +28,7 @@ class Page:
         self.screen = screen
         self.process: subprocess.Popen[str] | None = None
         self.reader: threading.Thread | None = None
+        self.closing = False
 
     def open(self, run: Path) -> None:
         """Start the server for a run; its address is printed, and opened in the browser, when it answers."""
@@ -47,6 +48,8 @@ class Page:
 
     def _announce(self, process: "subprocess.Popen[str]") -> None:
         """Print the address once the server prints it; read the rest of its output too, so that it never waits."""
+        import webbrowser  # here, since most runs are trained without the page
+
         assert process.stdout is not None
         line, address = "", ""
         with process.stdout as output:
@@ -59,12 +62,15 @@ class Page:
 
                         with suppress(OSError, webbrowser.Error):
                             webbrowser.open(address)
-        if not address:
+        if not address and not self.closing:
             say(self.screen, None, f"warning: the page could not be opened: {line.strip() or 'its process ended'}")
 
     def stay(self) -> None:
         """Wait until Ctrl-C, or until the server has ended."""
-        if self.process is None or self.process.poll() is not None:
+        if self.process is None or self.reader is None:
+            return
+        if self.process.poll() is not None:
+            self.reader.join(ENDING)  # it says why
             return
         say(self.screen, None, "the page stays open: Ctrl-C ends it")
         with suppress(KeyboardInterrupt):
@@ -74,6 +80,7 @@ class Page:
         """End the server."""
         if self.process is None or self.reader is None:
             return
+        self.closing = True
         with suppress(OSError):
             assert self.process.stdin is not None
             self.process.stdin.close()

@@ -14,8 +14,6 @@ from .runs import CELL, Run, find_runs, html_table, readable, run, steps_text
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MARK = "≠"  # beside a setting in which runs differ
-
 
 @dataclass(frozen=True)
 class Row:

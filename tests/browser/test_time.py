@@ -126,7 +126,7 @@ def test_runs_are_chosen_and_compared_by_keyboard(page, site):
     page.wait_for_function("document.querySelectorAll('.side-by-side').length === 2")
     rows = page.locator(".side-by-side").last.locator("tbody tr").all_inner_texts()
     cells = {row.split("\t")[0]: row.split("\t")[1:] for row in rows}
-    assert cells["task"] == ["pretrain", "≠ classify"]
+    assert cells["task"] == ["pretrain", "≠\u00a0classify"]
     assert "seed" not in cells
     page.get_by_label("all settings").check()
     assert "seed\t1337\t1337" in page.locator(".side-by-side").last.inner_text()

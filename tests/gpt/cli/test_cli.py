@@ -213,7 +213,7 @@ def test_python_m_gpt(run):
             ["finetune", "clasify"],
             "there is no command 'finetune': did you mean gpt finetune classify or gpt finetune in",
         ),
-        (["help"], "there is no command 'help': the commands are train, generate, look, compare, finetune classify, "),
+        (["help"], "there is no command 'help': the commands are train, generate, look, "),
     ],
 )
 def test_an_unknown_command_is_one_sentence_with_the_nearest_ones(call, args, says):

@@ -16,8 +16,8 @@ function s(tag, attributes = {}, text = null) {
 /**
  * A plot in `root`; returns { update(spec), stop }. A spec is
  *   { label, xName, panels: [{ title, height, log, lines: [line] }], marks: [step], chosen: step, onPick(step) }
- * and a line { name, css, faint, dots, x: [...], y: [...], low: [...], high: [...], format(value) }: `css` is a class with
- * --c, its colour; with low and high, their range is drawn as an area.
+ * and a line { name, css, thin, dots, x: [...], y: [...], low: [...], high: [...], end, format(value) }: `css` is a class with
+ * --c, its colour; with low and high, their range is drawn as an area; after `end` it has no value to read.
  */
 export function plot(root) {
   let spec = null, scale = null, cursor = null, width = 0;
@@ -47,7 +47,7 @@ export function plot(root) {
   };
 
   /** The values of all lines at the step nearest to `x`. */
-  const read = (x) => spec.panels.flatMap(({ lines }) => lines.filter((line) => line.x.length && !line.silent).map((line) => {
+  const read = (x) => spec.panels.flatMap(({ lines }) => lines.filter((line) => line.x.length && x <= (line.end ?? Infinity)).map((line) => {
     const i = d3.bisectCenter(line.x, x);
     return { ...line, step: line.x[i], value: line.y[i] };
   }));
@@ -128,7 +128,7 @@ function drawPanel({ title, height, log, lines }, top, width, x) {
       group.append(s("path", { class: `range ${line.css}`, d: area(index) }));
     }
     const path = d3.line().defined((i) => defined(line.y[i])).x(at).y((i) => y(line.y[i]));
-    if (!line.silent) group.append(s("path", { class: `curve ${line.css}${line.thin ? " thin" : ""}`, d: path(index) }));
+    group.append(s("path", { class: `curve ${line.css}${line.thin ? " thin" : ""}`, d: path(index) }));
     if (line.dots && line.x.length < 150) {
       for (const i of index.filter((i) => defined(line.y[i]))) group.append(s("circle", { class: `dot ${line.css}`, cx: at(i), cy: y(line.y[i]), r: 3 }));
     }
@@ -145,7 +145,7 @@ function drawSteps({ xName, marks, chosen }, x, height, width) {
   const group = s("g"), base = height - BOTTOM;
   group.append(s("path", { class: "axis", d: `M${LEFT} ${base}H${width - RIGHT}` }));
   for (const tick of x.ticks(width > 600 ? 8 : 4)) {
-    group.append(s("text", { class: "tick", x: x(tick), y: base + 22, "text-anchor": "middle" }, d3.format(tick >= 1e6 ? ".3~s" : ",")(tick)));
+    group.append(s("text", { class: "tick", x: x(tick), y: base + 22, "text-anchor": x(tick) > width - RIGHT - 24 ? "end" : "middle" }, d3.format(tick >= 1e6 ? ".3~s" : ",")(tick)));
   }
   group.append(s("text", { class: "tick", x: 4, y: base + 22 }, xName));
   for (const mark of marks ?? []) {

@@ -168,7 +168,8 @@ function linesOf({ names, runs }, tokens) {
     const { curves, tokens_per_step: scale } = runs[i];
     if (tokens && !scale) return [];
     const x = (curve) => (tokens ? curve.step.map((step) => step * scale) : curve.step);
-    const line = (curve, what, more) => (curve ? [{ name: `${i + 1} ${name}: ${what}`, css: `c-run-${i}`, x: x(curve), y: curve.smooth, ...more }] : []);
+    const end = Math.max(...Object.values(curves).map((curve) => x(curve).at(-1)));
+    const line = (curve, what, more) => (curve ? [{ name: `${i + 1} ${name}: ${what}`, css: `c-run-${i}`, x: x(curve), y: curve.smooth, end, ...more }] : []);
     return [
       ...(options.training ? line(curves.loss, "training", { thin: true }) : []),
       ...line(curves.validation_loss, "validation", { dots: true }),
@@ -186,6 +187,6 @@ function sideBySide(title, rows, names, mark) {
     h("tbody", {}, rows.map(({ name, values, differs }) => h("tr", { class: mark && differs ? "differs" : "" },
       h("th", { scope: "row" }, name), values.map((text) => {
         const other = mark && text !== values[0];
-        return h("td", { class: other ? "other" : "" }, other ? `${MARK} ` : "", text);
+        return h("td", { class: other ? "other" : "" }, other ? `${MARK}\u00a0` : "", text);
       }))))));
 }

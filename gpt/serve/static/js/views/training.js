@@ -84,6 +84,7 @@ export default {
       const chosen = state.step ?? found.steps.at(-1);
       samples.replaceChildren(h("div", { class: "samples" }, shown.map(({ step, text }) => h("article", { class: "panel" },
         h("h4", {}, `step ${step.toLocaleString("en")}`, step === chosen ? " · the chosen checkpoint" : ""), h("pre", {}, text)))));
+      for (const pre of samples.querySelectorAll("pre")) if (pre.scrollHeight > pre.clientHeight) pre.tabIndex = 0;
       if (!list.length) samples.append(h("p", { class: "note" }, "There are no samples yet: --sample-every says how often training writes one."));
       if (shown.length < list.length) samples.append(h("button", { onclick: () => { all = true; drawSamples(); } }, `show all ${list.length}`));
     };
