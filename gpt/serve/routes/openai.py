@@ -151,14 +151,10 @@ async def answer(request: Request, api: ModuleType) -> Response:
         yield from write(loaded, prepared.prompts, prepared.room, options, prepared.echo)
 
     pieces = cast(AsyncGenerator[Any, None], state.worker.stream(compute))
-    try:
-        reply = await while_connected(request, anext(pieces))
-        if options.stream:
-            return StreamingResponse(events(reply, pieces), headers=NO_CACHE, media_type="text/event-stream")
-        return await while_connected(request, whole(reply, pieces))
-    except BaseException:
-        await pieces.aclose()
-        raise
+    reply = await while_connected(request, anext(pieces))
+    if options.stream:
+        return StreamingResponse(events(reply, pieces), headers=NO_CACHE, media_type="text/event-stream")
+    return await while_connected(request, whole(reply, pieces))
 
 
 NO_CACHE = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}

@@ -321,20 +321,20 @@ def test_a_bias_forbids_and_forces_a_token(client, loaded):
     assert free == biased
 
 
-@pytest.mark.parametrize(("frequency", "presence"), [(2.0, 0.0), (0.0, 2.0), (1.0, -0.5)])
+@pytest.mark.parametrize(("frequency", "presence"), [(2.0, 0.0), (0.0, 2.0), (1.0, -0.5), (0.0, 0.2), (0.0, 0.05)])
 def test_penalties_follow_the_formula_of_openai(client, loaded, frequency, presence):
     """Greedy by hand: scores minus count x frequency, minus presence where the count is not 0; new tokens count."""
     ids = loaded.tokenizer.encode_ordinary(PROMPT)
     counts, new = np.zeros(loaded.model.config.vocab_size), []
-    for _ in range(20):
+    for _ in range(30):
         scores = log_softmax(loaded, [*ids, *new])[-1] - frequency * counts - presence * (counts > 0)
         new.append(int(scores.argmax()))
         counts[new[-1]] += 1
     (choice,) = client.completions.create(
-        model="bytes", prompt=PROMPT, max_tokens=20, temperature=0, frequency_penalty=frequency,
+        model="bytes", prompt=PROMPT, max_tokens=30, temperature=0, frequency_penalty=frequency,
         presence_penalty=presence,
     ).choices  # fmt: skip
-    assert choice.text == loaded.tokenizer.decode(new) != expected(loaded, [PROMPT], 20)[0]
+    assert choice.text == loaded.tokenizer.decode(new) != expected(loaded, [PROMPT], 30)[0]
 
 
 # ----- chat -----
@@ -599,6 +599,13 @@ def test_eight_clients_at_once(address, loaded):
 
 
 @pytest.fixture
+def endless(loaded):
+    """Fields of a request whose text does not end by itself."""
+    bias = {str(loaded.tokenizer.special_tokens["<|endoftext|>"]): -100}
+    return {"model": "bytes", "prompt": PROMPT, "max_tokens": 4096, "logit_bias": bias}
+
+
+@pytest.fixture
 def slow_steps(monkeypatch):
     """Each step takes 5 ms; the times of the steps."""
     steps = []
@@ -613,9 +620,9 @@ def slow_steps(monkeypatch):
     return steps
 
 
-def test_leaving_a_stream_frees_the_model(client, slow_steps):
+def test_leaving_a_stream_frees_the_model(client, slow_steps, endless):
     """4,096 steps take more than 20 s; another client waits for a fraction of that."""
-    stream = client.completions.create(model="bytes", prompt=PROMPT, max_tokens=4096, stream=True)
+    stream = client.completions.create(**endless, stream=True)
     for _, _ in zip(range(3), stream, strict=False):
         pass
     stream.close()
@@ -625,9 +632,9 @@ def test_leaving_a_stream_frees_the_model(client, slow_steps):
     assert len(slow_steps) < 1000
 
 
-def test_leaving_before_the_answer_frees_the_model(client, slow_steps):
+def test_leaving_before_the_answer_frees_the_model(client, slow_steps, endless):
     with pytest.raises(openai.APITimeoutError):
-        client.completions.create(model="bytes", prompt=PROMPT, max_tokens=4096, timeout=0.3)
+        client.completions.create(**endless, timeout=0.3)
     begun = time.monotonic()
     client.completions.create(model="bytes", prompt=PROMPT, max_tokens=1)
     assert time.monotonic() - begun < 5

@@ -120,14 +120,15 @@ function leftOut(found, complete) {
       h("td", { class: "number mono" }, signed(word.value)),
       h("td", { class: "number mono" }, percent(word.without)),
       h("td", { class: "number mono" }, points(word.without - found.probabilities[at]))));
-  const head = ["word", "gradient × input", `probability of ${found.label} without it`, "change, in points"];
+  const head = ["word", "gradient × input", "without it", "change"];
   const table = h("div", { class: "scroll", tabindex: "0" }, h("table", {},
     h("thead", {}, h("tr", {}, head.map((text, i) => h("th", { class: i ? "number" : null, scope: "col" }, text)))),
     h("tbody", {}, rows)));
   const empty = complete ? "A text of one word has nothing to leave out." : "The strongest words are left out one at a time…";
   return h("section", { class: "panel", "aria-label": "Check" },
     h("h3", {}, "Check: the strongest words left out, one at a time"),
-    h("p", { class: "note" }, `With all words the probability of ${found.label} is ${percent(found.probabilities[at])}. Where a word that speaks for it is left out, it should fall.`),
+    h("p", { class: "note" }, `With all words the probability of ${found.label} is ${percent(found.probabilities[at])}. The table has it without each word, `
+      + "and the change in percentage points: without a word that speaks for the label it should fall."),
     rows.length ? table : h("p", { class: "note" }, empty));
 }
 
