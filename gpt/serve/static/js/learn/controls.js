@@ -88,7 +88,7 @@ export function controls({ onSteps, onUndo, onReset, onStop }) {
       busy = true;
       running.hidden = false;
       bar.value = 0;
-      doing.textContent = "";
+      doing.textContent = "waiting for the server";
       enable();
     },
     progress({ step, of, phase }) {
