@@ -79,6 +79,7 @@ def their_groups(model, read, layers: int) -> dict[str, float]:
     return norms
 
 
+@pytest.mark.slow  # importing transformers takes seconds
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("tie_head", [True, False])
 def test_a_step_of_sgd_is_pytorchs(tmp_path, tie_head):
