@@ -20,7 +20,7 @@ from .display import heat_map, log_shares, visible_text
 from .loaded import LoadedModel
 from .trace import trace
 
-BLOCK = 1 << 14  # elements whose squares are added up in their own dtype
+BLOCK = 1 << 15  # elements whose squares are added up in their own dtype
 PARTS = ("norm1", "W_query", "W_key", "W_value", "out_proj", "norm2", "expand", "contract")  # of a block
 
 
@@ -193,18 +193,22 @@ def parts(model: GPT) -> list[tuple[int | None, str, list[Tensor]]]:
     return [(layer, part, list(module.parameters())) for layer, part, module in found]
 
 
-def norm(x: Tensor) -> float:
-    """sqrt(sum of x**2): products of blocks, added up in float64.
+def norm(x: Tensor, origin: Tensor | None = None) -> float:
+    """sqrt(sum of x**2), or of (x - origin)**2: products of blocks, added up in float64, without a large temporary.
 
     Where that sum leaves the range of float32, x is divided by its largest element first; infinite or nan only if an
     element is.
     """
     flat = x.detach().reshape(-1)
+    base = None if origin is None else origin.detach().reshape(-1)
     total = 0.0
     for start in range(0, flat.size, BLOCK):
         block = flat[start : start + BLOCK]
+        if base is not None:
+            block = block - base[start : start + BLOCK]
         total += float(block @ block)
     if 1e-20 < total < math.inf:
         return math.sqrt(total)
+    flat = flat if base is None else flat - base
     largest = float(flat.abs().max())
     return largest * float((flat / largest).norm()) if 0 < largest < math.inf else largest

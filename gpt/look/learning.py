@@ -308,7 +308,7 @@ def changes(model: GPT, before: list[Tensor]) -> list[Update]:
     with tl.no_grad():
         for layer, part, params in parts(model):
             weight = math.hypot(*[norm(old[id(p)]) for p in params])
-            update = math.hypot(*[norm(p - old[id(p)]) for p in params])
+            update = math.hypot(*[norm(p, old[id(p)]) for p in params])
             found.append(Update(layer, part, weight, update, update / weight if weight else None))
     return found
 

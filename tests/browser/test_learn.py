@@ -53,8 +53,7 @@ def test_steps_undo_and_the_way_back(page, site):
     for count in (5, 4, 3, 2, 1):
         page.get_by_role("button", name="Undo", exact=True).click()
         page.wait_for_function(f"document.querySelector('#session').textContent.includes('+ {count} step')")
-    page.wait_for_function("document.querySelector('.outcome').textContent.includes('after one step')")
-    assert page.locator(".outcome").inner_text() == first
+    page.wait_for_function("text => document.querySelector('.outcome').innerText === text", arg=first)
     page.get_by_role("button", name="Return to the checkpoint").click()
     page.wait_for_selector(".outcome", state="detached")
     assert badge.is_hidden()
@@ -141,3 +140,22 @@ def test_a_text_without_a_next_token(page, site, errors):
     page.wait_for_selector("[role=alert]")
     assert "give at least two" in page.locator("[role=alert]").inner_text()
     errors.clear()
+
+
+def test_learning_rates_that_are_no_number_or_too_large(page, site):
+    opened(page, site)
+    rate = page.get_by_label("learning rate")
+    rate.fill("much")
+    page.get_by_role("button", name="One step", exact=True).click()
+    page.wait_for_selector("[role=alert]")
+    assert page.locator("[role=alert]").inner_text() == "the learning rate must be a number, such as 0.001"
+    assert page.locator("#session").is_hidden()
+    rate.fill("1e30")
+    press(page, "One step")
+    page.wait_for_selector(".outcome")
+    assert "→ not finite after one step" in page.locator(".outcome").inner_text()
+    press(page, "One more step")
+    page.wait_for_selector("[role=alert]")
+    assert page.locator("[role=alert]").inner_text().startswith("the gradient is not finite, so no step was taken")
+    page.get_by_role("button", name="Undo", exact=True).click()
+    page.wait_for_selector(".outcome", state="detached")

@@ -79,6 +79,7 @@ def their_groups(model, read, layers: int) -> dict[str, float]:
     return norms
 
 
+@pytest.mark.slow  # importing transformers takes seconds
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("tie_head", [True, False])
 def test_a_step_of_sgd_is_pytorchs(tmp_path, tie_head):
@@ -349,11 +350,15 @@ def test_norms_of_numbers_whose_squares_leave_float32():
     for scale in (1e-30, 1.0, 1e30):
         x = tl.tensor([[3 * scale, 0.0], [0.0, 4 * scale]])
         assert norm(x) == pytest.approx(5 * scale, rel=1e-6)
+        assert norm(x, tl.tensor([[0.0, 2 * scale], [0.0, 2 * scale]])) == pytest.approx(
+            math.sqrt(17) * scale, rel=1e-6
+        )
     assert norm(tl.zeros(3)) == 0
     assert norm(tl.tensor([1.0, math.inf])) == math.inf
     assert math.isnan(norm(tl.tensor([1.0, math.nan])))
     many = tl.full((3, 100_000), 0.1)
-    assert norm(many) == pytest.approx(0.1 * math.sqrt(300_000), rel=1e-6)
+    assert norm(many) == pytest.approx(0.1 * math.sqrt(300_000), rel=1e-5)
+    assert norm(many, 3 * many) == pytest.approx(0.2 * math.sqrt(300_000), rel=1e-5)
 
 
 def test_every_parameter_is_in_one_group():

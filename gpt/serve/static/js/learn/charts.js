@@ -22,7 +22,7 @@ function decades(values) {
 export function ratioChart(updates) {
   const partsOf = [...new Set(updates.map((update) => update.part))];
   const domain = decades([...updates.map((update) => update.ratio), 1e-3]);
-  const left = 176, right = 14, top = 34, tall = 22, width = 550;
+  const left = 200, right = 14, top = 34, tall = 22, width = 550;
   const x = d3.scaleLog().domain(domain).range([left, width - right]);
   const svg = create(width, top + partsOf.length * tall + 26,
     "Ratio of update to weight for each part of each block. All numbers are in the table below.");

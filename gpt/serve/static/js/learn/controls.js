@@ -32,7 +32,7 @@ export function controls({ onSteps, onUndo, onReset, onStop }) {
   let defaults = null, ofRun = null, busy = false;
 
   function options(count) {
-    return { optimizer: optimizer.value, lr: Number(lr.value), moments: moments.value, count };
+    return { optimizer: optimizer.value, lr: lr.value.trim() ? Number(lr.value) : NaN, moments: moments.value, count };
   }
   function enable() {
     for (const button of counts) button.disabled = busy;
@@ -88,7 +88,7 @@ export function controls({ onSteps, onUndo, onReset, onStop }) {
       busy = true;
       running.hidden = false;
       bar.value = 0;
-      doing.textContent = "";
+      doing.textContent = "waiting for the server";
       enable();
     },
     progress({ step, of, phase }) {

@@ -52,7 +52,7 @@ export function lossStrip(tokens, losses, largest, { label, note, onPick, picked
   const strip = h("div", { class: "loss-strip", role: "group", "aria-label": label });
   tokens.forEach((text, t) => {
     const loss = t ? losses[t - 1] : null;
-    const fill = loss === null ? cssColor("background") : color(0.9 * Math.min(loss / largest, 1));
+    const fill = !Number.isFinite(loss) ? cssColor("background") : color(0.9 * Math.min(loss / largest, 1));
     const button = h("button", {
       type: "button", class: "token", "data-t": String(t), "aria-pressed": String(t === picked),
       "aria-label": `${text.trim() || tokenLabel(text)}: ${note(t)}`, onclick: () => onPick(t),
@@ -171,7 +171,7 @@ export function short(x) {
 export function arrows(step, { order, log, picked, onPick }) {
   const cell = Math.max(7, Math.min(28, Math.floor(1000 / order.length))), height = 190, top = 8, left = 56;
   const names = step.tokens.map((text) => tokenLabel(text).slice(0, 9)), bottom = room(names) + 6;
-  const floor = Math.max(1e-8, Math.min(...step.before, ...step.after) / 1.5);
+  const floor = Math.max(1e-8, Math.min(...[...step.before, ...step.after].filter(Number.isFinite)) / 1.5);
   const y = (log ? d3.scaleLog().domain([floor, 1]) : d3.scaleLinear().domain([0, 1])).range([top + height, top]).clamp(true);
   const svg = svgFor(left + order.length * cell + 8, top + height + bottom,
     "Probability of each true next token before the step and after it. Numbers are in the table below.");
@@ -183,14 +183,14 @@ export function arrows(step, { order, log, picked, onPick }) {
   const x = (k) => left + (k + 0.5) * cell;
   const size = Math.min(4.5, cell / 2.4);
   order.forEach((t, k) => {
-    const [a, b] = [y(step.before[t]), y(step.after[t])], up = step.after[t] >= step.before[t];
+    const [a, b] = [step.before[t], step.after[t]].map((p) => (Number.isFinite(p) ? y(p) : NaN)), up = step.after[t] >= step.before[t];
     const g = svg.append("g").attr("class", up ? "up" : "down");
     g.append("rect").attr("class", t === picked ? "picked-band" : "band").attr("x", left + k * cell).attr("y", top)
       .attr("width", cell).attr("height", height + bottom - 4);
-    g.append("circle").attr("cx", x(k)).attr("cy", a).attr("r", size * 0.55);
-    g.append("line").attr("x1", x(k)).attr("x2", x(k)).attr("y1", a).attr("y2", b);
+    if (Number.isFinite(step.before[t])) g.append("circle").attr("cx", x(k)).attr("cy", a).attr("r", size * 0.55);
+    if (Number.isFinite(a + b)) g.append("line").attr("x1", x(k)).attr("x2", x(k)).attr("y1", a).attr("y2", b);
     const tip = up ? size : -size;
-    g.append("path").attr("d", `M${x(k) - size} ${b + tip}L${x(k) + size} ${b + tip}L${x(k)} ${b}Z`);
+    if (Number.isFinite(step.after[t])) g.append("path").attr("d", `M${x(k) - size} ${b + tip}L${x(k) + size} ${b + tip}L${x(k)} ${b}Z`);
     g.append("text").attr("class", "axis mono").attr("transform", `translate(${x(k) + 4} ${top + height + 6}) rotate(-90)`)
       .attr("text-anchor", "end").text(names[t + 1]);
     g.on("pointerenter", (event) => showTip(event.currentTarget.getBoundingClientRect(), changeOf(step, t)))

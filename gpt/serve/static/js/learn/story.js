@@ -34,14 +34,14 @@ export function story(root) {
   function drawLoss() {
     const losses = steps ? steps.first.losses_before : now.losses;
     const largest = d3.max([...losses, ...(steps?.last.losses_after ?? [])]) || 1;
-    const mean = d3.mean(losses);
+    const mean = losses.includes(null) ? null : d3.mean(losses);
     bodies.loss.replaceChildren(
       lossStrip(now.tokens, losses, largest, {
         label: "Loss of each token before the step", picked, onPick: pick,
-        note: (t) => (t ? `loss ${number(losses[t - 1])} nats, probability ${chance(Math.exp(-losses[t - 1]))}` : "no loss: the first token is not predicted"),
+        note: (t) => (t ? `loss ${number(losses[t - 1])} nats, probability ${chance(losses[t - 1] === null ? NaN : Math.exp(-losses[t - 1]))}` : "no loss: the first token is not predicted"),
       }),
-      h("p", {}, h("strong", {}, `Mean loss: ${number(mean, 4)} nats`),
-        ` over ${losses.length} predictions: a typical probability of ${chance(Math.exp(-mean))}.`),
+      h("p", {}, h("strong", {}, `Mean loss: ${number(mean, 4)}${mean === null ? "" : " nats"}`),
+        mean === null ? "" : ` over ${losses.length} predictions: a typical probability of ${chance(Math.exp(-mean))}.`),
       legend("Loss", "0", `${number(largest)} nats`, (x) => sequential("warm")(0.9 * x)),
     );
   }
@@ -110,8 +110,9 @@ export function story(root) {
       return h("label", { class: "check" }, label, select);
     };
     bodies.after.replaceChildren(
-      h("p", { class: "outcome" }, h("strong", {}, `Mean loss: ${number(first.loss_before, 4)} → ${number(last.loss_after, 4)} nats`),
+      h("p", { class: "outcome" }, h("strong", {}, `Mean loss: ${number(first.loss_before, 4)} → ${number(last.loss_after, 4)}${last.loss_after === null ? "" : " nats"}`),
         ` after ${count === 1 ? "one step" : `${count} steps`}. The true next token became more probable at ${better} of ${positions.length} positions.`,
+        last.loss_after === null ? " The numbers have become too large for float32: the step was far too large. Undo, and try a smaller learning rate." : "",
         last.loss_after > first.loss_before ? " The loss rose: the step was too large. Undo, and try a smaller learning rate." : ""),
       h("div", { class: "row" },
         choice("order", [["text", "as in the text"], ["change", "largest gain first"]], order, (value) => (order = value)),

@@ -6,6 +6,7 @@ import { h, latest, sequential, tokenLabel } from "../ui.js";
 import { layerChart } from "./charts.js";
 import { gridMap, legend, logScale, scrolled, short } from "./pictures.js";
 
+const LARGE = 1e6; // blocks times width squared; a gradient of a smaller model takes less than a second
 const WHOLE = "with shortcut connections and LayerNorm";
 
 function nameOf({ shortcuts, norms }) {
@@ -42,7 +43,8 @@ export function vanishing(root) {
   const out = h("div", {});
   const work = latest(root);
   const known = new Map();
-  let key = null, visible = false;
+  let visible = false, wanted = false, learned = 0; // learned: counts the changes of the session's weights
+  const large = () => chosenRun().config.n_layer * chosenRun().config.n_embd ** 2 > LARGE;
 
   const box = (name, label) => {
     const input = h("input", { type: "checkbox", checked: options[name] });
@@ -84,8 +86,8 @@ export function vanishing(root) {
     out,
   );
 
-  const ask = async (asked, signal) => {
-    const name = JSON.stringify(asked);
+  const ask = async (asked, signal) => { // fresh weights do not depend on the checkpoint or on what was learned
+    const name = JSON.stringify([asked, state.run, state.text, asked.fresh ? null : [state.step, state.session, learned]]);
     if (!known.has(name)) known.set(name, await post("/api/learn/gradients", { text: state.text, ...asked }, { signal }));
     return known.get(name);
   };
@@ -111,12 +113,20 @@ export function vanishing(root) {
     );
   }
   function update() {
-    if (ofRun !== state.run) offerBlocks();
-    ofRun = state.run;
-    const now = JSON.stringify([state.run, state.step, state.session, state.text]);
-    if (now !== key) known.clear();
-    key = now;
+    if (ofRun !== state.run) {
+      ofRun = state.run;
+      wanted = false;
+      known.clear();
+      offerBlocks();
+    }
     if (!visible) return;
+    if (large() && !wanted) {
+      out.replaceChildren(h("p", {}, h("button", { type: "button", onclick: () => {
+        wanted = true;
+        update();
+      } }, "Compute"), " This model is large: it takes some seconds."));
+      return;
+    }
     work(async (signal) => {
       const whole = await ask({ ...options, shortcuts: true, norms: true }, signal);
       const part = await ask({ ...options }, signal);
@@ -132,7 +142,8 @@ export function vanishing(root) {
   observer.observe(root);
   return {
     update: () => {
-      key = null;
+      learned += 1;
+      if (large() && !options.fresh) wanted = false; // not after each step
       update();
     },
     stop: () => {

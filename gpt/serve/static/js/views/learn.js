@@ -1,12 +1,12 @@
 // One step of learning on the text: the loss before, the gradient, the update, the loss after; undo; vanishing gradients.
 
-import { post, stream } from "../api.js";
+import { post, ServerError, stream } from "../api.js";
 import { controls } from "../learn/controls.js";
 import { story } from "../learn/story.js";
 import { vanishing } from "../learn/vanishing.js";
 import { keepSession, leaveSession } from "../session.js";
 import { state, subscribe } from "../state.js";
-import { h, latest, showError } from "../ui.js";
+import { h, latest } from "../ui.js";
 
 const GONE = "The server does not have this learning session any more: it keeps those that were used last. " +
   "The page shows the checkpoint again.";
@@ -46,6 +46,7 @@ export default {
         }
         panel.settings(now);
         panel.session(now.session);
+        if (now.session) keepSession(now.session); // it may be a step further than the page has seen
         view.draw(now, shown && shown.last.tokens.join("\0") === now.tokens.join("\0") ? shown : null);
       } catch (error) {
         if (!(await gone(error))) throw error;
@@ -65,8 +66,9 @@ export default {
     function run(options) {
       act(async (signal) => {
         let first = null, described = null;
-        stepping = true;
         notice.replaceChildren();
+        if (!Number.isFinite(options.lr)) throw new ServerError("the learning rate must be a number, such as 0.001");
+        stepping = true;
         panel.begin();
         try {
           await stream("/api/learn/step", { text: state.text, ...options }, ({ progress, result, session }) => {
@@ -78,7 +80,7 @@ export default {
             view.step(shown);
           }, { signal });
         } catch (error) {
-          if (error.name !== "AbortError" && !(await gone(error))) showError(notice, error);
+          if (!(await gone(error))) throw error;
         } finally {
           if (described) keepSession(described);
           stepping = false;
