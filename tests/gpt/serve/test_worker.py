@@ -135,13 +135,12 @@ def test_a_caller_whose_event_loop_has_ended_does_not_end_the_thread(worker):
     gate = Gate()
 
     def stream():
-        gate()
         yield 1
+        gate()
 
     async def leave():
-        task = asyncio.create_task(anext(worker.stream(stream)))
+        assert await anext(worker.stream(stream)) == 1
         await begun(gate.begun)
-        task.cancel()
 
     asyncio.run(leave())
     gate.opened.set()
