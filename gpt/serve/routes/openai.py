@@ -3,15 +3,14 @@
 A model is named by its run; `run@step` is the run's checkpoint of that step.
 """
 
-import asyncio
 import json
 import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from types import ModuleType
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -28,9 +27,7 @@ from ..openai.options import Options
 from ..requests import finite, read_fields, state_of
 from ..state import State
 
-Result = TypeVar("Result")
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD"]
-WATCH = 0.2  # seconds between looks at whether the client of a request is still there
 
 
 async def v1(request: Request) -> Response:
@@ -138,7 +135,7 @@ class Reply:
 
 
 async def answer(request: Request, api: ModuleType) -> Response:
-    """POST /v1/completions and /v1/chat/completions."""
+    """POST /v1/completions and /v1/chat/completions. security.py cancels this where the client leaves."""
     given = await read_fields(request)
     state = state_of(request)
     name, step = resolve(state, given.get("model"))
@@ -151,26 +148,13 @@ async def answer(request: Request, api: ModuleType) -> Response:
         yield from write(loaded, prepared.prompts, prepared.room, options, prepared.echo)
 
     pieces = cast(AsyncGenerator[Any, None], state.worker.stream(compute))
-    reply = await while_connected(request, anext(pieces))
+    reply = await anext(pieces)
     if options.stream:
         return StreamingResponse(events(reply, pieces), headers=NO_CACHE, media_type="text/event-stream")
-    return await while_connected(request, whole(reply, pieces))
+    return await whole(reply, pieces)
 
 
 NO_CACHE = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-
-
-async def while_connected(request: Request, work: Awaitable[Result]) -> Result:
-    """The result of `work`, which is cancelled when the client leaves."""
-    task = asyncio.ensure_future(work)
-    try:
-        while not (await asyncio.wait({task}, timeout=WATCH))[0]:
-            if await request.is_disconnected():
-                raise OpenAIError("the client has left", 499)
-        return task.result()
-    finally:
-        task.cancel()
-        await asyncio.wait({task})
 
 
 async def whole(reply: Reply, pieces: AsyncGenerator[Piece, None]) -> Response:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import math
+import socket
 import threading
 import time
 import urllib.error
@@ -639,6 +640,21 @@ def test_leaving_before_the_answer_frees_the_model(client, slow_steps, endless):
     client.completions.create(model="bytes", prompt=PROMPT, max_tokens=1)
     assert time.monotonic() - begun < 5
     assert len(slow_steps) < 1000
+
+
+@pytest.mark.slow
+def test_a_client_that_does_not_read_holds_no_other(address, client, endless):
+    """Its stream has more events than the connection and the server's buffers for it hold."""
+    host, port = address.removeprefix("http://").split(":")
+    body = json.dumps({**endless, "n": 16, "max_tokens": 600, "logprobs": 20, "stream": True})
+    head = f"POST /v1/completions HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Type: application/json\r\n"
+    with socket.socket() as unread:
+        unread.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        unread.connect((host, int(port)))
+        unread.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
+        assert unread.recv(15) == b"HTTP/1.1 200 OK"
+        answer = client.completions.create(model="bytes", prompt=PROMPT, max_tokens=2, timeout=100)
+    assert answer.usage.completion_tokens == 2
 
 
 def test_an_error_in_a_stream_reaches_the_client(client, monkeypatch):

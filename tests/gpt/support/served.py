@@ -14,13 +14,16 @@ from runs import tiny, train
 from taught import ENTRIES, tune
 
 from gpt.serve import create_app
+from gpt.serve.security import Guard
 from gpt.tasks.instruct import STYLES
 
 
 @contextmanager
 def serving(app) -> Iterator[str]:
     """Serve the application in a thread; its address, without a slash at the end."""
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error", access_log=False, timeout_graceful_shutdown=1))
+    server = uvicorn.Server(
+        uvicorn.Config(Guard(app), log_level="error", access_log=False, timeout_graceful_shutdown=1)
+    )
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
