@@ -50,10 +50,10 @@ class Look:
             access = Access.at(self.host, bound, port)
             app = Guard(create_app(self.runs, backend.use_device(self.device)), access)
             address = page_address(self.host, port, access.token)
-            print(f"{address}\nCtrl-C ends it.", flush=True)
-            if self.browser:  # in a thread: some browsers keep the caller waiting
-                threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
             try:
+                print(f"{address}\nCtrl-C ends it.", flush=True)
+                if self.browser:  # in a thread: some browsers keep the caller waiting
+                    threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
                 server.run(app, listener)
             except KeyboardInterrupt:
                 if sys.stdout.isatty():

@@ -129,6 +129,15 @@ def test_a_request_that_does_not_arrive_is_dropped(port, begun):
         assert time.monotonic() - began < 7
 
 
+def test_a_second_request_that_does_not_arrive_is_dropped(port):
+    with connect(port, get("/api/quick")) as client:
+        assert client.recv(1 << 16).startswith(b"HTTP/1.1 200")
+        client.sendall(b"GET / H")
+        began = time.monotonic()
+        read_all(client)
+        assert 0.5 < time.monotonic() - began < 4
+
+
 def test_a_request_that_drips_is_dropped(port):
     with connect(port, "GET / HTTP/1.1\r\nHost: localhost\r\n") as client:
         began = time.monotonic()

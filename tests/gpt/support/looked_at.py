@@ -72,7 +72,7 @@ def made_once(folder: Path) -> Path:
 def served(*args: object, env: dict[str, str] | None = None) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """`gpt look ...` without a browser on a free port: the process and the address that it prints."""
     command = [sys.executable, "-m", "gpt", "look", *map(str, args), "--no-browser", "--port", "0"]
-    env = {**ONE_THREAD, **(env or {})}
+    env = {**ONE_THREAD, "PYTHONUNBUFFERED": "", **(env or {})}  # as a user has it
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env) as process:
         try:
             yield process, address(process)
