@@ -27,7 +27,7 @@ def idle(page):
 
 def chosen(page) -> tuple[int, int]:
     """(layer, head) of the heading above the text."""
-    found = re.match(r"Layer (\d+), head (\d+)", page.locator("#view h3").first.text_content())
+    found = re.match(r"Block (\d+), head (\d+)", page.locator("#view h3").first.text_content())
     return int(found[1]), int(found[2])
 
 
@@ -76,7 +76,7 @@ def test_the_keyboard_reaches_tokens_heads_and_single_weights(page, site, expect
     page.keyboard.press("ArrowUp" if layer else "ArrowDown")
     page.keyboard.press("Enter")
     page.wait_for_function(
-        f"document.querySelector('#view h3').textContent.startsWith('Layer {1 - layer}, head {head} ')"
+        f"document.querySelector('#view h3').textContent.startsWith('Block {1 - layer}, head {head} ')"
     )
     idle(page)
 
@@ -96,7 +96,7 @@ def test_the_keyboard_reaches_tokens_heads_and_single_weights(page, site, expect
 def test_the_head_and_token_stay_when_the_checkpoint_changes(page, site):
     opened(page, site)
     page.locator(".thumbnail").nth(6).click()
-    page.wait_for_function("document.querySelector('#view h3').textContent.startsWith('Layer 1, head 2 ')")
+    page.wait_for_function("document.querySelector('#view h3').textContent.startsWith('Block 1, head 2 ')")
     page.locator(".arc-tokens .token").nth(3).click()
     step = look.kept_steps(site.runs / "text")[0]
     with page.expect_response("**/api/attention"):
@@ -118,7 +118,7 @@ def test_heads_are_sorted_by_a_share(page, site, expected):
     assert page.locator(".heads-table th[aria-sort=descending]").inner_text().startswith("itself")
     page.locator(".heads-table tbody button").first.click()
     page.wait_for_function(
-        f"document.querySelector('#view h3').textContent.startsWith('Layer {order[0].layer}, head {order[0].head} ')"
+        f"document.querySelector('#view h3').textContent.startsWith('Block {order[0].layer}, head {order[0].head} ')"
     )
 
 

@@ -100,7 +100,7 @@ def test_the_keyboard_moves_in_the_map_and_along_the_tokens(page, site):
     page.keyboard.press("ArrowUp")
     page.keyboard.press("ArrowRight")
     said = page.locator(".hidden-text").first
-    assert said.text_content().startswith("after block 1, position 1, which reads")
+    assert said.text_content().startswith("after block 0, position 1, which reads")
     assert page.locator(".tooltip").inner_text() == said.text_content()
     page.keyboard.press("Enter")
     assert page.locator(f"{STRIP} >> nth=0").locator("[aria-pressed=true]").get_attribute("data-t") == "2"

@@ -160,8 +160,10 @@ export function debounce(f, ms = 300) {
 
 let numbered = 0;
 
-/** A labelled control: field("temperature", h("input", {...})). */
+/** A labelled control: field("temperature", h("input", {...})). A checkbox stands before its label. */
 export function field(label, control, ...more) {
   control.id ||= `field-${++numbered}`;
-  return h("label", { for: control.id, class: "field" }, h("span", {}, label), control, ...more);
+  const name = h("span", {}, label);
+  const parts = control.type === "checkbox" ? [control, name] : [name, control];
+  return h("label", { for: control.id, class: "field" }, parts, ...more);
 }
