@@ -93,7 +93,7 @@ class Attention:
     uniform: HeadShares  # of a head that gives every position that it may read the same weight, for comparison
 
     def head(self, layer: int, head: int) -> Head:
-        """One head's weights, with a picture. `layer` is the number of the block. IndexError unless 0 <= layer < L and 0 <= head < H."""
+        """One head's weights, with a picture. IndexError unless 0 <= layer (a block's number) < L and 0 <= head < H."""
         L, H = self.weights.shape[:2]
         for name, value, count in (("block", layer, L), ("head", head, H)):
             if not 0 <= value < count:

@@ -210,7 +210,8 @@ def check_predicts(model: LoadedModel) -> None:
 def check_position(position: int, T: int) -> int:
     """The position counted from 0; ValueError unless the text of T tokens has it."""
     if isinstance(position, bool) or not isinstance(position, int) or not -T <= position < T:
-        raise ValueError(f"position must be an integer from {-T} to {T - 1} for a text of {T} tokens, got {position!r:.80}")
+        allowed = f"from {-T} to {T - 1} for a text of {T} tokens"
+        raise ValueError(f"position must be an integer {allowed}, got {position!r:.80}")
     return position % T
 
 

@@ -56,7 +56,8 @@ def test_a_deleted_run_is_said(lenient, copies):
             lenient.locator("#text-bar textarea").fill("two")
             lenient.wait_for_function("document.querySelector('#run').value === 'text'")
             assert "other is not here any more" in lenient.locator("#checkpoint").inner_text()
-            lenient.wait_for_function("document.querySelectorAll('#view .token-list li').length > 0 && !document.querySelector('.error')")
+            lenient.wait_for_selector("#view .token-list li")
+            lenient.wait_for_selector(".error", state="detached")
         finally:
             (copies / ".gone").rename(copies / "other")
 

@@ -71,7 +71,9 @@ def test_other_views_show_the_learned_model_until_the_checkpoint_changes(page, s
     with page.expect_request("**/api/learn/reset"):
         page.get_by_label("checkpoint", exact=True).press("ArrowLeft")
     page.wait_for_selector(".outcome", state="detached")
-    assert page.locator("#session").is_hidden()
+    assert page.locator("#session").inner_text() == "The learned step was dropped: this is a checkpoint."
+    page.get_by_label("checkpoint", exact=True).press("ArrowLeft")
+    page.wait_for_selector("#session", state="hidden")
 
 
 def test_a_session_that_the_server_has_dropped(page, site, errors):

@@ -20,8 +20,8 @@ short, _ = short_run(keep=10)
 POSTS = sorted(route.path for route in ROUTES if "POST" in route.methods)
 GETS = sorted(route.path for route in ROUTES if "GET" in route.methods and "{" not in route.path)
 WRONG = [
-    None, True, -1, 10**30, 1.5, 1e308, math.nan, -math.inf, "", "no such thing", "../run", "a\0b", "x" * 200_000, "\ud800",
-    [], [1, "a"], [math.nan], [10**30], ["\ud800"], {}, {"a": [None]}, json.loads("[" * 200 + "]" * 200),
+    None, True, -1, 10**30, 1.5, 1e308, math.nan, -math.inf, "", "no such thing", "../run", "a\0b", "x" * 200_000,
+    "\ud800", [], [1, "a"], [math.nan], [10**30], ["\ud800"], {}, {"a": [None]}, json.loads("[" * 200 + "]" * 200),
 ]  # fmt: skip
 NEVER_RIGHT = [{"a": [None]}, [[None]], "\ud800\0"]  # for any field that a route reads
 BODIES = [
@@ -38,8 +38,9 @@ GOOD = {
 
 
 OPENAI = [
-    "model", "prompt", "messages", "max_tokens", "temperature", "top_p", "top_k", "seed", "n", "stop", "logprobs", "echo",
-    "frequency_penalty", "presence_penalty", "logit_bias", "stream", "stream_options", "user", "metadata", "tools",
+    "model", "prompt", "messages", "max_tokens", "temperature", "top_p", "top_k", "seed", "n", "stop", "logprobs",
+    "echo", "frequency_penalty", "presence_penalty", "logit_bias", "stream", "stream_options", "user", "metadata",
+    "tools",
 ]  # fmt: skip
 PATHS = [path for path in POSTS if "{" not in path] + ["/v1/completions", "/v1/chat/completions"]
 IGNORED = ("user", "metadata")  # accepted, without effect
@@ -76,7 +77,8 @@ def fields_of(path: str) -> list[str]:
     if path.startswith("/v1/"):
         return OPENAI
     (route,) = (route for route in ROUTES if route.path == path)
-    return re.split(r"[,\s]+(?:or )?", re.search(r"POST /api/\S+ {([^}]*)}", route.endpoint.__doc__.replace(" or ", ", "))[1])
+    listed = re.search(r"POST /api/\S+ {([^}]*)}", route.endpoint.__doc__)[1]
+    return re.findall(r"\w+", listed.replace(" or ", ", "))
 
 
 def send(client, path: str, fields):

@@ -28,7 +28,7 @@ function drawNavigation() {
     items.push(h("a", { href: addressOf(view.id), "aria-current": view.id === state.view ? "page" : null }, view.title));
   }
   $("nav").replaceChildren(...items);
-  $("nav").querySelector("[aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" });
+  $("nav").querySelector("[aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
 }
 
 function showView() {
@@ -41,9 +41,9 @@ function showView() {
   hideTip();
   document.title = `${view.title} · gpt look`;
   $("text-bar").hidden = !view.text;
-  $("view").replaceChildren();
-  $("view").className = `view-${view.id}`;
-  unmount = view.mount($("view")) ?? null;
+  const root = h("div", { id: "view", class: `view-${view.id}` }); // a new one: late answers of the view before are lost
+  $("view").replaceWith(root);
+  unmount = view.mount(root) ?? null;
 }
 
 function drawTextBar() {

@@ -46,7 +46,7 @@ export function controls({ onSteps, onUndo, onReset, onStop }) {
     const { beta1, beta2, weight_decay: decay, clip, dropout } = defaults;
     const sentences = optimizer.value === "sgd"
       ? ["SGD: weight = weight − learning rate × gradient."]
-      : [`AdamW as in training: betas ${beta1} and ${beta2}, weight decay ${decay}, gradient clipped to a norm of ${clip || "any size"}.`,
+      : [`AdamW as in training: betas ${beta1} and ${beta2}, weight decay ${decay}, ${clip ? `gradient clipped to a norm of ${clip}` : "no gradient clipping"}.`,
         moments.value === "fresh"
           ? "Fresh moments: AdamW's averages of earlier gradients start at 0 with the first step of this session, so that step changes every weight by about the learning rate; later steps continue them."
           : "The first step of this session continues AdamW's averages from the checkpoint; later steps continue them."];

@@ -61,6 +61,7 @@ class BackwardView {
     });
     return () => {
       this.play(false);
+      this.work.stop();
       unsubscribe();
       document.removeEventListener("keydown", keys);
     };
