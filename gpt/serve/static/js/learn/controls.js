@@ -21,7 +21,7 @@ export function controls({ onSteps, onUndo, onReset, onStop }) {
     type: "button", class: count === 1 ? "primary" : null, onclick: () => onSteps(options(count)),
   }, count === 1 ? "One step" : `${count} steps`));
   const back = h("button", { type: "button", onclick: onUndo }, "Undo");
-  const reset = h("button", { type: "button", onclick: onReset }, "Reset to the checkpoint");
+  const reset = h("button", { type: "button", onclick: onReset }, "Undo all");
   const stop = h("button", { type: "button", onclick: onStop }, "Stop");
   const bar = h("progress", { max: 1, "aria-label": "progress of the steps" });
   const doing = h("span", { class: "note mono" });
