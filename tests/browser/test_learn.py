@@ -82,7 +82,8 @@ def test_a_session_that_the_server_has_dropped(page, site, errors):
     page.evaluate(
         """async () => {
             const { state } = await import('/static/js/state.js');
-            await fetch('/api/learn/reset', {method: 'POST', body: JSON.stringify({session: state.session})});
+            const headers = {'Content-Type': 'application/json'};
+            await fetch('/api/learn/reset', {method: 'POST', headers, body: JSON.stringify({session: state.session})});
         }"""
     )
     page.get_by_role("button", name="One more step", exact=True).click()

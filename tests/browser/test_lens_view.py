@@ -78,7 +78,7 @@ def test_the_selection_stays_when_the_checkpoint_changes(page, site):
     opened(page, site)
     cell(page, 1, 2).click()
     before = page.locator("table.grid").text_content()
-    page.get_by_label("checkpoint").focus()
+    page.get_by_label("checkpoint", exact=True).focus()
     page.keyboard.press("Home")
     page.wait_for_function("before => document.querySelector('table.grid').textContent !== before", arg=before)
     assert cell(page, 1, 2).get_attribute("aria-selected") == "true"

@@ -114,6 +114,14 @@ def test_each_field_with_any_other_value(client, path, name):
     assert send(client, "/api/tokens", GOOD).status_code == 200
 
 
+@pytest.mark.parametrize("path", ["/api/generate", "/api/expected"])
+def test_a_prompt_of_more_tokens_than_the_page_can_show(client, path):
+    for fields in ({"text": "bottle " * 14_000}, {"ids": [1] * 10_001}):
+        answer = send(client, path, {**GOOD, **fields})
+        assert answer.status_code == 400
+        assert "and the page shows at most 10,000: give a shorter text" in sentence(answer)
+
+
 def test_many_requests_at_once(client):
     """Each is answered, or the queue is full."""
     answers = []

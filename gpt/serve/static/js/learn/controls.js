@@ -35,7 +35,7 @@ export function controls({ onSteps, onUndo, onReset, onStop }) {
     return { optimizer: optimizer.value, lr: lr.value.trim() ? Number(lr.value) : NaN, moments: moments.value, count };
   }
   function enable() {
-    for (const button of counts) button.disabled = busy;
+    for (const button of counts) button.disabled = busy || !defaults; // before, the learning rate is not known
     back.disabled = busy || !known?.undo;
     reset.disabled = busy || !state.session;
     counts[0].textContent = known?.losses.length ? "One more step" : "One step";
@@ -76,6 +76,7 @@ export function controls({ onSteps, onUndo, onReset, onStop }) {
         moments.disabled = Boolean(chosenRun()?.imported); // an imported model has no moments
       }
       explain();
+      enable();
     },
     session(described) {
       known = described;

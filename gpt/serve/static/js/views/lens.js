@@ -46,7 +46,7 @@ export default {
 // ----- language models --------------------------------------------------------------------------------------------
 
 function tokenView(root) {
-  let lens = null; // { ids, names, layers, texts }
+  let lens = null; // { run, ids, names, layers, texts }
   let followed = null;
   const work = latest(root);
   const detail = h("div", { class: "panel" });
@@ -123,7 +123,7 @@ function tokenView(root) {
     );
   };
   const current = () => chosen.token ?? lens.ids[at().position + 1] ?? lens.layers.at(-1).ids[at().position][0];
-  const follow = debounce(() => followWork(async (signal) => {
+  const follow = debounce(() => lens.run === state.run && followWork(async (signal) => {
     const { position } = at();
     const next = lens.ids.slice(position + 1, position + 2); // none at the end
     const tokens = [...new Set([current(), ...next, ...lens.layers.at(-1).ids[position]])];
@@ -151,7 +151,7 @@ function tokenView(root) {
 
   const update = () => work(async (signal) => {
     if (chosen.run !== state.run) Object.assign(chosen, { run: state.run, token: null }); // another vocabulary
-    const found = { layers: [], texts: {} };
+    const found = { run: state.run, layers: [], texts: {} };
     await stream("/api/lens", { text: state.text }, (item) => {
       Object.assign(found.texts, item.texts);
       if (item.names) Object.assign(found, { ids: item.ids, names: item.names });
