@@ -75,7 +75,7 @@ class Head:
         if self.causal:
             rows = [[None if j > i else value for j, value in enumerate(row)] for i, row in enumerate(rows)]
         labels = [f"{display.visible_text(self.texts[i])} {i}" for i in range(0, T, step)]
-        title = f"attention weights, layer {self.layer}, head {self.head}: row reads column"
+        title = f"attention weights, block {self.layer}, head {self.head}: row reads column"
         if step > 1:
             title += f"; a cell is the largest weight of {step} x {step}"
         return display.heat_map(rows, labels, labels, title=title, largest=1.0, color=scaled)
@@ -83,19 +83,19 @@ class Head:
 
 @dataclass(frozen=True)
 class Attention:
-    """The attention weights of L layers with H heads each, for a text of T tokens."""
+    """The attention weights of L blocks with H heads each, for a text of T tokens."""
 
     ids: list[int]
     texts: list[str]  # of the T tokens
     weights: Tensor  # (L, H, T, T): [layer][head][query][key]; each row, over the keys, sums to 1
     causal: bool  # False: every position reads all of the text, also what follows
-    shares: list[HeadShares]  # of all heads, layer by layer
+    shares: list[HeadShares]  # of all heads, block by block
     uniform: HeadShares  # of a head that gives every position that it may read the same weight, for comparison
 
     def head(self, layer: int, head: int) -> Head:
-        """One head's weights, with a picture. IndexError unless 0 <= layer < L and 0 <= head < H."""
+        """One head's weights, with a picture. IndexError unless 0 <= layer (a block's number) < L and 0 <= head < H."""
         L, H = self.weights.shape[:2]
-        for name, value, count in (("layer", layer, L), ("head", head, H)):
+        for name, value, count in (("block", layer, L), ("head", head, H)):
             if not 0 <= value < count:
                 raise IndexError(f"there is no {name} {value}: the model has {count}, counted from 0")
         return Head(layer, head, self.texts, self.weights[layer, head], self.causal, self.shares[layer * H + head])
@@ -145,15 +145,15 @@ class Attention:
                 shares = self.shares[layer * H + head]
                 cell = pixels[(layer * H + head) * area :][:area]
                 picture = display.png([[palette[p] for p in cell[i : i + side]] for i in range(0, area, side)])
-                note = f"layer {layer}, head {head}: {described(shares, self.uniform)}"
+                note = f"block {layer}, head {head}: {described(shares, self.uniform)}"
                 size = f'width="{width}" height="{width}" style="image-rendering:pixelated;border:1px solid #888"'
                 cells.append(f'<td><img src="{picture}" alt="{escape(note)}" title="{escape(note)}" {size}/></td>')
-            rows.append(f"<tr><th>layer {layer}</th>{''.join(cells)}</tr>")
+            rows.append(f"<tr><th>block {layer}</th>{''.join(cells)}</tr>")
         return "".join(rows)
 
 
 def attention(model: LoadedModel, text: str) -> Attention:
-    """The attention weights of all layers and heads for `text`.
+    """The attention weights of all blocks and heads for `text`.
 
     softmax(q k^T / sqrt(D)) of each head (Vaswani et al., "Attention is all you need", 2017, section 3.2.1), before
     dropout. A classifier's text is read without padding. ValueError for a text without tokens, or one that is longer

@@ -28,7 +28,7 @@ PARTS = ("norm1", "W_query", "W_key", "W_value", "out_proj", "norm2", "expand", 
 class Group:
     """The gradient of one layer's parameters, weight and bias together."""
 
-    layer: int | None  # the number of the block, from 1; None: not in a block
+    layer: int | None  # the number of the block, from 0; None: not in a block
     part: str
     parameters: int  # number of elements
     norm: float  # sqrt(sum of g**2)
@@ -72,7 +72,7 @@ class Gradients:
 def group_map(groups: Sequence[Group]) -> str:
     """The norm of the gradient of each parameter group as the text of an SVG: a row for each block."""
     rows, labels = [], []
-    for layer in sorted({group.layer for group in groups if group.layer}):
+    for layer in sorted({group.layer for group in groups if group.layer is not None}):
         rows.append([group.norm for group in groups if group.layer == layer])
         labels.append(f"block {layer}")
     shares, legend, form = log_shares(rows)
@@ -154,7 +154,7 @@ class Forward:
             size = sum(p.size for p in params)
             total = math.hypot(*[norms[id(p)] for p in params])
             groups.append(Group(layer, part, size, total, total / math.sqrt(size)))
-        layers = ["embedding", *(f"after block {i + 1}" for i in range(len(stream) - 1))]
+        layers = ["embedding", *(f"after block {i}" for i in range(len(stream) - 1))]
         by_layer = [math.hypot(*row) for row in stream]
         return Gradients(
             tokens, self.loss.item(), self.losses, layers, stream, by_layer, groups, self.shortcuts, self.norms
@@ -186,7 +186,7 @@ def parts(model: GPT) -> list[tuple[int | None, str, list[Tensor]]]:
     for i, block in enumerate(model.blocks):
         a, f = block.attention, block.feed_forward
         modules = block.norm1, a.W_query, a.W_key, a.W_value, a.out_proj, block.norm2, f.expand, f.contract
-        found += [(i + 1, part, module) for part, module in zip(PARTS, modules, strict=True)]
+        found += [(i, part, module) for part, module in zip(PARTS, modules, strict=True)]
     found.append((None, "final norm", model.final_norm))
     if model.head is not None:
         found.append((None, "head", model.head))

@@ -33,7 +33,7 @@ FINE_TUNING = 5e-5  # the book's learning rate for fine-tuning GPT-2: the defaul
 class Update:
     """How much a step changed one layer's parameters, weight and bias together."""
 
-    layer: int | None  # the number of the block, from 1; None: not in a block
+    layer: int | None  # the number of the block, from 0; None: not in a block
     part: str
     weight: float  # norm of the parameters before the step
     update: float  # norm of their change
@@ -100,7 +100,7 @@ class LearnStep:
 
 def update_map(updates: list[Update]) -> str:
     """The ratio of update to weight of each part of each block, as the text of an SVG."""
-    layers = sorted({update.layer for update in updates if update.layer})
+    layers = sorted({update.layer for update in updates if update.layer is not None})
     rows = [[update.ratio for update in updates if update.layer == layer] for layer in layers]
     shares, legend, form = log_shares(rows)
     others = ", ".join(f"{u.part} {u.ratio:.2g}" for u in updates if u.layer is None and u.ratio is not None)

@@ -37,7 +37,7 @@ MOST_LOGITS = 1 << 22  # held at a time: 16 MB, which the processor's cache hold
 class LensLayer:
     """What the stream after one layer predicts at T positions. The last position has no next token: None there."""
 
-    name: str  # "embedding", "layer 0", ...
+    name: str  # "embedding", "block 0", ...
     ids: list[list[int]]  # T lists: the k most probable next tokens, the most probable first
     probabilities: list[list[float]]  # theirs
     true_probability: list[float | None]  # T numbers: the probability of the text's own next token
@@ -70,8 +70,8 @@ class LogitLens:
             rows.append(cells)
         names = [layer.name for layer in self.layers]
         note = (
-            "The most probable next token at each position, after each layer. White is a probability of 0, blue of 1. "
-            "A frame marks a layer that predicts the text's own next token, which the last row shows."
+            "The most probable next token at each position, after each block. White is a probability of 0, blue of 1. "
+            "A frame marks where this is the text's own next token, which the last row shows."
         )
         after = [texts[id] for id in self.ids[1:]] + [""]
         table = charts.token_table(rows, names, [texts[id] for id in self.ids], ("next token", after))
@@ -110,7 +110,7 @@ class LabelLens:
         return asdict(self)
 
     def _repr_svg_(self) -> str:
-        title = "probability of each label, read after each layer"
+        title = "probability of each label, read after each block"
         names = [name.replace(" ", "\u00a0") for name in self.layers]  # no token, whose spaces are shown as dots
         return display.heat_map(self.probabilities, names, self.labels, title=title, largest=1.0, cell=22)
 
@@ -210,13 +210,14 @@ def check_predicts(model: LoadedModel) -> None:
 def check_position(position: int, T: int) -> int:
     """The position counted from 0; ValueError unless the text of T tokens has it."""
     if isinstance(position, bool) or not isinstance(position, int) or not -T <= position < T:
-        raise ValueError(f"position must be an integer from {-T} to {T - 1} for a text of {T} tokens, got {position!r}")
+        allowed = f"from {-T} to {T - 1} for a text of {T} tokens"
+        raise ValueError(f"position must be an integer {allowed}, got {position!r:.80}")
     return position % T
 
 
 def layer_names(gpt: GPT) -> list[str]:
-    """The names of the places of the residual stream: the embedding, and each layer, after which it is read."""
-    return ["embedding", *(f"layer {i}" for i in range(len(gpt.blocks)))]
+    """The names of the places of the residual stream: the embedding, and each block, after which it is read."""
+    return ["embedding", *(f"block {i}" for i in range(len(gpt.blocks)))]
 
 
 def lens_logits(gpt: GPT, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""An array as a small picture: at most 48 x 48 means of blocks, and exact statistics."""
+"""An array as a small picture: at most 48 x 48 means of rectangles, and exact statistics."""
 
 import math
 from array import array
@@ -38,9 +38,9 @@ class Picture:
 
     @property
     def caption(self) -> str:
-        """What a cell stands for: "means of blocks of 4 x 2 of 64 x 128"."""
+        """What a cell stands for: "means of rectangles of 4 x 2 of 64 x 128"."""
         (rows, columns), (a, b) = self.matrix, self.block
-        what = "every number of" if a == b == 1 else f"means of blocks of {a} x {b} of"
+        what = "every number of" if a == b == 1 else f"means of rectangles of {a} x {b} of"
         many = f"{self.tiles} matrices of " if self.tiles > 1 else ""
         return f"{what} {many}{rows} x {columns}"
 

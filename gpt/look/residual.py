@@ -4,7 +4,7 @@
     found.attribution.effects  # the parts of the logit of the most probable next token; their sum is the logit
 
 The stream at a position is a sum: the token's embedding, the position's embedding, and what attention and the
-feed-forward network of each layer add. The last LayerNorm divides the centred sum by one number, its standard
+feed-forward network of each block add. The last LayerNorm divides the centred sum by one number, its standard
 deviation s. With s kept as it is, the logit of token v is linear in the parts (direct logit attribution; Elhage et al.,
 "A mathematical framework for transformer circuits", 2021):
 
@@ -78,7 +78,7 @@ class ResidualStream:
 
     ids: list[int]  # T
     texts: list[str]  # T
-    sizes: list[Sizes]  # in the order of computation: two embeddings, then attention and feed-forward of each layer
+    sizes: list[Sizes]  # in the order of computation: two embeddings, then attention and feed-forward of each block
     attribution: Attribution | None  # None for a classifier, which has no logits of tokens
 
     def to_dict(self) -> dict[str, Any]:
@@ -126,7 +126,7 @@ def residual_stream(model: LoadedModel, text: str, position: int = -1, token: To
 
 
 def embeddings(gpt: GPT, ids: Sequence[int]) -> dict[str, Tensor]:
-    """The two summands of the stream before the first layer, (1, T, C) each."""
+    """The two summands of the stream before the first block, (1, T, C) each."""
     idx = tl.tensor([list(ids)], device=gpt.token_embedding.weight.device)
     position = gpt.position_embedding(gpt.positions(idx)).expand_dims(0)
     return {"token embedding": gpt.token_embedding(idx), "position embedding": position}
@@ -173,7 +173,7 @@ def attribution(
 
 
 def effects_of(gpt: GPT, traced: Trace, parts: dict[str, Tensor], at: int, token: int) -> list[Effect]:
-    """The effect of each part (C,), of the heads of each layer's attention, and of the last norm's bias."""
+    """The effect of each part (C,), of the heads of each block's attention, and of the last norm's bias."""
     vectors, heads = dict(parts), {}
     for i, (block, found, x) in enumerate(zip(gpt.blocks, traced.blocks, traced.stream, strict=False)):
         assert isinstance(block, Block)

@@ -22,6 +22,8 @@ class Fields(dict[str, Any]):
             raise ValueError(f"{name} must be a string, got {value!r:.80}")
         if len(value) > longest:
             raise ValueError(f"{name} must have at most {longest:,} characters, got {len(value):,}")
+        if any("\ud800" <= character <= "\udfff" for character in value):  # JSON can say them, UTF-8 cannot
+            raise ValueError(f"{name} must be Unicode text, but it has a lone surrogate")
         return value
 
     def integer(self, name: str, default: int | None, low: int, high: int | None = None) -> int:

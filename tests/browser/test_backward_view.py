@@ -88,9 +88,9 @@ def test_the_step_stays_when_the_checkpoint_changes(view):
 def test_play_goes_on_by_itself_and_stops_at_the_end(view):
     view.get_by_role("slider", name="step").press("End")
     view.keyboard.press("ArrowLeft")
-    view.get_by_role("button", name="Play").click()
+    view.get_by_role("button", name="Play", exact=True).click()
     view.wait_for_function("document.querySelector('.view-backward .step h3').textContent.includes('w')", timeout=5000)
-    view.get_by_role("button", name="Play").wait_for(timeout=5000)  # instead of Pause
+    view.get_by_role("button", name="Play", exact=True).wait_for(timeout=5000)  # instead of Pause
 
 
 @pytest.mark.slow

@@ -71,7 +71,9 @@ def test_other_views_show_the_learned_model_until_the_checkpoint_changes(page, s
     with page.expect_request("**/api/learn/reset"):
         page.get_by_label("checkpoint", exact=True).press("ArrowLeft")
     page.wait_for_selector(".outcome", state="detached")
-    assert page.locator("#session").is_hidden()
+    assert page.locator("#session").inner_text() == "The learned step was dropped: this is a checkpoint."
+    page.get_by_label("checkpoint", exact=True).press("ArrowLeft")
+    page.wait_for_selector("#session", state="hidden")
 
 
 def test_a_session_that_the_server_has_dropped(page, site, errors):
@@ -80,7 +82,8 @@ def test_a_session_that_the_server_has_dropped(page, site, errors):
     page.evaluate(
         """async () => {
             const { state } = await import('/static/js/state.js');
-            await fetch('/api/learn/reset', {method: 'POST', body: JSON.stringify({session: state.session})});
+            const headers = {'Content-Type': 'application/json'};
+            await fetch('/api/learn/reset', {method: 'POST', headers, body: JSON.stringify({session: state.session})});
         }"""
     )
     page.get_by_role("button", name="One more step", exact=True).click()
@@ -100,7 +103,7 @@ def test_the_keyboard_moves_in_the_map_and_along_the_tokens(page, site):
     page.keyboard.press("ArrowUp")
     page.keyboard.press("ArrowRight")
     said = page.locator(".hidden-text").first
-    assert said.text_content().startswith("after block 1, position 1, which reads")
+    assert said.text_content().startswith("after block 0, position 1, which reads")
     assert page.locator(".tooltip").inner_text() == said.text_content()
     page.keyboard.press("Enter")
     assert page.locator(f"{STRIP} >> nth=0").locator("[aria-pressed=true]").get_attribute("data-t") == "2"

@@ -36,7 +36,7 @@ def test_the_arrow_keys_choose_a_cell(page, site):
     lens = look.logit_lens(opened(page, site), TEXT)
     cell(page, 2, 0).click()
     heading = page.locator(".panel h3").first
-    assert heading.text_content().startswith("After layer 1, at position 0")
+    assert heading.text_content().startswith("After block 1, at position 0")
     page.keyboard.press("ArrowUp")
     page.keyboard.press("ArrowUp")
     page.keyboard.press("ArrowRight")
@@ -78,11 +78,11 @@ def test_the_selection_stays_when_the_checkpoint_changes(page, site):
     opened(page, site)
     cell(page, 1, 2).click()
     before = page.locator("table.grid").text_content()
-    page.get_by_label("checkpoint").focus()
+    page.get_by_label("checkpoint", exact=True).focus()
     page.keyboard.press("Home")
     page.wait_for_function("before => document.querySelector('table.grid').textContent !== before", arg=before)
     assert cell(page, 1, 2).get_attribute("aria-selected") == "true"
-    assert page.locator(".panel h3").first.text_content().startswith("After layer 0, at position 2")
+    assert page.locator(".panel h3").first.text_content().startswith("After block 0, at position 2")
 
 
 def test_a_classifier_shows_its_labels(page, site):

@@ -92,7 +92,7 @@ def tab_until(page, condition: str, most: int) -> int:
 
 @pytest.mark.parametrize("view", ids())
 def test_the_keyboard_opens_a_view_and_leaves_it(page, site, listed, view):
-    start = next((other for other, run in listed.items() if other != view and run == listed[view]), next(iter(listed)))
+    start = "tokens" if view != "tokens" else "attention"  # every run has both
     show(page, site, start, listed[view])
     links = len(listed) + 10
     tab_until(page, f"{FOCUS}.matches?.('#nav a') && {FOCUS}.hash.startsWith('#{view}?')", links)

@@ -167,8 +167,13 @@ def test_news_arrives_while_a_run_is_trained(context, growing, tmp_path):
         with open(run / "metrics.jsonl", "a") as file:
             file.write("".join(lines[31:35]))
         wait(page, until, "Training: step 34 of 50")
+        page.get_by_role("link", name="One step").click()
+        page.get_by_role("button", name="One step", exact=True).click()
+        page.wait_for_selector(".outcome")
+        page.get_by_role("link", name="Training").click()
         shutil.copytree(tmp_path / "40", run / "checkpoints/step_00000040")
         wait(page, "() => document.querySelector('#checkpoint output').textContent === 'step 40, newest'")
+        assert "+ 1 step on your text" in page.locator("#session").inner_text(), "a newer checkpoint does not end it"
         page.locator("#checkpoint input").focus()
         page.keyboard.press("Home")
         assert shown_step(page) == "step 0"

@@ -189,7 +189,7 @@ def test_another_checkpoint_shows_the_same_text(write):
     write.write()
     write.select(write.prompt + 2)
     before, labels = write.tokens(), write.labels()
-    slider = write.page.get_by_label("checkpoint")
+    slider = write.page.get_by_label("checkpoint", exact=True)
     slider.focus()
     slider.press("Home")
     write.page.wait_for_function("location.hash.includes('step=0')")
@@ -200,7 +200,7 @@ def test_another_checkpoint_shows_the_same_text(write):
     assert pressed.count() == 1
     assert pressed.inner_text() == before[write.prompt + 2]
     slider.press("End")
-    write.page.wait_for_function("location.hash.includes('step=50')")
+    write.page.wait_for_function("!location.hash.includes('step=')")
     write.idle()
     assert write.labels() == labels
 
@@ -215,7 +215,7 @@ def test_stop_ends_it(write):
     assert count < 2000
     write.page.wait_for_timeout(300)
     assert len(write.tokens()) == count
-    assert "stopped" in write.page.locator("[role=status].note").inner_text()
+    assert "stopped" in write.page.locator("#view [role=status].note").inner_text()
     assert write.page.get_by_role("button", name="Stop").is_disabled()
 
 

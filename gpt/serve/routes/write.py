@@ -12,9 +12,10 @@ from ...generate import check_sampling
 from ...look import LoadedModel, NextToken
 from ...tokenizer import END_OF_TEXT, StreamDecoder
 from ...tokenizer.base import check_ids
-from ..requests import LONGEST_TEXT, Fields, json_lines, read_fields, state_of
+from ..requests import Fields, json_lines, read_fields, state_of
 
 MOST_TOKENS = 2000  # of one request
+LONGEST = 10_000  # tokens of a prompt; the page has an element for each
 LARGEST_SEED = 2**53 - 1  # the largest integer that is exact in JavaScript
 
 
@@ -95,12 +96,18 @@ async def expected(request: Request) -> Response:
 def ids_of(loaded: LoadedModel, fields: Fields) -> list[int]:
     """The tokens that a request means by its "ids" or its "text". ValueError for invalid ones, or a classifier."""
     look.check_writes(loaded)
-    if "ids" not in fields:
-        return look.prompt_ids(loaded, fields.text("text", ""))
-    ids = fields["ids"]
-    if not isinstance(ids, list) or not 1 <= len(ids) <= LONGEST_TEXT:
-        raise ValueError(f"ids must be a list of 1 to {LONGEST_TEXT:,} token ids, got {ids!r:.80}")
-    return check_ids(ids, loaded.model.config.vocab_size, "ids: ")
+    if "ids" in fields:
+        ids = fields["ids"]
+        if not isinstance(ids, list) or not ids:
+            raise ValueError(f"ids must be a list of token ids, got {ids!r:.80}")
+        ids = check_ids(ids, loaded.model.config.vocab_size, "ids: ")
+    else:
+        ids = look.prompt_ids(loaded, fields.text("text", ""))
+    if len(ids) > LONGEST:
+        raise ValueError(
+            f"the text has {len(ids):,} tokens, and the page shows at most {LONGEST:,}: give a shorter text"
+        )
+    return ids
 
 
 ROUTES = [

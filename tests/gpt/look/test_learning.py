@@ -69,13 +69,13 @@ def their_groups(model, read, layers: int) -> dict[str, float]:
             ("norm1", h.ln_1), ("out_proj", h.attn.c_proj), ("norm2", h.ln_2), ("expand", h.mlp.c_fc),
             ("contract", h.mlp.c_proj),
         ):  # fmt: skip
-            found[f"block {i + 1} {name}"] = list(module.parameters())
+            found[f"block {i} {name}"] = list(module.parameters())
     norms = {name: math.sqrt(sum(float((read(p) ** 2).sum()) for p in ps)) for name, ps in found.items()}
     for i in range(layers):
         attention = model.transformer.h[i].attn.c_attn
         weights, biases = read(attention.weight).chunk(3, 1), read(attention.bias).chunk(3)
         for name, w, b in zip(("W_query", "W_key", "W_value"), weights, biases, strict=True):
-            norms[f"block {i + 1} {name}"] = math.sqrt(float((w**2).sum() + (b**2).sum()))
+            norms[f"block {i} {name}"] = math.sqrt(float((w**2).sum() + (b**2).sum()))
     return norms
 
 
@@ -170,7 +170,7 @@ def test_the_gradient_of_the_residual_stream_is_that_of_finite_differences(short
     ids = model.encode(TEXT)
     found = look.gradients(model, TEXT, shortcuts=shortcuts, norms=norms)
     assert (found.shortcuts, found.norms) == (shortcuts, norms)
-    assert found.layers == ["embedding", "after block 1", "after block 2", "after block 3"]
+    assert found.layers == ["embedding", "after block 0", "after block 1", "after block 2"]
     trace = look.trace(model.model, ids[:-1], shortcuts=shortcuts, norms=norms)
     assert found.loss == pytest.approx(loss_from(model.model, trace.stream[0], 0, ids, shortcuts, norms), rel=1e-12)
     eps = 1e-6
@@ -429,9 +429,9 @@ def test_a_notebook_shows_the_step_with_escaped_tokens():
     assert "&lt;" in html
     assert "<b>down" not in html.replace("<b>Loss", "")
     assert html.count("<svg") == html.count("</svg>") == 3
-    assert html.count("<title>after block 3 ") == len(TEXT) - 1
-    assert f"<title>block 2 W_key {step.gradients.groups[12].norm:.3g}</title>" in html
-    assert step.gradients.groups[12].name == "block 2 W_key"
+    assert html.count("<title>after block 2 ") == len(TEXT) - 1
+    assert f"<title>block 1 W_key {step.gradients.groups[12].norm:.3g}</title>" in html
+    assert step.gradients.groups[12].name == "block 1 W_key"
     json.dumps(step.to_dict())
     assert step.to_dict()["gradients"]["stream"] == step.gradients.stream
 

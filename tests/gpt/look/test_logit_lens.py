@@ -31,7 +31,7 @@ def stopped_after(model: GPT, ids: list[int], layers: int) -> np.ndarray:
 def test_each_layer_predicts_what_a_model_without_the_later_blocks_predicts(tied):
     model = loaded(tied)
     found = look.logit_lens(model, TEXT, k=4)
-    assert [layer.name for layer in found.layers] == ["embedding", "layer 0", "layer 1", "layer 2"]
+    assert [layer.name for layer in found.layers] == ["embedding", "block 0", "block 1", "block 2"]
     assert found.ids == model.encode(TEXT)
     for i, layer in enumerate(found.layers):
         p = stopped_after(model.model, found.ids, i)
@@ -120,7 +120,7 @@ def test_pictures_show_the_tokens_and_escape_them():
     assert html.count("2px solid #15803d") == framed
     svg = look.follow_tokens(model, TEXT, ["<", "&"], 2)._repr_svg_()
     assert svg.count("<polyline") == 2
-    assert "&lt;, layer 2: " in svg
+    assert "&lt;, block 2: " in svg
     assert "&amp;" in svg
 
 

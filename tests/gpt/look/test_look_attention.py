@@ -182,7 +182,7 @@ def test_errors_say_what_is_allowed():
     with pytest.raises(ValueError, match="the text has 201 tokens and the model's context has 200"):
         look.attention(loaded(), "a" * 201)
     found = look.attention(loaded(), TEXT)
-    with pytest.raises(IndexError, match="there is no layer 3: the model has 3, counted from 0"):
+    with pytest.raises(IndexError, match="there is no block 3: the model has 3, counted from 0"):
         found.head(3, 0)
     with pytest.raises(IndexError, match="there is no head -1: the model has 2, counted from 0"):
         found.head(0, -1)
@@ -228,7 +228,7 @@ def test_a_head_is_an_svg_with_its_numbers_and_escaped_labels():
     head = look.attention(loaded(), TEXT).head(1, 0)
     root = ElementTree.fromstring(head._repr_svg_())
     texts = [e.text for e in root.iter("{http://www.w3.org/2000/svg}text")]
-    assert texts[0] == "attention weights, layer 1, head 0: row reads column"
+    assert texts[0] == "attention weights, block 1, head 0: row reads column"
     at = TEXT.index("<")
     assert texts.count(f"< {at}") == 2  # on both axes
     notes = [e.text for e in root.iter("{http://www.w3.org/2000/svg}title")]
@@ -261,7 +261,7 @@ def test_the_html_has_a_picture_of_every_head():
     colors = 255 + (np.array([29, 78, 216]) - 255) * shares[:, None]
     np.testing.assert_allclose(lines[:, 1:].reshape(-1, 3), colors, atol=0.51)
     assert "".join(e.text for e in root.iter("span")) == TEXT.replace(" ", "·")
-    assert root.find(".//img").get("title").startswith("layer 0, head 0: ")
+    assert root.find(".//img").get("title").startswith("block 0, head 0: ")
 
 
 def test_the_png_is_read_by_matplotlib():

@@ -1,4 +1,4 @@
-"""gpt.look's pictures of arrays: means of blocks, counted by hand, and statistics of all numbers."""
+"""gpt.look's pictures of arrays: means of rectangles, counted by hand, and statistics of all numbers."""
 
 import base64
 import math

@@ -163,7 +163,7 @@ def test_an_empty_prompt_is_the_start_of_a_text(client):
         ({"seed": 2**53}, "seed must be at most"),
         ({"ids": []}, "ids must be"),
         ({"ids": "abc"}, "ids must be"),
-        ({"ids": [1] * 100_001}, "ids must be"),
+        ({"ids": [1] * 100_001}, "100,001 tokens"),
         ({"ids": [1, -1]}, "not in the vocabulary"),
         ({"ids": [BYTES.vocab_size]}, "not in the vocabulary"),
         ({"ids": [True]}, "not in the vocabulary"),

@@ -13,30 +13,33 @@ function model() {
   return { run: state.run, step: state.step, session: state.session };
 }
 
-async function send(path, body, signal) {
-  let response;
+/** The result of `ask()`, a promise of the network; a ServerError where the connection is lost. */
+async function connected(ask) {
   try {
-    response = await fetch(path, {
-      method: "POST",
-      headers: { "Content-Type": "application/json" },
-      body: JSON.stringify({ ...model(), ...body }),
-      signal,
-    });
+    return await ask();
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new ServerError("the server does not answer: is gpt look still running?");
   }
-  if (!response.ok) {
-    const answer = await response.json().catch(() => ({}));
-    if (response.status === 404) dispatchEvent(new Event("look-missing")); // a deleted checkpoint: live.js
-    throw new ServerError(answer.error ?? `the server answered ${response.status}`, response.status);
-  }
-  return response;
+}
+
+async function request(path, options) {
+  const response = await connected(() => fetch(path, options));
+  if (response.ok) return response;
+  const answer = await response.json().catch(() => ({}));
+  if (response.status === 404) dispatchEvent(new Event("look-missing")); // a deleted checkpoint: live.js
+  throw new ServerError(answer.error ?? `the server answered ${response.status}`, response.status);
+}
+
+function send(path, body, signal) {
+  const headers = { "Content-Type": "application/json" };
+  return request(path, { method: "POST", headers, body: JSON.stringify({ ...model(), ...body }), signal });
 }
 
 /** The JSON answer to a request about the chosen model. */
 export async function post(path, body = {}, { signal } = {}) {
-  return (await send(path, body, signal)).json();
+  const response = await send(path, body, signal);
+  return connected(() => response.json());
 }
 
 /** Calls `onItem` with each line of a streamed answer. Aborting the signal stops the computation on the server. */
@@ -45,7 +48,7 @@ export async function stream(path, body, onItem, { signal } = {}) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   for (;;) {
-    const { done, value } = await reader.read();
+    const { done, value } = await connected(() => reader.read());
     if (done) break;
     const lines = (rest + value).split("\n");
     rest = lines.pop();
@@ -59,8 +62,6 @@ export async function stream(path, body, onItem, { signal } = {}) {
 
 /** The JSON answer to a GET request. */
 export async function get(path, { signal } = {}) {
-  const response = await fetch(path, { signal });
-  const answer = await response.json();
-  if (!response.ok) throw new ServerError(answer.error ?? `the server answered ${response.status}`);
-  return answer;
+  const response = await request(path, { signal });
+  return connected(() => response.json());
 }

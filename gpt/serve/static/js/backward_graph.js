@@ -40,11 +40,11 @@ export function backwardGraph(svg, data, onSelect) {
     });
   root.call(zoom).on("dblclick.zoom", null);
 
-  const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  const calm = matchMedia("(prefers-reduced-motion: reduce)");
   let target = d3.zoomIdentity; // where the view is, or where it is moving to
   const move = (transform, smooth) => {
     target = transform;
-    (smooth && !calm ? root.transition().duration(250) : root.interrupt()).call(zoom.transform, transform);
+    (smooth && !calm.matches ? root.transition().duration(250) : root.interrupt()).call(zoom.transform, transform);
   };
   const size = () => [svg.clientWidth, svg.clientHeight];
 

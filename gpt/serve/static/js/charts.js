@@ -46,16 +46,16 @@ export function layerChart({ names, lines, chosen, scale, width }) {
   const x = d3.scalePoint(names, [left, right]);
   const linear = d3.scaleLinear([0, most], [bottom, top]).nice(4);
   const y = byRank ? d3.scaleLog([1, Math.max(most, 2)], [top, bottom]) : linear;
-  const picture = svg(width, height, `${scale} of ${lines.length} tokens after each layer: see the table`);
+  const picture = svg(width, height, `${scale} of ${lines.length} tokens after each block: see the table`);
   for (const tick of byRank ? [1, 10, 100, 1000, 10000].filter((rank) => rank <= most) : y.ticks(4)) {
     rule(picture, left, y(tick), right, y(tick));
     label(picture, left - 6, y(tick) + 4, byRank ? tick.toLocaleString("en") : `${number(100 * tick)} %`, "end");
   }
   for (const name of names) {
     const turned = `translate(${x(name)} ${bottom + 14}) rotate(-35)`;
-    add(picture, "text", { transform: turned, "text-anchor": "end", class: "tick" }, name.replace("layer ", ""));
+    add(picture, "text", { transform: turned, "text-anchor": "end", class: "tick" }, name.replace("block ", ""));
   }
-  label(picture, (left + right) / 2, height - 2, "after layer");
+  label(picture, (left + right) / 2, height - 2, "after block");
   const ordered = [...lines].sort((a, b) => (a.id === chosen) - (b.id === chosen)); // the chosen one is drawn last
   const ends = spread(ordered.map((line) => y(values(line).at(-1)) + 4), 14, top + 4, bottom + 4);
   ordered.forEach((line, i) => {

@@ -13,7 +13,7 @@ export function mountCheckpoint(root) {
   const keeps = h("button", { class: "keeps", type: "button" });
   const caption = h("span", { class: "faint" }, "checkpoint");
   const gone = h("span", { class: "note", role: "status" });
-  let playing = null, dragging = false, before = state.step;
+  let playing = null, dragging = false, before = state.step, run = state.run;
 
   const steps = () => chosenRun()?.steps ?? [];
   const at = () => (steps().includes(state.step) ? steps().indexOf(state.step) : steps().length - 1);
@@ -77,9 +77,10 @@ export function mountCheckpoint(root) {
   draw();
   subscribe((changed) => {
     if (changed.has("run")) playing = null;
-    if (changed.has("run") || (changed.has("step") && state.step !== null)) gone.textContent = "";
+    if (changed.has("run") && changed.has("runs") && !state.runs.some(({ name }) => name === run)) gone.textContent = `${run} is not here any more`;
+    else if (changed.has("run") || (changed.has("step") && state.step !== null)) gone.textContent = "";
     else if (changed.has("runs") && changed.has("step") && before !== null) gone.textContent = `step ${before.toLocaleString("en")} was deleted`;
-    before = state.step;
+    [before, run] = [state.step, state.run];
     if (["run", "runs", "step"].some((name) => changed.has(name))) draw();
   });
 }

@@ -34,6 +34,7 @@ export function startLive() {
 export async function refreshRuns() {
   const runs = await get("/api/runs").catch(() => null); // the server has ended; the next request says so
   const readable = runs?.filter((run) => !run.error);
+  if (readable) change({ unreadable: runs.length - readable.length });
   if (readable?.length && JSON.stringify(readable) !== JSON.stringify(state.runs)) update(readable);
 }
 
@@ -44,7 +45,8 @@ function update(runs) {
   if (!now) return change({ runs, run: runs[0].name, ...newest });
   if (state.step !== null && !now.steps.includes(state.step)) return change({ runs, ...newest });
   change({ runs });
-  if (state.step === null && now.steps.at(-1) !== before.steps.at(-1)) announce("step");
+  const newer = state.step === null && now.steps.at(-1) !== before.steps.at(-1);
+  if (newer && !state.session) announce("step"); // a learning session goes on from the checkpoint that it began at
 }
 
 function follow() {

@@ -1,6 +1,6 @@
 // The frame of the page: run, checkpoint and text are chosen here; the address names the view that is shown.
 
-import { get } from "./api.js";
+import { get, ServerError } from "./api.js";
 import { mountCheckpoint } from "./checkpoint.js";
 import { mountSession } from "./session.js";
 import { startLive } from "./live.js";
@@ -28,7 +28,7 @@ function drawNavigation() {
     items.push(h("a", { href: addressOf(view.id), "aria-current": view.id === state.view ? "page" : null }, view.title));
   }
   $("nav").replaceChildren(...items);
-  $("nav").querySelector("[aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" });
+  $("nav").querySelector("[aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
 }
 
 function showView() {
@@ -41,9 +41,9 @@ function showView() {
   hideTip();
   document.title = `${view.title} · gpt look`;
   $("text-bar").hidden = !view.text;
-  $("view").replaceChildren();
-  $("view").className = `view-${view.id}`;
-  unmount = view.mount($("view")) ?? null;
+  const root = h("div", { id: "view", class: `view-${view.id}` }); // a new one: late answers of the view before are lost
+  $("view").replaceWith(root);
+  unmount = view.mount(root) ?? null;
 }
 
 function drawTextBar() {
@@ -64,12 +64,12 @@ async function start() {
     return showError($("message"), error);
   }
   const readable = runs.filter((run) => !run.error);
-  for (const run of runs.filter((run) => run.error)) console.warn(`${run.name}: ${run.error}`);
-  if (!readable.length) return showError($("message"), new Error("there is no readable run here"));
-  const address = readAddress();
-  const run = readable.find(({ name }) => name === address.run) ?? readable[0];
-  const step = run.steps.includes(address.step) ? address.step : null;
-  change({ runs: readable, run: run.name, step, text: address.text ?? EXAMPLE, view: address.view });
+  if (!readable.length) {
+    return showError($("message"), new ServerError(`no run here can be read: ${runs[0]?.error ?? "gpt train makes one"}`));
+  }
+  const address = readAddress(); // change() writes it
+  change({ runs: readable, unreadable: runs.length - readable.length, run: readable[0].name, text: EXAMPLE });
+  follow(address);
 
   const select = $("run");
   const drawRuns = () => {
@@ -78,6 +78,7 @@ async function start() {
     select.value = state.run;
   };
   drawRuns();
+  drawUnreadable();
   select.addEventListener("change", () => change({ run: select.value, step: null, session: null }));
   drawTextBar();
   mountCheckpoint($("checkpoint"));
@@ -85,6 +86,7 @@ async function start() {
   startLive();
   subscribe((changed) => {
     if (changed.has("runs")) drawRuns();
+    drawUnreadable();
     if (changed.has("run")) select.value = state.run;
     if (["run", "view"].some((name) => changed.has(name))) showView();
     else if (["step", "text"].some((name) => changed.has(name))) drawNavigation();
@@ -95,11 +97,28 @@ async function start() {
     $("main").focus();
   });
   addEventListener("hashchange", () => {
-    const { view, run: name, step: at, text } = readAddress();
-    const known = state.runs.some((other) => other.name === name) ? name : state.run;
-    change({ view, run: known, step: at, text: text ?? state.text });
+    follow(readAddress());
     $("main").focus({ preventScroll: true });
   });
+}
+
+/** Show what the address names. A run or step that is not here is said, and the present run, or its newest step, shown. */
+function follow({ view, run: name, step, text }) {
+  const run = state.runs.find((other) => other.name === (name ?? state.run));
+  const { steps } = run ?? chosenRun();
+  const kept = step === null || steps.includes(step);
+  change({ view, run: run?.name ?? state.run, step: run && kept && step !== steps.at(-1) ? step : null, text: text ?? state.text });
+  const missing = run ? (kept ? null : `${run.name} has no checkpoint of step ${step}: this is its newest one.`)
+    : `There is no run ${name} here that can be read: this is ${state.run}.`;
+  $("message").replaceChildren(missing ? h("p", { class: "note" }, missing) : "");
+}
+
+/** A link to the Runs view, which says why some runs cannot be read. */
+function drawUnreadable() {
+  const { unreadable: count } = state;
+  $("unreadable").hidden = !count;
+  $("unreadable").textContent = `${count} ${count === 1 ? "run" : "runs"} cannot be read`;
+  $("unreadable").href = addressOf("runs");
 }
 
 start();

@@ -15,13 +15,17 @@ export function keepSession(described) {
 
 /** All views show the checkpoint again; the server forgets the session. */
 export function leaveSession() {
+  left = true;
   change({ session: null });
+  left = false;
 }
 
 let root = null;
+let left = false; // by the button: then nothing needs to be said
 
-function draw() {
-  root.hidden = !state.session || !session;
+function draw(dropped = 0) {
+  root.hidden = !(state.session && session) && !dropped;
+  if (dropped) return root.replaceChildren(h("span", { class: "note" }, `${dropped === 1 ? "The learned step was" : `The ${dropped} learned steps were`} dropped: this is a checkpoint.`));
   if (root.hidden) return root.replaceChildren();
   const count = session.losses.length;
   const from = session.step === null ? "checkpoint" : `checkpoint step ${session.step.toLocaleString("en")}`;
@@ -34,11 +38,15 @@ function draw() {
 export function mountSession(element) {
   root = element;
   subscribe((changed) => {
-    if (state.session && !changed.has("session") && (changed.has("run") || changed.has("step"))) return leaveSession();
+    const other = changed.has("run") || changed.has("step"); // another model
+    if (state.session && !changed.has("session") && other) return change({ session: null });
+    if (!changed.has("session") && !other) return;
+    let dropped = 0;
     if (changed.has("session") && session && state.session !== session.id) {
       post("/api/learn/reset", { session: session.id }).catch(() => {}); // the server may have dropped it already
+      dropped = left ? 0 : session.losses.length;
       session = null;
     }
-    draw();
+    draw(dropped);
   });
 }

@@ -3,7 +3,8 @@
 const listeners = new Set();
 
 export const state = {
-  runs: [], // as from /api/runs
+  runs: [], // as from /api/runs, without those that cannot be read
+  unreadable: 0, // the number of those
   run: null, // name of the chosen run
   step: null, // step of the chosen checkpoint; null: the newest
   session: null, // a learning session (Learn), whose weights replace the checkpoint's
@@ -38,7 +39,7 @@ export function subscribe(listener) {
   return () => listeners.delete(listener);
 }
 
-/** The fields in the address: #view?run=...&step=...&text=... */
+/** The fields in the address: #view?run=...&step=...&text=... What is missing there is null. */
 export function readAddress() {
   const [view, query] = location.hash.slice(1).split("?");
   const fields = new URLSearchParams(query ?? "");
@@ -47,12 +48,26 @@ export function readAddress() {
     view: view || null,
     run: fields.get("run"),
     step: step === null ? null : Number(step),
-    text: fields.get("text"),
+    text: wholeText(fields.get("text")),
   };
+}
+
+const IN_ADDRESS = 1000; // characters of the text; a longer one is kept in the tab's storage
+
+/** The text that begins as the one in an address, if the page or this tab knows it. */
+function wholeText(text) {
+  const known = [state.text, sessionStorage.getItem("text") ?? ""];
+  return known.find((other) => other.length > IN_ADDRESS && beginning(other) === text) ?? text;
+}
+
+/** As much of a text as the address has, without half a surrogate pair. */
+function beginning(text) {
+  return text.slice(0, IN_ADDRESS).replace(/[\ud800-\udbff]$/, "");
 }
 
 function writeAddress() {
   history.replaceState(null, "", addressOf(state.view));
+  if (state.text.length > IN_ADDRESS) sessionStorage.setItem("text", state.text);
 }
 
 /** The address of a view with the present run, checkpoint and text. */
@@ -60,6 +75,6 @@ export function addressOf(view) {
   const fields = new URLSearchParams();
   if (state.run) fields.set("run", state.run);
   if (state.step !== null) fields.set("step", state.step);
-  if (state.text) fields.set("text", state.text.slice(0, 1000));
+  fields.set("text", beginning(state.text)); // also "", so that an empty text is still empty after a reload
   return `#${view}?${fields}`;
 }

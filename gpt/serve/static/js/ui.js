@@ -44,7 +44,8 @@ export function number(value, digits = 3) {
 
 export function percent(p) {
   if (!Number.isFinite(p)) return "not finite";
-  return p >= 0.9995 && p < 1 ? ">99.9 %" : p < 0.0005 && p > 0 ? "<0.1 %" : `${(100 * p).toFixed(1)} %`;
+  if (p > 0 && p < 0.0005) return `${Number((100 * p).toPrecision(2))} %`; // of 50,257 tokens most are below 0.01 %
+  return p >= 0.9995 && p < 1 ? ">99.9 %" : `${(100 * p).toFixed(1)} %`;
 }
 
 // ----- colours: from the theme, so that both themes are readable ---------------------------------------------------
@@ -160,8 +161,10 @@ export function debounce(f, ms = 300) {
 
 let numbered = 0;
 
-/** A labelled control: field("temperature", h("input", {...})). */
+/** A labelled control: field("temperature", h("input", {...})). A checkbox stands before its label. */
 export function field(label, control, ...more) {
   control.id ||= `field-${++numbered}`;
-  return h("label", { for: control.id, class: "field" }, h("span", {}, label), control, ...more);
+  const name = h("span", {}, label);
+  const parts = control.type === "checkbox" ? [control, name] : [name, control];
+  return h("label", { for: control.id, class: "field" }, parts, ...more);
 }

@@ -77,13 +77,13 @@ export function lossChart(losses) {
   return svg.node();
 }
 
-/** The norm of the gradient by layer on a logarithmic axis; `series`: [{ name, dashed, values }]. */
+/** The norm of the gradient after each block on a logarithmic axis; `series`: [{ name, dashed, values }]. */
 export function layerChart(layers, series) {
   const width = 640, height = 234, left = 60, right = 12, top = 12, bottom = 58;
   const domain = decades(series.flatMap(({ values }) => values));
   const x = d3.scalePoint().domain(d3.range(layers.length)).range([left, width - right]).padding(0.4);
   const y = d3.scaleLog().domain(domain).range([height - bottom, top]).clamp(true);
-  const svg = create(width, height, "Norm of the gradient by layer, on a logarithmic axis. " + series.map(({ name, values }) =>
+  const svg = create(width, height, "Norm of the gradient after each block, on a logarithmic axis. " + series.map(({ name, values }) =>
     `${name}: ${short(values[0])} at the embedding, ${short(values.at(-1))} after the last block.`).join(" "));
   const every = Math.ceil(powers(domain).length / 7);
   const grid = svg.append("g").selectAll("g").data(powers(domain).filter((_, i) => i % every === 0)).join("g")

@@ -21,7 +21,7 @@ export function controls({ onSteps, onUndo, onReset, onStop }) {
     type: "button", class: count === 1 ? "primary" : null, onclick: () => onSteps(options(count)),
   }, count === 1 ? "One step" : `${count} steps`));
   const back = h("button", { type: "button", onclick: onUndo }, "Undo");
-  const reset = h("button", { type: "button", onclick: onReset }, "Reset to the checkpoint");
+  const reset = h("button", { type: "button", onclick: onReset }, "Undo all");
   const stop = h("button", { type: "button", onclick: onStop }, "Stop");
   const bar = h("progress", { max: 1, "aria-label": "progress of the steps" });
   const doing = h("span", { class: "note mono" });
@@ -35,7 +35,7 @@ export function controls({ onSteps, onUndo, onReset, onStop }) {
     return { optimizer: optimizer.value, lr: lr.value.trim() ? Number(lr.value) : NaN, moments: moments.value, count };
   }
   function enable() {
-    for (const button of counts) button.disabled = busy;
+    for (const button of counts) button.disabled = busy || !defaults; // before, the learning rate is not known
     back.disabled = busy || !known?.undo;
     reset.disabled = busy || !state.session;
     counts[0].textContent = known?.losses.length ? "One more step" : "One step";
@@ -46,7 +46,7 @@ export function controls({ onSteps, onUndo, onReset, onStop }) {
     const { beta1, beta2, weight_decay: decay, clip, dropout } = defaults;
     const sentences = optimizer.value === "sgd"
       ? ["SGD: weight = weight − learning rate × gradient."]
-      : [`AdamW as in training: betas ${beta1} and ${beta2}, weight decay ${decay}, gradient clipped to a norm of ${clip || "any size"}.`,
+      : [`AdamW as in training: betas ${beta1} and ${beta2}, weight decay ${decay}, ${clip ? `gradient clipped to a norm of ${clip}` : "no gradient clipping"}.`,
         moments.value === "fresh"
           ? "Fresh moments: AdamW's averages of earlier gradients start at 0 with the first step of this session, so that step changes every weight by about the learning rate; later steps continue them."
           : "The first step of this session continues AdamW's averages from the checkpoint; later steps continue them."];
@@ -76,6 +76,7 @@ export function controls({ onSteps, onUndo, onReset, onStop }) {
         moments.disabled = Boolean(chosenRun()?.imported); // an imported model has no moments
       }
       explain();
+      enable();
     },
     session(described) {
       known = described;

@@ -28,7 +28,7 @@ export function legend(text, low, high, color, from = 0) {
   const ramp = h("span", { class: "ramp" });
   const stops = d3.range(0, 1.01, 0.125).map((x) => color(from + (1 - from) * x));
   ramp.style.background = `linear-gradient(to right, ${stops.join(",")})`;
-  return h("p", { class: "legend note" }, `${text}: `, h("span", { class: "mono" }, low), ramp, h("span", { class: "mono" }, high));
+  return h("p", { class: "legend note" }, `${text}: `, h("span", {}, low), ramp, h("span", {}, high));
 }
 
 /** Makes the children of an element one stop of the Tab key: arrow keys, Home and End move between them. */

@@ -58,7 +58,7 @@ export function story(root) {
         steps.count > 1 ? ` All maps here are of the last of the ${steps.count} steps.` : null),
       gridMap(g.stream, {
         rows: g.layers, columns: g.tokens.slice(0, -1), scale: stream, picked: picked === null ? null : picked - 1, onPick: (j) => pick(j + 1),
-        label: "Norm of the gradient by layer and position.",
+        label: "Norm of the gradient by block and position.",
         note: (i, j) => `${g.layers[i]}, position ${j}, which reads ${tokenLabel(g.tokens[j])} and predicts ${tokenLabel(g.tokens[j + 1])}: norm ${short(g.stream[i][j])}`,
       }),
       legend("Norm of d loss / d residual stream, logarithmic", short(stream.low), short(stream.high), color, 0.08),

@@ -1,4 +1,4 @@
-// Vanishing gradients: the gradient by layer with and without shortcut connections and LayerNorm, side by side.
+// Vanishing gradients: the gradient after each block with and without shortcut connections and LayerNorm, side by side.
 
 import { post } from "../api.js";
 import { chosenRun, state } from "../state.js";
@@ -74,7 +74,8 @@ export function vanishing(root) {
     blocks.disabled = !options.fresh;
     chooseBlocks();
   });
-  let ofRun = null;
+  let ofRun = state.run;
+  offerBlocks();
   root.append(
     h("h3", {}, "Why blocks have shortcut connections and LayerNorm"),
     h("p", {}, "The gradient has to reach the first block through all later ones. Switch a part off to see the gradient " +
@@ -93,7 +94,7 @@ export function vanishing(root) {
   };
   const map = (found, title, scale) => h("div", { class: "map-column" }, h("h4", {}, title),
     gridMap(found.stream, {
-      rows: found.layers, columns: found.tokens.slice(0, -1), scale, label: `Gradient by layer and position, ${title}.`, picked: null,
+      rows: found.layers, columns: found.tokens.slice(0, -1), scale, label: `Gradient by block and position, ${title}.`, picked: null,
       cell: Math.max(5, Math.min(11, Math.floor(430 / (found.tokens.length - 1)))),
       note: (i, j) => `${found.layers[i]}, position ${j} (${tokenLabel(found.tokens[j])}): ${short(found.stream[i][j])}`,
     }));
@@ -104,7 +105,7 @@ export function vanishing(root) {
     out.replaceChildren(
       h("p", { class: "series-key" }, series.map(({ name, dashed }) =>
         h("span", { class: dashed ? "key-without" : "key-with" }, `${dashed ? "■ - -" : "● —"} ${name}`))),
-      scrolled("Gradient by layer", layerChart(whole.layers, series)),
+      scrolled("Gradient after each block", layerChart(whole.layers, series)),
       h("p", { class: "note" }, "Norm of the gradient with respect to the residual stream, over all positions; logarithmic axis. " +
         "The backward pass goes from right to left."),
       h("p", {}, part === whole ? "Switch off a part to compare." : sentences(whole, part, options)),

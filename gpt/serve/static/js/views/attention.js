@@ -62,7 +62,7 @@ function mount(root) {
     Object.assign(choice, { layer: chosen.layer, head: chosen.head });
     weights = floats(chosen.weights);
     const { layers, heads } = data;
-    title.textContent = `Layer ${choice.layer}, head ${choice.head} (of ${layers} layers with ${heads} heads, counted from 0)`;
+    title.textContent = `Block ${choice.layer}, head ${choice.head} (of ${layers} blocks with ${heads} heads, counted from 0)`;
     kind.textContent = described(data.shares[choice.layer * heads + choice.head], data.uniform);
     grid.mark(choice.layer, choice.head);
     table.mark(choice.layer, choice.head);
@@ -127,7 +127,7 @@ function page({ text, map, grid, table, title, kind, scale, reads }) {
     h("div", { class: "attention-columns" },
       h("section", {},
         h("h3", {}, "All heads"),
-        h("p", { class: "note" }, "Rows are layers, columns are heads. In each picture a row is a token that reads, a column a ",
+        h("p", { class: "note" }, "Rows are blocks, columns are heads. In each picture a row is a token that reads, a column a ",
           "token that it reads from; the line is the token shown above. In a text of more than 64 tokens, a pixel is the ",
           "largest weight of a square."),
         h("div", { class: "scroll" }, grid.root)),

@@ -11,7 +11,7 @@ const chosen = { show: "example", block: 0, at: 0 }; // kept while other views a
 
 export default {
   id: "backward",
-  title: "Backward, node by node",
+  title: "Backward",
   section: "Learn",
   text: true,
   tasks: ["pretrain", "instruct"],
@@ -61,6 +61,7 @@ class BackwardView {
     });
     return () => {
       this.play(false);
+      this.work.stop();
       unsubscribe();
       document.removeEventListener("keydown", keys);
     };

@@ -78,11 +78,11 @@ class Chat {
     };
     this.history = h("input", { type: "number", min: "0", max: "99", step: "1" });
     return h("div", { class: "row chat-settings" },
-      slider("temperature", "Temperature", "0", "2", "0.05", (x) => (x === 0 ? "0: most probable" : x.toFixed(2))),
-      slider("top_p", "Top-p", "0.05", "1", "0.05", (x) => x.toFixed(2)),
-      integer("seed", "Seed", "0", "4294967295"),
-      integer("max_new_tokens", "Longest answer, tokens", "1", "4096"),
-      field("Earlier turns shown", this.history));
+      slider("temperature", "temperature", "0", "2", "0.05", (x) => (x === 0 ? "0: most probable" : x.toFixed(2))),
+      slider("top_p", "top-p (probability)", "0.05", "1", "0.05", (x) => x.toFixed(2)),
+      integer("seed", "seed", "0", "4294967295"),
+      integer("max_new_tokens", "longest answer (tokens)", "1", "4096"),
+      field("earlier turns shown", this.history));
   }
 
   get turns() {

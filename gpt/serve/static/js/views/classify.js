@@ -97,7 +97,7 @@ function decidingWords(found, redraw) {
     h("h3", {}, `What speaks for “${found.label}”`),
     legend(largest, found.label),
     list,
-    h("label", { class: "row" }, toggle, "single tokens instead of words"));
+    h("label", { class: "field" }, toggle, "single tokens instead of words"));
 }
 
 function legend(largest, name) {
@@ -162,5 +162,6 @@ function signed(value) {
 }
 
 function points(change) {
+  if (Math.abs(change) < 0.0005) return "0.0";
   return `${change < 0 ? "−" : "+"}${(100 * Math.abs(change)).toFixed(1)}`;
 }

@@ -46,13 +46,13 @@ export default {
 // ----- language models --------------------------------------------------------------------------------------------
 
 function tokenView(root) {
-  let lens = null; // { ids, names, layers, texts }
+  let lens = null; // { run, ids, names, layers, texts }
   let followed = null;
   const work = latest(root);
   const detail = h("div", { class: "panel" });
   const chart = h("div", { class: "panel" });
   const followWork = latest(chart);
-  const table = grid("the most probable next token of each layer at each position", {
+  const table = grid("the most probable next token after each block at each position", {
     onSelect: (i, j) => choose({ layer: i, position: j, ...(j === at().position ? {} : { token: null }) }),
     tip: (i, j) => cellTip(lens, i, j),
   });
@@ -60,8 +60,8 @@ function tokenView(root) {
   root.append(
     h("h2", {}, "Logit lens"),
     h("p", {}, "The last LayerNorm and the head turn the final residual stream into a prediction of the next token. ",
-      "Here they are applied to the stream after every layer: each cell shows the token that is then the most ",
-      "probable one. Layers run from top to bottom, and the last row is the model's prediction."),
+      "Here they are applied to the stream after every block: each cell shows the token that is then the most ",
+      "probable one. Blocks run from top to bottom, and the last row is the model's prediction."),
     scale, table.element, h("div", { class: "columns" }, detail, chart),
   );
 
@@ -100,7 +100,7 @@ function tokenView(root) {
     table.select(layer, position);
     scale.replaceChildren(
       legend(color, ["probability 0", "1"]),
-      h("span", { class: "legend" }, h("span", { class: "legend-frame" }), "the layer predicts the true next token"),
+      h("span", { class: "legend" }, h("span", { class: "legend-frame" }), "the true next token"),
     );
   };
   const drawDetail = () => {
@@ -119,11 +119,11 @@ function tokenView(root) {
       h("h3", {}, `After ${name}, at position ${j}: `,
         h("span", { class: "token" }, tokenText(lens.texts[lens.ids[j]])), h("span", { class: "token next" }, " ?")),
       h("table", { class: "best" }, best), truth,
-      h("p", { class: "note" }, "Choose a token to follow it through the layers."),
+      h("p", { class: "note" }, "Choose a token to follow it through the blocks."),
     );
   };
   const current = () => chosen.token ?? lens.ids[at().position + 1] ?? lens.layers.at(-1).ids[at().position][0];
-  const follow = debounce(() => followWork(async (signal) => {
+  const follow = debounce(() => lens.run === state.run && followWork(async (signal) => {
     const { position } = at();
     const next = lens.ids.slice(position + 1, position + 2); // none at the end
     const tokens = [...new Set([current(), ...next, ...lens.layers.at(-1).ids[position]])];
@@ -136,7 +136,7 @@ function tokenView(root) {
   which.value = chosen.scale;
   const picture = h("div", {});
   chart.append(
-    h("h3", {}, "Tokens through the layers"), h("div", { class: "row" }, field("show", which)), picture, picker.element,
+    h("h3", {}, "Tokens through the blocks"), h("div", { class: "row" }, field("show", which)), picture, picker.element,
   );
   const drawChart = () => {
     if (!followed) return;
@@ -151,7 +151,7 @@ function tokenView(root) {
 
   const update = () => work(async (signal) => {
     if (chosen.run !== state.run) Object.assign(chosen, { run: state.run, token: null }); // another vocabulary
-    const found = { layers: [], texts: {} };
+    const found = { run: state.run, layers: [], texts: {} };
     await stream("/api/lens", { text: state.text }, (item) => {
       Object.assign(found.texts, item.texts);
       if (item.names) Object.assign(found, { ids: item.ids, names: item.names });
@@ -196,14 +196,14 @@ function labelView(root) {
   const where = h("p", { class: "note" });
   const scale = h("div", { class: "row" });
   let found = null;
-  const table = grid("the probability of each label after each layer", {
+  const table = grid("the probability of each label after each block", {
     onSelect: () => {},
     tip: (i, j) => `${found.layers[i]}: ${found.labels[j]} ${percent(found.probabilities[i][j])}`,
   });
   root.append(
     h("h2", {}, "Logit lens"),
     h("p", {}, "The last LayerNorm and the classifier's head turn the final residual stream into the probability of ",
-      "each label. Here they are applied to the stream after every layer. The last row is the model's prediction."),
+      "each label. Here they are applied to the stream after every block. The last row is the model's prediction."),
     where, scale, table.element,
   );
   const update = () => work(async (signal) => {

@@ -36,7 +36,7 @@ export default {
     root.append(
       h("h2", {}, "Residual stream"),
       h("p", {}, "Every position carries a vector, the residual stream. It starts as the sum of two embeddings; then ",
-        "attention and the feed-forward network of each layer add a vector to it. Layers are counted from 0, and run ",
+        "attention and the feed-forward network of each block add a vector to it. Blocks are counted from 0, and run ",
         "from top to bottom."),
       h("h3", {}, "How large is what each part adds?"),
       h("p", { class: "note" }, "Euclidean norm of the added vector. Relative: divided by the norm of the stream ",
@@ -170,7 +170,7 @@ function waterfallRow({ name, begin, end, effect, inner, total }, share, redraw)
   };
   const label = effect?.parts.length
     ? h("button", {
-      type: "button", "aria-expanded": String(open), "data-name": name, title: "the heads of this layer",
+      type: "button", "aria-expanded": String(open), "data-name": name, title: "the heads of this block",
       onclick: toggle,
     }, open ? "▾ " : "▸ ", name)
     : h("span", {}, name);

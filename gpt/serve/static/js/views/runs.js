@@ -15,7 +15,7 @@ const options = { chosen: null, x: "step", log: false, smooth: 30, training: tru
 export default {
   id: "runs",
   title: "Runs",
-  section: "Runs",
+  section: "Results",
   text: false,
 
   mount(root) {

@@ -16,7 +16,7 @@ const options = { smooth: 30, log: false, newestFirst: true }; // kept while oth
 export default {
   id: "training",
   title: "Training",
-  section: "Runs",
+  section: "Results",
   text: false,
 
   mount(root) {

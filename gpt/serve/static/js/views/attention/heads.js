@@ -29,7 +29,7 @@ export function thumbnails(choose) {
     const colors = byteColors();
     buttons.forEach((button, i) => {
       paint(button.firstChild, bytes.subarray(i * side * side, (i + 1) * side * side), side, colors);
-      button.note = `layer ${shares[i].layer}, head ${shares[i].head}: ${described(shares[i], uniform)}`;
+      button.note = `block ${shares[i].layer}, head ${shares[i].head}: ${described(shares[i], uniform)}`;
       button.setAttribute("aria-label", button.note);
     });
   }
@@ -41,7 +41,7 @@ export function thumbnails(choose) {
     for (let head = 0; head < heads; head++) cells.push(h("span", { class: "axis" }, heads > 6 ? String(head) : `head ${head}`));
     buttons = [];
     for (let layer = 0; layer < layers; layer++) {
-      cells.push(h("span", { class: "axis" }, heads > 6 ? String(layer) : `layer ${layer}`));
+      cells.push(h("span", { class: "axis" }, heads > 6 ? String(layer) : `block ${layer}`));
       for (let head = 0; head < heads; head++) {
         const index = buttons.length;
         const button = h("button", {
@@ -127,7 +127,7 @@ export function headsTable(choose) {
     const name = `${one.layer}.${one.head}`;
     const current = !title && one.layer === chosen[0] && one.head === chosen[1];
     const button = h("button", {
-      type: "button", class: "link", "aria-pressed": String(current), "aria-label": `${name}: layer ${one.layer}, head ${one.head}`,
+      type: "button", class: "link", "aria-pressed": String(current), "aria-label": `${name}: block ${one.layer}, head ${one.head}`,
       onclick: () => choose(one.layer, one.head),
     }, name);
     return h("tr", { class: title ? "uniform" : current ? "current" : null },

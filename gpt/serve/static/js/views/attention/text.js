@@ -1,6 +1,6 @@
 // The text with one row of attention weights drawn as arcs, and as the tokens' backgrounds.
 
-import { h, hideTip, number, percent, showTip, tokenLabel, tokenText } from "../../ui.js";
+import { h, hideTip, percent, showTip, tokenLabel, tokenText } from "../../ui.js";
 import { readableOn, weightColor } from "./palette.js";
 
 const MOST = 40; // arcs
@@ -105,7 +105,7 @@ export function readsTable(i, tokens, weights) {
     const bar = h("span", { class: "bar-of-weight", "aria-hidden": "true" });
     bar.style.width = `${100 * weights[k]}%`;
     return h("tr", {},
-      h("td", { class: "number" }, number(weights[k], 3)),
+      h("td", { class: "number" }, percent(weights[k])),
       h("td", { class: "bar-cell" }, bar),
       h("td", {}, h("span", { class: "token" }, tokenText(tokens[k].text))),
       h("td", { class: "faint" }, k === i ? `${k}, itself` : `${k}, ${Math.abs(i - k)} ${k < i ? "before" : "after"}`));
