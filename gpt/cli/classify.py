@@ -33,9 +33,8 @@ class Classify:
     """
 
     run: Annotated[Positional[Path], arg(metavar="RUN")]  # directory of the run
-    texts: Annotated[
-        Positional[tuple[str, ...]], arg(metavar="TEXT")
-    ] = ()  # texts to label; default: each line of standard input
+    # texts to label; default: each line of standard input
+    texts: Annotated[Positional[tuple[str, ...]], arg(metavar="TEXT")] = ()
     file: Path | None = None  # label each line of this file
     step: str | None = None  # the model after this step, or best: with the lowest validation loss; default: the newest
     json: bool = False  # print JSON lines, with the probabilities of all labels

@@ -74,7 +74,7 @@ def _flag(field: Field[Any], hint: Any) -> Flag:
         next((alias for mark in given for alias in mark.aliases or ()), None),
         "switch" if one is bool else "append" if _APPEND in marks else "many" if several else "value",
         positional,
-        field.default is MISSING and field.default_factory is MISSING,
+        field.default is MISSING and field.default_factory is MISSING and not (several and positional),
         tuple(map(str, get_args(one))) if get_origin(one) is Literal else (),
         one is Path,
     )
@@ -94,7 +94,7 @@ class Given:
 
 def split(name: str, command: type, args: Sequence[str]) -> Iterator[Given]:
     """The arguments of a command one by one. Usage for an unknown flag and for one without its value."""
-    known = {}
+    known: dict[str, Flag] = {}
     for flag in flags_of(command):
         if not flag.positional:
             known |= {flag.name: flag, **({flag.short: flag} if flag.short else {})}
@@ -136,9 +136,8 @@ def is_number(word: str) -> bool:
 
 
 def unknown_flag(name: str, typed: str, command: type, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(typed, known, 1) or [
-        flag.name for flag in flags_of(command) if not flag.positional and f"--{flag.field}" == typed
-    ]
+    near = [flag.name for flag in flags_of(command) if not flag.positional and f"--{flag.field}" == typed]
+    near = near or difflib.get_close_matches(typed, known, 1, cutoff=0.7)
     field = next((flag for flag in flags_of(command) if f"--{flag.field.replace('_', '-')}" == typed), None)
     hint = f": did you mean {near[0]}?" if near else ""
     if field is not None and field.positional:

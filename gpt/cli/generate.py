@@ -69,16 +69,17 @@ class Generate:
             prompts = [self.encode(tokenizer, prompt) for prompt in given]
         else:
             prompts = [start_of_run(checkpoint.read_config(folder / "config.json"), tokenizer)]
-            say_start(prompts[0], tokenizer)
-        for text, ids in zip(given, prompts, strict=False):
+        for prompt, ids in zip(given, prompts, strict=False):
             if not ids:
-                raise ValueError(f"the prompt {text!r} has no tokens: give some text")
+                raise ValueError(f"the prompt {prompt!r} has no tokens: give some text")
         prompts = [ids for ids in prompts for _ in range(self.samples)]
         ended: set[int] = set()
         steps = stream(
             model, prompts, self.max_new_tokens, temperature=self.temperature, top_k=self.top_k, top_p=self.top_p,
             seed=self.seed, stop_token=tokenizer.special_tokens.get(END_OF_TEXT), ended=ended, use_cache=self.cache,
         )  # fmt: skip
+        if not given:
+            say_start(prompts[0], tokenizer)
         alone = len(prompts) == 1  # then it is printed as it is generated
         texts = [Text(tokenizer, self.stop, live=alone) for _ in prompts]
         for text, ids in zip(texts, prompts, strict=True):

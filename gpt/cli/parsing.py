@@ -122,7 +122,7 @@ def no_command(args: Sequence[str]) -> str:
     hint = f": did you mean {' or '.join(f'gpt {name}' for name in near)}?" if near else ""
     if args[0].startswith("-"):
         return f"gpt has no flag {args[0]}: a command comes first"
-    return f"there is no command {' '.join(args[:2]) if below else args[0]!r:.80}{hint}"
+    return f"there is no command {' '.join(args[:2] if below else args[:1])!r:.80}{hint}"
 
 
 def with_flags(sentence: str, command: type) -> str:
@@ -139,15 +139,18 @@ def with_flags(sentence: str, command: type) -> str:
 
 
 def plain(box: str) -> str:
-    """tyro's message in its frame as a sentence: without title, frame, and what is below the first rule."""
-    rows = [row.strip("│╭╮╰╯─ ") if "─" not in row else None for row in box.splitlines()]
-    said: list[str] = []
-    for row in rows:
-        if row is None and said:
-            break
-        said += [row] if row else []
-    text = " ".join(said) or box.strip()
-    return re.sub(r"^Error parsing (\S+?)(/--\S+)?: ", r"\1: ", text)
+    """tyro's message in its frame as a sentence: without frame, title, and what is below the first rule."""
+    rule = re.compile("[-─]{5}")
+    sections: list[list[str]] = [[]]
+    for row in box.strip().splitlines():
+        if rule.search(row):
+            sections.append([])
+        elif text := row.strip("│| "):
+            sections[-1].append(text)
+    said = [" ".join(rows) for rows in sections if rows]
+    if len(said) > 1 and not box.lstrip().startswith("╭"):  # without UTF-8 the title is a section
+        said = said[1:]
+    return re.sub(r"^Error parsing (\S+?)(/--\S+)?: ", r"\1: ", said[0] if said else box.strip())
 
 
 # ----- values -----------------------------------------------------------------------------------------------------

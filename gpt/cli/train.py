@@ -4,7 +4,7 @@ import os
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from tyro.conf import Positional, arg
 
@@ -55,6 +55,8 @@ class Training(Settings):
 class Train(TrainConfig, Training):
     """Train a GPT on text."""
 
+    usual: ClassVar = "--text"
+
     # start from this run's weights and tokenizer, instead of random weights; it is only read
     base: Annotated[Path | None, arg(name="from", metavar="RUN")] = None
 
@@ -68,12 +70,16 @@ class Train(TrainConfig, Training):
 class FinetuneClassify(ClassifyConfig, Training):
     """Fine-tune a trained GPT to label texts."""
 
+    usual: ClassVar = "--data"
+
     base: Base = None  # the run to start from; it is only read
 
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneInstruct(InstructConfig, Training):
     """Fine-tune a trained GPT to follow instructions."""
+
+    usual: ClassVar = "--data"
 
     base: Base = None  # the run to start from; it is only read
 

@@ -9,7 +9,6 @@ import os
 import subprocess
 import sys
 import threading
-import webbrowser
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -48,6 +47,8 @@ class Page:
 
     def _announce(self, process: "subprocess.Popen[str]") -> None:
         """Print the address once the server prints it; read the rest of its output too, so that it never waits."""
+        import webbrowser  # here: it is for this flag alone
+
         assert process.stdout is not None
         line, address = "", ""
         with process.stdout as output:

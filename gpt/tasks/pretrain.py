@@ -41,9 +41,9 @@ class TextConfig:
     preset: str = "nano"  # the model's shape, see `gpt params`; the next five replace single fields of it
     # tokens the model sees at once; more take more time and memory. A run to start from may only be shortened
     context_length: int | None = None
-    n_layer: int | None = None  # blocks
+    n_layer: int | None = None  # number of transformer blocks
     n_head: int | None = None  # attention heads per block; must divide n_embd
-    n_embd: int | None = None  # width
+    n_embd: int | None = None  # width: the numbers that stand for each token
     dropout: float | None = None  # dropout probability in training, against memorising a small text
 
     eval_batches: int = 20  # batches per evaluation, spread evenly over the validation text

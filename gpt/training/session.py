@@ -232,15 +232,15 @@ def allowed_changes(run: Path, description: dict[str, Any], config: Settings, no
         type(config).from_dict(description["training"]).to_dict()
     )  # a setting that is newer than the run has its default
     for name, after in config.to_dict().items():
-        before = begun[name]
+        before, flag = begun[name], "--from" if name == "base" and config.task == "pretrain" else name
         if name in ("text", "data", "base") and before and after and _places(before) == _places(after):
             continue  # the same files by other paths
         if before != after and name in config.fixed:
             raise ValueError(
-                f"{run} was started with {name} {before!r} and cannot continue with {after!r}: start another run"
+                f"{run} was started with {flag} {before!r} and cannot continue with {after!r}: start another run"
             )
         if before != after:
-            lines.append(f"changed    {name} from {before} to {after}")
+            lines.append(f"changed    {flag} from {before} to {after}")
     then = {"device": "cpu", **description["made_with"]}
     for name, after in now.items():
         if (before := then.get(name, after)) != after:
