@@ -9,8 +9,10 @@ there on each step reads the whole window, with and without a cache.
 """
 
 import math
+import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from types import ModuleType
 from typing import Any
 
 import tensorlite as tl
@@ -236,3 +238,18 @@ def check_prompts(vocab_size: int, prompts: Iterable[Iterable[int]], stop_token:
     if stop_token is not None:
         check_ids([stop_token], vocab_size, "stop_token: ")
     return texts
+
+
+# ----- the module as a function -------------------------------------------------------------------------------------
+
+
+class _Module(ModuleType):
+    """The type of this module: `from gpt import generate` gives the module, and calling it calls its function."""
+
+    def __call__(
+        self, model: GPT, prompts: Sequence[Sequence[int]], max_new_tokens: int, **options: Any
+    ) -> list[list[int]]:
+        return generate(model, prompts, max_new_tokens, **options)
+
+
+sys.modules[__name__].__class__ = _Module

@@ -242,11 +242,11 @@ def _flags_in(file: Path, name: str, command: type) -> dict[str, list[str]]:
             hint = f": did you mean {near[0]}?" if near else ""
             raise Usage(f"{file}: gpt {name} has no flag {key!r:.80}{hint}", f"gpt {name}")
         if value is not None:
-            found[flag.field] = _words(file, flag, value)
+            found[flag.field] = _words(file, flag, value, f"gpt {name}")
     return found
 
 
-def _words(file: Path, flag: Flag, value: Any) -> list[str]:
+def _words(file: Path, flag: Flag, value: Any, help: str) -> list[str]:
     """A flag's value from a file as words of the command line."""
     wanted = {"switch": "true or false", "many": "a list", "append": "a list", "value": "one value"}[flag.kind]
     several = value if isinstance(value, list) else [value]
@@ -262,7 +262,7 @@ def _words(file: Path, flag: Flag, value: Any) -> list[str]:
             return [f"{flag.name}={text}" for text in texts]
         if flag.kind == "many":
             return [flag.name, *texts] if texts else []
-    raise Usage(f"{file}: {flag.name.removeprefix('--')} must be {wanted}, got {value!r:.80}")
+    raise Usage(f"{file}: {flag.name.removeprefix('--')} must be {wanted}, got {value!r:.80}", help)
 
 
 def without_defaults(given: Sequence[Given], defaults: Mapping[str, Any]) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import tokenizer as tokenizers
-from ..console import bytes_text
+from ..console import bytes_text, counted
 from ..tasks.classify import ClassifyConfig
 from ..tasks.instruct import InstructConfig
 from ..tasks.pretrain import TrainConfig
@@ -98,8 +98,9 @@ class Summary:
 
     def _model_rows(self) -> dict[str, str]:
         model = dict_at(self.run.description, "model")
-        shape = {"n_layer": "{} layers", "n_head": "{} heads", "n_embd": "{} wide"}
-        about = [text.format(model[name]) for name, text in shape.items() if name in model]
+        shape = ("n_layer", "n_head", "n_embd")
+        whole = [model[name] if type(model.get(name)) is int else 0 for name in shape]
+        about = [counted(whole[0], "layer"), counted(whole[1], "head"), f"{whole[2]} wide"]
         rest = {name: setting_text(value) for name, value in model.items() if name not in shape}
         kind, tokens, special = (self.tokenizer[name] for name in ("kind", "tokens", "special_tokens"))
         named = f", with {', '.join(special[:4])}{' ...' if len(special) > 4 else ''}" if special else ""
