@@ -2,10 +2,13 @@
 
 import contextlib
 import difflib
+import inspect
 import io
 import os
 import re
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -19,6 +22,7 @@ from . import COMMANDS, GROUPS
 from .flags import Usage, checked, flags_of, with_config, without_defaults
 
 HELP = ("-h", "--help")
+RULE = re.compile("[-─]{5}")  # a line of tyro's frames
 ABOUT = "Train a GPT on text, use it, and look inside it."
 BELOW = """\
 gpt COMMAND --help lists the flags of a command; --config FILE reads them from a
@@ -52,7 +56,7 @@ def parse(args: Sequence[str]) -> Any:
 
 def built(name: str, command: type, args: Sequence[str], default: Any = None) -> Any:
     """The command with the values of its flags, by tyro. Usage where a value cannot be used."""
-    said = io.StringIO()
+    said = Captured()
     try:
         with contextlib.redirect_stderr(said):
             return _tyro(name, command, args, default)
@@ -63,7 +67,7 @@ def built(name: str, command: type, args: Sequence[str], default: Any = None) ->
 
 
 def _tyro(name: str, command: type, args: Sequence[str], default: Any) -> Any:
-    about = (command.__doc__ or "").strip()
+    about = inspect.cleandoc(command.__doc__ or "")
     start = {} if default is None else {"default": default}
     flags = (tyro.conf.FlagCreatePairsOff,)
     return tyro.cli(
@@ -95,17 +99,27 @@ def help_of(name: str, command: type, args: Sequence[str]) -> str:
         default = command.default(list(args)) if hasattr(command, "default") else None
     except (OSError, ValueError):  # of a run to resume that cannot be read
         default = None
-    said = io.StringIO()
+    said = Captured()
     with contextlib.suppress(SystemExit), contextlib.redirect_stdout(said):
         _tyro(name, command, ["--help"], default)
-    text = re.sub(r"\(default:([ │\n]*)(None|'')?\)", _blank, said.getvalue())
-    rows = [row for row in text.splitlines() if row.strip(" │") or not row.startswith("│")]
-    return "\n".join(rows).strip("\n")
+    text = re.sub(r"\(default:([ │|\n]*)(None|'')?\)", _blank, said.getvalue())
+    rows = [row.rstrip() for row in text.splitlines()]
+    start = next((i for i, row in enumerate(rows) if RULE.search(row)), len(rows))
+    above = [textwrap.fill(row, shutil.get_terminal_size().columns, subsequent_indent="  " * row.startswith("usage"))
+             for row in rows[:start]]  # fmt: skip
+    below = [row for row in rows[start:] if row.strip(" │|")]
+    return re.sub(r"\n{3,}", "\n\n", "\n".join([*above, *below])).strip("\n")
+
+
+class Captured(io.StringIO):
+    """What tyro prints, with the frames that standard output can show."""
+
+    encoding = "utf-8"
 
 
 def _blank(found: re.Match[str]) -> str:
     """Spaces in place of a hint, so that the frame around it stays straight."""
-    return re.sub(r"[^ │\n]", " ", found[0])
+    return re.sub(r"[^ │|\n]", " ", found[0])
 
 
 # ----- mistakes ---------------------------------------------------------------------------------------------------
@@ -140,10 +154,9 @@ def with_flags(sentence: str, command: type) -> str:
 
 def plain(box: str) -> str:
     """tyro's message in its frame as a sentence: without frame, title, and what is below the first rule."""
-    rule = re.compile("[-─]{5}")
     sections: list[list[str]] = [[]]
     for row in box.strip().splitlines():
-        if rule.search(row):
+        if RULE.search(row):
             sections.append([])
         elif text := row.strip("│| "):
             sections[-1].append(text)

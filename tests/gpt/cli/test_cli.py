@@ -150,7 +150,7 @@ def test_generate_stops_and_needs_no_prompt(call, run):
             ["evaluate", "--text", "a", "x"],
             "RUN is missing; RUN comes before a flag with several values (gpt evaluate --help)",
         ),
-        (["data", "get"], "ACTION must be one of list, fetch, got 'get' (gpt data --help)"),
+        (["data", "get"], "{list,fetch} must be one of list, fetch, got 'get' (gpt data --help)"),
         (
             ["finetune", "clasify"],
             "there is no command 'finetune clasify': did you mean gpt finetune classify or gpt"
