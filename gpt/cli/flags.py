@@ -177,8 +177,8 @@ def no_choice(name: str, word: str, choices: Sequence[str]) -> str:
 
 def extra_word(name: str, command: type, word: str) -> str:
     """The sentence for a word too many: most are the value of a flag that was left out."""
-    flag = getattr(command, "usual", None)
-    hint = f": did you mean {flag} {shlex.quote(word)}?" if flag else ""
+    usual = getattr(command, "usual", "")
+    hint = f": did you mean {usual} {shlex.quote(word)}?" if usual.startswith("--") else f": {usual}" if usual else ""
     return f"gpt {name} does not take {word!r:.80}{hint}"
 
 

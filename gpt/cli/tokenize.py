@@ -20,7 +20,7 @@ class Tokenize:
     `gpt tokenize RUN < FILE` shows those of what is piped in, without the line end at its end.
     """
 
-    usual: ClassVar = "with quotation marks:"
+    usual: ClassVar = "a text with spaces needs quotation marks"
 
     # gpt2, or the directory of a run (./gpt2 for a run of that name)
     tokenizer: Annotated[Positional[str], arg(metavar="RUN|gpt2")]
