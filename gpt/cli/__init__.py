@@ -2,8 +2,8 @@
 
 A command is a dataclass: its fields are its flags, and the comment of a field is the flag's help. Calling an instance
 runs the command and returns the exit status. A classmethod `default(args)` gives the flags' defaults where they are
-not those of the fields; `usual` is the flag that a word too many was probably meant for, or a hint. The name of a command may
-be two words.
+not those of the fields; `usual` is the flag that a word too many was probably meant for, or a hint; `groups` are the
+groups of flags in its help. The name of a command may be two words.
 """
 
 from .chat import Chat

@@ -108,7 +108,36 @@ def help_of(name: str, command: type, args: Sequence[str]) -> str:
     above = [textwrap.fill(row, shutil.get_terminal_size().columns, subsequent_indent="  " * row.startswith("usage"))
              for row in rows[:start]]  # fmt: skip
     below = [row for row in rows[start:] if row.strip(" │|")]
+    below = grouped(below, command)
     return re.sub(r"\n{3,}", "\n\n", "\n".join([*above, *below])).strip("\n")
+
+
+def grouped(rows: Sequence[str], command: type) -> list[str]:
+    """The rows of a help with the frame of options cut into the command's `groups`, a frame for each."""
+    groups: dict[str, tuple[str, ...]] = getattr(command, "groups", {})
+    start = next((i for i, row in enumerate(rows) if row.startswith("╭─ options ─")), None)
+    if not groups or start is None:
+        return list(rows)
+    end = next(i for i in range(start, len(rows)) if rows[i].startswith("╰"))
+    entries: list[list[str]] = []
+    for row in rows[start + 1 : end]:
+        if row.startswith("│ -"):
+            entries.append([])
+        entries[-1].append(row)
+    names = {flag.field: {flag.name, flag.negated} for flag in flags_of(command)}
+    found: dict[str, list[str]] = {"options": [], **{title: [] for title in groups}}
+    for entry in entries:
+        words = set(re.split(r"[\s,]+", entry[0]))
+        title = next(
+            (title for title, group in groups.items() if any(words & names.get(field, set()) for field in group)), None
+        )
+        found[title or "options"] += entry
+    frames = [
+        [f"╭─ {title} {'─' * (len(rows[start]) - len(title) - 5)}╮", *lines, rows[end]]
+        for title, lines in found.items()
+        if lines
+    ]
+    return [*rows[:start], *(row for frame in frames for row in frame), *rows[end + 1 :]]
 
 
 class Captured(io.StringIO):

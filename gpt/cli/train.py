@@ -22,9 +22,33 @@ from .watch import watching
 Base = Annotated[Positional[Path | None], arg(metavar="RUN")]
 
 
+GROUPS = {  # of the flags in the help, by field
+    "what is learnt": (
+        "base", "add_token", "text", "tokenizer", "vocab_size", "validation", "data", "label_column", "text_column",
+        "balance", "unique_texts", "split_seed", "max_length", "style", "mask_instruction", "turns",
+    ),
+    "model": (
+        "preset", "context_length", "n_layer", "n_head", "n_embd", "dropout", "layers", "position", "causal",
+        "untie_head", "lora", "rank", "alpha", "targets",
+    ),
+    "steps": (
+        "epochs", "steps", "batch_size", "grad_accumulation", "lr", "min_lr", "warmup", "beta1", "beta2",
+        "weight_decay", "clip", "seed", "patience", "max_minutes",
+    ),
+    "evaluations, samples, checkpoints": (
+        "eval_every", "eval_batches", "final_tokens", "sample_every", "sample_tokens", "prompt", "responses",
+        "max_new_tokens", "checkpoint_every", "keep", "keep_best", "watch",
+    ),
+    "where the run is": ("out", "resume", "resume_if_exists", "overwrite"),
+    "machine": ("device", "dtype", "cuda_graph", "activation_checkpointing", "threads"),
+}  # fmt: skip
+
+
 @dataclass(frozen=True, kw_only=True)
 class Training(Settings):
     """Shared by these commands: their fields are the settings of a run, and they train it."""
+
+    groups: ClassVar = GROUPS
 
     watch: bool = False  # open the page of gpt look with the run's curves, and keep it open after training
 

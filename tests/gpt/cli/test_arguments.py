@@ -15,6 +15,7 @@ from runs import ONE_THREAD
 from gpt.cli import COMMANDS, GROUPS, Generate, Params
 from gpt.cli.flags import Usage, flags_of
 from gpt.cli.parsing import parse
+from gpt.cli.train import GROUPS as TRAINING_GROUPS
 from gpt.cli.train import FinetuneInstruct, Train
 
 slow = pytest.mark.slow
@@ -156,6 +157,25 @@ def test_help_fits_80_columns_and_names_every_flag(call, monkeypatch, command):
         names = (flag.name, flag.negated) if flag.kind == "switch" else (flag.name,)
         assert any(re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", output) for name in names), flag
     assert call("help", *command.split())[1] == output
+
+
+def test_every_flag_of_training_is_in_one_group_of_its_help(call, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    listed = [name for group in TRAINING_GROUPS.values() for name in group]
+    assert len(listed) == len(set(listed))
+    for name in ("train", "finetune classify", "finetune instruct"):
+        own = {flag.field for flag in flags_of(COMMANDS[name]) if not flag.positional}
+        assert own <= set(listed)
+        output = call(*name.split(), "--help")[1]
+        frames = re.split(r"╭─ (.+?) ─+╮\n", output)[1:]
+        for title, rows in zip(frames[::2], frames[1::2], strict=True):
+            found = set(re.findall(r"^│ (?:-n INT, )?--(?:no-)?([\w-]+)", rows, re.MULTILINE))
+            fields_there = {flag.field for flag in flags_of(COMMANDS[name])
+                            if flag.name.removeprefix("--") in found and not flag.positional}  # fmt: skip
+            if title not in ("options", "positional arguments"):
+                assert fields_there == own & set(TRAINING_GROUPS[title])
+                own -= fields_there
+        assert not own
 
 
 def test_help_and_errors_have_no_colours_in_a_terminal_without_them():
