@@ -228,7 +228,7 @@ READ: dict[Any, tuple[str, Callable[[str], Any]]] = {
 
 @RULES.primitive_rule
 def _value(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
-    """How one word is read, also where the value may be None, which is no word: its flag is left out."""
+    """How one word is read. A value that may be None is None where its flag is left out; no word stands for it."""
     kinds = get_args(info.type) if info.type_origin in (UnionType, Union) else (info.type,)
     kinds = tuple(kind for kind in kinds if kind is not type(None))
     if len(kinds) != 1 or kinds[0] not in READ:

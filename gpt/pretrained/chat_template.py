@@ -40,7 +40,7 @@ TEMPLATE = """\
 
 def chat_template(style: str) -> str:
     """The chat template of a prompt format. ValueError for an unknown one."""
-    if style not in STYLES:
+    if not isinstance(style, str) or style not in STYLES:
         raise ValueError(f"there is no prompt format {style!r:.80}: choose one of {', '.join(STYLES)}")
     before, _, after = STYLES[style].format({"instruction": QUESTION, "input": "", "output": ""}).partition(QUESTION)
     texts = {"BEFORE": before, "AFTER": after + STYLES[style].response_header, "END": END_OF_TEXT}

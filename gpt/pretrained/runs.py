@@ -106,7 +106,8 @@ def export_run(run: str | Path, folder: str | Path, step: int | str | None = Non
     if tokenizer.vocab_size != config.vocab_size:
         raise ValueError(f"{run}: the tokenizer has {tokenizer.vocab_size} tokens, the model {config.vocab_size}")
     read = _reader(run, files, entries, config, merged=bool(description.get("lora")))
-    template = chat_template(str(description.get("style"))) if task == "instruct" else None
+    style = description.get("style") if task == "instruct" else None
+    template = None if style is None else chat_template(style)
     texts = tokenizer_files(tokenizer, config.context_length, template)
     texts["config.json"] = json.dumps(hugging_face_config(config, tokenizer), indent=2) + "\n"
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):

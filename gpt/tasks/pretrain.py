@@ -44,7 +44,7 @@ class TextConfig:
     # tokens the model sees at once; more take more time and memory. A run to start from may only be shortened
     context_length: int | None = None
     n_layer: int | None = None  # number of transformer blocks
-    n_head: int | None = None  # attention heads per block; must divide n_embd
+    n_head: int | None = None  # attention heads per block; must divide the width
     n_embd: int | None = None  # width: the numbers that stand for each token
     dropout: float | None = None  # dropout probability in training, against memorising a small text
 
