@@ -1,7 +1,8 @@
 """gpt: train, fine-tune and use GPT models, built on tensorlite alone.
 
 The names in `__all__` are the public ones. Each is loaded when it is first used, so that `import gpt` takes no time.
-Some modules are attributes as well: `gpt.generate.generate(model, prompts, 20)`.
+Some modules are attributes as well, such as `gpt.look`. `gpt.generate` is both: a module, and the function of that name
+in it: `gpt.generate(model, prompts, 20)`.
 
 The modules by themselves are the plain code. Using a public name or `gpt.generate` as an attribute also attaches the
 acceleration that goes with it (gpt/fast), which computes the same in less time on a GPU.
@@ -11,13 +12,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .attention import MultiHeadAttention
     from .config import PRESETS, GPTConfig
     from .generate import stream
     from .model import GPT
     from .tasks.classify import Classifier, ClassifyConfig
+    from .tasks.evaluate import evaluate
     from .tasks.instruct import Conversation, InstructConfig
     from .tasks.pretrain import TrainConfig
-    from .tokenizer import BPETokenizer, CharTokenizer, WordTokenizer, gpt2
+    from .tokenizer import BPETokenizer, CharTokenizer, Tokenizer, WordTokenizer, gpt2
     from .training.checkpoint import load_model
     from .training.loop import train
 
@@ -33,8 +36,12 @@ __all__ = [
     "Conversation",
     "GPTConfig",
     "InstructConfig",
+    "MultiHeadAttention",
+    "Tokenizer",
     "TrainConfig",
     "WordTokenizer",
+    "evaluate",
+    "generate",
     "gpt2",
     "load_model",
     "stream",
@@ -42,17 +49,19 @@ __all__ = [
 ]
 
 _NAMES = {  # of each module
+    "attention": ("MultiHeadAttention",),
     "config": ("PRESETS", "GPTConfig"),
     "generate": ("stream",),
     "model": ("GPT",),
     "tasks.classify": ("Classifier", "ClassifyConfig"),
+    "tasks.evaluate": ("evaluate",),
     "tasks.instruct": ("Conversation", "InstructConfig"),
     "tasks.pretrain": ("TrainConfig",),
-    "tokenizer": ("BPETokenizer", "CharTokenizer", "WordTokenizer", "gpt2"),
+    "tokenizer": ("BPETokenizer", "CharTokenizer", "Tokenizer", "WordTokenizer", "gpt2"),
     "training.checkpoint": ("load_model",),
     "training.loop": ("train",),
 }
-_MODULES = ("attention", "config", "generate", "lora", "model", "pretrained", "tokenizer")
+_MODULES = ("attention", "config", "generate", "look", "lora", "model", "pretrained", "tokenizer")
 
 
 def __getattr__(name: str) -> Any:
@@ -62,7 +71,7 @@ def __getattr__(name: str) -> Any:
     for module, names in _NAMES.items():
         if name in names:
             found = getattr(import_module(f".{module}", __name__), name)
-            if module not in ("config", "tokenizer"):
+            if module not in ("attention", "config", "tokenizer"):
                 _attach_acceleration(for_training=module == "training.loop")
             return found
     if name in _MODULES:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -57,6 +58,28 @@ class Screen:
 def open_screen() -> Console:
     """Standard output, for training."""
     return Console(file=cast(TextIO, Screen(sys.stdout or open(os.devnull, "w"))))
+
+
+def piped_text(wait: bool = False) -> str | None:
+    """All of standard input, without a line end at its end; None where nothing is piped in and not `wait`.
+
+    Piped in is a pipe, a socket or a file; a terminal and /dev/null are not. ValueError for input that is not UTF-8.
+    """
+    if not wait:
+        try:
+            mode = os.fstat(sys.stdin.fileno()).st_mode
+        except (OSError, ValueError, AttributeError):  # closed, or replaced by an object without a file
+            return None
+        if not (stat.S_ISFIFO(mode) or stat.S_ISREG(mode) or stat.S_ISSOCK(mode)):
+            return None
+    data = getattr(sys.stdin, "buffer", None)
+    try:
+        text = sys.stdin.read() if data is None else data.read().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        byte = error.object[error.start]
+        raise ValueError(f"standard input is not UTF-8 (byte {byte:#04x} at position {error.start})") from None
+    text = text.replace("\r\n", "\n")
+    return text.removesuffix("\n")
 
 
 # ----- text on a screen -------------------------------------------------------------------------------------------

@@ -9,8 +9,10 @@ there on each step reads the whole window, with and without a cache.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from types import ModuleType
 from typing import Any
 
 import tensorlite as tl
@@ -46,6 +48,7 @@ def stream(
     top_p: float | None = None,
     seed: int | None = None,
     stop_token: int | None = None,
+    ended: Collection[int] = (),
     use_cache: bool = True,
     wrap: "Callable[[Decoder], Decoder] | None" = None,
 ) -> Iterator[list[int | None]]:
@@ -54,9 +57,10 @@ def stream(
     `temperature` 0 takes the most probable token; above 0, tokens are drawn from `probabilities`, which `top_k` and
     `top_p` restrict. A text ends before its `stop_token`, or after `max_new_tokens`. Prompts may differ in length: each
     gets the text that it would get alone. Prompt i draws from its own generator, seeded `seed` + i; without a seed all
-    draw from tensorlite's default generator. A prompt longer than the context is cut to its end. Dropout is off and
-    no gradient is recorded; the model's mode and the caller's are left as they were. `wrap` may replace the Decoder
-    that computes the scores by one that also keeps them (gpt/look/next_token.py).
+    draw from tensorlite's default generator. A prompt longer than the context is cut to its end. The caller may end a
+    text between two steps, such as after a stop string (gpt/stopping.py), by adding its number to `ended`. Dropout is
+    off and no gradient is recorded; the model's mode and the caller's are left as they were. `wrap` may replace the
+    Decoder that computes the scores by one that also keeps them (gpt/look/next_token.py).
 
     Raises ValueError at the call, not at the first step, for no prompt, an empty one, an id outside the vocabulary, or
     an option outside its range; FloatingPointError at a step that draws, where the model's scores are not finite.
@@ -89,6 +93,9 @@ def stream(
             if not running:
                 break
             yield tokens
+            running = [i for i in running if i not in ended]
+            if not running:
+                break
         decoder.finish()
 
     return steps()
@@ -231,3 +238,18 @@ def check_prompts(vocab_size: int, prompts: Iterable[Iterable[int]], stop_token:
     if stop_token is not None:
         check_ids([stop_token], vocab_size, "stop_token: ")
     return texts
+
+
+# ----- the module as a function -------------------------------------------------------------------------------------
+
+
+class _Module(ModuleType):
+    """The type of this module: `from gpt import generate` gives the module, and calling it calls its function."""
+
+    def __call__(
+        self, model: GPT, prompts: Sequence[Sequence[int]], max_new_tokens: int, **options: Any
+    ) -> list[list[int]]:
+        return generate(model, prompts, max_new_tokens, **options)
+
+
+sys.modules[__name__].__class__ = _Module

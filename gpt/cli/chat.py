@@ -7,10 +7,10 @@ import select
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 from rich.console import Console
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from tensorlite import backend
 from tensorlite.devices import machine
@@ -19,9 +19,9 @@ from ..config import check_choice, check_device, check_integer
 from ..console import show
 from ..generate import check_sampling
 from ..tasks.instruct import STYLES, Conversation, InstructConfig
+from ..tokenizer import END_OF_TEXT, Tokenizer
 from ..tokenizer.base import check_text
 from ..training import checkpoint
-from .generate import stop_token
 
 HELP = "/input TEXT adds a text to the next question, /reset clears the conversation, /quit or Ctrl-D exits"
 
@@ -33,7 +33,9 @@ class Chat:
     On a terminal, lines that are pasted together are one question; otherwise each line of input is a question.
     """
 
-    run: Positional[Path]  # directory of the run
+    usual: ClassVar = "--once"
+
+    run: Annotated[Positional[Path], arg(metavar="RUN")]  # directory of the run
     once: str | None = None  # answer this question and exit
     input: str = ""  # a text for the question of --once, where the question is about one
     max_new_tokens: int = 256  # longest answer, in tokens
@@ -42,6 +44,7 @@ class Chat:
     top_p: float | None = None  # sample only from the most probable tokens whose probabilities add up to this
     seed: int = 1337  # the same seed gives the same answers
     stop: str | None = None  # end an answer before this token; default: <|endoftext|>
+    step: str | None = None  # the model after this step, or best: with the lowest validation loss; default: the newest
     history: int | None = None  # earlier turns that the model sees; default: as many as in training
     device: str = "auto"  # cpu, cuda or cuda:1 (the second GPU); auto: a GPU if one is usable
 
@@ -67,7 +70,7 @@ class Chat:
 
     def conversation(self) -> Conversation:
         """A conversation with the run's model, in the prompt format of its training."""
-        folder = checkpoint.files_of(self.run)
+        folder = checkpoint.folder_at(self.run, self.step)
         description = checkpoint.read_config(folder / "config.json")
         if description.get("task", "pretrain") == "pretrain":
             raise ValueError(
@@ -95,6 +98,16 @@ class Chat:
         console = Console(highlight=False)
         console.print(f"{self.run}: {size:,} parameters, a context of {context:,} tokens", style="bold", markup=False)
         console.print(f"It sees {sees}{why}. {HELP}; Ctrl-C stops an answer.", style="dim", markup=False)
+
+
+def stop_token(text: str | None, tokenizer: Tokenizer) -> int | None:
+    """The id of the single token `text`; without it the end of text, or None where the tokenizer has none."""
+    if text is None:
+        return tokenizer.special_tokens.get(END_OF_TEXT)
+    ids = tokenizer.encode(text, set(tokenizer.special_tokens))
+    if len(ids) != 1:
+        raise ValueError(f"stop must be a single token, and {text!r} is {len(ids)} of this tokenizer's")
+    return ids[0]
 
 
 def converse(talk: Conversation, prompt: str) -> int:

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from tensorlite import backend
 from tensorlite.devices import machine
@@ -18,6 +19,7 @@ from ..console import bar, counted, show
 from ..data import corpus
 from ..tasks.classify import TrainedClassifier, load, predict, predict_lines
 from ..tasks.classify.inference import format_prediction
+from ..training import checkpoint
 
 BATCH = 16  # texts per batch
 
@@ -30,9 +32,11 @@ class Classify:
     line are empty.
     """
 
-    run: Positional[Path]  # directory of the run
-    texts: Positional[tuple[str, ...]] = ()  # texts to label; default: each line of standard input
+    run: Annotated[Positional[Path], arg(metavar="RUN")]  # directory of the run
+    # texts to label; default: each line of standard input
+    texts: Annotated[Positional[tuple[str, ...]], arg(metavar="TEXT")] = ()
     file: Path | None = None  # label each line of this file
+    step: str | None = None  # the model after this step, or best: with the lowest validation loss; default: the newest
     json: bool = False  # print JSON lines, with the probabilities of all labels
     device: str = "auto"  # cpu, cuda or cuda:1 (the second GPU); auto: a GPU if one is usable
 
@@ -43,7 +47,8 @@ class Classify:
         if self.texts and self.file:
             raise ValueError("give texts or --file, not both")
         machine.set_threads(machine.default_threads())
-        trained = load(self.run, backend.use_device(self.device))
+        device = backend.use_device(self.device)
+        trained = load(self.run, device, checkpoint.folder_at(self.run, self.step))
         if self.texts:
             cut: set[int] = set()
             found = predict(trained, self.texts, BATCH, cut)

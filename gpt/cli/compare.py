@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from ..console import visible
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class Compare:
     """Compare runs: the settings in which they differ, and their results."""
 
-    runs: Positional[tuple[Path, ...]]  # runs, or folders of runs; they are only read
+    runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN")]  # runs, or folders of runs; they are only read
     out: Path | None = None  # also draw all curves on one plot, as a PNG
     overwrite: bool = False  # replace the file `out` if there is one
     all: bool = False  # also show the settings that are the same

@@ -1,13 +1,13 @@
 """`gpt data`: download the data sets and weights that the book uses."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from .. import download_dir
 from ..config import check_choice
@@ -19,8 +19,10 @@ from ..data.sources import DATA, MODELS
 class Data:
     """List what can be downloaded, or download it: `gpt data fetch the-verdict` prints the path of the file."""
 
-    action: Positional[Literal["list", "fetch"]]  # list: show all names and what is downloaded; fetch: download
-    names: Positional[tuple[str, ...]] = ()  # names from the list
+    action: Annotated[
+        Positional[Literal["list", "fetch"]], arg(metavar="{list,fetch}")
+    ]  # list: show all names and what is downloaded; fetch: download
+    names: Annotated[Positional[tuple[str, ...]], arg(metavar="NAME")] = ()  # names from the list
 
     def __post_init__(self) -> None:
         if self.action == "list" and self.names:

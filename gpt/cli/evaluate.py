@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from json import dumps
 from pathlib import Path
+from typing import Annotated, ClassVar
 
 from rich.console import Console
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from tensorlite import backend
 from tensorlite.devices import machine
@@ -21,13 +22,16 @@ from ..training import checkpoint
 class Evaluate:
     """Measure how well a trained model predicts a text: loss, perplexity and bits per byte."""
 
-    run: Positional[Path]  # directory of the run
+    usual: ClassVar = "--text"
+
+    run: Annotated[Positional[Path], arg(metavar="RUN")]  # directory of the run
     text: tuple[Path, ...]  # UTF-8 files, read one after another
     # tokens from one window to the next; with fewer than the context, each token has more context before it, and
     # evaluation is slower; default: the context
     stride: int | None = None
     context: int | None = None  # tokens in a window; default: the model's context length
     batch_size: int = 4  # windows per batch
+    step: str | None = None  # the model after this step, or best: with the lowest validation loss; default: the newest
     json: bool = False  # print the numbers as JSON
     device: str = "auto"  # cpu, cuda or cuda:1 (the second GPU); auto: a GPU if one is usable
 
@@ -40,7 +44,8 @@ class Evaluate:
     def __call__(self) -> int:
         machine.set_threads(machine.default_threads())
         text = corpus.read_text(self.text)
-        model, tokenizer = checkpoint.load_model(self.run, backend.use_device(self.device))
+        device = backend.use_device(self.device)
+        model, tokenizer = checkpoint.load_model(self.run, device, checkpoint.folder_at(self.run, self.step))
         context = self.context or model.config.context_length
         stride = self.stride or context
         score = evaluate(model, tokenizer, text, context, stride, self.batch_size, bar)

@@ -16,11 +16,12 @@ class Export:
 
     run: Annotated[Positional[Path], arg(metavar="RUN")]  # directory of the run
     folder: Annotated[Positional[Path], arg(metavar="FOLDER")]  # the new folder
+    step: str | None = None  # the model after this step, or best: with the lowest validation loss; default: the newest
 
     def __call__(self) -> int:
         console = Console()
         with console.status(f"exporting {self.run}"):
-            pretrained.export_run(self.run, self.folder)
+            pretrained.export_run(self.run, self.folder, self.step)
         names = ", ".join(sorted(path.name for path in self.folder.iterdir()))
         console.print(f"{self.folder}: {names}", markup=False, highlight=False, soft_wrap=True)
         return 0

@@ -3,17 +3,18 @@
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
-from tyro.conf import Positional, UseAppendAction
+from tyro.conf import Positional, UseAppendAction, arg
 
 import tensorlite as tl
 from tensorlite import backend
 from tensorlite.devices import machine
 
-from ..config import check_device
-from ..console import show
+from ..config import check_device, check_integer
+from ..console import piped_text, show
 from ..generate import stream
+from ..stopping import StopText, check_stops
 from ..tasks.pretrain import start_of_run
 from ..tokenizer import END_OF_TEXT, StreamDecoder, Tokenizer
 from ..training import checkpoint
@@ -21,18 +22,27 @@ from ..training import checkpoint
 
 @dataclass(frozen=True)
 class Generate:
-    """Generate text from a trained model."""
+    """Generate text from a trained model.
 
-    run: Positional[Path]  # directory of the run
-    # the text to continue; may be given several times; default: the start of a text of the run, such as a new line
+    `echo "To be" | gpt generate RUN` continues the text that is piped in, without the line end after it.
+    """
+
+    usual: ClassVar = "--prompt"
+
+    run: Annotated[Positional[Path], arg(metavar="RUN")]  # directory of the run
+    # the text to continue; may be given several times; -: all of standard input, without its last line end; default:
+    # what is piped in, else the start of a text of the run, such as a new line
     prompt: UseAppendAction[tuple[str, ...]] = ()
+    samples: Annotated[int, arg(aliases=["-n"])] = 1  # texts for each prompt; text i is drawn with seed + i
     special_tokens: bool = False  # read <|endoftext|> and the like in a prompt as special tokens, not as text
     max_new_tokens: int = 200  # tokens to generate
     temperature: float = 0.8  # 0: greedy; 1: the model's distribution; higher: more random
     top_k: int | None = None  # sample only from the k most probable tokens
     top_p: float | None = None  # sample only from the most probable tokens whose probabilities add up to this
     seed: int = 1337  # the same seed gives the same text
-    stop: str | None = None  # end before this token; default: <|endoftext|>, if the tokenizer has it
+    # end a text before this string; may be given several times; <|endoftext|> ends a text in any case
+    stop: UseAppendAction[tuple[str, ...]] = ()
+    step: str | None = None  # the model after this step, or best: with the lowest validation loss; default: the newest
     cache: bool = True  # whether to use a key-value cache; without it the text is the same, and generation slower
     device: str = "auto"  # cpu, cuda or cuda:1 (the second GPU); auto: a GPU if one is usable
     # of the weights; bfloat16, on a GPU, halves the bytes to read for each token
@@ -40,47 +50,85 @@ class Generate:
 
     def __post_init__(self) -> None:
         check_device(self.device)
+        check_integer("samples", self.samples, low=1)
+        check_stops(self.stop)
+        if self.prompt.count("-") > 1:
+            raise ValueError("prompt - reads standard input, which can be read once: give it once")
 
     def __call__(self) -> int:
         machine.set_threads(machine.default_threads())
         device = backend.use_device(self.device)
         if self.dtype == "bfloat16" and device == "cpu":
             raise ValueError("--dtype bfloat16 is for a GPU, and this would run on the CPU: omit it")
-        model, tokenizer = checkpoint.load_model(self.run, device)
+        folder = checkpoint.folder_at(self.run, self.step)
+        given = self.prompts()
+        model, tokenizer = checkpoint.load_model(self.run, device, folder)
         if self.dtype == "bfloat16":
             model.to(tl.bfloat16)
-        prompts = [self.encode(tokenizer, prompt) for prompt in self.prompt] or [self.start(tokenizer)]
-        for given, ids in zip(self.prompt, prompts, strict=False):
+        if given:
+            prompts = [self.encode(tokenizer, prompt) for prompt in given]
+        else:
+            prompts = [start_of_run(checkpoint.read_config(folder / "config.json"), tokenizer)]
+        for prompt, ids in zip(given, prompts, strict=False):
             if not ids:
-                raise ValueError(f"the prompt {given!r} has no tokens: give some text")
+                raise ValueError(f"the prompt {prompt!r} has no tokens: give some text")
+        prompts = [ids for ids in prompts for _ in range(self.samples)]
+        ended: set[int] = set()
         steps = stream(
-            model, prompts, self.max_new_tokens, temperature=self.temperature, top_k=self.top_k,
-            top_p=self.top_p, seed=self.seed, stop_token=stop_token(self.stop, tokenizer), use_cache=self.cache,
+            model, prompts, self.max_new_tokens, temperature=self.temperature, top_k=self.top_k, top_p=self.top_p,
+            seed=self.seed, stop_token=tokenizer.special_tokens.get(END_OF_TEXT), ended=ended, use_cache=self.cache,
         )  # fmt: skip
-        if not self.prompt:
+        if not given:
             say_start(prompts[0], tokenizer)
-        readers = [StreamDecoder(tokenizer) for _ in prompts]
-        begin = [[] if not self.prompt and is_end(ids, tokenizer) else ids for ids in prompts]  # the part to print
-        texts = [[reader.feed(id) for id in ids] for reader, ids in zip(readers, begin, strict=True)]
         alone = len(prompts) == 1  # then it is printed as it is generated
-        show("".join(texts[0]) if alone else "")
+        texts = [Text(tokenizer, self.stop, live=alone) for _ in prompts]
+        for text, ids in zip(texts, prompts, strict=True):
+            text.begin([] if not given and is_end(ids, tokenizer) else ids)
         for step in steps:
-            for text, reader, token in zip(texts, readers, step, strict=True):
-                if token is not None:
-                    text.append(reader.feed(token))
-                    show(text[-1] if alone else "")
-        for text, reader in zip(texts, readers, strict=True):
-            text.append(reader.flush())
-            show(text[-1] + "\n" if alone else "".join(text) + "\n-----\n")
+            for i, token in enumerate(step):
+                if token is not None and texts[i].add(token):
+                    ended.add(i)
+        for text in texts:
+            whole = text.end()
+            show("\n" if alone else f"{whole}\n-----\n")
         return 0
+
+    def prompts(self) -> list[str]:
+        """The prompts as text: those of --prompt, or what is piped in."""
+        if not self.prompt:
+            piped = piped_text()
+            return [piped] if piped else []
+        return [piped_text(wait=True) or "" if prompt == "-" else prompt for prompt in self.prompt]
 
     def encode(self, tokenizer: Tokenizer, prompt: str) -> list[int]:
         """The token ids of a prompt."""
         return tokenizer.encode(prompt, "all") if self.special_tokens else tokenizer.encode_ordinary(prompt)
 
-    def start(self, tokenizer: Tokenizer) -> list[int]:
-        """The token ids to start from without a prompt."""
-        return start_of_run(checkpoint.read_config(checkpoint.files_of(self.run) / "config.json"), tokenizer)
+
+class Text:
+    """A text while it is generated; with `live` it is printed as far as no stop string can begin in it."""
+
+    def __init__(self, tokenizer: Tokenizer, stops: tuple[str, ...], live: bool):
+        self.decoder, self.stop, self.live = StreamDecoder(tokenizer), StopText(stops), live
+        self.pieces: list[str] = []
+
+    def begin(self, prompt: list[int]) -> None:
+        """The prompt comes first; stop strings do not apply to it."""
+        self._show("".join(self.decoder.feed(id) for id in prompt))
+
+    def add(self, token: int) -> bool:
+        """The next token. True where a stop string has ended the text."""
+        self._show(self.stop.feed(self.decoder.feed(token)))
+        return self.stop.ended
+
+    def end(self) -> str:
+        """The whole text, once all its tokens are there."""
+        self._show(self.stop.feed(self.decoder.flush()) + self.stop.rest())
+        return "".join(self.pieces)
+
+    def _show(self, piece: str) -> None:
+        self.pieces.append(piece)
+        show(piece if self.live else "")
 
 
 def say_start(ids: list[int], tokenizer: Tokenizer) -> None:
@@ -96,13 +144,3 @@ def say_start(ids: list[int], tokenizer: Tokenizer) -> None:
 def is_end(ids: list[int], tokenizer: Tokenizer) -> bool:
     """Whether the ids are just the end of a text."""
     return ids == [tokenizer.special_tokens.get(END_OF_TEXT)]
-
-
-def stop_token(text: str | None, tokenizer: Tokenizer) -> int | None:
-    """The id of the single token `text`; without it the end of text, or None where the tokenizer has none."""
-    if text is None:
-        return tokenizer.special_tokens.get(END_OF_TEXT)
-    ids = tokenizer.encode(text, set(tokenizer.special_tokens))
-    if len(ids) != 1:
-        raise ValueError(f"stop must be a single token, and {text!r} is {len(ids)} of this tokenizer's")
-    return ids[0]

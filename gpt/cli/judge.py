@@ -5,12 +5,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from json import dumps
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from tensorlite import backend
 from tensorlite.devices import machine
@@ -38,13 +38,14 @@ class Judge:
     """Score a model's answers to instructions: exact match, F1, its own likelihood, or by a larger model (Ollama)."""
 
     # directory of the run: for the likelihood, and to answer entries without an answer
-    run: Positional[Path | None] = None
+    run: Annotated[Positional[Path | None], arg(metavar="RUN")] = None
     data: Path  # JSON or JSON lines: entries with instruction, input, output and, if answered, model_response
     api: str | None = None  # address of a model that scores from 0 to 100: http://localhost:11434 for a local Ollama
     model: str = "llama3"  # name of the model of the API
     timeout: float = 60.0  # seconds for one question, including retries
     style: Literal["alpaca", "phi3"] | None = None  # prompt format; default: that of the run, or alpaca
     max_new_tokens: int = 256  # longest answer, in tokens, where one is missing
+    step: str | None = None  # the model after this step, or best: with the lowest validation loss; default: the newest
     limit: int | None = None  # judge only this many entries, the first ones
     response_key: str | None = None  # the field with the answers; default: model_response, or the only one like it
     out: Path | None = None  # write the entries with all results here (JSON); a stopped command continues from it
@@ -127,6 +128,7 @@ class Judge:
             "data": fingerprint(self.data)["sha256"],
             "response_key": self.response_key,
             "run": None if weights is None else [str(self.run), weights.stat().st_mtime_ns if weights.exists() else 0],
+            **({"step": self.step} if self.step is not None else {}),
             "style": self.style,
             "max_new_tokens": self.max_new_tokens,
             "api": self.api,
@@ -137,7 +139,8 @@ class Judge:
         """Answer entries without an answer, and judge those not judged yet; each result is written at once."""
         rows, model, tokenizer = results.rows, None, None
         if self.run is not None:
-            model, tokenizer = checkpoint.load_model(self.run, backend.use_device(self.device))
+            device = backend.use_device(self.device)
+            model, tokenizer = checkpoint.load_model(self.run, device, checkpoint.folder_at(self.run, self.step))
         style = self.style or style_of(self.run)
         missing = [i for i, row in enumerate(rows) if "model_response" not in row]
         if missing and model is not None and tokenizer is not None:

@@ -7,8 +7,9 @@ import sys
 import threading
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from tensorlite import backend
 from tensorlite.devices import machine
@@ -23,7 +24,9 @@ PORT, TRIED = 8990, 50  # without --port: the first port that is tried, and how 
 class Look:
     """Open a page in the browser that shows how a model writes, what it computes, and how it learns."""
 
-    runs: Positional[tuple[Path, ...]] = (Path("runs"),)  # runs, or folders of runs; they are only read
+    runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN")] = (
+        Path("runs"),
+    )  # runs, or folders of runs; they are only read
     host: str = "127.0.0.1"  # address to listen on; where others can reach it, the page's address has a secret token
     port: int | None = None  # port to listen on; 0: any free one; default: 8990, or the next free one
     browser: bool = True  # whether the page is opened in the browser; without, its address is only printed

@@ -6,21 +6,13 @@ the traceback. It is 130 after SIGINT, 143 after SIGTERM and 129 after SIGHUP.
 
 import codecs
 import contextlib
-import difflib
-import functools
 import io
-import operator
 import os
 import sys
 import traceback
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Annotated, Any
-
-import tyro
-from tyro.conf import subcommand
-from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
+from typing import Any
 
 from tensorlite.devices import gpu, machine
 from tensorlite.files import naming
@@ -28,7 +20,8 @@ from tensorlite.files import naming
 from .. import __version__, fast
 from ..console import LOST, printable
 from ..training.run_directory import RunWarning
-from . import COMMANDS
+from .flags import Usage
+from .parsing import parse
 
 LONGEST = 1500  # characters of an error message: names in a file may have any length
 
@@ -54,6 +47,10 @@ def main(args: list[str] | None = None) -> None:
         sys.exit(141)
     except KeyboardInterrupt:
         sys.exit(130)
+    except Usage as error:
+        with contextlib.suppress(OSError):
+            print(f"gpt: {printable(str(error), LONGEST)} ({error.help} --help)", file=sys.stderr)
+        sys.exit(2)
     except Exception as error:
         if debug:
             traceback.print_exc()
@@ -119,54 +116,6 @@ def run(args: list[str]) -> int:
         warnings.simplefilter("ignore", RuntimeWarning)
         status: int = parse(args)()
     return status
-
-
-def parse(args: list[str]) -> Any:
-    """The command that the arguments name. For help and wrong usage tyro prints a text and exits with 0 or 2."""
-    if " ".join(args[:2]) in COMMANDS:
-        args = [" ".join(args[:2]), *args[2:]]
-    if args and not args[0].startswith("-") and args[0] not in COMMANDS:
-        print(f"gpt: {printable(no_command(args), LONGEST)}", file=sys.stderr)
-        sys.exit(2)
-    choices = []
-    for name, command in COMMANDS.items():
-        start = {"default": command.default(args)} if args[:1] == [name] and hasattr(command, "default") else {}
-        choices.append(Annotated[command, subcommand(name, **start)])
-    about = (
-        "Train a GPT on text and generate from it. `--version` prints the version, `--debug` the traceback of an error."
-    )
-    flags = (tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff)
-    chosen: Any = functools.reduce(operator.or_, choices)
-    return tyro.cli(chosen, prog="gpt", description=about, args=args, config=flags, registry=PATHS)
-
-
-PATHS = ConstructorRegistry()
-
-
-@PATHS.primitive_rule
-def _path(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Path] | None:
-    """The parser of a path. "" is an error: with an unset variable, Path("") would be the current directory."""
-    if info.type is not Path:
-        return None
-
-    def read(parts: list[str]) -> Path:
-        if not parts[0]:
-            raise ValueError("it is empty: name a file or a directory (. is the current one)")
-        return Path(os.path.expanduser(parts[0]))  # a shell does not expand a quoted ~
-
-    return PrimitiveConstructorSpec(1, "PATH", read, lambda value: isinstance(value, Path), lambda path: [str(path)])
-
-
-def no_command(args: list[str]) -> str:
-    """One sentence for arguments that do not name a command."""
-    below = [name for name in COMMANDS if name.startswith(f"{args[0]} ")]
-    near = (
-        below
-        or difflib.get_close_matches(" ".join(args[:2]), COMMANDS, 1)
-        or difflib.get_close_matches(args[0], COMMANDS, 1)
-    )
-    hint = f"did you mean {' or '.join(f'gpt {name}' for name in near)}?" if near else "the commands are "
-    return f"there is no command {args[0]!r}: {hint}{'' if near else ', '.join(COMMANDS)} (gpt COMMAND --help)"
 
 
 def sentence(error: Exception) -> str:

@@ -1,11 +1,11 @@
 """`gpt params`: the number of parameters of a model."""
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
 from rich.console import Console
 from rich.table import Table
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from ..config import PRESETS, check_choice
 from ..model import parameter_table
@@ -15,7 +15,9 @@ from ..model import parameter_table
 class Params:
     """Show the number of parameters of a preset, and of each of its parts."""
 
-    preset: Positional[str] = "nano"  # nano, micro, book-124m, gpt2, gpt2-medium, gpt2-large or gpt2-xl
+    preset: Annotated[Positional[str], arg(metavar="PRESET")] = (
+        "nano"  # nano, micro, book-124m, gpt2, gpt2-medium, gpt2-large or gpt2-xl
+    )
     vocab_size: int | None = None  # replaces that of the preset
     context_length: int | None = None  # replaces that of the preset
 

@@ -4,7 +4,7 @@ import os
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from tyro.conf import Positional, arg
 
@@ -22,9 +22,33 @@ from .watch import watching
 Base = Annotated[Positional[Path | None], arg(metavar="RUN")]
 
 
+GROUPS = {  # of the flags in the help, by field
+    "what is learnt": (
+        "base", "add_token", "text", "tokenizer", "vocab_size", "validation", "data", "label_column", "text_column",
+        "balance", "unique_texts", "split_seed", "max_length", "style", "mask_instruction", "turns",
+    ),
+    "model": (
+        "preset", "context_length", "n_layer", "n_head", "n_embd", "dropout", "layers", "position", "causal",
+        "untie_head", "lora", "rank", "alpha", "targets",
+    ),
+    "steps": (
+        "epochs", "steps", "batch_size", "grad_accumulation", "lr", "min_lr", "warmup", "beta1", "beta2",
+        "weight_decay", "clip", "seed", "patience", "max_minutes",
+    ),
+    "evaluations, samples, checkpoints": (
+        "eval_every", "eval_batches", "final_tokens", "sample_every", "sample_tokens", "prompt", "responses",
+        "max_new_tokens", "checkpoint_every", "keep", "keep_best", "watch",
+    ),
+    "where the run is": ("out", "resume", "resume_if_exists", "overwrite"),
+    "machine": ("device", "dtype", "cuda_graph", "activation_checkpointing", "threads"),
+}  # fmt: skip
+
+
 @dataclass(frozen=True, kw_only=True)
 class Training(Settings):
     """Shared by these commands: their fields are the settings of a run, and they train it."""
+
+    groups: ClassVar = GROUPS
 
     watch: bool = False  # open the page of gpt look with the run's curves, and keep it open after training
 
@@ -55,6 +79,8 @@ class Training(Settings):
 class Train(TrainConfig, Training):
     """Train a GPT on text."""
 
+    usual: ClassVar = "--text"
+
     # start from this run's weights and tokenizer, instead of random weights; it is only read
     base: Annotated[Path | None, arg(name="from", metavar="RUN")] = None
 
@@ -68,12 +94,16 @@ class Train(TrainConfig, Training):
 class FinetuneClassify(ClassifyConfig, Training):
     """Fine-tune a trained GPT to label texts."""
 
+    usual: ClassVar = "--data"
+
     base: Base = None  # the run to start from; it is only read
 
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneInstruct(InstructConfig, Training):
     """Fine-tune a trained GPT to follow instructions."""
+
+    usual: ClassVar = "--data"
 
     base: Base = None  # the run to start from; it is only read
 

@@ -32,6 +32,7 @@ from .metrics import Log, Metrics
 from .next_token import Candidate, NextToken, check_writes, expected, next_token, prompt_ids, text_after, written
 from .residual import Attribution, Effect, ResidualStream, Sizes, residual_stream
 from .runs import Run, Runs, find_runs, run, runs
+from .summary import Summary, summary
 from .trace import Trace, trace
 from .vocabulary import find_tokens, token_id
 
@@ -62,6 +63,7 @@ __all__ = [
     "Run",
     "Runs",
     "Sizes",
+    "Summary",
     "TokenMap",
     "Trace",
     "attention",
@@ -89,6 +91,7 @@ __all__ = [
     "residual_stream",
     "run",
     "runs",
+    "summary",
     "text_after",
     "token_id",
     "token_map",

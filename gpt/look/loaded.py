@@ -43,13 +43,14 @@ class LoadedModel:
         return self.tokenizer.decode_bytes([id]).decode("utf-8", "backslashreplace")
 
 
-def load(run: str | Path, step: int | None = None, device: str | None = None) -> LoadedModel:
-    """The model of a run at the checkpoint of `step` (None: the newest), on the CPU or on `device`.
+def load(run: str | Path, step: int | str | None = None, device: str | None = None) -> LoadedModel:
+    """The model of a run at the checkpoint of `step`, on the CPU or on `device`. None: the newest; "best": the one with
+    the lowest validation loss.
 
     FileNotFoundError where there is no run or the step is not kept; ValueError where its files are damaged.
     """
     run = Path(run)
-    folder = checkpoint.files_of(run) if step is None else checkpoint.folder_of(run, step)
+    folder = checkpoint.folder_at(run, step)
     description = checkpoint.read_config(folder / "config.json")
     task = description.get("task", "pretrain")
     found = run_directory.step_of(folder) if folder.name.startswith("step_") else None

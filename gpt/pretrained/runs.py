@@ -22,6 +22,7 @@ from ..config import GPTConfig
 from ..system import sync
 from ..tokenizer import END_OF_TEXT, Tokenizer
 from ..training import checkpoint, lockfile, open_run, run_directory, weights
+from .chat_template import chat_template
 from .layout import Place, misfits, our_shapes, places, their_shapes, to_theirs
 from .reading import find
 from .vocabulary import read_tokenizer, tokenizer_files
@@ -84,16 +85,18 @@ def import_folder(folder: str | Path, run: str | Path, overwrite: bool = False) 
 # ----- export -----------------------------------------------------------------------------------------------------
 
 
-def export_run(run: str | Path, folder: str | Path) -> GPTConfig:
-    """Write a run's newest checkpoint, with its tokenizer, in the format of transformers' `from_pretrained(folder)`.
+def export_run(run: str | Path, folder: str | Path, step: int | str | None = None) -> GPTConfig:
+    """Write a run's model, with its tokenizer, in the format of transformers' `from_pretrained(folder)`.
 
-    The folder is complete or does not exist. LoRA adapters are merged. ValueError for a model or tokenizer that GPT-2's
-    format cannot hold; FileExistsError where `folder` has files; OSError where it cannot be written; RuntimeError where
-    another process is exporting to it; errors of the run as in `checkpoint.load_model`.
+    It is the newest, or that of a `step`, as for `checkpoint.folder_at`. The tokenizer of a run that was fine-tuned on
+    instructions has its prompt format as a chat template. The folder is complete or does not exist. LoRA adapters are
+    merged. ValueError for a model or tokenizer that GPT-2's format cannot hold; FileExistsError where `folder` has
+    files; OSError where it cannot be written; RuntimeError where another process is exporting to it; errors of the run
+    as in `checkpoint.load_model`.
     """
     run, folder = Path(run), open_run.real_path(Path(folder))
     open_run.check_separate(folder, run)
-    files = checkpoint.files_of(run)
+    files = checkpoint.folder_at(run, step)
     description = checkpoint.read_config(files / "config.json")
     if (task := description.get("task", "pretrain")) not in ("pretrain", "instruct"):
         raise ValueError(f"GPT-2's format cannot hold the model of {run}: its task is {task!r}, so it writes no text")
@@ -103,7 +106,9 @@ def export_run(run: str | Path, folder: str | Path) -> GPTConfig:
     if tokenizer.vocab_size != config.vocab_size:
         raise ValueError(f"{run}: the tokenizer has {tokenizer.vocab_size} tokens, the model {config.vocab_size}")
     read = _reader(run, files, entries, config, merged=bool(description.get("lora")))
-    texts = tokenizer_files(tokenizer, config.context_length)
+    style = description.get("style") if task == "instruct" else None
+    template = None if style is None else chat_template(style)
+    texts = tokenizer_files(tokenizer, config.context_length, template)
     texts["config.json"] = json.dumps(hugging_face_config(config, tokenizer), indent=2) + "\n"
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FileExistsError(f"{folder} exists already: name a new folder, or an empty one")

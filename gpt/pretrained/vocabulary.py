@@ -182,8 +182,10 @@ def _characters(fields: dict[str, Any], vocab_size: int) -> CharTokenizer:
 # ----- writing ----------------------------------------------------------------------------------------------------
 
 
-def tokenizer_files(tokenizer: Tokenizer, context_length: int) -> dict[str, str]:
+def tokenizer_files(tokenizer: Tokenizer, context_length: int, chat_template: str | None = None) -> dict[str, str]:
     """The files, by name, from which transformers makes a tokenizer that encodes and decodes as this one.
+
+    `chat_template` is that of a model that answers.
 
     One difference remains: transformers always encodes the text of a special token as that token, here it must be
     allowed. ValueError where no tokenizer of transformers does the same.
@@ -192,6 +194,8 @@ def tokenizer_files(tokenizer: Tokenizer, context_length: int) -> dict[str, str]
     about["clean_up_tokenization_spaces"] = False
     if END_OF_TEXT in tokenizer.special_tokens:
         about |= {"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT}
+    if chat_template is not None:
+        about["chat_template"] = chat_template
     if isinstance(tokenizer, CharTokenizer):
         fields = _character_fields(tokenizer.characters, tokenizer.special_tokens)
         return {"tokenizer.json": _json(fields), "tokenizer_config.json": _json(about)}

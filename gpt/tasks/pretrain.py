@@ -38,12 +38,14 @@ class TextConfig:
     vocab_size: int = 2048  # how many tokens bpe makes; the other tokenizers have their own number
     validation: float = 0.1  # share of the text, at its end, that is not trained on but measures the loss
 
-    preset: str = "nano"  # the model's shape, see `gpt params`; the next five replace single fields of it
+    # the model's shape: nano, micro, book-124m, gpt2, gpt2-medium, gpt2-large or gpt2-xl (gpt params PRESET shows it);
+    # the next five replace single fields of it
+    preset: str = "nano"
     # tokens the model sees at once; more take more time and memory. A run to start from may only be shortened
     context_length: int | None = None
-    n_layer: int | None = None  # blocks
-    n_head: int | None = None  # attention heads per block; must divide n_embd
-    n_embd: int | None = None  # width
+    n_layer: int | None = None  # number of transformer blocks
+    n_head: int | None = None  # attention heads per block; must divide the width
+    n_embd: int | None = None  # width: the numbers that stand for each token
     dropout: float | None = None  # dropout probability in training, against memorising a small text
 
     eval_batches: int = 20  # batches per evaluation, spread evenly over the validation text

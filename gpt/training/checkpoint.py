@@ -22,6 +22,7 @@ The same training writes the same bytes: only log.txt has times. No pickles are 
 
 import errno
 import json
+import math
 import os
 import shutil
 import warnings
@@ -63,9 +64,11 @@ class Checkpoint(NamedTuple):
 
 def save(
     run: Path, step: int, *, config: dict[str, Any], tokenizer: tokenizers.Tokenizer, model: nn.Module,
-    optimizer: Optimizer, state: dict[str, Any], keep: int = 2,
+    optimizer: Optimizer, state: dict[str, Any], keep: int = 2, best: int | None = None,
 ) -> None:  # fmt: skip
-    """Write the checkpoint of `step`, copy its files to `run`, then delete all except the newest `keep`.
+    """Write the checkpoint of `step`, copy its files to `run`, then delete all except the newest `keep` and `best`.
+
+    `best` is a step whose checkpoint stays however old it is.
 
     `config` and `state` are JSON; `state` holds all else that training needs. FloatingPointError where
     a weight is not finite; OSError, in one sentence, where it cannot be written. Older ones stay unchanged.
@@ -74,9 +77,8 @@ def save(
     for name, tensor in weights.items():
         if not tl.isfinite(tensor).all().item():
             raise FloatingPointError(f"step {step}: {name} has values that are not finite; no checkpoint is written")
-    with writing(
-        run, step, sum(tensor.data.nbytes for tensor in (*weights.values(), *moments.values())), keep
-    ) as folder:
+    size = sum(tensor.data.nbytes for tensor in (*weights.values(), *moments.values()))
+    with writing(run, step, size, keep, best) as folder:
         write_json(folder / "config.json", config)
         tokenizer.save(folder / "tokenizer.json")
         io.save(folder / "model.safetensors", weights)
@@ -85,7 +87,7 @@ def save(
 
 
 @contextmanager
-def writing(run: Path, step: int, size: int, keep: int = 2) -> Iterator[Path]:
+def writing(run: Path, step: int, size: int, keep: int = 2, best: int | None = None) -> Iterator[Path]:
     """A folder to write FILES into, about `size` bytes in all; when the block ends it is the checkpoint of `step`.
 
     If anything fails before that, there is no such checkpoint, and the older ones are unchanged; an OSError says so.
@@ -123,7 +125,7 @@ def writing(run: Path, step: int, size: int, keep: int = 2) -> Iterator[Path]:
         reason = error.strerror or error
         raise OSError(f"step {step} is saved as {folder}, but it may not be on the disk yet: {reason}") from error
     try:
-        publish(run, folder, keep)
+        publish(run, folder, keep, best)
     except OSError as error:
         if run.name == run_directory.STAGING:
             raise _not_saved(run, step, error) from error
@@ -149,9 +151,10 @@ def _make_room(run: Path, size: int) -> None:
         raise OSError(errno.ENOSPC, f"it takes more than {bytes_text(size)} and {bytes_text(free)} are free")
 
 
-def _tidy(run: Path, keep: int | None = None) -> None:
-    """Delete unfinished checkpoints of killed processes, and all checkpoints except the newest `keep`."""
+def _tidy(run: Path, keep: int | None = None, best: int | None = None) -> None:
+    """Delete unfinished checkpoints of killed processes, and all checkpoints except the newest `keep` and `best`."""
     old = run_directory.steps(run)[keep:] if keep else []
+    old = [folder for folder in old if run_directory.step_of(folder) != best]
     for folder in (*old, *run_directory.unfinished(run)):
         run_directory.delete_checkpoint(folder)
 
@@ -160,12 +163,12 @@ def _manifest(step: int, files: Mapping[str, Any], logs: Mapping[str, Any]) -> d
     return {"format": "gpt.checkpoint", "version": VERSION, "step": step, "files": files, "logs": logs}
 
 
-def publish(run: Path, folder: Path, keep: int) -> None:
-    """Copy a checkpoint's files to the run's directory; delete all checkpoints except `keep`."""
+def publish(run: Path, folder: Path, keep: int, best: int | None = None) -> None:
+    """Copy a checkpoint's files to the run's directory; delete all checkpoints except the newest `keep` and `best`."""
     for name in FILES:
         _show(folder / name, run / name)
     sync(run)
-    _tidy(run, keep)
+    _tidy(run, keep, best)
 
 
 def _show(source: Path, target: Path) -> None:
@@ -224,14 +227,20 @@ def newest(run: Path, files: Iterable[str] = FILES) -> tuple[Checkpoint, list[st
 
 def _shown(run: Path) -> int:
     """The step of the files in the run's directory, whose checkpoint was complete; -1 where that is unknown."""
+    step = _state_shown(run).get("step")
+    return step if type(step) is int and -1 <= step < 10**12 else -1
+
+
+def _state_shown(run: Path) -> dict[str, Any]:
+    """What `save` got as `state` for the files in the run's directory; {} where that is unknown."""
     path = run / "training.safetensors"
     if run_directory.replaced(run) and run_directory.exists(run / run_directory.STAGING / path.name):
         path = run / run_directory.STAGING / path.name
     try:
-        step = jsonfile.parse(io.metadata(path)["training"])["step"] if run_directory.regular(path) else -1
+        state = jsonfile.parse(io.metadata(path)["training"]) if run_directory.regular(path) else {}
     except (OSError, ValueError, LookupError, TypeError):
-        return -1  # weights are never read from it, so its damage does not matter
-    return step if type(step) is int and -1 <= step < 10**12 else -1
+        return {}  # weights are never read from it, so its damage does not matter
+    return state if isinstance(state, dict) else {}
 
 
 def _verified(folder: Path, files: tuple[str, ...]) -> Checkpoint:
@@ -265,11 +274,13 @@ def _entries(found: Mapping[str, Any], names: Iterable[str]) -> dict[str, dict[s
     return entries
 
 
-def restore(run: Path, checkpoint: Checkpoint, model: nn.Module, optimizer: Optimizer, keep: int = 2) -> dict[str, Any]:
+def restore(
+    run: Path, checkpoint: Checkpoint, model: nn.Module, optimizer: Optimizer, keep: int = 2, keep_best: bool = False
+) -> dict[str, Any]:
     """Restore a run to its newest complete checkpoint; return the `state` that `save` got.
 
     Weights and optimizer are loaded, newer checkpoints, which are damaged, are set aside, and the files in `run` are
-    replaced.
+    replaced. Of the older ones the newest `keep` stay, and with `keep_best` the one that the state names as the best.
     """
     model.load_state_dict(io.entries(checkpoint.folder / "model.safetensors"))
     path = checkpoint.folder / "training.safetensors"
@@ -282,7 +293,7 @@ def restore(run: Path, checkpoint: Checkpoint, model: nn.Module, optimizer: Opti
             aside = folder.with_suffix(".damaged")
             run_directory.delete_checkpoint(aside)
             os.rename(folder, aside)
-    publish(run, checkpoint.folder, keep)
+    publish(run, checkpoint.folder, keep, state["best"][1] if keep_best else None)
     return state
 
 
@@ -335,9 +346,11 @@ def check_task(run: Path, description: Mapping[str, Any], *tasks: str) -> None:
     """A ValueError where a run's config.json says that it was trained on none of these tasks."""
     found = description.get("task", "pretrain")
     if found not in tasks:
+        use = {"pretrain": "generate", "instruct": "chat", "classify": "classify"}.get(str(found))
+        hint = f"gpt {use} {run} uses it, and " if use else ""
         raise ValueError(
             f"{run} is a run of the task {found!r:.80}, and one of {' or '.join(map(repr, tasks))} is needed here: "
-            f"{command_of(found)} --resume continues it"
+            f"{hint}{command_of(found)} --resume continues it"
         )
 
 
@@ -374,6 +387,42 @@ def folder_of(run: Path, step: int) -> Path:
         return _verified(kept[step], MODEL).folder
     except ValueError as error:
         raise ValueError(f"{kept[step]} is damaged: {error}") from None
+
+
+def folder_at(run: Path, step: int | str | None = None) -> Path:
+    """The folder of a run's model at a step: a number, "best" (the lowest validation loss), or None, the newest.
+
+    As `files_of` and `folder_of`. ValueError for any other step; FileNotFoundError where the best is unknown or not
+    kept.
+    """
+    if step is None:
+        return files_of(run)
+    if step != "best":
+        text = str(step)
+        if not (text.isascii() and text.isdecimal() and len(text) < 12):
+            raise ValueError(f"step must be a number or best, got {text!r:.80}")
+        return folder_of(run, int(text))
+    if not is_run(run):
+        raise run_directory.no_run(run)
+    found = best_of(run)
+    if found is None:
+        raise FileNotFoundError(f"{run} has no validation loss, so none of its checkpoints is the best: omit --step")
+    kept = {run_directory.step_of(folder) for folder in run_directory.steps(run)}
+    if found[1] not in kept:
+        raise FileNotFoundError(
+            f"the lowest validation loss of {run} was {found[0]:.4f} at step {found[1]}, whose checkpoint it does not "
+            f"keep (it keeps {listed(sorted(kept))}): train with --keep-best"
+        )
+    return folder_of(run, found[1])
+
+
+def best_of(run: Path) -> tuple[float, int] | None:
+    """The lowest validation loss of a run up to its newest checkpoint, and its step; None where it has none."""
+    found = _state_shown(run).get("best")
+    if not (isinstance(found, list) and len(found) == 2 and type(found[1]) is int):
+        return None
+    loss, step = found
+    return (float(loss), step) if isinstance(loss, float | int) and loss < math.inf else None
 
 
 def load_model(run: Path, device: str | None = None, folder: Path | None = None) -> tuple[GPT, tokenizers.Tokenizer]:

@@ -23,12 +23,12 @@ from rich.console import Console
 
 from tensorlite import Tensor, optim
 
-from ..console import open_screen, say
+from ..console import counted, open_screen, say
 from . import machine, open_run, run_directory
 from .finite import first_not_finite, is_finite
 from .progress import Progress
 from .report import append_metrics, append_sample, draw, finish
-from .session import Session, begin, commit, continued, directory, files, resume, save
+from .session import Session, begin, commit, continued, directory, files, out_of_patience, resume, save
 from .settings import Settings, command_of
 from .signals import stop_signals
 from .step import train_step
@@ -38,10 +38,14 @@ PATIENCE = 3  # steps in a row that may be skipped because loss or gradient are 
 
 
 class Result(NamedTuple):
-    """The result of training: the folder of its files, and the signal that stopped it before its last step, if any."""
+    """The result of training: the folder of its files, and the signal that stopped it before its end, if any.
+
+    `finished` is False after a signal and after `max_minutes`: --resume continues the run.
+    """
 
     run: Path
     stopped_by: int | None
+    finished: bool = True
 
 
 def train(
@@ -60,6 +64,7 @@ def train(
     where loss or gradient stay nan or infinite; RuntimeError where another process trains in that directory. If a new
     run ends before its first checkpoint, for any reason, its directory is left as it was before.
     """
+    deadline = time.monotonic() + 60 * (math.inf if config.max_minutes is None else config.max_minutes)
     console, task = console or open_screen(), task or pkgutil.resolve_name(config.task_class)
     if_exists = config.resume_if_exists
     if config.resume:
@@ -84,10 +89,10 @@ def train(
         for line in machine_lines:
             tell(line)
         with open_run.report_missing_directory(run):
-            stopped_by = run_steps(s, task, place, console, begun)
-        if stopped_by is None:
+            stopped_by, ended = run_steps(s, task, place, console, begun, deadline)
+        if ended:
             run_directory.finish(run, names, s.step)
-    return Result(run, stopped_by)
+    return Result(run, stopped_by, ended)
 
 
 @contextmanager
@@ -110,9 +115,17 @@ def opened(run: Path, config: Settings, task: type[Task]) -> Iterator[open_run.P
 
 
 def run_steps(
-    s: Session, task: type[Task], place: open_run.Place, console: Console, begun: Callable[[Path], object]
-) -> int | None:
-    """Make the steps that are left. After a signal, stop and return its number; otherwise return None."""
+    s: Session,
+    task: type[Task],
+    place: open_run.Place,
+    console: Console,
+    begun: Callable[[Path], object],
+    deadline: float = math.inf,
+) -> tuple[int | None, bool]:
+    """Make the steps that are left. Return the signal that stopped them, if any, and whether the run is finished.
+
+    `deadline` is a time of time.monotonic(): no step begins that would probably end after it.
+    """
     show = Progress(s.step, s.task.steps, s.task.per_step, s.task.unit, console, place.folder / "log.txt")
     with show, stop_signals() as signals:
         if s.saved < 0:  # a new run
@@ -122,8 +135,8 @@ def run_steps(
             show.log = s.run / "log.txt"
         begun(s.run)
         config, last = s.config, s.task.steps
-        steps = make_steps(s, show.say)
-        while s.step < last and not signals:
+        steps, clock = make_steps(s, show.say), Clock(deadline)
+        while s.step < last and not signals and not out_of_patience(s) and clock.has_time():
             step = s.step + 1
             evaluation_due = step % config.eval_every == 0 or step == last
             sample_due = config.sample_every and step % config.sample_every == 0 and step < last
@@ -132,18 +145,38 @@ def run_steps(
             record(s, show, results, evaluation_due)
             if sample_due:
                 append_sample(s, show.say)
-            if checkpoint_due:
+            if checkpoint_due or (config.keep_best and s.best[1] == step):
                 save(s)
         record(s, show, steps.rest())
         if s.saved != s.step:
             save(s)
     draw(s.run, show.say)  # before the final evaluation, which may take long
-    if signals:
+    ended = s.step == last or out_of_patience(s)
+    if signals or not ended:
+        why = "" if signals else f", as {s.config.max_minutes:g} minutes are over"
         again = f"{command_of(s.config.task)} --resume {s.run}"
-        show.say(f"stopped after step {s.step}, saved step {s.saved}: go on with {again}")
-        return signals[0]
+        show.say(f"stopped after step {s.step}{why}, saved step {s.saved}: go on with {again}")
+        return (signals[0] if signals else None), False
+    if s.step < last:
+        show.say(
+            f"ended after step {s.step}: {counted(s.worse, 'evaluation')} without a validation loss below "
+            f"{s.best[0]:.4f}, that of step {s.best[1]} (--resume with a larger --patience continues)"
+        )
     finish(s, show)
-    return None
+    return None, True
+
+
+class Clock:
+    """Whether there is time for another step before a deadline: as much as the longest one so far has taken."""
+
+    def __init__(self, deadline: float):
+        self.deadline, self.longest, self.last = deadline, 0.0, time.monotonic()
+
+    def has_time(self) -> bool:
+        """Called before each step."""
+        now = time.monotonic()
+        self.longest, self.last = max(self.longest, now - self.last), now
+        return now + self.longest < self.deadline
 
 
 # ----- a step -----------------------------------------------------------------------------------------------------
@@ -227,8 +260,10 @@ def record(s: Session, show: Progress, results: Sequence[StepResult], evaluation
     problem = why_unusable(s) if last else None
     if evaluation_due and not problem:
         lines[-1] |= (figures := evaluate(s, show, results[-1].lr))
-        if last and not math.isfinite(figures["validation_loss"]):
-            problem = f"the validation loss is {figures['validation_loss']}"
+        if last or out_of_patience(s):
+            last, problem = True, why_unusable(s)
+            if not math.isfinite(figures["validation_loss"]):
+                problem = f"the validation loss is {figures['validation_loss']}"
     for line in lines:
         append_metrics(s, line)
     if problem:
@@ -255,7 +290,8 @@ def metrics_of(s: Session, show: Progress, result: StepResult) -> dict[str, Any]
 def evaluate(s: Session, show: Progress, lr: float) -> dict[str, float]:
     """Evaluate the model, show the result, and keep the validation loss if it is the lowest so far."""
     figures = s.task.evaluate(s.model)
-    s.best = min(s.best, (figures["validation_loss"], s.step))
+    lower = figures["validation_loss"] < s.best[0]
+    s.best, s.worse = ((figures["validation_loss"], s.step), 0) if lower else (s.best, s.worse + 1)
     show.evaluated(s.step, figures, lr)
     return figures
 

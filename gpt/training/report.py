@@ -59,6 +59,7 @@ def finish(s: Session, show: Progress) -> None:
         f"{show.unit} per second": f"{show.per_second():,.0f}" if show.done else "trained before",
         **found,
         "lowest validation loss on the way": f"{s.best[0]:.4f} at step {s.best[1]:,}",
+        **({"its checkpoint": "kept: --step best"} if s.config.keep_best else {}),
         "peak memory": f"{peak_memory() / 2**20:,.0f} MiB",
         **machine.table_rows(next(s.model.parameters()).device),
     }

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import tensorlite as tl
 from tensorlite import backend, io, nn, optim
 
-from .. import system
+from .. import jsonfile, system
 from .. import tokenizer as tokenizers
 from ..fingerprint import fingerprint
 from ..model import GPT
@@ -40,6 +40,7 @@ class Session:
     step: int = 0  # steps done
     skipped: int = 0  # number of the last steps in a row that were skipped
     best: tuple[float, int] = (math.inf, 0)  # lowest validation loss, and its step
+    worse: int = 0  # evaluations since then
     saved: int = -1  # the step of the newest checkpoint
 
 
@@ -116,14 +117,20 @@ def save(s: Session) -> None:
         return
     state = {
         "best": s.best,
+        "worse": s.worse,
         **s.task.state_dict(),
         "default_generator": tl.default_generator.state_dict(),
     }
     checkpoint.save(
         s.run, s.step, config=s.description, tokenizer=s.tokenizer, model=s.model, optimizer=s.optimizer, state=state,
-        keep=s.config.keep,
+        keep=s.config.keep, best=s.best[1] if s.config.keep_best else None,
     )  # fmt: skip
     s.saved = s.step
+
+
+def out_of_patience(s: Session) -> bool:
+    """Whether `patience` evaluations in a row had no lower validation loss."""
+    return s.config.patience is not None and s.worse >= s.config.patience
 
 
 def commit(s: Session, task: type[Task], place: open_run.Place) -> None:
@@ -144,8 +151,8 @@ def resume(task: type[Task], config: Settings, run: Path, say: Say, unless_finis
     """The run at its newest intact checkpoint, with the settings of `config`.
 
     On another device than before, batches are the same and numbers equal up to rounding, and dropout draws from another
-    stream. With `unless_finished`, None for a run that has done all of its steps and whose final
-    evaluation exists; nothing is changed then.
+    stream. With `unless_finished`, None for a run that has done all of its steps, or was ended by `patience`, and whose
+    final evaluation exists; nothing is changed then.
     """
     found, problems = checkpoint.newest(run)
     description = checkpoint.read_config(found.folder / "config.json")
@@ -172,21 +179,31 @@ def resume(task: type[Task], config: Settings, run: Path, say: Say, unless_finis
     }
     tokenizer = tokenizers.load(found.folder / "tokenizer.json")
     trained = task(config, run, tokenizer, description)
-    if unless_finished and min(found.step, run_directory.finished(run) or 0) >= trained.steps:
+    if unless_finished and is_finished(run, found, config, trained.steps):
         return None
     if trained.steps < found.step:
         raise ValueError(f"{run} has done {found.step} steps already: steps cannot be {trained.steps}")
-    state = checkpoint.restore(run, found, model, optimizer, config.keep)
+    state = checkpoint.restore(run, found, model, optimizer, config.keep, config.keep_best)
     problems += checkpoint.cut_logs(run, found, say)
     s = Session(run, config, description, tokenizer, model, optimizer, trained)
     s.step = s.saved = found.step
-    s.best = tuple(state["best"])
+    s.best, s.worse = tuple(state["best"]), state.get("worse", 0)  # a run of gpt 0.1 has no "worse"
     s.task.load_state_dict(state)
     tl.default_generator.load_state_dict(state["default_generator"])
     from_now = [f"{line}, from step {s.step} on" if line.startswith("changed") else line for line in changes]
     for line in (*(f"warning: {problem}" for problem in problems), f"resumed    {run} after step {s.step}", *from_now):
         say(line)
     return s
+
+
+def is_finished(run: Path, newest: checkpoint.Checkpoint, config: Settings, steps: int) -> bool:
+    """Whether nothing is left to do: the final evaluation exists, and the steps are done or `patience` ended them."""
+    finished = run_directory.finished(run) or 0
+    if config.patience is None or finished != newest.step:
+        return min(newest.step, finished) >= steps
+    state = jsonfile.parse(io.metadata(newest.folder / "training.safetensors")["training"])
+    worse: int = state.get("worse", 0)
+    return newest.step >= steps or worse >= config.patience
 
 
 def settings(run: Path, kind: type[Config]) -> Config:
@@ -215,15 +232,15 @@ def allowed_changes(run: Path, description: dict[str, Any], config: Settings, no
         type(config).from_dict(description["training"]).to_dict()
     )  # a setting that is newer than the run has its default
     for name, after in config.to_dict().items():
-        before = begun[name]
+        before, flag = begun[name], "--from" if name == "base" and config.task == "pretrain" else name
         if name in ("text", "data", "base") and before and after and _places(before) == _places(after):
             continue  # the same files by other paths
         if before != after and name in config.fixed:
             raise ValueError(
-                f"{run} was started with {name} {before!r} and cannot continue with {after!r}: start another run"
+                f"{run} was started with {flag} {before!r} and cannot continue with {after!r}: start another run"
             )
         if before != after:
-            lines.append(f"changed    {name} from {before} to {after}")
+            lines.append(f"changed    {flag} from {before} to {after}")
     then = {"device": "cpu", **description["made_with"]}
     for name, after in now.items():
         if (before := then.get(name, after)) != after:

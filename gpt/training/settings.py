@@ -46,6 +46,12 @@ class Settings:
     sample_every: int = 300  # steps between samples in samples.txt; 0: only at the end
     checkpoint_every: int = 300  # steps between checkpoints: a crash loses at most this many
     keep: int = 2  # checkpoints kept; an older one is used if the newest is damaged
+    # also keep the checkpoint with the lowest validation loss, written when it is evaluated: --step best names it
+    keep_best: bool = False
+    # end training after this many evaluations in a row without a lower validation loss; default: all steps are done
+    patience: int | None = None
+    # stop in time with a checkpoint, as a signal does, once this many minutes have passed; --resume goes on
+    max_minutes: float | None = None
 
     seed: int = 1337  # of weights, batches, dropout and samples: the same seed gives the same run, bit for bit
     device: str = "auto"  # cpu, cuda or cuda:1 (the second GPU); auto: a GPU if one is usable, also on resume
@@ -72,6 +78,11 @@ class Settings:
         check_device(self.device)
         check_choice("cuda_graph", self.cuda_graph, (True, False))
         check_choice("activation_checkpointing", self.activation_checkpointing, (True, False))
+        check_choice("keep_best", self.keep_best, (True, False))
+        if self.patience is not None:
+            check_integer("patience", self.patience, low=1)
+        if self.max_minutes is not None:
+            check_number("max_minutes", self.max_minutes, low=0)
         if self.threads is not None:
             check_integer("threads", self.threads, low=1)
             if self.threads > MOST_THREADS:
@@ -102,10 +113,10 @@ class Settings:
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as JSON values, without those that the result does not depend on: the run's directory, how it
-        was started, and the device, which may differ when a run is resumed.
+        was started, how long it may take, and the device, which may differ when a run is resumed.
         """
         values = {name: _plain(value) for name, value in asdict(self).items()}
-        started = ("device", "out", "resume", "resume_if_exists", "overwrite")
+        started = ("device", "out", "resume", "resume_if_exists", "overwrite", "max_minutes")
         return {name: value for name, value in values.items() if name not in started}
 
     def reads(self) -> tuple[Path, ...]:

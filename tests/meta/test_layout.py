@@ -28,7 +28,7 @@ LAYERS = {
         ["devices", "kernels", "accelerate", "distributed"],
     ],
     "gpt": [
-        ["config", "system", "console", "jsonfile", "fingerprint", "download_dir", "http_deadline"],
+        ["config", "system", "console", "jsonfile", "fingerprint", "download_dir", "http_deadline", "stopping"],
         ["tokenizer"],
         ["data"],
         ["attention", "kv_cache", "model", "generate", "lora"],

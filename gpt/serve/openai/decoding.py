@@ -16,6 +16,7 @@ from tensorlite import functional as F
 
 from ... import generate
 from ...look import LoadedModel
+from ...stopping import StopText
 from ...tokenizer import END_OF_TEXT, StreamDecoder, Tokenizer
 from .errors import OpenAIError, about
 from .options import Options
@@ -54,60 +55,37 @@ class Answer:
     """The text of one choice as it is written. It holds text back that may become part of a stop string."""
 
     def __init__(self, number: int, tokenizer: Tokenizer, stops: Sequence[str] = ()):
-        self.number, self.stops = number, stops
-        self._decoder = StreamDecoder(tokenizer)
+        self.number = number
+        self._decoder, self._text = StreamDecoder(tokenizer), StopText(stops)
         self._tokens: list[Token] = []  # not sent yet
-        self._held = ""  # decoded and not sent yet
         self._sent = 0  # characters
 
     def echo(self, tokens: Sequence[Token]) -> Piece:
         """The tokens of the prompt, with which the text begins; stop strings do not apply to them."""
+        shown = ""
         for token in tokens:
-            self._add(token)
-        return self._send(len(self._held))
+            token.offset = self._sent + len(shown)
+            shown += self._decoder.feed(token.id)
+        self._tokens += tokens
+        return self._send(shown)
 
     def feed(self, token: Token) -> Piece:
         """The next token of the model."""
-        self._add(token)
-        return self._release()
+        token.offset = self._sent + len(self._text.held)
+        self._tokens.append(token)
+        return self._send(self._text.feed(self._decoder.feed(token.id)))
 
     def end(self, reason: str) -> Piece:
         """The rest of the text: nothing follows that could complete a stop string."""
-        self._held += self._decoder.flush()
-        piece = self._release()
-        return piece if piece.finish else joined(piece, self._send(len(self._held), reason))
+        piece = self._send(self._text.feed(self._decoder.flush()))
+        return piece if piece.finish else joined(piece, self._send(self._text.rest(), reason))
 
-    def _add(self, token: Token) -> None:
-        token.offset = self._sent + len(self._held)
-        self._tokens.append(token)
-        self._held += self._decoder.feed(token.id)
-
-    def _release(self) -> Piece:
-        """What is held, up to a stop string or to what may become one."""
-        found = find_stop(self._held, self.stops)
-        if found is not None:
-            return self._send(found, "stop")
-        return self._send(len(self._held) - kept_back(self._held, self.stops))
-
-    def _send(self, count: int, finish: str | None = None) -> Piece:
-        """Send `count` of the held characters."""
-        text, self._held = self._held[:count], self._held[count:]
-        self._sent += count
+    def _send(self, text: str, finish: str | None = None) -> Piece:
+        """The piece with `text`, which ends the answer where a stop string was found."""
+        self._sent += len(text)
         ready = [token for token in self._tokens if token.offset < self._sent]
         self._tokens = self._tokens[len(ready) :]
-        return Piece(self.number, text, ready, finish)
-
-
-def find_stop(text: str, stops: Sequence[str]) -> int | None:
-    """Where the stop string begins that is complete first, the longest of those; None where there is none."""
-    found = [(at + len(stop), at) for stop in stops if (at := text.find(stop)) >= 0]
-    return min(found)[1] if found else None
-
-
-def kept_back(text: str, stops: Sequence[str]) -> int:
-    """How many characters at the end of `text` may begin a stop string."""
-    lengths = range(1, max(map(len, stops), default=1))
-    return max((n for n in lengths if any(stop[:n] == text[-n:] and n < len(stop) for stop in stops)), default=0)
+        return Piece(self.number, text, ready, "stop" if self._text.ended else finish)
 
 
 def write(

@@ -666,8 +666,8 @@ def test_what_goes_wrong_is_one_sentence(own, call):
         (["fetch"], "fetch needs at least one name of the-verdict, shakespeare"),
         (["fetch", "the-verdikt"], "name must be one of 'the-verdict'"),
         (["list", "spam"], "list takes no names"),
-        (["delete"], "invalid choice 'delete'"),
-        ([], "Missing from gpt data"),
+        (["delete"], "must be one of list, fetch, got 'delete'"),
+        ([], "{list,fetch} is missing (gpt data --help)"),
     ],
 )
 def test_wrong_usage_is_2(call, args, says):

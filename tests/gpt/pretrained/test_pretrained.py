@@ -410,7 +410,7 @@ def test_any_value_anywhere_in_the_json_is_refused_or_read(whole, data):
         (["import", "a", "b", "c"], "give SOURCE and RUN, got 3 paths"),
         (["import", "a", "b", "--model", "gpt2"], "give RUN alone, since --model says what to import, got 2 paths"),
         (["import", "a", "--model", "gpt3"], "gpt3"),
-        (["export", "a"], "the new folder"),
+        (["export", "a"], "FOLDER is missing (gpt export --help)"),
     ],
 )
 def test_wrong_usage_is_2(call, args, says):

@@ -18,9 +18,10 @@ from runs import quickly_drawn
 from served import app_of, serving, small_runs
 
 from gpt import generate, look
-from gpt.serve.openai.decoding import Answer, Token, find_stop, write
+from gpt.serve.openai.decoding import Answer, Token, write
 from gpt.serve.openai.options import Options
 from gpt.serve.worker import Busy
+from gpt.stopping import find_stop
 from gpt.tasks.instruct import STYLES, Conversation
 from gpt.tasks.pretrain import start_of_run
 from gpt.tokenizer import BPETokenizer

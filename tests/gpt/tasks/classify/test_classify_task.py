@@ -317,11 +317,11 @@ def test_one_sentence_and_status_1(call, tmp_path, base, tuned, args, says):
 @pytest.mark.parametrize(
     ("args", "says"),
     [
-        (["--layers", "some"], "invalid choice 'some'"),
-        (["--position", "middle"], "invalid choice 'middle'"),
+        (["--layers", "some"], "--layers must be one of head, last-block, last-2, all, lora, got 'some'"),
+        (["--position", "middle"], "--position must be one of last, last-real, first, mean, got 'middle'"),
         (["--epochs", "0"], "epochs must be an integer of at least 1, got 0"),
         (["--rank", "0"], "rank must be an integer of at least 1, got 0"),
-        (["--max-length", "0"], "max_length must be an integer of at least 1"),
+        (["--max-length", "0"], "--max-length must be an integer of at least 1"),
         (["--dropout", "1"], "dropout must be a finite number of at least 0 and below 1"),
         (["--steps", "-1"], "steps must be an integer of at least 0"),
     ],

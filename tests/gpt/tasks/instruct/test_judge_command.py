@@ -160,7 +160,7 @@ def test_a_server_without_an_answer_is_exit_status_1(judge_command, server, tmp_
         (
             ["--data", "{data}", "--response-key", "output"],
             2,
-            "response_key must name the field with a model's answers",
+            "--response-key must name the field with a model's answers",
         ),
         (["--data", "{data}", "--response-key", "input"], 2, "and 'input' is a part of the question"),
         (["--data", "{data}", "--style", "chatml"], 2, "chatml"),

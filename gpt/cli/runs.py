@@ -1,0 +1,80 @@
+"""`gpt runs`: a table of the runs below a folder."""
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from tyro.conf import Positional, arg
+
+from .. import look
+from ..console import visible
+from ..look import Run
+
+
+@dataclass(frozen=True)
+class Runs:
+    """List the runs in a folder, and up to three levels below it."""
+
+    folder: Annotated[Positional[Path], arg(metavar="FOLDER")] = Path("runs")  # a folder of runs; they are only read
+    json: bool = False  # print a JSON object for each run, one a line
+
+    def __call__(self) -> int:
+        found, unread = [], []
+        for path in look.find_runs(self.folder):
+            try:
+                found.append(look.run(path))
+            except (OSError, ValueError) as error:
+                unread.append(str(error))
+        if not found and not unread:
+            raise FileNotFoundError(f"there is no run in {self.folder}: gpt train makes one in runs/")
+        for problem in unread:
+            print(f"gpt: warning: {visible(problem)}", file=sys.stderr)
+        if self.json:
+            for one in found:
+                print(json.dumps({"run": str(one.path), **one.to_dict()}))
+        elif found:
+            Console(highlight=False).print(table(self.folder, found))
+        return 0 if found else 1
+
+
+def table(folder: Path, found: list[Run]) -> Table:
+    """A row for each run. At 80 columns the names are folded, nothing else."""
+    shown = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    shown.add_column("run", overflow="fold", min_width=10)
+    for head in ("task", "steps", "size", "lowest loss", "state", "changed"):
+        shown.add_column(head, justify="right" if head in ("steps", "size", "lowest loss") else "left", no_wrap=True)
+    for one in found:
+        shown.add_row(*(Text(visible(text)) for text in row(folder, one)))
+    return shown
+
+
+def row(folder: Path, one: Run) -> list[str]:
+    """The cells of a run: its path below the folder, task, steps, parameters, lowest validation loss, state, date."""
+    lowest = one.metrics["validation_loss"].lowest()
+    name = str(one.path.relative_to(folder)) if one.path != folder else one.name
+    steps = f"{one.last:,}/{one.total:,}" if one.total and one.total != one.last else f"{one.last:,}"
+    state = "imported" if "imported" in one.description else "finished" if one.finished else "unfinished"
+    return [
+        name,
+        one.task,
+        steps,
+        short(one.parameters),
+        f"{lowest[0]:.4f} @ {lowest[1]:,}" if lowest else "-",
+        state,
+        one.changed.partition(" ")[0],
+    ]
+
+
+def short(number: int) -> str:
+    """816640 -> "817K", 124439808 -> "124M"."""
+    for unit, size in (("G", 10**9), ("M", 10**6), ("K", 10**3)):
+        if number >= size:
+            value = number / size
+            return f"{value:.0f}{unit}" if value >= 100 else f"{value:.3g}{unit}"
+    return str(number)
