@@ -35,7 +35,7 @@ class TextConfig:
     add_token: tuple[str, ...] = ()  # special tokens to add to that run's vocabulary, such as "<|user|>"
     text: tuple[Path, ...] = ()  # UTF-8 files to learn from, one after another; none: tiny Shakespeare
     tokenizer: Literal["bpe", "char", "word", "gpt2"] = "bpe"  # what a token is; bpe is trained on the text itself
-    vocab_size: int = 2048  # how many tokens bpe makes; the other tokenizers have their own number
+    vocab_size: int = 4096  # how many tokens bpe makes; the other tokenizers have their own number
     validation: float = 0.1  # share of the text, at its end, that is not trained on but measures the loss
 
     preset: str = "nano"  # the model's shape, see `gpt params`; the next five replace single fields of it
@@ -68,8 +68,8 @@ class TrainConfig(Settings, TextConfig):
     steps: int = 2700  # updates of the weights
     eval_every: int = 150  # steps between evaluations; they use no random numbers, so they do not change training
     sample_every: int = 900  # steps between samples in samples.txt; 0: only at the end
-    # peak learning rate; the larger the model the lower, about 6e-4 for 124M parameters; default: 2e-3 from random
-    # weights; from another run's 5e-5 for GPT-2's widths, and more for narrower models: 3e-4 for width 128
+    # peak learning rate; default: 3e-3 from random weights, and for more than 128 wide models less, in proportion: 5e-4
+    # for GPT-2's width; from another run's weights 5e-5 for GPT-2's width, and more for narrower models
     lr: float | None = None
 
     def __post_init__(self) -> None:
@@ -107,8 +107,14 @@ class TrainConfig(Settings, TextConfig):
         return f"{self.base.resolve().name}-{text}" if self.base else text
 
     def default_lr(self, n_embd: int = 768) -> float:
-        """2e-3 from random weights; from those of a run the rate of fine-tuning, so that they are not overwritten."""
-        return 2e-3 if self.base is None else fine_tuning_lr(n_embd)
+        """From random weights 3e-3 up to a width of 128, and then inversely proportional to the width.
+
+        So it is 1e-3 for 384 and 5e-4 for 768, near nanoGPT's choices for these widths. From a run's weights, the rate
+        of fine-tuning, so that they are not overwritten.
+        """
+        if self.base is not None:
+            return fine_tuning_lr(n_embd)
+        return float(f"{min(3e-3, 0.384 / n_embd):.1e}")
 
     def model(self, vocab_size: int) -> GPTConfig:
         """The preset's model for that many tokens, with the fields that are given here."""

@@ -31,7 +31,8 @@ def test_the_built_in_text_is_small_compressed_and_has_its_source_beside_it():
     path = Path(corpus.__file__).with_name(corpus.BUILTIN)
     assert path.stat().st_size < 450_000
     about = path.with_name("tinyshakespeare.md").read_text(encoding="utf-8")
-    for part in (path.name, "karpathy/char-rnn", "public domain", hashlib.sha256(corpus.builtin().encode()).hexdigest()):
+    digest = hashlib.sha256(corpus.builtin().encode()).hexdigest()
+    for part in (path.name, "karpathy/char-rnn", "public domain", digest):
         assert part in about
 
 
