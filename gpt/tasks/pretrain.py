@@ -35,7 +35,7 @@ class TextConfig:
     add_token: tuple[str, ...] = ()  # special tokens to add to that run's vocabulary, such as "<|user|>"
     text: tuple[Path, ...] = ()  # UTF-8 files to learn from, one after another; none: tiny Shakespeare
     tokenizer: Literal["bpe", "char", "word", "gpt2"] = "bpe"  # what a token is; bpe is trained on the text itself
-    vocab_size: int = 4096  # how many tokens bpe makes; the other tokenizers have their own number
+    vocab_size: int = 2048  # how many tokens bpe makes; the other tokenizers have their own number
     validation: float = 0.1  # share of the text, at its end, that is not trained on but measures the loss
 
     preset: str = "nano"  # the model's shape, see `gpt params`; the next five replace single fields of it
