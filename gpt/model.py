@@ -42,10 +42,6 @@ class GPT(nn.Module):
         self.head = None if config.tie_head else nn.Linear(config.n_embd, config.vocab_size, bias=False)
         if config.init == "gpt2":
             self.init_gpt2_weights()
-        elif config.init == "small-positions":
-            positions = self.position_embedding.weight
-            positions.data[...] = 0.02 * positions.data
-            positions.changed()
 
     @classmethod
     def without_init(cls, config: GPTConfig) -> Self:

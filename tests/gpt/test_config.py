@@ -36,8 +36,8 @@ def test_a_dropout_is_a_number_below_1(field, value):
     [
         ("qkv_bias", 1, "True, False"),
         ("tie_head", "yes", "True, False"),
-        ("init", "xavier", "'torch', 'small-positions', 'gpt2'"),
-        ("init", None, "'torch', 'small-positions', 'gpt2'"),
+        ("init", "xavier", "'torch', 'gpt2'"),
+        ("init", None, "'torch', 'gpt2'"),
     ],
 )
 def test_a_choice_is_one_of_those_named(field, value, allowed):
