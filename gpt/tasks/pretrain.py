@@ -192,9 +192,9 @@ class Pretraining:
 
     def sample(self, model: GPT, step: int) -> str:
         """The prompt and the model's continuation."""
-        seed, top_k = (self.config.seed + step) % 2**32, min(200, self.tokenizer.vocab_size)
+        seed, top_k = (self.config.seed + step) % 2**32, min(40, self.tokenizer.vocab_size)
         length = self.config.sample_tokens
-        (new,) = generate(model, [self.prompt], length, temperature=0.7, top_k=top_k, seed=seed)
+        (new,) = generate(model, [self.prompt], length, temperature=0.6, top_k=top_k, seed=seed)
         return visible(self.tokenizer.decode(self.prompt + new).strip("\n"))
 
     def sample_prompt(self) -> list[int]:
