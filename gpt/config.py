@@ -134,7 +134,7 @@ PRESETS: dict[str, GPTConfig] = {
     # The first two are trained from scratch; their vocab_size is a placeholder until the tokenizer is known. They are
     # small versions of the book's model: narrow models learn faster with an untied head and its initialization
     # (nanoGPT's recipe for CPUs ends at a validation loss of 1.86; tied and with GPT-2's init, at 1.91).
-    "nano": _book(4, 4, 128, vocab_size=2048, context_length=128),
+    "nano": _book(4, 4, 128, vocab_size=2048, context_length=256),
     "micro": _book(6, 6, 384, vocab_size=4096, context_length=256),
     "book-124m": _book(12, 12, 768).with_dropout(0.1),
     "gpt2": _gpt2(12, 12, 768),

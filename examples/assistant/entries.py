@@ -18,9 +18,9 @@ from typing import Any
 
 import tyro
 from generated import gpt
+from reference import language_reference
 from tyro.conf import Positional
 
-from gpt.data import corpus
 from gpt.tasks.instruct import STYLES, read_entries, split
 from gpt.training.plots import read_metrics
 
@@ -38,13 +38,13 @@ class Measure:
     def __call__(self) -> None:
         self.runs.mkdir(parents=True, exist_ok=True)
         texts = [self.runs / "reference.txt", self.runs / "entries.txt"]
-        texts[0].write_text(corpus.builtin(), encoding="utf-8")
+        texts[0].write_text(language_reference(), encoding="utf-8")
         train = split(read_entries(self.data)).train
         texts[1].write_text("\n\n".join(STYLES["alpaca"].prompt(e) + e["output"] for e in train), encoding="utf-8")
         seconds = {}
         seconds["train"], _ = gpt(
-            "train", "--text", *texts, "--context-length", 256, "--steps", self.steps, "--sample-every", 500,
-            "--threads", 1, "--out", self.runs / "read", "--overwrite",
+            "train", "--text", *texts, "--context-length", 256, "--vocab-size", 2048, "--batch-size", 8, "--lr", 2e-3,
+            "--steps", self.steps, "--sample-every", 500, "--threads", 1, "--out", self.runs / "read", "--overwrite",
         )  # fmt: skip
         seconds["finetune"], _ = gpt(
             "finetune", "instruct", self.runs / "read", "--data", self.data, "--epochs", self.epochs, "--lr", 5e-4,

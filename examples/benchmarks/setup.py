@@ -20,7 +20,7 @@ CONFIGS = {  # name: the model, and the batch size
 }
 GPU_CONFIGS = {  # the presets, in batches that keep a GPU busy
     "gpt2": (PRESETS["gpt2"].with_dropout(0.0), 16),
-    "nano": (PRESETS["nano"], 64),
+    "nano": (replace(PRESETS["nano"], context_length=128), 64),
     "micro": (PRESETS["micro"], 32),
 }
 LR, BETAS, EPS, WEIGHT_DECAY, CLIP = 1e-3, (0.9, 0.99), 1e-8, 0.1, 1.0

@@ -1,4 +1,4 @@
-"""Text to train on: a corpus that is part of Python, and UTF-8 files.
+"""Text to train on: a text that comes with this package, and UTF-8 files.
 
 Text is a `str` with "\\n" line ends. Encodings are not guessed, and the content of files is not changed.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from codecs import getincrementaldecoder
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Set
@@ -20,48 +19,25 @@ from ..tokenizer.base import Tokenizer, chunks
 AnyPath = str | os.PathLike[str]
 BLOCK = 1 << 20  # bytes of a file that are read at once
 HELD = 1 << 26  # bytes: the longest text that is kept in memory while it is prepared
+BUILTIN = "tinyshakespeare.txt.bz2"
 
-_ASCII = str.maketrans({"‘": "'", "’": "'", "“": '"', "”": '"', "–": "-", "—": "--", "…": "..."})
-_RULE_OR_TABLE = re.compile(r"\s*([*=~^-])\1{2,}\s*|\s*[|+].*[|+]\s*")  # below a title; a row of a drawn table
-_SENTENCE_GAP = re.compile(r"(?<=\S[.!?:]) {2,}(?=\S)")
-
-
-# ----- the built-in corpus -----------------------------------------------------------------------------
+# ----- the built-in text -------------------------------------------------------------------------------
 
 
 def builtin() -> str:
-    """CPython's language reference, from this Python's `pydoc_data.topics`: about 350,000 characters.
+    """Tiny Shakespeare: 1,115,394 characters of the plays, of 65 kinds, in ASCII.
 
-    Topics in alphabetical order, separated by two empty lines. Cleaned for readers and for training: ASCII quotes
-    and dashes, one space after a sentence, no rules under titles, no drawn tables, and each paragraph only
-    once, because topics repeat each other and the validation text must not be in the training text. One version of
-    Python always gives the same text; versions differ a little. ImportError where Python was installed without it.
+    A selection by Andrej Karpathy, which much of the field trains its smallest models on; tinyshakespeare.md beside
+    this file has its source. ImportError where Python was built without bzip2.
     """
     try:
-        from pydoc_data.topics import topics  # half a megabyte that only this function needs
+        import bz2  # an optional module of the standard library, which only this function needs
     except ImportError:
         raise ImportError(
-            "the built-in corpus is Python's language reference, which this Python comes without (the package "
-            "pydoc_data of the standard library): give a text file instead, or use a complete Python"
+            "the built-in text is compressed, and this Python was built without bzip2 (the module bz2 of the standard "
+            "library): give a text file with --text, or use a complete Python"
         ) from None
-    seen: set[str] = set()
-    cleaned = [_clean(topics[name], seen) for name in sorted(topics)]
-    return "\n\n\n".join(topic for topic in cleaned if topic) + "\n"
-
-
-def _clean(topic: str, seen: set[str]) -> str:
-    """One topic without the paragraphs that are in `seen`, to which its own are added."""
-    lines = [
-        _SENTENCE_GAP.sub(" ", line.rstrip())
-        for line in topic.translate(_ASCII).split("\n")
-        if not _RULE_OR_TABLE.fullmatch(line) and not line.startswith("Related help topics:")
-    ]
-    paragraphs = []
-    for paragraph in re.split(r"\n{2,}", "\n".join(lines).strip("\n")):
-        if paragraph not in seen:
-            seen.add(paragraph)
-            paragraphs.append(paragraph)
-    return "\n\n".join(paragraphs)
+    return bz2.decompress(Path(__file__).with_name(BUILTIN).read_bytes()).decode("ascii")
 
 
 # ----- files -------------------------------------------------------------------------------------------
@@ -159,7 +135,7 @@ def _blocks(path: Path, see: Callable[[bytes], object]) -> Iterator[str]:
 
 
 class Text:
-    """The text of files, or of the built-in corpus without files, in blocks: iterating reads it from its beginning.
+    """The text of files, or the built-in text without files, in blocks: iterating reads it from its beginning.
 
     A text of at most HELD bytes is read once and kept, as is what can be read only once, such as a pipe. Longer files
     are read again each time, so that they are never held whole. After the first reading `characters` is the length of

@@ -47,7 +47,7 @@ def prepare(
         tokenizer = tokenizers.create(kind, seen, vocab_size) if isinstance(kind, str) else kind
         for _ in blocks:  # GPT-2's tokenizer, or one that exists, needs no text: the text is read for its length
             pass
-    name = ", ".join(map(str, paths)) or "this Python's language reference"
+    name = ", ".join(map(str, paths)) or "tiny Shakespeare, which comes with gpt"
     say(f"text       {name}: {counted(text.characters, 'character')}")
     cut = corpus.cut(text.characters, 1 - validation)
     data: dict[str, dict[str, Any]] = {}

@@ -24,6 +24,7 @@ from .settings import Settings
 from .task import Say, Task
 
 Config = TypeVar("Config", bound=Settings)
+KEPT_BYTES = 200_000_000  # of the checkpoints that a run keeps by default
 
 
 @dataclass
@@ -80,6 +81,7 @@ def begin(task: type[Task], config: Settings, run: Path, say: Say) -> Session:
         system.sync(run / name)
     if config.lr is None:
         config = replace(config, lr=config.default_lr(model.config.n_embd))
+    config = replace(config, keep=kept(config, model))
     model.to(device).train()  # a task may have loaded it in evaluation mode
     set_activation_checkpointing(model, config.activation_checkpointing)
     description = {
@@ -99,6 +101,14 @@ def make_optimizer(model: nn.Module, config: Settings) -> optim.AdamW:
     """AdamW with weight decay on matrices and embeddings only, not on biases and norms."""
     groups = optim.decay_groups((p for p in model.parameters() if p.requires_grad), config.weight_decay)
     return optim.AdamW(groups, lr=config.peak_lr, betas=(config.beta1, config.beta2))
+
+
+def kept(config: Settings, model: nn.Module) -> int:
+    """The number of checkpoints to keep: `keep`, or as many as 200 MB hold, from 2 to 12.
+
+    A parameter takes 12 bytes: float32, and AdamW's two averages.
+    """
+    return config.keep or min(12, max(2, KEPT_BYTES // (12 * model.num_parameters())))
 
 
 def set_activation_checkpointing(model: nn.Module, on: bool) -> None:
@@ -123,7 +133,7 @@ def save(s: Session) -> None:
     }
     checkpoint.save(
         s.run, s.step, config=s.description, tokenizer=s.tokenizer, model=s.model, optimizer=s.optimizer, state=state,
-        keep=s.config.keep, best=s.best[1] if s.config.keep_best else None,
+        keep=kept(s.config, s.model), best=s.best[1] if s.config.keep_best else None,
     )  # fmt: skip
     s.saved = s.step
 
@@ -159,6 +169,8 @@ def resume(task: type[Task], config: Settings, run: Path, say: Say, unless_finis
     checkpoint.check_task(run, description, config.task)
     if config.lr is None:
         config = replace(config, lr=description["training"]["lr"])
+    if config.keep is None:
+        config = replace(config, keep=description["training"]["keep"])
     device = backend.use_device(config.device)
     changes = allowed_changes(run, description, config, machine.made_with(device))
     problems += changed_texts(description)
@@ -183,7 +195,7 @@ def resume(task: type[Task], config: Settings, run: Path, say: Say, unless_finis
         return None
     if trained.steps < found.step:
         raise ValueError(f"{run} has done {found.step} steps already: steps cannot be {trained.steps}")
-    state = checkpoint.restore(run, found, model, optimizer, config.keep, config.keep_best)
+    state = checkpoint.restore(run, found, model, optimizer, kept(config, model), config.keep_best)
     problems += checkpoint.cut_logs(run, found, say)
     s = Session(run, config, description, tokenizer, model, optimizer, trained)
     s.step = s.saved = found.step

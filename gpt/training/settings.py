@@ -45,7 +45,8 @@ class Settings:
     eval_every: int = 100  # steps between evaluations; they use no random numbers, so they do not change training
     sample_every: int = 300  # steps between samples in samples.txt; 0: only at the end
     checkpoint_every: int = 300  # steps between checkpoints: a crash loses at most this many
-    keep: int = 2  # checkpoints kept; an older one is used if the newest is damaged
+    # checkpoints kept, the newest ones; default: as many as take 200 MB, at least 2 and at most 12
+    keep: int | None = None
     # also keep the checkpoint with the lowest validation loss, written when it is evaluated: --step best names it
     keep_best: bool = False
     # end training after this many evaluations in a row without a lower validation loss; default: all steps are done
@@ -65,8 +66,10 @@ class Settings:
     overwrite: bool = False  # replace the run or files in `out`, once the new run's first checkpoint is complete
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "grad_accumulation", "eval_every", "checkpoint_every", "keep"):
+        for name in ("batch_size", "grad_accumulation", "eval_every", "checkpoint_every"):
             check_integer(name, getattr(self, name), low=1)
+        if self.keep is not None:
+            check_integer("keep", self.keep, low=1)
         for name, low in (("steps", self.fewest), ("sample_every", 0), ("seed", 0)):
             check_integer(name, getattr(self, name), low)
         for name in ("beta1", "beta2"):

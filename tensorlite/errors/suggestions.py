@@ -9,6 +9,7 @@
 
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
@@ -23,13 +24,16 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 def missing(owner: str, name: str, table: dict[str, str], known: Iterable[str]) -> AttributeError:
     """The error for the missing `name` of `owner`: what `table` says to write, or similar names among `known`."""
-    if name in table:
-        return AttributeError(f"{owner} has no attribute {name!r}: write {table[name]}")
+    advice = f": write {table[name]}" if name in table else did_you_mean(name, known)
+    return AttributeError(f"{owner} has no attribute {name!r}{advice}")
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """": did you mean ...?" with the public names among `known` that resemble `name`; "" if there is none."""
     import difflib  # only when something is wrong already
 
     close = difflib.get_close_matches(name, [each for each in known if not each.startswith("_")])
-    hint = f": did you mean {' or '.join(close)}?" if close else ""
-    return AttributeError(f"{owner} has no attribute {name!r}{hint}")
+    return f": did you mean {' or '.join(close)}?" if close else ""
 
 
 def hint(owner: str, name: str) -> str:
@@ -42,7 +46,9 @@ def module_getattr(module: str) -> Callable[[str], Any]:
     """The `__getattr__` of tensorlite.`module`: an AttributeError that says what to write instead."""
 
     def __getattr__(name: str) -> Any:
-        raise AttributeError(f"module 'tensorlite.{module}' has no attribute {name!r}{hint(module, name)}")
+        names = vars(sys.modules[f"tensorlite.{module}"])
+        advice = hint(module, name) or did_you_mean(name, names.get("__all__", names))
+        raise AttributeError(f"module 'tensorlite.{module}' has no attribute {name!r}{advice}")
 
     return __getattr__
 

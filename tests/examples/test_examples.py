@@ -1,5 +1,6 @@
 """Every example runs alone, in a fresh Python, and prints the proof that it promises."""
 
+import math
 import os
 import re
 import subprocess
@@ -125,6 +126,16 @@ def test_look(tmp_path):
     assert first == pytest.approx([uniform] * 8, abs=0.02)  # before training, attention is nearly uniform
     assert numbers(line(text, "layer"))[2] == max(last)
     assert (tmp_path / "08_last.svg").is_file()
+
+
+@pytest.mark.slow
+def test_plain_loop():
+    losses = [numbers(part)[1] for part in run("09", "--steps", "60").splitlines() if part.startswith("step")]
+    assert losses[0] == pytest.approx(math.log(65), abs=0.4)  # 65 characters, equally likely
+    assert losses[-1] < 2.9
+    lines = run("09", "--compare", "3").splitlines()
+    assert [part.partition(" of a step")[0] for part in lines] == ["time", "processor time of all threads"]
+    assert 0.5 < numbers(lines[1])[-1] < 2  # measured: 1.0
 
 
 def test_every_example_has_a_test_and_says_what_is_seen():

@@ -216,7 +216,8 @@ def test_no_short_cut_goes_past_the_adapters():
         (InstructConfig(), 1024, 5e-5),
         (ClassifyConfig(layers="all"), 64, 6e-4),
         (InstructConfig(), 128, 3e-4),
-        (TrainConfig(), 64, 2e-3),
+        (TrainConfig(), 64, 3e-3),
+        (TrainConfig(), 768, 5e-4),
     ],
 )
 def test_the_default_rate_suits_what_learns(settings, n_embd, lr):

@@ -4,6 +4,8 @@ import asyncio
 import inspect
 import math
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -122,6 +124,31 @@ NAMES = {
 def test_a_name_that_the_package_lacks_is_answered_with_ours(name):
     with pytest.raises(AttributeError, match=rf"tensorlite has no attribute '{name}': .*{re.escape(NAMES[name])}"):
         getattr(tl, name)
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "close"),
+    [
+        ("nn", "Liner", "Linear"),
+        ("optim", "Adamw", "AdamW"),
+        ("functional", "sofmax", "softmax"),
+        ("data", "DataLoder", "DataLoader"),
+    ],
+)
+def test_a_misspelt_name_of_a_module_is_answered_with_names_like_it(module, name, close):
+    with pytest.raises(
+        AttributeError, match=rf"tensorlite.{module}' has no attribute '{name}': did you mean .*{close}"
+    ):
+        getattr(getattr(tl, module), name)
+    with pytest.raises(AttributeError, match=r"has no attribute 'xyzzy'$"):
+        _ = getattr(tl, module).xyzzy
+
+
+def test_python_names_the_method_that_a_misspelt_one_resembles():
+    """Python's own traceback: its suggestions come from dir(x), which has no names of other libraries."""
+    code = "import tensorlite as tl; tl.zeros(3).reshap(1)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr.endswith("'Tensor' object has no attribute 'reshap'. Did you mean: 'reshape'?\n")
 
 
 @pytest.mark.parametrize("name", ["relu", "silu", "softmax", "log_softmax", "rms_norm", "mse_loss"])

@@ -1,12 +1,11 @@
-"""The built-in corpus, reading text files, splitting, and encoding text that is long."""
+"""The built-in text, reading text files, splitting, and encoding text that is long."""
 
+import hashlib
 import os
-import re
 import sys
 import threading
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -17,44 +16,29 @@ from gpt.fingerprint import fingerprint
 from gpt.tokenizer import BPETokenizer, CharTokenizer, gpt2
 from gpt.tokenizer.base import chunks
 
-# ----- the built-in corpus ----------------------------------------------------------------------------------
+# ----- the built-in text ------------------------------------------------------------------------------------
 
 
-def test_the_built_in_corpus_is_readable_text():
+def test_the_built_in_text_is_tiny_shakespeare_to_the_byte():
     text = corpus.builtin()
-    assert 250_000 < len(text) < 600_000
-    assert text == corpus.builtin()
-    assert text.startswith('The "assert" statement\n\nAssert statements are a convenient way')
-    assert text.endswith("\n")
-    assert not text.endswith("\n\n")
-    assert sum(ord(character) > 126 for character in text) < 100  # a few examples of foreign letters
-    assert not re.search(r"[“”‘’–—…\t\r]| \n|\n{4}|^[*=~^-]{3,}$|^\s*[|+].*[|+]$", text, re.MULTILINE)
-    for statement in ("if", "for", "while", "with", "yield"):
-        assert f'The "{statement}" statement' in text
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    assert digest == "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"  # nanoGPT's input.txt
+    assert text.startswith("First Citizen:\nBefore we proceed any further, hear me speak.\n")
+    assert (len(text), len(set(text)), text.count("\n")) == (1_115_394, 65, 40_000)
 
 
-def test_the_built_in_corpus_says_nothing_twice():
-    """A validation text that repeats the training text would flatter every model."""
-    paragraphs = re.split(r"\n{2,}", corpus.builtin().rstrip("\n"))
-    assert len(paragraphs) == len(set(paragraphs)) > 1500
+def test_the_built_in_text_is_small_compressed_and_has_its_source_beside_it():
+    path = Path(corpus.__file__).with_name(corpus.BUILTIN)
+    assert path.stat().st_size < 450_000
+    about = path.with_name("tinyshakespeare.md").read_text(encoding="utf-8")
+    digest = hashlib.sha256(corpus.builtin().encode()).hexdigest()
+    for part in (path.name, "karpathy/char-rnn", "public domain", digest):
+        assert part in about
 
 
-def test_topics_are_cleaned_in_alphabetical_order(monkeypatch):
-    topics = {
-        "while": 'The "while" statement\n*****\n\nIt loops.  Twice — or “more”…\n\n\n   x  =  1  # a.  b\n',
-        "if": "Ifs\n===\n\nSee also:\n\n+---+---+\n| a | b |\n+---+---+\n\nIt loops.\n\nRelated help topics: while\n",
-        "zero": "It loops.\n",
-    }
-    monkeypatch.setitem(sys.modules, "pydoc_data.topics", SimpleNamespace(topics=topics))
-    assert corpus.builtin() == (
-        "Ifs\n\nSee also:\n\nIt loops.\n\n\n"
-        'The "while" statement\n\nIt loops. Twice -- or "more"...\n\n   x  =  1  # a. b\n'
-    )
-
-
-def test_a_python_without_its_reference_says_so(monkeypatch):
-    monkeypatch.setitem(sys.modules, "pydoc_data.topics", None)
-    with pytest.raises(ImportError, match=r"pydoc_data of the standard library.*: give a text file instead"):
+def test_a_python_without_bzip2_says_so(monkeypatch):
+    monkeypatch.setitem(sys.modules, "bz2", None)
+    with pytest.raises(ImportError, match=r"without bzip2 .*: give a text file with --text"):
         corpus.builtin()
 
 
@@ -154,7 +138,7 @@ def test_a_text_that_is_too_short_to_split_is_refused(text):
 
 @pytest.mark.slow
 def test_encoding_in_parts_gives_the_ids_of_the_whole():
-    text = corpus.builtin()
+    text = corpus.builtin()[:350_000]
     for tok in (BPETokenizer.train(text, 400), CharTokenizer.train(text)):
         long = text * 8 + "<|endoftext|>" * isinstance(tok, BPETokenizer)
         assert len(long) > 2 << 20

@@ -21,7 +21,7 @@ TEXT = "".join(
 TINY = {
     "tokenizer": "char", "n_layer": 1, "n_head": 2, "n_embd": 8, "context_length": 8, "dropout": 0.1, "batch_size": 2,
     "steps": 30, "lr": 0.02, "eval_every": 5, "eval_batches": 1, "sample_every": 7, "sample_tokens": 5,
-    "checkpoint_every": 4,
+    "checkpoint_every": 4, "keep": 2,
 }  # fmt: skip
 ONE_THREAD = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}  # and on the CPU
 

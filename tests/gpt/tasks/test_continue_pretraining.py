@@ -134,7 +134,8 @@ def test_the_default_learning_rate_is_that_of_fine_tuning(base, text, tmp_path):
     settings = json.loads((tmp_path / "run" / "config.json").read_text(encoding="utf-8"))["training"]
     assert settings["lr"] == pytest.approx(5e-5 * 768 / 8)
     assert settings["base"] == str(base)
-    assert TrainConfig().peak_lr == 2e-3
+    rates = [TrainConfig().default_lr(n_embd) for n_embd in (8, 128, 384, 768, 1600)]
+    assert rates == [3e-3, 3e-3, 1e-3, 5e-4, 2.4e-4]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,9 @@ import re
 import resource
 import shutil
 import warnings
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from runs import contents, tiny, train
@@ -17,7 +19,7 @@ from trained import CONFIG, Killed, Trained, failing, restored
 import tensorlite as tl
 from gpt.tasks.pretrain import TrainConfig
 from gpt.tokenizer import CharTokenizer
-from gpt.training import checkpoint, session
+from gpt.training import checkpoint, run_directory, session
 
 
 @pytest.fixture
@@ -288,3 +290,21 @@ def test_a_changed_token_file_is_never_trained_on(tmp_path):
     flip(path, 200, random.Random(0))
     with pytest.raises(ValueError, match=r"train\.tokens is not the file that the run was started with"):
         train(session.settings(tmp_path / "run", TrainConfig))
+
+
+@pytest.mark.parametrize(
+    ("given", "parameters", "expected"),
+    [(None, 1e3, 12), (None, 1.3e6, 12), (None, 4e6, 4), (None, 124e6, 2), (5, 1e3, 5), (1, 124e6, 1)],
+)
+def test_a_run_keeps_as_many_checkpoints_as_take_200_mb(given, parameters, expected):
+    """12 bytes a parameter: float32 weights and two averages."""
+    assert session.kept(TrainConfig(keep=given), SimpleNamespace(num_parameters=lambda: int(parameters))) == expected
+
+
+def test_the_number_of_checkpoints_that_a_run_keeps_is_recorded_and_resumed(tmp_path):
+    run, config = tmp_path / "run", tiny(tmp_path, keep=None, steps=28, checkpoint_every=2)
+    for steps in (28, 32):
+        train(replace(config, resume=run, out=None, steps=steps) if run.exists() else config)
+        kept = [run_directory.step_of(path) for path in run_directory.steps(run)]
+        assert kept == [steps - 2 * i for i in range(12)]
+        assert json.loads((run / "config.json").read_text(encoding="utf-8"))["training"]["keep"] == 12
