@@ -199,7 +199,12 @@ class GPTDatasetV1:
 
 
 def create_dataloader_v1(
-    txt: str, batch_size: int = 4, max_length: int = 256, stride: int = 128, shuffle: bool = True, drop_last: bool = True
+    txt: str,
+    batch_size: int = 4,
+    max_length: int = 256,
+    stride: int = 128,
+    shuffle: bool = True,
+    drop_last: bool = True,
 ) -> DataLoader:
     dataset = GPTDatasetV1(txt, gpt2, max_length, stride)
     return DataLoader(dataset, batch_size=batch_size, shuffle=shuffle, drop_last=drop_last)
@@ -212,8 +217,8 @@ compare("second inputs", batches[1][0], "367 2885 1464 1807")
 compare("second targets", batches[1][1], "2885 1464 1807 3619")
 
 # %% [markdown]
-# `Windows` of the library takes ids, not a text, and cuts a window when it is read, so that a text of any length costs no
-# memory. Number, order and content of the examples are the same, also when shuffled with the same seed:
+# `Windows` of the library takes ids, not a text, and cuts a window when it is read, so that a text of any length costs
+# no memory. Number, order and content of the examples are the same, also when shuffled with the same seed:
 
 # %%
 for length, stride in [(256, 256), (256, 128), (4, 1)]:

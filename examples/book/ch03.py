@@ -3,7 +3,8 @@
 #
 # Attention lets each token's vector take information from the others. The importance of each other token is a number,
 # its weight; the weights are positive and add up to one; the result is a weighted average. The sections below compute
-# these weights in several ways: in elementary operations, under the book's names, and then compared with `gpt.attention`.
+# these weights in several ways: in elementary operations, under the book's names, and then compared with
+# `gpt.attention`.
 #
 #     python examples/book/ch03.py
 
@@ -389,8 +390,8 @@ compare("multi-head attention, first text", attention(batch)[0], HEADS)
 compare("second text", attention(batch)[1], HEADS)
 
 # %% [markdown]
-# The library has this in two forms: `ElementaryMultiHeadAttention`, which is written as above, and `MultiHeadAttention`,
-# which computes queries, keys and values in one product and the rest in another function. Both agree, also on
+# The library has this in two forms: `ElementaryMultiHeadAttention`, which is written as above, and
+# `MultiHeadAttention`, which computes queries, keys and values in one product and the rest in another function. Both agree, also on
 # dropout and on the gradient of every parameter.
 
 

@@ -362,7 +362,9 @@ def generate_text_simple(model: nn.Module, idx: tl.Tensor, max_new_tokens: int, 
 start = tokenizer.encode("Hello, I am")
 model.eval()  # without dropout
 compare("Hello, I am", start, "15496 11 314 716")
-(new,) = generate_text_simple(model, tl.tensor([start]), 10, GPT_CONFIG_124M["context_length"])[:, len(start) :].tolist()
+(new,) = generate_text_simple(model, tl.tensor([start]), 10, GPT_CONFIG_124M["context_length"])[
+    :, len(start) :
+].tolist()
 compare("what comes next", new[:6], "27018 24086 47843 30961 42348 7267")
 compare("and after that", new[6:], "49706 43231 47062 34657")
 compare("as text", tokenizer.decode(new[:6]), " Featureiman Byeswickattribute argue")

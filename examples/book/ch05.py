@@ -42,7 +42,6 @@ from tensorlite import io, nn, optim
 from tensorlite.data import DataLoader, Windows
 from tensorlite.devices import machine
 
-
 page.flags(globals())
 out = page.folder(OUT)
 print(machine.set_threads(THREADS))
