@@ -391,8 +391,8 @@ compare("second text", attention(batch)[1], HEADS)
 
 # %% [markdown]
 # The library has this in two forms: `ElementaryMultiHeadAttention`, which is written as above, and
-# `MultiHeadAttention`, which computes queries, keys and values in one product and the rest in another function. Both agree, also on
-# dropout and on the gradient of every parameter.
+# `MultiHeadAttention`, which computes queries, keys and values in one product and the rest in another function. Both
+# agree, also on dropout and on the gradient of every parameter.
 
 
 # %%

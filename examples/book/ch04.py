@@ -370,9 +370,9 @@ compare("and after that", new[6:], "49706 43231 47062 34657")
 compare("as text", tokenizer.decode(new[:6]), " Featureiman Byeswickattribute argue")
 
 # %% [markdown]
-# **The library's.** `gpt.model.GPT` has the same parts under names of its own and draws in the same order. Its `forward`
-# returns a loss too where targets are given. `generate` keeps the keys and values of earlier tokens, so that a step
-# computes only the newest one.
+# **The library's.** `gpt.model.GPT` has the same parts under names of its own and draws in the same order. Its
+# `forward` returns a loss too where targets are given. `generate` keeps the keys and values of earlier tokens, so that
+# a step computes only the newest one.
 
 # %%
 del model  # 0.6 GB

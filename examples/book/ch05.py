@@ -118,8 +118,8 @@ compare("text 2, p of the right tokens", right[1], "1.0337e-05 5.6776e-05 4.7559
 compare("their logarithms", right.log(), "-9.5042 -10.3796 -11.3677 -11.4798 -9.7764 -12.2561")
 
 # %% [markdown]
-# The loss is minus the mean of these logarithms: cross-entropy. The model's `forward` computes
-# it in one pass without the logarithm of a tiny number, and `F.cross_entropy` too; written out it is the same. Its exponential, the
+# The loss is minus the mean of these logarithms: cross-entropy. The model's `forward` computes it in one pass without
+# the logarithm of a tiny number, and `F.cross_entropy` too; written out it is the same. Its exponential, the
 # perplexity, is the number of equally likely tokens with the same loss: nearly all of the vocabulary.
 
 
@@ -370,9 +370,9 @@ page.compare(
 )  # fmt: skip
 
 # %% [markdown]
-# Both together, with the model: the logits of the last position, restricted to the k largest, divided by the temperature
-# (0: the most probable token is taken), and a draw. The text ends before the token `eos_id`. (It is the page's text
-# only if training was the page's to the last digit: each drawn token depends on 50,257 probabilities.)
+# Both together, with the model: the logits of the last position, restricted to the k largest, divided by the
+# temperature (0: the most probable token is taken), and a draw. The text ends before the token `eos_id`. (It is the
+# page's text only if training was the page's to the last digit: each drawn token depends on 50,257 probabilities.)
 
 
 # %%

@@ -368,8 +368,8 @@ plot_losses(history, out)
 # ## 7.7 Answers
 #
 # Greedy, up to 256 tokens or the end of text. As on the page the prompt ends before the header of the response: the
-# model has learned to write it itself, and it is removed from the answer. All answers are written to a file together with
-# the expected ones. `instruct.generate_responses`, and so `gpt chat`, gives the header as part of the prompt.
+# model has learned to write it itself, and it is removed from the answer. All answers are written to a file together
+# with the expected ones. `instruct.generate_responses`, and so `gpt chat`, gives the header as part of the prompt.
 
 # %%
 model.eval()

@@ -74,8 +74,9 @@ def same(name: str, ours, library, within: float = 0.0) -> None:
     else:
         pairs = list(zip(flatten(ours), flatten(library), strict=True))
         largest = max(abs(float(theirs)) for _, theirs in pairs) or 1.0
-        apart = max(abs(float(mine) - float(theirs)) for mine, theirs in pairs) / largest
-        assert apart <= within, f"{name}: up to {apart:.2g} of the largest number from the library's"
+        distances = [abs(float(mine) - float(theirs)) / largest for mine, theirs in pairs]
+        apart = max(distances)
+        assert all(distance <= within for distance in distances), f"{name}: {apart:.2g} apart, relative to the largest"
     print(f"   the library's {name}: {f'up to {apart:.1e} apart' if apart else 'the same'}", flush=True)
 
 
