@@ -18,6 +18,7 @@
 # Settings. In a notebook change them here; as a script, each is a flag: --steps 20.
 GPT2: str | None = None  # GPT-2's weights: a folder, or a name to download, gpt2 to gpt2-xl
 STEPS = 232  # updates of the weights: two epochs of 116
+EVERY = 25  # updates from one printed row of the log to the next, where the page shows none
 ANSWERS = 110  # test entries that are answered
 JUDGE: str | None = None  # address of Ollama, such as http://localhost:11434; default: scores without a server
 THREADS = 2  # for large operations
@@ -337,7 +338,7 @@ def train_model_simple(optimizer: optim.Optimizer, steps: int) -> list[list[floa
                 name = f"Ep {epoch} (Step {step:06d}): Train loss, Val loss"
                 if step in LOG:
                     compare(name, losses, LOG[step])
-                elif step % 25 == 0:
+                elif step % EVERY == 0:
                     print(f"   {name}: {losses[0]:.3f} {losses[1]:.3f}")
             if step == steps - 1:
                 break
