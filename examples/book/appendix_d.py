@@ -36,12 +36,12 @@ out = page.folder(OUT)
 print(machine.set_threads(THREADS))
 
 
-def compare(name: str, ours, theirs: str) -> None:
+def compare(name: str, ours, theirs: str, source: str = "page") -> None:
     """page.compare, if the model is the page's."""
     if SMALL:
         print(f"   {name}: {ours}")
     else:
-        page.compare(name, ours, theirs)
+        page.compare(name, ours, theirs, source)
 
 
 # %% [markdown]
@@ -190,14 +190,15 @@ def train(optimizer: optim.Optimizer, steps: int, peak: float, initial: float, l
             optimizer.step(grad_scale=scale)
             if step % 5 == 0:
                 name, losses = f"Ep {epoch} (Iter {step:06d}): Train loss, Val loss", first_losses()
-                compare(name, losses, LOG[step])
+                compare(name, losses, LOG[step], "page" if step in (0, 5, 10, 15, 130) else "notebook")
             if step == steps - 1:
                 break
         if (step + 1) % len(train_loader) == 0:
             ids = tokenizer.encode(START)
             (new,) = generate(model, [ids], 50)
             written = tokenizer.decode(ids + new).replace("\n", " ")
-            compare(f"sample of epoch {epoch}", written, START + SAMPLES[epoch - 1])
+            source = "page" if epoch in (1, 2, 15) else "notebook"
+            compare(f"sample of epoch {epoch}", written, START + SAMPLES[epoch - 1], source)
 
 
 tl.manual_seed(123)

@@ -187,7 +187,7 @@ else:
 def compare(name: str, ours, theirs: str) -> None:
     """page.compare, if the model and the number of steps are the page's: the smallest GPT-2."""
     if GPT2 and model.config.n_layer == 12 and STEPS == 650:
-        page.compare(name, ours, theirs)
+        page.compare(name, ours, theirs, "page" if RECIPE == "page" else "notebook")
     else:
         print(f"   {name}: {' '.join(f'{value:.3f}' for value in page.flatten(ours))}")
 

@@ -47,12 +47,12 @@ out = page.folder(OUT)
 print(machine.set_threads(THREADS))
 
 
-def compare(name: str, ours, theirs: str) -> None:
+def compare(name: str, ours, theirs: str, source: str = "page") -> None:
     """page.compare, if the model is the page's."""
     if SMALL:
         print(f"   {name}: {ours}")
     else:
-        page.compare(name, ours, theirs)
+        page.compare(name, ours, theirs, source)
 
 
 # %% [markdown]
@@ -198,7 +198,7 @@ with tl.no_grad():
 # The optimizer decays all parameters, including biases and norms (`decay_groups` would exclude those).
 
 # %%
-LOG = {  # step: the training and validation loss that the page prints
+LOG = {  # step: training and validation loss; the page prints those to step 25, the notebook all
     0: "9.781 9.933", 5: "8.111 8.339", 10: "6.661 7.048", 15: "5.961 6.616", 20: "5.726 6.600", 25: "5.201 6.348",
     30: "4.417 6.278", 35: "4.069 6.226", 40: "3.732 6.160", 45: "2.850 6.179", 50: "2.427 6.141", 55: "2.104 6.134",
     60: "1.882 6.233", 65: "1.320 6.238", 70: "0.985 6.242", 75: "0.717 6.293", 80: "0.541 6.393", 85: "0.391 6.452",
@@ -254,7 +254,10 @@ def train_model_simple(
             if global_step % eval_freq == 0:
                 losses = evaluate_model(model, train_loader, val_loader, eval_iter)
                 history.append([tokens_seen, *losses])
-                compare(f"Ep {epoch + 1} (Step {global_step:06d}): Train loss, Val loss", losses, log[global_step])
+                source = "page" if global_step <= 25 else "notebook"
+                compare(
+                    f"Ep {epoch + 1} (Step {global_step:06d}): Train loss, Val loss", losses, log[global_step], source
+                )
             if global_step == steps - 1:
                 break
         if (global_step + 1) % len(train_loader) == 0:

@@ -26,19 +26,20 @@ from tensorlite import Tensor
 
 PARAMETERS = '# %% tags=["parameters"]'  # the cell of a chapter's settings; the tag is papermill's and jupytext's
 NUMBER = re.compile(r"[-+]?(?:\d[\d,]*\.?\d*|\.\d+)(?:e[-+]?\d+)?")
-IN_NOTEBOOK = "ipykernel" in sys.modules
+IN_NOTEBOOK = "ipykernel" in sys.modules and sys.modules["IPython"].get_ipython() is not None
 
 NOISE = 2e-6  # times the largest number: the effect of the order of float32 sums, which can change a rounded digit
 
 rows: list[tuple[str, str]] = []  # (sign, name) of every comparison so far
 
 
-def compare(name: str, ours, page: str) -> None:
+def compare(name: str, ours, page: str, source: str = "page") -> None:
     """Print `ours` next to the `page`'s value. "==": the same digits; "!=": different; "~=": different by rounding.
 
     `ours` is a text, a number, or any nesting of numbers (lists, Tensors); `page` is a text, in which numbers are
     separated by spaces: "0.3190 0.4858", "7.45e-05", "163,009,536". "~=" means within half of the page's last
-    digit and two millionths of the row's largest number, the precision of float32.
+    digit and two millionths of the row's largest number, the precision of float32. `source` says where the value is
+    from: the print edition ("page"), or a notebook of the book's repository ("notebook").
     """
     if isinstance(ours, str):
         sign, shown, theirs, note = "==" if ours == page else "!=", repr(ours), repr(page), ""
@@ -58,7 +59,8 @@ def compare(name: str, ours, page: str) -> None:
         shown, theirs = " ".join(texts), " ".join(printed)
         note = "" if sign == "==" else f"   up to {max(apart):.2g} apart"
     rows.append((sign, name))
-    gap = "   page: " if len(name) + len(shown) + len(theirs) < 100 else "\n   page: " + " " * max(0, len(name) - 5)
+    label = f"   {source}: "
+    gap = label if len(name) + len(shown) + len(theirs) < 100 else f"\n{label}" + " " * (len(name) + 5 - len(label))
     print(f"{sign} {name}: {shown}{gap}{theirs}{note}", flush=True)
 
 
