@@ -26,7 +26,7 @@ from tensorlite import Tensor
 
 PARAMETERS = '# %% tags=["parameters"]'  # the cell of a chapter's settings; the tag is papermill's and jupytext's
 NUMBER = re.compile(r"[-+]?(?:\d[\d,]*\.?\d*|\.\d+)(?:e[-+]?\d+)?")
-IN_NOTEBOOK = "ipykernel" in sys.modules and sys.modules["IPython"].get_ipython() is not None
+IN_NOTEBOOK = "ipykernel.kernelapp" in sys.modules  # the package alone may be imported anywhere
 
 NOISE = 2e-6  # times the largest number: the effect of the order of float32 sums, which can change a rounded digit
 
