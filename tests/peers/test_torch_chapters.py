@@ -171,6 +171,15 @@ def train(loss, model, optimizer, loaders, every=EVERY, each_epoch=lambda: None)
         each_epoch()
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """With more of them, tests that run side by side wait in turns."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 # ----- the scripts ------------------------------------------------------------------------------------------------
 
 
