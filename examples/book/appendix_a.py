@@ -5,10 +5,12 @@
 #
 #     python examples/book/appendix_a.py
 
+# %% tags=["parameters"]
+# Settings. In a notebook change them here; as a script, each is a flag: --out FOLDER.
+OUT: str | None = None  # folder for weights; default: tensorlite-book, in the folder for temporary files
+
 # %%
 import timeit
-from dataclasses import dataclass
-from pathlib import Path
 
 import page
 from page import compare
@@ -18,15 +20,8 @@ from tensorlite import functional as F
 from tensorlite import io, nn, optim
 from tensorlite.data import DataLoader
 
-
-@dataclass
-class Options:
-    """Appendix A: tensors, gradients, training."""
-
-    out: Path = page.OUT  # folder for weights
-
-
-options = page.options(Options)
+page.flags(globals())
+out = page.folder(OUT)
 
 # %% [markdown]
 # ## A.2 Tensors
@@ -193,10 +188,9 @@ for sizes in ((100, 200, 300), (1000, 2000, 300)):
 # The file holds numbers under names, and loading checks all of them: a pickle could hold a program.
 
 # %%
-options.out.mkdir(parents=True, exist_ok=True)
-io.save(options.out / "network.safetensors", model.state_dict())
+io.save(out / "network.safetensors", model.state_dict())
 other = Network(2, 2)
-other.load_state_dict(io.load(options.out / "network.safetensors"))
+other.load_state_dict(io.load(out / "network.safetensors"))
 with tl.no_grad():
     assert other(everything).tolist() == scores.tolist()
 

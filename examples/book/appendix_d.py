@@ -8,10 +8,16 @@
 #     python examples/book/appendix_d.py --steps 16    # the rows that the page shows of its beginning
 #     python examples/book/appendix_d.py --small       # every cell in seconds
 
+# %% tags=["parameters"]
+# Settings. In a notebook change them here; as a script, each is a flag: --steps 16.
+STEPS = 135  # updates of the weights; 135 on the page, fifteen epochs of nine
+SMALL = False  # a model of two narrow layers, which is not on the page
+THREADS = 2  # for large operations
+OUT: str | None = None  # folder for pictures; default: tensorlite-book, in the folder for temporary files
+
 # %%
 import math
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
 import page
 from matplotlib.figure import Figure
@@ -25,27 +31,17 @@ from tensorlite import optim
 from tensorlite.data import DataLoader, Windows
 from tensorlite.devices import machine
 
-
-@dataclass
-class Options:
-    """Appendix D: a better training loop."""
-
-    steps: int = 135  # updates of the weights; 135 on the page, fifteen epochs of nine
-    small: bool = False  # a model of two narrow layers, which is not on the page
-    threads: int = 2  # for large operations
-    out: Path = page.OUT  # folder for pictures
+page.flags(globals())
+out = page.folder(OUT)
+print(machine.set_threads(THREADS))
 
 
-options = page.options(Options)
-print(machine.set_threads(options.threads))
-
-
-def compare(name: str, ours, theirs: str) -> None:
+def compare(name: str, ours, theirs: str, source: str = "page") -> None:
     """page.compare, if the model is the page's."""
-    if options.small:
+    if SMALL:
         print(f"   {name}: {ours}")
     else:
-        page.compare(name, ours, theirs)
+        page.compare(name, ours, theirs, source)
 
 
 # %% [markdown]
@@ -54,7 +50,7 @@ def compare(name: str, ours, theirs: str) -> None:
 
 # %%
 config = replace(PRESETS["book-124m"], context_length=256)
-if options.small:
+if SMALL:
     config = replace(config, n_layer=2, n_head=2, n_embd=32)
 tokenizer = page.tokenizer()
 T = config.context_length
@@ -99,7 +95,7 @@ for axes, values, title in zip(figure.subplots(1, 2), (rising, rates), ("warm-up
     axes.set(title=title, xlabel="step", ylabel="learning rate", ylim=(0, 1.05 * PEAK))
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-page.picture(figure, "appendix-d-rates", options.out)
+page.picture(figure, "appendix-d-rates", out)
 
 # %% [markdown]
 # ## D.3 Clipping
@@ -194,20 +190,21 @@ def train(optimizer: optim.Optimizer, steps: int, peak: float, initial: float, l
             optimizer.step(grad_scale=scale)
             if step % 5 == 0:
                 name, losses = f"Ep {epoch} (Iter {step:06d}): Train loss, Val loss", first_losses()
-                compare(name, losses, LOG[step])
+                compare(name, losses, LOG[step], "page" if step in (0, 5, 10, 15, 130) else "notebook")
             if step == steps - 1:
                 break
         if (step + 1) % len(train_loader) == 0:
             ids = tokenizer.encode(START)
             (new,) = generate(model, [ids], 50)
             written = tokenizer.decode(ids + new).replace("\n", " ")
-            compare(f"sample of epoch {epoch}", written, START + SAMPLES[epoch - 1])
+            source = "page" if epoch in (1, 2, 15) else "notebook"
+            compare(f"sample of epoch {epoch}", written, START + SAMPLES[epoch - 1], source)
 
 
 tl.manual_seed(123)
 model = GPT(config)
 optimizer = optim.AdamW(model.parameters(), weight_decay=0.1)
-train(optimizer, options.steps, peak=0.001, initial=1e-5, lowest=1e-5)
+train(optimizer, STEPS, peak=0.001, initial=1e-5, lowest=1e-5)
 
 # %%
 page.summary()

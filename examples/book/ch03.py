@@ -3,29 +3,23 @@
 #
 # Attention lets each token's vector take information from the others. The importance of each other token is a number,
 # its weight; the weights are positive and add up to one; the result is a weighted average. The sections below compute
-# these weights in several ways.
+# these weights in several ways: in elementary operations, under the book's names, and then compared with
+# `gpt.attention`.
 #
 #     python examples/book/ch03.py
 
 # %%
 import math
-from dataclasses import dataclass
 
 import page
-from page import compare
+from page import compare, same
 
 import tensorlite as tl
-from gpt.attention import CausalAttention, ConcatenatedHeads, MultiHeadAttention, SelfAttention
+from gpt import attention as library
 from tensorlite import functional as F
 from tensorlite import nn
 
-
-@dataclass
-class Options:
-    """Chapter 3: attention."""
-
-
-page.options(Options)
+page.flags(globals())
 
 # %% [markdown]
 # ## 3.3 Without parameters
@@ -49,9 +43,14 @@ compare("scores of token 2", scores, "0.9544 1.4950 1.4754 0.8434 0.7070 1.0865"
 # Divided by their sum, scores add up to one but need not be positive. Softmax takes exponentials first. Written
 # out it overflows where a score is large; `F.softmax` subtracts the largest score first.
 
+
 # %%
+def softmax_naive(x: tl.Tensor) -> tl.Tensor:
+    return x.exp() / x.exp().sum()
+
+
 compare("divided by their sum", scores / scores.sum(), "0.1455 0.2278 0.2249 0.1285 0.1077 0.1656")
-compare("softmax, written out", scores.exp() / scores.exp().sum(), "0.1385 0.2379 0.2333 0.1240 0.1082 0.1581")
+compare("softmax, written out", softmax_naive(scores), "0.1385 0.2379 0.2333 0.1240 0.1082 0.1581")
 weights = F.softmax(scores)
 compare("softmax", weights, "0.1385 0.2379 0.2333 0.1240 0.1082 0.1581")
 print("scores of 1000:", F.softmax(tl.tensor([1000.0, 1000.0])), "written out: inf / inf")
@@ -83,6 +82,7 @@ compare(
     "0.4421 0.5931 0.5790  0.4419 0.6515 0.5683  0.4431 0.6496 0.5671  "
     "0.4304 0.6298 0.5510  0.4671 0.5910 0.5266  0.4177 0.6503 0.5645",
 )  # fmt: skip
+same("simple_attention", [weights @ inputs, weights], library.simple_attention(inputs))
 
 # %% [markdown]
 # ## 3.4 With learned weights
@@ -111,7 +111,7 @@ compare("what it takes in", weights @ values, "0.3061 0.8210")
 
 
 # %%
-class RawSelfAttention(nn.Module):
+class SelfAttention_v1(nn.Module):
     """softmax(q k^T / sqrt(d_out)) v with three bare matrices."""
 
     def __init__(self, d_in: int, d_out: int):
@@ -125,7 +125,7 @@ class RawSelfAttention(nn.Module):
 
 
 tl.manual_seed(123)
-raw = RawSelfAttention(d_in, d_out)
+raw = SelfAttention_v1(d_in, d_out)
 compare(
     "self-attention, bare matrices", raw(inputs),
     "0.2996 0.8053  0.3061 0.8210  0.3058 0.8203  0.2948 0.7939  0.2927 0.7891  0.2990 0.8040",
@@ -133,15 +133,50 @@ compare(
 
 # %% [markdown]
 # `nn.Linear` holds such a matrix too, transposed, and initializes it with smaller numbers around zero, which trains
-# better. `SelfAttention` has three of them.
+# better. Such a layer is a product with the matrix and a sum with its bias, if it has one.
+
 
 # %%
+class Linear(nn.Module):
+    """x W^T + b, its numbers uniform within 1 / sqrt(inputs): (..., inputs) -> (..., outputs)."""
+
+    def __init__(self, inputs: int, outputs: int, bias: bool = True):
+        bound = 1 / math.sqrt(inputs)
+        self.weight = nn.Parameter((tl.rand(outputs, inputs) * 2 - 1) * bound)
+        self.bias = nn.Parameter((tl.rand(outputs) * 2 - 1) * bound) if bias else None
+
+    def forward(self, x: tl.Tensor) -> tl.Tensor:
+        y = x @ self.weight.T
+        return y if self.bias is None else y + self.bias
+
+
 tl.manual_seed(789)
-attention = SelfAttention(d_in, d_out)
+ours = Linear(d_in, d_out)
+tl.manual_seed(789)
+same("nn.Linear, its numbers", [ours.weight, ours.bias], list(nn.Linear(d_in, d_out).parameters()), within=1e-6)
+
+
+class SelfAttention_v2(nn.Module):
+    """softmax(q k^T / sqrt(d_out)) v with three Linear layers."""
+
+    def __init__(self, d_in: int, d_out: int, qkv_bias: bool = False):
+        self.W_query = nn.Linear(d_in, d_out, bias=qkv_bias)
+        self.W_key = nn.Linear(d_in, d_out, bias=qkv_bias)
+        self.W_value = nn.Linear(d_in, d_out, bias=qkv_bias)
+
+    def forward(self, x: tl.Tensor) -> tl.Tensor:
+        q, k, v = self.W_query(x), self.W_key(x), self.W_value(x)  # (T, d_out)
+        return F.softmax(q @ k.T / math.sqrt(k.shape[-1])) @ v
+
+
+tl.manual_seed(789)
+attention = SelfAttention_v2(d_in, d_out)
 compare(
     "self-attention, Linear", attention(inputs),
     "-0.0739 0.0713  -0.0748 0.0703  -0.0749 0.0702  -0.0760 0.0685  -0.0763 0.0679  -0.0754 0.0693",
 )  # fmt: skip
+tl.manual_seed(789)
+same("SelfAttention", attention(inputs), library.SelfAttention(d_in, d_out)(inputs), within=1e-6)
 
 # %% [markdown]
 # **Exercise 3.1.** The two differ only in their numbers: with those of the Linear layers, transposed, the
@@ -212,9 +247,37 @@ compare(
     "0.7599 0.6194 0.6206 0.0000 0.0000 0.0000  0.0000 0.4921 0.4925 0.0000 0.0000 0.0000  "
     "0.0000 0.3966 0.0000 0.3775 0.0000 0.0000  0.0000 0.3327 0.3331 0.3084 0.3331 0.0000",
 )  # fmt: skip
+tl.manual_seed(123)
+factors = dropout(tl.ones((6, 6)))  # 0 or 1 / (1 - p)
+tl.manual_seed(123)
+same("Dropout, as a product", weights * factors, dropout(weights))
 
 # %% [markdown]
-# `CausalAttention` does all of this, for batches of texts. Two copies of the six tokens are a batch:
+# All of this as a module, for batches of texts: the last two axes of a batch are what the two axes above were. The
+# first T rows and columns of the mask serve a text of T tokens.
+
+
+# %%
+class CausalAttention(nn.Module):
+    """Attention to the token itself and to earlier ones, with dropout of weights: (B, T, d_in) -> (B, T, d_out)."""
+
+    def __init__(self, d_in: int, d_out: int, context_length: int, dropout: float, qkv_bias: bool = False):
+        self.W_query = nn.Linear(d_in, d_out, bias=qkv_bias)
+        self.W_key = nn.Linear(d_in, d_out, bias=qkv_bias)
+        self.W_value = nn.Linear(d_in, d_out, bias=qkv_bias)
+        self.dropout = nn.Dropout(dropout)
+        self.mask = tl.ones((context_length, context_length)).triu(1).astype(tl.bool_)
+
+    def forward(self, x: tl.Tensor) -> tl.Tensor:
+        T = x.shape[1]
+        q, k, v = self.W_query(x), self.W_key(x), self.W_value(x)  # (B, T, d_out)
+        scores = (q @ k.swapaxes(1, 2)).masked_fill(self.mask[:T, :T], -math.inf)  # (B, T, T)
+        weights = self.dropout(F.softmax(scores / math.sqrt(k.shape[-1])))
+        return weights @ v  # (B, T, d_out)
+
+
+# %% [markdown]
+# Two copies of the six tokens are a batch:
 
 # %%
 batch = tl.stack([inputs, inputs])  # (2, 6, 3)
@@ -223,6 +286,8 @@ causal = CausalAttention(d_in, d_out, context_length=6, dropout=0.0)
 CAUSAL = "-0.4519 0.2216  -0.5874 0.0058  -0.6300 -0.0632  -0.5675 -0.0843  -0.5526 -0.0981  -0.5299 -0.1081"
 compare("causal attention, first text", causal(batch)[0], CAUSAL)
 compare("second text", causal(batch)[1], CAUSAL)
+tl.manual_seed(123)
+same("CausalAttention", causal(batch), library.CausalAttention(d_in, d_out, 6, 0.0)(batch), within=1e-6)
 
 # %% [markdown]
 # ## 3.6 Heads
@@ -230,22 +295,39 @@ compare("second text", causal(batch)[1], CAUSAL)
 # One set of weights is one pattern of attention. Several heads have several patterns; their results are concatenated,
 # so that two heads of two numbers make four.
 
+
 # %%
+class MultiHeadAttentionWrapper(nn.Module):
+    """Heads side by side, each a CausalAttention: (B, T, d_in) -> (B, T, num_heads * d_out)."""
+
+    def __init__(
+        self, d_in: int, d_out: int, context_length: int, dropout: float, num_heads: int, qkv_bias: bool = False
+    ):
+        self.heads = nn.ModuleList(
+            [CausalAttention(d_in, d_out, context_length, dropout, qkv_bias) for _ in range(num_heads)]
+        )
+
+    def forward(self, x: tl.Tensor) -> tl.Tensor:
+        return tl.concatenate([head(x) for head in self.heads], axis=-1)
+
+
 tl.manual_seed(123)
-heads = ConcatenatedHeads(d_in, d_out, context_length=6, dropout=0.0, num_heads=2)
+heads = MultiHeadAttentionWrapper(d_in, d_out, context_length=6, dropout=0.0, num_heads=2)
 compare("shape of two heads", list(heads(batch).shape), "2 6 4")
 compare(
     "two heads side by side", heads(batch)[0],
     "-0.4519 0.2216 0.4772 0.1063  -0.5874 0.0058 0.5891 0.3257  -0.6300 -0.0632 0.6202 0.3860  "
     "-0.5675 -0.0843 0.5478 0.3589  -0.5526 -0.0981 0.5321 0.3428  -0.5299 -0.1081 0.5077 0.3493",
 )  # fmt: skip
+tl.manual_seed(123)
+same("ConcatenatedHeads", heads(batch), library.ConcatenatedHeads(d_in, d_out, 6, 0.0, 2)(batch), within=1e-6)
 
 # %% [markdown]
 # **Exercise 3.2.** For two numbers per token instead of four, each head gives one:
 
 # %%
 tl.manual_seed(123)
-heads = ConcatenatedHeads(d_in, 1, context_length=6, dropout=0.0, num_heads=2)
+heads = MultiHeadAttentionWrapper(d_in, 1, context_length=6, dropout=0.0, num_heads=2)
 compare("shape of two heads of one number", list(heads(batch).shape), "2 6 2")
 
 # %% [markdown]
@@ -268,14 +350,64 @@ compare(
 )  # fmt: skip
 
 # %% [markdown]
-# `MultiHeadAttention` does this, and mixes the heads by one more Linear at the end.
+# The module cuts queries, keys and values into heads, and mixes the heads by one more Linear at the end. `d_out` is now
+# the width of all heads together.
+
 
 # %%
+class MultiHeadAttention(nn.Module):
+    """Causal attention with `num_heads` heads of d_out / num_heads numbers: (B, T, d_in) -> (B, T, d_out)."""
+
+    def __init__(
+        self, d_in: int, d_out: int, context_length: int, dropout: float, num_heads: int, qkv_bias: bool = False
+    ):
+        assert d_out % num_heads == 0, "d_out must be divisible by num_heads"
+        self.num_heads, self.head_dim = num_heads, d_out // num_heads
+        self.W_query = nn.Linear(d_in, d_out, bias=qkv_bias)
+        self.W_key = nn.Linear(d_in, d_out, bias=qkv_bias)
+        self.W_value = nn.Linear(d_in, d_out, bias=qkv_bias)
+        self.out_proj = nn.Linear(d_out, d_out)
+        self.dropout = nn.Dropout(dropout)
+        self.mask = tl.ones((context_length, context_length)).triu(1).astype(tl.bool_)
+
+    def split(self, x: tl.Tensor) -> tl.Tensor:
+        B, T, _ = x.shape
+        return x.reshape(B, T, self.num_heads, self.head_dim).swapaxes(1, 2)  # (B, T, H, D) -> (B, H, T, D)
+
+    def forward(self, x: tl.Tensor) -> tl.Tensor:
+        B, T, _ = x.shape
+        q, k, v = self.split(self.W_query(x)), self.split(self.W_key(x)), self.split(self.W_value(x))  # (B, H, T, D)
+        scores = (q @ k.swapaxes(2, 3)).masked_fill(self.mask[:T, :T], -math.inf)  # (B, H, T, T)
+        weights = self.dropout(F.softmax(scores / math.sqrt(self.head_dim)))
+        context = (weights @ v).swapaxes(1, 2).reshape(B, T, -1)  # (B, T, H, D) -> (B, T, d_out)
+        return self.out_proj(context)
+
+
 tl.manual_seed(123)
 attention = MultiHeadAttention(d_in, d_out, context_length=6, dropout=0.0, num_heads=2)
 HEADS = "0.3190 0.4858  0.2943 0.3897  0.2856 0.3593  0.2693 0.3873  0.2639 0.3928  0.2575 0.4028"
 compare("multi-head attention, first text", attention(batch)[0], HEADS)
 compare("second text", attention(batch)[1], HEADS)
+
+# %% [markdown]
+# The library has this in two forms: `ElementaryMultiHeadAttention`, which is written as above, and
+# `MultiHeadAttention`, which computes queries, keys and values in one product and the rest in another function. Both
+# agree, also on dropout and on the gradient of every parameter.
+
+
+# %%
+def result_and_gradients(kind: type) -> list[tl.Tensor]:
+    """The result for a batch of random numbers, and the gradients of its sum of squares, from seed 123."""
+    tl.manual_seed(123)
+    module = kind(16, 16, context_length=8, dropout=0.2, num_heads=4)
+    y = module(tl.randn(2, 8, 16))
+    (y * y).sum().backward()
+    return [y, *[p.grad for _, p in sorted(module.named_parameters())]]
+
+
+ours = result_and_gradients(MultiHeadAttention)
+same("ElementaryMultiHeadAttention", ours, result_and_gradients(library.ElementaryMultiHeadAttention), within=1e-6)
+same("MultiHeadAttention", ours, result_and_gradients(library.MultiHeadAttention), within=1e-6)
 
 # %% [markdown]
 # **Exercise 3.3.** The size of the smallest GPT-2: 768 numbers, 12 heads, 1,024 tokens.

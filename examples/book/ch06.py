@@ -13,14 +13,25 @@
 #
 # `gpt finetune classify` does the same, with checkpoints, reports and pictures.
 
+# %% tags=["parameters"]
+# Settings. In a notebook change them here; as a script, each is a flag: --steps 50.
+GPT2: str | None = None  # GPT-2's weights: a folder, or a name to download, gpt2 to gpt2-xl
+STEPS = 650  # updates of the weights: five epochs of 130
+EVERY = 50  # updates from one row of the log to the next
+VARIANTS = True  # also train the variants of the exercises
+THREADS = 2  # for large operations
+OUT: str | None = None  # folder for weights and pictures; default: tensorlite-book, in the folder for temporary files
+
 # %%
+import csv
 import math
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import page
 from matplotlib.figure import Figure
+from page import same
 
 import tensorlite as tl
 from gpt import pretrained
@@ -34,24 +45,14 @@ from tensorlite import io, nn, optim
 from tensorlite.data import DataLoader
 from tensorlite.devices import machine
 
-
-@dataclass
-class Options:
-    """Chapter 6: a classifier of texts."""
-
-    gpt2: str | None = None  # GPT-2's weights: a folder, or a name to download, gpt2 to gpt2-xl
-    steps: int = 650  # updates of the weights: five epochs of 130
-    threads: int = 2  # for large operations
-    out: Path = page.OUT  # folder for weights and pictures
-
-
-options = page.options(Options)
-print(machine.set_threads(options.threads))
+page.flags(globals())
+out = page.folder(OUT)
+print(machine.set_threads(THREADS))
 
 
 def compare(name: str, ours, theirs: str) -> None:
     """page.compare, if the model and the number of steps are the page's: the smallest GPT-2."""
-    if options.gpt2 and model.config.n_layer == 12 and options.steps == 650:
+    if GPT2 and model.config.n_layer == 12 and STEPS == 650:
         page.compare(name, ours, theirs)
     else:
         values = list(page.flatten(ours))
@@ -65,28 +66,80 @@ def compare(name: str, ours, theirs: str) -> None:
 # from NumPy's stream of seed 123, as pandas does it; then all are shuffled with that seed and cut into three parts.
 
 # %%
-path = page.data("spam")
-entries = data.read(path)
-page.compare("messages", len(entries), "5572")
-page.compare("ham, spam", [Counter(entry.label for entry in entries)[label] for label in ("ham", "spam")], "4825 747")
+Message = tuple[str, str]  # label, text
 
-balanced = data.balanced(entries, seed=123)
-page.compare("balanced", [Counter(e.label for e in balanced)[label] for label in ("ham", "spam")], "747 747")
-parts = data.split(balanced, seed=123)
-page.compare("training, validation, test", [len(part) for part in parts.values()], "1045 149 300")
+
+def create_balanced_dataset(messages: list[Message]) -> list[Message]:
+    """As many ham as spam messages: the ham ones that pandas' sample(n, random_state=123) takes, then all spam."""
+    ham, spam = ([message for message in messages if message[0] == label] for label in ("ham", "spam"))
+    taken = np.random.RandomState(123).choice(len(ham), len(spam), replace=False)
+    return [*[ham[i] for i in taken], *spam]
+
+
+def random_split(messages: list[Message], train_frac: float, validation_frac: float) -> list[list[Message]]:
+    """Shuffled as pandas' sample(frac=1, random_state=123) does, then cut at two positions."""
+    shuffled = [messages[i] for i in np.random.RandomState(123).permutation(len(messages))]
+    train_end = int(len(messages) * train_frac)
+    validation_end = train_end + int(len(messages) * validation_frac)
+    return [shuffled[:train_end], shuffled[train_end:validation_end], shuffled[validation_end:]]
+
+
+path = page.data("spam")
+with path.open(encoding="utf-8", newline="") as file:
+    messages: list[Message] = [(row[0], row[1]) for row in csv.reader(file, delimiter="\t")]
+page.compare("messages", len(messages), "5572")
+page.compare("ham, spam", [Counter(label for label, _ in messages)[label] for label in ("ham", "spam")], "4825 747")
+
+balanced = create_balanced_dataset(messages)
+page.compare("balanced", [Counter(label for label, _ in balanced)[label] for label in ("ham", "spam")], "747 747")
+split = random_split(balanced, 0.7, 0.1)
+page.compare("training, validation, test", [len(part) for part in split], "1045 149 300")
+
+# %% [markdown]
+# `data.read`, `data.balanced` and `data.split` of `gpt.tasks.classify` do the same; `parts` has entries with names.
+
+# %%
+parts = data.split(data.balanced(data.read(path), seed=123), seed=123)
+for part, ours in zip(parts, split, strict=True):
+    same(f"split, {part}", str(ours), str([(entry.label, entry.text) for entry in parts[part]]))
 
 # %% [markdown]
 # ## 6.3 Batches
 #
-# Every message is padded on the right, with the end of text, to the length of the longest training message.
+# Every message is padded on the right, with the end of text, to the length of the longest training message; longer ones
+# are cut.
+
 
 # %%
+class SpamDataset:
+    """Messages as ids of one length, and their labels, 1 for spam."""
+
+    def __init__(self, messages: list[Message], tokenizer, max_length: int | None = None, pad_token_id: int = 50256):
+        encoded = [tokenizer.encode(text) for _, text in messages]
+        self.max_length = max_length or max(map(len, encoded))
+        cut = [ids[: self.max_length] for ids in encoded]
+        self.encoded_texts = [ids + [pad_token_id] * (self.max_length - len(ids)) for ids in cut]
+        self.labels = [int(label == "spam") for label, _ in messages]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, i: int) -> tuple[tl.Tensor, tl.Tensor]:
+        return tl.tensor(self.encoded_texts[i]), tl.tensor(self.labels[i])
+
+
 tokenizer = page.tokenizer()
 LABELS = ["ham", "spam"]
-longest = max(len(tokenizer.encode(entry.text)) for entry in parts["train"])
+train_dataset = SpamDataset(split[0], tokenizer)
+longest = train_dataset.max_length
+datasets = [train_dataset, *[SpamDataset(part, tokenizer, longest) for part in split[1:]]]
 page.compare("tokens of the longest", longest, "120")
 
+# %% [markdown]
+# The library's batches also have the length of each message, which is needed to read a label at its last real token.
 
+
+# %%
 def rows(part: str, length: int) -> list[Row]:
     """A part's messages as token ids, cut to `length`, and the numbers of their labels."""
     return [Row(encode(tokenizer, entry.text, length), LABELS.index(entry.label)) for entry in parts[part]]
@@ -105,6 +158,11 @@ loaders = make_loaders(longest)
 page.compare("batches", [len(loader) for loader in loaders.values()], "130 19 38")
 idx, _, labels = next(iter(loaders["test"]))
 page.compare("shapes", [list(idx.shape), list(labels.shape)], "8 120 8")
+for part, dataset in zip(loaders, datasets, strict=True):
+    tl.manual_seed(123)
+    ours = list(DataLoader(dataset, 8, shuffle=part == "train", drop_last=part == "train"))
+    tl.manual_seed(123)
+    same(f"batches, {part}", ours, [(idx, labels) for idx, _, labels in loaders[part]])
 
 # %% [markdown]
 # ## 6.4 and 6.5 The model
@@ -118,9 +176,9 @@ page.compare("shapes", [list(idx.shape), list(labels.shape)], "8 120 8")
 # %%
 def make_model(position: str = "last", layers: str | None = None, length: int = longest) -> Classifier:
     """A classifier with GPT-2's weights or random ones, with `layers` trainable."""
-    if options.gpt2:
-        folder = Path(options.gpt2)
-        base = pretrained.load(folder if folder.is_dir() else fetch_model(options.gpt2))
+    if GPT2:
+        folder = Path(GPT2)
+        base = pretrained.load(folder if folder.is_dir() else fetch_model(GPT2))
         model = Classifier(base.config.with_dropout(0.0), len(LABELS), position)
         model.body.load_state_dict(base.state_dict())
     else:
@@ -129,14 +187,14 @@ def make_model(position: str = "last", layers: str | None = None, length: int = 
         model = Classifier(config, len(LABELS), position)
     tl.manual_seed(123)
     model.head = nn.Linear(model.config.n_embd, len(LABELS))
-    freeze(model, ClassifyConfig(layers=layers or ("last-block" if options.gpt2 else "all")))
+    freeze(model, ClassifyConfig(layers=layers or ("last-block" if GPT2 else "all")))
     return model
 
 
 model = make_model()
 learning = [p for p in model.parameters() if p.requires_grad]
 print(f"{model.num_parameters():,} parameters, {sum(p.size for p in learning):,} of them learn")
-if options.gpt2:
+if GPT2:
     compare("parameters that learn", sum(p.size for p in learning), "7,090,946")
 
 # %% [markdown]
@@ -147,20 +205,34 @@ if options.gpt2:
 
 
 # %%
-def judge(loader: DataLoader, batches: int | None = None) -> tuple[float, float]:
-    """Mean loss of the first batches (or all), and the accuracy on their messages."""
-    model.eval()
-    wanted = len(loader) if batches is None else min(batches, len(loader))
-    losses, right, seen = 0.0, 0, 0
+def calc_loss_batch(idx: tl.Tensor, lengths: list[int], labels: tl.Tensor, model: Classifier) -> tl.Tensor:
+    return F.cross_entropy(model(idx, lengths), labels)
+
+
+def calc_loss_loader(loader: DataLoader, model: Classifier, num_batches: int | None = None) -> float:
+    """The mean loss of the first batches (or all)."""
+    wanted = len(loader) if num_batches is None else min(num_batches, len(loader))
+    total = 0.0
     with tl.no_grad():
         for i, (idx, lengths, labels) in enumerate(loader):
             if i == wanted:
                 break
-            scores = model(idx, lengths)
-            losses += F.cross_entropy(scores, labels).item()
-            right, seen = right + int((scores.argmax(axis=-1) == labels).sum().item()), seen + len(labels)
-    model.train()
-    return losses / wanted, right / seen
+            total += calc_loss_batch(idx, lengths, labels, model).item()
+    return total / wanted
+
+
+def calc_accuracy_loader(loader: DataLoader, model: Classifier, num_batches: int | None = None) -> float:
+    """The share of the messages of the first batches (or all) that are labelled correctly."""
+    model.eval()
+    wanted = len(loader) if num_batches is None else min(num_batches, len(loader))
+    right, seen = 0, 0
+    with tl.no_grad():
+        for i, (idx, lengths, labels) in enumerate(loader):
+            if i == wanted:
+                break
+            right += int((model(idx, lengths).argmax(axis=-1) == labels).sum().item())
+            seen += len(labels)
+    return right / seen
 
 
 # %% [markdown]
@@ -174,8 +246,9 @@ shares = [100 * sum(int(y.sum().item()) for y in first) / sum(map(len, first)) f
 page.compare("spam among the first ten batches, %", shares, "46.25 45.00 48.75")
 
 tl.manual_seed(123)
-compare("accuracy before, %", [100 * judge(loader, 10)[1] for loader in loaders.values()], "46.25 45.00 48.75")
-compare("loss before", [judge(loader, 5)[0] for loader in loaders.values()], "2.453 2.583 2.322")
+before = [100 * calc_accuracy_loader(loader, model, 10) for loader in loaders.values()]
+compare("accuracy before, %", before, "46.25 45.00 48.75")
+compare("loss before", [calc_loss_loader(loader, model, 5) for loader in loaders.values()], "2.453 2.583 2.322")
 
 # %% [markdown]
 # ## 6.7 Training
@@ -190,49 +263,71 @@ LOG = {
 ACCURACY = {1: "70.00 72.50", 2: "82.50 85.00", 3: "90.00 90.00", 4: "100.00 97.50", 5: "100.00 97.50"}
 
 
-def train(loaders: dict[str, DataLoader], steps: int, lr: float, quiet: bool = False) -> list[list[float]]:
-    """Train for that many updates; return [step, training loss, validation loss] of every fiftieth."""
-    optimizer = optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=lr, weight_decay=0.1)
+def evaluate_model(model: Classifier, loaders: dict[str, DataLoader], eval_iter: int) -> list[float]:
+    """The mean loss of the first training and validation batches, without dropout."""
+    model.eval()
+    losses = [calc_loss_loader(loaders[part], model, eval_iter) for part in ("train", "validation")]
+    model.train()
+    return losses
+
+
+def train_classifier_simple(
+    model: Classifier, loaders: dict[str, DataLoader], optimizer: optim.Optimizer, steps: int,
+    eval_freq: int, eval_iter: int, quiet: bool = False,
+) -> list[list[float]]:  # fmt: skip
+    """Train for that many updates; return [examples seen, training loss, validation loss] of every `eval_freq`-th."""
     history: list[list[float]] = []
-    step = -1
+    examples_seen, global_step = 0, -1
     for epoch in range(1, math.ceil(steps / len(loaders["train"])) + 1):
         model.train()
         for idx, lengths, labels in loaders["train"]:
             optimizer.zero_grad()
-            F.cross_entropy(model(idx, lengths), labels).backward()
+            loss = calc_loss_batch(idx, lengths, labels, model)
+            loss.backward()
             optimizer.step()
-            step += 1
-            if step % 50 == 0 and not quiet:
-                losses = [judge(loaders[part], 5)[0] for part in ("train", "validation")]
-                history.append([step, *losses])
-                name = f"Ep {epoch} (Step {step:06d}): Train loss, Val loss"
-                if step in LOG:
-                    compare(name, losses, LOG[step])
+            examples_seen, global_step = examples_seen + len(labels), global_step + 1
+            if global_step % eval_freq == 0 and not quiet:
+                losses = evaluate_model(model, loaders, eval_iter)
+                history.append([examples_seen, *losses])
+                name = f"Ep {epoch} (Step {global_step:06d}): Train loss, Val loss"
+                if global_step in LOG:
+                    compare(name, losses, LOG[global_step])
                 else:
                     print(f"   {name}: {losses[0]:.3f} {losses[1]:.3f}")
-            if step == steps - 1:
+            if global_step == steps - 1:
                 break
-        if not quiet and (step + 1) % len(loaders["train"]) == 0:
-            found = [100 * judge(loaders[part], 5)[1] for part in ("train", "validation")]
+        if not quiet and (global_step + 1) % len(loaders["train"]) == 0:
+            found = [100 * calc_accuracy_loader(loaders[part], model, eval_iter) for part in ("train", "validation")]
             compare(f"accuracy after epoch {epoch}, %", found, ACCURACY.get(epoch, "nan nan"))
     return history
 
 
-RATE = 5e-5 if options.gpt2 else 1e-3
+def adamw(model: Classifier) -> optim.Optimizer:
+    """AdamW for the parameters that learn."""
+    return optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=RATE, weight_decay=0.1)
+
+
+RATE = 5e-5 if GPT2 else 1e-3
 tl.manual_seed(123)
-history = train(loaders, options.steps, RATE)
-compare("accuracy, %", [100 * judge(loader)[1] for loader in loaders.values()], "97.21 97.32 95.67")
+history = train_classifier_simple(model, loaders, adamw(model), STEPS, EVERY, 5)
+after = [100 * calc_accuracy_loader(loader, model) for loader in loaders.values()]
+compare("accuracy, %", after, "97.21 97.32 95.67")
+
 
 # %%
-figure = Figure(figsize=(6, 3.4), layout="constrained")
-axes = figure.subplots()
-steps, training, validation = zip(*history, strict=True)
-axes.plot(steps, training, "o-", color="#2f6fb5", markersize=3, label="training")
-axes.plot(steps, validation, "o--", color="#c2410c", markersize=3, label="validation")
-axes.set(xlabel="step", ylabel="loss", ylim=(0, None))
-axes.legend(frameon=False)
-axes.grid(alpha=0.25)
-page.picture(figure, "ch06-losses", options.out)
+def plot_values(history: list[list[float]], path: Path) -> None:
+    examples, training, validation = zip(*history, strict=True)
+    figure = Figure(figsize=(6, 3.4), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(examples, training, "o-", color="#2f6fb5", markersize=3, label="training")
+    axes.plot(examples, validation, "o--", color="#c2410c", markersize=3, label="validation")
+    axes.set(xlabel="examples seen", ylabel="loss (nats per message)", ylim=(0, None))
+    axes.legend(frameon=False)
+    axes.grid(alpha=0.25)
+    page.picture(figure, "ch06-losses", path)
+
+
+plot_values(history, out)
 
 # %% [markdown]
 # ## 6.8 Using the classifier
@@ -241,7 +336,7 @@ page.picture(figure, "ch06-losses", options.out)
 
 
 # %%
-def classify(text: str) -> str:
+def classify_review(text: str) -> str:
     """The label of a text, and its probability."""
     batch = Padding(tokenizer.special_tokens["<|endoftext|>"], longest, matters=True).batch
     idx, lengths, _ = batch([Row(encode(tokenizer, text, longest), 0)])
@@ -254,14 +349,13 @@ def classify(text: str) -> str:
 
 for text in ("Free entry! You have won a cash prize of 1000 pounds. Call 09061701461 now to claim.",
              "Hey, are we still meeting for dinner tonight? Let me know."):  # fmt: skip
-    print(f"{classify(text):<12} {text}")
+    print(f"{classify_review(text):<12} {text}")
 
-options.out.mkdir(parents=True, exist_ok=True)
-io.save(options.out / "spam.safetensors", model.state_dict())
-before = classify("You are the winner of a free holiday")
+io.save(out / "spam.safetensors", model.state_dict())
+before = classify_review("You are the winner of a free holiday")
 model = make_model()
-model.load_state_dict(io.load(options.out / "spam.safetensors"))
-assert classify("You are the winner of a free holiday") == before
+model.load_state_dict(io.load(out / "spam.safetensors"))
+assert classify_review("You are the winner of a free holiday") == before
 
 # %% [markdown]
 # **Exercises 6.1, 6.2 and 6.3.** Other choices, each trained for two epochs: padded to a longer row (the last position
@@ -276,14 +370,15 @@ def variant(name: str, position: str = "last", layers: str | None = None, length
     model = make_model(position, layers, length)
     variants = make_loaders(length)
     tl.manual_seed(123)
-    train(variants, min(options.steps, 260), RATE, quiet=True)
-    print(f"   {name:<28} test accuracy {judge(variants['test'])[1]:.2%}")
+    train_classifier_simple(model, variants, adamw(model), min(STEPS, 260), EVERY, 5, quiet=True)
+    print(f"   {name:<28} test accuracy {calc_accuracy_loader(variants['test'], model):.2%}")
 
 
-variant("as above")
-variant("6.1: rows twice as long", length=2 * longest)
-variant("6.2: all layers", layers="all")
-variant("6.3: the first position", position="first")
+if VARIANTS:
+    variant("as above")
+    variant("6.1: rows twice as long", length=2 * longest)
+    variant("6.2: all layers", layers="all")
+    variant("6.3: the first position", position="first")
 
 # %%
 page.summary()

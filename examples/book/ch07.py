@@ -14,14 +14,26 @@
 #
 # `gpt finetune instruct`, `gpt chat` and `gpt judge` do the same, with checkpoints, a chat and tables.
 
+# %% tags=["parameters"]
+# Settings. In a notebook change them here; as a script, each is a flag: --steps 20.
+GPT2: str | None = None  # GPT-2's weights: a folder, or a name to download, gpt2 to gpt2-xl
+STEPS = 232  # updates of the weights: two epochs of 116
+EVERY = 25  # updates from one printed row of the log to the next, where the page shows none
+ANSWERS = 110  # test entries that are answered
+JUDGE: str | None = None  # address of Ollama, such as http://localhost:11434; default: scores without a server
+THREADS = 2  # for large operations
+OUT: str | None = None  # folder for answers, weights and pictures; default: tensorlite-book, for temporary files
+
 # %%
+import json
 import math
-from dataclasses import dataclass
+import urllib.request
 from functools import partial
 from pathlib import Path
 
 import page
 from matplotlib.figure import Figure
+from page import same
 
 import tensorlite as tl
 from gpt import lora, pretrained
@@ -30,32 +42,20 @@ from gpt.data.download import fetch_model
 from gpt.generate import generate
 from gpt.model import GPT
 from gpt.tasks import instruct
-from gpt.tasks.instruct.judge import Api, judge, summary
+from gpt.tasks.instruct.judge import Api, judge, question, summary
 from tensorlite import functional as F
 from tensorlite import io, optim
 from tensorlite.data import DataLoader
 from tensorlite.devices import machine
 
-
-@dataclass
-class Options:
-    """Chapter 7: following instructions."""
-
-    gpt2: str | None = None  # GPT-2's weights: a folder, or a name to download, gpt2 to gpt2-xl
-    steps: int = 232  # updates of the weights: two epochs of 116
-    answers: int = 110  # test entries that are answered
-    judge: str | None = None  # address of Ollama, such as http://localhost:11434; default: scores without a server
-    threads: int = 2  # for large operations
-    out: Path = page.OUT  # folder for answers, weights and pictures
-
-
-options = page.options(Options)
-print(machine.set_threads(options.threads))
+page.flags(globals())
+out = page.folder(OUT)
+print(machine.set_threads(THREADS))
 
 
 def compare(name: str, ours, theirs: str) -> None:
     """page.compare, if the model is the page's: GPT-2 medium."""
-    if options.gpt2 and model.config.n_layer == 24:
+    if GPT2 and model.config.n_layer == 24:
         page.compare(name, ours, theirs)
     elif isinstance(ours, str):
         print(f"   {name}: {ours!r}")
@@ -78,27 +78,118 @@ page.compare("output of entry 999", entries[999]["output"], "An antonym of 'comp
 parts = instruct.split(entries)
 page.compare("training, validation, test", [len(parts.train), len(parts.validation), len(parts.test)], "935 55 110")
 
-print("-----", instruct.format_alpaca(entries[50]) + "\n\n### Response:\n" + entries[50]["output"], "-----", sep="\n")
+
+# %% [markdown]
+# An entry becomes a text in Alpaca's format; an empty input is omitted.
+
+
+# %%
+def format_input(entry: dict[str, str]) -> str:
+    instruction_text = (
+        "Below is an instruction that describes a task. Write a response that appropriately completes the request."
+        f"\n\n### Instruction:\n{entry['instruction']}"
+    )
+    return instruction_text + (f"\n\n### Input:\n{entry['input']}" if entry["input"] else "")
+
+
+print("-----", format_input(entries[50]) + "\n\n### Response:\n" + entries[50]["output"], "-----", sep="\n")
+for i in (50, 999):  # with an input and without
+    same(f"format_alpaca, entry {i}", format_input(entries[i]), instruct.format_alpaca(entries[i]))
 
 # %% [markdown]
 # **Exercise 7.1.** Phi-3's format is shorter, so that every step costs less:
 
+
 # %%
+def format_phi3(entry: dict[str, str]) -> str:
+    return f"<|user|>\n{entry['instruction']}" + (f"\n{entry['input']}" if entry["input"] else "")
+
+
 tokenizer = page.tokenizer()
-print("-----", instruct.format_phi3(entries[50]), "-----", sep="\n")
+print("-----", format_phi3(entries[50]), "-----", sep="\n")
+same("format_phi3", format_phi3(entries[50]), instruct.format_phi3(entries[50]))
 for style in ("alpaca", "phi3"):
     print(f"   {style}: {sum(len(instruct.encode(entry, tokenizer, style).ids) for entry in parts.train):,} tokens")
 
 # %% [markdown]
 # ## 7.3 Batches
 #
-# Texts of different lengths are padded with the end of text, 50256. In the targets the first padding
-# token stays, so that the model learns where an answer ends. The others become -100, which the loss ignores.
+# A dataset holds each entry's whole text as ids.
+
 
 # %%
-inputs, targets = instruct.collate([[0, 1, 2, 3, 4], [5, 6], [7, 8, 9]])
+class InstructionDataset:
+    """Entries as ids: prompt, header of the response, and output."""
+
+    def __init__(self, data: list[dict[str, str]], tokenizer):
+        self.data = data
+        texts = [f"{format_input(entry)}\n\n### Response:\n{entry['output']}" for entry in data]
+        self.encoded_texts = [tokenizer.encode(text) for text in texts]
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, i: int) -> list[int]:
+        return self.encoded_texts[i]
+
+
+dataset = InstructionDataset(parts.train, tokenizer)
+same("encode_all", list(dataset), [text.ids for text in instruct.encode_all(parts.train, tokenizer)])
+
+# %% [markdown]
+# Texts of different lengths are padded with the end of text, 50256, to the longest of their batch. The first draft
+# makes inputs only: one padding token is added to every text and then cut again, since the targets will need it.
+
+
+# %%
+def custom_collate_draft_1(batch: list[list[int]], pad_token_id: int = 50256) -> tl.Tensor:
+    longest = max(len(item) + 1 for item in batch)
+    padded = [item + [pad_token_id] * (longest - len(item)) for item in batch]
+    return tl.tensor([row[:-1] for row in padded])
+
+
+batch = [[0, 1, 2, 3, 4], [5, 6], [7, 8, 9]]
+inputs, targets = instruct.collate(batch)
+same("collate, inputs", custom_collate_draft_1(batch), inputs)
+
+# %% [markdown]
+# The second also makes targets, which are one token ahead.
+
+
+# %%
+def custom_collate_draft_2(batch: list[list[int]], pad_token_id: int = 50256) -> tuple[tl.Tensor, tl.Tensor]:
+    longest = max(len(item) + 1 for item in batch)
+    padded = [item + [pad_token_id] * (longest - len(item)) for item in batch]
+    return tl.tensor([row[:-1] for row in padded]), tl.tensor([row[1:] for row in padded])
+
+
+print(custom_collate_draft_2(batch)[1])
+
+# %% [markdown]
+# In the targets the first padding token stays, so that the model learns where an answer ends. The others become -100,
+# which the loss ignores.
+
+
+# %%
+def custom_collate_fn(
+    batch: list[list[int]], pad_token_id: int = 50256, ignore_index: int = -100, allowed_max_length: int | None = None
+) -> tuple[tl.Tensor, tl.Tensor]:
+    longest = max(len(item) + 1 for item in batch)
+    inputs, targets = [], []
+    for item in batch:
+        padded = item + [pad_token_id] * (longest - len(item))
+        target = padded[1 : len(item) + 1] + [ignore_index] * (longest - len(item) - 1)
+        inputs.append(padded[:-1][:allowed_max_length])
+        targets.append(target[:allowed_max_length])
+    return tl.tensor(inputs), tl.tensor(targets)
+
+
+inputs, targets = custom_collate_fn(batch)
 page.compare("inputs", inputs, "0 1 2 3 4  5 6 50256 50256 50256  7 8 9 50256 50256")
 page.compare("targets", targets, "1 2 3 4 50256  6 50256 -100 -100 -100  8 9 50256 -100 -100")
+for limit in (None, 3):
+    same(f"collate, at most {limit}", custom_collate_fn(batch, allowed_max_length=limit),
+         instruct.collate(batch, allowed_max_length=limit))  # fmt: skip
 
 # %% [markdown]
 # The effect of -100: with a third target that is ignored, the loss is that of the first two.
@@ -162,6 +253,11 @@ page.compare(
     "widths of the test batches", [x.shape[1] for x, _ in loaders["test"]],
     "64 83 62 58 66 63 69 67 72 73 68 65 85 76",
 )  # fmt: skip
+tl.manual_seed(123)
+ours = DataLoader(dataset, 8, shuffle=True, drop_last=True, collate=partial(custom_collate_fn, allowed_max_length=1024))
+drawn = list(ours)
+tl.manual_seed(123)
+same("batches", drawn, list(loaders["train"]))
 
 # %% [markdown]
 # ## 7.5 The model
@@ -170,9 +266,9 @@ page.compare(
 # separately: `with_own_head` does this, as does `gpt finetune instruct --untie-head`.
 
 # %%
-if options.gpt2:
-    folder = Path(options.gpt2)
-    model = pretrained.load(folder if folder.is_dir() else fetch_model(options.gpt2))
+if GPT2:
+    folder = Path(GPT2)
+    model = pretrained.load(folder if folder.is_dir() else fetch_model(GPT2))
     weights = model.state_dict()
     model = GPT(model.config.with_dropout(0.0))
     model.load_state_dict(weights)
@@ -201,7 +297,7 @@ compare(
 )  # fmt: skip
 
 
-def mean_loss(part: str, batches: int = 5) -> float:
+def calc_loss_loader(part: str, batches: int = 5) -> float:
     """The mean loss of the first batches of a part."""
     model.eval()
     total = 0.0
@@ -222,11 +318,11 @@ def mean_loss(part: str, batches: int = 5) -> float:
 # %%
 LOG = {0: "2.637 2.626", 5: "1.174 1.103", 10: "0.872 0.944", 15: "0.857 0.906"}  # of the page's model, GPT-2 medium
 tl.manual_seed(123)
-losses = [mean_loss(part) for part in ("train", "validation")]
+losses = [calc_loss_loader(part) for part in ("train", "validation")]
 compare("loss before, training and validation", losses, "3.8259 3.7619")
 
 
-def train(optimizer: optim.Optimizer, steps: int) -> list[list[float]]:
+def train_model_simple(optimizer: optim.Optimizer, steps: int) -> list[list[float]]:
     """Train for that many updates; return [step, training loss, validation loss] of every fifth."""
     history, step = [], -1
     for epoch in range(1, math.ceil(steps / len(loaders["train"])) + 1):
@@ -237,12 +333,12 @@ def train(optimizer: optim.Optimizer, steps: int) -> list[list[float]]:
             optimizer.step()
             step += 1
             if step % 5 == 0:
-                losses = [mean_loss(part) for part in ("train", "validation")]
+                losses = [calc_loss_loader(part) for part in ("train", "validation")]
                 history.append([step, *losses])
                 name = f"Ep {epoch} (Step {step:06d}): Train loss, Val loss"
                 if step in LOG:
                     compare(name, losses, LOG[step])
-                elif step % 25 == 0:
+                elif step % EVERY == 0:
                     print(f"   {name}: {losses[0]:.3f} {losses[1]:.3f}")
             if step == steps - 1:
                 break
@@ -250,33 +346,52 @@ def train(optimizer: optim.Optimizer, steps: int) -> list[list[float]]:
 
 
 tl.manual_seed(123)
-optimizer = optim.AdamW(model.parameters(), lr=5e-5 if options.gpt2 else 2e-3, weight_decay=0.1)
-history = train(optimizer, options.steps)
+optimizer = optim.AdamW(model.parameters(), lr=5e-5 if GPT2 else 2e-3, weight_decay=0.1)
+history = train_model_simple(optimizer, STEPS)
+
 
 # %%
-figure = Figure(figsize=(6, 3.4), layout="constrained")
-axes = figure.subplots()
-steps, training, validation = zip(*history, strict=True)
-axes.plot(steps, training, color="#2f6fb5", label="training")
-axes.plot(steps, validation, "--", color="#c2410c", label="validation")
-axes.set(xlabel="step", ylabel="loss (nats per token)", ylim=(0, None))
-axes.legend(frameon=False)
-axes.grid(alpha=0.25)
-page.picture(figure, "ch07-losses", options.out)
+def plot_losses(history: list[list[float]], path: Path) -> None:
+    steps, training, validation = zip(*history, strict=True)
+    figure = Figure(figsize=(6, 3.4), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(steps, training, color="#2f6fb5", label="training")
+    axes.plot(steps, validation, "--", color="#c2410c", label="validation")
+    axes.set(xlabel="step", ylabel="loss (nats per token)", ylim=(0, None))
+    axes.legend(frameon=False)
+    axes.grid(alpha=0.25)
+    page.picture(figure, "ch07-losses", path)
+
+
+plot_losses(history, out)
 
 # %% [markdown]
 # ## 7.7 Answers
 #
-# Greedy, up to 256 tokens or the end of text. All are written to a file together with the expected answers.
+# Greedy, up to 256 tokens or the end of text. As on the page the prompt ends before the header of the response: the
+# model has learned to write it itself, and it is removed from the answer. All answers are written to a file together
+# with the expected ones. `instruct.generate_responses`, and so `gpt chat`, gives the header as part of the prompt.
 
 # %%
 model.eval()
-asked = parts.test[: options.answers]
+asked = parts.test[:ANSWERS]
 limit = min(256, model.config.context_length // 2)
-responses = list(instruct.generate_responses(model, tokenizer, asked, max_new_tokens=limit))
-options.out.mkdir(parents=True, exist_ok=True)
-instruct.save_responses(options.out / "responses.json", asked, responses)
-io.save(options.out / "instruct.safetensors", model.state_dict())
+
+
+def respond(entry: dict[str, str], header: str = "") -> str:
+    """The model's text after the prompt, without the header."""
+    prompt = format_input(entry)
+    ids = tokenizer.encode(prompt + header)
+    (new,) = generate(model, [ids], limit, stop_token=50256)
+    return tokenizer.decode(ids + new)[len(prompt) :].replace("### Response:", "").strip()
+
+
+responses = [respond(entry) for entry in asked]
+with_header = respond(asked[0], "\n\n### Response:\n")
+(theirs,) = instruct.generate_responses(model, tokenizer, asked[:1], max_new_tokens=limit)
+same("generate_responses", with_header, theirs.strip())
+instruct.save_responses(out / "responses.json", asked, responses)
+io.save(out / "instruct.safetensors", model.state_dict())
 for entry, response in list(zip(asked, responses, strict=True))[:3]:
     print(f"   {entry['instruction']} {entry['input']}\n      expected: {entry['output']}\n      answered: {response}")
 
@@ -290,9 +405,44 @@ for entry, response in list(zip(asked, responses, strict=True))[:3]:
 
 # %%
 rows = [{**entry, "model_response": response} for entry, response in zip(asked, responses, strict=True)]
-judged = list(judge(rows, model, tokenizer, api=Api(options.judge) if options.judge else None))
+judged = list(judge(rows, model, tokenizer, api=Api(JUDGE) if JUDGE else None))
 for name, value in summary(judged).items():
     print(f"   {name}: {value}")
+
+# %% [markdown]
+# The judge's question and the request, written out. Seed and temperature make its answers repeatable; the answer may
+# come in pieces, one JSON object on each line.
+
+
+# %%
+def query_model(prompt: str, model: str = "llama3", url: str = "http://localhost:11434/api/chat") -> str:
+    options = {"seed": 123, "temperature": 0, "num_ctx": 2048}
+    body = {"model": model, "messages": [{"role": "user", "content": prompt}], "options": options}
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=60) as response:
+        return "".join(json.loads(line)["message"]["content"] for line in response if line.strip())
+
+
+def judge_prompt(entry: dict[str, str]) -> str:
+    return (
+        f"Given the input `{format_input(entry)}` and correct output `{entry['output']}`, score the model response "
+        f"`{entry['model_response']}` on a scale from 0 to 100, where 100 is the best score. "
+        "Respond with the integer number only."
+    )
+
+
+def generate_model_scores(rows: list[dict[str, str]], url: str) -> list[int]:
+    """The judge's scores; answers that are no number are left out."""
+    answers = [query_model(judge_prompt(row), url=url.rstrip("/") + "/api/chat") for row in rows]
+    return [int(answer) for answer in answers if answer.strip().isdigit()]
+
+
+same("question", judge_prompt(rows[0]), question(rows[0]))
+if JUDGE:
+    scores = generate_model_scores(rows, JUDGE)
+    print(f"   {len(scores)} of {len(rows)} scores, on average {sum(scores) / max(len(scores), 1):.2f}")
+else:
+    print("without --judge nothing is asked")
 
 # %% [markdown]
 # **Exercise 7.4.** With LoRA: only the narrow matrices are trained. (Exercise 7.3 is Stanford's set of 52,000
@@ -304,7 +454,7 @@ learning = lora.trainable(model)
 print(f"   {len(adapted)} Linears; {sum(p.size for p in learning):,} parameters learn of {model.num_parameters():,}")
 tl.manual_seed(123)
 LOG = {}
-train(optim.AdamW(learning, lr=5e-4, weight_decay=0.1), min(options.steps, 26))
+history = train_model_simple(optim.AdamW(learning, lr=5e-4, weight_decay=0.1), min(STEPS, 26))
 
 # %%
 page.summary()

@@ -1,15 +1,20 @@
-"""Shared by the chapters: comparison with the page's numbers, the book's files, pictures.
+"""Shared by the chapters: settings, comparison with the page's numbers, the book's files, pictures.
 
 `compare` takes the computed value and the page's, rounds the first to as many digits as the
 second has, prints both in a row, and counts. Every number that is printed as ours is computed.
+`same` compares what a chapter writes out in cells with the library's own.
 """
 
+import ast
+import io
 import os
 import re
 import sys
 import tempfile
 from collections.abc import Iterable
+from dataclasses import field, make_dataclass
 from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import tyro
 from matplotlib.figure import Figure
@@ -19,21 +24,22 @@ from gpt.data.sources import DATA
 from gpt.tokenizer import BPETokenizer, gpt2
 from tensorlite import Tensor
 
-OUT = Path(tempfile.gettempdir(), "tensorlite-book")
+PARAMETERS = '# %% tags=["parameters"]'  # the cell of a chapter's settings; the tag is papermill's and jupytext's
 NUMBER = re.compile(r"[-+]?(?:\d[\d,]*\.?\d*|\.\d+)(?:e[-+]?\d+)?")
-IN_NOTEBOOK = "ipykernel" in sys.modules
+IN_NOTEBOOK = "ipykernel.kernelapp" in sys.modules  # the package alone may be imported anywhere
 
 NOISE = 2e-6  # times the largest number: the effect of the order of float32 sums, which can change a rounded digit
 
 rows: list[tuple[str, str]] = []  # (sign, name) of every comparison so far
 
 
-def compare(name: str, ours, page: str) -> bool:
+def compare(name: str, ours, page: str, source: str = "page") -> None:
     """Print `ours` next to the `page`'s value. "==": the same digits; "!=": different; "~=": different by rounding.
 
     `ours` is a text, a number, or any nesting of numbers (lists, Tensors); `page` is a text, in which numbers are
     separated by spaces: "0.3190 0.4858", "7.45e-05", "163,009,536". "~=" means within half of the page's last
-    digit and two millionths of the row's largest number, the precision of float32.
+    digit and two millionths of the row's largest number, the precision of float32. `source` says where the value is
+    from: the print edition ("page"), or a notebook of the book's repository ("notebook").
     """
     if isinstance(ours, str):
         sign, shown, theirs, note = "==" if ours == page else "!=", repr(ours), repr(page), ""
@@ -53,9 +59,27 @@ def compare(name: str, ours, page: str) -> bool:
         shown, theirs = " ".join(texts), " ".join(printed)
         note = "" if sign == "==" else f"   up to {max(apart):.2g} apart"
     rows.append((sign, name))
-    gap = "   page: " if len(name) + len(shown) + len(theirs) < 100 else "\n   page: " + " " * max(0, len(name) - 5)
+    label = f"   {source}: "
+    gap = label if len(name) + len(shown) + len(theirs) < 100 else f"\n{label}" + " " * (len(name) + 5 - len(label))
     print(f"{sign} {name}: {shown}{gap}{theirs}{note}", flush=True)
-    return sign != "!="
+
+
+def same(name: str, ours, library, within: float = 0.0) -> None:
+    """Check that `ours`, from the code in the cells, and the `library`'s are the same; AssertionError where not.
+
+    Both are texts or any nesting of numbers. `within` is the largest difference allowed, relative to the largest
+    number; 0, the default, means that every bit is the same.
+    """
+    if isinstance(ours, str):
+        assert ours == library, f"{name}: {ours!r} is not the library's {library!r}"
+        apart = 0.0
+    else:
+        pairs = list(zip(flatten(ours), flatten(library), strict=True))
+        largest = max(abs(float(theirs)) for _, theirs in pairs) or 1.0
+        distances = [abs(float(mine) - float(theirs)) / largest for mine, theirs in pairs]
+        apart = max(distances)
+        assert all(distance <= within for distance in distances), f"{name}: {apart:.2g} apart, relative to the largest"
+    print(f"   the library's {name}: {f'up to {apart:.1e} apart' if apart else 'the same'}", flush=True)
 
 
 def flatten(value) -> Iterable[float]:
@@ -107,9 +131,34 @@ def summary() -> None:
 # ----- settings and files --------------------------------------------------------------------------------------
 
 
-def options(cls):
-    """An instance of the dataclass `cls`, its fields taken from the command line; in a notebook, its defaults."""
-    return cls() if IN_NOTEBOOK else tyro.cli(cls)
+def flags(scope: dict[str, Any]) -> None:
+    """Let the command line change the settings of a script: the names in capitals of its cell "parameters".
+
+    `scope` is the script's globals(). STEPS = 90 is the flag --steps, of the type of its value or annotation; the
+    comment behind it is its help. In a notebook this does nothing: there the cell itself is changed.
+    """
+    if IN_NOTEBOOK:
+        return
+    source = Path(scope["__file__"]).read_text(encoding="utf-8")
+    title = source.splitlines()[1].removeprefix("# # ")
+    cell = source.partition(PARAMETERS)[2].partition("\n# %%")[0]
+    fields = []
+    for node in ast.parse(cell).body:
+        assert isinstance(node, ast.Assign | ast.AnnAssign), f"the cell of settings has only settings: {title}"
+        name = ast.unparse(node.target if isinstance(node, ast.AnnAssign) else node.targets[0])
+        annotated = isinstance(node, ast.AnnAssign)
+        kind = eval(ast.unparse(node.annotation), {"Literal": Literal}) if annotated else type(scope[name])
+        about = tyro.conf.arg(help=cell.splitlines()[node.lineno - 1].partition("  # ")[2])
+        fields.append((name.lower(), Annotated[kind, about], field(default=scope[name])))
+    chosen = tyro.cli(make_dataclass("Settings", fields), description=title)
+    scope.update({name.upper(): getattr(chosen, name) for name, *_ in fields})
+
+
+def folder(name: str | None) -> Path:
+    """The folder for pictures and weights, which is created: `name`, or "tensorlite-book" for temporary files."""
+    path = Path(name) if name else Path(tempfile.gettempdir(), "tensorlite-book")
+    path.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 def data(name: str) -> Path:
@@ -124,12 +173,13 @@ def tokenizer() -> BPETokenizer:
 
 
 def picture(figure: Figure, name: str, out: Path) -> None:
-    """Save the figure as `out`/`name`.png; in a notebook, show it too."""
-    out.mkdir(parents=True, exist_ok=True)
+    """Save the figure as `out`/`name`.png; in a notebook, show it instead."""
+    if IN_NOTEBOOK:
+        from IPython.display import Image, display
+
+        figure.savefig(png := io.BytesIO(), dpi=96)
+        display(Image(png.getvalue()))
+        return
     path = out / f"{name}.png"
     figure.savefig(path, dpi=120)
     print(f"picture: {path}")
-    if IN_NOTEBOOK:
-        from IPython.display import display
-
-        display(figure)

@@ -6,22 +6,21 @@ import os
 import re
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 BOOK = Path(__file__).parents[2] / "examples" / "book"
-CHAPTERS = {  # flags that make it short, and how many numbers it compares then
-    "ch02": ("", 31),
-    "ch03": ("", 32),
-    "ch04": ("--out {out}", 27),
-    "ch05": ("--small --steps 10 --out {out}", 12),
-    "ch06": ("--steps 2 --out {out}", 8),
-    "ch07": ("--steps 2 --answers 2 --out {out}", 17),
-    "appendix_a": ("--out {out}", 20),
-    "appendix_d": ("--small --steps 10 --out {out}", 3),
-    "appendix_e": ("--steps 2 --out {out}", 3),
+CHAPTERS = {  # flags that make it short, how many numbers it compares with the page then, and with the library
+    "ch02": ("", 31, 9),
+    "ch03": ("", 32, 8),
+    "ch04": ("--out {out}", 27, 6),
+    "ch05": ("--small --steps 10 --out {out}", 12, 5),
+    "ch06": ("--steps 2 --out {out}", 8, 6),
+    "ch07": ("--steps 2 --answers 2 --out {out}", 17, 9),
+    "appendix_a": ("--out {out}", 20, 0),
+    "appendix_d": ("--small --steps 10 --out {out}", 3, 0),
+    "appendix_e": ("--steps 2 --out {out}", 3, 4),
 }
 
 
@@ -57,10 +56,11 @@ def rows(text: str, sign: str) -> list[str]:
 @pytest.mark.parametrize("chapter", CHAPTERS)
 @pytest.mark.slow
 def test_every_number_is_the_page_s(chapter, data_dir, tmp_path):
-    flags, compared = CHAPTERS[chapter]
+    flags, compared, written_out = CHAPTERS[chapter]
     text = run(chapter, flags, data_dir, tmp_path)
     assert rows(text, "!=") == []
     assert len(rows(text, "==")) + len(rows(text, "~=")) == compared
+    assert text.count("   the library's ") == written_out
     assert f"{compared} comparisons:" in text.splitlines()[-1]
     assert text.splitlines()[-1].endswith(" 0 !=")
 
@@ -106,7 +106,7 @@ def test_both_recipes_of_appendix_e_have_a_whole_log_each():
         assert list(constants["LOGS"][recipe]) == list(range(0, 650, 50))
         assert len(constants["ACCURACY"][recipe]) == 5
     source = (BOOK / "appendix_e.py").read_text(encoding="utf-8")  # A is drawn behind the first pass over the loaders
-    places = [source.index(line) for line in ("before = [judge", "lora.apply(model", "adapted_before = [judge")]
+    places = [source.index(line) for line in ("before = [calc_", "lora.apply(model", "adapted_before = [calc_")]
     assert places == sorted(places)
 
 
@@ -172,7 +172,7 @@ def page(monkeypatch):
     ],
 )
 def test_compare(page, capsys, ours, theirs, sign):
-    assert page.compare("it", ours, theirs) == (sign != "!=")
+    page.compare("it", ours, theirs)
     assert capsys.readouterr().out.startswith(f"{sign} it: ")
     page.summary()
     assert (
@@ -186,13 +186,91 @@ def test_compare_wants_a_number_for_each(page):
         page.compare("it", [1.0, 2.0], "1.0")
 
 
-def test_in_a_notebook_the_options_are_their_defaults(page, monkeypatch):
-    @dataclass
-    class Options:
-        steps: int = 3
+SCRIPT = """# %% [markdown]
+# # A chapter
+#
+# Text.
 
-    monkeypatch.setattr(sys, "argv", ["kernel", "--steps", "5"])
-    assert page.options(Options).steps == 5
+# %% tags=["parameters"]
+# Settings.
+STEPS = 3  # updates of the weights
+QUICK = False  # whether it is short
+GPT2: str | None = None  # a folder
+RECIPE: Literal["page", "repository"] = "page"  # whose
+
+# %%
+OTHER = 5
+"""
+SETTINGS = {"STEPS": 3, "QUICK": False, "GPT2": None, "RECIPE": "page", "OTHER": 5}
+
+
+@pytest.fixture
+def scope(tmp_path):
+    path = tmp_path / "chapter.py"
+    path.write_text(SCRIPT, encoding="utf-8")
+    return SETTINGS | {"__file__": str(path)}
+
+
+@pytest.mark.parametrize(
+    ("given", "changed"),
+    [
+        ("", {}),
+        ("--steps 5", {"STEPS": 5}),
+        ("--quick --gpt2 some/folder", {"QUICK": True, "GPT2": "some/folder"}),
+        ("--recipe repository", {"RECIPE": "repository"}),
+    ],
+)
+def test_settings_of_the_first_cell_are_flags(page, monkeypatch, scope, given, changed):
+    monkeypatch.setattr(sys, "argv", ["chapter.py", *given.split()])
+    page.flags(scope)
+    assert {name: scope[name] for name in SETTINGS} == SETTINGS | changed
+
+
+@pytest.mark.parametrize("given", ["--other 6", "--steps many", "--recipe mine"])
+def test_wrong_flags_are_refused(page, monkeypatch, scope, given):
+    monkeypatch.setattr(sys, "argv", ["chapter.py", *given.split()])
+    with pytest.raises(SystemExit) as stopped:
+        page.flags(scope)
+    assert stopped.value.code == 2
+
+
+def test_help_has_the_title_and_the_comments(page, monkeypatch, scope, capsys):
+    monkeypatch.setattr(sys, "argv", ["chapter.py", "--help"])
+    with pytest.raises(SystemExit):
+        page.flags(scope)
+    shown = capsys.readouterr().out
+    for expected in ("A chapter", "--steps", "updates of the weights", "whether it is short", "a folder"):
+        assert expected in shown
+
+
+def test_in_a_notebook_the_cell_decides(page, monkeypatch, scope):
     monkeypatch.setattr(page, "IN_NOTEBOOK", True)
     monkeypatch.setattr(sys, "argv", ["kernel", "-f", "/some/kernel.json"])
-    assert page.options(Options).steps == 3
+    page.flags(scope)
+    assert {name: scope[name] for name in SETTINGS} == SETTINGS
+
+
+@pytest.mark.parametrize(
+    ("ours", "library", "within", "agrees"),
+    [
+        ([1.0, [2.0]], [1.0, 2.0], 0.0, True),
+        ([1.0, 2.0], [1.0, 2.0000002], 0.0, False),
+        ([1.0, 2.0], [1.0, 2.0000002], 1e-6, True),
+        ([0.0, 1000.0], [0.0005, 1000.0], 1e-6, True),  # relative to the largest
+        ([0.0, 1000.0], [0.005, 1000.0], 1e-6, False),
+        ([1.0, float("nan")], [1.0, 1.0], 1e-6, False),
+        ("a text", "a text", 0.0, True),
+        ("a text", "another", 0.0, False),
+    ],
+)
+def test_same_compares_with_the_library(page, ours, library, within, agrees):
+    if agrees:
+        page.same("it", ours, library, within)
+    else:
+        with pytest.raises(AssertionError, match="it: "):
+            page.same("it", ours, library, within)
+
+
+def test_same_wants_as_many_numbers(page):
+    with pytest.raises(ValueError, match=r"longer|shorter"):
+        page.same("it", [1.0, 2.0], [1.0])
