@@ -28,6 +28,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md", "README.md": "index.md"}
 PICTURES = (".png", ".svg")
 LINK = re.compile(r"""(\]\(|\b(?:src|href)=")([^)"\s#:]+)(#[^)"\s]*)?(?=[)"])""")
+POWER = re.compile(r"(?<=[\w)\]])\*\*(?=[\w(\-])|(?<=\()\*+(?=\w)")  # x**2, f(*xs)
 SHIM = "https://unpkg.com/iframe-worker/shim"  # what the plugin `offline` loads for search; ours is docs/file_worker.js
 PLAIN = "---\nsearch:\n  exclude: true\n---\n\n"
 
@@ -176,9 +177,7 @@ def escaped(docstring: str) -> str:
             parts = re.split(r"(`+[^`]*`+)", line)
             for i in range(0, len(parts), 2):
                 parts[i] = parts[i].replace("][", "]\\[")  # [layer][head] is no reference
-                parts[i] = re.sub(
-                    r"(?<=[\w)\]])\*\*(?=[\w(\-])|(?<=\()\*+(?=\w)", lambda m: r"\*" * len(m[0]), parts[i]
-                )
+                parts[i] = POWER.sub(lambda found: r"\*" * len(found[0]), parts[i])
             line = "".join(parts)
         lines.append(line)
     return "\n".join(lines)
