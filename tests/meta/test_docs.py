@@ -161,6 +161,11 @@ def test_a_page_with_wrong_output_or_an_error_fails(tmp_path):
     run_page(page)
 
 
+def test_every_page_is_in_the_navigation():
+    listed = set(re.findall(r"^ +- (?:\S+: )?([\w/-]+\.md)$", (ROOT / "mkdocs.yml").read_text("utf-8"), re.MULTILINE))
+    assert {name(path) for path in PAGES} <= listed, "add it to `nav` in mkdocs.yml"
+
+
 # ----- commands ---------------------------------------------------------------------------------------------------
 
 OTHERS = {"curl", "source", "cd", "git", "mypy", "ruff", "pytest", "mkdocs", "deactivate"}
