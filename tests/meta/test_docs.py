@@ -222,9 +222,9 @@ def parse(arguments: list[str]) -> None:
     with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(io.StringIO()):
         try:
             main.parse(given)
-        except SystemExit as end:
-            if end.code:
-                raise AssertionError(f"gpt {shlex.join(arguments)}: {errors.getvalue()}") from None
+        except (Exception, SystemExit) as end:
+            if getattr(end, "code", 1):  # 0: help
+                raise AssertionError(f"gpt {shlex.join(arguments)}: {end} {errors.getvalue()}") from None
 
 
 @pytest.mark.parametrize("path", pages_with("bash"), ids=name)
