@@ -96,7 +96,7 @@ def runs_of_look(folder: Path) -> Iterator[dict[str, str]]:
         command = [sys.executable, "-m", "gpt", *arguments]
         subprocess.run(command, cwd=folder, env=ENVIRONMENT, check=True, capture_output=True)
 
-    shape = "--n-layer 3 --n-head 2 --n-embd 16 --context-length 64 --batch-size 1 --eval-batches 1 --sample-tokens 1"
+    shape = "--n-layer 3 --n-head 2 --n-embd 16 --context-length 128 --batch-size 1 --eval-batches 1 --sample-tokens 1"
     for run, steps in (("reference", "300"), ("shakespeare", "1")):
         gpt(
             "train",
