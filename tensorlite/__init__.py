@@ -31,7 +31,7 @@ from .ops import *
 from .random import Generator, default_generator, manual_seed
 from .tensor import Tensor
 
-__version__ = "0.1.0"  # of both packages: pyproject.toml reads it here
+__version__ = "0.2.0"  # of both packages: pyproject.toml reads it here
 __all__ = [
     *ops.__all__, *derived.__all__, *creation.__all__,
     "Tensor", "grad", "jacobian", "hessian", "vjp", "jvp", "no_grad", "unfused", "activation_checkpoint", "CudaGraph",
