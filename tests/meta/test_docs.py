@@ -90,26 +90,15 @@ def run_in_a_new_process(path: Path, folder: Path, **variables: str) -> subproce
 
 @contextlib.contextmanager
 def runs_of_look(folder: Path) -> Iterator[dict[str, str]]:
-    """What docs/look.md has: runs, one with checkpoints at steps 0, 100, 200 and 300, and `gpt look` on them."""
+    """What docs/look.md has: runs with checkpoints at steps 0, 100, 200 and 300, and `gpt look` on them."""
 
     def gpt(*arguments: str) -> None:
         command = [sys.executable, "-m", "gpt", *arguments]
         subprocess.run(command, cwd=folder, env=ENVIRONMENT, check=True, capture_output=True)
 
     shape = "--n-layer 3 --n-head 2 --n-embd 16 --context-length 128 --batch-size 1 --eval-batches 1 --sample-tokens 1"
-    for run, steps in (("reference", "300"), ("shakespeare", "1")):
-        gpt(
-            "train",
-            *shape.split(),
-            "--steps",
-            steps,
-            "--checkpoint-every",
-            "100",
-            "--keep",
-            "9",
-            "--out",
-            f"runs/{run}",
-        )
+    gpt("train", *shape.split(), "--steps", "300", "--out", "runs/shakespeare")
+    shutil.copytree(folder / "runs/shakespeare", folder / "runs/reference")
     entry = {"instruction": "Name a colour.", "input": "", "output": "red"}
     (folder / "data.json").write_text(json.dumps([entry] * 20))
     gpt("finetune", "instruct", "runs/reference", "--data", "data.json", "--epochs", "1", "--out", "runs/instruct")
