@@ -158,12 +158,20 @@ def readable(path: Path) -> Run | None:
 
 def find_runs(folder: Path, depth: int = 3) -> Iterable[Path]:
     """The folder, if it is a run, else the runs up to `depth` levels below it, by name."""
-    if run_directory.is_run(folder) or (folder / "model.safetensors").is_file():
+    if run_directory.is_run(folder) or is_bare_run(folder):
         return [folder]
     if depth == 0 or not folder.is_dir():
         return []
     below = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     return [run for path in below for run in find_runs(path, depth - 1)]
+
+
+def is_bare_run(folder: Path) -> bool:
+    """Whether a folder holds a run's model without checkpoints: other programs, too, write a model.safetensors."""
+    try:
+        return (folder / "model.safetensors").is_file() and bool(checkpoint.read_config(folder / "config.json"))
+    except (OSError, ValueError):
+        return False
 
 
 def described(log: Log) -> Run:
