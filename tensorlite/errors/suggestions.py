@@ -29,7 +29,7 @@ def missing(owner: str, name: str, table: dict[str, str], known: Iterable[str]) 
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """": did you mean ...?" with the public names among `known` that resemble `name`; "" if there is none."""
+    """ ": did you mean ...?" with the public names among `known` that resemble `name`; "" if there is none."""
     import difflib  # only when something is wrong already
 
     close = difflib.get_close_matches(name, [each for each in known if not each.startswith("_")])

@@ -473,7 +473,6 @@ def test_the_lowest_rate_is_not_above_the_peak_rate(tmp_path):
         train(tiny(tmp_path, lr=None, min_lr=0.01))  # the default rate is known when the model is
 
 
-
 def test_settings_go_to_json_and_back():
     config = TrainConfig(text=("a.txt", "b.txt"), preset="book-124m", dropout=0.2, n_layer=2)
     assert TrainConfig.from_dict(json.loads(json.dumps(config.to_dict()))).to_dict() == config.to_dict()
