@@ -17,7 +17,7 @@ CHAPTERS = {  # flags that make it short, how many numbers it compares with the 
     "ch04": ("--out {out}", 27, 6),
     "ch05": ("--small --steps 10 --out {out}", 12, 5),
     "ch06": ("--steps 2 --out {out}", 8, 6),
-    "ch07": ("--steps 2 --answers 2 --out {out}", 17, 9),
+    "ch07": ("--steps 2 --answers 2 --out {out}", 17, 10),
     "appendix_a": ("--out {out}", 20, 0),
     "appendix_d": ("--small --steps 10 --out {out}", 3, 0),
     "appendix_e": ("--steps 2 --out {out}", 3, 4),
