@@ -53,7 +53,7 @@ def context():
     with playwright.sync_playwright() as started:
         browser = started.chromium.launch(executable_path=program, args=FLAGS)
         context = browser.new_context(viewport={"width": 1200, "height": 800})
-        context.set_default_timeout(10_000)
+        context.set_default_timeout(30_000)  # conditions are waited for: a loaded machine needs longer
         yield context
         browser.close()
 
@@ -77,7 +77,7 @@ def page(context, site, errors):
     assert not errors, "\n".join(errors)
 
 
-def wait_for_function(page, expression: str, arg: object = None, timeout: float = 10_000) -> None:
+def wait_for_function(page, expression: str, arg: object = None, timeout: float = 30_000) -> None:
     """Wait until the JavaScript expression is true. Playwright's own calls eval, which the page's policy forbids."""
     deadline = time.monotonic() + timeout / 1000
     while not page.evaluate(expression, arg):

@@ -91,7 +91,7 @@ def test_about_the_training(client):
         ({"messages": [{"role": "assistant", "content": "x"}]}, "messages[0] must be an object with the role user"),
         ({"messages": [{"role": "user", "content": " "}]}, "the question is empty: type one"),
         ({"messages": [{"role": "user", "content": "s" * 80}]}, "the question takes 105 tokens and the context has 80"),
-        ({"messages": [{"role": "user", "content": "\ud800"}]}, "the text has a lone surrogate"),
+        ({"messages": [{"role": "user", "content": "\ud800"}]}, "content must be Unicode text"),
         ({"messages": [{"role": "user", "content": "s", "input": 3}]}, "input must be a string, got 3"),
         ({"temperature": -1}, "temperature must be a finite number of at least 0"),
         ({"top_p": 0}, "top_p must be above 0 and at most 1"),

@@ -198,7 +198,8 @@ def test_an_invalid_request_is_answered_by_a_sentence(client, route, fields, say
 def test_unknown_runs_and_sessions(client):
     for route in ("before", "step", "gradients"):
         post(client, f"learn/{route}", 404, run="elsewhere")
-        post(client, f"learn/{route}", 404, session=["x"])
+        post(client, f"learn/{route}", 404, session="elsewhere")
+        post(client, f"learn/{route}", 400, session=["x"])
     assert client.look.sessions == {}
 
 
