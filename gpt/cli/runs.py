@@ -15,6 +15,7 @@ from tyro.conf import Positional, arg
 from .. import look
 from ..console import visible
 from ..look import Run
+from ..look.runs import find_runs
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Runs:
 
     def __call__(self) -> int:
         found, unread = [], []
-        for path in look.find_runs(self.folder):
+        for path in find_runs(self.folder):
             try:
                 found.append(look.run(path))
             except (OSError, ValueError) as error:

@@ -16,25 +16,14 @@ from .deciding import DecidingWords, deciding_words
 from .embeddings import NearestTokens, PositionMap, TokenMap, nearest_tokens, positions, token_map
 from .gradient import Gradients, gradients
 from .learning import LearningSession, LearnStep, learn
-from .lens import (
-    FollowedTokens,
-    LabelLens,
-    LensLayer,
-    LogitLens,
-    follow_tokens,
-    label_lens,
-    layer_names,
-    lens_layers,
-    logit_lens,
-)
+from .lens import FollowedTokens, LabelLens, LogitLens, follow_tokens, label_lens, logit_lens
 from .loaded import LoadedModel, kept_steps, load
-from .metrics import Log, Metrics
-from .next_token import Candidate, NextToken, check_writes, expected, next_token, prompt_ids, text_after, written
+from .next_token import Candidate, NextToken, next_token
 from .residual import Attribution, Effect, ResidualStream, Sizes, residual_stream
-from .runs import Run, Runs, find_runs, run, runs
+from .runs import Run, Runs, run, runs
 from .summary import Summary, summary
 from .trace import Trace, trace
-from .vocabulary import find_tokens, token_id
+from .vocabulary import find_tokens
 
 __all__ = [
     "Attention",
@@ -51,11 +40,8 @@ __all__ = [
     "LabelLens",
     "LearnStep",
     "LearningSession",
-    "LensLayer",
     "LoadedModel",
-    "Log",
     "LogitLens",
-    "Metrics",
     "NearestTokens",
     "NextToken",
     "PositionMap",
@@ -69,32 +55,23 @@ __all__ = [
     "attention",
     "backward",
     "backward_example",
-    "check_writes",
     "compare",
     "deciding_words",
-    "expected",
-    "find_runs",
     "find_tokens",
     "follow_tokens",
     "gradients",
     "kept_steps",
     "label_lens",
-    "layer_names",
     "learn",
-    "lens_layers",
     "load",
     "logit_lens",
     "nearest_tokens",
     "next_token",
     "positions",
-    "prompt_ids",
     "residual_stream",
     "run",
     "runs",
     "summary",
-    "text_after",
-    "token_id",
     "token_map",
     "trace",
-    "written",
 ]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from ..look import Log
+from ..look.metrics import Log
 
 Result = TypeVar("Result")
 

@@ -8,7 +8,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from ... import look
-from ...look.lens import check_predicts
+from ...look.lens import check_predicts, layer_names, lens_layers
 from ..requests import Fields, json_lines, json_response, read_fields, state_of
 
 MOST_GUESSES = 50  # tokens shown for one layer and position
@@ -19,7 +19,7 @@ async def lens(request: Request) -> Response:
     """POST /api/lens {run, step, session, text, k} -> lines of JSON.
 
     First {"ids", "names"}: the tokens and the layers' names; then a line for each layer when it has been computed: the
-    fields of look.LensLayer and "texts", of the token ids in it.
+    fields of LensLayer and "texts", of the token ids in it.
     """
     fields, state = await read_fields(request), state_of(request)
     text, k = fields.text("text"), fields.integer("k", 5, 1, MOST_GUESSES)
@@ -28,12 +28,12 @@ async def lens(request: Request) -> Response:
         model = state.model(fields)
         check_predicts(model)
         ids = model.encode(text)
-        return {"ids": ids, "texts": texts_of(model, ids), "names": look.layer_names(model.model)}
+        return {"ids": ids, "texts": texts_of(model, ids), "names": layer_names(model.model)}
 
     def compute(first: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield first
         model = state.model(fields)
-        for layer in look.lens_layers(model, first["ids"], k):
+        for layer in lens_layers(model, first["ids"], k):
             yield {**layer.to_dict(), "texts": texts_of(model, (id for best in layer.ids for id in best))}
 
     first = await state.worker.run(begin)  # before the answer begins, so that an error has its status
@@ -57,7 +57,7 @@ async def follow(request: Request) -> Response:
 
 
 def ids_of(fields: Fields) -> list[int]:
-    """The field "tokens"; look.token_id checks each."""
+    """The field "tokens"; token_id checks each."""
     tokens = fields.get("tokens")
     if not isinstance(tokens, list) or not 1 <= len(tokens) <= MOST_FOLLOWED or any(isinstance(t, str) for t in tokens):
         raise ValueError(f"tokens must be a list of 1 to {MOST_FOLLOWED} token ids, got {tokens!r:.80}")

@@ -7,9 +7,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from ... import look
 from ...generate import check_sampling
 from ...look import LoadedModel, NextToken
+from ...look.next_token import check_writes, prompt_ids, text_after, written
+from ...look.next_token import expected as expected_tokens
 from ...tokenizer import END_OF_TEXT, StreamDecoder
 from ...tokenizer.base import check_ids
 from ..requests import Fields, json_lines, read_fields, state_of
@@ -52,7 +53,7 @@ def lines(loaded: LoadedModel, ids: list[int], count: int, options: dict[str, An
     decoder = StreamDecoder(tokenizer)
     yield {"prompt": named(loaded, ids), "text": "".join(map(decoder.feed, ids))}
     end = "length"
-    for found in look.written(loaded, ids, count, **options):
+    for found in written(loaded, ids, count, **options):
         assert found.token is not None
         end = "stop" if found.token.id == stop else "length"
         yield as_line(found) | {"piece": "" if end == "stop" else decoder.feed(found.token.id)}
@@ -61,9 +62,7 @@ def lines(loaded: LoadedModel, ids: list[int], count: int, options: dict[str, An
 
 def named(loaded: LoadedModel, ids: list[int]) -> list[dict[str, Any]]:
     """{id, text} of each token; the text is what the token adds to the text before it."""
-    return [
-        {"id": id, "text": look.text_after(loaded, before, id)} for before, id in zip([None, *ids], ids, strict=False)
-    ]
+    return [{"id": id, "text": text_after(loaded, before, id)} for before, id in zip([None, *ids], ids, strict=False)]
 
 
 def as_line(found: NextToken) -> dict[str, Any]:
@@ -87,7 +86,7 @@ async def expected(request: Request) -> Response:
     loaded, ids = await state.worker.run(prepare)
 
     def items() -> Iterator[dict[str, Any]]:
-        for token, found in zip(named(loaded, ids), look.expected(loaded, ids), strict=True):
+        for token, found in zip(named(loaded, ids), expected_tokens(loaded, ids), strict=True):
             yield as_line(found) if found else token | {"expected": None}
 
     return json_lines(state.worker.stream(items))
@@ -95,14 +94,14 @@ async def expected(request: Request) -> Response:
 
 def ids_of(loaded: LoadedModel, fields: Fields) -> list[int]:
     """The tokens that a request means by its "ids" or its "text". ValueError for invalid ones, or a classifier."""
-    look.check_writes(loaded)
+    check_writes(loaded)
     if "ids" in fields:
         ids = fields["ids"]
         if not isinstance(ids, list) or not ids:
             raise ValueError(f"ids must be a list of token ids, got {ids!r:.80}")
         ids = check_ids(ids, loaded.model.config.vocab_size, "ids: ")
     else:
-        ids = look.prompt_ids(loaded, fields.text("text", ""))
+        ids = prompt_ids(loaded, fields.text("text", ""))
     if len(ids) > LONGEST:
         raise ValueError(
             f"the text has {len(ids):,} tokens, and the page shows at most {LONGEST:,}: give a shorter text"

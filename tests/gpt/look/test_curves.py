@@ -9,8 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from runs import tiny, train
 
-from gpt.look import Log
-from gpt.look.metrics import METRICS, Position, Series, curve, end_of, parse_samples, place_of, read_after, running_mean
+from gpt.look.metrics import (
+    METRICS,
+    Log,
+    Position,
+    Series,
+    curve,
+    end_of,
+    parse_samples,
+    place_of,
+    read_after,
+    running_mean,
+)
 from gpt.training import run_directory
 
 

@@ -11,6 +11,7 @@ import tensorlite as tl
 from gpt import look
 from gpt.config import GPTConfig
 from gpt.look.components import principal_components
+from gpt.look.vocabulary import token_id
 from gpt.model import GPT
 from gpt.tokenizer import BPETokenizer
 
@@ -170,8 +171,8 @@ def test_a_digit_is_a_token_and_an_id():
 def test_a_token_is_named_by_its_text_or_its_id():
     small = loaded()
     for id, letter in enumerate(sorted(LETTERS)):
-        assert look.token_id(small, letter) == look.token_id(small, id) == small.encode(letter)[0]
+        assert token_id(small, letter) == token_id(small, id) == small.encode(letter)[0]
     with pytest.raises(ValueError, match=r"is 11 tokens, not one: 'b' .*, \.\.\.; give one of them, or an id"):
-        look.token_id(small, TEXT)
+        token_id(small, TEXT)
     with pytest.raises(ValueError, match="token must be an integer"):
-        look.token_id(small, True)
+        token_id(small, True)

@@ -1,6 +1,7 @@
 """The distribution of the next token: against the plain forward pass and NumPy, and against gpt.generate."""
 
 import math
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from gpt.look.next_token import BINS, CHUNK, EXACT, histogram, summary
 from gpt.model import GPT
 from gpt.tokenizer import CharTokenizer, WordTokenizer
 
+MODULE = sys.modules["gpt.look.next_token"]  # the attribute of gpt.look is the function
 PROMPT = [5, 70, 5, 200, 9]
 LONG = [(7 * i * i + 3 * i) % 250 for i in range(3 * CONTEXT)]
 OPTIONS = {
@@ -69,7 +71,7 @@ def test_the_tokens_are_those_of_stream(writer, options, prompt, n):
     stop = BYTES.special_tokens["<|endoftext|>"]
     for seed in (0, 1337):
         expected = [token for (token,) in stream(writer.model, [prompt], n, seed=seed, stop_token=stop, **options)]
-        found = [item.token.id for item in look.written(writer, prompt, n, seed=seed, **options)]
+        found = [item.token.id for item in MODULE.written(writer, prompt, n, seed=seed, **options)]
         ended = [stop] if len(expected) < n else []
         assert found == expected + ended
 
@@ -79,11 +81,11 @@ def test_the_end_of_text_is_the_last_item_with_its_distribution(writer):
     best = stream(writer.model, [PROMPT], 3)
     first = next(best)[0]
     model = replace(writer, tokenizer=_WithStop(first))
-    found = list(look.written(model, PROMPT, 5))
+    found = list(MODULE.written(model, PROMPT, 5))
     assert [item.token.id for item in found] == [first]
     assert found[0].token.rank == 1
     assert first != stop
-    assert [item.token.id for item in look.written(writer, PROMPT, 1)] == [first]  # the length, not the stop token
+    assert [item.token.id for item in MODULE.written(writer, PROMPT, 1)] == [first]  # the length, not the stop token
 
 
 class _WithStop:
@@ -97,7 +99,7 @@ class _WithStop:
 
 def test_each_token_has_the_distribution_it_was_drawn_from(writer):
     text = list(PROMPT)
-    for item in look.written(writer, PROMPT, CONTEXT + 5, temperature=1.2, seed=4):
+    for item in MODULE.written(writer, PROMPT, CONTEXT + 5, temperature=1.2, seed=4):
         check(item, plain_logits(writer, text)[-1], item.token.id)
         text.append(item.token.id)
 
@@ -105,14 +107,14 @@ def test_each_token_has_the_distribution_it_was_drawn_from(writer):
 def test_invalid_options_are_errors_at_the_call(writer):
     for options, said in [({"top_k": 0}, "top_k"), ({"top_p": 2.0}, "top_p"), ({"temperature": -1}, "temperature")]:
         with pytest.raises(ValueError, match=said):
-            look.written(writer, PROMPT, 3, **options)
+            MODULE.written(writer, PROMPT, 3, **options)
 
 
 def test_a_classifier_does_not_write(writer):
     classifier = replace(writer, classifier=object())
     for call in (
-        lambda: look.written(classifier, PROMPT, 3),
-        lambda: list(look.expected(classifier, PROMPT)),
+        lambda: MODULE.written(classifier, PROMPT, 3),
+        lambda: list(MODULE.expected(classifier, PROMPT)),
         lambda: look.next_token(classifier, "a"),
     ):
         with pytest.raises(ValueError, match="classifier"):
@@ -125,7 +127,7 @@ def test_a_classifier_does_not_write(writer):
 @pytest.mark.parametrize("length", [2, CHUNK, CHUNK + 1, CHUNK + 2, CONTEXT])
 def test_each_position_has_the_prediction_of_the_position_before(writer, length):
     ids = LONG[:length]
-    found = list(look.expected(writer, ids))
+    found = list(MODULE.expected(writer, ids))
     logits = plain_logits(writer, ids)
     assert found[0] is None
     assert len(found) == length
@@ -134,7 +136,7 @@ def test_each_position_has_the_prediction_of_the_position_before(writer, length)
 
 
 def test_of_a_long_text_the_end_is_read(writer):
-    found = list(look.expected(writer, LONG))
+    found = list(MODULE.expected(writer, LONG))
     skipped = len(LONG) - CONTEXT
     assert len(found) == len(LONG)
     assert found[: skipped + 1] == [None] * (skipped + 1)
@@ -144,8 +146,8 @@ def test_of_a_long_text_the_end_is_read(writer):
 
 
 def test_one_token_and_none(writer):
-    assert list(look.expected(writer, [7])) == [None]
-    assert list(look.expected(writer, [])) == []
+    assert list(MODULE.expected(writer, [7])) == [None]
+    assert list(MODULE.expected(writer, [])) == []
 
 
 def test_positions_are_computed_only_as_they_are_taken(writer, monkeypatch):
@@ -154,7 +156,7 @@ def test_positions_are_computed_only_as_they_are_taken(writer, monkeypatch):
     monkeypatch.setattr(
         GPT, "hidden_states", lambda self, idx, cache=None: read.append(idx.shape[1]) or hidden_states(self, idx, cache)
     )
-    items = look.expected(writer, LONG[:CONTEXT])
+    items = MODULE.expected(writer, LONG[:CONTEXT])
     for _ in range(3):
         next(items)
     items.close()
@@ -164,7 +166,7 @@ def test_positions_are_computed_only_as_they_are_taken(writer, monkeypatch):
 def test_neither_mode_nor_recording_change(writer):
     writer.model.train()
     try:
-        for items in (look.expected(writer, PROMPT), look.written(writer, PROMPT, 3)):
+        for items in (MODULE.expected(writer, PROMPT), MODULE.written(writer, PROMPT, 3)):
             for _ in items:
                 assert writer.model.training
                 assert tl.tensor([1.0], requires_grad=True).exp().requires_grad
@@ -191,9 +193,9 @@ def test_next_token_reads_a_text(writer):
 
 
 def test_an_empty_prompt_starts_as_a_text_of_the_run(writer):
-    assert look.prompt_ids(writer, "") == BYTES.encode("\n")
-    assert look.prompt_ids(replace(writer, description={"data": {"train": {"start": [3, 4]}}}), "") == [3, 4]
-    assert look.prompt_ids(writer, "<|endoftext|>a") == [BYTES.special_tokens["<|endoftext|>"], BYTES.encode("a")[0]]
+    assert MODULE.prompt_ids(writer, "") == BYTES.encode("\n")
+    assert MODULE.prompt_ids(replace(writer, description={"data": {"train": {"start": [3, 4]}}}), "") == [3, 4]
+    assert MODULE.prompt_ids(writer, "<|endoftext|>a") == [BYTES.special_tokens["<|endoftext|>"], BYTES.encode("a")[0]]
 
 
 # ----- texts of tokens -----
@@ -201,18 +203,18 @@ def test_an_empty_prompt_starts_as_a_text_of_the_run(writer):
 
 def test_bytes_that_are_no_character_are_shown_as_bytes(writer):
     first, second = BYTES.encode("é")
-    assert look.text_after(writer, None, first) == "\\xc3"
-    assert look.text_after(writer, first, second) == "\\xa9"
-    assert look.text_after(writer, second, BYTES.encode(" d")[0]) == " d"
+    assert MODULE.text_after(writer, None, first) == "\\xc3"
+    assert MODULE.text_after(writer, first, second) == "\\xa9"
+    assert MODULE.text_after(writer, second, BYTES.encode(" d")[0]) == " d"
 
 
 def test_a_words_text_has_the_space_before_it():
     words = WordTokenizer.train("hello , world", unknown=True)
     model = replace(byte_writer(), tokenizer=words)
     comma, hello, world = words.encode(", hello world")
-    assert look.text_after(model, None, hello) == "hello"
-    assert look.text_after(model, hello, world) == " world"
-    assert look.text_after(model, hello, comma) == ","
+    assert MODULE.text_after(model, None, hello) == "hello"
+    assert MODULE.text_after(model, hello, world) == " world"
+    assert MODULE.text_after(model, hello, comma) == ","
 
 
 # ----- the histogram -----

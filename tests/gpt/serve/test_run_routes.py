@@ -12,7 +12,7 @@ pytest.importorskip("httpx", reason="needs httpx: pip install -e '.[test]'")
 from starlette.testclient import TestClient
 
 from gpt import look
-from gpt.look import Log
+from gpt.look.metrics import Log
 from gpt.serve import create_app, live
 from gpt.serve.state import State
 

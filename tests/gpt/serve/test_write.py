@@ -4,6 +4,7 @@ import http.client
 import importlib
 import json
 import socket
+import sys
 import threading
 import time
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from writing import BYTES, CONTEXT, byte_writer, save_run
 from gpt import look
 from gpt.generate import stream
 
+MODULE = sys.modules["gpt.look.next_token"]  # the attribute of gpt.look is the function
 testclient = pytest.importorskip("starlette.testclient", reason="needs httpx, of Starlette's test client")
 uvicorn = pytest.importorskip("uvicorn")
 create_app = pytest.importorskip("gpt.serve").create_app
@@ -122,7 +124,7 @@ def test_expected_has_a_line_for_each_token(client):
     lines = post(client, "/api/expected", text=text)
     assert [line["id"] for line in lines] == ids
     assert lines[0] == {"id": ids[0], "text": "the", "expected": None}
-    found = list(look.expected(byte_writer(), ids))
+    found = list(MODULE.expected(byte_writer(), ids))
     for line, one in zip(lines[1:], found[1:], strict=True):
         assert line["probability"] == pytest.approx(one.token.probability, rel=1e-5)
         assert line["rank"] == one.token.rank
