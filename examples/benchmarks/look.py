@@ -58,7 +58,7 @@ RESIDUAL = ("/api/residual", {})
 EMBEDDINGS = (
     ("/api/embeddings/positions", {}),
     ("/api/embeddings/map", {}),
-    ("/api/embeddings/nearest", {"token": 65}),
+    ("/api/embeddings/nearest", {"token": 5}),
 )
 LOOK = (ATTENTION, LENS, RESIDUAL, *EMBEDDINGS)
 STEP = ("/api/learn/step", {"optimizer": "adamw", "moments": "fresh", "count": 1})
