@@ -11,7 +11,6 @@ there on each step reads the whole window, with and without a cache.
 import math
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -21,7 +20,7 @@ from tensorlite import functional as F
 
 from .config import check_integer, check_number
 from .kv_cache import KVCache
-from .model import GPT
+from .model import GPT, inference_mode
 from .tokenizer.base import check_ids
 
 
@@ -153,20 +152,6 @@ def next_logits(model: GPT, texts: Sequence[list[int]], cache: Sequence[KVCache]
             return model.logits(hidden[:, -1])  # (B, C) -> (B, V)
         last = [len(row) - 1 for row in rows]  # of each text, before the padding
         return model.logits(hidden[list(range(len(rows))), last])  # (B, C) -> (B, V)
-
-
-@contextmanager
-def inference_mode(model: GPT) -> Iterator[None]:
-    """Dropout and recording are off inside. Used for one step at a time: around a `yield`, it affects the caller."""
-    training = model.training
-    if training:
-        model.eval()
-    try:
-        with tl.no_grad():
-            yield
-    finally:
-        if training:
-            model.train()
 
 
 # ----- drawing a token --------------------------------------------------------------------------------------------

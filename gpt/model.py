@@ -11,7 +11,8 @@ V tokens in the vocabulary.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -165,6 +166,22 @@ class FeedForward(nn.Module):
 def as_float32(x: Tensor) -> Tensor:
     """x as float32 where its dtype is narrower: CuPy can neither sort nor scatter bfloat16."""
     return x.astype(tl.float32) if x.dtype.itemsize < 4 else x
+
+
+@contextmanager
+def inference_mode(model: nn.Module) -> Iterator[None]:
+    """No dropout and no recording in the block; the model's mode is restored afterwards. Not for use around a `yield`:
+    recording would be off for the caller, too.
+    """
+    training = model.training
+    if training:
+        model.eval()
+    try:
+        with tl.no_grad():
+            yield
+    finally:
+        if training:
+            model.train()
 
 
 # ----- size and cost -----------------------------------------------------------------------------------------

@@ -20,9 +20,9 @@ from tensorlite.devices.memory import start_copy_to_host
 from tensorlite.formulas import join_heads, split_heads
 from tensorlite.kernels.cuda import decode
 
-from ..generate import Decoder, inference_mode
+from ..generate import Decoder
 from ..kv_cache import KVCache
-from ..model import GPT
+from ..model import GPT, inference_mode
 
 
 class DeviceCache(KVCache):

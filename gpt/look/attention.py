@@ -16,7 +16,7 @@ from typing import Any
 import tensorlite as tl
 from tensorlite import Tensor
 
-from ..training.task import eval_mode
+from ..model import inference_mode
 from . import display
 from .loaded import LoadedModel
 from .trace import trace
@@ -160,7 +160,7 @@ def attention(model: LoadedModel, text: str) -> Attention:
     than the model's context.
     """
     ids = model.encode(text)
-    with eval_mode(model.model):
+    with inference_mode(model.model):
         blocks = trace(model.model, ids, head=False).blocks
         weights = tl.concatenate([block.weights for block in blocks], axis=0).to("cpu")  # (L, H, T, T)
         weights = weights if weights.dtype in (tl.float32, tl.float64) else weights.astype(tl.float32)

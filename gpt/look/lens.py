@@ -22,9 +22,8 @@ import tensorlite as tl
 from tensorlite import Tensor
 from tensorlite import functional as F
 
-from ..model import GPT, as_float32
+from ..model import GPT, as_float32, inference_mode
 from ..tasks.classify.batches import Row, encode
-from ..training.task import eval_mode
 from . import charts, display
 from .loaded import LoadedModel
 from .trace import trace
@@ -131,10 +130,10 @@ def lens_layers(model: LoadedModel, ids: Sequence[int], k: int = 5) -> Iterator[
     """The layers of `logit_lens` as they are computed. At most MOST_LOGITS logits, or one row, are held at a time."""
     check_predicts(model)
     gpt = model.model
-    with eval_mode(gpt):
+    with inference_mode(gpt):
         stream = trace(gpt, ids, head=False).stream
     for name, x in zip(layer_names(gpt), stream, strict=True):
-        with eval_mode(gpt):  # not around the yield
+        with inference_mode(gpt):  # not around the yield
             layer = lens_layer(gpt, name, x[0], ids, k)
         yield layer
 
@@ -169,7 +168,7 @@ def follow_tokens(model: LoadedModel, text: str, tokens: Sequence[Token], positi
     gpt, ids = model.model, model.encode(text)
     wanted = [token_id(model, token) for token in tokens]
     at = check_position(position, len(ids))
-    with eval_mode(gpt):
+    with inference_mode(gpt):
         x = tl.concatenate([x[:, at] for x in trace(gpt, ids, head=False).stream], axis=0)  # (L + 1, C)
         logits = lens_logits(gpt, x)  # (L + 1, V)
         target = tl.tensor([wanted] * x.shape[0], tl.int64, logits.device)  # (L + 1, n)
@@ -190,7 +189,7 @@ def label_lens(model: LoadedModel, text: str) -> LabelLens:
     row = Row(encode(classifier.tokenizer, text, classifier.padding.length), 0)
     idx, lengths, _ = classifier.padding.batch([row])
     net = classifier.model
-    with eval_mode(net):
+    with inference_mode(net):
         shares = []
         for x in trace(net.body, idx.tolist()[0], head=False).stream:
             features = net.read(as_float32(net.body.final_norm(x)), lengths)  # (1, C)

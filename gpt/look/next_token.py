@@ -21,9 +21,9 @@ import tensorlite as tl
 from tensorlite import Tensor
 
 from ..config import check_integer
-from ..generate import Decoder, inference_mode, next_logits, stream
+from ..generate import Decoder, next_logits, stream
 from ..kv_cache import KVCache
-from ..model import GPT
+from ..model import GPT, inference_mode
 from ..tasks.pretrain import start_of_run
 from ..tokenizer import END_OF_TEXT
 from .display import FAINT, FONT, sequential, visible_text

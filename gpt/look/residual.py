@@ -21,8 +21,7 @@ import tensorlite as tl
 from tensorlite import Tensor
 from tensorlite import functional as F
 
-from ..model import GPT, Block, as_float32
-from ..training.task import eval_mode
+from ..model import GPT, Block, as_float32, inference_mode
 from . import charts, display
 from .lens import check_position, largest, probability_and_rank
 from .loaded import LoadedModel
@@ -113,7 +112,7 @@ def residual_stream(model: LoadedModel, text: str, position: int = -1, token: To
     """
     gpt, ids = model.model, model.encode(text)
     at = check_position(position, len(ids))
-    with eval_mode(gpt):
+    with inference_mode(gpt):
         traced = trace(gpt, ids, head=False)
         parts = embeddings(gpt, ids)
         for i, block in enumerate(traced.blocks):

@@ -17,11 +17,11 @@ from ..config import PRESETS, GPTConfig, check_choice, check_integer
 from ..console import bar, counted, visible
 from ..data.prepare import PARTS, new_line, prepare
 from ..generate import generate
-from ..model import GPT
+from ..model import GPT, inference_mode
 from ..tokenizer import END_OF_TEXT, Tokenizer
 from ..training import checkpoint, machine
 from ..training.settings import Settings, as_paths, fine_tuning_lr
-from ..training.task import NewRun, Say, batch_generator, eval_mode, to_device
+from ..training.task import NewRun, Say, batch_generator, to_device
 from .changed_model import with_context_length, with_dropout, with_special_tokens
 
 # ----- settings ---------------------------------------------------------------------------------------------------
@@ -296,7 +296,7 @@ def evaluate(
     count = len(windows) if batches is None else min(len(windows), batches * batch_size)
     chosen = [i * len(windows) // count for i in range(count)]
     total = 0.0
-    with eval_mode(model):
+    with inference_mode(model):
         for i in range(0, count, batch_size):
             batch = default_collate([windows[index] for index in chosen[i : i + batch_size]])  # (B, T) each
             total += model.loss(*to_device(model, *batch)).item() * len(batch[0])

@@ -26,11 +26,9 @@ tensorlite's default generator (dropout), and `evaluate` and `sample` change non
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol
 
-import tensorlite as tl
 from tensorlite import Generator, Tensor, nn
 from tensorlite.data import DataLoader, Dataset
 
@@ -142,15 +140,3 @@ def to_device(model: nn.Module, *tensors: Tensor) -> tuple[Tensor, ...]:
     """The Tensors on the model's device. (A batch is made on the CPU, where its targets are counted.)"""
     device = next(model.parameters()).device
     return tuple(x.to(device) for x in tensors)
-
-
-@contextmanager
-def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode: no dropout and no recording in the block; the previous mode is restored afterwards."""
-    training = model.training
-    model.eval()
-    try:
-        with tl.no_grad():
-            yield
-    finally:
-        model.train(training)

@@ -16,6 +16,7 @@ from tensorlite import functional as F
 
 from ... import generate
 from ...look import LoadedModel
+from ...model import inference_mode
 from ...stopping import StopText
 from ...tokenizer import END_OF_TEXT, StreamDecoder, Tokenizer
 from .errors import OpenAIError, about
@@ -199,7 +200,7 @@ def prompt_tokens(loaded: LoadedModel, ids: Sequence[int], alternatives: int | N
     if alternatives is None or not ids:
         return [Token(id) for id in ids]
     found = [Token(ids[0])]
-    with generate.inference_mode(loaded.model):
+    with inference_mode(loaded.model):
         idx = tl.tensor([list(ids)], device=loaded.model.token_embedding.weight.device)
         hidden = loaded.model.hidden_states(idx)[0]  # (T, C)
         for start in range(0, len(ids) - 1, POSITIONS):

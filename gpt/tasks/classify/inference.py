@@ -10,9 +10,10 @@ from tensorlite import io
 
 from ... import tokenizer as tokenizers
 from ...config import GPTConfig
+from ...model import inference_mode
 from ...tokenizer import Tokenizer
 from ...training import checkpoint, weights
-from ...training.task import eval_mode, to_device
+from ...training.task import to_device
 from .batches import Padding, Row, encode, padding_of
 from .model import Classifier, rebuild
 from .settings import ClassifyConfig
@@ -118,7 +119,7 @@ def probabilities(model: Classifier, padding: Padding, rows: Sequence[Row]) -> l
     """The probability of each label, (B, labels), for B rows as one batch."""
     ids, lengths, _ = padding.batch(rows)
     (idx,) = to_device(model, ids)
-    with eval_mode(model):
+    with inference_mode(model):
         found: list[list[float]] = F.softmax(model(idx, lengths)).tolist()
     return found
 

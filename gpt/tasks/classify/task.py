@@ -19,10 +19,11 @@ from ... import lora
 from ...config import GPTConfig
 from ...console import bar, counted, visible
 from ...fingerprint import fingerprint
+from ...model import inference_mode
 from ...tokenizer import Tokenizer
 from ...training import checkpoint
 from ...training.run_directory import RunWarning
-from ...training.task import Epochs, NewRun, Say, batch_generator, eval_mode, to_device
+from ...training.task import Epochs, NewRun, Say, batch_generator, to_device
 from . import data, metrics
 from .batches import Row, encode, padding_of, padding_token
 from .inference import probabilities
@@ -115,7 +116,7 @@ class Classification:
         """The mean loss, and the confusion matrix: a row for each true label, a column for each predicted one."""
         confusion = [[0] * len(self.labels) for _ in self.labels]
         total = 0.0
-        with eval_mode(model):
+        with inference_mode(model):
             for i in range(0, len(rows), self.config.batch_size):
                 ids, lengths, labels = self.padding.batch(rows[i : i + self.config.batch_size])
                 idx, targets = to_device(model, ids, labels)

@@ -15,10 +15,10 @@ from ... import lora
 from ...config import GPTConfig
 from ...console import bar, passing, visible
 from ...fingerprint import fingerprint
-from ...model import GPT
+from ...model import GPT, inference_mode
 from ...tokenizer import END_OF_TEXT, Tokenizer
 from ...training import checkpoint
-from ...training.task import Epochs, NewRun, Say, batch_generator, eval_mode, to_device
+from ...training.task import Epochs, NewRun, Say, batch_generator, to_device
 from ..changed_model import with_dropout, with_end_of_text, with_own_head
 from .batches import Encoded, chain_turns, collate, encode_all
 from .data import Entry, read_entries, split, write
@@ -118,7 +118,7 @@ class Instructions:
     def mean_loss(self, model: GPT, texts: Sequence[Encoded]) -> float:
         """The mean over all targets: a long response has more weight than a short one."""
         total = count = 0.0
-        with eval_mode(model):
+        with inference_mode(model):
             for start in range(0, len(texts), self.config.batch_size):
                 batch = self.collate(texts[start : start + self.config.batch_size])
                 if targets := self.targets(batch):
