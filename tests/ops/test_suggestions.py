@@ -217,7 +217,7 @@ def test_what_the_hints_name_exists():
 def test_attributes_that_python_looks_for_are_just_missing():
     x = leaf()
     assert getattr(x, "__array_interface__", None) is None
-    assert getattr(x, "_repr_html_", None) is None
+    assert getattr(x, "_repr_latex_", None) is None
     with pytest.raises(AttributeError, match="has no attribute '_ipython_display_'"):
         _ = x._ipython_display_
     assert "view" not in dir(x)
