@@ -121,6 +121,26 @@ def cross_entropy(logits, *probabilities, targets=None, **meta):
     return out.reshape(logits.shape[:-1]) if meta["reduction"] == "none" else out
 
 
+def index_put(x, values, index):
+    getitem(x, index)  # leaves out what torch does not take as an index
+    out = x.clone()
+    out[index] = values
+    return out
+
+
+def nll_loss(log_p, *, targets, **meta):
+    """Torch wants the classes second, (N, C)."""
+    out = nn.nll_loss(log_p.reshape(-1, log_p.shape[-1]), targets.reshape(-1), **meta)
+    return out.reshape(log_p.shape[:-1]) if meta["reduction"] == "none" else out
+
+
+def kl_div(log_q, p, reduction, log_target=False):
+    """Reduced here: torch warns that its mean will change."""
+    assume(log_target or (p > 0).all())  # torch's gradient in p at 0 is -inf
+    losses = nn.kl_div(log_q, p, reduction="none", log_target=log_target)
+    return {"mean": torch.mean, "sum": torch.sum, "none": torch.clone}[reduction](losses)
+
+
 SAME = (
     "add sub mul div neg abs square sqrt rsqrt reciprocal exp expm1 log log1p sin cos tanh sigmoid erf maximum minimum "
     "sign floor ceil round pow matmul outer clone"
@@ -128,6 +148,25 @@ SAME = (
 PEERS = {name: getattr(torch, name) for name in SAME.split()} | {
     "pow, to a number": lambda x, n: x**n,
     "pow, of a number": lambda x, b: b**x,
+    "floor_divide": lambda x, y: torch.div(x, y, rounding_mode="floor"),
+    "floor_divide, by a number": lambda x: torch.div(x, 1.0, rounding_mode="floor"),
+    "remainder": torch.remainder,
+    "remainder, by a number": lambda x: torch.remainder(x, 1.0),
+    "log2": torch.log2,
+    "softplus": nn.softplus,
+    "softplus, of functional": nn.softplus,
+    "logsigmoid": nn.logsigmoid,
+    "leaky_relu": nn.leaky_relu,
+    "elu": nn.elu,
+    "normalize": lambda x, axis: nn.normalize(x, dim=axis),
+    "cosine_similarity": lambda x, y, axis: nn.cosine_similarity(x, y, dim=axis),
+    "index_put": index_put,
+    "scatter": lambda x, values, indices, axis: x.scatter(axis, indices, values),
+    "nll_loss": nll_loss,
+    "binary_cross_entropy_with_logits": nn.binary_cross_entropy_with_logits,
+    "binary_cross_entropy_with_logits, weighted": nn.binary_cross_entropy_with_logits,
+    "kl_div": kl_div,
+    "kl_div, of logarithms": lambda log_q, log_p, reduction: kl_div(log_q, log_p, reduction, log_target=True),
     "clip": clip,
     "clip, to arrays": clip_to_arrays,
     "clip, to an array": lambda x, limit, side: torch.clamp(x, **{"min" if side == "low" else "max": limit}),
@@ -137,6 +176,8 @@ PEERS = {name: getattr(torch, name) for name in SAME.split()} | {
     "var": reduction(lambda x, ddof, **options: torch.var(x, correction=ddof, **options)),
     "std": reduction(lambda x, ddof, **options: torch.std(x, correction=ddof, **options)),
     "norm": reduction(torch.linalg.vector_norm),
+    "norm, of order 1": reduction(lambda x, **options: torch.linalg.vector_norm(x, 1, **options)),
+    "norm, largest": reduction(lambda x, **options: torch.linalg.vector_norm(x, INF, **options)),
     "prod": prod,
     "max": reduction(torch.amax),
     "min": reduction(torch.amin),

@@ -38,7 +38,8 @@ def make_runs(folder: Path) -> None:
         "--lr", 0.01, "--eval-every", 10, "--checkpoint-every", 10, "--keep", 6, "--out", base)  # fmt: skip
     write_tsv(data / "labelled.tsv")
     run("finetune", "classify", base, "--data", data / "labelled.tsv", "--steps", 20, "--batch-size", 4, "--lr", 0.01,
-        "--eval-every", 10, "--checkpoint-every", 10, "--keep", 2, "--threads", 1, "--out", folder / "classifier")  # fmt: skip
+        "--eval-every", 10, "--checkpoint-every", 10, "--keep", 2, "--threads", 1,
+        "--out", folder / "classifier")  # fmt: skip
     (data / "entries.json").write_text(json.dumps(ENTRIES))
     run("finetune", "instruct", base, "--data", data / "entries.json", "--style", "phi3", "--steps", 20, "--lr", 0.01,
         "--eval-every", 10, "--checkpoint-every", 10, "--max-new-tokens", 4, "--threads", 1,
