@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tensorlite.files import check_regular
+from tensorlite.files import check_regular, naming
 
 
 def parse(text: str | bytes) -> Any:
@@ -16,10 +16,12 @@ def parse(text: str | bytes) -> Any:
 
 
 def read(path: Path) -> Any:
-    """The value of a UTF-8 file of JSON; a ValueError names the file. OSError where it cannot be read."""
+    """The value of a UTF-8 file of JSON; an error names the file: ValueError, or OSError where it cannot be read."""
     check_regular(path)
     try:
-        return parse(path.read_text(encoding="utf-8"))
+        with naming(path):
+            text = path.read_text(encoding="utf-8")
+        return parse(text)
     except ValueError as error:
         raise ValueError(f"{path} is not JSON: {error}") from None
 

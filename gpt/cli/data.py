@@ -19,9 +19,8 @@ from ..data.sources import DATA, MODELS
 class Data:
     """List what can be downloaded, or download it: `gpt data fetch the-verdict` prints the path of the file."""
 
-    action: Annotated[
-        Positional[Literal["list", "fetch"]], arg(metavar="{list,fetch}")
-    ]  # list: show all names and what is downloaded; fetch: download
+    # list: show all names and what is downloaded; fetch: download
+    action: Annotated[Positional[Literal["list", "fetch"]], arg(metavar="{list,fetch}")]
     names: Annotated[Positional[tuple[str, ...]], arg(metavar="NAME")] = ()  # names from the list
 
     def __post_init__(self) -> None:

@@ -49,7 +49,7 @@ def test_a_run_is_a_directory_that_a_person_can_look_into(finished):
         "bits per byte",
     ):
         assert row in screen
-    assert re.search(r"peak memory +│ +\d+ MiB", screen)
+    assert re.search(r"peak memory +│ +[\d,]+ MiB", screen)
     assert [line[21:] for line in (run / "log.txt").read_text().splitlines() if "  step " in line] == [
         line for line in screen.splitlines() if line.startswith("step ")
     ]

@@ -255,12 +255,13 @@ def test_settings_of_lora_that_have_no_use_are_refused(base, call, tmp_path, fla
         (["finetune", "classify", "nowhere", "--data", "{data}"], "there is no run nowhere"),
         (
             ["finetune", "classify", "{run}", "--data", "{data}"],
-            "{run} is a run of the task 'classify', and one of 'pretrain' or 'instruct' is needed here: gpt finetune "
-            "classify --resume continues it",
+            "{run} is a run of the task 'classify', and one of 'pretrain' or 'instruct' is needed here: gpt classify "
+            "{run} uses it, and gpt finetune classify --resume continues it",
         ),
         (
             ["finetune", "classify", "--resume", "{base}"],
-            "{base} is a run of the task 'pretrain', and one of 'classify' is needed here: gpt train --resume",
+            "{base} is a run of the task 'pretrain', and one of 'classify' is needed here: gpt generate {base} uses "
+            "it, and gpt train --resume continues it",
         ),
         (["train", "--resume", "{run}"], "{run} is a run of the task 'classify', and one of 'pretrain' is needed here"),
         (["generate", "{run}"], "{run} is a run of the task 'classify', and one of 'pretrain' or 'instruct' is needed"),
@@ -304,7 +305,18 @@ def test_one_sentence_and_status_1(call, tmp_path, base, tuned, args, says):
         places[name].write_text(content)
     if "{chars}" in args:
         text = tmp_path / "data.tsv"
-        train(TrainConfig(text=(text,), tokenizer="char", n_layer=1, n_head=1, n_embd=4, steps=1, out=places["chars"]))
+        train(
+            TrainConfig(
+                text=(text,),
+                tokenizer="char",
+                n_layer=1,
+                n_head=1,
+                n_embd=4,
+                context_length=8,
+                steps=1,
+                out=places["chars"],
+            )
+        )
     out = ["--out", tmp_path / "out"] if args[0] == "finetune" and "--resume" not in args else []
     status, _, errors = call(*(str(arg).format(**places) for arg in args), *out)
     assert status == 1
