@@ -67,9 +67,9 @@ class TrainConfig(Settings, TextConfig):
 
     # The defaults train tiny Shakespeare in at most 90 s on two cores: many small steps learn the most in that time.
     batch_size: int = 2  # sequences per pass: more give smoother steps and take less time per token, and more memory
-    steps: int = 2100  # updates of the weights
+    steps: int = 1950  # updates of the weights
     eval_every: int = 150  # steps between evaluations; they use no random numbers, so they do not change training
-    sample_every: int = 700  # steps between samples in samples.txt; 0: only at the end
+    sample_every: int = 650  # steps between samples in samples.txt; 0: only at the end
     # peak learning rate; default: 3e-3 from random weights, and for more than 128 wide models less, in proportion: 5e-4
     # for GPT-2's width; from another run's weights 5e-5 for GPT-2's width, and more for narrower models
     lr: float | None = None

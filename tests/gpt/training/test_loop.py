@@ -446,7 +446,7 @@ def test_without_a_name_a_run_takes_a_free_one(tmp_path, monkeypatch):
         ("lr", math.nan, "lr must be a finite number"),
         ("lr", math.inf, "lr must be a finite number"),
         ("min_lr", -1.0, "min_lr must be from 0 to lr"),
-        ("warmup", 2101, "warmup must be from 0 to steps, which is 2100"),
+        ("warmup", 1951, "warmup must be from 0 to steps, which is 1950"),
         ("beta2", 1.0, "beta2 must be a finite number of at least 0 and below 1"),
         ("weight_decay", -0.1, "weight_decay must be"),
         ("clip", -1.0, "clip must be"),
