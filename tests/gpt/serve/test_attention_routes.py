@@ -11,7 +11,7 @@ from runs import quickly_drawn, tiny, train  # noqa: F401 - a fixture
 from gpt import look
 from gpt.serve import create_app
 
-pytest.importorskip("httpx", reason="Starlette's TestClient needs it: pip install httpx")
+pytest.importorskip("httpx2", reason="Starlette's test client needs it: pip install -e '.[test]'")
 from starlette.testclient import TestClient
 
 TEXT = "7 bottles"

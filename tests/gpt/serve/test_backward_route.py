@@ -6,7 +6,7 @@ import pytest
 
 from gpt import look
 
-testclient = pytest.importorskip("starlette.testclient", reason="needs httpx, of Starlette's test client")
+testclient = pytest.importorskip("starlette.testclient", reason="needs httpx2, of Starlette's test client")
 create_app = pytest.importorskip("gpt.serve").create_app
 
 

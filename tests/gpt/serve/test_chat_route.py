@@ -9,7 +9,7 @@ from served import app_of, small_runs
 from gpt import look
 from gpt.tasks.instruct import STYLES, Conversation
 
-pytest.importorskip("httpx")
+pytest.importorskip("httpx2", reason="Starlette's test client needs it: pip install -e '.[test]'")
 from starlette.testclient import TestClient
 
 assert quickly_drawn  # a fixture

@@ -8,7 +8,7 @@ from runs import quickly_drawn, tiny, train  # noqa: F401
 from gpt import look
 from gpt.serve import create_app
 
-testclient = pytest.importorskip("starlette.testclient", reason="needs httpx", exc_type=ImportError)
+testclient = pytest.importorskip("starlette.testclient", reason="needs httpx2", exc_type=ImportError)
 TEXT = "7 bottles"
 
 

@@ -10,7 +10,7 @@ from gpt.serve import create_app
 from gpt.serve.requests import Fields
 from gpt.serve.routes import learn as routes
 
-pytest.importorskip("httpx", reason="needs httpx: pip install -e '.[test]'")
+pytest.importorskip("httpx2", reason="Starlette's test client needs it: pip install -e '.[test]'")
 from starlette.testclient import TestClient
 
 short, _ = short_run(n_layer=2, context_length=32, keep=3, steps=9)

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-pytest.importorskip("httpx")
+pytest.importorskip("httpx2", reason="Starlette's test client needs it: pip install -e '.[test]'")
 
 from looked_at import snapshot
 from runs import quickly_drawn, short_run

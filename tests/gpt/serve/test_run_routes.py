@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from runs import quickly_drawn, tiny, train
 
-pytest.importorskip("httpx", reason="needs httpx: pip install -e '.[test]'")
+pytest.importorskip("httpx2", reason="Starlette's test client needs it: pip install -e '.[test]'")
 from starlette.testclient import TestClient
 
 from gpt import look

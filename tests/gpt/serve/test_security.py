@@ -8,7 +8,7 @@ from urllib.parse import unquote
 
 import pytest
 
-pytest.importorskip("httpx")
+pytest.importorskip("httpx2", reason="Starlette's test client needs it: pip install -e '.[test]'")
 
 from starlette.applications import Starlette
 from starlette.requests import Request

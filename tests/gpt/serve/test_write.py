@@ -16,7 +16,7 @@ from gpt import look
 from gpt.generate import stream
 
 MODULE = sys.modules["gpt.look.next_token"]  # the attribute of gpt.look is the function
-testclient = pytest.importorskip("starlette.testclient", reason="needs httpx, of Starlette's test client")
+testclient = pytest.importorskip("starlette.testclient", reason="needs httpx2, of Starlette's test client")
 uvicorn = pytest.importorskip("uvicorn")
 create_app = pytest.importorskip("gpt.serve").create_app
 
