@@ -17,7 +17,7 @@ from tensorlite.devices import machine
 
 from ..config import check_choice, check_device, check_integer
 from ..console import show
-from ..generate import check_sampling
+from ..generation import check_sampling
 from ..tasks.instruct import STYLES, Conversation, InstructConfig
 from ..tokenizer import END_OF_TEXT, Tokenizer
 from ..tokenizer.base import check_text

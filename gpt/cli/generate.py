@@ -13,7 +13,7 @@ from tensorlite.devices import machine
 
 from ..config import check_device, check_integer
 from ..console import piped_text, show
-from ..generate import stream
+from ..generation import stream
 from ..stopping import StopText, check_stops
 from ..tasks.pretrain import start_of_run
 from ..tokenizer import END_OF_TEXT, StreamDecoder, Tokenizer

@@ -20,7 +20,7 @@ from tensorlite.devices.memory import start_copy_to_host
 from tensorlite.formulas import join_heads, split_heads
 from tensorlite.kernels.cuda import decode
 
-from ..generate import Decoder
+from ..generation import Decoder
 from ..kv_cache import KVCache
 from ..model import GPT, inference_mode
 

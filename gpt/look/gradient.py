@@ -17,8 +17,8 @@ from tensorlite import functional as F
 from ..config import GPTConfig
 from ..model import GPT
 from .display import heat_map, log_shares, visible_text
+from .forward_trace import trace
 from .loaded import LoadedModel
-from .trace import trace
 
 BLOCK = 1 << 15  # elements whose squares are added up in their own dtype
 PARTS = ("norm1", "W_query", "W_key", "W_value", "out_proj", "norm2", "expand", "contract")  # of a block

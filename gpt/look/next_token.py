@@ -21,7 +21,7 @@ import tensorlite as tl
 from tensorlite import Tensor
 
 from ..config import check_integer
-from ..generate import Decoder, next_logits, stream
+from ..generation import Decoder, next_logits, stream
 from ..kv_cache import KVCache
 from ..model import GPT, inference_mode
 from ..tasks.pretrain import start_of_run
@@ -142,7 +142,7 @@ def written(
 ) -> Iterator[NextToken]:
     """Generate text, and give for each new token the distribution from which it was chosen.
 
-    The tokens are those of `gpt.generate.stream` for one prompt and the same `options`: temperature, top_k, top_p and
+    The tokens are those of `gpt.generation.stream` for one prompt and the same `options`: temperature, top_k, top_p and
     seed. Where the tokenizer has <|endoftext|>, the text ends with it: it is the last item. ValueError at the call, not
     at the first token, for invalid options; FloatingPointError at a token where the logits are not finite.
     """

@@ -9,7 +9,7 @@ from typing import Any
 from .. import look
 from ..look import LoadedModel
 from ..look.metrics import Log
-from ..look.runs import find_runs as find_runs
+from ..look.run_list import find_runs as find_runs
 from ..training import run_directory
 from .logs import Logs
 from .worker import Worker

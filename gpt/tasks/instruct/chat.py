@@ -7,7 +7,7 @@ exceeded: the oldest turns are dropped first, and an answer ends when the contex
 from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
-from ...generate import stream
+from ...generation import stream
 from ...model import GPT
 from ...tokenizer import StreamDecoder, Tokenizer
 from .data import Entry, Style
@@ -16,7 +16,7 @@ from .data import Entry, Style
 class Conversation:
     """Questions and answers in the format `style`. The model sees up to `history` earlier turns; None: all that fit.
 
-    `max_new_tokens` limits an answer; `sampling` is temperature, top_k, top_p and seed of `generate.stream`.
+    `max_new_tokens` limits an answer; `sampling` is temperature, top_k, top_p and seed of `generation.stream`.
     """
 
     def __init__(

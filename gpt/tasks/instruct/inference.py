@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...generate import generate
+from ...generation import generate
 from ...model import GPT
 from ...tokenizer import END_OF_TEXT, Tokenizer
 from ..results import Results

@@ -18,7 +18,7 @@ from gpt.cli import doctor
 from gpt.cli import main as cli
 from gpt.config import GPTConfig
 from gpt.fast import machine as fast_machine
-from gpt.generate import generate
+from gpt.generation import generate
 from gpt.model import GPT
 from gpt.tasks import classify, instruct, pretrain
 from gpt.tasks.classify import ClassifyConfig, data

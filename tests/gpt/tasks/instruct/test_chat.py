@@ -12,7 +12,7 @@ from runs import ONE_THREAD
 from taught import YES
 
 from gpt.cli import chat as chat_command
-from gpt.generate import generate
+from gpt.generation import generate
 from gpt.tasks.instruct import STYLES, Conversation
 from gpt.training import checkpoint
 

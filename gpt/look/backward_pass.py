@@ -14,10 +14,10 @@ from tensorlite.inspect import AutogradGraph, GraphNode, Piece, Step, graph, ste
 from tensorlite.inspect.rules import explain
 
 from ..model import GPT
+from .array_picture import Picture, picture
 from .block_names import named
 from .display import FONT, TEXT
 from .loaded import LoadedModel
-from .picture import Picture, picture
 
 STYLE = f"background:#ffffff;color:{TEXT};font-family:{FONT.replace(chr(39), '')};font-size:12px"
 CELL = "padding:3px 10px;text-align:left;vertical-align:top"
