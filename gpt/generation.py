@@ -145,7 +145,7 @@ def next_logits(model: GPT, texts: Sequence[list[int]], cache: Sequence[KVCache]
     width = max(map(len, rows))
     padded = [row + [0] * (width - len(row)) for row in rows]
     with inference_mode(model):
-        hidden = model.hidden_states(tl.tensor(padded, device=model.token_embedding.weight.device), cache)  # (B, T, C)
+        hidden = model.hidden_states(tl.tensor(padded, device=model.device), cache)  # (B, T, C)
         if all(len(row) == width for row in rows):
             return model.logits(hidden[:, -1])  # (B, C) -> (B, V)
         last = [len(row) - 1 for row in rows]  # of each text, before the padding

@@ -38,7 +38,7 @@ def attach_step() -> None:
 
 def make_decoder(model: "GPT", batch_size: int, positions: int, use_cache: bool = True) -> "Decoder":
     """The plain Decoder for a model on the CPU or without a cache, the one with CUDA graphs otherwise."""
-    if not use_cache or model.token_embedding.weight.device == "cpu":
+    if not use_cache or model.device == "cpu":
         from ..generation import Decoder
 
         return Decoder(model, batch_size, positions, use_cache)

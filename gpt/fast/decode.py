@@ -123,7 +123,7 @@ def gpu_decoder(model: GPT, batch_size: int, positions: int) -> GPUDecoder:
 
 def newest(model: GPT, texts: Sequence[list[int]]) -> Tensor:
     """The last token of each text, and its position: (2, B)."""
-    device = model.token_embedding.weight.device
+    device = model.device
     return tl.tensor([[text[-1] for text in texts], [len(text) - 1 for text in texts]], device=device)
 
 

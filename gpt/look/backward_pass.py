@@ -186,7 +186,7 @@ def backward(loaded: LoadedModel, text: str, block: int = 0, fused: bool = True)
 
 def stream_into(model: GPT, ids: list[int], block: int) -> Tensor:
     """The residual stream before a block: (1, T, C)."""
-    idx = tl.tensor([ids], device=model.token_embedding.weight.device)  # (1, T)
+    idx = tl.tensor([ids], device=model.device)  # (1, T)
     x: Tensor = model.token_embedding(idx) + model.position_embedding(model.positions(idx))
     for earlier in list(model.blocks)[:block]:
         x = earlier(x)

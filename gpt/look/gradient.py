@@ -100,7 +100,7 @@ def gradients(
     if layers is not None and not fresh:
         raise ValueError("layers changes the number of blocks of a fresh model: give fresh=True too")
     if fresh:
-        net = fresh_model(replace(config, n_layer=layers or config.n_layer), seed).to(net.token_embedding.weight.device)
+        net = fresh_model(replace(config, n_layer=layers or config.n_layer), seed).to(net.device)
     run = Forward(net, ids, shortcuts, norms)
     run.backward()
     return run.gradients([model.text_of(id) for id in ids])

@@ -118,7 +118,7 @@ def expected(model: LoadedModel, ids: Sequence[int], k: int = 10) -> Iterator[Ne
 def _scores(gpt: GPT, chunk: list[int], cache: list[KVCache]) -> Tensor:
     """The scores (T, V) of the next token at each position of a chunk that continues what the cache holds."""
     with inference_mode(gpt):
-        idx = tl.tensor([chunk], device=gpt.token_embedding.weight.device)  # (1, T)
+        idx = tl.tensor([chunk], device=gpt.device)  # (1, T)
         return gpt.logits(gpt.hidden_states(idx, cache))[0]  # (1, T, C) -> (T, V)
 
 

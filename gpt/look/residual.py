@@ -126,7 +126,7 @@ def residual_stream(model: LoadedModel, text: str, position: int = -1, token: To
 
 def embedding_parts(gpt: GPT, ids: Sequence[int]) -> dict[str, Tensor]:
     """The two summands of the stream before the first block, (1, T, C) each."""
-    idx = tl.tensor([list(ids)], device=gpt.token_embedding.weight.device)
+    idx = tl.tensor([list(ids)], device=gpt.device)
     position = gpt.position_embedding(gpt.positions(idx)).expand_dims(0)
     return {"token embedding": gpt.token_embedding(idx), "position embedding": position}
 

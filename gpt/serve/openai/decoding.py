@@ -143,7 +143,7 @@ class Scores:
         self.decoder = generation.make_decoder(loaded.model, len(texts), positions, True)
         self.shift: Tensor | None = None  # (B, V): what penalties and biases add to the scores
         if options.logit_bias or options.frequency_penalty or options.presence_penalty:
-            self.shift = tl.zeros((len(texts), config.vocab_size), device=loaded.model.token_embedding.weight.device)
+            self.shift = tl.zeros((len(texts), config.vocab_size), device=loaded.model.device)
             for id, bias in options.logit_bias:
                 if id >= config.vocab_size:
                     raise OpenAIError(f"logit_bias: id {id} is not in the vocabulary of {config.vocab_size} tokens",
@@ -201,7 +201,7 @@ def prompt_tokens(loaded: LoadedModel, ids: Sequence[int], alternatives: int | N
         return [Token(id) for id in ids]
     found = [Token(ids[0])]
     with inference_mode(loaded.model):
-        idx = tl.tensor([list(ids)], device=loaded.model.token_embedding.weight.device)
+        idx = tl.tensor([list(ids)], device=loaded.model.device)
         hidden = loaded.model.hidden_states(idx)[0]  # (T, C)
         for start in range(0, len(ids) - 1, POSITIONS):
             after = ids[start + 1 : start + 1 + POSITIONS]
