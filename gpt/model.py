@@ -52,6 +52,11 @@ class GPT(nn.Module):
         model.config = config
         return model
 
+    @property
+    def device(self) -> str:
+        """Where the weights are: "cpu", or "cuda:0" and the like."""
+        return self.position_embedding.weight.device
+
     def forward(self, idx: Tensor, targets: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Token ids (B, T) -> logits (B, T, V) and, where targets (B, T) are given, the mean cross-entropy, else None.
 
@@ -69,7 +74,7 @@ class GPT(nn.Module):
 
         With a `cache` (from new_cache), idx continues the texts that the cache holds.
         """
-        idx = nn.as_indices(idx, self.token_embedding.weight.device, "token ids")
+        idx = nn.as_indices(idx, self.device, "token ids")
         if idx.ndim != 2:
             raise ValueError(f"token ids must have shape (B, T), got {idx.shape}")
         positions = self.positions(idx, cache)  # (T,), or (B, T) where a cache holds texts of different lengths

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import tensorlite as tl
 from gpt.config import GPTConfig
-from gpt.generate import stream
+from gpt.generation import stream
 from gpt.model import GPT
 from gpt.tasks.pretrain import TrainConfig
 from tensorlite import Generator, Tensor, io, optim

@@ -13,7 +13,7 @@ from tyro.conf import Positional, arg
 from ..console import visible
 
 if TYPE_CHECKING:
-    from ..look.compare import Comparison, Row
+    from ..look.comparison import Comparison, Row
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from tensorlite.devices import machine
 from ..config import check_device, check_integer
 from ..console import bar, result_table
 from ..data import corpus
+from ..fast.weights_dtype import Dtype, set_weights_dtype
 from ..tasks.evaluate import Score, evaluate
 from ..training import checkpoint
 
@@ -33,6 +34,8 @@ class Evaluate:
     batch_size: int = 4  # windows per batch
     step: str | None = None  # the model after this step, or best: with the lowest validation loss; default: the newest
     json: bool = False  # print the numbers as JSON
+    # of the weights: with bfloat16 or int8, which is for a CPU, the loss is that of `gpt generate --dtype`
+    dtype: Dtype = "float32"
     device: str = "auto"  # cpu, cuda or cuda:1 (the second GPU); auto: a GPU if one is usable
 
     def __post_init__(self) -> None:
@@ -46,6 +49,7 @@ class Evaluate:
         text = corpus.read_text(self.text)
         device = backend.use_device(self.device)
         model, tokenizer = checkpoint.load_model(self.run, device, checkpoint.folder_at(self.run, self.step))
+        set_weights_dtype(model, self.dtype)
         context = self.context or model.config.context_length
         stride = self.stride or context
         score = evaluate(model, tokenizer, text, context, stride, self.batch_size, bar)

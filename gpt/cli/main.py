@@ -21,7 +21,7 @@ from .. import __version__, fast
 from ..console import LOST, printable
 from ..training.run_directory import RunWarning
 from .flags import Usage
-from .parsing import parse
+from .parsing import parse, with_flags
 
 LONGEST = 1500  # characters of an error message: names in a file may have any length
 
@@ -114,7 +114,13 @@ def run(args: list[str]) -> int:
     fast.attach()
     with warnings.catch_warnings():  # NumPy's warnings of overflow and the like; errors name what is not finite
         warnings.simplefilter("ignore", RuntimeWarning)
-        status: int = parse(args)()
+        command = parse(args)
+        try:
+            status: int = command()
+        except ValueError as error:
+            if type(error) is not ValueError or ".json" in str(error):  # a file has the names of settings, not flags
+                raise
+            raise ValueError(with_flags(str(error), type(command))) from error
     return status
 
 
@@ -123,10 +129,13 @@ def sentence(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     if reason := gpu.out_of_memory(error):
-        return f"{reason}: a smaller batch_size or context_length, or activation_checkpointing in training, needs less"
+        return (
+            f"{reason}: a smaller --batch-size or --context-length, or --activation-checkpointing in training, needs "
+            "less"
+        )
     if isinstance(error, MemoryError):
         reason = str(error) or "an array does not fit"
-        return f"out of memory: {reason}: a smaller batch_size or context_length needs less"
+        return f"out of memory: {reason}: a smaller --batch-size or --context-length needs less"
     if isinstance(error, (ValueError, RuntimeError, OSError, ArithmeticError, ImportError, IndexError)):
         return str(error)
     return f"{type(error).__name__}: {error}; unexpected error: --debug prints the traceback"

@@ -15,7 +15,7 @@ from tyro.conf import Positional, arg
 from .. import look
 from ..console import visible
 from ..look import Run
-from ..look.runs import find_runs
+from ..look.run_list import find_runs
 
 
 @dataclass(frozen=True)

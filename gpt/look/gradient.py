@@ -17,8 +17,8 @@ from tensorlite import functional as F
 from ..config import GPTConfig
 from ..model import GPT
 from .display import heat_map, log_shares, visible_text
+from .forward_trace import trace
 from .loaded import LoadedModel
-from .trace import trace
 
 BLOCK = 1 << 15  # elements whose squares are added up in their own dtype
 PARTS = ("norm1", "W_query", "W_key", "W_value", "out_proj", "norm2", "expand", "contract")  # of a block
@@ -100,7 +100,7 @@ def gradients(
     if layers is not None and not fresh:
         raise ValueError("layers changes the number of blocks of a fresh model: give fresh=True too")
     if fresh:
-        net = fresh_model(replace(config, n_layer=layers or config.n_layer), seed).to(net.token_embedding.weight.device)
+        net = fresh_model(replace(config, n_layer=layers or config.n_layer), seed).to(net.device)
     run = Forward(net, ids, shortcuts, norms)
     run.backward()
     return run.gradients([model.text_of(id) for id in ids])

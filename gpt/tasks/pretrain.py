@@ -16,7 +16,7 @@ from tensorlite.data import TokenFile, default_collate
 from ..config import PRESETS, GPTConfig, check_choice, check_integer
 from ..console import bar, counted, visible
 from ..data.prepare import PARTS, new_line, prepare
-from ..generate import generate
+from ..generation import generate
 from ..model import GPT, inference_mode
 from ..tokenizer import END_OF_TEXT, Tokenizer
 from ..training import checkpoint, machine

@@ -8,7 +8,7 @@ import pytest
 
 import tensorlite as tl
 from gpt.config import PRESETS, GPTConfig
-from gpt.generate import generate
+from gpt.generation import generate
 from gpt.model import GPT, Block, FeedForward, parameter_table
 
 TINY = GPTConfig(vocab_size=11, context_length=8, n_layer=2, n_head=2, n_embd=8, qkv_bias=True)

@@ -9,7 +9,7 @@ import pytest
 from strict import strict
 
 import gpt.attention
-import gpt.generate
+import gpt.generation
 import gpt.model
 import tensorlite as tl
 from tensorlite import backend, io, nn, optim

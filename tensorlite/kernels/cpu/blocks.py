@@ -6,16 +6,20 @@ Partial sums are added in the order of their blocks, so the same number of threa
 import itertools
 import math
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any, TypeVar
 
 import numpy as np
 
 from ...devices.machine import in_parts, matmul_time
 from . import onednn
+from .choose_impl import numba_impl_for
 from .numpy_impl import sum_rows
 
 T = TypeVar("T")
 BLOCK = 1 << 18  # elements: they fit a core's cache, and take far longer than handing them to a thread
+FEW_ROWS = 16  # a product with fewer takes as long as reading the matrix
+COMPILED = 1 << 18  # weights of a product of few rows, from which importing numba pays
 
 
 def supports(x: Any, *others: Any, **_: Any) -> bool:
@@ -41,6 +45,8 @@ def product(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None = None) -> np.
     Threads share the rows of the result, or its columns where there are few rows. In bfloat16 where that is set and
     faster (onednn.is_worthwhile).
     """
+    if a.shape[0] < FEW_ROWS and b.size >= COMPILED and (impl := numba_impl_for(b.T, a, bias)):
+        return few_rows(impl, a, b.T, None, bias)
     out = np.empty((a.shape[0], b.shape[1]), a.dtype)
     matmul: Callable[..., np.ndarray] = np.matmul
     if onednn.is_worthwhile(a, b):
@@ -56,11 +62,25 @@ def product(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None = None) -> np.
         if bias is not None:
             out[:, part] += bias[part]
 
-    if a.shape[0] >= 16:
+    if a.shape[0] >= FEW_ROWS:
         in_parts(rows, a.shape[0], matmul_time(a, b))
     else:  # reading b takes the time
         in_parts(columns, b.shape[1], max(matmul_time(a, b), b.size / 6))
     return out
+
+
+def few_rows(
+    impl: ModuleType, x: np.ndarray, weight: np.ndarray, scales: np.ndarray | None, bias: np.ndarray | None
+) -> np.ndarray:
+    """x (M, K) @ weight (N, K)^T * scales (N) + bias (N) -> (M, N), by the compiled loop of that name."""
+    out = np.empty((len(weight), len(x)), x.dtype)
+
+    def rows(part: slice) -> None:
+        shares = (None if y is None else y[part] for y in (scales, bias))
+        impl.few_rows(x, weight[part], *shares, out[part])
+
+    in_parts(rows, len(weight), max(weight.nbytes / 24, weight.size * len(x) / 16))  # bytes and products a nanosecond
+    return np.ascontiguousarray(out.T)  # (N, M) -> (M, N)
 
 
 def products(*pairs: tuple[np.ndarray, np.ndarray], sum_of: np.ndarray | None = None) -> list[np.ndarray]:

@@ -36,6 +36,11 @@ def numba_impl_for(x: np.ndarray, *others: np.ndarray | None) -> ModuleType | No
     return _numba_impl()
 
 
+def compiled_loops() -> ModuleType:
+    """numba_impl. ImportError where numba is not installed: `missing` gives the reason."""
+    return _numba_impl()
+
+
 @functools.cache
 def missing() -> str:
     """The reason why numba cannot be used, and the remedy; "" if it can. The first call may import numba."""

@@ -7,7 +7,7 @@ from strict import strict
 
 import tensorlite as tl
 from gpt import fast
-from gpt import generate as plain
+from gpt import generation as plain
 from gpt.config import GPTConfig
 from gpt.fast import decode
 from gpt.model import GPT

@@ -18,7 +18,7 @@ from gpt.cli import doctor
 from gpt.cli import main as cli
 from gpt.config import GPTConfig
 from gpt.fast import machine as fast_machine
-from gpt.generate import generate
+from gpt.generation import generate
 from gpt.model import GPT
 from gpt.tasks import classify, instruct, pretrain
 from gpt.tasks.classify import ClassifyConfig, data
@@ -413,8 +413,8 @@ def test_out_of_gpu_memory_is_a_sentence(cupy):
     cupy(Fake())
     error = OutOfMemoryError(f"Out of memory allocating {3 << 30:,} bytes (allocated so far: {1 << 30:,} bytes).")
     assert cli.sentence(error) == (
-        "the GPU is out of memory: 3.00 GiB were requested, 4.00 of its 80.00 GiB are free: a smaller batch_size or "
-        "context_length, or activation_checkpointing in training, needs less"
+        "the GPU is out of memory: 3.00 GiB were requested, 4.00 of its 80.00 GiB are free: a smaller --batch-size or "
+        "--context-length, or --activation-checkpointing in training, needs less"
     )
     assert cli.sentence(RuntimeError("cudaErrorMemoryAllocation: out of memory")).startswith(
         "the GPU is out of memory: more was requested, 4.00 of"

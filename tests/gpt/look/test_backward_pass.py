@@ -138,7 +138,7 @@ def test_intermediate_gradients_are_those_of_pytorch():
     out.backward(torch.tensor(cells(steps["stream after block 1"])[None]))
     assert len(values) > 18
     for name, value in values.items():
-        expected = look.picture.picture(tl.tensor(value.grad.numpy()))
+        expected = look.array_picture.picture(tl.tensor(value.grad.numpy()))
         shown = [steps[name]] if name not in fused else [steps[name], fused[name]]
         for step in shown:
             assert step.node.shape == tuple(value.shape), name

@@ -13,7 +13,7 @@ import tensorlite as tl
 from gpt import fast
 from gpt.config import GPTConfig
 from gpt.fast import decode as fast_decode
-from gpt.generate import generate, stream
+from gpt.generation import generate, stream
 from gpt.model import GPT
 from tensorlite import backend, optim
 from tensorlite import functional as F

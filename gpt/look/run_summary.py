@@ -13,9 +13,9 @@ from ..tasks.instruct import InstructConfig
 from ..tasks.pretrain import TrainConfig
 from ..training import checkpoint, run_directory
 from ..training.settings import Settings
-from .compare import dict_at, figure_text, setting_text
+from .comparison import dict_at, figure_text, setting_text
 from .metrics import SMOOTH, place_of
-from .runs import Run, run, steps_text
+from .run_list import Run, run, steps_text
 
 SETTINGS: dict[str, type[Settings]] = {
     "pretrain": TrainConfig, "classify": ClassifyConfig, "instruct": InstructConfig,

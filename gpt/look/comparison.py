@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..console import counted
-from .line_chart import COLORS, line_chart
+from .charts import COLORS, line_chart
 from .metrics import SMOOTH, curve
-from .runs import CELL, Run, find_runs, html_table, readable, run, steps_text
+from .run_list import CELL, Run, find_runs, html_table, readable, run, steps_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

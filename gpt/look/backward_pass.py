@@ -14,10 +14,10 @@ from tensorlite.inspect import AutogradGraph, GraphNode, Piece, Step, graph, ste
 from tensorlite.inspect.rules import explain
 
 from ..model import GPT
+from .array_picture import Picture, picture
 from .block_names import named
 from .display import FONT, TEXT
 from .loaded import LoadedModel
-from .picture import Picture, picture
 
 STYLE = f"background:#ffffff;color:{TEXT};font-family:{FONT.replace(chr(39), '')};font-size:12px"
 CELL = "padding:3px 10px;text-align:left;vertical-align:top"
@@ -186,7 +186,7 @@ def backward(loaded: LoadedModel, text: str, block: int = 0, fused: bool = True)
 
 def stream_into(model: GPT, ids: list[int], block: int) -> Tensor:
     """The residual stream before a block: (1, T, C)."""
-    idx = tl.tensor([ids], device=model.token_embedding.weight.device)  # (1, T)
+    idx = tl.tensor([ids], device=model.device)  # (1, T)
     x: Tensor = model.token_embedding(idx) + model.position_embedding(model.positions(idx))
     for earlier in list(model.blocks)[:block]:
         x = earlier(x)
