@@ -85,6 +85,9 @@ class GPTConfig:
     tie_head: bool = True  # the token embedding's matrix computes the logits: vocab_size * n_embd fewer parameters
     causal: bool = True  # no position attends to a later one; False only for classifiers, which do not generate
     init: Literal["torch", "gpt2"] = "gpt2"  # torch's defaults (the book's), or N(0, 0.02) as OpenAI's GPT-2
+    # standard deviation of the initial position embeddings where init is "torch", whose own is 1. Smaller ones suit
+    # short training: a position is trained by one token of each window only, so noise in its embedding stays long
+    position_std: float = 1.0
 
     def __post_init__(self) -> None:
         for name in ("vocab_size", "context_length", "n_layer", "n_head", "n_embd"):
@@ -96,6 +99,7 @@ class GPTConfig:
         for name in ("qkv_bias", "tie_head", "causal"):
             check_choice(name, getattr(self, name), (True, False))
         check_choice("init", self.init, ("torch", "gpt2"))
+        check_number("position_std", self.position_std, low=0)
         if self.n_embd % self.n_head:
             raise ValueError(
                 f"n_head must divide n_embd, so that the heads are equally wide: "

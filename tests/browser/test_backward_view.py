@@ -96,20 +96,17 @@ def test_play_goes_on_by_itself_and_stops_at_the_end(view):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("width", [360, 1600])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_fits_the_screen_and_is_accessible(view, axe, width, scheme):
-    view.set_viewport_size({"width": width, "height": 800})
-    view.emulate_media(color_scheme=scheme)
+def test_it_fits_the_screen_and_is_accessible(view, axe, looks):
     show(view, "unfused", 70)
-    assert view.evaluate("document.documentElement.scrollWidth") <= width
-    assert axe(view) == []
-    order = view.evaluate(
-        "['.step-column', '.table-column', '.graph'].map((name) =>"
-        " document.querySelector(`.view-backward ${name}`).getBoundingClientRect().top)"
-    )
-    if width == 360:  # the panel and the table come before the picture
-        assert order == sorted(order)
+    for width in looks():
+        assert view.evaluate("document.documentElement.scrollWidth") <= width
+        assert axe(view) == []
+        order = view.evaluate(
+            "['.step-column', '.table-column', '.graph'].map((name) =>"
+            " document.querySelector(`.view-backward ${name}`).getBoundingClientRect().top)"
+        )
+        if width == 360:  # the panel and the table come before the picture
+            assert order == sorted(order)
 
 
 @pytest.mark.slow
