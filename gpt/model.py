@@ -43,12 +43,14 @@ class GPT(nn.Module):
         self.head = None if config.tie_head else nn.Linear(config.n_embd, config.vocab_size, bias=False)
         if config.init == "gpt2":
             self.init_gpt2_weights()
+        elif config.position_std != 1:
+            self.position_embedding.weight.data[...] *= config.position_std
 
     @classmethod
     def without_init(cls, config: GPTConfig) -> Self:
         """A model without initial weights, for weights that are loaded next: drawing takes longer than loading."""
         with nn.skip_init():
-            model = cls(replace(config, init="torch"))
+            model = cls(replace(config, init="torch", position_std=1.0))
         model.config = config
         return model
 

@@ -28,8 +28,8 @@ GROUPS = {  # of the flags in the help, by field
         "balance", "unique_texts", "split_seed", "max_length", "style", "mask_instruction", "turns",
     ),
     "model": (
-        "preset", "context_length", "n_layer", "n_head", "n_embd", "dropout", "layers", "position", "causal",
-        "untie_head", "lora", "rank", "alpha", "targets",
+        "preset", "context_length", "n_layer", "n_head", "n_embd", "dropout", "position_std", "layers", "position",
+        "causal", "untie_head", "lora", "rank", "alpha", "targets",
     ),
     "steps": (
         "epochs", "steps", "batch_size", "grad_accumulation", "lr", "min_lr", "warmup", "beta1", "beta2",

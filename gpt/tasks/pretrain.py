@@ -39,7 +39,7 @@ class TextConfig:
     validation: float = 0.1  # share of the text, at its end, that is not trained on but measures the loss
 
     # the model's shape: nano, micro, book-124m, gpt2, gpt2-medium, gpt2-large or gpt2-xl (gpt params PRESET shows it);
-    # the next five replace single fields of it
+    # the next six replace single fields of it
     preset: str = "nano"
     # tokens the model sees at once; more take more time and memory. A run to start from may only be shortened
     context_length: int | None = None
@@ -47,6 +47,9 @@ class TextConfig:
     n_head: int | None = None  # attention heads per block; must divide the width
     n_embd: int | None = None  # width: the numbers that stand for each token
     dropout: float | None = None  # dropout probability in training, against memorising a small text
+    # standard deviation of the initial position embeddings; default: that of the preset. Smaller ones learn faster in
+    # short runs with a long context
+    position_std: float | None = None
 
     eval_batches: int = 20  # batches per evaluation, spread evenly over the validation text
     final_tokens: int = 200_000  # tokens of the validation text in the last evaluation, spread evenly; 0: all of it
@@ -62,7 +65,7 @@ class TrainConfig(Settings, TextConfig):
     task_class = "gpt.tasks.pretrain:Pretraining"
     fixed = (
         "base", "add_token", "text", "tokenizer", "vocab_size", "validation", "seed", "preset", "context_length",
-        "n_layer", "n_head", "n_embd",
+        "n_layer", "n_head", "n_embd", "position_std",
     )  # fmt: skip
 
     # The defaults train tiny Shakespeare in at most 90 s on two cores: many small steps learn the most in that time.
@@ -95,7 +98,7 @@ class TrainConfig(Settings, TextConfig):
             return
         if not self.text:
             raise ValueError("text is missing: gpt train --from RUN --text FILE learns another text")
-        for name in ("tokenizer", "vocab_size", "preset", "n_layer", "n_head", "n_embd"):
+        for name in ("tokenizer", "vocab_size", "preset", "n_layer", "n_head", "n_embd", "position_std"):
             if getattr(self, name) != TextConfig.__dataclass_fields__[name].default:
                 raise ValueError(f"{name} is that of the run to start from: omit it, or omit --from")
 
@@ -120,7 +123,9 @@ class TrainConfig(Settings, TextConfig):
 
     def model(self, vocab_size: int) -> GPTConfig:
         """The preset's model for that many tokens, with the fields that are given here."""
-        sizes = {name: getattr(self, name) for name in ("context_length", "n_layer", "n_head", "n_embd")}
+        sizes = {
+            name: getattr(self, name) for name in ("context_length", "n_layer", "n_head", "n_embd", "position_std")
+        }
         changed = {name: value for name, value in sizes.items() if value is not None}
         config = replace(PRESETS[self.preset], vocab_size=vocab_size, **changed)
         return config if self.dropout is None else config.with_dropout(self.dropout)

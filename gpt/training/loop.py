@@ -66,18 +66,12 @@ def train(
     """
     deadline = time.monotonic() + 60 * (math.inf if config.max_minutes is None else config.max_minutes)
     console, task = console or open_screen(), task or pkgutil.resolve_name(config.task_class)
-    if_exists = config.resume_if_exists
     if config.resume:
         config = replace(config, resume=open_run.real_path(config.resume))
-    config = continued(config, task)
-    run, names = directory(config, task), files(task)
+    if_exists, config = config.resume_if_exists, continued(config, task)
     config, machine_lines = machine.prepare(config)
-    with stop_signals(at_once=True), opened(run, config, task) as place:
-        run = place.run  # another directory if the name has been taken meanwhile
-
-        def tell(line: str) -> None:
-            say(console, place.folder / "log.txt", line)
-
+    with stop_signals(at_once=True), opened(directory(config, task), config, task) as place:
+        tell, run = partial(say, console, place.folder / "log.txt"), place.run  # its name may have been taken meanwhile
         if config.resume is None:
             s: Session | None = begin(task, config, place.folder, tell)
             tell(f"run        {run}")
@@ -91,7 +85,7 @@ def train(
         with open_run.report_missing_directory(run):
             stopped_by, ended = run_steps(s, task, place, console, begun, deadline)
         if ended:
-            run_directory.finish(run, names, s.step)
+            run_directory.finish(run, files(task), s.step)
     return Result(run, stopped_by, ended)
 
 
@@ -150,7 +144,13 @@ def run_steps(
         record(s, show, steps.rest())
         if s.saved != s.step:
             save(s)
+    return conclude(s, show, signals)
+
+
+def conclude(s: Session, show: Progress, signals: Sequence[int]) -> tuple[int | None, bool]:
+    """Draw the curves, and report why the steps ended or evaluate the finished run. Returns as `run_steps`."""
     draw(s.run, show.say)  # before the final evaluation, which may take long
+    last = s.task.steps
     ended = s.step == last or out_of_patience(s)
     if signals or not ended:
         why = "" if signals else f", as {s.config.max_minutes:g} minutes are over"

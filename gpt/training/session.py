@@ -81,7 +81,7 @@ def begin(task: type[Task], config: Settings, run: Path, say: Say) -> Session:
         system.sync(run / name)
     if config.lr is None:
         config = replace(config, lr=config.default_lr(model.config.n_embd))
-    config = replace(config, keep=kept(config, model))
+    config = replace(config, keep=config.keep or default_keep(model.num_parameters()))
     model.to(device).train()  # a task may have loaded it in evaluation mode
     set_activation_checkpointing(model, config.activation_checkpointing)
     description = {
@@ -103,12 +103,12 @@ def make_optimizer(model: nn.Module, config: Settings) -> optim.AdamW:
     return optim.AdamW(groups, lr=config.peak_lr, betas=(config.beta1, config.beta2))
 
 
-def kept(config: Settings, model: nn.Module) -> int:
-    """The number of checkpoints to keep: `keep`, or as many as 200 MB hold, from 2 to 12.
+def default_keep(parameters: int) -> int:
+    """How many checkpoints of a model are kept: as many as 200 MB hold, from 2 to 12.
 
     A parameter takes 12 bytes: float32, and AdamW's two averages.
     """
-    return config.keep or min(12, max(2, KEPT_BYTES // (12 * model.num_parameters())))
+    return min(12, max(2, KEPT_BYTES // (12 * parameters)))
 
 
 def set_activation_checkpointing(model: nn.Module, on: bool) -> None:
@@ -133,7 +133,7 @@ def save(s: Session) -> None:
     }
     checkpoint.save(
         s.run, s.step, config=s.description, tokenizer=s.tokenizer, model=s.model, optimizer=s.optimizer, state=state,
-        keep=kept(s.config, s.model), best=s.best[1] if s.config.keep_best else None,
+        keep=s.config.keep or default_keep(s.model.num_parameters()), best=s.best[1] if s.config.keep_best else None,
     )  # fmt: skip
     s.saved = s.step
 
@@ -195,7 +195,8 @@ def resume(task: type[Task], config: Settings, run: Path, say: Say, unless_finis
         return None
     if trained.steps < found.step:
         raise ValueError(f"{run} has done {found.step} steps already: steps cannot be {trained.steps}")
-    state = checkpoint.restore(run, found, model, optimizer, kept(config, model), config.keep_best)
+    keep = config.keep or default_keep(model.num_parameters())
+    state = checkpoint.restore(run, found, model, optimizer, keep, config.keep_best)
     problems += checkpoint.cut_logs(run, found, say)
     s = Session(run, config, description, tokenizer, model, optimizer, trained)
     s.step = s.saved = found.step

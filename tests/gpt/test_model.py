@@ -207,6 +207,18 @@ def test_the_seed_decides_the_weights(init):
     assert not np.array_equal(weights(1)[0], weights(2)[0])
 
 
+def test_position_embeddings_begin_as_small_as_the_config_says():
+    def weights(**changes):
+        tl.manual_seed(1)
+        return dict(GPT(replace(TINY, init="torch", **changes)).named_parameters())
+
+    usual, small, none = weights(), weights(position_std=0.1), weights(position_std=0.0)
+    for name, p in small.items():
+        expected = usual[name].numpy() * (np.float32(0.1) if name == "position_embedding.weight" else 1)
+        np.testing.assert_array_equal(p.numpy(), expected)
+    assert not none["position_embedding.weight"].numpy().any()
+
+
 @pytest.mark.slow
 def test_the_books_124m_model():
     """The book's chapters 4 and 5, seed 123: the greedy continuation of "Hello, I am", and the loss before training."""

@@ -102,6 +102,19 @@ def test_a_table_of_the_runs_below_a_folder(call, folder, monkeypatch):
     assert run[3] == short(found[1]["parameters"])
 
 
+def test_a_narrow_terminal_has_a_line_for_each_cell(call, folder, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    status, output, _ = call("runs", folder)
+    lines = output.splitlines()
+    assert status == 0
+    assert all(len(line) <= 40 for line in lines)
+    at = lines.index("deep/part")
+    assert [line.split(": ")[0] for line in lines[at + 1 : at + 7]] == [
+        "  task", "  steps", "  size", "  lowest loss", "  state", "  changed",
+    ]  # fmt: skip
+    assert lines[at + 5] == "  state: unfinished"
+
+
 def test_the_folder_is_runs_by_default_and_may_be_a_run(call, folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     status, output, errors = call("runs")

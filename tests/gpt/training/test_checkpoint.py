@@ -10,7 +10,6 @@ import shutil
 import warnings
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from runs import contents, tiny, train
@@ -293,12 +292,12 @@ def test_a_changed_token_file_is_never_trained_on(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("given", "parameters", "expected"),
-    [(None, 1e3, 12), (None, 1.3e6, 12), (None, 4e6, 4), (None, 124e6, 2), (5, 1e3, 5), (1, 124e6, 1)],
+    ("parameters", "expected"),
+    [(1e3, 12), (1.3e6, 12), (4e6, 4), (124e6, 2)],
 )
-def test_a_run_keeps_as_many_checkpoints_as_take_200_mb(given, parameters, expected):
+def test_a_run_keeps_as_many_checkpoints_as_take_200_mb(parameters, expected):
     """12 bytes a parameter: float32 weights and two averages."""
-    assert session.kept(TrainConfig(keep=given), SimpleNamespace(num_parameters=lambda: int(parameters))) == expected
+    assert session.default_keep(int(parameters)) == expected
 
 
 def test_the_number_of_checkpoints_that_a_run_keeps_is_recorded_and_resumed(tmp_path):
