@@ -111,7 +111,7 @@ def run(args: list[str]) -> int:
         print(f"gpt {__version__}")
         return 0
     machine.keep_freed_memory()
-    fast.attach()
+    fast.attach_decode()
     with warnings.catch_warnings():  # NumPy's warnings of overflow and the like; errors name what is not finite
         warnings.simplefilter("ignore", RuntimeWarning)
         command = parse(args)

@@ -10,6 +10,7 @@ from tyro.conf import Positional, arg
 
 from tensorlite.devices import machine
 
+from .. import fast
 from ..console import open_screen
 from ..tasks.classify import ClassifyConfig
 from ..tasks.instruct import InstructConfig
@@ -65,6 +66,7 @@ class Training(Settings):
         return values
 
     def __call__(self) -> int:
+        fast.attach_step()
         screen = open_screen()
         with watching(screen) if self.watch else nullcontext() as page:
             result = train(self, screen, begun=page.open if page else lambda run: None)

@@ -241,8 +241,11 @@ class Module:
             raise ValueError(f"this state does not fit {type(self).__name__}:\n  " + "\n  ".join(_shortened(problems)))
         for name, p in own.items():
             if name in values:
-                value = values[name].read().data if hasattr(values[name], "read") else values[name]
-                p.data[...] = to_device(value, p.device)
+                value = values[name]
+                if hasattr(value, "read_into") and isinstance(p.data, np.ndarray) and p.data.flags.c_contiguous:
+                    value.read_into(p.data)
+                else:
+                    p.data[...] = to_device(value.read().data if hasattr(value, "read") else value, p.device)
                 p.changed()
         return missing, unexpected
 

@@ -9,7 +9,8 @@ import pytest
 from runs import ONE_THREAD, contents, flags, gpt, tiny, train
 
 from gpt import __version__ as version
-from gpt.cli import Generate, Params
+from gpt.cli.generate import Generate
+from gpt.cli.params import Params
 from gpt.training import checkpoint
 
 
