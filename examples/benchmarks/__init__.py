@@ -6,7 +6,8 @@ same loss and gradients (or the same tokens) before anything is timed, and then 
 tables show medians over the turns. Peak memory is that of a process that runs only a few steps.
 
     python -m examples.benchmarks --configs tiny,char,gpt2 --peers torch --json FILE  training, all of torch's variants
-    python -m examples.benchmarks --tasks decode --configs gpt2 --json FILE  batch 1 and 8, against transformers
+    python -m examples.benchmarks --tasks decode --configs gpt2 --json FILE  batch 1, 8 and 32, against transformers
+    python -m examples.benchmarks --tasks decode --configs gpt2 --peers transformers-bf16 --weights bfloat16 int8
     python -m examples.benchmarks --time-to 1.88 --text tinyshakespeare.txt --json FILE  nanoGPT's recipe for CPUs
     python -m examples.benchmarks --tasks overhead --json FILE  small ops, forward and backward
     python -m examples.benchmarks --configs char --peers torch-bf16,torch-bf16-malloc --again --json FILE  some again

@@ -29,6 +29,8 @@ class Bench:
     configs: str | None = None  # of recipe, calls, tiny, char, gpt2, with commas; cuda: of gpt2, nano, micro, or all
     peers: str = "torch"  # torch: all of its variants; or some, such as torch-bf16-compile,tensorlite-numpy
     tasks: str | None = None  # of train, decode, overhead; cuda: train and decode
+    batches: tuple[int, ...] = setup.BATCHES["cpu"]  # texts at once, for decode on a CPU
+    weights: tuple[str, ...] = ("float32",)  # dtypes of tensorlite's weights for it: float32, bfloat16, int8
     time_to: float | None = None  # instead of tasks: train by nanoGPT's recipe until this validation loss
     text: Path | None = None  # tiny Shakespeare, for --time-to
     seeds: int = 1  # number of seeds, for --time-to
@@ -141,9 +143,12 @@ def cpu_plan(flags: Bench) -> Iterator[tuple[Row, Callable[[], Row]]]:
             if config not in setup.CONFIGS:
                 raise ValueError(f"there is no configuration {config!r}: give {', '.join(setup.CONFIGS)}")
             for who in setup.contestants(task, flags.peers):
-                for batch in setup.BATCHES["cpu"] if task == "decode" else (setup.CONFIGS[config][1],):
-                    job = Job(task, who, config, flags.threads, "", batch=batch)
-                    yield {"task": task, "config": config, "batch": batch, "who": who}, side_by_side(job, flags)
+                decode = task == "decode"
+                for batch in flags.batches if decode else (setup.CONFIGS[config][1],):
+                    for weights in flags.weights if decode else ("float32",):
+                        job = Job(task, who, config, flags.threads, "", batch=batch, weights=weights)
+                        head = {"task": task, "config": config, "batch": batch, "who": who}
+                        yield head | ({"weights": weights} if decode else {}), side_by_side(job, flags)
 
 
 def side_by_side(job: Job, flags: Bench) -> Callable[[], Row]:

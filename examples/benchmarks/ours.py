@@ -9,6 +9,7 @@ from pathlib import Path
 
 import tensorlite as tl
 from gpt.config import GPTConfig
+from gpt.fast.weights_dtype import set_weights_dtype, weight_bytes
 from gpt.generation import stream
 from gpt.model import GPT
 from gpt.tasks.pretrain import TrainConfig
@@ -98,7 +99,8 @@ class Decode(Contestant):
 
     def __init__(self, job: Job):
         super().__init__(job)
-        self.network = self.model(job.model).eval()
+        machine.set_threads(job.threads)
+        self.network = set_weights_dtype(self.model(job.model).eval(), job.weights)
         self.length = job.model.context_length
         self.prompts = self.tokens[: job.batch, : self.length // 4].tolist()
         self.new = self.length // 2
@@ -118,6 +120,10 @@ class Decode(Contestant):
     def answers(self) -> dict[str, Tensor]:
         self.run(1)
         return {"tokens": tl.tensor(self.texts)}
+
+    def weight_bytes(self) -> int:
+        """The bytes of the weights that a step reads."""
+        return weight_bytes(self.network)
 
     def bandwidth(self) -> float:
         """This machine's memory bandwidth in GB/s: half a gigabyte of weights times a vector, the best of ten tries."""

@@ -16,7 +16,7 @@ from tensorlite.devices.machine import blas
 from . import gpu, setup
 from .duel import Row
 
-KEY = ("device", "task", "config", "batch", "who", "seed")
+KEY = ("device", "task", "config", "batch", "who", "seed", "weights")
 
 
 def machine(threads: int, device: str = "cpu") -> dict[str, Any]:
@@ -122,6 +122,7 @@ def train_line(row: Row) -> list[str]:
 DECODE = [
     "config",
     "against",
+    "weights",
     "batch",
     "tensorlite, ms a step",
     "peer, ms a step",
@@ -133,7 +134,8 @@ DECODE = [
 
 def decode_line(row: Row) -> list[str]:
     return [
-        row["config"], row["who"], str(row["batch"]), f"{row['our_ms']:.2f}", f"{row['their_ms']:.2f}", times(row),
+        row["config"], row["who"], row.get("weights", "float32"), str(row["batch"]), f"{row['our_ms']:.2f}",
+        f"{row['their_ms']:.2f}", times(row),
         f"{row['our_GBs']:.1f} of {row['machine_GBs']:.1f}",
         f"{row['our_peak_MiB']:,.0f}, peer {row['their_peak_MiB']:,.0f}",
     ]  # fmt: skip

@@ -26,7 +26,7 @@ GPU_CONFIGS = {  # the presets, in batches that keep a GPU busy
 LR, BETAS, EPS, WEIGHT_DECAY, CLIP = 1e-3, (0.9, 0.99), 1e-8, 0.1, 1.0
 SCHEDULE: dict[str, Any] = {"lr": LR, "min_lr": 1e-4, "warmup": 100, "total": 2000}  # nanoGPT's recipe for CPUs
 UNWANTED = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")  # some test machines set them, which makes NumPy slower
-BATCHES = {"cpu": (1, 8), "cuda": (1, 32)}  # prompts at once, when decoding
+BATCHES = {"cpu": (1, 8, 32), "cuda": (1, 32)}  # prompts at once, when decoding
 GPU = "cuda"  # device of the tensors in GPU duels (tests without a GPU use cpu)
 
 TORCH = tuple(
@@ -65,6 +65,7 @@ class Job:
     seed: int = 0  # of the recipe's weights and batches
     vocab_size: int = 0  # of the recipe's text
     device: str = "cpu"  # or cuda
+    weights: str = "float32"  # dtype of tensorlite's weights, when decoding on a CPU
 
     @property
     def library(self) -> str:
@@ -89,7 +90,7 @@ class Job:
         return "bfloat16" if "bf16" in self.options else "tf32" if "tf32" in self.options else "float32"
 
     def ours(self) -> Self:
-        """The variant of tensorlite for this contestant: products in the same dtype. (CPUs decode in float32.)"""
+        """The variant of tensorlite for this contestant: products in the same dtype; decoding on a CPU, `weights`."""
         if self.task == "decode" and self.device == "cpu":
             return replace(self, who="tensorlite")
         return replace(
