@@ -17,6 +17,7 @@ from gpt.config import GPTConfig
 from gpt.model import GPT
 from gpt.tasks import instruct
 from gpt.tasks.instruct import judge
+from gpt.tasks.instruct import judge as judge_module
 from gpt.tasks.instruct.judge import Api, exact_match, f1, log_likelihood, summary
 from gpt.tokenizer import END_OF_TEXT, BPETokenizer
 
@@ -97,6 +98,20 @@ def test_the_likelihood_is_that_of_answer_and_end_token_by_token(taught, style):
         logs.append(scores[token] - math.log(sum(math.exp(score) for score in scores)))
         text = [*text, token]
     assert log_likelihood(model, tokenizer, ENTRY, style) == pytest.approx(sum(logs) / len(logs), rel=1e-4)
+
+
+def test_the_likelihoods_of_a_batch_are_those_of_each_entry_alone(taught, monkeypatch):
+    model, tokenizer = taught
+    entries = [{**ENTRY, "output": "word " * n} for n in (3, 0, 60, 1, 9, 2, 1)]
+    expected = [log_likelihood(model, tokenizer, entry) for entry in entries]
+    assert expected[2] is None  # longer than the context
+    for tokens in (1, 500, 1 << 20):  # one text in a batch, a few, all
+        monkeypatch.setattr(judge_module, "BATCH_TOKENS", tokens)
+        found = judge_module.log_likelihoods(model, tokenizer, entries)
+        assert found == [None if x is None else pytest.approx(x, rel=1e-5) for x in expected]
+    monkeypatch.setattr(judge_module, "TOGETHER", 2)
+    rows = judge_module.judge([{**entry, "model_response": ""} for entry in entries], model, tokenizer)
+    assert [row["log_likelihood"] for row in rows] == [None if x is None else pytest.approx(x) for x in expected]
 
 
 def test_an_entry_that_does_not_fit_has_no_likelihood(taught):
