@@ -77,6 +77,7 @@ def test_readmes_commands_run_one_after_the_other_in_one_folder(call, tmp_path, 
 
     trained = outputs["gpt train"]
     assert "tiny Shakespeare, which comes with gpt: 1,115,394 characters" in trained
+    assert "----- a sample at step 4\nROMEO:\n" in trained
     assert trained.rstrip().endswith("look inside: gpt look runs/shakespeare")
     config = json.loads((tmp_path / "runs/shakespeare/config.json").read_text(encoding="utf-8"))
     assert config["model"]["context_length"] == 256
