@@ -49,7 +49,7 @@ class Runs:
         return 0 if found else 1
 
 
-HEADS = ("run", "task", "steps", "size", "lowest loss", "state", "changed")
+HEADS = ("run", "task", "steps", "size", "lowest loss", "changed")
 WIDE = 75  # columns of a terminal that has room for the table
 
 
@@ -71,18 +71,21 @@ def paragraph(folder: Path, one: Run) -> str:
 
 
 def row(folder: Path, one: Run) -> list[str]:
-    """The cells of a run: its path below the folder, task, steps, parameters, lowest validation loss, state, date."""
+    """The cells of a run: its path below the folder, task, steps (of all, if unfinished), parameters, lowest validation
+    loss, date.
+    """
     lowest = one.metrics["validation_loss"].lowest()
     name = str(one.path.relative_to(folder)) if one.path != folder else one.name
-    steps = f"{one.last:,}/{one.total:,}" if one.total and one.total != one.last else f"{one.last:,}"
-    state = "imported" if "imported" in one.description else "finished" if one.finished else "unfinished"
+    if "imported" in one.description:
+        steps = "imported"
+    else:
+        steps = f"{one.last:,}" if one.finished or not one.total else f"{one.last:,} of {one.total:,}"
     return [
         name,
         one.task,
         steps,
         short(one.parameters),
         f"{lowest[0]:.4f} @ {lowest[1]:,}" if lowest else "-",
-        state,
         one.changed.partition(" ")[0],
     ]
 

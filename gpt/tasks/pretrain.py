@@ -24,6 +24,8 @@ from ..training.settings import Settings, as_paths, fine_tuning_lr
 from ..training.task import NewRun, Say, batch_generator, to_device
 from .changed_model import with_context_length, with_dropout, with_special_tokens
 
+OPENING = "ROMEO:\n"  # begins samples of tiny Shakespeare: the name of who speaks, on a line of its own
+
 # ----- settings ---------------------------------------------------------------------------------------------------
 
 
@@ -54,7 +56,9 @@ class TextConfig:
     eval_batches: int = 20  # batches per evaluation, spread evenly over the validation text
     final_tokens: int = 200_000  # tokens of the validation text in the last evaluation, spread evenly; 0: all of it
     sample_tokens: int = 200  # length of a sample
-    prompt: str | None = None  # what samples begin with; default: a new line, if the tokenizer has one
+    # what samples begin with; default: "ROMEO:" and a new line for tiny Shakespeare, else a new line, if the tokenizer
+    # has one
+    prompt: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,9 +210,10 @@ class Pretraining:
 
     def sample_prompt(self) -> list[int]:
         """The beginning of samples: the prompt, a new line, or, without a token for it, the first validation token."""
-        if self.config.prompt is None:
+        prompt = OPENING if self.config.prompt is None and not self.config.text else self.config.prompt
+        if prompt is None:
             return new_line(self.tokenizer) or self.tokens["validation"][:1].tolist()
-        ids = self.tokenizer.encode_ordinary(self.config.prompt)
+        ids = self.tokenizer.encode_ordinary(prompt)
         if not ids:
             raise ValueError(f"the prompt {self.config.prompt!r} has no tokens: give some text")
         return ids

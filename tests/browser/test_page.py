@@ -46,7 +46,7 @@ def show(page, site, view: str, run: str) -> None:
 
 def drawn(page, view: str) -> None:
     page.wait_for_selector(f"#view.view-{view} > *")
-    page.wait_for_timeout(150)
+    page.wait_for_timeout(50)
     page.wait_for_function("!document.querySelector('[aria-busy=true], .busy')")
 
 

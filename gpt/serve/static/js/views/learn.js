@@ -7,7 +7,7 @@ import { story } from "../learn/story.js";
 import { vanishing } from "../learn/vanishing.js";
 import { keepSession, leaveSession } from "../session.js";
 import { state, subscribe } from "../state.js";
-import { h, latest } from "../ui.js";
+import { h, latest, onTheme } from "../ui.js";
 
 const GONE = "The server does not have this learning session any more: it keeps those that were used last. " +
   "The page shows the checkpoint again.";
@@ -113,9 +113,7 @@ export default {
     }
 
     refresh();
-    const dark = matchMedia("(prefers-color-scheme: dark)");
-    const redraw = () => view.redraw();
-    dark.addEventListener("change", redraw);
+    const endTheme = onTheme(() => view.redraw());
     const unsubscribe = subscribe((changed) => {
       if (!["run", "step", "session", "text"].some((name) => changed.has(name))) return;
       if (changed.has("session") && state.session) return; // of this view's own step
@@ -129,7 +127,7 @@ export default {
     });
     return () => {
       unsubscribe();
-      dark.removeEventListener("change", redraw);
+      endTheme();
       act.stop();
       read.stop();
       compare.stop();
