@@ -10,7 +10,7 @@ from .chat import Chat
 from .classify import Classify
 from .compare import Compare
 from .completion import Completion
-from .data import Data
+from .data import DataFetch, DataList
 from .doctor import Doctor
 from .evaluate import Evaluate
 from .export import Export
@@ -19,6 +19,7 @@ from .import_ import Import
 from .judge import Judge
 from .look import Look
 from .params import Params
+from .prepare import DataPrepare
 from .runs import Runs
 from .show import Show
 from .tokenize import Tokenize
@@ -39,7 +40,9 @@ COMMANDS: dict[str, type] = {
     "params": Params,
     "evaluate": Evaluate,
     "judge": Judge,
-    "data": Data,
+    "data list": DataList,
+    "data fetch": DataFetch,
+    "data prepare": DataPrepare,
     "import": Import,
     "export": Export,
     "doctor": Doctor,
@@ -70,7 +73,9 @@ GROUPS = {  # for the help of `gpt`: a line for each command
         "judge": "score answers to instructions",
     },
     "data and machine": {
-        "data": "list and download texts, data sets and weights",
+        "data list": "the texts, data sets and weights that can be downloaded",
+        "data fetch": "download them",
+        "data prepare": "text of any size as tokens to train on",
         "import": "make a run of GPT-2's weights",
         "export": "write a run as a folder for Hugging Face transformers",
         "doctor": "what this machine offers, and what is missing",
