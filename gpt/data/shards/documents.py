@@ -220,10 +220,10 @@ def _csv(file: BinaryIO, column: str) -> Iterator[Item]:
     lines = (line.decode("utf-8", "surrogateescape") for line in _lines(file))
     head = next(lines, "").removeprefix("\ufeff")
     found = {mark: next(csv.reader([head], delimiter=mark), []) for mark in DELIMITERS}
-    tables = {mark: [name.strip() for name in names] for mark, names in found.items()}
+    tables: dict[str, list[str]] = {mark: [name.strip() for name in names] for mark, names in found.items()}
     mark = next((mark for mark, names in tables.items() if column in names), None)
     if mark is None:
-        names = ", ".join(map(repr, max(tables.values(), key=len))) or "no columns"
+        names = ", ".join(map(repr, sorted(tables.values(), key=len)[-1])) or "no columns"
         raise Unusable(
             f"no column {column!r}", f"has no column {column!r} in its first line, but {names:.300}: --column"
         )

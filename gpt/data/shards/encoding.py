@@ -148,9 +148,19 @@ def check_same(place: Place, noted: Place, source: Source) -> None:
 
 
 def readable_items(source: Source, how: Reading, seen: Seen) -> Iterator[Item]:
-    """The items of a source; what cannot be read of it is one more that is skipped. A fault in a pipe is an error."""
+    """The items of a source; what cannot be read of it is one more that is skipped. A fault in a pipe is an error.
+
+    `seen` gets the size of a source in all, also where a part of it is not read.
+    """
+    rest = source.size
+
+    def read(size: int) -> None:
+        nonlocal rest
+        rest -= size
+        seen(size)
+
     try:
-        yield from items(source, how, seen)
+        yield from items(source, how, read)
     except Unusable as error:
         if source.path == STDIN:
             raise ValueError(f"standard input {error}") from None
@@ -159,6 +169,8 @@ def readable_items(source: Source, how: Reading, seen: Seen) -> Iterator[Item]:
         if source.path == STDIN:
             raise
         yield Skipped(f"cannot be read ({error.strerror or error})")
+    if rest > 0:
+        seen(rest)
 
 
 # ----- processes ----------------------------------------------------------------------------------------------------
@@ -224,7 +236,7 @@ def _begin_process(tokenizer: Path) -> None:
 
 
 def _encode(pieces: Iterable[Encodable]) -> Ids:
-    """The ids of the pieces by part, as unsigned integers of 2 or 4 bytes. Special tokens in a text are read as text."""
+    """The ids of the pieces by part, as integers of 2 or 4 bytes. Special tokens in a text are read as text."""
     end = _tokenizer.special_tokens[END_OF_TEXT]
     found = {part: array("H" if _tokenizer.vocab_size <= 2**16 else "I") for part in PARTS}
     for piece in pieces:

@@ -79,7 +79,7 @@ def _is_ours(name: str) -> bool:
 
 
 def write(folder: Path, manifest: Manifest) -> None:
-    """Write the manifest, with the names of its files and of the next shards; after a crash it is the old or this one."""
+    """Write the manifest, with the names of its files and the next shards; after a crash it is the old or this one."""
     numbers = [int(shard["name"].rpartition("-")[2].partition(".")[0]) for shard in manifest["shards"]]
     following = [shard_name(part, max(numbers, default=-1) + 1) for part in PARTS]
     names = [LOCK, TOKENIZER, VERIFIED, *(shard["name"] for shard in manifest["shards"])]
@@ -103,7 +103,7 @@ def totals(manifest: Manifest, part: str) -> dict[str, int]:
 
 @contextmanager
 def locked(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """Keep other processes from preparing in the folder: RuntimeError where one does. The lock ends with the process."""
+    """Keep other processes from preparing in the folder: RuntimeError where one does. It ends with the process."""
     _refuse_link(folder / LOCK)
     with open(folder / LOCK, "a") as file:
         try:

@@ -165,7 +165,7 @@ class _Counted(io.RawIOBase):
 
 
 class _Zstd(io.RawIOBase):
-    """The content of a file of zstd frames. EOFError where the last frame is cut off, which zstandard's reader ignores."""
+    """The content of a file of zstd frames. EOFError where the last is cut off, which zstandard's reader ignores."""
 
     def __init__(self, file: BinaryIO | io.BufferedReader):
         try:

@@ -13,7 +13,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
@@ -43,7 +43,7 @@ class Job:
     tokenizer: Tokenizer | None  # None: byte-pair encoding is learned from a sample of the text
     name: str  # of the tokenizer, for the manifest
     out: Path
-    reading: Reading = Reading()
+    reading: Reading = field(default_factory=Reading)
     vocab_size: int | None = None  # of a tokenizer that is learned
     validation: float = 0.01  # share of the documents
     shard_tokens: int = 100_000_000
@@ -235,7 +235,7 @@ def write_shards(job: Job, manifest: Manifest, found: Survey, processes: int, sa
 def write_pair(
     job: Job, manifest: Manifest, number: int, results: Iterator[tuple[Batch, Ids]]
 ) -> tuple[list[dict[str, Any]], Batch, bool]:
-    """Write the next shard of each part: their entries in the manifest, the sums of their batches, and if it was the last."""
+    """Write the next shard of each part: their entries in the manifest, the sums of the batches, if it was the last."""
     total, tokens, write = Batch(Place(**manifest["place"])), Counter[str](), dict[str, Callable[[Any], int]]()
     vocab_size, ended = manifest["tokenizer"]["vocab_size"], True
     with ExitStack() as stack:
@@ -267,8 +267,8 @@ def check_parts(job: Job, manifest: Manifest) -> None:
     for part, count in documents.items():
         if not count:
             raise ValueError(
-                f"all {counted(sum(documents.values()), 'document')} are in one part, and none is {part} text: give more "
-                "documents (--split-on cuts texts into several), or another share with --validation, and --overwrite"
+                f"all {counted(sum(documents.values()), 'document')} are in one part, and none is {part} text: give "
+                "more documents (--split-on cuts texts into several) or another --validation, and --overwrite"
             )
 
 
