@@ -151,8 +151,16 @@ def remove(folder: Path) -> None:
 def remove_unfinished(folder: Path, manifest: Manifest) -> None:
     """Delete what a killed process has left: shards that the manifest only announces, and temporary files."""
     done = {shard["name"] for shard in manifest["shards"]}
+    for name in manifest["files"]:
+        if SHARD.fullmatch(name) and name not in done:
+            (folder / name).unlink(missing_ok=True)
+    remove_leftovers(folder)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete the temporary files that killed processes have left."""
     for name in os.listdir(folder):
-        if LEFTOVER.fullmatch(name) or (name in manifest["files"] and SHARD.fullmatch(name) and name not in done):
+        if LEFTOVER.fullmatch(name):
             (folder / name).unlink()
 
 

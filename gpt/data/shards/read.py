@@ -17,7 +17,7 @@ from .encoding import PARTS
 from .folder import Manifest
 
 
-class TokenShards:
+class TokenShards(Sequence[int]):
     """The token files of one part of a prepared text, in order. `len` is the number of their tokens."""
 
     def __init__(self, paths: Sequence[Path]):

@@ -126,9 +126,10 @@ def begun(job: Job, found: Survey, overwrite: bool, say: Say) -> Manifest:
             raise FileExistsError(
                 f"{job.out} has another text already: {'; '.join(changes)}; name another folder, or give --overwrite"
             )
-        if not overwrite and not changes:
+        if not overwrite and manifest["shards"]:
             return go_on(job, manifest, say)
         folders.remove(job.out)
+    folders.remove_leftovers(job.out)
     tokenizer = job.tokenizer or learned(job, found, say)
     folders.write(job.out, manifest := new_manifest(job, tokenizer, origin))
     tokenizer.save(job.out / folders.TOKENIZER)
@@ -167,8 +168,6 @@ def differences(job: Job, manifest: Manifest, origin: dict[str, Any]) -> list[st
 
 def go_on(job: Job, manifest: Manifest, say: Say) -> Manifest:
     """Check what is there, after which the rest can be written."""
-    if not (job.out / folders.TOKENIZER).exists() and not manifest["shards"] and job.tokenizer is not None:
-        job.tokenizer.save(job.out / folders.TOKENIZER)  # the process was killed before it did
     with bar("checking the shards", sum(shard["bytes"] for shard in manifest["shards"]), "bytes") as advance:
         folders.verify(job.out, manifest, advance)
     folders.remove_unfinished(job.out, manifest)
