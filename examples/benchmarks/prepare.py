@@ -1,4 +1,4 @@
-"""`gpt data prepare` beside Hugging Face's `datasets` and `tokenizers`: `python -m examples.benchmarks.prepare FOLDER ...`
+"""`gpt data prepare` beside Hugging Face's `datasets` and `tokenizers`: `python -m examples.benchmarks.prepare`.
 
 Text files of these folders are copied until there are enough of them, and both make the same GPT-2 tokens of them, with
 the same number of processes: each document's, followed by <|endoftext|>, in files of 16-bit numbers. The other side is
@@ -6,8 +6,8 @@ the usual script: `load_dataset`, `map` with `num_proc` and a tokenizer in Rust,
 They run in turns, each time in new processes and without a cache. That both files hold the same tokens is checked.
 
 CPU seconds are those of all processes of a side, from the system; they depend less than wall time on what else the
-machine does. Memory is the most that all its processes held at once, shared pages counted once, without pages of files (Pss_Anon,
-sampled).
+machine does. Memory is the most that all its processes held at once, sampled: Pss_Anon, which counts shared pages once
+and no pages of files.
 
     pip install datasets tokenizers
     python -m examples.benchmarks.prepare /usr/lib /usr/share/doc --megabytes 300
