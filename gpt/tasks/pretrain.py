@@ -15,6 +15,7 @@ from tensorlite.data import TokenFile, default_collate
 
 from ..config import PRESETS, GPTConfig, check_choice, check_integer
 from ..console import bar, counted, visible
+from ..data.corpus import STDIN
 from ..data.prepare import PARTS, new_line, prepare
 from ..data.shards.order import ShuffledWindows
 from ..data.shards.read import TokenShards
@@ -36,7 +37,8 @@ class TextConfig:
 
     base: Path | None = None  # start from this run's weights and tokenizer, instead of random weights; it is only read
     add_token: tuple[str, ...] = ()  # special tokens to add to that run's vocabulary, such as "<|user|>"
-    # UTF-8 files to learn from, one after another, or a folder of gpt data prepare; none: tiny Shakespeare
+    # UTF-8 files to learn from, one after another, - for standard input, or a folder of gpt data prepare; none: tiny
+    # Shakespeare
     text: tuple[Path, ...] = ()
     tokenizer: Literal["bpe", "char", "word", "gpt2"] = "bpe"  # what a token is; bpe is trained on the text itself
     vocab_size: int = 2048  # how many tokens bpe makes; the other tokenizers have their own number
@@ -120,11 +122,11 @@ class TrainConfig(Settings, TextConfig):
 
     def reads(self) -> tuple[Path, ...]:
         """The run to start from, and the texts."""
-        return (*([self.base] if self.base else []), *map(Path, self.text))
+        return (*([self.base] if self.base else []), *(path for path in self.text if path != STDIN))
 
     def name(self) -> str:
         """The name of the run to start from, if any, and of the first text."""
-        text = self.text[0].stem if self.text else "shakespeare"
+        text = "shakespeare" if not self.text else "stdin" if self.text[0] == STDIN else self.text[0].stem
         return f"{self.base.resolve().name}-{text}" if self.base else text
 
     def default_lr(self, n_embd: int = 768) -> float:
