@@ -208,8 +208,8 @@ def _in_order(pool: ProcessPoolExecutor, most: int, batches: Iterator[Batch]) ->
             yield done, ids.result()
     except BrokenProcessPool:
         raise RuntimeError(
-            "a process that encodes text has ended, perhaps for want of memory: the same command goes on from here, "
-            "and --processes with a smaller number needs less memory"
+            "a process that encodes text has ended, perhaps for want of memory: the same command "
+            "continues after the last complete shard, and fewer --processes need less memory"
         ) from None
 
 

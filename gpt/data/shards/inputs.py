@@ -51,8 +51,8 @@ class Survey(NamedTuple):
 def sources(paths: Iterable[str], suffixes: tuple[str, ...], out: Path) -> Iterator[Source]:
     """The files of these paths, in the order of the paths; those below a folder sorted by name, level by level.
 
-    Of a folder are left out, each with its reason: hidden entries, links, what is no file, empty files, the folder
-    `out`, and with `suffixes` all files with other names. OSError for a path that does not exist.
+    Entries of a folder that are left out have a reason: hidden ones, links, pipes and devices, empty files, and with
+    `suffixes` files with other names. The folder `out` is left out too. OSError for a path that does not exist.
     """
     for path in paths:
         if path == STDIN:

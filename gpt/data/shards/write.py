@@ -154,7 +154,7 @@ def sha256_of(tokenizer: Tokenizer) -> str:
 
 
 def differences(job: Job, manifest: Manifest, origin: dict[str, Any]) -> list[str]:
-    """What differs from the text and settings that a folder was begun with."""
+    """What differs from the text and the settings of the shards in a folder."""
     then, now = manifest["how"], job.how()
     changes = [f"{name} was {then.get(name)!r} and is {now[name]!r}" for name in now if then.get(name) != now[name]]
     if manifest["origin"].get("paths") != origin["paths"]:
