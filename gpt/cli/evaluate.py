@@ -16,6 +16,7 @@ from ..console import bar, result_table
 from ..data import corpus
 from ..fast.weights_dtype import Dtype, set_weights_dtype
 from ..tasks.evaluate import Score, evaluate
+from ..tasks.prepared import evaluate_prepared
 from ..training import checkpoint
 
 
@@ -26,7 +27,8 @@ class Evaluate:
     usual: ClassVar = "--text"
 
     run: Annotated[Positional[Path], arg(metavar="RUN")]  # directory of the run
-    text: tuple[Path, ...]  # UTF-8 files, read one after another
+    # UTF-8 files, read one after another, or a folder of gpt data prepare: its validation text
+    text: tuple[Path, ...]
     # tokens from one window to the next; with fewer than the context, each token has more context before it, and
     # evaluation is slower; default: the context
     stride: int | None = None
@@ -46,13 +48,17 @@ class Evaluate:
 
     def __call__(self) -> int:
         machine.set_threads(machine.default_threads())
-        text = corpus.read_text(self.text)
+        folder = self.text[0] if self.text[0].is_dir() and len(self.text) == 1 else None
+        text = "" if folder else corpus.read_text(self.text)
         device = backend.use_device(self.device)
         model, tokenizer = checkpoint.load_model(self.run, device, checkpoint.folder_at(self.run, self.step))
         set_weights_dtype(model, self.dtype)
         context = self.context or model.config.context_length
         stride = self.stride or context
-        score = evaluate(model, tokenizer, text, context, stride, self.batch_size, bar)
+        if folder:
+            score = evaluate_prepared(model, tokenizer, folder, context, stride, self.batch_size, bar)
+        else:
+            score = evaluate(model, tokenizer, text, context, stride, self.batch_size, bar)
         if self.json:
             about = {"run": str(self.run), "text": [str(path) for path in self.text]}
             print(dumps({**about, **numbers(score), "context": context, "stride": stride}))

@@ -7,6 +7,7 @@ and resumed ends with the same bytes as an uninterrupted one. The Task defines w
 import itertools
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -50,6 +51,11 @@ def files(task: type[Task]) -> tuple[str, ...]:
     return (*run_directory.RUN, *task.files, *task.results)
 
 
+def written_by(task: type[Task], description: Mapping[str, Any]) -> list[str]:
+    """The data files of this run: those whose SHA-256 the description has. A prepared text is not copied into a run."""
+    return [name for name in task.files if "sha256" in description["data"][Path(name).stem]]
+
+
 def directory(config: Settings, task: type[Task]) -> Path:
     """The directory of the run; without `out`, runs/ and the settings' name, with a number if that is taken."""
     if given := config.resume or config.out:
@@ -77,7 +83,7 @@ def begin(task: type[Task], config: Settings, run: Path, say: Say) -> Session:
     if "texts" not in found:
         texts = [{"path": str(path), **fingerprint(path)} for path in config.reads() if path.is_file()]
         found = {**found, "texts": texts}
-    for name in task.files:
+    for name in written_by(task, found):
         system.sync(run / name)
     if config.lr is None:
         config = replace(config, lr=config.default_lr(model.config.n_embd))
@@ -174,7 +180,7 @@ def resume(task: type[Task], config: Settings, run: Path, say: Say, unless_finis
     device = backend.use_device(config.device)
     changes = allowed_changes(run, description, config, machine.made_with(device))
     problems += changed_texts(description)
-    for path in (run / name for name in task.files):
+    for path in (run / name for name in written_by(task, description)):
         written = {key: description["data"][path.stem][key] for key in ("bytes", "sha256")}
         if not run_directory.exists(path):
             raise ValueError(f"{path} is missing: the run cannot continue without it, start another run or put it back")

@@ -151,7 +151,20 @@ def test_generate_stops_and_needs_no_prompt(call, run):
             ["evaluate", "--text", "a", "x"],
             "RUN is missing; RUN comes before a flag with several values (gpt evaluate --help)",
         ),
-        (["data", "get"], "{list,fetch} must be one of list, fetch, got 'get' (gpt data --help)"),
+        (
+            ["data", "get"],
+            "there is no command 'data get': did you mean gpt data list or gpt data fetch or gpt data prepare?"
+            " (gpt --help)",
+        ),
+        (["data", "prepare", "x", "--tokenizer", "gpt2"], "--out is missing (gpt data prepare --help)"),
+        (
+            ["data", "prepare", "--tokenizer", "gpt2", "--out", "x"],
+            "paths is missing: name files or folders, or - for standard input (gpt data prepare --help)",
+        ),
+        (
+            ["data", "prepare", "x", "--tokenizer", "gpt2", "--out", "y", "--vocab-size", "9"],
+            "--vocab-size is that of the tokenizer, except for --tokenizer bpe: omit it (gpt data prepare --help)",
+        ),
         (
             ["finetune", "clasify"],
             "there is no command 'finetune clasify': did you mean gpt finetune classify or gpt"
