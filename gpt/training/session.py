@@ -254,8 +254,8 @@ def allowed_changes(run: Path, description: dict[str, Any], config: Settings, no
             )
         if before != after:
             lines.append(f"changed    {flag} from {before} to {after}")
-    then = {"device": "cpu", **description["made_with"]}
-    for name, after in now.items():
+    then = {"device": "cpu", "processes": "1", **description["made_with"]}
+    for name, after in {"processes": "1", **now}.items():
         if (before := then.get(name, after)) != after:
             lines.append(
                 f"warning: {name} was {before} and is {after}: the last bits may differ from an unbroken run's"
