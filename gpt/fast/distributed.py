@@ -9,27 +9,26 @@ decides how a step is computed, not what is learnt.
 import os
 import pkgutil
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
-from math import gcd
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from rich.console import Console
 
 import tensorlite as tl
-from tensorlite import Tensor, backend, distributed, nn
+from tensorlite import Tensor, distributed
 from tensorlite.accelerate.reduce import Reducer
-from tensorlite.devices import gpu, machine
+from tensorlite.devices import machine
 from tensorlite.devices.heartbeat import Heartbeat, supported
 from tensorlite.distributed import World
 
 from .. import tokenizer as tokenizers
 from ..console import bytes_text, counted
 from ..fingerprint import fingerprint
-from ..training import checkpoint, loop
+from ..training import loop
 from ..training import machine as plain
 from ..training.loop import Result, StepResult, Steps, update
 from ..training.session import Session, make_optimizer, set_activation_checkpointing
@@ -37,7 +36,8 @@ from ..training.settings import Settings, command_of
 from ..training.signals import stop, stop_signals
 from ..training.step import train_step
 from ..training.task import Task
-from .recorded_step import RecordedStep
+from . import agreement, attach_step
+from .share import checked, share_of
 
 BEGIN, STEP, GATHER, END = range(4)  # the commands of process 0
 
@@ -62,7 +62,10 @@ def train(
     """
     global _team
     if distributed.joined() is None and distributed.launched()[1] == 1:
+        if agreement.resumed(config, 1) != config:
+            config = replace(config, threads=machine.default_threads())
         return loop.train(config, console, task, begun)
+    attach_step()  # sets the hooks by which the loop's steps become those of all processes
     world = distributed.join()
     with Team(world, config) as _team:
         try:
@@ -71,71 +74,6 @@ def train(
             return lead(_team, console, task, begun)
         finally:
             _team = None
-
-
-# ----- which process computes what --------------------------------------------------------------------------------
-
-
-class Share(NamedTuple):
-    """The sequences of a step that a process computes: some rows of some of the passes."""
-
-    passes: range
-    part: int  # which of `parts` equal parts of each pass' rows
-    parts: int
-
-    def rows(self, batch: Sequence[Any]) -> Sequence[Any]:
-        """Its rows of a batch, whose parts are Tensors and lists with one entry per sequence."""
-        if self.parts == 1:
-            return batch
-        size = len(batch[0]) // self.parts
-        return tuple(x[self.part * size : (self.part + 1) * size] for x in batch)
-
-
-def share_of(rank: int, size: int, config: Settings) -> Share:
-    """Whole passes as far as they go, then rows of passes. ValueError where neither divides by the processes."""
-    passes, rows = config.grad_accumulation, config.batch_size
-    groups = gcd(size, passes)
-    parts = size // groups
-    if rows % parts:
-        fitting = [n for n in range(1, passes * rows + 1) if not rows % (n // gcd(n, passes))]
-        near = [n for n in fitting if n < size][-2:] + [n for n in fitting if n > size][:2]
-        raise ValueError(
-            f"{size} processes cannot share {counted(passes, 'pass').replace('passs', 'passes')} of "
-            f"{counted(rows, 'sequence')} equally: start {' or '.join(map(str, near))} processes, or set "
-            f"--grad-accumulation or --batch-size to a multiple of {size}"
-        )
-    each = passes // groups
-    return Share(range(rank // parts * each, (rank // parts + 1) * each), rank % parts, parts)
-
-
-def check_dropout(model: Any, share: Share, processes: int) -> None:
-    """ValueError where the rows of one pass are divided although a dropout mask is drawn for all of them."""
-    c = model.config
-    p = max(c.embedding_dropout, c.attention_dropout, c.residual_dropout)
-    if share.parts > 1 and p:
-        raise ValueError(
-            f"with dropout {p:g}, each of {processes} processes computes whole passes: set --grad-accumulation to a "
-            f"multiple of {processes} (and --batch-size to less), or --dropout 0"
-        )
-
-
-def checked(task: type[Task], share: Share, processes: int) -> type[Task]:
-    """The task, which refuses models that cannot be trained so, before the run is begun."""
-
-    class Checked(task):  # type: ignore[valid-type, misc]
-        @classmethod
-        def begin(cls, *args: Any) -> Any:
-            new = super().begin(*args)
-            check_dropout(new.model, share, processes)
-            return new
-
-        @classmethod
-        def rebuild(cls, *args: Any) -> nn.Module:
-            model: nn.Module = super().rebuild(*args)
-            check_dropout(model, share, processes)
-            return model
-
-    return Checked
 
 
 # ----- the processes ----------------------------------------------------------------------------------------------
@@ -149,14 +87,16 @@ class Team:
         self.busy = False  # in a step, where the others wait for this process
         self.steps, self.sent = 0, 0.0  # made together, and the bytes that this process sent for them
         self.config = config
-        self.about = found = world.collect(about(world, config))
-        self.problems = differences(found)
+        self.about = found = world.collect(agreement.about(world, config))
+        self.problems = agreement.differences(found)
         try:
             self.share = share_of(world.rank, world.size, config)
             self.config = replace(
-                config, device=own_device(world, config.device), threads=own_threads(found, world, config)
+                config,
+                device=agreement.own_device(world, config.device),
+                threads=agreement.own_threads(found, world.rank, config),
             )
-        except (ValueError, RuntimeError) as error:
+        except (ValueError, RuntimeError, OSError) as error:
             self.problems.append(str(error))
         self.problems = list(dict.fromkeys(text for each in world.collect(self.problems) for text in each))
 
@@ -176,7 +116,7 @@ class Team:
         what = f"{len(share.passes)} of {c.grad_accumulation} passes"
         what += f", {c.batch_size // share.parts} of their {c.batch_size} sequences" if share.parts > 1 else ""
         found = [f"processes  {w.size} on {counted(w.hosts, 'host')}, each computes {what} of a step"]
-        found += [f"warning: {note}" for note in notes(self.about)]
+        found += [f"warning: {note}" for note in agreement.notes(self.about)]
         if not self.heartbeat:
             found.append("warning: this MPI serves one thread: a process that hangs is not noticed")
         return found
@@ -212,94 +152,6 @@ class Team:
         os._exit(1)
 
 
-def about(world: World, config: Settings) -> dict[str, Any]:
-    """What has to be equal in all processes, and where this one is."""
-    made = plain.made_with("cpu")
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-    return {
-        "host": world.mpi.Get_processor_name(),
-        "pid": os.getpid(),
-        "version": made["tensorlite"],
-        "settings": {name: str(value) for name, value in asdict(config).items()} | {"task": config.task},
-        "files": {str(path): fingerprint(path) for path in config.reads() if path.is_file()},
-        "noted": {
-            name: made.get(name, "") for name in ("python", "numpy", "machine", "instructions", "numba", "oneDNN")
-        },
-        "cores": cores,
-    }
-
-
-def differences(found: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A sentence for each process whose version, settings or files are not those of process 0."""
-    first, problems = found[0], []
-    for rank, other in enumerate(found):
-        who = f"process {rank} on {other['host']}"
-        if other["version"] != first["version"]:
-            problems.append(
-                f"{who} has tensorlite {other['version']}, and process 0 has {first['version']}: install one version "
-                "on all hosts"
-            )
-        changed = [name for name, value in other["settings"].items() if first["settings"].get(name) != value]
-        if changed:
-            given = ", ".join(f"{name} {other['settings'][name]}" for name in changed)
-            own = ", ".join(f"{name} {first['settings'].get(name)}" for name in changed)
-            problems.append(
-                f"{who} was started with {given}, and process 0 with {own}: start all with the same command line"
-            )
-        for path, written in other["files"].items():
-            if first["files"].get(path, written) != written:
-                problems.append(f"{who} reads another {path} than process 0: copy one of them to all hosts")
-    return problems
-
-
-def notes(found: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A sentence for each difference that may change last bits only."""
-    return [
-        f"process {rank} on {other['host']} has {name} {value}, process 0 has {found[0]['noted'][name]}: the last bits "
-        "may differ"
-        for rank, other in enumerate(found)
-        for name, value in other["noted"].items()
-        if value != found[0]["noted"][name]
-    ]
-
-
-def own_device(world: World, device: str) -> str:
-    """This process' device: on a host with GPUs, each process has its own. ValueError where they are too few."""
-    if backend.use_device(device) == "cpu":
-        return "cpu"
-    count = gpu.count()
-    if device not in ("auto", "cuda") or world.local_size > count:
-        raise ValueError(
-            f"{world.local_size} processes on this host need a GPU each, and it has {count}: start at most {count} on "
-            "a host and omit --device, or give --device cpu"
-        )
-    return f"cuda:{world.local_rank}"
-
-
-def own_threads(found: Sequence[Mapping[str, Any]], world: World, config: Settings) -> int | None:
-    """The threads of this process: those that the user gave, or its share of the cores that it may use."""
-    if config.resume is not None and config.threads is not None:
-        then = recorded(config.resume)
-        if (config.threads, world.size) != (then["threads"], then["processes"]) and config.threads == then["threads"]:
-            config = replace(config, threads=None)  # recorded by another number of processes
-    if config.threads is not None or machine.given_threads():
-        return config.threads
-    sharing = sum(
-        world.local_size > 1 and x["cores"] == found[world.rank]["cores"]
-        for x in found
-        if x["host"] == found[world.rank]["host"]
-    )
-    return max(1, machine.usable_cores() // max(1, sharing))
-
-
-def recorded(run: Path) -> dict[str, int | None]:
-    """The threads and processes that a run was trained with last."""
-    newest, _ = checkpoint.newest(run, ["config.json"])
-    description = checkpoint.read_config(newest.folder / "config.json")
-    processes = int(description.get("made_with", {}).get("processes", "1"))
-    return {"threads": description.get("training", {}).get("threads"), "processes": processes}
-
-
 # ----- a step -----------------------------------------------------------------------------------------------------
 
 
@@ -314,8 +166,11 @@ class SharedStep:
 
             shard(self.reducer, partial(team.command, GATHER))
         step = partial(train_step, s.task, s.model, s.optimizer, clip=s.config.clip, gradients=self.accumulate)
-        recorded = s.config.device != "cpu" and s.config.cuda_graph
-        self.step: loop.Step = RecordedStep(step, s.model, s.optimizer, say) if recorded else step
+        self.step: loop.Step = step
+        if s.config.device != "cpu" and s.config.cuda_graph:
+            from .recorded_step import RecordedStep
+
+            self.step = RecordedStep(step, s.model, s.optimizer, say)
 
     def __call__(self, batches: Sequence[Any], counts: Sequence[int]) -> Tensor:
         own = [self.share.rows(batches[i]) for i in self.share.passes]
@@ -342,7 +197,6 @@ class SharedStep:
                 losses[i] = loss.detach().reshape(1).astype(tl.float64)
         found = tl.concatenate(losses)
         self.world.all_reduce(found.data)
-        tl.default_generator.jump(passes - 1)  # as one process leaves it
         mean = zero.reshape(())
         for i in range(passes):  # in the order of one process
             mean = mean + found[i]
