@@ -82,7 +82,7 @@ def announcing(root: Any, finished: Callable[[Any, Array], None]) -> Iterator[No
 class Bucket:
     """The gradients of some parameters in one array, `flat`; `members` are their positions in the optimizer.
 
-    The size of `flat` is a multiple of the number of processes: the end may be padding.
+    `size` is a multiple of the number of processes: the end may be padding.
     """
 
     def __init__(self, members: list[int], params: list[Tensor], processes: int):
@@ -90,9 +90,17 @@ class Bucket:
         for i in members:
             self.places[i] = slice(size, size + params[i].size), params[i].shape
             size += params[i].size
-        like = params[members[0]].data
-        self.flat = xp(like).zeros(-(-size // processes) * processes, like.dtype)
+        self.like, self.size = params[members[0]].data, -(-size // processes) * processes
+        self._flat: Any = None
         self.left = set(members)  # whose gradient is not in `flat` yet
+
+    @property
+    def flat(self) -> Array:
+        """The gradients, (size,). Made when it is first used, from memory that earlier buckets' gradients had."""
+        if self._flat is None:
+            self._flat = xp(self.like).zeros(self.size, self.like.dtype)
+            del self.like
+        return self._flat
 
     def view(self, flat: Array, i: int) -> Array:
         """Parameter i's part of an array like `flat`, in its shape."""
@@ -156,6 +164,7 @@ class Reducer:
         for bucket in self.buckets:
             for i in list(bucket.left):
                 bucket.put(i, *self._earlier(i))
+                self.params[i].grad = None  # its memory is free for the next bucket
         self._send()
         for request in self.requests:
             self.world.wait(request)

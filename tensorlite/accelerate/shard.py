@@ -39,30 +39,61 @@ def shard(reducer: Reducer, announce: Callable[[], None] = lambda: None) -> None
                 "omit shard_optimizer"
             )
 
+    optimizer._storage = waiting = WaitingStorage(optimizer)
+
     def arranged() -> None:
-        optimizer._storage = ShardedStorage(optimizer, reducer, announce)
+        optimizer._storage = ShardedStorage(optimizer, waiting, reducer, announce)
 
     reducer.arranged = arranged
+
+
+class WaitingStorage(PlainStorage):
+    """The state until the parts are made. Before the first update it is zeros, and takes no memory.
+
+    Each weight gets memory of its own, so that it is free as soon as the weight is part of a bucket.
+    """
+
+    def __init__(self, optimizer: Optimizer):
+        before, self.names, self.params = optimizer._storage, optimizer.state_names, optimizer.params
+        self.steps = list(before.steps)
+        self.kept = {
+            i: {name: array.copy() for name, array in state.items()}
+            for i, state in enumerate(before.arrays)
+            if self.steps[i]
+        }
+        for p in optimizer.params:
+            p.data = p.data.copy()
+
+    @property
+    def arrays(self) -> list[dict[str, Array]]:  # type: ignore[override]
+        """The state of each parameter by name."""
+        return [
+            self.kept.get(i) or {name: xp(p.data).zeros_like(p.data) for name in self.names}
+            for i, p in enumerate(self.params)
+        ]
 
 
 class Part:
     """This process' part of a bucket: of the weights, of their gradient, and of the optimizer's state."""
 
-    def __init__(self, bucket: Bucket, optimizer: Optimizer, rank: int, processes: int):
-        self.bucket, library, like = bucket, xp(bucket.flat), bucket.flat
-        size = like.size // processes
-        place = slice(rank * size, (rank + 1) * size)
-        self.weights = library.zeros(like.size, like.dtype)  # of the whole bucket
-        arrays = optimizer._storage.arrays
-        states = {name: library.zeros(like.size, like.dtype) for name in optimizer.state_names}
+    def __init__(
+        self, bucket: Bucket, optimizer: Optimizer, kept: dict[int, dict[str, Array]], rank: int, processes: int
+    ):
+        like = optimizer.params[bucket.members[0]].data
+        library, size, self.bucket = xp(like), bucket.size // processes, bucket
+        begin, end = rank * size, (rank + 1) * size
+        self.weights = library.zeros(bucket.size, like.dtype)  # of the whole bucket
+        self.own, self.gradient = self.weights[begin:end], library.zeros(size, like.dtype)
+        self.state = {name: library.zeros(size, like.dtype) for name in optimizer.state_names}
         for i in bucket.members:
-            p, view = optimizer.params[i], bucket.view(self.weights, i)
+            p, view, place = optimizer.params[i], bucket.view(self.weights, i), bucket.places[i][0]
             view[...] = p.data
             p.data = view
-            for name, state in states.items():
-                bucket.view(state, i)[...] = arrays[i][name]
-        self.own, self.gradient = self.weights[place], library.zeros(size, like.dtype)
-        self.state = {name: state[place].copy() for name, state in states.items()}
+            start, stop = max(begin, place.start), min(end, place.stop)  # of the bucket: what is this process' of it
+            for name, state in kept.pop(i, {}).items():
+                if start < stop:
+                    whole = state.reshape(-1)
+                    self.state[name][start - begin : stop - begin] = whole[start - place.start : stop - place.start]
 
     def update(self, update: Callable[..., None], t: int, options: dict[str, Any], scale: float) -> None:
         """The optimizer's formula, in blocks, on all threads."""
@@ -80,11 +111,13 @@ class Part:
 class ShardedStorage(PlainStorage):
     """The state of an optimizer in parts, one for each bucket."""
 
-    def __init__(self, optimizer: Optimizer, reducer: Reducer, announce: Callable[[], None]):
+    def __init__(self, optimizer: Optimizer, waiting: "WaitingStorage", reducer: Reducer, announce: Callable[[], None]):
         self.world, self.announce, self.formula = reducer.world, announce, type(optimizer).update
         self.names, self.shapes = optimizer.state_names, [p.shape for p in optimizer.params]
-        self.steps = list(optimizer._storage.steps)
-        self.parts = [Part(bucket, optimizer, self.world.rank, self.world.size) for bucket in reducer.buckets]
+        self.steps = waiting.steps
+        self.parts = [
+            Part(bucket, optimizer, waiting.kept, self.world.rank, self.world.size) for bucket in reducer.buckets
+        ]
         self.of = {id(part.bucket): part for part in self.parts}
         reducer.reduce = self.reduce
 

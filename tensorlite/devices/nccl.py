@@ -12,6 +12,13 @@ from typing import Any
 from ..backend import Array
 
 
+def available() -> bool:
+    """Whether CuPy finds NCCL."""
+    from cupy.cuda import nccl
+
+    return bool(nccl.available)
+
+
 class Communicator:
     """The GPUs of `size` processes, one of each: the current device. ImportError where CuPy finds no NCCL."""
 

@@ -176,10 +176,12 @@ def test_a_sharded_optimizer_starts_from_the_state_and_gives_it_back():
     reducer = Reducer(Alike(1), optimizer)
     asked = []
     shard(reducer, lambda: asked.append(1))
+    waiting = optimizer.state_dict()["tensors"]
+    assert all((waiting[name].data == before[name]).all() for name in before) and not asked
     optimizer.zero_grad()
     reducer.backward(loss_of(model, TOKENS[1]))
     state = optimizer.state_dict()
-    assert asked
+    assert asked  # once the parts are made: before, the state was still whole
     assert state["steps"] == [1] * len(optimizer.params)
     assert before.keys() == state["tensors"].keys()
     for name, x in state["tensors"].items():
