@@ -314,7 +314,7 @@ def dying(team: Team) -> Iterator[None]:
 
 
 def build(team: Team, task: type[Task] | None) -> Session | None:
-    """The session of process 0 in another process; None after process 0 was told what is missing."""
+    """The session of process 0 in another process; None where a file is missing, which process 0 reports."""
     found = team.world.share()
     run, description = found["run"], found["description"]
     team.run = str(run)

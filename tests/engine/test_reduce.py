@@ -177,7 +177,8 @@ def test_a_sharded_optimizer_starts_from_the_state_and_gives_it_back():
     asked = []
     shard(reducer, lambda: asked.append(1))
     waiting = optimizer.state_dict()["tensors"]
-    assert all((waiting[name].data == before[name]).all() for name in before) and not asked
+    assert all((waiting[name].data == before[name]).all() for name in before)
+    assert not asked
     optimizer.zero_grad()
     reducer.backward(loss_of(model, TOKENS[1]))
     state = optimizer.state_dict()
