@@ -39,7 +39,7 @@ from ..training.task import Task
 from . import agreement, attach_step
 from .share import checked, share_of
 
-BEGIN, STEP, GATHER, END = range(4)  # the commands of process 0
+BEGIN, STEP, GATHER, WEIGHTS, END = range(5)  # the commands of process 0
 
 _team: "Team | None" = None  # of the run that this process trains now
 
@@ -96,8 +96,11 @@ class Team:
                 device=agreement.own_device(world, config.device),
                 threads=agreement.own_threads(found, world.rank, config),
             )
+            if config.shard_optimizer and self.config.device != "cpu":
+                raise ValueError("shard_optimizer is for processes on CPUs: omit it, or give --device cpu")
         except (ValueError, RuntimeError, OSError) as error:
             self.problems.append(str(error))
+        self.mixed = bool(agreement.notes(found))
         self.problems = list(dict.fromkeys(text for each in world.collect(self.problems) for text in each))
 
     def __enter__(self) -> "Team":
@@ -208,7 +211,7 @@ class LedSteps:
 
     def __init__(self, s: Session, team: Team, say: Callable[[str], None]):
         begin(s, team)
-        self.team, self.inner = team, steps(s, team, say)
+        self.s, self.team, self.inner = s, team, steps(s, team, say)
 
     def next(self, read: bool) -> list[StepResult]:
         team, before = self.team, self.team.world.sent()
@@ -217,6 +220,9 @@ class LedSteps:
         results = self.inner.next(read)
         team.busy = False
         team.steps, team.sent = team.steps + 1, team.sent + team.world.sent() - before
+        if read and team.mixed:
+            team.command(WEIGHTS)
+            share_weights(self.s, team.world)
         return results
 
     def rest(self) -> list[StepResult]:
@@ -269,10 +275,15 @@ def begin(s: Session, team: Team) -> None:
     share_state(s, team.world)
 
 
-def share_state(s: Session, world: World) -> None:
-    """Weights and, after the first step, the optimizer's averages: those of process 0, in all."""
+def share_weights(s: Session, world: World) -> None:
+    """The weights of process 0, in all. (Where machines differ, each rounds its updates in its own way.)"""
     for tensor in s.model.state_dict().values():
         world.broadcast(tensor.data)
+
+
+def share_state(s: Session, world: World) -> None:
+    """Weights and, after the first step, the optimizer's averages: those of process 0, in all."""
+    share_weights(s, world)
     if s.step:
         for tensor in s.optimizer.state_dict()["tensors"].values():
             world.broadcast(tensor.data)
@@ -290,6 +301,8 @@ def follow(team: Team, task: type[Task] | None) -> Result:
                     step = SharedStep(s, team, lambda line: None)
             elif command == STEP and s is not None:
                 update(s, step)
+            elif command == WEIGHTS and s is not None:
+                share_weights(s, team.world)
             elif command == GATHER and s is not None:
                 s.optimizer._storage.gather()  # type: ignore[attr-defined]
             if signals and not told:
