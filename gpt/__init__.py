@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .attention import MultiHeadAttention
     from .config import PRESETS, GPTConfig
+    from .fast.distributed import train
     from .generation import generate, stream
     from .model import GPT
     from .tasks.classify import Classifier, ClassifyConfig
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from .tasks.pretrain import TrainConfig
     from .tokenizer import BPETokenizer, CharTokenizer, Tokenizer, WordTokenizer, gpt2
     from .training.checkpoint import load_model
-    from .training.loop import train
 
     __version__: str
 
@@ -58,7 +58,7 @@ _NAMES = {  # of each module
     "tasks.pretrain": ("TrainConfig",),
     "tokenizer": ("BPETokenizer", "CharTokenizer", "Tokenizer", "WordTokenizer", "gpt2"),
     "training.checkpoint": ("load_model",),
-    "training.loop": ("train",),
+    "fast.distributed": ("train",),
 }
 _MODULES = ("attention", "config", "generation", "look", "lora", "model", "pretrained", "tokenizer")
 
@@ -71,7 +71,7 @@ def __getattr__(name: str) -> Any:
         if name in names:
             found = getattr(import_module(f".{module}", __name__), name)
             if module not in ("attention", "config", "tokenizer"):
-                _attach_acceleration(for_training=module == "training.loop")
+                _attach_acceleration(for_training=module == "fast.distributed")
             return found
     if name in _MODULES:
         return import_module(f".{name}", __name__)

@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
+from tensorlite import distributed
 from tensorlite.devices import gpu, machine
 from tensorlite.files import naming
 
@@ -47,16 +48,25 @@ def main(args: list[str] | None = None) -> None:
         sys.exit(141)
     except KeyboardInterrupt:
         sys.exit(130)
-    except Usage as error:
-        with contextlib.suppress(OSError):
-            print(f"gpt: {printable(str(error), LONGEST)} ({error.help} --help)", file=sys.stderr)
-        sys.exit(2)
     except Exception as error:
-        if debug:
-            traceback.print_exc()
-        with contextlib.suppress(OSError):  # standard error is closed
-            print(f"gpt: {printable(sentence(error), LONGEST)}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(report(error, debug))
+
+
+def report(error: Exception, debug: bool) -> int:
+    """Print the sentence of an error; the exit status. Of several processes that fail before they know of each other,
+    the first one of each host prints it.
+    """
+    first = distributed.joined() is not None or distributed.launched()[2] == 0
+    if usage := isinstance(error, Usage):
+        text = f"{printable(str(error), LONGEST)} ({error.help} --help)"
+    else:
+        text = printable(sentence(error), LONGEST)
+    if debug and not usage:
+        traceback.print_exception(error)
+    with contextlib.suppress(OSError):  # standard error is closed
+        if first:
+            print(f"gpt: {text}", file=sys.stderr)
+    return 2 if usage else 1
 
 
 @contextlib.contextmanager

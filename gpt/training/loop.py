@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, Protocol
 
 from rich.console import Console
 
+import tensorlite as tl
 from tensorlite import Tensor, optim
 
 from ..console import counted, open_screen, say
@@ -182,6 +183,9 @@ class Clock:
 # ----- a step -----------------------------------------------------------------------------------------------------
 
 
+Step = Callable[[Sequence[Any], Sequence[int]], Tensor]  # batches, their numbers of targets -> loss and norm
+
+
 class StepResult(NamedTuple):
     """The result of one step, as in a line of metrics.jsonl, and the time that it took."""
 
@@ -207,8 +211,8 @@ class Steps(Protocol):
 class PlainSteps:
     """Steps whose results are read immediately."""
 
-    def __init__(self, s: Session, say: Callable[[str], None]):
-        self.s, self.step = s, plain_step(s)
+    def __init__(self, s: Session, say: Callable[[str], None], step: Step | None = None):
+        self.s, self.step = s, step or plain_step(s)
 
     def next(self, read: bool) -> list[StepResult]:
         began = time.monotonic()
@@ -221,7 +225,6 @@ class PlainSteps:
 
 
 make_steps: Callable[[Session, Callable[[str], None]], Steps] = PlainSteps
-Step = Callable[[Sequence[Any], Sequence[int]], Tensor]  # batches, their numbers of targets -> loss and norm
 
 
 def plain_step(s: Session) -> Step:
@@ -232,6 +235,7 @@ def plain_step(s: Session) -> Step:
 def update(s: Session, step: Step) -> tuple[float, Tensor]:
     """Make one step with the next batches. Return its learning rate, and a Tensor of its loss and gradient norm."""
     s.optimizer.lr = lr = learning_rate(s.config, s.step, s.task.steps)
+    tl.manual_seed(s.config.seed << 32 | s.step)  # of the step's dropout: see `accumulate`
     batches = [s.task.draw() for _ in range(s.config.grad_accumulation)]
     result = step(batches, [s.task.targets(batch) for batch in batches])
     s.step += 1

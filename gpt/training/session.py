@@ -38,7 +38,7 @@ class Session:
     tokenizer: tokenizers.Tokenizer
     model: nn.Module
     optimizer: optim.AdamW
-    task: Task  # what is trained, and its position in the data; dropout uses the default generator
+    task: Task  # what is trained, and its position in the data; dropout is drawn by seed and step
     step: int = 0  # steps done
     skipped: int = 0  # number of the last steps in a row that were skipped
     best: tuple[float, int] = (math.inf, 0)  # lowest validation loss, and its step
@@ -77,7 +77,7 @@ def continued(config: Settings, task: type[Task]) -> Settings:
 
 def begin(task: type[Task], config: Settings, run: Path, say: Say) -> Session:
     """A new run: data into its directory, and the weights to start from."""
-    tl.manual_seed(config.seed)  # for the weights, then for dropout
+    tl.manual_seed(config.seed)  # for the weights
     device = backend.use_device(config.device)
     tokenizer, model, found = task.begin(config, run, say)
     if "texts" not in found:
@@ -135,7 +135,6 @@ def save(s: Session) -> None:
         "best": s.best,
         "worse": s.worse,
         **s.task.state_dict(),
-        "default_generator": tl.default_generator.state_dict(),
     }
     checkpoint.save(
         s.run, s.step, config=s.description, tokenizer=s.tokenizer, model=s.model, optimizer=s.optimizer, state=state,
@@ -154,13 +153,12 @@ def commit(s: Session, task: type[Task], place: open_run.Place) -> None:
     if place.folder == place.run:
         place.commit()
         return
-    state, generator = s.task.state_dict(), tl.default_generator.state_dict()
+    state = s.task.state_dict()
     del s.task  # it has files open, which Windows cannot rename
     place.commit()
     s.run = place.run
     s.task = task(s.config, s.run, s.tokenizer, s.description)
     s.task.load_state_dict(state)
-    tl.default_generator.load_state_dict(generator)
 
 
 def resume(task: type[Task], config: Settings, run: Path, say: Say, unless_finished: bool = False) -> Session | None:
@@ -208,7 +206,6 @@ def resume(task: type[Task], config: Settings, run: Path, say: Say, unless_finis
     s.step = s.saved = found.step
     s.best, s.worse = tuple(state["best"]), state.get("worse", 0)  # a run of gpt 0.1 has no "worse"
     s.task.load_state_dict(state)
-    tl.default_generator.load_state_dict(state["default_generator"])
     from_now = [f"{line}, from step {s.step} on" if line.startswith("changed") else line for line in changes]
     for line in (*(f"warning: {problem}" for problem in problems), f"resumed    {run} after step {s.step}", *from_now):
         say(line)
@@ -260,8 +257,8 @@ def allowed_changes(run: Path, description: dict[str, Any], config: Settings, no
             )
         if before != after:
             lines.append(f"changed    {flag} from {before} to {after}")
-    then = {"device": "cpu", **description["made_with"]}
-    for name, after in now.items():
+    then = {"device": "cpu", "processes": "1", **description["made_with"]}
+    for name, after in {"processes": "1", **now}.items():
         if (before := then.get(name, after)) != after:
             lines.append(
                 f"warning: {name} was {before} and is {after}: the last bits may differ from an unbroken run's"

@@ -468,12 +468,14 @@ def test_generate_and_evaluate_on_a_named_device(call, runs):
 def test_the_doctor_describes_the_gpu(cupy, monkeypatch):
     cupy(Fake())
     monkeypatch.setattr(scores, "about", lambda: {"products": "cublasLt 13.1.0", "attention": "cuDNN"})
+    monkeypatch.setattr(doctor.nccl, "available", lambda: True)
     assert doctor.graphics() == [
         ("GPU", "NVIDIA H000, compute capability 9.0", ""),
         ("GPU memory", "4 GiB free of 80 GiB", ""),
         ("CUDA", "driver 12.8, runtime 13.0; CuPy 14.2.0", ""),
         ("GPU products", "cublasLt 13.1.0", ""),
         ("GPU attention", "cuDNN", ""),
+        ("GPUs together", "several processes exchange by NCCL, each with a GPU", ""),
     ]
     cupy(None)
     ((name, finding, advice),) = doctor.graphics()

@@ -31,7 +31,7 @@ def tune(folder, base, **changes) -> ClassifyConfig:
     values = {
         "base": base, "data": folder / "data.tsv", "out": folder / "run", "batch_size": 4, "epochs": 3, "lr": 0.02,
         "layers": "all", "position": "last-real", "eval_every": 4, "checkpoint_every": 3, "sample_every": 5,
-        "threads": 1, "dropout": 0.1,
+        "threads": 1, "dropout": 0.1, "seed": 1334,
     }  # fmt: skip
     return ClassifyConfig(**{**values, **changes})
 
