@@ -217,6 +217,11 @@ def matmul_time(a: np.ndarray, b: np.ndarray) -> float:
     return float(a.size * b.shape[1] / _multiplications())
 
 
+def splits(n: int, nanoseconds: float) -> bool:
+    """Whether `in_parts` splits 0 .. n - 1, which takes one thread so long."""
+    return nanoseconds >= WORTH_SPLITTING and n >= _threads > 1
+
+
 def in_parts(function: Callable[[slice], Any], n: int, nanoseconds: float) -> list[Any]:
     """[function(part), ...] for consecutive slices of 0 .. n - 1, in order: one per thread, or one for all of it.
 
@@ -224,7 +229,7 @@ def in_parts(function: Callable[[slice], Any], n: int, nanoseconds: float) -> li
     threads start later, so their parts are smaller. What `function` raises is raised here, after all have ended.
     """
     threads = _threads
-    if threads == 1 or nanoseconds < WORTH_SPLITTING or n < threads:
+    if not splits(n, nanoseconds):
         return [function(slice(0, n))]
     if len(_workers) < threads - 1:  # after a fork
         _workers.extend(Worker() for _ in range(threads - 1 - len(_workers)))

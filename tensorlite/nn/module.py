@@ -333,6 +333,7 @@ def mismatch(value: Any, target: Tensor) -> str:
     """The reason why the array `value` cannot be copied into `target`: another shape or dtype; '' if it can."""
     if not is_array(value):
         return f"a Tensor is needed, not {type(value).__name__}"
-    if value.shape != target.shape:
-        return f"shape {target.shape} is needed, not {value.shape}"
-    return "" if value.dtype == target.dtype else f"dtype {target.dtype} is needed, not {value.dtype}: use .astype"
+    shape, dtype = target.data.shape, target.data.dtype
+    if value.shape != shape:
+        return f"shape {shape} is needed, not {value.shape}"
+    return "" if value.dtype == dtype else f"dtype {dtype} is needed, not {value.dtype}: use .astype"

@@ -21,7 +21,7 @@ MIN_SIZE = 1 << 14  # elements: for smaller arrays importing numba does not pay
 
 def choose_impl(x: np.ndarray, *others: np.ndarray | None) -> ModuleType:
     """The module to call for these arrays: numba_impl for large contiguous float32 ones, otherwise numpy_impl."""
-    return numba_impl_for(x, *others) or numpy_impl
+    return numpy_impl if x.size < MIN_SIZE else numba_impl_for(x, *others) or numpy_impl
 
 
 def numba_impl_for(x: np.ndarray, *others: np.ndarray | None) -> ModuleType | None:

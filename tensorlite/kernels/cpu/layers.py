@@ -38,15 +38,23 @@ def linear_vjp(g: np.ndarray, needs_grad: Sequence[bool], x: np.ndarray, weight:
 
 
 supports_projections = partial(shared.supports_projections, supports_linear)
-projections = partial(shared.projections, linear)
+
+
+def _linear_and_view(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> tuple[np.ndarray, Residuals]:
+    """`linear`; residual: the weight if it is a view, which takes longer to find than a small product."""
+    return linear(x, weight, bias), {"matrix": None if weight.base is None else weight}
+
+
+projections = partial(shared.projections, _linear_and_view)
 
 
 def projections_vjp(
-    g: np.ndarray, needs_grad: Sequence[bool], x: np.ndarray, query: np.ndarray, key: np.ndarray, value: np.ndarray
-) -> Gradients:
+    g: np.ndarray, needs_grad: Sequence[bool], x: np.ndarray, query: np.ndarray, key: np.ndarray, value: np.ndarray,
+    matrix: np.ndarray | None,
+) -> Gradients:  # fmt: skip
     """Those of `linear` with the three weights stacked, cut into three."""
-    stacked = linear_vjp(g, shared.stacked_needs(needs_grad), x, concatenated(query, key, value))
-    return shared.split_gradients(stacked, query, key)
+    matrix = concatenated(query, key, value) if matrix is None else matrix
+    return shared.split_gradients(linear_vjp(g, shared.stacked_needs(needs_grad), x, matrix), query, key)
 
 
 # ----- embedding --------------------------------------------------------------------------------------------------
