@@ -105,7 +105,7 @@ THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")  # the first that
 _threads = 1
 _workers: list[Worker] = []  # the threads of the pool, without the calling one; it never shrinks
 HAND_OVER = 45_000  # nanoseconds until another thread starts on its part, in a training step
-WORTH_SPLITTING = 300_000  # nanoseconds of work, compared with which a hand-over costs little
+WORTH_SPLITTING = 200_000  # nanoseconds of work, compared with which a hand-over costs little
 
 
 def default_threads() -> int:
@@ -208,7 +208,10 @@ def set_threads(threads: int) -> str:
 
 @functools.cache
 def _multiplications() -> int:
-    """Multiplications of a matrix product that one thread does in a nanosecond, roughly: with AVX-512 or without."""
+    """Multiplications of a matrix product that one thread does in a nanosecond, roughly: with AVX-512 or without.
+
+    With AVX-512 it is 48 where a unit is 256 bits wide (Zen 4) and 120 where it is 512 (Zen 5).
+    """
     return 100 if blas().get("kernels") in ("SkylakeX", "Cooperlake", "SapphireRapids") else 40
 
 
