@@ -5,7 +5,6 @@ import math
 import threading
 from collections.abc import Callable, Sequence
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 
