@@ -329,11 +329,10 @@ def _shortened(words: Sequence[str], most: int = 10) -> list[str]:
     return [*words[:most], *([f"and {len(words) - most} more"] if len(words) > most else [])]
 
 
-def mismatch(value: Any, target: Tensor) -> str:
+def mismatch(value: Any, target: Tensor | Array) -> str:
     """The reason why the array `value` cannot be copied into `target`: another shape or dtype; '' if it can."""
     if not is_array(value):
         return f"a Tensor is needed, not {type(value).__name__}"
-    shape, dtype = target.data.shape, target.data.dtype
-    if value.shape != shape:
-        return f"shape {shape} is needed, not {value.shape}"
-    return "" if value.dtype == dtype else f"dtype {dtype} is needed, not {value.dtype}: use .astype"
+    if value.shape != target.shape:
+        return f"shape {target.shape} is needed, not {value.shape}"
+    return "" if value.dtype == target.dtype else f"dtype {target.dtype} is needed, not {value.dtype}: use .astype"

@@ -56,8 +56,7 @@ def sum_of_squares(grads: list[Array], in_float64: bool = False) -> Array:
 def _blocks(grads: list[Array]) -> Iterator[Array]:
     for g in grads:
         flat = g.reshape(-1)
-        for start in range(0, flat.size, BLOCK):
-            yield flat[start : start + BLOCK] if flat.size > BLOCK else flat
+        yield from (flat,) if flat.size <= BLOCK else (flat[i : i + BLOCK] for i in range(0, flat.size, BLOCK))
 
 
 # The functions in use. tensorlite.accelerate.storage.attach sets others, which use a kernel on a GPU.

@@ -59,7 +59,7 @@ def layer_norm(
     np.divide(np.vecdot(out, out)[:, None], n, out=rstd)  # of the centered values: no cancellation
     rstd += eps
     np.sqrt(rstd, out=rstd)
-    np.divide(1, rstd, out=rstd)
+    np.reciprocal(rstd, out=rstd)
     out *= rstd
     if weight is not None:
         out *= weight
