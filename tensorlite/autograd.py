@@ -84,7 +84,7 @@ class Variable:
         grads = walk(self, starting_gradient(self, gradient).data, retain_graph=retain_graph)
         for leaf, g in grads.sums.items():
             if leaf._grad is None:
-                leaf._grad = Variable.result(grads.take(leaf))
+                leaf._grad = Variable.result(grads.take(leaf), False, None, [0])
             else:
                 total = leaf._grad.data
                 check_sum(g, total)

@@ -205,6 +205,13 @@ def small_op(job: Job, turns: int, seconds: float) -> Row:
     return {"our_us": ours, "their_us": theirs, "times_as_fast": ratio}
 
 
+def service(job: Job, turns: int) -> Row:
+    """Seconds of something that tensorlite does alone, the median over the turns; a row."""
+    with playing(job) as (player,):
+        found = [player.ask("run", 1) for _ in range(turns + 1)][1:]  # the first compiles and fills caches
+    return {"our_s": statistics.median(found), "our_s_all": [round(s, 4) for s in found]}
+
+
 def recipe(job: Job, text: Path, target: float, every: int) -> Row:
     """Both train by nanoGPT's recipe, `every` steps per turn; the seconds of training to validation loss `target`."""
     folder = Path(job.folder)

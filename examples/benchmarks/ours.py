@@ -65,7 +65,7 @@ class Train(Contestant):
 
     def step(self) -> None:
         self.backward(self.x, self.y)
-        self.optimizer.step(grad_scale=optim.clip_scale(optim.grad_norm(self.parameters), setup.CLIP))
+        self.optimizer.step(grad_scale=optim.clip_scale(self.optimizer.global_norm(), setup.CLIP))
 
     def run(self, steps: int) -> float:
         """Seconds for that many steps."""
@@ -174,7 +174,7 @@ class Recipe(Train):
         x, y = default_collate([windows[start] for start in self.draws.randint(0, len(windows), 12)])
         self.optimizer.lr = optim.warmup_cosine(self.done, **setup.SCHEDULE)
         self.backward(x, y)
-        self.optimizer.step(grad_scale=optim.clip_scale(optim.grad_norm(self.parameters), setup.CLIP))
+        self.optimizer.step(grad_scale=optim.clip_scale(self.optimizer.global_norm(), setup.CLIP))
         self.done += 1
 
     def evaluate(self) -> float:

@@ -17,6 +17,8 @@ CONFIGS = {  # name: the model, and the batch size
     "tiny": (GPTConfig(vocab_size=256, context_length=64, n_layer=4, n_head=4, n_embd=128), 16),
     "char": (GPTConfig(vocab_size=65, context_length=256, n_layer=6, n_head=6, n_embd=384), 8),
     "gpt2": (GPTConfig(vocab_size=50257, context_length=256, n_layer=12, n_head=12, n_embd=768, qkv_bias=True), 4),
+    "small": (PRESETS["nano"], 2),  # what `gpt train` trains
+    "chapter7": (replace(PRESETS["gpt2-medium"].with_dropout(0.0), context_length=64), 8),  # the book's fine-tuning
 }
 GPU_CONFIGS = {  # the presets, in batches that keep a GPU busy
     "gpt2": (PRESETS["gpt2"].with_dropout(0.0), 16),
@@ -44,6 +46,7 @@ GPU_PEERS = {  # configuration or task: the same; small models also with a train
     "micro": ("torch-bf16-compile", "torch-bf16-compile-graph", "torch-bf16"),
     "decode": ("transformers-bf16", "torch-bf16-graph"),
 }
+SERVICES = {"classify": "gpt2", "tokenize": "calls", "first-token": "gpt2"}  # and the model that each needs
 SMALL_OPS = ("x * y", "x + y", "tanh(x)", "sum(x)")  # on 4 float32
 OPTIONS = {  # options after the library's name; tensorlite-numpy: without numba's loops
     "torch": {"fp32", "bf16", "compile", "malloc"}, "transformers": {"fp32", "bf16", "malloc"},
@@ -56,9 +59,9 @@ GPU_OPTIONS = {"torch": {"fp32", "tf32", "bf16", "compile", "graph"}, "transform
 class Job:
     """The job of a contestant's process, which gets it as JSON."""
 
-    task: str  # train, decode, recipe or overhead
+    task: str  # train, decode, recipe, overhead or service
     who: str  # the contestant
-    config: str  # a name of CONFIGS, or a small op
+    config: str  # a name of CONFIGS, a small op, or a service
     threads: int
     folder: str  # folder of start.safetensors
     batch: int = 1  # prompts at once, when decoding
@@ -77,7 +80,7 @@ class Job:
 
     @property
     def model(self) -> GPTConfig:
-        return configs(self.device)[self.config][0]
+        return configs(self.device)[SERVICES.get(self.config, self.config)][0]
 
     @property
     def rows(self) -> int:

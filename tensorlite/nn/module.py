@@ -332,7 +332,7 @@ def _shortened(words: Sequence[str], most: int = 10) -> list[str]:
     return [*words[:most], *([f"and {len(words) - most} more"] if len(words) > most else [])]
 
 
-def mismatch(value: Any, target: Tensor) -> str:
+def mismatch(value: Any, target: Tensor | Array) -> str:
     """The reason why the array `value` cannot be copied into `target`: another shape or dtype; '' if it can."""
     if not is_array(value):
         return f"a Tensor is needed, not {type(value).__name__}"

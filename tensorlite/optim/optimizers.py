@@ -190,7 +190,7 @@ class Optimizer:
         if not isinstance(grad_scale, Tensor):
             check_number("grad_scale", grad_scale)
         for i, p in enumerate(self.params):
-            if p.grad is not None and (wrong := mismatch(p.grad.data, p)):
+            if (g := p.grad) is not None and (wrong := mismatch(g.data, p.data)):
                 raise ValueError(f"step: the gradient of parameter {i}: {wrong}")
         if self._storage.is_copy and all(p.grad is None for p in self.params):
             warnings.warn(
