@@ -66,7 +66,6 @@ def environment(tree: Path) -> dict[str, str]:
     data = {"TENSORLITE_DATA": str(beside)} if beside.is_dir() and "TENSORLITE_DATA" not in os.environ else {}
     return data | {
         "PYTHONPATH": str(tree),
-        "PYTHONDONTWRITEBYTECODE": "1",
         "HYPOTHESIS_PROFILE": "quick-mutants",
         "OPENBLAS_NUM_THREADS": "1",
         "MPLBACKEND": "agg",
@@ -162,9 +161,10 @@ class FileJudge:
 
     def verdict(self, mutant: Mutant) -> str:
         order, source = self.order(mutant), mutant.source()
-        left = self.budget
+        left, files = self.budget, 2  # most mutants die at once: the first fork imports little
         while order:
-            batch, order = self.batch(order)
+            batch, order = self.batch(order, files)
+            files = 8
             began = seconds_used()
             killer = self.run(mutant.file, source, batch, left)
             if killer in self.seconds_of_short and killer not in self.trusted:
@@ -199,7 +199,7 @@ class FileJudge:
         return [nodeid for group in groups.values() for nodeid in group]
 
     @staticmethod
-    def batch(order: list[str], files: int = 6) -> tuple[list[str], list[str]]:
+    def batch(order: list[str], files: int) -> tuple[list[str], list[str]]:
         """The tests of the next few files, and the rest: a fork imports only the files that it needs."""
         chosen = list(dict.fromkeys(nodeid.partition("::")[0] for nodeid in order))[:files]
         split = [nodeid.partition("::")[0] in chosen for nodeid in order].count(True)
@@ -207,18 +207,18 @@ class FileJudge:
 
     def run(self, file: str, source: str, order: list[str], budget: float) -> str:
         """The first of these tests that fails with `source` in the file's place."""
+        if not file:
+            return self.forked(order, 1e6)
         path = self.tree / file
-        kept = path.read_bytes() if file else b""
-        times = path.stat()
-        if file:
-            path.write_text(source, encoding="utf-8")
-            os.utime(path, (times.st_atime, times.st_mtime + 1 + len(source) % 1000))  # never the compiled file's time
+        kept, times = path.read_bytes(), path.stat()
         try:
-            return self.forked(order, budget or 1e6)
+            path.write_text(source, encoding="utf-8")
+            forget_compiled(path)
+            return self.forked(order, budget)
         finally:
-            if file:
-                path.write_bytes(kept)
-                os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+            path.write_bytes(kept)
+            os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+            forget_compiled(path)
 
     def forked(self, order: list[str], budget: float) -> str:
         said = self.tree.parent / f"{self.tree.name}.said"
@@ -267,6 +267,12 @@ class FileJudge:
             traceback.print_exc()
             os._exit(BROKEN)
         os._exit(0)
+
+
+def forget_compiled(path: Path) -> None:
+    """Python compares times in seconds, and a mutant may have the size of another one."""
+    for compiled in (path.parent / "__pycache__").glob(f"{path.stem}.*"):
+        compiled.unlink()
 
 
 def likeness(file: str, nodeid: str) -> int:
