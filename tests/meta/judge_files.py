@@ -38,7 +38,6 @@ THIRD_PARTY = (
 )  # fmt: skip
 WALL = 400  # seconds until a mutant that waits for something counts as one that never ends
 BROKEN = 70  # exit status of a fork in which pytest could not be started
-UNDECIDED = "alive when its time was up"
 
 
 # ----- a copy of the repository -----------------------------------------------------------------------------------
@@ -127,13 +126,11 @@ class Chosen:
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logfinish(self):
         signal.setitimer(signal.ITIMER_PROF, 0)
-        if not self.failed and seconds_used() > self.until:
-            self.failed = UNDECIDED
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item):
         result = yield
-        if self.failed:
+        if self.failed or seconds_used() > self.until:
             item.session.shouldstop = "decided"
         return result
 
@@ -178,7 +175,7 @@ class FileJudge:
                 return killer
             left -= seconds_used() - began
             if left < 0:
-                return UNDECIDED
+                break  # it survived the tests that were most likely to kill it
         return ""
 
     @property

@@ -189,9 +189,8 @@ def judge_of_files(found: list[Mutant], verdicts: Verdicts, options: argparse.Na
     judge_files.record(tree, known, tests, sorted(RULES), options.slow)
     os.environ.update(judge_files.environment(judged))
     judge = judge_files.FileJudge(judged, known.only(tests), verdicts.killed(found), options.budget or 60)
-    say = said_by(verdicts, judge_files.UNDECIDED)
     for mutant, killer, took in judge.verdicts(wanted, options.until):
-        say(mutant, killer, took)
+        verdicts.add(mutant, killer, took)
 
 
 def said_by(verdicts: Verdicts, undecided: str) -> Callable[[Mutant, str, float], None]:
