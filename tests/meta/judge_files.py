@@ -17,7 +17,7 @@ import sys
 import time
 import traceback
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -141,6 +141,7 @@ class FileJudge:
     def __init__(self, tree: Path, known: CoverageMap, killed: Counter[tuple], budget: float):
         self.tree, self.known, self.killed, self.budget = tree, known, killed, budget
         self.seconds = known.seconds
+        os.environ.update(environment(tree))
         self.trusted: set[str] = set()
         for name in THIRD_PARTY:
             try:
@@ -264,6 +265,23 @@ class FileJudge:
             traceback.print_exc()
             os._exit(BROKEN)
         os._exit(0)
+
+
+def in_processes(count: int, work: Callable[[int], None]) -> None:
+    """`work(n)` for each n below `count` in a process of its own, all at once; an error where one of them fails."""
+    children = []
+    for n in range(count):
+        if not (child := os.fork()):
+            try:
+                work(n)
+                os._exit(0)
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+        children.append(child)
+    ended = [os.waitpid(child, 0)[1] for child in children]
+    if any(ended):
+        raise RuntimeError("mutants could not be judged")
 
 
 def forget_compiled(path: Path) -> None:

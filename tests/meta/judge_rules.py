@@ -8,6 +8,7 @@ import functools
 import gc
 import hashlib
 import importlib
+import itertools
 import json
 import os
 import resource
@@ -135,7 +136,9 @@ class Judge:
             calls.write_text(json.dumps([seconds, callers, now]))
         record = seconds, callers
         gc.freeze()  # or each copy's garbage collector would copy all memory
-        for mutant, killer, took in self.forked(self.wanted, lambda m: self.verdict(m, *record), self.options.jobs):
+        until = self.options.until
+        wanted = itertools.takewhile(lambda _: not until or time.time() < until, self.wanted)
+        for mutant, killer, took in self.forked(wanted, lambda m: self.verdict(m, *record), self.options.jobs):
             if killer == UNDECIDED:
                 print(f"{mutant.key}\n    {UNDECIDED} ({took:.1f} s)", flush=True)
             else:
@@ -206,7 +209,7 @@ class Judge:
         """(task, answer, seconds) of `work(task)` in copies of this process, `jobs` at a time."""
         running: dict[int, tuple] = {}
         with tempfile.TemporaryDirectory() as folder:
-            for task in [*tasks, *[StopIteration] * jobs]:
+            for task in itertools.chain(tasks, [StopIteration] * jobs):
                 if task is not StopIteration:
                     child = os.fork() or self.answer(work, task, Path(folder))
                     running[child] = task, time.perf_counter()

@@ -22,12 +22,11 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from hashlib import sha256
 from pathlib import Path
 
-from . import judge_files, judge_rules
-from .changes import changed_places
+from . import changes, judge_files, judge_rules
 from .coverage_map import CoverageMap
 from .equivalent import EQUIVALENT
 from .equivalent_files import EQUIVALENT as EQUIVALENT_FILES
@@ -69,7 +68,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--tests", default="", help="only tests that match (pytest's -k); survivors are then not final")
     add("--slow", action="store_true", help="outside the rules: also with the tests marked slow")
     add("--proofs", action="store_true", help="only mutants listed as equivalent: a kill refutes one")
-    add("--jobs", type=int, default=os.cpu_count(), help="mutants of rules judged in parallel; 0: only the table")
+    add("--jobs", type=int, default=os.cpu_count(), help="mutants judged in parallel; 0: only the table")
     add(
         "--budget",
         type=float,
@@ -78,7 +77,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     add("--minutes", type=float, default=0, help="stop after this time (0: no limit; 9 with --changed)")
     add("--results", type=Path, default=ROOT / "build" / "mutants.jsonl", help="file of verdicts")
-    add("--calls", type=Path, help="file that keeps the calls of each test for later runs of rules")
+    add("--calls", type=Path, default=ROOT / "build" / "mutate" / "calls.json", help="file that keeps who calls what")
     add("--table", type=Path, help="write the totals to this Markdown file")
     options = parser.parse_args(arguments)
     for name in ("results", "calls", "table"):
@@ -89,12 +88,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 # ----- which mutants ----------------------------------------------------------------------------------------------
 
 
-def sampled(mutant: Mutant, share: float) -> bool:
-    """Whether the seed picks it; independent of all other mutants."""
-    return rank(mutant) < share
-
-
 def rank(mutant: Mutant) -> float:
+    """From 0 to 1, decided by seed and key alone: those below the share are the sample."""
     return int(sha256(f"{SEED} {mutant.key}".encode()).hexdigest()[:12], 16) / 16**12
 
 
@@ -113,8 +108,11 @@ class Verdicts:
 
     def __init__(self, file: Path):
         self.file = file
-        self.known = {(old["key"], old["hash"]): old for old in lines(file)}
         file.parent.mkdir(exist_ok=True)
+        self.load()
+
+    def load(self) -> None:
+        self.known = {(old["key"], old["hash"]): old for old in lines(self.file)}
 
     def killer(self, mutant: Mutant) -> str | None:
         """The test that killed it, "" for a survivor, None if it was never judged."""
@@ -162,13 +160,8 @@ def judge_of_rules(found: list[Mutant], verdicts: Verdicts, options: argparse.Na
         shutil.copy(ROOT / "pyproject.toml", folder)
         os.chdir(folder)
         sys.path[0] = folder
-        judge = judge_rules.Judge(
-            Path(folder) / "tensorlite",
-            wanted,
-            verdicts.killed(found),
-            options,
-            said_by(verdicts, judge_rules.UNDECIDED),
-        )
+        say = said_by(verdicts)
+        judge = judge_rules.Judge(Path(folder) / "tensorlite", wanted, verdicts.killed(found), options, say)
         files = [f"tests/{name}.py" for name in judge_rules.SUITE]
         pytest.main([*judge_rules.QUIETLY, "-k", options.tests, *files], [judge])
         os.chdir(ROOT)
@@ -178,29 +171,64 @@ def judge_of_files(found: list[Mutant], verdicts: Verdicts, options: argparse.Na
     if not (wanted := verdicts.open(found, options.proofs)) or not options.jobs:
         return
     work = ROOT / "build" / "mutate"
-    tree, judged = work / "tree", work / "judged"
+    tree = work / "tree"
     judge_files.copy_tree(ROOT, tree)
-    judge_files.copy_tree(ROOT, judged)
     os.environ.update(judge_files.environment(tree))
     known = CoverageMap(work / ("lines-slow.json" if options.slow else "lines.json"))
     tests = [name for name in judge_files.test_files(tree) if options.tests in name]
     if options.changed or options.only:  # quickly: the tests of these folders, and of files that name what changed
         tests = judge_files.related(tree, tests, {mutant.file for mutant in wanted})
     judge_files.record(tree, known, tests, sorted(RULES), options.slow)
-    os.environ.update(judge_files.environment(judged))
-    judge = judge_files.FileJudge(judged, known.only(tests), verdicts.killed(found), options.budget or 60)
-    for mutant, killer, took in judge.verdicts(wanted, options.until):
-        verdicts.add(mutant, killer, took)
+    killed = verdicts.killed(found)
+    trees = [work / f"judged{n}" for n in range(min(options.jobs, len(wanted)))]
+    for each in trees:
+        judge_files.copy_tree(ROOT, each)
+
+    def work_on(n: int) -> None:
+        judge = judge_files.FileJudge(trees[n], known.only(tests), killed, options.budget or 60)
+        for mutant, killer, took in judge.verdicts(wanted[n :: len(trees)], options.until):
+            verdicts.add(mutant, killer, took)
+
+    judge_files.in_processes(len(trees), work_on)
+    verdicts.load()
 
 
-def said_by(verdicts: Verdicts, undecided: str) -> Callable[[Mutant, str, float], None]:
+def said_by(verdicts: Verdicts) -> Callable[[Mutant, str, float], None]:
     def said(mutant: Mutant, killer: str, seconds: float) -> None:
-        if killer == undecided:
-            print(f"{mutant.key}\n    {undecided} ({seconds:.1f} s)", flush=True)
+        if killer == judge_rules.UNDECIDED:
+            print(f"{mutant.key}\n    {killer} ({seconds:.1f} s)", flush=True)
         else:
             verdicts.add(mutant, killer, seconds)
 
     return said
+
+
+def chosen(options: argparse.Namespace) -> tuple[list[Mutant], list[Mutant]]:
+    """The mutants of the engine, its rules and kernels, and those of other files, that the options ask for."""
+    if options.changed:
+        change = changes.since(ROOT, options.changed)
+        of_rules = of_rule_files(change.lines.keys())
+        of_files = of_other_files(change.lines.keys())
+        touched = [[m for m in several if change.touches(path_of(m), m)] for several in (of_rules, of_files)]
+        of_rules, of_files = map(spread, touched)
+    elif options.sample:
+        of_rules, of_files = [], [m for m in of_other_files(FILES) if rank(m) < options.share]
+    else:
+        of_rules, of_files = of_rule_files(RULES), []
+    return [[m for m in several if options.only in m.key] for several in (of_rules, of_files)]
+
+
+def of_rule_files(paths: Iterable[str]) -> list[Mutant]:
+    names = [name for name in judge_rules.FILES if f"tensorlite/{name}" in paths]
+    return [m for name in names for m in mutants(ROOT / "tensorlite", name)]
+
+
+def of_other_files(paths: Iterable[str]) -> list[Mutant]:
+    return [m for file in FILES if file in paths for m in mutants(ROOT, file, everything=True)]
+
+
+def path_of(mutant: Mutant) -> str:
+    return mutant.file if mutant.file in FILES else f"tensorlite/{mutant.file}"
 
 
 def main() -> int:
@@ -208,15 +236,7 @@ def main() -> int:
     verdicts = Verdicts(options.results)
     minutes = options.minutes or (9 if options.changed else 0)
     options.until = time.time() + 60 * minutes if minutes else 0
-    rules = [m for file in judge_rules.FILES for m in mutants(ROOT / "tensorlite", file) if options.only in m.key]
-    files = [m for file in FILES for m in mutants(ROOT, file, everything=True) if options.only in m.key]
-    sample = [m for m in files if sampled(m, options.share)]
-    if options.changed:
-        changed = changed_places(ROOT, options.changed)
-        of_rules = spread([m for m in rules if changed(f"tensorlite/{m.file}", m)])
-        of_files = spread([m for m in files if changed(m.file, m)])
-    else:
-        of_rules, of_files = ([], sample) if options.sample else (rules, [])
+    of_rules, of_files = chosen(options)
     everything = [*of_rules, *of_files]
     wanted = verdicts.open(everything, options.proofs)
     print(f"{len(everything)} mutants, {len(wanted)} to judge", flush=True)
@@ -225,12 +245,14 @@ def main() -> int:
     found = [(m, verdicts.state(m)) for m in everything]
     print(*[f"{is_} {mutant.key}  (line {mutant.line})" for mutant, is_ in found if is_ == "SURVIVED"], sep="\n")
     if not options.only and not options.changed:
-        verdicts.keep_only([*rules, *files])
-        names = {m.key for m in [*rules, *files]}
+        found_now = [*of_rule_files(RULES), *of_other_files(FILES)]
+        verdicts.keep_only(found_now)
+        names = {m.key for m in found_now}
         print(*[f"listed as equivalent, and no mutant: {key}" for key in KNOWN_EQUIVALENT.keys() - names], sep="\n")
     print(score(found, by_op=not options.sample and not options.changed))
     if options.table:
-        states = [[(m, verdicts.state(m)) for m in several] for several in (sample, rules)]
+        sample = [m for m in of_other_files(FILES) if rank(m) < options.share]
+        states = [[(m, verdicts.state(m)) for m in several] for several in (sample, of_rule_files(RULES))]
         options.table.write_text(TABLE.format(files=score(states[0], by_op=False), rules=score(states[1], by_op=True)))
     return int(any(is_ in ("SURVIVED", "not judged") for _, is_ in found))
 
