@@ -37,6 +37,7 @@ THIRD_PARTY = (
     "starlette.testclient", "uvicorn", "ml_dtypes", "http.server", "xml.etree.ElementTree",
 )  # fmt: skip
 WALL = 400  # seconds until a mutant that waits for something counts as one that never ends
+DIED = "the process dies"
 BROKEN = 70  # exit status of a fork in which pytest could not be started
 
 
@@ -165,6 +166,8 @@ class FileJudge:
             files = 8
             began = seconds_used()
             killer = self.run(mutant.file, source, batch, left)
+            if killer == DIED:  # or was it ended from outside, for want of memory say
+                killer = self.run(mutant.file, source, batch, left)
             if killer in self.seconds_of_short and killer not in self.trusted:
                 if self.run("", "", [f"tests/{killer}"], 0):  # it fails on the code as it is, in a fork
                     print(f"    no judge: {killer}", flush=True)
@@ -240,7 +243,7 @@ class FileJudge:
             os.killpg(child, signal.SIGKILL)  # what a test left running
         if os.WIFEXITED(status) and os.WEXITSTATUS(status) == BROKEN:
             raise RuntimeError(f"the tests cannot be run: {said.with_suffix('.log').read_text()}")
-        ended = "never ends" if os.WTERMSIG(status) == signal.SIGPROF else "the process dies"
+        ended = "never ends" if os.WTERMSIG(status) == signal.SIGPROF else DIED
         return json.loads(said.read_text()) if said.exists() else ended
 
     def answer(self, said: Path, order: list[str], budget: float) -> None:

@@ -244,6 +244,14 @@ def test_a_step_that_is_damaged_twice_is_set_aside_twice(two_steps):
     assert sorted(path.name for path in folder.iterdir()) == ["step_00000001", "step_00000002", "step_00000002.damaged"]
 
 
+def test_a_step_that_is_not_kept_is_refused_with_those_that_are(two_steps):
+    with pytest.raises(FileNotFoundError, match="does not keep a checkpoint of step 3: it keeps 1, 2"):
+        checkpoint.folder_of(two_steps.run, 3)
+    shutil.rmtree(two_steps.run / "checkpoints")
+    with pytest.raises(FileNotFoundError, match="does not keep a checkpoint of step 2: it keeps none"):
+        checkpoint.folder_of(two_steps.run, 2)
+
+
 def test_where_nothing_is_whole_nothing_is_loaded(two_steps):
     for folder in (two_steps.run / "checkpoints").iterdir():
         (folder / "config.json").write_text("{}")

@@ -7,6 +7,7 @@ import re
 import struct
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,15 @@ def on_a_terminal(*args: object, columns: int = COLUMNS) -> list[str]:
 
 def figures(rows: list[str]) -> list[str]:
     return [row for row in rows if re.match(rf"{STEP}  (loss|validation)", row)]
+
+
+def test_no_thread_redraws_the_bar(tmp_path):
+    """It would compete with the computation: the bar is drawn by the steps alone."""
+    before, screen = threading.active_count(), io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=COLUMNS)
+    with Progress(0, 10, 1, "tokens", console, tmp_path / "log.txt") as progress:
+        assert progress.console.is_terminal
+        assert threading.active_count() == before
 
 
 @pytest.fixture(scope="module")
