@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .mutants import Mutant, digest, places
 
-SOURCES = ("tensorlite/*.py", "gpt/*.py")
+SOURCES = ("tensorlite/*.py", "tensorlite/*.cu", "tensorlite/*.cuh", "gpt/*.py")
 
 
 def git(root: Path, *arguments: str) -> str:
@@ -56,7 +56,9 @@ def by_file(diff: str) -> list[tuple[str, list[tuple[int, int]]]]:
 
 
 def hashes(root: Path, commit: str, file: str) -> set[str]:
-    """Of the functions and values of the file as it was; nothing for a new file."""
+    """Of the functions and values of the file as it was; nothing for a new file, or for one of CUDA kernels."""
+    if not file.endswith(".py"):
+        return set()
     try:
         tree = ast.parse(git(root, "show", f"{commit}:{file}"))
     except subprocess.CalledProcessError:

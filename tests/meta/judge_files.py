@@ -37,6 +37,7 @@ THIRD_PARTY = (
     "starlette.testclient", "uvicorn", "ml_dtypes", "http.server", "xml.etree.ElementTree",
 )  # fmt: skip
 WALL = 400  # seconds until a mutant that waits for something counts as one that never ends
+EMULATED = "tests/kernels/cuda/"  # the tests of CUDA sources
 DIED = "the process dies"
 BROKEN = 70  # exit status of a fork in which pytest could not be started
 
@@ -194,7 +195,10 @@ class FileJudge:
             return (0.05 + self.seconds[nodeid]) / (1 + 20 * kills + 5 * likeness(mutant.file, nodeid))
 
         groups: dict[str, list[str]] = defaultdict(list)
-        found = self.known.tests(mutant.file, mutant.op, mutant.hash, mutant.statement)
+        if mutant.file.endswith((".cu", ".cuh")):
+            found = {nodeid for nodeid in self.seconds if nodeid.startswith(EMULATED)}
+        else:
+            found = self.known.tests(mutant.file, mutant.op, mutant.hash, mutant.statement)
         for nodeid in sorted(found & self.seconds.keys(), key=lambda nodeid: (weight(nodeid), nodeid)):
             groups[nodeid.partition("::")[0]].append(nodeid)
         return [nodeid for group in groups.values() for nodeid in group]

@@ -4,13 +4,12 @@ The changes are mistakes that people make in derivative rules: a sign, a factor,
 a dropped term, factor, call, keyword or `g`, a transposition, another axis, `keepdims` the other way around, a missing
 eps, a mask off by one, a condition that always (or never) holds, an index that is ignored. Files outside the rules have
 some more (`general`): any keyword dropped, a pair swapped, a slice without a bound, an error that is not handled, a
-wrapper such as `sorted` or `.encode()` left out. Sources of CUDA kernels, which are strings, have those of C.
+wrapper such as `sorted` or `.encode()` left out.
 """
 
 import ast
 import copy
 import hashlib
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -159,27 +158,6 @@ def general(node: ast.AST) -> Iterator[ast.AST]:
             yield ast.Pass()
 
 
-C_TOKENS = {
-    "+": "-", "-": "+", "*": "/", "/": "*", "<": "<=", "<=": "<", ">": ">=", ">=": ">", "==": "!=", "!=": "==",
-    "&&": "||", "||": "&&", "+=": "=", "-=": "+=", "*=": "=", "fmaxf": "fminf", "fminf": "fmaxf", "expf": "exp2f",
-    "__syncthreads();": ";", "__syncwarp();": ";", "0": "1", "1": "2",
-}  # fmt: skip
-C_TOKEN = re.compile(r"__sync\w+\(\);|[A-Za-z_]\w*|\d[\w.]*|[-+*]=|[<>=!]=|<<|>>|&&|\|\||->|\+\+|--|[-+*/<>]")
-C_SOURCE = re.compile(r"__global__|__device__|threadIdx|blockIdx")
-
-
-def changes_of_c(text: str) -> Iterator[tuple[int, str, str]]:
-    """(where, token, another) in the source of a kernel, outside of comments and the preprocessor's lines."""
-    code = re.sub(
-        r"//[^\n]*|/\*.*?\*/|^\s*#[^\n]*", lambda found: " " * len(found[0]), text, flags=re.DOTALL | re.MULTILINE
-    )
-    for token in C_TOKEN.finditer(code):
-        spaced = code[token.start() - 1 : token.start()] == " " and code[token.end() : token.end() + 1] == " "
-        pointer = token[0] in ("*", "-", "+", "<", ">", "/") and not spaced  # a type, a sign, a template, an include
-        if token[0] in C_TOKENS and not pointer:
-            yield token.start(), token[0], C_TOKENS[token[0]]
-
-
 # ----- where ------------------------------------------------------------------------------------------------------
 
 
@@ -254,7 +232,7 @@ def variants(source: str, everything: bool = False) -> Iterator[tuple]:
                 for index, node in enumerate(value) if isinstance(value, list) else [(None, value)]:
                     if name in UNCHANGED or decides_nothing(node):
                         continue
-                    for new in [*changes(node), *(general(node) if everything else ()), *of_c(node, everything)]:
+                    for new in [*changes(node), *(general(node) if everything else ())]:
                         if ast.unparse(node) != ast.unparse(new):
                             made = partial(changed, tree, (parent, name, index), node, new)
                             at = number.get(id(node), number.get(id(parent), 0))
@@ -271,16 +249,6 @@ def within(statement: ast.AST) -> Iterator[ast.AST]:
 
 def line_of(node: ast.AST, parent: ast.AST) -> int:
     return next(n.lineno for n in (*ast.walk(node), *ast.walk(parent)) if hasattr(n, "lineno"))
-
-
-def of_c(node: ast.AST, everything: bool) -> Iterator[ast.AST]:
-    match node:
-        case ast.Constant(value=str(text)) if everything and C_SOURCE.search(text):
-            for at, old, new in changes_of_c(text):
-                constant = ast.Constant(text[:at] + new + text[at + len(old) :])
-                line = text[text.rfind("\n", 0, at) + 1 : (text + "\n").index("\n", at)].strip()
-                constant.shown = f"C `{line}`: {old}  ->  {new}"
-                yield constant
 
 
 def digest(place: ast.AST) -> str:
@@ -340,7 +308,7 @@ def mutants(root: Path, file: str, everything: bool = False) -> Iterator[Mutant]
     seen: Counter[tuple[str, str]] = Counter()
     text = (root / file).read_text(encoding="utf-8")
     for op, unit, hashed, statement, line, node, new, source in variants(text, everything):
-        change = getattr(new, "shown", None) or f"{shown(node)}  ->  {shown(new)}"
+        change = f"{shown(node)}  ->  {shown(new)}"
         seen[op, change] += 1
         again = f" (place {seen[op, change]})" if seen[op, change] > 1 else ""
         yield Mutant(file, op, f"{file}: {unit}", change + again, line, statement, hashed, source)

@@ -5,7 +5,7 @@
     python -m tests.meta.mutate --sample [--only TEXT]  # a seeded sample of the mutants of all other files
 
 mutants.py says what is changed. Mutants of the engine, its rules and kernels are judged by judge_rules.py, those of
-other files by judge_files.py: there, coverage_map.py knows which tests run the changed line. The first failing test
+other files, and of the CUDA kernels, by judge_files.py: there, coverage_map.py knows which tests run the changed line. The first failing test
 kills a mutant. One that survives is a hole in the tests, unless it computes the same function: those are listed in
 equivalent.py and equivalent_files.py with the proof, which --proofs tries to refute.
 
@@ -28,6 +28,7 @@ from pathlib import Path
 
 from . import changes, judge_files, judge_rules
 from .coverage_map import CoverageMap
+from .cuda_mutants import cuda_mutants
 from .equivalent import EQUIVALENT
 from .equivalent_files import EQUIVALENT as EQUIVALENT_FILES
 from .mutants import Mutant, mutants
@@ -35,9 +36,9 @@ from .mutants import Mutant, mutants
 ROOT = Path(__file__).parents[2]
 KNOWN_EQUIVALENT = EQUIVALENT | EQUIVALENT_FILES
 RULES = {f"tensorlite/{name}" for name in judge_rules.FILES}
-FILES = sorted(
-    {str(p.relative_to(ROOT)) for part in ("tensorlite", "gpt") for p in (ROOT / part).rglob("*.py")} - RULES
-)
+KINDS = {".py", ".cu", ".cuh"}
+SOURCES = [path for part in ("tensorlite", "gpt") for path in (ROOT / part).rglob("*") if path.suffix in KINDS]
+FILES = sorted({str(path.relative_to(ROOT)) for path in SOURCES} - RULES)
 SEED = "tensorlite"
 TABLE = """# Mutants
 
@@ -224,7 +225,9 @@ def of_rule_files(paths: Iterable[str]) -> list[Mutant]:
 
 
 def of_other_files(paths: Iterable[str]) -> list[Mutant]:
-    return [m for file in FILES if file in paths for m in mutants(ROOT, file, everything=True)]
+    found = [file for file in FILES if file in paths]
+    kernels = [m for file in found if not file.endswith(".py") for m in cuda_mutants(ROOT, file)]
+    return [m for file in found if file.endswith(".py") for m in mutants(ROOT, file, everything=True)] + kernels
 
 
 def path_of(mutant: Mutant) -> str:
