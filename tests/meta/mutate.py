@@ -4,10 +4,10 @@
     python -m tests.meta.mutate [--only TEXT]         # every mutant of the engine, the rules and the CPU kernels: hours
     python -m tests.meta.mutate --sample [--only TEXT]  # a seeded sample of the mutants of all other files
 
-mutants.py says what is changed. Mutants of the engine, its rules and kernels are judged by judge_rules.py, those of
-other files, and of the CUDA kernels, by judge_files.py: there, coverage_map.py knows which tests run the changed line. The first failing test
-kills a mutant. One that survives is a hole in the tests, unless it computes the same function: those are listed in
-equivalent.py and equivalent_files.py with the proof, which --proofs tries to refute.
+mutants.py and cuda_mutants.py say what is changed. Mutants of the engine, its rules and the CPU kernels are judged by
+judge_rules.py, all others by judge_files.py: there, coverage_map.py knows which tests run the changed line. The first
+failing test kills a mutant. One that survives is a hole in the tests, unless it computes the same function: those are
+listed in equivalent.py and equivalent_files.py with the proof, which --proofs tries to refute.
 
 Every verdict is appended to --results (build/mutants.jsonl, which is not in the repository: CI keeps it as an artifact)
 at once. A later run takes from there what has not changed since; docstrings, comments and formatting do not count.
