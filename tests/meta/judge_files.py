@@ -160,32 +160,32 @@ class FileJudge:
             yield mutant, self.verdict(mutant), seconds_used() - began
 
     def verdict(self, mutant: Mutant) -> str:
+        """What killed it; "" for a mutant that is alive when its tests, or their time, are at an end."""
         order, source = self.order(mutant), mutant.source()
         left, files = self.budget, 2  # most mutants die at once: the first fork imports little
-        while order:
+        while order and left > 0:
             batch, order = self.batch(order, files)
-            files = 8
-            began = seconds_used()
+            began, files = seconds_used(), 8
             killer = self.run(mutant.file, source, batch, left)
             if killer == DIED:  # or was it ended from outside, for want of memory say
                 killer = self.run(mutant.file, source, batch, left)
-            if killer in self.seconds_of_short and killer not in self.trusted:
-                if self.run("", "", [f"tests/{killer}"], 0):  # it fails on the code as it is, in a fork
-                    print(f"    no judge: {killer}", flush=True)
-                    del self.seconds[f"tests/{killer}"]
-                    order = self.order(mutant)
-                    continue
-                self.trusted.add(killer)
-            if killer:
+            nodeid = f"tests/{killer}"
+            if nodeid in self.seconds and not self.certain(mutant, source, nodeid, first=nodeid == batch[0]):
+                order = [other for other in batch if other != nodeid] + order
+            elif killer:
                 return killer
             left -= seconds_used() - began
-            if left < 0:
-                break  # it survived the tests that were most likely to kill it
         return ""
 
-    @property
-    def seconds_of_short(self) -> set[str]:
-        return {nodeid.removeprefix("tests/") for nodeid in self.seconds}
+    def certain(self, mutant: Mutant, source: str, nodeid: str, first: bool) -> bool:
+        """Whether a test passes on the code as it is, and fails because of the mutant, not of the tests before it."""
+        if nodeid not in self.trusted:
+            if self.run("", "", [nodeid], 0):
+                print(f"    no judge: {nodeid} fails", flush=True)
+                del self.seconds[nodeid]
+                return False
+            self.trusted.add(nodeid)
+        return first or bool(self.run(mutant.file, source, [nodeid], self.budget))
 
     def order(self, mutant: Mutant) -> list[str]:
         """The tests that run the mutant's line, by file: first what is quick, has the module's name or killed."""

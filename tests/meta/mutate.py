@@ -177,8 +177,7 @@ def judge_of_files(found: list[Mutant], verdicts: Verdicts, options: argparse.Na
     os.environ.update(judge_files.environment(tree))
     known = CoverageMap(work / ("lines-slow.json" if options.slow else "lines.json"))
     tests = [name for name in judge_files.test_files(tree) if options.tests in name]
-    if options.changed or options.only:  # quickly: the tests of these folders, and of files that name what changed
-        tests = judge_files.related(tree, tests, {mutant.file for mutant in wanted})
+    tests = judge_files.related(tree, tests, {mutant.file for mutant in wanted})
     judge_files.record(tree, known, tests, sorted(RULES), options.slow)
     killed = verdicts.killed(found)
     trees = [work / f"judged{n}" for n in range(min(options.jobs, len(wanted)))]
