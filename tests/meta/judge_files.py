@@ -27,14 +27,14 @@ from .mutants import Mutant
 
 NOT_JUDGES = ("peers", "gpu", "browser", "examples", "meta")  # folders of tests/: too slow, or about the repository
 QUIETLY = [
-    *("-W", "ignore::pytest.PytestAssertRewriteWarning"),
-    *("-p", "no:terminal", "-p", "no:cacheprovider", "-p", "no:xdist", "-o", "addopts=--strict-markers"),
-    *("-o", "required_plugins=", "--capture=fd"),
+    *("-W", "ignore::pytest.PytestAssertRewriteWarning", "-p", "_hypothesis_pytestplugin", "-p", "no:terminal"),
+    *("-p", "no:cacheprovider", "-o", "addopts=--strict-markers", "-o", "required_plugins=", "--capture=fd"),
 ]
 THIRD_PARTY = (
     "numpy", "hypothesis.strategies", "hypothesis.extra.numpy", "regex", "safetensors.numpy", "tiktoken",
     "rich.console", "rich.progress", "rich.table", "rich.live", "tyro", "pooch", "requests", "matplotlib.pyplot",
-    "starlette.testclient", "uvicorn", "ml_dtypes", "http.server", "xml.etree.ElementTree",
+    "starlette.testclient", "anyio._backends._asyncio", "uvicorn", "typeguard", "ml_dtypes", "http.server",
+    "xml.etree.ElementTree",
 )  # fmt: skip
 WALL = 400  # seconds until a mutant that waits for something counts as one that never ends
 EMULATED = "tests/kernels/cuda/"  # the tests of CUDA sources
@@ -67,6 +67,8 @@ def environment(tree: Path) -> dict[str, str]:
     data = {"TENSORLITE_DATA": str(beside)} if beside.is_dir() and "TENSORLITE_DATA" not in os.environ else {}
     return data | {
         "PYTHONPATH": str(tree),
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",  # importing plugins that no test uses takes longer than most tests
+        "PYTHONDONTWRITEBYTECODE": "",  # what does not change is compiled once
         "HYPOTHESIS_PROFILE": "quick-mutants",
         "OPENBLAS_NUM_THREADS": "1",
         "MPLBACKEND": "agg",
@@ -105,10 +107,17 @@ def record(tree: Path, known: CoverageMap, tests: list[str], omitted: list[str],
 class Chosen:
     """A pytest plugin: of what was collected, the chosen tests in their order, until one fails or time is up."""
 
-    def __init__(self, order: list[str], seconds: dict[str, float], budget: float):
+    def __init__(self, order: list[str], seconds: dict[str, float], budget: float, said: Path):
         self.order = {nodeid: i for i, nodeid in enumerate(order)}
         self.seconds, self.until = seconds, seconds_used() + budget
-        self.failed = ""
+        self.failed, self.said = "", said
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, exitstatus):
+        """Answer, and end before Python and pytest tidy up."""
+        fine = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.INTERRUPTED, pytest.ExitCode.NO_TESTS_COLLECTED)
+        self.said.write_text(json.dumps(self.failed or ("" if fine else f"pytest ends with {exitstatus!r}")))
+        os._exit(0)
 
     def pytest_collectreport(self, report):
         if report.failed and not self.failed:
@@ -261,13 +270,13 @@ class FileJudge:
             os.dup2(output, 2)
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
             os.chdir(self.tree)
+            sys.dont_write_bytecode = False
             sys.path.insert(0, str(self.tree))
             for name in [name for name in sys.modules if name.partition(".")[0] in ("tests", "tensorlite", "gpt")]:
                 del sys.modules[name]
-            chosen = Chosen(order, self.seconds, budget)
-            status = pytest.main([*QUIETLY, "-m", "", *dict.fromkeys(n.partition("::")[0] for n in order)], [chosen])
-            fine = status in (pytest.ExitCode.OK, pytest.ExitCode.INTERRUPTED, pytest.ExitCode.NO_TESTS_COLLECTED)
-            said.write_text(json.dumps(chosen.failed or ("" if fine else f"pytest ends with {status!r}")))
+            files = dict.fromkeys(nodeid.partition("::")[0] for nodeid in order)
+            status = pytest.main([*QUIETLY, "-m", "", *files], [Chosen(order, self.seconds, budget, said)])
+            said.write_text(json.dumps(f"pytest ends with {status!r}"))  # before it could collect
         except BaseException:
             traceback.print_exc()
             os._exit(BROKEN)
