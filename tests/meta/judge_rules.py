@@ -63,7 +63,9 @@ def load(file: str, source: str, **names) -> None:
     vars(module).update(names)
     exec(compile(source, module.__file__, "exec"), vars(module))
     for name, was in old.items():
-        if (now := vars(module)[name]) is not was and take(was, now):
+        now = vars(module)[name]
+        attached = getattr(was, "__qualname__", "") != getattr(now, "__qualname__", "")  # by an acceleration module
+        if now is not was and (attached or take(was, now)):
             setattr(module, name, was)
     registry.update(ops)
 
