@@ -212,6 +212,33 @@ def test_no_answer_is_said_after_three_attempts(server, answer, why):
     assert len(server.asked) == (1 if hangs(answer) else 3)  # the time is for all attempts
 
 
+@pytest.mark.parametrize(("timeout", "waits"), [(100_000, [10_000, 20_000]), (29_000, [10_000]), (9_000, [])])
+def test_attempts_are_further_and_further_apart_within_the_time(server, monkeypatch, timeout, waits):
+    """Twice as long before the third attempt as before the second; none that could only begin after the time is up."""
+    now = Clock()
+    monkeypatch.setattr(judge, "WAIT", 10_000)
+    monkeypatch.setattr(judge, "time", now)
+    assert ask(server, status(500), timeout=timeout)[0] is None
+    assert now.waits == waits
+    assert len(server.asked) == 1 + len(waits)
+    server.answers["/api/chat"] = says("85")
+    assert Api(server.url(""), timeout=timeout).score(ENTRY) == (85, "85")
+    assert now.waits == waits, "an answer is not waited after"
+
+
+class Clock:
+    """Time that passes only where somebody sleeps."""
+
+    def __init__(self):
+        self.waits = []
+
+    def monotonic(self) -> float:
+        return float(sum(self.waits))
+
+    def sleep(self, seconds: float) -> None:
+        self.waits.append(seconds)
+
+
 def test_an_answer_that_the_server_cut_is_no_score(server):
     body = {"message": {"role": "assistant", "content": "8"}, "done": True, "done_reason": "length"}
     score, why = ask(server, raw(json.dumps(body).encode()))
