@@ -17,7 +17,7 @@ from gpt import tokenizer
 from gpt.config import PRESETS
 from gpt.console import visible
 from gpt.data import corpus
-from gpt.generate import generate
+from gpt.generation import generate
 from gpt.model import GPT
 from gpt.tasks.pretrain import Pretraining, TrainConfig, evaluate
 from gpt.training import checkpoint, plots, run_directory, session, step
