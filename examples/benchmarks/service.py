@@ -16,7 +16,7 @@ from tensorlite.devices import machine
 from .setup import Job
 
 FIRST_TOKEN = """
-from gpt.generate import stream
+from gpt.generation import stream
 from gpt.model import GPT
 from examples.benchmarks.setup import CONFIGS
 from tensorlite import io
