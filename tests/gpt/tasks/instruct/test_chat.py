@@ -159,7 +159,7 @@ def test_an_answer_ends_where_the_context_does(talk, capsys):
 
 def test_a_turn_ended_by_a_stop_string_is_what_was_shown(talk):
     conversation = talk(stops=("es",))
-    assert ask(conversation, YES) == "y"
+    assert ask(conversation, YES)[1] == "y"
     assert conversation.tokenizer.decode(conversation.turns[-1]).endswith("\ny<|endoftext|>")
     assert conversation.tokenizer.decode(conversation.answer) == "y"
     assert not conversation.cut
