@@ -526,3 +526,16 @@ def test_a_file_of_numpys_says_how_to_read_it(tmp_path):
     for name in ("x.npy", "x.npz"):
         with pytest.raises(ValueError, match=r"it is in NumPy's format: read it with np\.load"):
             io.load(tmp_path / name)
+
+
+def test_an_entry_is_read_into_an_array_or_says_where_the_file_ends(tmp_path):
+    x = tl.tensor(np.arange(12, dtype=np.float32).reshape(3, 4))
+    tl.io.save(tmp_path / "x.safetensors", {"a": x, "b": x + 1})
+    entries = tl.io.entries(tmp_path / "x.safetensors")
+    out = np.zeros((3, 4), np.float32)
+    entries["b"].read_into(out)
+    np.testing.assert_array_equal(out, x.data + 1)
+    with open(tmp_path / "x.safetensors", "r+b") as file:
+        file.truncate(entries["b"].offset + 5)
+    with pytest.raises(ValueError, match="it ends inside 'b'"):
+        entries["b"].read_into(out)
