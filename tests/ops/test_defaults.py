@@ -321,3 +321,17 @@ def test_a_tensor_is_a_sequence_of_its_rows_and_a_number_if_it_has_one_element()
         x.item()
     with pytest.raises(TypeError, match="len of a 0-d Tensor"):
         len(x.sum())
+
+
+@pytest.mark.parametrize("values", [[1, 3, 3, 2, 3], [0, 0, 0, 0, 0], [5, 4, 3, 2, 1], [3, 2, 2, 2, 0],
+                                    [math.nan, 1, math.nan, 2, math.nan], [-math.inf, 7, -math.inf, math.inf, 7]])  # fmt: skip
+def test_topk_is_the_beginning_of_a_stable_descending_sort(values):
+    """For every k; nan is the largest, and of equals the lower index comes first."""
+    x = np.array([values, values[::-1]], np.float32)
+    expected = [sorted(range(5), key=lambda i: -math.inf if math.isnan(row[i]) else -row[i]) for row in x.tolist()]
+    for row, order in zip(x.tolist(), expected, strict=True):
+        order.sort(key=lambda i: not math.isnan(row[i]))  # before infinity
+    for k in range(6):
+        found, places = tl.topk(t(x), k)
+        same(places, np.array(expected)[:, :k])
+        np.testing.assert_array_equal(found.numpy(), np.take_along_axis(x, np.array(expected)[:, :k], -1))
