@@ -323,8 +323,13 @@ def test_a_tensor_is_a_sequence_of_its_rows_and_a_number_if_it_has_one_element()
         len(x.sum())
 
 
-@pytest.mark.parametrize("values", [[1, 3, 3, 2, 3], [0, 0, 0, 0, 0], [5, 4, 3, 2, 1], [3, 2, 2, 2, 0],
-                                    [math.nan, 1, math.nan, 2, math.nan], [-math.inf, 7, -math.inf, math.inf, 7]])  # fmt: skip
+TOPK = [
+    [1, 3, 3, 2, 3], [0, 0, 0, 0, 0], [5, 4, 3, 2, 1], [3, 2, 2, 2, 0],
+    [math.nan, 1, math.nan, 2, math.nan], [-math.inf, 7, -math.inf, math.inf, 7],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("values", TOPK)
 def test_topk_is_the_beginning_of_a_stable_descending_sort(values):
     """For every k; nan is the largest, and of equals the lower index comes first."""
     x = np.array([values, values[::-1]], np.float32)
