@@ -105,7 +105,7 @@ THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")  # the first that
 _threads = 1
 _workers: list[Worker] = []  # the threads of the pool, without the calling one; it never shrinks
 HAND_OVER = 45_000  # nanoseconds until another thread starts on its part, in a training step
-WORTH_SPLITTING = 200_000  # nanoseconds of work, compared with which a hand-over costs little
+WORTH_SPLITTING = 300_000  # nanoseconds of work, compared with which a hand-over costs little
 
 
 def default_threads() -> int:

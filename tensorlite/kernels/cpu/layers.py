@@ -153,7 +153,7 @@ def gelu(x: np.ndarray, *, approximate: str = "tanh") -> np.ndarray:
     """x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2, elementwise."""
     flat = x.reshape(-1)  # (..., C) -> (N)
     out, impl = np.empty(flat.shape, x.dtype), choose_impl(flat)
-    for_blocks(lambda part: impl.gelu(flat[part], out[part]), flat, cost=0.7)
+    for_blocks(lambda part: impl.gelu(flat[part], out[part]), flat, cost=1.0)
     return out.reshape(x.shape)  # (N) -> (..., C)
 
 
@@ -164,7 +164,7 @@ def gelu_vjp(g: np.ndarray, needs_grad: Sequence[bool], x: np.ndarray, out: np.n
     """
     flat, y, g = (array.reshape(-1) for array in (x, out, g))  # (..., C) -> (N)
     dx, impl = np.empty(flat.shape, x.dtype), choose_impl(flat, y, g)
-    for_blocks(lambda part: impl.gelu_vjp(g[part], flat[part], y[part], dx[part]), flat, cost=0.7)
+    for_blocks(lambda part: impl.gelu_vjp(g[part], flat[part], y[part], dx[part]), flat, cost=1.0)
     return (dx.reshape(x.shape),)  # (N) -> (..., C)
 
 
