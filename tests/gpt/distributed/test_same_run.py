@@ -54,9 +54,10 @@ def losses(run: Path) -> np.ndarray:
 def test_the_losses_are_those_of_one_process(runs, processes, name):
     expected = losses(runs / "1" / name)
     assert len(expected) == several.RUNS[name][1]["steps"]
-    np.testing.assert_allclose(losses(runs / str(processes) / name), expected, rtol=1e-6)
+    rtol = 1e-3 if name == "bfloat16" else 1e-6  # there a last bit may change how a factor is rounded
+    np.testing.assert_allclose(losses(runs / str(processes) / name), expected, rtol=rtol)
     first, last = (read_metrics(runs / str(n) / name / "metrics.jsonl")[-1] for n in (1, processes))
-    assert first == {key: pytest.approx(value, rel=1e-5) for key, value in last.items()}
+    assert first == {key: pytest.approx(value, rel=10 * rtol) for key, value in last.items()}
 
 
 @pytest.mark.parametrize("name", ["two-passes", "two-passes-dropout"])
@@ -71,7 +72,8 @@ def test_the_weights_and_averages_are_those_of_one_process(runs, processes, name
         expected, found = (load_file(runs / str(n) / name / file) for n in (1, processes))
         assert expected.keys() == found.keys()
         for key, x in expected.items():
-            assert np.abs(found[key] - x).max() <= 1e-4 * np.abs(x).max(), key
+            share = 0.05 if name == "bfloat16" else 1e-4
+            assert np.abs(found[key] - x).max() <= share * np.abs(x).max(), key
 
 
 def test_a_run_goes_on_with_another_number_of_processes(runs):
