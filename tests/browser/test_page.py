@@ -47,7 +47,7 @@ def show(page, site, view: str, run: str) -> None:
 def drawn(page, view: str) -> None:
     page.wait_for_selector(f"#view.view-{view} > *")
     page.wait_for_timeout(50)
-    page.wait_for_function("!document.querySelector('[aria-busy=true], .busy')")
+    page.wait_for_function("!document.querySelector('[aria-busy=true], .busy') && !document.getAnimations().length")
 
 
 def test_every_view_is_tested(listed):

@@ -93,7 +93,7 @@ def test_readmes_commands_run_one_after_the_other_in_one_folder(call, tmp_path, 
 
     made = {"shakespeare", "shakespeare-coriolanus", "nanogpt", "spam", "assistant", "gpt2"}
     assert {run["name"] for run in looked_at(tmp_path)} == made  # nothing is trained twice
-    assert {path.name for path in tmp_path.iterdir()} == {"runs", "examples", "other", "exported"}
+    assert {path.name for path in tmp_path.iterdir()} == {"runs", "examples", "tokens", "other", "exported"}
 
 
 def looked_at(folder: Path) -> list[dict]:

@@ -35,7 +35,7 @@ export function labelBars(labels, probabilities, { label, before = null, form })
     const bar = h("span", { class: "bar-fill" });
     bar.style.width = `${100 * (Number.isFinite(probabilities[i]) ? probabilities[i] : 0)}%`;
     const now = form(probabilities[i]);
-    return h("div", { class: `label-row${name === label ? " wanted" : ""}` },
+    return h("div", { class: `label-row learn-label${name === label ? " wanted" : ""}` },
       h("span", { class: "label-name" }, name === label ? `${name} (to predict)` : name),
       h("span", { class: "bar-track" }, bar),
       h("span", { class: "mono" }, before ? `${form(before[i])} → ${now}` : now));
