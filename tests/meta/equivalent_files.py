@@ -22,5 +22,8 @@ PROOFS: dict[str, list[str]] = {
     "how much at once is a matter of memory": [
         "gpt/tasks/evaluate.py: total_loss: LOGITS // model.config.vocab_size  ->  LOGITS * model.config.vocab_size",
     ],
+    "the same exceptions, in another order": [
+        "gpt/tasks/instruct/judge.py: Api.exchange: (OSError, http.client.HTTPException)  ->  (http.client.HTTPException, OSError)",
+    ],
 }
 EQUIVALENT = {key: proof for proof, keys in PROOFS.items() for key in keys}
