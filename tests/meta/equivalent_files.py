@@ -13,5 +13,17 @@ PROOFS: dict[str, list[str]] = {
     "only a moment that falls on the limit to the last bit of the clock": [
         "gpt/training/progress.py: Progress.step: time.monotonic() - self.drawn > REFRESH  ->  time.monotonic() - self.drawn >= REFRESH",
     ],
+    "POSIX ends lines with \\n anyway": [
+        "gpt/training/report.py: append_sample: open(path, 'a', encoding='utf-8', newline='\\n')  ->  open(path, 'a', encoding='utf-8')",
+    ],
+    "an index of one element is broadcast": [
+        "gpt/tasks/classify/model.py: Classifier.read: [T - 1] * len(lengths)  ->  [T - 1]",
+    ],
+    "how much at once is a matter of memory": [
+        "gpt/tasks/evaluate.py: total_loss: LOGITS // model.config.vocab_size  ->  LOGITS * model.config.vocab_size",
+    ],
+    "the same exceptions, in another order": [
+        "gpt/tasks/instruct/judge.py: Api.exchange: (OSError, http.client.HTTPException)  ->  (http.client.HTTPException, OSError)",
+    ],
 }
 EQUIVALENT = {key: proof for proof, keys in PROOFS.items() for key in keys}

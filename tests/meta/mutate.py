@@ -40,23 +40,20 @@ KINDS = {".py", ".cu", ".cuh"}
 SOURCES = [path for part in ("tensorlite", "gpt") for path in (ROOT / part).rglob("*") if path.suffix in KINDS]
 FILES = sorted({str(path.relative_to(ROOT)) for path in SOURCES} - RULES)
 SEED = "tensorlite"
+RULES_TITLE = "## The engine, its rules and kernels"
 TABLE = """# Mutants
 
-Written by `python -m tests.meta.mutate --table docs/mutants.md`. `build/mutants.jsonl` (an artifact of CI) names the
-test that killed each mutant; `tests/meta/equivalent.py` and `tests/meta/equivalent_files.py` have the proof for each
-mutant that computes the same function.
+Written by `python -m tests.meta.mutate --jobs 0 --table docs/mutants.md`. `build/mutants.jsonl` (an artifact of CI)
+names the test that killed each mutant; `tests/meta/equivalent.py` and `tests/meta/equivalent_files.py` have the reason
+for each mutant that changes nothing.
 
-## A sample of the files outside the rules
+## A sample of the other files
 
-`python -m tests.meta.mutate --sample`: a share of the mutants, which the seed picks, judged by the tests that run
-their line.
+`python -m tests.meta.mutate --sample` judges the share of their mutants that a seed picks, by the tests that run the
+changed line.
 
 {files}
-## The engine, its rules and kernels
-
-The last column has the three tests that killed most.
-
-{rules}"""
+"""
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -253,10 +250,19 @@ def main() -> int:
         print(*[f"listed as equivalent, and no mutant: {key}" for key in KNOWN_EQUIVALENT.keys() - names], sep="\n")
     print(score(found, by_op=not options.sample and not options.changed))
     if options.table:
-        sample = [m for m in of_other_files(FILES) if rank(m) < options.share]
-        states = [[(m, verdicts.state(m)) for m in several] for several in (sample, of_rule_files(RULES))]
-        options.table.write_text(TABLE.format(files=score(states[0], by_op=False), rules=score(states[1], by_op=True)))
+        write_table(options.table, verdicts, options.share)
     return int(any(is_ in ("SURVIVED", "not judged") for _, is_ in found))
+
+
+def write_table(path: Path, verdicts: Verdicts, share: float) -> None:
+    """The totals of both parts; that of the rules stays as it is where none of them has been judged here."""
+    sample = [(m, verdicts.state(m)) for m in of_other_files(FILES) if rank(m) < share]
+    rules = [(m, verdicts.state(m)) for m in of_rule_files(RULES)]
+    kept = path.read_text(encoding="utf-8") if path.exists() else ""
+    part = RULES_TITLE + kept.partition(RULES_TITLE)[2]
+    if any(is_ != "not judged" and "equivalent" not in is_ for _, is_ in rules):
+        part = f"{RULES_TITLE}\n\nThe last column has the three tests that killed most.\n\n{score(rules, by_op=True)}"
+    path.write_text(TABLE.format(files=score(sample, by_op=False)) + part, encoding="utf-8")
 
 
 def lines(file: Path) -> list[dict]:
@@ -265,10 +271,10 @@ def lines(file: Path) -> list[dict]:
 
 def score(found: list[tuple[Mutant, str]], by_op: bool) -> str:
     """The table: the number of killed and other mutants of each file or op, and the tests that killed most of them."""
-    rows = [
-        "| file | op | mutants | killed | equivalent | survived | not judged | killed by |",
-        "|---|---" + "|--:" * 5 + "|---|",
-    ]
+    names = ("file", "op") if by_op else ("folder",)
+    heads = [*names, "mutants", "killed", "equivalent", "survived", "not judged", *["killed by"] * by_op]
+    marks = ["--:" if head in heads[len(names) : len(names) + 5] else "---" for head in heads]
+    rows = ["| " + " | ".join(heads) + " |", "|" + "|".join(marks) + "|"]
     groups: dict[tuple, list] = {}
     for mutant, is_ in found:
         folder = (f"{Path(mutant.file).parent}/", "")
@@ -282,7 +288,8 @@ def score(found: list[tuple[Mutant, str]], by_op: bool) -> str:
             is_.removeprefix("killed by ").rpartition("::")[2].partition("[")[0] for is_ in states if "killed" in is_
         )
         by = ", ".join(f"{test} {n}" for test, n in killers.most_common(3)) if op else ""
-        rows.append(f"| {file} | {op} | {len(states)} | {' | '.join(map(str, counts))} | {by} |")
+        cells = [file, *[op] * by_op, len(states), *counts, *[by] * by_op]
+        rows.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(rows) + "\n"
 
 

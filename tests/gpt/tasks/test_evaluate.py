@@ -246,3 +246,14 @@ def test_no_run_and_no_text(call, run):
     assert call("nowhere", "--text", run.parent / "bottles.txt")[::2] == (1, "gpt: there is no run nowhere\n")
     status, _, errors = call(run, "--text", "nowhere")
     assert (status, errors) == (1, "gpt: the text file 'nowhere' cannot be read: No such file or directory\n")
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_model_is_left_in_its_mode(model, training):
+    model.train(training)
+    try:
+        total_loss(model, draw(20))
+        assert model.training == training
+        assert all(block.training == training for block in model.blocks)
+    finally:
+        model.train()

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from gpt.tasks.classify import data
+from gpt.tasks.classify.task import warn_of_repeated
 from gpt.tokenizer import gpt2
 from tensorlite.random import sample_rows
 
@@ -108,6 +109,18 @@ def test_balancing_takes_as_many_of_each_of_any_number_of_labels():
     assert [sum(e.label == label for e in chosen) for label in "abc"] == [min(counts.values())] * 3
     assert len(set(chosen)) == len(chosen)
     assert data.balanced(rows, 3) == chosen != data.balanced(rows, 4)
+
+
+@pytest.mark.parametrize(
+    ("texts", "told"),
+    [("ab cd ef", ""), ("aa bb cc", ""), ("ab bc d", "0 of 1 test texts"), ("ab cc ad", "1 of 2 test texts")],
+)
+def test_repeated_texts_are_told_and_only_those(texts, told):
+    said: list[str] = []
+    parts = dict(zip(("train", "validation", "test"), texts.split(), strict=True))
+    warn_of_repeated({name: [data.Entry("x", text) for text in part] for name, part in parts.items()}, said.append)
+    assert len(said) == bool(told)
+    assert told in "".join(said)
 
 
 def test_a_text_is_repeated_where_an_earlier_part_has_it():

@@ -14,6 +14,7 @@ from taught import YES
 from gpt.cli import chat as chat_command
 from gpt.generation import generate
 from gpt.tasks.instruct import STYLES, Conversation
+from gpt.tokenizer import END_OF_TEXT
 from gpt.training import checkpoint
 
 
@@ -52,6 +53,21 @@ def test_a_prompt_that_is_not_utf8_is_one_sentence_without_code(folder):
         done = subprocess.run(args, env=ONE_THREAD, capture_output=True, check=False)
         assert done.returncode == 1
         assert done.stderr == b"gpt: the text is not UTF-8 (byte 0xff at position 1): convert it to UTF-8\n"
+
+
+def test_the_same_question_again_is_answered_with_the_next_seed(folder):
+    """Without the earlier turns before it, which would change the answer anyway."""
+
+    def answers(seed: int, count: int) -> list[str]:
+        end = tokenizer.special_tokens[END_OF_TEXT]
+        sampling = {"temperature": 30.0, "seed": seed, "max_new_tokens": 20}
+        chat = Conversation(model, tokenizer, STYLES["phi3"], end, history=0, **sampling)
+        return ["".join(chat.ask(YES)) for _ in range(count)]
+
+    model, tokenizer = checkpoint.load_model(folder / "taught")
+    three = answers(5, 3)
+    assert len(set(three)) == 3
+    assert three == [answers(seed, 1)[0] for seed in (5, 6, 7)]
 
 
 def test_sampling_is_seeded_and_asking_again_draws_again(call, folder):

@@ -1,0 +1,91 @@
+"""What `mutate` changes, and what of it `--changed` chooses: on sources of a few lines."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.meta import changes
+from tests.meta.cuda_mutants import cuda_mutants
+from tests.meta.mutants import mutants
+
+SOURCE = """
+class Saved:
+    keep: int = 2
+
+    def save(self, path, betas):
+        \'\'\'Write it.\'\'\'
+        if not path.exists():
+            sync(path)
+        size = len(self.text.encode())
+        return adam(betas=(betas[0], betas[1])), [s for s in sorted(size) if s][1:]
+
+async def ask(server):
+    try:
+        await server.get()
+    except OSError:
+        return None
+"""
+EXPECTED = {
+    "Saved.keep": {"2  ->  3", "2  ->  1"},
+    "Saved.save": {
+        "sync(path)  ->  pass", "if not path.exists()  ->  if True", "not path.exists()  ->  path.exists()",
+        "self.text.encode()  ->  self.text", "(betas[0], betas[1])  ->  (betas[1], betas[0])",
+        "adam(betas=(betas[0], betas[1]))  ->  adam()", "sorted(size)  ->  size",
+        "for s in sorted(size) if s  ->  for s in sorted(size)", "1:  ->  :",
+    },
+    "ask": {"await server.get()  ->  pass", "except OSError: return None  ->  except OSError: raise"},
+}  # fmt: skip
+
+
+def write(folder: Path, source: str = SOURCE) -> Path:
+    (folder / "gpt").mkdir(exist_ok=True)
+    (folder / "gpt" / "saved.py").write_text(source)
+    return folder
+
+
+def test_mistakes_that_people_make_are_among_the_mutants(tmp_path):
+    found = list(mutants(write(tmp_path), "gpt/saved.py", everything=True))
+    for op, expected in EXPECTED.items():
+        assert expected <= {m.change for m in found if m.op == op}
+    for m in found:
+        compile(m.source(), m.file, "exec")
+    assert len({m.key for m in found}) == len(found)
+
+
+def test_tokens_of_a_cuda_kernel_are_changed_and_nothing_else(tmp_path):
+    body = "{\n    if (i < n) y[i] = x[i] + 1;  // +\n}\n"
+    source = f"// a + b\n#define N 1\n\n__global__ void add(const float* x, int n) {body}"
+    (tmp_path / "add.cu").write_text(source)
+    found = list(cuda_mutants(tmp_path, "add.cu"))
+    assert [(m.op, m.line, m.change.rpartition(": ")[2]) for m in found] == [
+        ("add", 5, "<  ->  <="), ("add", 5, "+  ->  -"), ("add", 5, "1  ->  2")
+    ]  # fmt: skip
+    assert found[0].source() == source.replace("i < n", "i <= n")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "chosen"),
+    [
+        ("sync(path)", "sync(path, 1)", {"Saved.save"}),
+        ("Write it.", "Write all of it.", set()),  # a docstring
+        ("keep: int = 2", "keep: float = 4", {"Saved.keep"}),
+        ("return None", "return 0  # nothing", {"ask"}),
+    ],
+)
+def test_changed_chooses_the_changed_lines_of_changed_functions(tmp_path, old, new, chosen):
+    def git(*args: str) -> None:
+        subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *args], cwd=tmp_path, check=True)
+
+    git("init", "-q")
+    git("add", write(tmp_path).joinpath("gpt").name)
+    git("commit", "-q", "-m", "first")
+    write(tmp_path, SOURCE.replace(old, new))
+    (tmp_path / "gpt" / "new.py").write_text("LIMIT = 3\n")
+    change = changes.since(tmp_path, "HEAD")
+    found = [m for m in mutants(tmp_path, "gpt/saved.py", everything=True) if change.touches(m.file, m)]
+    assert {m.op for m in found} == chosen
+    assert len({m.line for m in found}) == len(chosen)
+    assert all(change.touches(m.file, m) for m in mutants(tmp_path, "gpt/new.py", everything=True))
+    with pytest.raises(SystemExit, match="'none' is no commit here; give --changed a commit or a branch"):
+        changes.since(tmp_path, "none")
