@@ -1,4 +1,4 @@
-"""check_op, Row, property_tests and the pytest plugin: each property finds its fault, and right ops pass all of them."""
+"""check_op, Row, property_tests and the pytest plugin: each property finds its fault, and right ops pass them all."""
 
 import subprocess
 import sys
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
 
 import tensorlite as tl
@@ -38,6 +39,16 @@ def in_float64(x):
 
 
 KEPT = []
+
+
+@pytest.fixture(autouse=True)
+def no_shrinking():
+    """The first failure is enough: it is not made smaller."""
+    usual = settings.get_current_profile_name()
+    settings.register_profile("no shrinking", settings(), phases=[Phase.generate], derandomize=True)
+    settings.load_profile("no shrinking")
+    yield
+    settings.load_profile(usual)
 
 
 def test_right_ops_pass_every_property_and_the_result_counts_the_examples():
@@ -90,7 +101,7 @@ WRONG = {
     "float32": (Row("mine", square(rule=lambda g, x: g * x * (2 if g.dtype == np.float64 else 3))), "in float32"),
     "float32, dtype": (Row("mine", lambda x: x * tl.ones((), tl.float64)), "results of float32 are float32, float64"),
     "narrow": (Row("mine", lambda x: (x * x) * x - x, narrow=0.5), r"epsilons; 0.5 are allowed"),
-    "device": (Row("mine", square(forward=lambda x: x * float(x.max(initial=0) >= 0) * x), device=True), "float|strict"),
+    "device": (Row("mine", square(forward=lambda x: x * float(x.sum() < 1e9) * x), device=True), "strict array does not"),
 }  # fmt: skip
 
 
@@ -99,9 +110,9 @@ def test_each_property_finds_its_fault(case):
     row, sentence = WRONG[case]
     name = case.partition(",")[0]
     with pytest.raises((CheckFailed, TypeError), match=sentence) as failure:
-        check_op(row, name, examples=60)
+        check_op(row, name, examples=30)
     notes = "\n".join(failure.value.__notes__)
-    assert f"reproduce: check_op(row, {name!r}, examples=60)" in notes
+    assert f"reproduce: check_op(row, {name!r}, examples=30)" in notes
     assert "Draw 1: " in notes
 
 
@@ -115,8 +126,8 @@ def test_independence_finds_a_rule_that_looks_at_the_others():
     def right(g, x):
         return g * x * (1 if seen.pop("left", False) else 2)
 
-    with pytest.raises(CheckFailed, match="where only some need one|other|another"):
-        check_op(Row("mine", mul(left, right)), "independence", examples=60)
+    with pytest.raises(CheckFailed, match="where only some need one"):
+        check_op(Row("mine", mul(left, right)), "independence", examples=30)
 
 
 def test_examples_depend_on_the_seed_and_on_nothing_else():
@@ -176,7 +187,7 @@ def test_long_arrays_are_checked_along_directions():
         sizes.append(x.size)
         return 2 * g * x
 
-    check_op(Row("mine", square(rule)), "differences", examples=60)
+    check_op(Row("mine", square(rule)), "differences", examples=30)
     assert max(sizes) > 64
 
 
@@ -230,28 +241,17 @@ def test_pytest_needs_no_conftest_and_prints_the_line_that_runs_a_failure_again(
 
 @pytest.mark.slow
 def test_pytest_op_chooses_rows_by_name(tmp_path):
-    assert "12 passed, 11 deselected" in run(tmp_path, "--op", "right", "--op-profile", "dev").replace(
-        "10 passed, 10", ""
-    )
+    shown = run(tmp_path, "--op", "right", "--op-profile", "dev", "-k", "value or differences or kinks or hand")
+    assert "4 passed" in shown
+    assert "failed" not in shown
     assert "no test of an op whose name contains 'missing'; there are right, wrong" in run(tmp_path, "--op", "missing")
 
 
-def test_the_plugin_imports_neither_hypothesis_nor_tensorlite_testing_where_it_is_not_used(tmp_path):
+def test_the_plugin_imports_nothing_where_it_is_not_used(tmp_path):
     (tmp_path / "test_other.py").write_text(
         "import sys\ndef test_other():\n"
         "    assert 'tensorlite.testing.suite' not in sys.modules\n    assert 'hypothesis.core' not in sys.modules\n"
     )
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "-p",
-        "no:xdist",
-        "-p",
-        "no:hypothesispytest",
-    ]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:hypothesispytest"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert "1 passed" in done.stdout, done.stdout + done.stderr
