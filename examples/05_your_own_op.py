@@ -5,8 +5,8 @@ The op is `mish`, x tanh(log(1 + e^x)) (Misra, 2019), which tensorlite does not 
 Only these are kept until backward. `check_gradients` then compares the rule with finite differences under a random
 incoming gradient, and at order 2 the derivative of the rule too. You will see the correct rule pass and three wrong
 ones fail, each with a message that says where, and the cost of the rule compared with mish as a composition of ops.
-With Hypothesis installed (`pip install 'tensorlite[testing]'`), `check_op` then draws inputs of all kinds: shapes, ties,
-memory layouts, float32.
+With Hypothesis installed (`pip install 'tensorlite[testing]'`), `check_op` then draws inputs of all kinds: shapes,
+ties, memory layouts, float32.
 
     python examples/05_your_own_op.py
 """

@@ -199,7 +199,7 @@ def check_sides(point: Point, i: int, g: Any, got: np.ndarray, settings: Setting
     with np.errstate(all="ignore"):
         outside = np.where(known, np.abs(got - middle) - half - error - slack, -np.inf)
     for k in np.flatnonzero(known & ~(outside <= 0)):  # so that nan is wrong
-        if between(got.flat[k], lines.nearby(k, weights, lines.steps[k] / 8), slack.flat[k]):
+        if between(got.flat[k], lines.nearby(int(k), weights, lines.steps[k] / 8), slack.flat[k]):
             outside.flat[k] = 0
     wrong = known & ~(outside <= 0)
     if wrong.any():

@@ -43,9 +43,9 @@ def richardson(lines: Sequence[Line], steps: Sequence[float], g: np.ndarray) -> 
     count = max(1, AT_ONCE // (4 * max(1, g.size)))
     for start in range(0, len(lines), count):
         part = slice(start, start + count)
-        values = np.array(
-            [[line(t * h) for t in (1, -1, 0.5, -0.5)] for line, h in zip(lines[part], steps[part], strict=True)]
-        )
+        pairs = zip(lines[part], steps[part], strict=True)
+        with np.errstate(all="ignore"):
+            values = np.array([[line(t * h) for t in (1, -1, 0.5, -0.5)] for line, h in pairs])
         values = values.reshape(len(values), 4, g.size)  # (lines, 4, *out) -> (lines, 4, size)
         slopes[part], bounds[part] = _extrapolated(values, np.array(steps[part]), g.reshape(-1))
     return slopes, bounds

@@ -95,13 +95,13 @@ WRONG = {
     ),
     "linearity": (Row("mine", square(rule=lambda g, x: tl.clip(g, -50, 50) * 2 * x)), "of 2 g - 300 h"),
     "broadcasting": (
-        Row("mine", mul(left=lambda g, y: g * y if g.ndim < 2 else g * y * 1.5), inputs=2),
+        Row("mine", mul(left=lambda g, y: g * y if g.shape == y.shape else g * y * 1.5), inputs=2),
         "which broadcasts",
     ),
     "float32": (Row("mine", square(rule=lambda g, x: g * x * (2 if g.dtype == np.float64 else 3))), "in float32"),
     "float32, dtype": (Row("mine", lambda x: x * tl.ones((), tl.float64)), "results of float32 are float32, float64"),
     "narrow": (Row("mine", lambda x: (x * x) * x - x, narrow=0.5), r"epsilons; 0.5 are allowed"),
-    "device": (Row("mine", square(forward=lambda x: x * float(x.sum() < 1e9) * x), device=True), "strict array does not"),
+    "device": (Row("mine", square(forward=lambda x: x * float(x.sum() < 1e9) * x), device=True), "a strict array"),
 }  # fmt: skip
 
 
@@ -166,7 +166,7 @@ def test_what_no_example_can_show_is_said():
     with pytest.raises(ValueError, match=r"no example of the property 'differences' could be checked.*a domain"):
         check_op(Row("mine", lambda x: tl.sqrt(-1 - x * x)), "differences", examples=5)
     with pytest.raises(Undecided, match="differences cannot tell"):
-        check_op(Row("mine", lambda x: x + 1e17), "differences", examples=5)
+        check_op(Row("mine", lambda x: x + 1e15), "differences", examples=2)
     assert check_op(Row("mine", lambda x: tl.sqrt(-1 - x * x)), "kinks", examples=5) == {"kinks": 0}
 
 
@@ -176,8 +176,9 @@ def test_the_domain_and_the_step_reach_the_differences():
     loose = Row("mine", square(rule=lambda g, x: 2 * g * x * 1.001), rtol=0.01)
     assert min(check_op(loose, "differences", examples=10).values()) > 0
     quartic = elementwise(lambda x: x**4).vjp(lambda g, x: g * 4 * x**3 * (1 + 1e-9))
-    with pytest.raises(CheckFailed, match="step 1"):
-        check_op(Row("mine", quartic, step=1.0, rtol=1e-12, atol=1e-12, order=1), "differences", examples=20)
+    with pytest.raises(CheckFailed, match="wrong derivative"):
+        check_op(Row("mine", quartic, step=1.0, rtol=1e-12, atol=1e-12, order=1), "differences", examples=10)
+    check_op(Row("mine", lambda x: x**4, step=1.0, rtol=1e-12, atol=1e-12, order=1), "differences", examples=10)
 
 
 def test_long_arrays_are_checked_along_directions():
@@ -247,6 +248,7 @@ def test_pytest_op_chooses_rows_by_name(tmp_path):
     assert "no test of an op whose name contains 'missing'; there are right, wrong" in run(tmp_path, "--op", "missing")
 
 
+@pytest.mark.slow
 def test_the_plugin_imports_nothing_where_it_is_not_used(tmp_path):
     (tmp_path / "test_other.py").write_text(
         "import sys\ndef test_other():\n"
