@@ -20,6 +20,7 @@ from .rows import Row
 from .strategies import always_long
 
 SEEDS = st.integers(0, 2**20)
+HOPELESS = 10  # undecided examples without a decided one
 WITH_LONG_SIDES = ("value", "differences")
 SLOW = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
 
@@ -77,6 +78,8 @@ def _check(row: Row, name: str, options: settings, seed: int | None) -> int:
                 check(row, data, seed)
         except Undecided as error:
             undecided.append(error)
+            if count == 0 and len(undecided) >= HOPELESS:
+                raise
             reject()
         count += 1
 

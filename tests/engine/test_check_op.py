@@ -163,6 +163,7 @@ def test_profiles():
         check_op(Row("mine", square()), "speed")
 
 
+@pytest.mark.slow
 def test_what_no_example_can_show_is_said():
     with pytest.raises(ValueError, match=r"no example of the property 'differences' could be checked.*a domain"):
         check_op(Row("mine", lambda x: tl.sqrt(-1 - x * x)), "differences", examples=5)
