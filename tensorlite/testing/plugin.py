@@ -48,7 +48,7 @@ def pytest_collection_modifyitems(config: Any, items: list[Any]) -> None:
 
 
 def _is_of(item: Any, name: str) -> bool:
-    """Tests that call check_op stay: it runs only the rows of that name."""
+    """Tests that call check_op stay: it skips those of other rows."""
     rows = _rows(item)
     return any(name in row.name for row in rows) if rows else _calls_check_op(item)
 
