@@ -146,8 +146,9 @@ def _float64(x: Any) -> Any:
 
 def argument_names(op: Function, count: int) -> list[str]:
     """ "argument 0 (x)" for each of `count` arguments; without a name where the op does not tell it."""
+    function = getattr(op, "__wrapped__", op)
     try:
-        parameters = list(inspect.signature(getattr(op, "__wrapped__", getattr(op, "forward", op))).parameters.values())
+        parameters = list(inspect.signature(getattr(function, "forward", function)).parameters.values())
     except (TypeError, ValueError):  # a function written in C
         parameters = []
     names: list[str] = []
