@@ -255,7 +255,10 @@ def test_pytest_op_chooses_rows_by_name(tmp_path):
     shown = run(tmp_path, "--op", "right", "--op-profile", "dev", "-k", "value or differences or kinks or hand")
     assert "4 passed" in shown
     assert "failed" not in shown
-    assert "no test of an op whose name contains 'missing'; there are right, wrong" in run(tmp_path, "--op", "missing")
+    assert "1 skipped, 17 deselected" in run(tmp_path, "--op", "missing")
+    (tmp_path / "only.py").write_text(OPS.partition("def test_by_hand")[0])
+    shown = run(tmp_path, "--op", "missing", "only.py")
+    assert "no test of an op whose name contains 'missing'; there are right, wrong" in shown
 
 
 @pytest.mark.slow
