@@ -171,6 +171,9 @@ class Judge:
         everywhere = set(called)
         modules = [module for name, module in sys.modules.items() if name.startswith("tensorlite")]
         caches = [v for m in modules for v in vars(m).values() if isinstance(v, functools._lru_cache_wrapper)]
+        fewer = min(25, settings().max_examples)
+        settings.register_profile("record", settings(), max_examples=fewer)
+        settings.load_profile("record")  # for check_op, which asks when it runs
         seconds, callers = {}, defaultdict(list)
         for nodeid in nodeids:
             test = self.items[nodeid].obj
