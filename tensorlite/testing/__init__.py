@@ -1,189 +1,43 @@
 """Tests of derivative rules, for the ops of this library and for your own.
 
-    from tensorlite.testing import check_gradients
-    check_gradients(lambda x, y: x * tl.tanh(y), np.ones(3), np.zeros((2, 1)), order=2)
+    from tensorlite.testing import Row, check_gradients, check_module, check_op
 
-A derivative is compared with differences of values, in float64, under a RANDOM incoming gradient. (Under `.sum()` many
-wrong rules pass: softmax's gradient is 0 there, and a gradient equals its transpose.) The comparison has no meaning in
-float32, nor within two steps of a kink, so keep inputs away from kinks.
+    check_gradients(lambda x, y: x * tl.tanh(y), np.ones(3), np.zeros((2, 1)), order=2)   # at these inputs
+    check_module(nn.Linear(3, 4), np.ones((2, 3)))                                         # parameters and inputs
+    check_op(Row("mish", mish, value=lambda x: x * np.tanh(np.log1p(np.exp(x)))))          # at inputs of all kinds
 
-The Hypothesis strategies (`shapes`, `broadcastable`, `matmul_shapes`, `smooth`, `kinky`, `layouts`, `tensors`) are
-imported on first use; only they need Hypothesis.
+- `check_gradients` compares the derivatives of one function at given inputs with differences of values, and
+  `check_module` those by the parameters of a Module. `check_kinks` is for inputs at which a derivative does not exist.
+- `check_op` draws inputs with Hypothesis and checks every property that an op has: `Row` says what the op is, and
+  `property_tests` makes pytest tests of a list of rows.
+- `numpy_function`, `torch_function` and `jax_function` make ops of functions that have other derivatives: these can be
+  checked by all of the above.
+
+A failure is an AssertionError with a `report`. `Undecided` is raised where differences of values cannot tell whether a
+derivative is correct. The strategies, `Row`, `check_op` and `property_tests` need Hypothesis
+(`pip install 'tensorlite[testing]'`); they are imported on first use.
 """
 
 import importlib
-from collections.abc import Callable, Iterator
-from numbers import Real
 from typing import Any
 
-import numpy as np
+from .functions import jax_function, numpy_function, torch_function
+from .gradients import check_gradients, check_kinks, check_module
+from .report import CheckFailed, Comparison, Report, Undecided
 
-from ..autograd import Variable, grad
-from ..backend import is_array, is_floating, to_host
-from ..creation import tensor
-from ..tensor import Tensor
-
-STRATEGIES = ("shapes", "broadcastable", "matmul_shapes", "smooth", "kinky", "layouts", "tensors")
-__all__ = ["check_gradients", *STRATEGIES]
+WITH_HYPOTHESIS = {
+    "strategies": ("shapes", "broadcastable", "matmul_shapes", "smooth", "kinky", "layouts", "tensors"),
+    "rows": ("Row", "arrays", "booleans", "integers", "reductions"),
+    "suite": ("PROPERTIES", "check_op", "property_tests"),
+}
+__all__ = [
+    "CheckFailed", "Comparison", "Report", "Undecided", "check_gradients", "check_kinks", "check_module",
+    "jax_function", "numpy_function", "torch_function", *[name for names in WITH_HYPOTHESIS.values() for name in names],
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
-    if name not in STRATEGIES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.strategies"), name)
-
-
-def check_gradients(
-    op: Callable[..., Any],
-    *inputs: Any,
-    order: int = 1,
-    step: float = 1e-3,
-    rtol: float = 1e-6,
-    atol: float = 1e-7,
-    seed: int = 0,
-) -> None:
-    """Compare the derivatives of `op` by each of its floating inputs with central differences.
-
-    `op` takes Tensors and returns one Tensor of any shape. `inputs` are arrays, lists or Tensors: floating ones become
-    float64 and are differentiated, all others are passed on unchanged. With `order` 2 the derivatives of the gradient
-    are checked too, by the inputs and by the incoming gradient, and so on. The incoming gradient, and the directions of
-    the derivatives of higher order, are random and depend on `seed` alone.
-
-    The difference is (8 (f(x+h) - f(x-h)) - (f(x+2h) - f(x-2h))) / 12h with h = `step` max(1, |x|); its error is
-    h**4/30 times the fifth derivative. An element may differ by `atol` + `rtol` |expected| + a bound of the rounding
-    error. AssertionError if one differs by more; it names the order, the argument, the worst element, the expected and
-    the actual value and the error. TypeError or ValueError if nothing would be checked: no floating input with
-    elements, a result without elements or that does not require a gradient, an order below 1, an infinite tolerance.
-    """
-    _check_settings(order, step, rtol, atol)
-    values = [_float64(x) for x in inputs]
-    names = [f"argument {i}" for i in range(len(inputs))]
-    if not any(map(_differentiable, values)):
-        raise ValueError("check_gradients: nothing to check: give at least one floating array or Tensor")
-    if not any(x.size for x in values if _differentiable(x)):
-        raise ValueError("check_gradients: nothing to check: the floating inputs have no elements")
-    _check_result(op, values)
-    title, random = getattr(op, "__name__", repr(op)), np.random.default_rng(seed)
-    for n in range(1, order + 1):
-        g = tensor(random.standard_normal(_value(op, values).shape))
-        for i, got in _gradients(op, values, g).items():
-            expected, noise = _differences(op, values, i, g.data, step)
-            wrong = ~(abs(got - expected) <= atol + rtol * abs(expected) + noise)  # so that nan is wrong
-            if wrong.any():
-                raise AssertionError(_report(title, n, names[i], got, expected, wrong))
-        op, values, names = _slope(op, random), [*values, g], [*names, "the incoming gradient"]
-
-
-def _check_settings(order: int, step: float, rtol: float, atol: float) -> None:
-    if isinstance(order, bool) or not isinstance(order, int | np.integer) or order < 1:
-        raise ValueError(f"check_gradients: order must be a positive integer, not {order!r:.80}")
-    for name, value in (("step", step), ("rtol", rtol), ("atol", atol)):
-        if not isinstance(value, Real) or not (0 <= value < np.inf) or (name == "step" and value == 0):
-            least = "positive" if name == "step" else "at least 0"
-            raise ValueError(f"check_gradients: {name} must be a finite number, {least}, not {value!r:.80}")
-
-
-def _check_result(op: Callable[..., Any], values: list[Any]) -> None:
-    """ValueError if there is nothing to check in the result."""
-    leaves = _leaves(values)
-    _value(op, leaves)
-    out = op(*leaves)
-    if not out.size:
-        raise ValueError(f"check_gradients: nothing to check: the result has no elements, its shape is {out.shape}")
-    if not out.requires_grad:
-        raise ValueError(
-            "check_gradients: nothing to check: the result does not require a gradient; the op detaches its inputs, "
-            "computes without recording (.data, .numpy(), no_grad) or does not use them"
-        )
-
-
-def _float64(x: Any) -> Any:
-    """A floating input as a float64 Tensor that does not require a gradient, everything else unchanged."""
-    data = x.data if isinstance(x, Variable) else np.array(x) if isinstance(x, list) else x
-    return tensor(data, dtype=np.float64) if is_array(data) and is_floating(data.dtype) else x
-
-
-def _differentiable(x: Any) -> bool:
-    return isinstance(x, Variable) and is_floating(x.data.dtype)
-
-
-def _leaves(values: list[Any]) -> list[Any]:
-    return [Tensor(x.data, requires_grad=True) if _differentiable(x) else x for x in values]
-
-
-def _value(op: Callable[..., Any], values: list[Any]) -> np.ndarray:
-    out = op(*values)
-    if not isinstance(out, Tensor):
-        raise TypeError(f"check_gradients: the op must return one Tensor, not {type(out).__name__}")
-    if out.dtype != np.float64:
-        raise TypeError(f"check_gradients: the op made {out.dtype} of float64: only float64 is precise enough")
-    return to_host(out.data)
-
-
-def _gradients(op: Callable[..., Any], values: list[Any], g: Tensor) -> dict[int, np.ndarray]:
-    """The gradient of sum(g op(values)) from the derivative rules, for each floating value, as {position: gradient}."""
-    leaves = _leaves(values)
-    out = op(*leaves)
-    by = {i: x for i, x in enumerate(leaves) if _differentiable(x)}
-    if not out.requires_grad:  # a constant, according to the graph
-        return {i: np.zeros(x.shape) for i, x in by.items()}
-    pieces = grad(out, list(by.values()), g.to(out.device))
-    return {i: to_host(piece.data) for i, piece in zip(by, pieces, strict=True)}
-
-
-def _differences(
-    op: Callable[..., Any], values: list[Any], i: int, g: np.ndarray, step: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """By finite differences: the derivative of sum(g op(values)) by each element of value `i`, and a bound of its
-    rounding error.
-    """
-    x = to_host(values[i].data)
-    slope, noise = np.zeros(x.shape), np.zeros(x.shape)
-
-    def moved(index: tuple[int, ...], distance: float) -> np.ndarray:
-        there = x.copy()
-        there[index] += distance
-        return _value(op, [*values[:i], tensor(there, device=values[i].device), *values[i + 1 :]])
-
-    for index in np.ndindex(x.shape):
-        h = step * max(1.0, float(abs(x[index])))
-        near = moved(index, h), moved(index, -h)
-        far = moved(index, 2 * h), moved(index, -2 * h)
-        slope[index] = (g * (8 * (near[0] - near[1]) - (far[0] - far[1]))).sum() / (12 * h)
-        noise[index] = 4e-16 * abs(g * far[0]).sum() / h
-    return slope, noise
-
-
-def _slope(op: Callable[..., Any], random: np.random.Generator) -> Callable[..., Any]:
-    """The function to check for the next order: (*inputs, g) -> the derivative of sum(g op(*inputs)) along a random
-    direction.
-    """
-    directions: dict[int, Tensor] = {}  # drawn once, when the shapes are known
-
-    def slope(*inputs: Any) -> Tensor:
-        *values, g = inputs
-        record = any(isinstance(x, Variable) and x.requires_grad for x in inputs)
-        leaves = values if record else _leaves(values)
-        out = op(*leaves)
-        by = {i: x for i, x in enumerate(leaves) if _differentiable(x)}
-        pieces = grad(out, list(by.values()), g, create_graph=record) if out.requires_grad else []
-        total: Tensor = (g * 0.0).sum()
-        for i, piece in zip(by, pieces, strict=False):
-            if i not in directions:
-                directions[i] = tensor(random.standard_normal(piece.shape), device=piece.device)
-            total = total + (directions[i] * piece).sum()
-        return total
-
-    return slope
-
-
-def _report(title: str, order: int, name: str, got: np.ndarray, expected: np.ndarray, wrong: np.ndarray) -> str:
-    error = np.where(np.isnan(got - expected), np.inf, abs(got - expected))
-    places: Iterator[tuple[int, ...]] = iter(np.ndindex(got.shape))
-    worst = max((index for index in places if wrong[index]), key=lambda index: error[index])
-    return (
-        f"check_gradients: {title}: wrong derivative of order {order} by {name} of shape {got.shape}, "
-        f"at {wrong.sum()} of {wrong.size} elements\n"
-        f"  worst at {list(map(int, worst))}: expected {expected[worst]:.10g} (central differences), "
-        f"got {got[worst]:.10g} (the rules), error {error[worst]:.3g}"
-    )
+    for module, names in WITH_HYPOTHESIS.items():
+        if name in names:
+            return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

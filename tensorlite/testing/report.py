@@ -1,0 +1,48 @@
+"""What a check found: `Report`, and the errors that have one."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The derivative of one order by one argument: what the rules give beside what differences of values give."""
+
+    order: int
+    argument: str  # as messages name it: "argument 0 (x)"
+    got: np.ndarray  # of the rules
+    expected: np.ndarray  # of differences, of the shape of the argument; with `fast`, one number: along a direction
+    error_estimate: np.ndarray  # of `expected`: what truncation and rounding may have changed
+    tolerance: np.ndarray  # how far `got` may be from `expected`, without the error estimate
+    step: np.ndarray  # the distance over which the difference was taken
+
+
+@dataclass
+class Report:
+    """What a check did. `comparisons` has one entry for each order and argument, `checked` the names of the other
+    properties that were checked, `skipped` the reason for each that could not be.
+    """
+
+    name: str  # of the op
+    comparisons: list[Comparison] = field(default_factory=list)
+    checked: list[str] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
+
+
+class CheckFailed(AssertionError):
+    """A derivative is wrong, or another property of the op does not hold. `report` has the numbers."""
+
+    def __init__(self, message: str, report: Report):
+        super().__init__(message)
+        self.report = report
+
+
+class Undecided(ArithmeticError):
+    """Differences of values cannot tell whether a derivative is right: the inputs are at a kink, or rounding is larger
+    than the derivative. No fault was found and nothing was proved. `report` has the numbers.
+    """
+
+    def __init__(self, message: str, report: Report):
+        super().__init__(message)
+        self.report = report
