@@ -1,8 +1,8 @@
 """The bank: right ops and planted faults, and how many of them checkers of derivatives see.
 
-    python -m tests.meta.bank                               check_op: faults caught, false alarms
+    python -m tests.meta.bank                                   check_op: faults caught, false alarms
     python -m tests.meta.bank --peers --table docs/checker.md   ... beside PyTorch, HIPS autograd and JAX, as a page
-    python -m tests.meta.bank --only "softmax"              the ops and faults with this text in their names
+    python -m tests.meta.bank --only "softmax"                  the ops and faults with this text in their names
 
 A fault is caught if the check of the wrong op raises and that of the right op at the same inputs passes. `check_op`
 draws its own inputs from the strategy of the op (--examples for each property). The other checkers get --draws smooth
@@ -11,12 +11,16 @@ installed is left out (`pip install torch autograd jax`).
 """
 
 import argparse
+import contextlib
 import functools
+import importlib.metadata
+import itertools
 import math
-import sys
+import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,30 +30,71 @@ from hypothesis import strategies as st
 
 from tensorlite.testing import Row, Undecided, check_op, smooth
 
-from .bank_faults import FAULTS, LACKS, Fault
+from .bank_faults import FAULTS, Fault
 from .bank_libraries import LIBRARIES, ON_ARRAYS, gradients, tensorlite_op
 from .bank_ops import BY_NAME, RIGHT, Op
 
 CAUGHT, PASSED, UNDECIDED, IMPOSSIBLE = "caught", "passed", "undecided", "cannot be written"
 MARKS = {CAUGHT: "✓", PASSED: "–", UNDECIDED: "?", IMPOSSIBLE: "n/a"}
+Inputs = list[tuple[tuple[numpy.ndarray, ...], dict[str, Any]]]  # arrays and keyword arguments
 
 
-def row(op: Op, formulas_of: Op | None = None) -> Row:
-    """The row of an op for check_op; with the value and gradient of a right op as formulas, if one is given."""
-    formulas: dict[str, Any] = {}
-    if formulas_of is not None:
-        right = formulas_of
-        formulas["value"] = functools.partial(right.forward, ON_ARRAYS)
-        formulas["gradient"] = lambda g, *xs, **meta: tuple(
-            gradients(right, ON_ARRAYS, g, xs, right.forward(ON_ARRAYS, *xs, **meta), meta)
-        )
-    return Row(op.name, tensorlite_op(op), inputs=op.inputs, domain=op.domain, order=op.order, **formulas)
+settings.register_profile(  # the first failure is enough: no simpler example is looked for
+    "bank", derandomize=True, database=None, deadline=None, phases=[Phase.generate], report_multiple_bugs=False,
+    suppress_health_check=list(HealthCheck),
+)  # fmt: skip
 
 
-def checked(op: Op, examples: int, seed: int = 0, formulas_of: Op | None = None) -> tuple[str, int, str]:
-    """What check_op says of an op: the verdict, the number of inputs it has passed, the first lines of the failure."""
+@dataclass
+class Column:
+    """What one checker says: verdicts of faults, and of right ops the inputs and the ops with a false alarm."""
+
+    title: str
+    faults: dict[str, str] = field(default_factory=dict)
+    inputs: int = 0
+    alarms: dict[str, str] = field(default_factory=dict)
+    undecided: list[str] = field(default_factory=list)  # right ops where it could not tell at any input
+    seconds: float = 0.0  # of the processor, for the right ops
+
+    def caught(self, faults: list[Fault]) -> str:
+        count = Counter(self.faults[fault.name] for fault in faults)
+        return f"{count[CAUGHT]} of {len(faults) - count[IMPOSSIBLE]}"
+
+
+# ----- check_op ---------------------------------------------------------------------------------------------------
+
+
+def row(op: Op, right: Op | None = None) -> Row:
+    """The row of an op for check_op; with value and gradient of `right` as its formulas, if that is given."""
+    if right is None:
+        return Row(op.name, tensorlite_op(op), inputs=op.inputs, domain=op.domain, order=op.order)
+
+    def value(*xs: Any, **meta: Any) -> Any:
+        return right.forward(ON_ARRAYS, *xs, **meta)
+
+    def gradient(g: Any, *xs: Any, **meta: Any) -> Any:
+        return tuple(gradients(right, ON_ARRAYS, g, xs, value(*xs, **meta), meta))
+
+    made = tensorlite_op(op)
+    return Row(op.name, made, value, gradient, inputs=op.inputs, domain=op.domain, order=op.order)
+
+
+@contextlib.contextmanager
+def profile() -> Iterator[None]:
+    """The profile "bank" is in force."""
+    before = settings.get_current_profile_name()
+    settings.load_profile("bank")
     try:
-        done = check_op(row(op, formulas_of), examples=examples, seed=seed)
+        yield
+    finally:
+        settings.load_profile(before)
+
+
+def checked(op: Op, examples: int, seed: int = 0, right: Op | None = None) -> tuple[str, int, str]:
+    """What check_op says of an op: the verdict, at how many inputs it has passed, the failure."""
+    try:
+        with profile():
+            done = check_op(row(op, right), examples=examples, seed=seed)
     except Undecided as undecided:
         return UNDECIDED, 0, str(undecided)
     except Exception as failure:
@@ -57,31 +102,62 @@ def checked(op: Op, examples: int, seed: int = 0, formulas_of: Op | None = None)
     return PASSED, sum(done.values()), ""
 
 
-def draws(op: Op, n: int) -> list[tuple[tuple[numpy.ndarray, ...], dict[str, Any]]]:
-    """`n` smooth draws for an op, the same ones on every run: arrays with elements, at most 16 in all."""
-    found: list[Any] = []
+def of_right_ops(ops: list[Op], examples: int, inputs: int, column: Column) -> None:
+    """check_op on the right ops, with other seeds until it has passed at so many inputs."""
+    start = time.process_time()
+    for seed in itertools.count():
+        before = column.inputs
+        for op in ops:
+            verdict, passed, text = checked(op, examples, seed)
+            column.inputs += passed
+            if verdict == CAUGHT:
+                column.alarms.setdefault(op.name, text)
+            elif verdict == UNDECIDED and op.name not in column.undecided:
+                column.undecided.append(op.name)
+        if column.inputs >= inputs or column.inputs == before:
+            break
+    column.seconds = time.process_time() - start
 
-    @settings(
-        max_examples=4 * n, derandomize=True, database=None, deadline=None, phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )  # fmt: skip
+
+def of_check_op(ops: list[Op], faults: list[Fault], examples: int, inputs: int) -> list[Column]:
+    """The columns of check_op, without formulas and with them."""
+    plain, formulas = Column("`check_op`"), Column("`check_op` with formulas")
+    of_right_ops(ops, examples, inputs, plain)
+    for fault in faults:
+        for column, right in ((plain, None), (formulas, BY_NAME[fault.of])):
+            verdict, _, _ = checked(fault.op(), examples, right=right)
+            column.faults[fault.name] = PASSED if fault.of in plain.alarms else verdict
+    return [plain, formulas]
+
+
+# ----- the checkers of single inputs ------------------------------------------------------------------------------
+
+
+@functools.cache
+def draws(op: Op, n: int) -> Inputs:
+    """`n` smooth draws for an op, the same ones on every run: arrays with elements, at most 16 in all."""
+    found: Inputs = []
+
+    @settings(settings.get_profile("bank"), max_examples=10 * n)
     @given(data=st.data())
     def draw(data: st.DataObject) -> None:
         shapes, meta = data.draw(op.inputs)
-        assume(0 < sum(math.prod(shape) for shape in shapes) <= 16 and all(map(math.prod, shapes)))
+        assume(all(map(math.prod, shapes)) and sum(map(math.prod, shapes)) <= 16)
         found.append((data.draw(smooth(*shapes, **op.domain)), meta))
 
     draw()
-    return found[:: max(1, len(found) // n)][:n]
+    return found[:: max(1, len(found) // n)][:n]  # Hypothesis begins with the smallest
 
 
-def verdicts(op: Op, library: str, inputs: list[Any]) -> Iterator[str]:
+def verdicts(op: Op, library: str, inputs: Inputs) -> Iterator[str]:
     """What a library's checker says of an op at each of the inputs."""
-    made: dict[str, Callable[..., Any]] = {}  # one op for all inputs of the same keyword arguments, as in life
+    made: dict[str, Callable[..., Any]] = {}  # one function for all inputs with the same keyword arguments
     for xs, meta in inputs:
-        function = made.setdefault(repr(meta), LIBRARIES[library].make(op, meta))
+        key = repr(meta)
+        if key not in made:
+            made[key] = LIBRARIES[library].make(op, meta)
         try:
-            LIBRARIES[library].check(function, xs, 2)
+            LIBRARIES[library].check(made[key], xs, 2)
             yield PASSED
         except Undecided:
             yield UNDECIDED
@@ -89,44 +165,146 @@ def verdicts(op: Op, library: str, inputs: list[Any]) -> Iterator[str]:
             yield CAUGHT
 
 
-def judged(fault: Fault, library: str, inputs: list[Any], right: list[str]) -> str:
-    """Whether a library's checker sees a fault at one of the inputs at which it accepts the right op."""
-    if fault.lacking(library):
-        return IMPOSSIBLE
-    fine = [given for given, verdict in zip(inputs, right, strict=True) if verdict == PASSED]
-    found = Counter(verdicts(fault.op(), library, fine))
-    return CAUGHT if found[CAUGHT] else PASSED if found[PASSED] else UNDECIDED
+def of_library(library: str, ops: list[Op], faults: list[Fault], n: int) -> Column:
+    """The column of a library's own checker, each time at `n` inputs."""
+    column = Column(LIBRARIES[library].title)
+    start = time.process_time()
+    right = {op.name: list(verdicts(op, library, draws(op, n))) for op in ops}
+    column.seconds = time.process_time() - start
+    column.inputs = sum(map(len, right.values()))
+    column.alarms = {name: f"{found.count(CAUGHT)} of {n} inputs" for name, found in right.items() if CAUGHT in found}
+    column.undecided = [name for name, found in right.items() if PASSED not in found and UNDECIDED in found]
+    for fault in faults:
+        if fault.lacking(library):
+            column.faults[fault.name] = IMPOSSIBLE
+            continue
+        given = draws(BY_NAME[fault.of], n)
+        fine = [xs for xs, verdict in zip(given, right[fault.of], strict=True) if verdict == PASSED]
+        found = Counter(verdicts(fault.op(), library, fine))
+        column.faults[fault.name] = CAUGHT if found[CAUGHT] else UNDECIDED if found[UNDECIDED] else PASSED
+    return column
+
+
+# ----- the page ---------------------------------------------------------------------------------------------------
+
+PAGE = """# What checkers of derivatives find
+
+Written by `python -m tests.meta.bank --peers --table docs/checker.md`. It plants {faults} faults in {right} right ops
+and asks each checker. The ops and faults are in `tests/meta/bank_ops.py` and `tests/meta/bank_faults.py`, written once
+for all libraries: `elementwise` or `primitive` with `.vjp` in tensorlite, `torch.autograd.Function`, HIPS autograd's
+`primitive` with `defvjp`, and `jax.custom_vjp`.
+
+- A fault is **caught** (✓) if the check raises for the wrong op and passes for the right one at the same inputs; not
+  caught: –, or ? where the checker says that it cannot tell. **n/a**: the library cannot express the fault, because
+  JAX' arrays cannot be written to, only NumPy's have negative strides, and PyTorch sums a gradient to its argument's
+  shape by itself.
+- `check_op` knows an op and the strategy of its arguments, and draws {examples} inputs for each property. *With
+  formulas*, it is also given the value and the gradient of the right op.
+- The others are called as their documentation says, with order 2 and default tolerances, at {draws} inputs of each
+  op, in float64: smooth draws of the same strategy, as plain arrays. `check_gradients` has these inputs too.
+- A **false alarm** is a failed check of a right op.
+
+{versions}
+
+{table}
+
+{alarms}
+
+## Not caught
+
+Faults that `check_op` without formulas does not catch: {missed}
+
+## Every fault
+
+{every}
+"""
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """A table in Markdown; the first column is text, the others are centred."""
+    lines = [head, ["---", *[":-:"] * (len(head) - 1)], *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def page(columns: list[Column], faults: list[Fault], ops: list[Op], arguments: argparse.Namespace) -> str:
+    kinds = list(dict.fromkeys(fault.kind for fault in faults))
+    titles = [column.title for column in columns]
+    of_kind = [[fault for fault in faults if fault.kind == kind] for kind in kinds]
+    rows = [[kind, *[column.caught(of) for column in columns]] for kind, of in zip(kinds, of_kind, strict=True)]
+    rows.append(["**all faults**", *[f"**{column.caught(faults)}**" for column in columns]])
+    rows.append(
+        ["right ops with a false alarm", *[f"{len(c.alarms)} of {len(ops)}" if c.inputs else "" for c in columns]]
+    )
+    rows.append(["inputs of right ops", *[f"{c.inputs:,}" if c.inputs else "" for c in columns]])
+    missed = [f"{fault.name} ({fault.kind})" for fault in faults if columns[0].faults[fault.name] != CAUGHT]
+    alarms = [
+        f"- {c.title}: {', '.join(f'{name} ({text})' for name, text in c.alarms.items())}"
+        for c in columns[2:]
+        if c.alarms
+    ]
+    return PAGE.format(
+        faults=len(faults), right=len(ops), examples=arguments.examples, draws=arguments.draws, versions=versions(columns),
+        table=table(["kind of fault", *titles], rows), missed="; ".join(missed) + "." if missed else "none.",
+        alarms="False alarms:\n\n" + "\n".join(alarms) if alarms else "",
+        every=table(["fault", "kind", *titles], [[f.name, f.kind, *[MARKS[c.faults[f.name]] for c in columns]] for f in faults]),
+    )  # fmt: skip
+
+
+def versions(columns: list[Column]) -> str:
+    titles = {column.title for column in columns}
+    packages = ["numpy", "hypothesis", *[lib.package for lib in LIBRARIES.values() if lib.title in titles]]
+    return "Versions: " + ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages) + "."
 
 
 # ----- the command ------------------------------------------------------------------------------------------------
 
 
-def of_check_op(ops: list[Op], faults: list[Fault], examples: int, right: int) -> dict[str, dict[str, str]]:
-    """The verdicts of check_op on right ops and faults; at least `right` inputs of right ops in all."""
-    found, inputs, each = {}, 0, examples
-    for op in ops:
-        found[op.name], passed, text = checked(op, each)
-        if found[op.name] == CAUGHT:
-            print(f"FALSE ALARM {op.name}: {text}\n")
-        inputs += passed
-    while inputs < right and PASSED in found.values():  # more examples with another seed
-        each *= 2
-        for op in ops:
-            if found[op.name] == PASSED:
-                found[op.name], passed, text = checked(op, each, seed=each)
-                inputs += passed
-                if found[op.name] == CAUGHT:
-                    print(f"FALSE ALARM {op.name}: {text}\n")
-    formulas = {}
-    wrong = {}
-    for fault in faults:
-        verdict, _, text = checked(fault.op(), examples)
-        wrong[fault.name] = verdict if found.get(fault.of, PASSED) == PASSED else PASSED
-        verdict, _, text = checked(fault.op(), examples, formulas_of=BY_NAME[fault.of])
-        formulas[fault.name] = verdict if found.get(fault.of, PASSED) == PASSED else PASSED
-    print(f"check_op: {inputs} inputs of {len(ops)} right ops")
-    return {"inputs": inputs, "right": found, "check_op": wrong, "formulas": formulas}
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.meta.bank", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--peers", action="store_true", help="also PyTorch, HIPS autograd and JAX, where installed")
+    parser.add_argument("--only", default="", metavar="TEXT", help="ops and faults with this text in their names")
+    parser.add_argument("--examples", type=int, default=100, help="of each property of check_op (%(default)s)")
+    parser.add_argument("--right", type=int, default=10_000, help="inputs of right ops at least (%(default)s)")
+    parser.add_argument("--draws", type=int, default=10, help="inputs for the other checkers (%(default)s)")
+    parser.add_argument("--table", type=Path, metavar="FILE", help="write the page")
+    return parser.parse_args()
+
+
+def main() -> int:
+    options = arguments()
+    faults = [fault for fault in FAULTS if options.only in fault.name]
+    ops = [op for op in RIGHT if options.only in op.name or op.name in {fault.of for fault in faults}]
+    if not ops:
+        print(f"no op or fault has {options.only!r} in its name")
+        return 2
+    warnings.simplefilter("ignore")
+    columns = of_check_op(ops, faults, options.examples, options.right)
+    for name, library in LIBRARIES.items():
+        if name == "tensorlite" or (options.peers and library.installed):
+            columns.append(of_library(name, ops, faults, options.draws))
+        elif options.peers:
+            print(f"{library.title}: {library.package} is not installed")
+    for column in columns:
+        report(column, faults)
+    if options.table:
+        options.table.write_text(page(columns, faults, ops, options), encoding="utf-8")
+    return bool(columns[0].alarms)
+
+
+def report(column: Column, faults: list[Fault]) -> None:
+    print(f"\n{column.title}: {column.caught(faults)} faults caught")
+    print(
+        f"  not caught: {', '.join(f.name for f in faults if column.faults[f.name] in (PASSED, UNDECIDED)) or 'none'}"
+    )
+    if column.inputs:
+        print(
+            f"  right ops: {len(column.alarms)} false alarms, {column.inputs:,} inputs, {column.seconds:.0f} s of CPU"
+        )
+    if column.undecided:
+        print(f"  undecided: {', '.join(column.undecided)}")
+    for name, text in column.alarms.items():
+        print(f"  FALSE ALARM {name}: {text}")
 
 
 if __name__ == "__main__":
-    pass
+    raise SystemExit(main())

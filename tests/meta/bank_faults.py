@@ -14,13 +14,25 @@ from typing import Any
 import numpy
 
 from .bank_ops import (
-    BY_NAME, Op, centered, expand, gelu_slope, normalized_rule, onehot, others, product, share, sigmoid, sign, softmax,
-    starts, step, total, turned,
+    BY_NAME,
+    Op,
+    centered,
+    expand,
+    gelu_slope,
+    normalized_rule,
+    onehot,
+    others,
+    product,
+    sigmoid,
+    softmax,
+    step,
+    turned,
 )  # fmt: skip
 
 STRIDES = "strides"  # what a library may not have: arrays with NumPy's strides and bases
 CHANGES = "changes in place"  # ... arrays that can be written to
-LACKS = {"torch": {STRIDES}, "jax": {STRIDES, CHANGES}}
+WRONG_SHAPES = "gradients of another shape"  # ... an error for a gradient that has not been summed: PyTorch sums it
+LACKS = {"torch": {STRIDES, WRONG_SHAPES}, "jax": {STRIDES, CHANGES}}
 
 
 @dataclass(frozen=True)
@@ -338,7 +350,7 @@ FAULTS = [
     Fault("weighted squares: no z", "weighted squares", TERM, {3: lambda np, g, x, y: g * (x * x + y * y)}),
     Fault("four products: the last two", "four products", TERM, {6: lambda np, g, h: g * h, 7: lambda np, g, i: g * i}),
     # shapes, broadcasting, axes
-    Fault("sum of two: not reduced", "sum of two", SHAPE, {}, elementwise=False),
+    Fault("sum of two: not reduced", "sum of two", SHAPE, {}, elementwise=False, needs=WRONG_SHAPES),
     Fault("product: leading axes only", "product of two", SHAPE, {0: lambda np, g, x, y: leading_axes_only(np, g * y, x.shape), 1: lambda np, g, x, y: leading_axes_only(np, g * x, y.shape)}, elementwise=False),
     Fault("sum of two: mean of what was broadcast", "sum of two", SHAPE, {0: lambda np, g, x: mean_of_broadcast(np, g, x.shape), 1: lambda np, g, y: mean_of_broadcast(np, g, y.shape)}, elementwise=False),
     Fault("broadcast to rows: the first", "broadcast to rows", SHAPE, {0: lambda np, g: g[0]}),

@@ -70,7 +70,9 @@ def call(rule: Callable[..., Any], np: Any, known: dict[str, Any]) -> Any:
 
 def values(op: Any, xs: Sequence[Any], out: Any, meta: dict[str, Any]) -> dict[str, Any]:
     """What the rules of `op` may ask for, by name."""
-    keywords = {p.name: p.default for p in inspect.signature(op.forward).parameters.values() if p.kind is p.KEYWORD_ONLY}
+    keywords = {
+        p.name: p.default for p in inspect.signature(op.forward).parameters.values() if p.kind is p.KEYWORD_ONLY
+    }
     arguments = {"xs": tuple(xs)} if op.variadic else dict(zip(parameters(op.forward), xs, strict=False))
     return {**keywords, **meta, **arguments, "out": out}
 
@@ -233,7 +235,7 @@ def check_autograd(function: Callable[..., Any], xs: Sequence[numpy.ndarray], or
     from autograd.test_util import check_grads
 
     numpy.random.seed(0)  # check_grads draws its directions from NumPy's global generator
-    check_grads(function, modes=["rev"], order=order)(*xs)
+    check_grads(function, tuple(range(len(xs))), modes=["rev"], order=order)(*xs)
 
 
 # ----- JAX --------------------------------------------------------------------------------------------------------
