@@ -1,0 +1,155 @@
+"""Derivatives from values of a function alone, each with an estimate of its error.
+
+A *line* is a function of one number t: the result of an op, as an array, at inputs that are moved by t along an element
+or a direction. Its derivative is that of sum(g line(t)) at t = 0, where `g` is the incoming gradient.
+
+- `richardson`: central differences over two steps, extrapolated. Its error is of order step**4.
+- `ridders`: central differences over many steps; the error estimate decides. C. J. F. Ridders, "Accurate computation of
+  F'(x) and F'(x) F''(x)", Advances in Engineering Software 4 (1982), 75-76; Press et al., "Numerical Recipes", 5.7.
+- `rounding`: how far the values of a line are from smooth, by differences of 4th order. J. J. More, S. M. Wild,
+  "Estimating computational noise", SIAM J. Sci. Comput. 33 (2011), 1292-1314.
+- `complex_step`: Im f(x + ih) / h, which subtracts nothing. W. Squire, G. Trapp, "Using complex variables to estimate
+  derivatives of real functions", SIAM Review 40 (1998), 110-112.
+
+The rounding error of a difference counts only outputs that move with t: one that is constant, be it 1e30 or -inf,
+cancels exactly.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+Line = Callable[[float], np.ndarray]
+EPSILON = 2.0**-52
+WIDER, FINER = 10, 26  # Ridders' steps: h times 2**10 to 2**-26
+COLUMNS = 5  # of his table
+TINY = 1e-30  # the complex step
+AT_ONCE = 2**20  # numbers that are held for differences
+
+
+def power_of_two(h: float) -> float:
+    """The power of 2 next to `h`: x + h is exact then for most x."""
+    mantissa, exponent = math.frexp(h)
+    return math.ldexp(0.5 if mantissa < 0.70710678 else 1.0, exponent)
+
+
+# ----- two steps --------------------------------------------------------------------------------------------------
+
+
+def richardson(lines: Sequence[Line], steps: Sequence[float], g: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(derivatives, bounds of their rounding errors), one for each line, from its values at +-h and +-h/2."""
+    slopes, bounds = np.empty(len(lines)), np.empty(len(lines))
+    count = max(1, AT_ONCE // (4 * max(1, g.size)))
+    for start in range(0, len(lines), count):
+        part = slice(start, start + count)
+        values = np.array(
+            [[line(t * h) for t in (1, -1, 0.5, -0.5)] for line, h in zip(lines[part], steps[part], strict=True)]
+        )
+        values = values.reshape(len(values), 4, g.size)  # (lines, 4, *out) -> (lines, 4, size)
+        slopes[part], bounds[part] = _extrapolated(values, np.array(steps[part]), g.reshape(-1))
+    return slopes, bounds
+
+
+def _extrapolated(values: np.ndarray, h: np.ndarray, g: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`values` (lines, 4, size), `h` (lines,), `g` (size,)."""
+    with np.errstate(all="ignore"):
+        far, near = _change(values[:, 0], values[:, 1]), _change(values[:, 2], values[:, 3])
+        slopes = (8 * near - far) @ g / (6 * h)  # (4 near / h - far / 2h) / 3
+        size = np.where((far != 0) | (near != 0), np.abs(values).max(1), 0)
+        return slopes, 4 * EPSILON * (size @ np.abs(g)) / h
+
+
+def _change(right: np.ndarray, left: np.ndarray) -> np.ndarray:
+    """right - left, and 0 where both are the same infinity."""
+    return np.where(right == left, 0.0, right - left)
+
+
+# ----- as many steps as it takes ----------------------------------------------------------------------------------
+
+
+def ridders(line: Line, g: np.ndarray, h: float, magnitude: float) -> tuple[float, float, float]:
+    """(derivative, estimate of its error, step), from steps around `h`; the error is inf where no difference is finite.
+
+    `magnitude` is |x|, or 1 where x is 0: rounding is measured over distances of 1e-7 of it. Of all entries of Ridders'
+    table the one with the least error is taken that no smaller step contradicts: over a large step a function that
+    varies quickly may look constant.
+    """
+    noise = rounding(line, g, power_of_two(1e-7 * magnitude))
+    older: list[float] = []
+    rows: list[tuple[float, float, float]] = []  # the best entry for each step: (error, derivative, step)
+    moved = np.zeros(g.shape, bool)
+    for n in range(-WIDER, FINER):
+        step = h * 2.0**-n
+        slope, size = _central(line, g, step, moved)
+        row, best = [slope], (math.inf, math.nan, step)
+        if math.isfinite(slope):
+            bound = max(EPSILON * size, 2 * noise) / step
+            for k, entry in enumerate(older[: COLUMNS - 1]):
+                row.append(row[k] + (row[k] - entry) / (4.0 ** (k + 1) - 1))
+                error = max(abs(row[-1] - row[-2]), abs(row[-1] - entry)) + bound
+                best = min(best, (error, row[-1], step))
+            rows.append(best)
+        older = row if math.isfinite(slope) else []
+    return _uncontradicted(rows, h)
+
+
+def _central(line: Line, g: np.ndarray, step: float, moved: np.ndarray) -> tuple[float, float]:
+    """The difference over one step, and the sum of the outputs that have moved so far (which `moved` remembers)."""
+    with np.errstate(all="ignore"):
+        right, left = line(step), line(-step)
+        change = _change(right, left)
+        moved |= (change != 0) & np.isfinite(change)
+        size = np.where(moved, np.abs(right) + np.abs(left), 0)
+        return float((g * change).sum() / (2 * step)), float((np.abs(g) * size).sum())
+
+
+def _uncontradicted(rows: list[tuple[float, float, float]], h: float) -> tuple[float, float, float]:
+    for error, slope, step in sorted(row for row in rows if math.isfinite(row[0])):
+        finer = [row for row in rows if row[2] < step and math.isfinite(row[0])]
+        if all(abs(slope - other) <= 3 * (error + limit) for limit, other, _ in finer):
+            return slope, error, step
+    return math.nan, math.inf, h
+
+
+def rounding(line: Line, g: np.ndarray, spacing: float) -> float:
+    """The noise of sum(g line(t)): the standard deviation that differences of 4th order between 9 values show."""
+    with np.errstate(all="ignore"):
+        values = [line(k * spacing) for k in range(-4, 5)]
+        changes = np.array([float((g * _change(value, values[4])).sum()) for value in values])
+        fourth = np.diff(changes, 4)
+    return float(np.sqrt((fourth**2).mean() / 70)) if np.isfinite(fourth).all() else 0.0  # 70: (2k)! / (k!)**2, k = 4
+
+
+# ----- kinks ------------------------------------------------------------------------------------------------------
+
+
+def one_sided(line: Line, g: np.ndarray, h: float) -> tuple[float, float, float]:
+    """(least, greatest, error): all sums of g times a slope between that to the left and that to the right of t = 0,
+    for each output, and what truncation and rounding may have changed. nan where the line is not finite.
+    """
+    with np.errstate(all="ignore"):
+        here = line(0.0)
+        sides = [_side(line, g, here, step) for step in (h, -h)]
+        (right, right_error), (left, left_error) = sides
+        low, high = np.minimum(g * right, g * left), np.maximum(g * right, g * left)
+        return float(low.sum()), float(high.sum()), float((np.abs(g) * (right_error + left_error)).sum())
+
+
+def _side(line: Line, g: np.ndarray, here: np.ndarray, h: float) -> tuple[np.ndarray, np.ndarray]:
+    """The slope of each output at t = 0 on the side of `h`, and its error."""
+    values = [line(h), line(h / 2), line(h / 4)]
+    whole, half, quarter = (_change(value, here) for value in values)
+    wide, slope = (4 * half - whole) / h, (8 * quarter - 2 * half) / h
+    moved = (whole != 0) | (half != 0) | (quarter != 0)
+    size = np.where(moved, np.abs(here) + np.abs(values[0]), 0)
+    return slope, np.abs(slope - wide) + 8 * EPSILON * size / abs(h)
+
+
+# ----- the complex step -------------------------------------------------------------------------------------------
+
+
+def complex_step(imaginary: Callable[[float], np.ndarray], g: np.ndarray) -> float:
+    """The derivative of sum(g f) where `imaginary(h)` is the imaginary part of f(x + ih)."""
+    with np.errstate(all="ignore"):
+        return float((g * imaginary(TINY)).sum() / TINY)

@@ -1,0 +1,209 @@
+"""What holds for every op besides its derivatives: the same bits twice, inputs unchanged, a gradient that is linear in
+the incoming one, the same Tensor as two arguments, other memory layouts, float32 beside float64.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from ..autograd import Variable
+from ..backend import ndarray, to_host
+from ..tensor import Tensor
+from .differences import rounding
+from .memory import layout_text
+from .points import Point, differentiable, pulled
+from .report import CheckFailed, Report
+
+CLOSE = 1e-9  # two ways to compute the same in float64
+COARSE = 1e-3  # float32 beside float64
+SINGLE = 2.0**-23  # the epsilon of float32
+WIDER = 2.0**29  # epsilons of float64 in one of float32
+
+Gradients = dict[int, np.ndarray]
+
+
+def check_invariants(point: Point, g: Tensor, report: Report) -> Gradients:
+    """Check all of them with the incoming gradient `g`. The result is the gradient by each floating value."""
+    gradients = _same_bits_twice(point, g, report)
+    _linear(point, g, gradients, report)
+    _same_tensor_twice(point, g, report)
+    _layouts(point, g, gradients, report)
+    _float32(point, g, report)
+    return gradients
+
+
+def _fail(report: Report, sentence: str) -> None:
+    raise CheckFailed(f"check_gradients: {report.name}: {sentence}", report)
+
+
+# ----- the same twice ---------------------------------------------------------------------------------------------
+
+
+def _same_bits_twice(point: Point, g: Tensor, report: Report) -> Gradients:
+    """Forward and backward twice: the same bits, and no input is changed, nor `g`."""
+    before = [_bits(x) for x in [*point.values, g]]
+    names = [*point.names, "the incoming gradient"]
+
+    def unchanged(by: str) -> None:
+        for name, x, old in zip(names, [*point.values, g], before, strict=True):
+            if _bits(x) != old:
+                _fail(report, f"{by} changed {name} in place: compute a new array")
+
+    leaves = point.leaves()
+    first, second = point.op(*leaves), point.op(*leaves)
+    unchanged("the op")
+    if _bits(first) != _bits(second):
+        _fail(report, "a second call with the same inputs gave other values: it is random or keeps a state; give it a "
+              "seeded generator, or leave it out with eval()")  # fmt: skip
+    outs = _bits(first)
+    results = [pulled(leaves, out, g) for out in (first, second)]
+    unchanged("a derivative rule")
+    if _bits(first) != outs:
+        _fail(report, "a derivative rule changed the result of the op in place: compute a new array")
+    for i, got in results[0].items():
+        if _bits(got) != _bits(results[1][i]):
+            _fail(report, f"a second backward pass gave another gradient by {point.names[i]}: a rule keeps a state")
+    report.checked += ["same bits twice", "inputs unchanged"]
+    return results[0]
+
+
+def _bits(x: Any) -> Any:
+    data = x.data if isinstance(x, Variable) else x
+    if hasattr(data, "dtype") and hasattr(data, "shape"):
+        data = to_host(data)
+        return data.dtype, data.shape, data.tobytes()
+    return repr(data)
+
+
+def _linear(point: Point, g: Tensor, gradients: Gradients, report: Report) -> None:
+    """The gradient of 2 g - 300 h is 2 that of g - 300 that of h. The factor shows a rule that cuts large values off."""
+    h = Tensor(g.data[::-1] * 1.0 if g.ndim else g.data + 1.0)
+    by_h = point.gradients(h)
+    by_both = point.gradients(g * 2.0 - h * 300.0)
+    size = max([float(np.abs(p).max(initial=0)) for p in by_h.values()])
+    size = 300 * max(size, 1e-3 * float(np.abs(to_host(h.data)).max()))
+    for i, got in by_both.items():
+        with np.errstate(all="ignore"):
+            error = np.abs(got - (2 * gradients[i] - 300 * by_h[i])).max(initial=0)
+        if error > CLOSE * size:
+            _fail(report, f"the gradient by {point.names[i]} is not linear in the incoming one: of 2 g - 300 h it is not "
+                  f"2 that of g - 300 that of h, the error is {error:.3g}")  # fmt: skip
+    report.checked.append("linear in g")
+
+
+def _same_tensor_twice(point: Point, g: Tensor, report: Report) -> None:
+    """op(x, x): the sum of the gradients by both arguments of op(x, y) at y = x."""
+    for i, j in _pairs(point):
+        values = list(point.values)
+        values[j] = values[i]
+        leaves = point.leaves(values)
+        with np.errstate(all="ignore"):
+            out = point.op(*leaves)
+            if out.shape != g.shape or not np.isfinite(out.numpy()).all():
+                continue
+            apart = pulled(leaves, out, g)
+            leaves[j] = leaves[i]
+            together = pulled(leaves, point.op(*leaves), g)[i]
+        wanted = apart[i] + apart[j]
+        if not np.allclose(
+            together, wanted, CLOSE, CLOSE * max(1, float(np.abs(wanted).max(initial=0))), equal_nan=True
+        ):
+            _fail(report, f"with the same Tensor as {point.names[i]} and {point.names[j]} the gradient is not the sum of "
+                  f"the two, the error is {np.abs(together - wanted).max():.3g}")  # fmt: skip
+        if "same Tensor twice" not in report.checked:
+            report.checked.append("same Tensor twice")
+
+
+def _pairs(point: Point) -> Iterator[tuple[int, int]]:
+    """Neighbours among the values of one shape."""
+    by_shape: dict[Any, int] = {}
+    for j in point.differentiable:
+        if (i := by_shape.get(point.values[j].shape)) is not None:
+            yield i, j
+        by_shape[point.values[j].shape] = j
+
+
+# ----- other memory, other precision ------------------------------------------------------------------------------
+
+
+def _layouts(point: Point, g: Tensor, gradients: Gradients, report: Report) -> None:
+    """Where an input is not in C order: value and gradient are those of copies in C order."""
+    laid = [i for i in point.differentiable if type(x := point.values[i].data) is ndarray and not x.flags.c_contiguous]
+    if not laid:
+        return
+    plain = [Tensor(np.array(x.data)) if i in laid else x for i, x in enumerate(point.values)]
+    name = ", ".join(f"{point.names[i]} has {layout_text(point.values[i].data)}" for i in laid)
+    pairs = [("value", point.out(point.values).numpy(), point.out(plain).numpy())]
+    pairs += [(f"gradient by {point.names[i]}", gradients[i], p) for i, p in point.gradients(g, plain).items()]
+    for what, got, wanted in pairs:
+        if not _close(got, wanted, CLOSE):
+            _fail(report, f"the {what} depends on the memory layout: {name}, and a copy in C order gives another one, "
+                  f"the error is {np.abs(got - wanted).max():.3g}")  # fmt: skip
+    report.checked.append("memory layout")
+
+
+def _close(got: np.ndarray, wanted: np.ndarray, tolerance: float) -> bool:
+    with np.errstate(all="ignore"):
+        finite = wanted[np.isfinite(wanted)]
+        limit = tolerance * max(1e-3, float(np.abs(finite).max(initial=0)))
+        return got.shape == wanted.shape and bool(
+            ((got == wanted) | (np.abs(got - wanted) <= limit) | ~np.isfinite(wanted)).all()
+        )
+
+
+def _float32(point: Point, g: Tensor, report: Report) -> None:
+    """Values and gradients of float32 inputs beside those of the same numbers in float64."""
+    small = [_astype(x, np.float32) for x in point.values]
+    wide = [_astype(x, np.float64) for x in small]
+    try:
+        got = _results(point, small, g)
+    except (TypeError, ValueError) as error:  # an op that reads float64 arrays of its own, and accepts no mixture
+        report.skipped["float32 beside float64"] = str(error).partition("\n")[0]
+        return
+    wanted = _results(point, wide, g)
+    for name, x in got.items():
+        if not _near(x, wanted[name]) and not _explained(point, wide, g, name, x, wanted[name]):
+            error = np.abs(x - wanted[name]).max()
+            _fail(report, f"in float32 the {name} is not that of float64, the error is {error:.3g} beside "
+                  f"{np.abs(wanted[name]).max():.3g}")  # fmt: skip
+    report.checked.append("float32 beside float64")
+
+
+def _astype(x: Any, dtype: Any) -> Any:
+    return Tensor(x.data.astype(dtype)) if differentiable(x) else x
+
+
+def _results(point: Point, values: list[Any], g: Tensor) -> dict[str, np.ndarray]:
+    """The value and the gradients, by what messages call them."""
+    with np.errstate(all="ignore"):
+        leaves = point.leaves(values)
+        out = point.op(*leaves)
+        gradients = pulled(leaves, out, Tensor(g.data.astype(out.dtype)))
+    found = {"value": to_host(out.data)} | {f"gradient by {point.names[i]}": p for i, p in gradients.items()}
+    return {name: x.astype(np.float64) for name, x in found.items()}
+
+
+def _near(got: np.ndarray, wanted: np.ndarray) -> bool:
+    """Elements that are not finite in float32 have overflowed; the others are within COARSE."""
+    there = np.isfinite(got)
+    return got.shape == wanted.shape and _close(got[there], wanted[there], COARSE)
+
+
+def _explained(point: Point, values: list[Any], g: Tensor, name: str, got: np.ndarray, wanted: np.ndarray) -> bool:
+    """Whether rounding of the inputs and of intermediate results to float32 may have changed that much."""
+    random = np.random.default_rng(0)
+    along = [random.choice([-1.0, 1.0], x.shape) if differentiable(x) else None for x in values]
+
+    def moved(t: float) -> np.ndarray:
+        there = [
+            x if d is None else Tensor(x.data + (x.data + (x.data == 0)) * type(x)(d).to(x.device).data * t)
+            for x, d in zip(values, along, strict=True)
+        ]
+        return _results(point, there, g)[name]
+
+    conditioning = np.abs(moved(SINGLE) - wanted)
+    noise = rounding(moved, np.ones(wanted.shape), SINGLE)
+    limit = COARSE * np.abs(wanted).max(initial=0) + 100 * conditioning.max(initial=0) + 10 * WIDER * noise
+    with np.errstate(all="ignore"):
+        return bool((~np.isfinite(got) | (np.abs(got - wanted) <= limit)).all())
