@@ -2,7 +2,7 @@
 the incoming one, the same Tensor as two arguments, other memory layouts, float32 beside float64.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,14 +23,12 @@ WIDER = 2.0**29  # epsilons of float64 in one of float32
 Gradients = dict[int, np.ndarray]
 
 
-def check_invariants(point: Point, g: Tensor, report: Report) -> Gradients:
-    """Check all of them with the incoming gradient `g`. The result is the gradient by each floating value."""
-    gradients = _same_bits_twice(point, g, report)
+def check_invariants(point: Point, g: Tensor, gradients: Gradients, report: Report) -> None:
+    """Check what is compared with `gradients`, the gradients under the incoming gradient `g`: the last four."""
     _linear(point, g, gradients, report)
     _same_tensor_twice(point, g, report)
     _layouts(point, g, gradients, report)
     _float32(point, g, report)
-    return gradients
 
 
 def _fail(report: Report, sentence: str) -> None:
@@ -40,8 +38,8 @@ def _fail(report: Report, sentence: str) -> None:
 # ----- the same twice ---------------------------------------------------------------------------------------------
 
 
-def _same_bits_twice(point: Point, g: Tensor, report: Report) -> Gradients:
-    """Forward and backward twice: the same bits, and no input is changed, nor `g`."""
+def gradients_twice(point: Point, g: Tensor, report: Report) -> Gradients:
+    """The gradient by each floating value, computed twice: the same bits, and no input is changed, nor `g`."""
     before = [_bits(x) for x in [*point.values, g]]
     names = [*point.names, "the incoming gradient"]
 
@@ -77,7 +75,7 @@ def _bits(x: Any) -> Any:
 
 
 def _linear(point: Point, g: Tensor, gradients: Gradients, report: Report) -> None:
-    """The gradient of 2 g - 300 h is 2 that of g - 300 that of h. The factor shows a rule that cuts large values off."""
+    """The gradient of 2 g - 300 h is 2 that of g - 300 that of h. (300: a rule may cut off large values.)"""
     h = Tensor(g.data[::-1] * 1.0 if g.ndim else g.data + 1.0)
     by_h = point.gradients(h)
     by_both = point.gradients(g * 2.0 - h * 300.0)
@@ -87,8 +85,11 @@ def _linear(point: Point, g: Tensor, gradients: Gradients, report: Report) -> No
         with np.errstate(all="ignore"):
             error = np.abs(got - (2 * gradients[i] - 300 * by_h[i])).max(initial=0)
         if error > CLOSE * size:
-            _fail(report, f"the gradient by {point.names[i]} is not linear in the incoming one: of 2 g - 300 h it is not "
-                  f"2 that of g - 300 that of h, the error is {error:.3g}")  # fmt: skip
+            _fail(
+                report,
+                f"the gradient by {point.names[i]} is not linear in the incoming one: of 2 g - 300 h it is not 2 that of "
+                f"g - 300 that of h, the error is {error:.3g}",
+            )
     report.checked.append("linear in g")
 
 
@@ -109,8 +110,11 @@ def _same_tensor_twice(point: Point, g: Tensor, report: Report) -> None:
         if not np.allclose(
             together, wanted, CLOSE, CLOSE * max(1, float(np.abs(wanted).max(initial=0))), equal_nan=True
         ):
-            _fail(report, f"with the same Tensor as {point.names[i]} and {point.names[j]} the gradient is not the sum of "
-                  f"the two, the error is {np.abs(together - wanted).max():.3g}")  # fmt: skip
+            _fail(
+                report,
+                f"with the same Tensor as {point.names[i]} and {point.names[j]} the gradient is not the sum of the two, "
+                f"the error is {np.abs(together - wanted).max():.3g}",
+            )
         if "same Tensor twice" not in report.checked:
             report.checked.append("same Tensor twice")
 
@@ -155,19 +159,33 @@ def _close(got: np.ndarray, wanted: np.ndarray, tolerance: float) -> bool:
 def _float32(point: Point, g: Tensor, report: Report) -> None:
     """Values and gradients of float32 inputs beside those of the same numbers in float64."""
     small = [_astype(x, np.float32) for x in point.values]
-    wide = [_astype(x, np.float64) for x in small]
     try:
         got = _results(point, small, g)
-    except (TypeError, ValueError) as error:  # an op that reads float64 arrays of its own, and accepts no mixture
-        report.skipped["float32 beside float64"] = str(error).partition("\n")[0]
+    except (TypeError, ValueError) as failed:  # an op that reads float64 arrays of its own, and accepts no mixture
+        report.skipped["float32 beside float64"] = str(failed).partition("\n")[0]
         return
+    if reason := _not_near(point, small, g, got):
+        _fail(report, reason)
+    report.checked.append("float32 beside float64")
+
+
+def same_in_float32(op: Any, xs: Sequence[np.ndarray], g: np.ndarray) -> str:
+    """Why value and gradients of float32 arrays are not those of the same numbers in float64; "" if they are."""
+    point = Point("", op, list(map(Tensor, xs)), [f"argument {i}" for i in range(len(xs))])
+    return _not_near(point, point.values, Tensor(g), _results(point, point.values, Tensor(g)))
+
+
+def _not_near(point: Point, small: list[Any], g: Tensor, got: dict[str, np.ndarray]) -> str:
+    wide = [_astype(x, np.float64) for x in small]
     wanted = _results(point, wide, g)
     for name, x in got.items():
         if not _near(x, wanted[name]) and not _explained(point, wide, g, name, x, wanted[name]):
             error = np.abs(x - wanted[name]).max()
-            _fail(report, f"in float32 the {name} is not that of float64, the error is {error:.3g} beside "
-                  f"{np.abs(wanted[name]).max():.3g}")  # fmt: skip
-    report.checked.append("float32 beside float64")
+            return (
+                f"in float32 the {name} is not that of float64: the error is {error:.3g}, the largest element "
+                f"{np.abs(wanted[name]).max():.3g}"
+            )
+    return ""
 
 
 def _astype(x: Any, dtype: Any) -> Any:

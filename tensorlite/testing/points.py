@@ -171,7 +171,8 @@ def _by_name(name: str, tensors: Any) -> dict[str, Tensor]:
     for key, x in named.items():
         if not differentiable(x):
             raise TypeError(
-                f"check_gradients: {name}: tensors are floating Tensors that the op reads, not {type(x).__name__} ({key})"
+                f"check_gradients: {name}: tensors must be floating Tensors that the op reads, not {type(x).__name__} "
+                f"({key})"
             )
     return {f"tensor {key}": x for key, x in named.items()}
 

@@ -1,14 +1,16 @@
 """What an op is, for its property tests: `Row`, and strategies for its arguments."""
 
+import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from hypothesis import strategies as st
 
-from ..primitive import Elementwise, Primitive
-from .strategies import broadcastable, shapes, st
+from ..primitive import Primitive
+from .strategies import MANY, SEEDS, broadcastable, shapes
 
 
 @dataclass(frozen=True, repr=False)
@@ -35,8 +37,8 @@ class Row:
     atol: float = 1e-7
     covers: tuple[str, ...] | None = None  # the primitives that it proves, where that is not the one of its own name
     dtype: Any = None  # of the output for float64 inputs, where it is not float64
-    narrow: float | None = 0.5  # epsilons of error in float16 and bfloat16; 0.5: rounded once; None: not checked
-    device: bool = True  # False: it reads values on the host, so that it cannot run on another device without waiting
+    narrow: float | None = None  # epsilons of error in float16 and bfloat16, 0.5 for one rounding; None: not checked
+    device: bool = False  # True: it also runs on another device than the CPU, and never waits for values there
 
     @property
     def function(self) -> str:
@@ -57,20 +59,21 @@ def arrays(n: int, /, **meta: Any) -> Any:
 
 def booleans(shape: Any) -> Any:
     """Boolean arrays of `shape`."""
-    size = math.prod(shape)
-    return st.lists(st.booleans(), min_size=size, max_size=size).map(lambda v: np.array(v, bool).reshape(shape))
+    return integers(shape, 0, 2).map(lambda x: x.astype(bool))
 
 
 def integers(shape: Any, low: int, high: int) -> Any:
     """int64 arrays of `shape` in low .. high - 1."""
     size = math.prod(shape)
+    if size > MANY:
+        return SEEDS.map(lambda seed: np.random.default_rng(seed).integers(low, high, shape))
     values = st.lists(st.integers(low, high - 1), min_size=size, max_size=size)
     return values.map(lambda v: np.array(v, np.int64).reshape(shape))
 
 
 @st.composite
 def reductions(
-    draw: st.DrawFn, empty: bool = True, tuples: bool = True, keepdims: bool = True, none: bool = True,
+    draw: st.DrawFn, /, empty: bool = True, tuples: bool = True, keepdims: bool = True, none: bool = True,
     min_dims: int = 0, **meta: Any,
 ) -> Any:  # fmt: skip
     """An array and the axes to reduce: None, one, or several. `empty`: the reduced axes may have length 0."""
@@ -86,7 +89,7 @@ def reductions(
     return (tuple(shape),), {"axis": axis} | ({"keepdims": draw(st.booleans())} if keepdims else {}) | found
 
 
-def drawn(row: Row) -> Any:
+def arrays_of(row: Row) -> Any:
     """The strategy of a row's (shapes, metadata)."""
     if not isinstance(row.inputs, int | None):
         return row.inputs
@@ -94,13 +97,10 @@ def drawn(row: Row) -> Any:
 
 
 def _arity(op: Any) -> int:
-    import inspect
-
+    """The number of arguments by position that have no default; 2 for a variadic op."""
     if isinstance(op, Primitive):
         return op.arity or 2
-    kinds = [p.kind for p in inspect.signature(op).parameters.values() if p.default is p.empty]
-    return sum(kind in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD) for kind in kinds)
-
-
-def broadcasts(row: Row) -> bool:
-    return isinstance(row.op, Elementwise)
+    parameters = [p for p in inspect.signature(op).parameters.values() if p.default is p.empty]
+    if any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        return 2
+    return sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)

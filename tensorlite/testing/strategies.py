@@ -5,6 +5,7 @@ with ties and zeros in most draws: sums of them are exact, and conventions (at t
 """
 
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,26 +18,40 @@ from ..tensor import Tensor
 try:
     from hypothesis import strategies as st
 except ImportError as error:
-    raise ImportError("the strategies of tensorlite.testing need Hypothesis: pip install hypothesis") from error
+    raise ImportError(
+        "the strategies of tensorlite.testing need Hypothesis: pip install 'tensorlite[testing]'"
+    ) from error
 
 Shape = tuple[int, ...]
+LONG = (65, 130)
+MANY = 64  # elements: so many are drawn one by one, more of them by a seed
+SEEDS = st.integers(0, 2**32 - 1)
 
 # ----- shapes -----------------------------------------------------------------------------------------------------
 
 
 @st.composite
-def shapes(draw: st.DrawFn, min_dims: int = 0, max_dims: int = 3, min_side: int = 0, max_side: int = 3) -> Shape:
-    """A shape: 0-d and sides of length 1 are common, and where `min_side` is 0 one in six has a side of length 0."""
+def shapes(
+    draw: st.DrawFn, min_dims: int = 0, max_dims: int = 3, min_side: int = 0, max_side: int | None = None
+) -> Shape:
+    """A shape: 0-d and sides of length 1 are common, and where `min_side` is 0 one in six has a side of length 0.
+
+    Sides have lengths to `max_side`. Where that is None they have lengths to 3, and one shape in 20 has a side of a
+    length from 65 to 130, past the blocks in which sums and kernels work.
+    """
     ndim = draw(st.integers(min_dims, max_dims))
-    shape = [draw(st.integers(max(1, min_side), max_side)) for _ in range(ndim)]
+    shape = [draw(st.integers(max(1, min_side), max_side or 3)) for _ in range(ndim)]
     if ndim and min_side == 0 and draw(st.integers(0, 5)) == 5:
         shape[draw(st.integers(0, ndim - 1))] = 0
+    elif ndim and max_side is None and draw(st.integers(0, 19)) == 19:
+        shape = [min(side, 2) for side in shape]
+        shape[draw(st.integers(0, ndim - 1))] = draw(st.integers(*LONG))
     return tuple(shape)
 
 
 @st.composite
 def broadcastable(
-    draw: st.DrawFn, n: int = 2, max_dims: int = 3, min_side: int = 0, max_side: int = 3
+    draw: st.DrawFn, n: int = 2, max_dims: int = 3, min_side: int = 0, max_side: int | None = None
 ) -> tuple[Shape, ...]:
     """`n` shapes that broadcast against each other: each lacks some leading axes and has 1 for some others."""
     full = draw(shapes(0, max_dims, min_side, max_side))
@@ -48,10 +63,10 @@ def broadcastable(
 
 
 @st.composite
-def matmul_shapes(draw: st.DrawFn, max_side: int = 3) -> tuple[Shape, Shape]:
+def matmul_shapes(draw: st.DrawFn, max_side: int | None = None) -> tuple[Shape, Shape]:
     """Two shapes whose product `@` exists: vectors, matrices, and stacks of matrices that broadcast."""
     rows, inner, columns = draw(shapes(3, 3, 0, max_side))
-    x_stack, y_stack = draw(broadcastable(2, 2, 1, max_side)) if draw(st.booleans()) else ((), ())
+    x_stack, y_stack = draw(broadcastable(2, 2, 1, max_side or 3)) if draw(st.booleans()) else ((), ())
     x = (inner,) if draw(st.integers(0, 3)) == 3 else (*x_stack, rows, inner)
     y = (inner,) if draw(st.integers(0, 3)) == 3 else (*y_stack, inner, columns)
     return x, y
@@ -64,33 +79,63 @@ def matmul_shapes(draw: st.DrawFn, max_side: int = 3) -> tuple[Shape, Shape]:
 def smooth(
     draw: st.DrawFn,
     *array_shapes: Shape,
-    low: float = -3.0,
-    high: float = 3.0,
+    low: float | None = None,
+    high: float | None = None,
     avoid: Sequence[float] = (0.0,),
     gap: float = 0.06,
 ) -> tuple[np.ndarray, ...]:
-    """A float64 array for each shape: in [low, high], no two elements of all of them within 1/80, none nearer than
-    `gap` to a kink in `avoid`: what central differences need.
+    """A float64 array for each shape: in [low, high], no two elements of all of them alike, none nearer than `gap` to a
+    kink in `avoid`: what differences of values need.
+
+    The limits are -3 and 3 where they are not given, and in one draw of ten -12 and 12. Elements are at least 1/80
+    apart where there are at most 100 of them, and nearer where there are more.
     """
-    grid = np.arange(low + 0.0071, high, 0.0131)
+    reach = 12.0 if draw(st.integers(0, 9)) == 9 else 3.0
+    low, high = -reach if low is None else low, reach if high is None else high
+    sizes = [math.prod(shape) for shape in array_shapes]
+    total, step = sum(sizes), 0.0131
+    grid = _grid(low, high, step, avoid, gap)
+    while len(grid) < 1.5 * total:
+        step /= 2
+        grid = _grid(low, high, step, avoid, gap)
+    if total > MANY:
+        places = np.random.default_rng(draw(SEEDS)).permutation(len(grid))[:total]
+    else:
+        places = np.array(draw(_different(len(grid), total)), int)
+    return _cut(grid[places], array_shapes, sizes)
+
+
+def _grid(low: float, high: float, step: float, avoid: Sequence[float], gap: float) -> np.ndarray:
+    grid = np.arange(low + 0.0071, high, step)
     grid = grid[np.all([abs(grid - kink) >= gap for kink in avoid], axis=0)] if avoid else grid
-    sizes = [int(np.prod(shape)) for shape in array_shapes]
-    places = draw(_different(len(grid), sum(sizes)))
-    return _cut(grid[np.array(places, int)], array_shapes, sizes)
+    if not len(grid):
+        raise ValueError(f"smooth: no number between {low} and {high} is {gap} away from {list(avoid)}")
+    return grid
 
 
 @st.composite
 def kinky(draw: st.DrawFn, *array_shapes: Shape, bound: int = 48) -> tuple[np.ndarray, ...]:
-    """A float64 array for each shape, of integers / 16 up to `bound` / 16 with many ties and zeros."""
-    sizes = [int(np.prod(shape)) for shape in array_shapes]
-    values = draw(_sixteenths(bound, sum(sizes)))
-    return _cut(np.array(values, np.float64) / 16, array_shapes, sizes)
+    """A float64 array for each shape, of integers / 16 up to `bound` / 16 with many ties and zeros: for `check_kinks`,
+    and for conventions that are written down as formulas.
+    """
+    sizes = [math.prod(shape) for shape in array_shapes]
+    total = sum(sizes)
+    if total > MANY:
+        random = np.random.default_rng(draw(SEEDS))
+        values = np.where(
+            random.random(total) < 0.5, random.choice(OFTEN, total), random.integers(-bound, bound + 1, total)
+        )
+    else:
+        values = np.array(draw(_sixteenths(bound, total)))
+    return _cut(np.clip(values.astype(np.float64), -bound, bound) / 16, array_shapes, sizes)
+
+
+OFTEN = [0, 0, 16, -16, 32, 8, -48]
 
 
 @functools.cache  # a strategy is made ready when it is first drawn from, which takes longer than a draw
 def _sixteenths(bound: int, size: int) -> st.SearchStrategy[list[int]]:
-    often = st.sampled_from([0, 0, 16, -16, 32, 8, -48])
-    return st.lists(st.one_of(often, st.integers(-bound, bound)), min_size=size, max_size=size)
+    return st.lists(st.one_of(st.sampled_from(OFTEN), st.integers(-bound, bound)), min_size=size, max_size=size)
 
 
 @functools.cache
@@ -103,27 +148,32 @@ def _cut(values: np.ndarray, array_shapes: Sequence[Shape], sizes: list[int]) ->
     return tuple([piece.reshape(shape) for piece, shape in zip(pieces, array_shapes, strict=True)])
 
 
+# ----- memory -----------------------------------------------------------------------------------------------------
+
+
 @st.composite
 def layouts(
     draw: st.DrawFn, arrays: st.SearchStrategy[tuple[np.ndarray, ...]], broadcast: bool = False
 ) -> tuple[np.ndarray, ...]:
-    """The arrays that `arrays` draws, in other memory layouts: Fortran order, negative strides, every second element of
-    a larger buffer, read-only. With `broadcast` also stride 0, which repeats values along an axis.
+    """The arrays that `arrays` draws, most of them in other memory layouts: Fortran order, negative strides, every
+    second element of a larger buffer, read-only. With `broadcast` also stride 0, which repeats values along an axis.
     """
     kind = _KINDS[broadcast]
     return tuple([_laid_out(x, draw(kind)) for x in draw(arrays)])
 
 
-_KINDS = [st.sampled_from(["C", "C", "F", "negative", "strided", "read-only", *more]) for more in ([], ["broadcast"])]
+_KINDS = [st.sampled_from(["C", "F", "negative", "strided", "read-only", *more]) for more in ([], ["broadcast"])]
 
 
 def _laid_out(x: np.ndarray, kind: str) -> np.ndarray:
-    if not x.ndim:  # NumPy would make a scalar, or an axis
-        return x.copy()
-    back = (slice(None, None, -1),) * x.ndim
-    if kind == "F":
+    if kind == "read-only" or (kind != "C" and not x.ndim):  # of a 0-d array, NumPy would make a scalar or an axis
+        x = x.copy()
+        x.flags.writeable = False
+        return x
+    if kind == "F" and x.squeeze().ndim > 1:
         return np.asfortranarray(x)
-    if kind == "negative":
+    if kind in ("negative", "F"):
+        back = (slice(None, None, -1),) * x.ndim
         return x[back].copy()[back]
     if kind == "strided":
         buffer = np.full((*x.shape[:-1], 2 * x.shape[-1]), np.nan, x.dtype)
@@ -131,9 +181,7 @@ def _laid_out(x: np.ndarray, kind: str) -> np.ndarray:
         return buffer[..., ::2]
     if kind == "broadcast" and x.size:
         return np.broadcast_to(x[:1], x.shape)
-    x = x.copy()
-    x.flags.writeable = kind != "read-only"
-    return x
+    return x.copy()
 
 
 @st.composite

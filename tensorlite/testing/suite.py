@@ -1,26 +1,23 @@
 """The properties of an op as Hypothesis tests: `check_op`, and `property_tests` for pytest."""
 
+import secrets
+import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-from hypothesis import assume, given, settings
+import hypothesis
+from hypothesis import HealthCheck, given, reject, settings
+from hypothesis import strategies as st
+from hypothesis.errors import Unsatisfiable
 
-from .gradients import check_gradients
-from .rows import Row, drawn
-from .strategies import smooth, st
+from .profiles import chosen
+from .profiles import profile as named_profile
+from .properties import EVERY_EXAMPLE, PROPERTIES
+from .report import Undecided
+from .rows import Row
 
-
-def differences(row: Row, data: Any, seed: int) -> None:
-    """Derivatives of orders 1 to `row.order` are those that differences of values give."""
-    shapes, meta = data.draw(drawn(row))
-    xs = data.draw(smooth(*shapes, **row.domain))
-    assume(any(x.size for x in xs) and sum(x.size for x in xs) <= 16)
-    assume(np.size(row.op(*xs, **meta)))
-    check_gradients(lambda *xs: row.op(*xs, **meta), *xs, order=row.order, seed=seed, step=row.step)
-
-
-PROPERTIES: dict[str, Callable[[Row, Any, int], None]] = {"differences": differences}
+SEEDS = st.integers(0, 2**20)
+SLOW = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
 
 
 def check_op(
@@ -31,37 +28,81 @@ def check_op(
     examples: int | None = None,
     seed: int | None = None,
 ) -> dict[str, int]:
-    """Check every property of an op (or those named: PROPERTIES has them) at inputs that Hypothesis draws.
+    """Check every property that an op has (or those named: PROPERTIES has them) at inputs that Hypothesis draws.
 
-    `profile` is "dev" (10 examples of each property, the same ones on every run), "ci" (200) or "nightly" (5,000,
-    random), `examples` another number of them; the default is pytest's option --op-profile, or else the Hypothesis
-    profile that is in force. `seed` draws other examples, the same ones on every run. The result says how many examples
-    of each property were checked: {name: number}. Raises what the first failing example raises (CheckFailed or another
-    AssertionError; Undecided only if no example could be decided), with a note that has the inputs and the line that
-    reproduces it.
+    `profile` is "dev" (10 examples of a property, the same ones on every run), "ci" (200) or "nightly" (5,000, random);
+    derivatives and precisions get a fifth of them. The default is pytest's option --op-profile, or else the Hypothesis
+    profile that is in force. `examples` is another number of them, for each property; `seed` draws other ones, the same
+    ones on every run.
+
+    The result says how many examples of each property were checked: {name: number}. Raises what the first failing
+    example raises (CheckFailed, or what the op raises; Undecided only if no example could be decided), with notes that
+    have the inputs and the line that reproduces it. ValueError for an unknown property or profile.
     """
-    names = [properties] if isinstance(properties, str) else list(properties or PROPERTIES)
-    done = {}
-    for name in names:
-        count, property = 0, PROPERTIES[name]
+    if chosen.get("op") and chosen["op"] not in row.name:
+        return {}
+    names = [properties] if isinstance(properties, str) else list(properties or properties_of(row))
+    if unknown := set(names) - PROPERTIES.keys():
+        raise ValueError(f"check_op: unknown property {min(unknown)!r}: choose from {', '.join(PROPERTIES)}")
+    base = named_profile(profile)
+    seed = chosen.get("seed") if seed is None else seed
+    if seed is None and not base.derandomize:
+        seed = secrets.randbits(32)
+    return {name: _check(row, name, _settings(name, base, examples), seed) for name in names}
 
-        @settings(max_examples=examples or settings().max_examples, deadline=None, derandomize=True, database=None)
-        @given(data=st.data(), seed=st.integers(0, 2**20))
-        def run(data: Any, seed: int) -> None:
-            nonlocal count
-            property(row, data, seed)
-            count += 1
 
-        run()
-        done[name] = count
-    return done
+def properties_of(row: Row) -> list[str]:
+    """The names of the properties that an op has."""
+    return [name for name, (_, applies) in PROPERTIES.items() if applies(row)]
+
+
+def _settings(name: str, base: settings, examples: int | None) -> settings:
+    if examples is None:
+        examples = base.max_examples if name in EVERY_EXAMPLE else max(5, base.max_examples // 5)
+    return settings(base, max_examples=examples, derandomize=False, database=None, suppress_health_check=SLOW)
+
+
+def _check(row: Row, name: str, options: settings, seed: int | None) -> int:
+    """Run one property at the examples that the names and the seed decide. The number of examples that were checked."""
+    check, count, undecided = PROPERTIES[name][0], 0, []
+
+    def example(data: Any, seed: int) -> None:
+        nonlocal count
+        try:
+            check(row, data, seed)
+        except Undecided as error:
+            undecided.append(error)
+            reject()
+        count += 1
+
+    example.__name__ = name
+    first = zlib.crc32(f"{row.name}, {name}, {seed}".encode())
+    try:
+        hypothesis.seed(first)(options(given(data=st.data(), seed=SEEDS)(example)))()
+    except Unsatisfiable:  # every example was rejected
+        if undecided:
+            raise undecided[0] from None
+        if name in ("value", "differences"):
+            raise ValueError(
+                f"check_op: {row}: no example of the property {name!r} could be checked: the values of the op are not "
+                "finite, or there are none; give the Row inputs and a domain"
+            ) from None
+    except Exception as error:
+        again = f", seed={seed}" if seed is not None else ""
+        error.add_note(f"reproduce: check_op(row, {name!r}, examples={options.max_examples}{again})")
+        raise
+    return count
 
 
 def property_tests(rows: Sequence[Row]) -> Callable[..., None]:
-    """A pytest test of every property of every row: `test_ops = property_tests(ROWS)` in a test module is all."""
+    """A pytest test of every property of every row: `test_ops = property_tests(ROWS)` in a test module is all.
+
+    Its parameters are `row` and `name`, so that `pytest --op NAME` chooses rows by their names, and
+    `pytest -k differences` properties by theirs.
+    """
     import pytest
 
-    pairs = [pytest.param(row, name, id=f"{row}-{name}") for row in rows for name in PROPERTIES]
+    pairs = [pytest.param(row, name, id=f"{row}-{name}") for row in rows for name in properties_of(row)]
 
     @pytest.mark.parametrize(("row", "name"), pairs)
     def test_property(row: Row, name: str) -> None:

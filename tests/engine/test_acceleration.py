@@ -120,7 +120,7 @@ def test_a_row_without_its_function_says_so(monkeypatch):
 
 
 def test_the_device_of_the_first_argument_decides(monkeypatch):
-    from strict import strict
+    from tensorlite.testing.strict import strict
 
     calls = []
     for device in ("cpu", "gpu"):
@@ -133,7 +133,7 @@ def test_the_device_of_the_first_argument_decides(monkeypatch):
 
 
 def test_an_array_on_another_device_that_no_kernel_supports_is_computed_by_the_formula():
-    from strict import strict
+    from tensorlite.testing.strict import strict
 
     x = tl.Tensor(strict.asarray(np.linspace(-1, 1, 6).reshape(2, 3)), requires_grad=True)
     y = F.gelu(x)

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from strict import strict
 
 import tensorlite as tl
 from gpt import lora
@@ -22,6 +21,7 @@ from tensorlite import backend, nn, optim
 from tensorlite.data import DataLoader, TokenFile, write_tokens
 from tensorlite.devices import memory
 from tensorlite.primitive import elementwise
+from tensorlite.testing.strict import strict
 
 
 def pickled(x, protocol: int = pickle.HIGHEST_PROTOCOL):

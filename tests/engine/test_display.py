@@ -6,11 +6,11 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from strict import strict
 
 import tensorlite as tl
 from tensorlite import backend, nn
 from tensorlite.inspect import display, graph
+from tensorlite.testing.strict import strict
 
 SVG = "{http://www.w3.org/2000/svg}"
 

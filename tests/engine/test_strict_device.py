@@ -1,78 +1,36 @@
-"""No silent round trip to the host: the table of ops and a training step on a strict device (strict.py)."""
+"""No silent round trip to the host: a training step on the strict device of tensorlite.testing; the table on a GPU."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strict import strict
 from table import ROWS
 
 import tensorlite as tl
 from gpt.config import GPTConfig
 from gpt.model import GPT
-from tensorlite import backend, formulas, optim
 from tensorlite import functional as F
-from tensorlite.testing import smooth
+from tensorlite import optim
+from tensorlite.testing.properties import on_device, strict_device
+from tensorlite.testing.strict import strict
 
 few = settings(max_examples=max(5, settings().max_examples // 5))
 
 
 @pytest.fixture(autouse=True, scope="module")
 def device():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(backend.DEVICES, "strict", lambda: strict)
-        patch.setattr(F, "keep_mask", formulas.keep_mask)  # a GPU draws other masks: here, those of the CPU
+    with strict_device():
         yield
 
 
-def there(x, device="strict", dtype=None):
-    """Arrays moved to a device, in tuples too; floating ones as `dtype`."""
-    if isinstance(x, np.ndarray):
-        return backend.to_device(x.astype(dtype) if dtype and x.dtype.kind == "f" else x, device)
-    return tuple([there(part, device, dtype) for part in x]) if isinstance(x, tuple) else x
-
-
-def waits_in(parts):
-    """What no library can do without a wait: a boolean index, whose result has a shape that the values decide."""
-    parts = parts if isinstance(parts, tuple) else (parts,)
-    return any(isinstance(part, np.ndarray | list) and np.asarray(part).dtype == bool for part in parts)
-
-
-DEVICES = [("strict", np.float64), *[pytest.param("cuda", t, marks=pytest.mark.gpu) for t in (np.float32, np.float64)]]
-
-
-@pytest.mark.parametrize("row", [row for row in ROWS if row.name != "to"], ids=str)
-@pytest.mark.parametrize(("name", "dtype"), DEVICES)
+@pytest.mark.gpu
+@pytest.mark.parametrize("row", [row for row in ROWS if row.device], ids=str)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @few
 @given(data=st.data())
-def test_the_table_runs_on_a_device_without_a_round_trip(name, dtype, row, data):
-    shapes, meta = data.draw(row.inputs)
-    xs = data.draw(smooth(*shapes, **row.domain))
-    if waits_in(meta.get("index")):
-        return
-
-    def derivatives(xs, meta):
-        tensors = [tl.Tensor(x, requires_grad=True) for x in xs]
-        out = row.op(*tensors, **meta)
-        if row.gradient is None:
-            return [out]
-        g = tl.ones_like(out) * 2
-        gradients = tl.grad(out, tensors, g, retain_graph=True)
-        recorded = tl.grad(out, tensors, g, create_graph=True)
-        along = sum((p * p).sum() for p in recorded)
-        second = tl.grad(along, tensors, retain_graph=True) if along.requires_grad else []
-        out.backward(g)
-        return [out, *gradients, *recorded, *second, *[x.grad for x in tensors]]
-
-    before = strict.waits
-    far = derivatives([there(x, name, dtype) for x in xs], {key: there(x, name, dtype) for key, x in meta.items()})
-    assert strict.waits == before
-    near = derivatives([there(x, "cpu", dtype) for x in xs], {key: there(x, "cpu", dtype) for key, x in meta.items()})
-    tolerance = 1e-9 if dtype is np.float64 else 2e-4
-    for x, y in zip(far, near, strict=True):
-        assert x.device.partition(":")[0] == name
-        assert x.dtype == y.dtype
-        np.testing.assert_allclose(x.numpy(), y.numpy(), rtol=tolerance, atol=tolerance)
+def test_the_table_runs_on_a_gpu(dtype, row, data):
+    """On the strict device test_ops.py runs it."""
+    on_device(row, data, "cuda", dtype)
 
 
 CONFIG = GPTConfig(vocab_size=7, context_length=5, n_layer=2, n_head=2, n_embd=8).with_dropout(0.2)

@@ -5,10 +5,10 @@ import math
 
 import numpy as np
 import pytest
-from strict import strict
 
 import tensorlite as tl
 from tensorlite import backend, io, nn
+from tensorlite.testing.strict import strict
 
 
 def values(*shape: int) -> np.ndarray:

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from strict import strict
 
 import tensorlite as tl
 from tensorlite import backend
 from tensorlite.testing import shapes
+from tensorlite.testing.strict import strict
 
 # ----- an index of NumPy's grammar --------------------------------------------------------------------------------
 

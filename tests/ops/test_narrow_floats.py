@@ -3,13 +3,13 @@
 import ml_dtypes
 import numpy as np
 import pytest
-from strict import strict
 from test_ops import assert_within_epsilons, incoming
 
 import tensorlite as tl
 from tensorlite import backend
 from tensorlite import formulas as spec
 from tensorlite import functional as F
+from tensorlite.testing.strict import strict
 
 BF16, F16 = np.dtype(ml_dtypes.bfloat16), np.dtype(np.float16)
 both = pytest.mark.parametrize("dtype", [BF16, F16], ids=str)

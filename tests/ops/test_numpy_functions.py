@@ -245,9 +245,8 @@ def test_what_cupy_asks_a_tensor_for():
 
 @pytest.mark.finding("B3")
 def test_a_tensor_on_a_gpu_stays_there(monkeypatch):
-    from strict import strict
-
     from tensorlite import backend
+    from tensorlite.testing.strict import strict
 
     monkeypatch.setitem(backend.DEVICES, "strict", lambda: strict)
     x = tl.tensor([1.0, 2.0], device="strict", requires_grad=True)

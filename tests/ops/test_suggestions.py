@@ -79,9 +79,8 @@ def test_a_tensor_of_several_elements_is_no_number(what):
 
 @pytest.mark.finding("C1")
 def test_a_number_from_a_gpu_waits_once(monkeypatch):
-    from strict import strict
-
     from tensorlite import backend
+    from tensorlite.testing.strict import strict
 
     monkeypatch.setitem(backend.DEVICES, "strict", lambda: strict)
     x, before = tl.tensor(2.5, device="strict"), strict.waits

@@ -6,7 +6,6 @@ import re
 
 import numpy as np
 import pytest
-from strict import strict
 
 import gpt.attention
 import gpt.generate
@@ -16,6 +15,7 @@ from tensorlite import backend, io, nn, optim
 from tensorlite import functional as F
 from tensorlite.data import DataLoader
 from tensorlite.errors import torch_names
+from tensorlite.testing.strict import strict
 
 
 def linear() -> nn.Linear:

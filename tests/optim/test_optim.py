@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from strict import strict
 
 import tensorlite as tl
 from tensorlite import backend, nn, optim
 from tensorlite.accelerate import storage
 from tensorlite.optim import clipping
+from tensorlite.testing.strict import strict
 
 # ----- the oracle: each formula as its paper or torch's documentation writes it, on one array -----------------------
 

@@ -1,52 +1,22 @@
-"""THE TABLE of the tests: for every op its value and its gradient by hand, in NumPy, and what to draw for it.
+"""What the rows of the table are made of: THE TABLE of the tests has for every op its value and its gradient by hand.
 
 A row is independent of the library: `value` is NumPy's own function or the definition, `gradient` the formula written
 out (often the slow, obvious way: the product of the others for `prod`, an index followed for whatever moves elements).
 Where a derivative does not exist the formula follows the documented convention (the docstring of ops.py).
-test_ops.py runs every row through its properties, test_strict_device.py on a strict device, peers/ against torch.
+test_ops.py runs every row through its properties, peers/ against torch.
 """
 
+import functools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
 
-from tensorlite.testing import broadcastable, shapes
+from tensorlite import testing
+from tensorlite.testing import arrays, booleans, broadcastable, integers, reductions, shapes  # noqa: F401
 
-CLOSE = 3e-5  # a step for what bends within the distance between elements: smooth draws may all lie 0.013 apart
-
-
-@dataclass(frozen=True)
-class Row:
-    name: str  # the public name, then a comma and the variant
-    op: Callable  # on Tensors or arrays; metadata by keyword
-    value: Callable  # the same on arrays, without the library
-    gradient: Callable | None  # (g, *arrays, **metadata) -> the gradient by each array; None: nothing to differentiate
-    inputs: st.SearchStrategy  # draws (shapes of the arrays, metadata)
-    domain: dict[str, Any] = field(default_factory=dict)  # of smooth draws: low, high, avoid
-    exact: bool = False  # on multiples of 1/16 every bit is as in the formula
-    differences: bool = True  # compare with finite differences too
-    step: float = 1e-3  # of these; 1.0 where the op is a polynomial of degree 4 at most in each element: then exact
-    covers: tuple[str, ...] | None = None  # the primitives that it proves, where that is not the one of its own name
-    dtype: Any = None  # of the output for float64 inputs, where it is not float64
-    narrow: float = (
-        0.5  # in float16 and bfloat16 the result is so many epsilons from the exact one: 0.5 is one rounding
-    )
-
-    @property
-    def function(self) -> str:
-        return self.name.partition(",")[0]
-
-    @property
-    def proves(self) -> tuple[str, ...]:
-        return (self.function,) if self.covers is None else self.covers
-
-    def __repr__(self) -> str:
-        return self.name
-
+Row = functools.partial(testing.Row, device=True, narrow=0.5)
 
 # ----- how formulas are written down ------------------------------------------------------------------------------
 
@@ -85,7 +55,7 @@ def moves(value: Callable) -> Callable:
     return gradient
 
 
-def move(name: str, op: Callable, value: Callable, inputs: st.SearchStrategy, **options) -> Row:
+def move(name: str, op: Callable, value: Callable, inputs: st.SearchStrategy, **options) -> testing.Row:
     return Row(name, op, value, moves(value), inputs, exact=True, step=1.0, **options)
 
 
@@ -96,43 +66,8 @@ def expand(g, x, axis, keepdims):
     return np.broadcast_to(g, x.shape)
 
 
-# ----- what is drawn ----------------------------------------------------------------------------------------------
-
-
-def arrays(n: int, /, **meta: st.SearchStrategy) -> st.SearchStrategy:
-    """`n` arrays whose shapes broadcast, with metadata of the given strategies."""
-    return st.tuples(broadcastable(n) if n > 1 else st.tuples(shapes()), st.fixed_dictionaries(meta))
-
-
-def booleans(shape) -> st.SearchStrategy:
-    size = math.prod(shape)
-    return st.lists(st.booleans(), min_size=size, max_size=size).map(lambda v: np.array(v, bool).reshape(shape))
-
-
-def integers(shape, low: int, high: int) -> st.SearchStrategy:
-    """int64 arrays of `shape` in low .. high - 1."""
-    size = math.prod(shape)
-    values = st.lists(st.integers(low, high - 1), min_size=size, max_size=size)
-    return values.map(lambda v: np.array(v, np.int64).reshape(shape))
-
-
 def some_axis(draw, ndim: int) -> int:
     return draw(st.integers(-ndim, ndim - 1))
-
-
-@st.composite
-def reductions(draw, empty=True, tuples=True, keepdims=True, none=True, min_dims=0, **meta):
-    """An array and the axes to reduce: None, one, or several. `empty`: the reduced axes may have length 0."""
-    shape = list(draw(shapes(min_dims, min_side=0 if empty else 1)))
-    kind = draw(st.sampled_from(["none"] * none + ["one"] + ["several"] * tuples)) if shape else "none"
-    axis = None if kind == "none" else some_axis(draw, len(shape))
-    if kind == "several":
-        chosen = draw(st.lists(st.integers(0, len(shape) - 1), unique=True))
-        axis = tuple([a - len(shape) * draw(st.booleans()) for a in chosen])
-    if not empty and isinstance(axis, int) and len(shape) > 1 and draw(st.integers(0, 9)) == 9:
-        shape[(axis + 1) % len(shape)] = 0  # the batch is empty, not the reduction
-    found = {name: draw(strategy) for name, strategy in meta.items()}
-    return (tuple(shape),), {"axis": axis} | ({"keepdims": draw(st.booleans())} if keepdims else {}) | found
 
 
 def count(x, axis) -> int:

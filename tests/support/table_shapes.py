@@ -311,6 +311,6 @@ MOVES = [
     Row("astype",           lambda x: tl.astype(x, np.float32), lambda x: x.astype(np.float32), lambda g, x: (g.astype(np.float64),), arrays(1), {"avoid": ()}, differences=False, dtype=np.float32),
     Row("astype, integers", lambda x: tl.astype(x, np.int64), lambda x: x.astype(np.int64), None,               arrays(1)),
     Row("detach",           tl.detach,          np.copy,        None,                                            arrays(1), covers=()),
-    Row("to",               lambda x: ops._to(x, device="cpu", source="cpu"), np.copy,     local(lambda x: 1),  arrays(1), exact=True, step=1.0),
+    Row("to",               lambda x: ops._to(x, device="cpu", source="cpu"), np.copy,     local(lambda x: 1),  arrays(1), exact=True, step=1.0, device=False),
 ]
 # fmt: on

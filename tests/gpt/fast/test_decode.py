@@ -3,7 +3,6 @@
 import sys
 
 import pytest
-from strict import strict
 
 import tensorlite as tl
 from gpt import fast
@@ -12,6 +11,7 @@ from gpt.config import GPTConfig
 from gpt.fast import decode
 from gpt.model import GPT
 from tensorlite import backend
+from tensorlite.testing.strict import strict
 
 CONFIG = GPTConfig(vocab_size=11, context_length=12, n_layer=2, n_head=2, n_embd=8)
 

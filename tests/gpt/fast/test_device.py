@@ -10,7 +10,6 @@ import types
 import numpy as np
 import pytest
 from runs import tiny, train
-from strict import strict
 
 import tensorlite as tl
 from gpt.attention import CausalAttention, MultiHeadAttention
@@ -31,6 +30,7 @@ from tensorlite import backend, optim
 from tensorlite.data import TokenFile
 from tensorlite.devices import gpu, memory
 from tensorlite.kernels.cuda import attention as scores
+from tensorlite.testing.strict import strict
 
 CONSTANT = {"lr": 0.02, "min_lr": 0.02, "warmup": 0, "dropout": 0.0}
 

@@ -7,7 +7,6 @@ import emulator
 import numpy as np
 import pytest
 from emulator import emulated  # noqa: F401
-from strict import StrictArray, strict
 
 import tensorlite as tl
 from gpt import fast
@@ -19,6 +18,7 @@ from tensorlite import backend, optim
 from tensorlite import functional as F
 from tensorlite.kernels import precision, table
 from tensorlite.kernels.cuda import blas, launch, layers, sdpa
+from tensorlite.testing.strict import StrictArray, strict
 
 CONFIG = GPTConfig(vocab_size=37, context_length=17, n_layer=2, n_head=2, n_embd=16, qkv_bias=True)
 
