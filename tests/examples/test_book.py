@@ -84,6 +84,8 @@ def test_the_first_rows_of_the_training_log(data_dir, tmp_path):
         "(Step 000005): Train loss, Val loss: 8.111 8.339 ",
     ):
         assert any(row in line for line in rows(text, "=="))
+    log = (BOOK / "ch05.log").read_text(encoding="utf-8")
+    assert rows(log, "==")[: len(rows(text, "=="))] == rows(text, "==")  # the committed log begins as this run
 
 
 @pytest.mark.parametrize(
