@@ -200,8 +200,9 @@ for all libraries: `elementwise` or `primitive` with `.vjp` in tensorlite, `torc
   shape by itself.
 - `check_op` knows an op and the strategy of its arguments, and draws {examples} inputs for each property. *With
   formulas*, it is also given the value and the gradient of the right op.
-- The others are called as their documentation says, with default tolerances and the same order (2; 3 for two ops; at
-  most 2 in PyTorch), at {draws} inputs of each op, in float64: smooth draws of the same strategy, as plain arrays. `check_gradients` has these inputs too.
+- The others are called as their documentation says, with default tolerances and the same order (2; 3 for two ops; 2 at
+  most in PyTorch), at {draws} inputs of each op, in float64: smooth draws of the same strategy, as plain arrays.
+  `check_gradients` has these inputs too.
 - A **false alarm** is a failed check of a right op.
 
 {versions}

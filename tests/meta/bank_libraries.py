@@ -52,6 +52,7 @@ class Library:
     package: str
     make: Callable[..., Callable[..., Any]]  # (op, metadata) -> a function of the library's arrays
     check: Callable[..., None]  # (function, NumPy arrays, order): raises where the check fails
+    pull: Callable[..., tuple[Any, list[Any]]]  # (function, NumPy arrays) -> the value, the gradients of its sum
 
     @property
     def installed(self) -> bool:
@@ -133,6 +134,12 @@ def check_tensorlite(function: Callable[..., Any], xs: Sequence[numpy.ndarray], 
     tl.testing.check_gradients(function, *xs, order=order)
 
 
+def pull_tensorlite(function: Callable[..., Any], xs: Sequence[numpy.ndarray]) -> tuple[Any, list[Any]]:
+    inputs = [tl.Tensor(x, requires_grad=True) for x in xs]
+    out = function(*inputs)
+    return out.data, [piece.data for piece in tl.grad(out, inputs, tl.Tensor(numpy.ones(out.shape)))]
+
+
 # ----- PyTorch ----------------------------------------------------------------------------------------------------
 
 
@@ -182,6 +189,14 @@ def check_torch(function: Callable[..., Any], xs: Sequence[numpy.ndarray], order
     torch.autograd.gradcheck(function, inputs)
     if order > 1:
         torch.autograd.gradgradcheck(function, inputs)
+
+
+def pull_torch(function: Callable[..., Any], xs: Sequence[numpy.ndarray]) -> tuple[Any, list[Any]]:
+    import torch
+
+    inputs = [torch.tensor(x, requires_grad=True) for x in xs]
+    out = function(*inputs)
+    return out.detach().numpy(), list(torch.autograd.grad(out, inputs, torch.ones_like(out)))
 
 
 # ----- HIPS autograd ----------------------------------------------------------------------------------------------
@@ -238,6 +253,13 @@ def check_autograd(function: Callable[..., Any], xs: Sequence[numpy.ndarray], or
     check_grads(function, tuple(range(len(xs))), modes=["rev"], order=order)(*xs)
 
 
+def pull_autograd(function: Callable[..., Any], xs: Sequence[numpy.ndarray]) -> tuple[Any, list[Any]]:
+    from autograd import make_vjp
+
+    pulled = [make_vjp(function, i)(*xs) for i in range(len(xs))]
+    return function(*xs), [vjp(numpy.ones(numpy.shape(out))) for vjp, out in pulled]
+
+
 # ----- JAX --------------------------------------------------------------------------------------------------------
 
 
@@ -285,9 +307,17 @@ def check_jax(function: Callable[..., Any], xs: Sequence[numpy.ndarray], order: 
     check_grads(function, [jnp.asarray(x) for x in xs], order=order, modes=["rev"])
 
 
+def pull_jax(function: Callable[..., Any], xs: Sequence[numpy.ndarray]) -> tuple[Any, list[Any]]:
+    import jax
+    import jax.numpy as jnp
+
+    out, vjp = jax.vjp(function, *map(jnp.asarray, xs))
+    return out, list(vjp(jnp.ones_like(out)))
+
+
 LIBRARIES = {
-    "tensorlite": Library("`check_gradients`", "tensorlite", tensorlite_function, check_tensorlite),
-    "torch": Library("PyTorch's `gradcheck`, `gradgradcheck`", "torch", torch_function, check_torch),
-    "autograd": Library("HIPS autograd's `check_grads`", "autograd", autograd_function, check_autograd),
-    "jax": Library("JAX' `check_grads`", "jax", jax_function, check_jax),
+    "tensorlite": Library("`check_gradients`", "tensorlite", tensorlite_function, check_tensorlite, pull_tensorlite),
+    "torch": Library("PyTorch's `gradcheck`, `gradgradcheck`", "torch", torch_function, check_torch, pull_torch),
+    "autograd": Library("HIPS autograd's `check_grads`", "autograd", autograd_function, check_autograd, pull_autograd),
+    "jax": Library("JAX' `check_grads`", "jax", jax_function, check_jax, pull_jax),
 }

@@ -1,4 +1,4 @@
-"""The end of a run counts skipped tests by reason: pytest, run on a folder of tests with this repository's conftest.py."""
+"""The end of a run counts skipped tests by reason: pytest, run on another folder with this repository's conftest.py."""
 
 import os
 import subprocess
