@@ -165,12 +165,12 @@ def check_sides(point: Point, i: int, g: Any, got: np.ndarray, settings: Setting
     lines, weights = Lines(point, i, settings), to_host(g.data)
     sides = np.array([one_sided(line, weights, h / 8) for line, h in zip(lines.all, lines.steps, strict=True)])
     low, high, error = sides.T.reshape(3, *got.shape)
-    slack = settings.atol + settings.rtol * np.maximum(np.abs(low), np.abs(high))
-    known = np.isfinite(low) & np.isfinite(high) & (error <= USEFUL * np.maximum(1, np.abs(got)))
+    size = np.maximum(np.abs(low), np.abs(high))
+    known = np.isfinite(size) & (error <= USEFUL * np.maximum(1, size))
     if not known.all():
-        report.skipped[point.names[i]] = (
-            f"{(~known).sum()} of {known.size} elements: a jump or a value that is not finite"
-        )
+        reason = f"{(~known).sum()} of {known.size} elements: the function jumps or is not finite"
+        report.skipped[point.names[i]] = reason
+    slack = settings.atol + settings.rtol * size
     middle, half = (low + high) / 2, (high - low) / 2
     step = np.array(lines.steps).reshape(got.shape)
     report.comparisons.append(Comparison(1, point.names[i], got, middle, half + error, slack, step))

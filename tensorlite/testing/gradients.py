@@ -126,10 +126,14 @@ def check_kinks(op: Callable[..., Any], *inputs: Any, atol: float = 1e-9, seed: 
 def _check_settings(order: int, step: float, method: str) -> None:
     if isinstance(order, bool) or not isinstance(order, int | np.integer) or order < 1:
         raise ValueError(f"check_gradients: order must be a positive integer, not {order!r:.80}")
-    if not isinstance(step, Real) or not 0 < step < np.inf:
+    if not _is_number(step) or not 0 < step < np.inf:
         raise ValueError(f"check_gradients: step must be a finite number, positive, not {step!r:.80}")
     if method not in ("differences", "complex"):
         raise ValueError(f"check_gradients: method must be 'differences' or 'complex', not {method!r:.80}")
+
+
+def _is_number(x: Any) -> bool:
+    return isinstance(x, Real)
 
 
 def _limits(rtol: Any, atol: Any, here: Point) -> dict[int, tuple[float, float]]:
@@ -137,7 +141,7 @@ def _limits(rtol: Any, atol: Any, here: Point) -> dict[int, tuple[float, float]]
     limits = {i: [1e-6, 1e-7] for i in range(-1, len(here.values))}
     for k, (what, given) in enumerate((("rtol", rtol), ("atol", atol))):
         for key, value in (given if isinstance(given, Mapping) else {None: given}).items():
-            if not isinstance(value, Real) or not 0 <= value < np.inf:
+            if not _is_number(value) or not 0 <= value < np.inf:
                 raise ValueError(f"check_gradients: {what} must be a finite number, at least 0, not {value!r:.80}")
             for i in limits if key is None else [here.position(key, what)]:
                 limits[i][k] = float(value)

@@ -87,8 +87,8 @@ def _linear(point: Point, g: Tensor, gradients: Gradients, report: Report) -> No
         if error > CLOSE * size:
             _fail(
                 report,
-                f"the gradient by {point.names[i]} is not linear in the incoming one: of 2 g - 300 h it is not 2 that of "
-                f"g - 300 that of h, the error is {error:.3g}",
+                f"the gradient by {point.names[i]} is not linear in the incoming one: of 2 g - 300 h it is not 2 that "
+                f"of g - 300 that of h, the error is {error:.3g}",
             )
     report.checked.append("linear in g")
 
@@ -112,8 +112,8 @@ def _same_tensor_twice(point: Point, g: Tensor, report: Report) -> None:
         ):
             _fail(
                 report,
-                f"with the same Tensor as {point.names[i]} and {point.names[j]} the gradient is not the sum of the two, "
-                f"the error is {np.abs(together - wanted).max():.3g}",
+                f"with the same Tensor as {point.names[i]} and {point.names[j]} the gradient is not the sum of the "
+                f"two, the error is {np.abs(together - wanted).max():.3g}",
             )
         if "same Tensor twice" not in report.checked:
             report.checked.append("same Tensor twice")

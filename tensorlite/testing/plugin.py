@@ -41,9 +41,8 @@ def pytest_collection_modifyitems(config: Any, items: list[Any]) -> None:
     kept = [item for item in items if _is_of(item, name)]
     if not any(_rows(item) or _calls_check_op(item) for item in kept):
         known = sorted({row.name for item in items for row in _rows(item)})
-        raise pytest.UsageError(
-            f"--op: no test of an op whose name contains {name!r}; there are {', '.join(known) or 'no rows'}"
-        )
+        found = f"; there are {', '.join(known)}" if known else ""
+        raise pytest.UsageError(f"--op: no test of an op whose name contains {name!r}{found}")
     config.hook.pytest_deselected(items=[item for item in items if item not in kept])
     items[:] = kept
 

@@ -272,7 +272,7 @@ def _within_epsilons(row: Row, got: np.ndarray, exact: Any) -> None:
     """Within `row.narrow` epsilons of its dtype, and what float32 loses beside the largest element."""
     import ml_dtypes
 
-    limits = ml_dtypes.finfo(got.dtype)
+    limits: Any = ml_dtypes.finfo(got.dtype)  # type: ignore[no-untyped-call]
     there = np.abs(exact) < float(limits.max)
     got, exact = got.astype(np.float64)[there], np.broadcast_to(exact, got.shape)[there]
     error = np.abs(got - exact)

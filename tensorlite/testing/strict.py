@@ -6,6 +6,7 @@ any machine shows that the library does not do it. Like CuPy's, its reductions r
 """
 
 import types
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,11 @@ class StrictArray:
     """An array of the strict device. It can be combined with such arrays and with Python's numbers only."""
 
     __array_ufunc__ = None  # so that ndarray + StrictArray asks StrictArray, which refuses
-    __hash__ = None
+    __hash__: Any = None
     __slots__ = ("__weakref__", "base", "values")
     library: Any
 
-    def __init__(self, values: np.ndarray, base: "StrictArray | None" = None):
+    def __init__(self, values: np.ndarray, base: "StrictArray | None" = None) -> None:
         self.values, self.base = values, base
 
     dtype = property(lambda self: self.values.dtype)
@@ -42,36 +43,36 @@ class StrictArray:
         strict.waits += 1
         return self.values.copy()
 
-    def item(self):
+    def item(self) -> Any:
         return self.get().item()
 
-    def tolist(self):
+    def tolist(self) -> Any:
         return self.get().tolist()
 
     # ----- implicit conversions, which would wait: refused ----------------------------------------------------------
 
-    def _refuse(self, *_, **__):
+    def _refuse(self, *_: Any, **__: Any) -> Any:
         raise TypeError(
             "a strict array does not become a NumPy array or a number implicitly: that would wait for the GPU"
         )
 
     __array__ = __float__ = __int__ = __bool__ = __index__ = __complex__ = __contains__ = _refuse
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Any]:
         return iter([self[i] for i in range(len(self))]) if self.ndim > 1 else self._refuse()  # rows are views
 
     # ----- indexing -------------------------------------------------------------------------------------------------
 
-    def __getitem__(self, index) -> "StrictArray":
+    def __getitem__(self, index: Any) -> "StrictArray":
         parts = index if isinstance(index, tuple) else (index,)
         strict.waits += any(isinstance(i, StrictArray) and i.dtype == bool for i in parts)  # how many are true?
         return wrapped(self.values[bare(index)], [self])
 
-    def __setitem__(self, index, value) -> None:
+    def __setitem__(self, index: Any, value: Any) -> None:
         self.values[bare(index)] = bare(value)
 
 
-def bare(x):
+def bare(x: Any) -> Any:
     """The NumPy array inside a StrictArray. TypeError for a NumPy array of the host."""
     if isinstance(x, StrictArray):
         return x.values
@@ -82,7 +83,7 @@ def bare(x):
     return type(x)([bare(i) for i in x]) if isinstance(x, list | tuple) else x
 
 
-def wrapped(out, inputs):
+def wrapped(out: Any, inputs: Any) -> Any:
     """A result on the strict device. The `base` of a view is the array whose memory it shares."""
     if isinstance(out, list | tuple):
         return type(out)([wrapped(o, inputs) for o in out])
@@ -101,16 +102,17 @@ def wrapped(out, inputs):
 class Function:
     """A function of NumPy on strict arrays, with `.at` as ufuncs have it."""
 
-    def __init__(self, function):
+    def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
 
-    def __call__(self, *args, **kwargs):
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         flat = [x for a in (*args, *kwargs.values()) for x in (a if isinstance(a, list | tuple) else [a])]
         out = self.function(*map(bare, args), **{name: bare(a) for name, a in kwargs.items()})
         return wrapped(out, flat)
 
-    def at(self, *args) -> None:
-        self.function.at(*map(bare, args))
+    def at(self, *args: Any) -> None:
+        method: Any = self.function
+        method.at(*map(bare, args))
 
 
 class Library(types.ModuleType):
@@ -118,19 +120,19 @@ class Library(types.ModuleType):
 
     waits = 0  # how often the host waited for a value
 
-    def __getattr__(self, name: str) -> Function:
+    def __getattr__(self, name: str) -> Any:
         function = getattr(np, name)
         if isinstance(function, type) or not callable(function):
             return function
         return Function(function)
 
-    def asarray(self, x, dtype=None) -> StrictArray:
+    def asarray(self, x: Any, dtype: Any = None) -> StrictArray:
         """A copy of a host array on the device, which does not wait; a StrictArray stays as it is."""
         values = x.values if isinstance(x, StrictArray) else np.array(x)
         same = isinstance(x, StrictArray) and (dtype is None or x.dtype == dtype)
         return x if same else StrictArray(np.asarray(values, dtype=dtype))
 
-    def array(self, x, dtype=None) -> StrictArray:
+    def array(self, x: Any, dtype: Any = None) -> StrictArray:
         return StrictArray(np.array(x.values if isinstance(x, StrictArray) else x, dtype=dtype))
 
 
@@ -146,16 +148,16 @@ COMPARISONS = ["eq", "ne", "lt", "le", "gt", "ge"]
 ARITHMETIC = ["add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor"]
 
 
-def _method(name: str):
-    def method(self, *args, **kwargs):
+def _method(name: str) -> Callable[..., Any]:
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
         out = getattr(self.values, name)(*map(bare, args), **{k: bare(a) for k, a in kwargs.items()})
         return wrapped(out, [self])
 
     return method
 
 
-def _operator(name: str, in_place: bool = False):
-    def operator(self, other):
+def _operator(name: str, in_place: bool = False) -> Callable[..., Any]:
+    def operator(self: Any, other: Any) -> Any:
         if hasattr(type(other), "__array_ufunc__") and not isinstance(other, StrictArray | np.ndarray | np.generic):
             return NotImplemented  # a Tensor has its own way
         out = getattr(self.values, name)(bare(other))
