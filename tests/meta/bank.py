@@ -180,8 +180,12 @@ def of_library(library: str, ops: list[Op], faults: list[Fault], n: int) -> Colu
             continue
         given = draws(fault.of, n)
         fine = [xs for xs, verdict in zip(given, right[fault.of], strict=True) if verdict == PASSED]
-        found = Counter(verdicts(fault.op(), library, fine))
-        column.faults[fault.name] = CAUGHT if found[CAUGHT] else UNDECIDED if found[UNDECIDED] else PASSED
+        found = PASSED
+        for verdict in verdicts(fault.op(), library, fine):
+            found = verdict if verdict != PASSED else found
+            if found == CAUGHT:
+                break
+        column.faults[fault.name] = found
     return column
 
 
@@ -266,7 +270,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.meta.bank", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--peers", action="store_true", help="also PyTorch, HIPS autograd and JAX, where installed")
     parser.add_argument("--only", default="", metavar="TEXT", help="ops and faults with this text in their names")
-    parser.add_argument("--examples", type=int, default=100, help="of each property of check_op (%(default)s)")
+    parser.add_argument("--examples", type=int, default=40, help="of each property of check_op (%(default)s)")
     parser.add_argument("--right", type=int, default=10_000, help="inputs of right ops at least (%(default)s)")
     parser.add_argument("--draws", type=int, default=10, help="inputs for the other checkers (%(default)s)")
     parser.add_argument("--table", type=Path, metavar="FILE", help="write the page")
