@@ -14,7 +14,7 @@ from .points import Point
 from .report import CheckFailed, Comparison, Report
 
 ROUNDING = 1e-13  # of a rule, relative to the largest element of the derivative
-SMALLEST = 1e-6  # atol is for derivatives of size 1 or more; for smaller ones it shrinks, to this part of it
+SMALLEST = 1e-13  # derivatives that are smaller may be rounding
 SURE = 4.0  # error estimates: what is farther away is wrong
 USEFUL = 1e-3  # an error estimate that is larger, relative to the derivative, proves nothing
 ENOUGH = 64  # wrong elements: the others are not looked at
@@ -102,8 +102,12 @@ class Elements:
     def allowed(self, expected: Any) -> Any:
         """The tolerance: of derivatives below 1 the absolute part shrinks, so that small ones are checked too."""
         size = np.maximum(self.size, np.abs(np.nan_to_num(expected)))
-        absolute = self.settings.atol * np.clip(size, SMALLEST, 1)
+        absolute = np.where(size < SMALLEST, SMALLEST, self.settings.atol * np.minimum(size, 1))
         return absolute + self.settings.rtol * np.maximum(np.abs(expected), self.norm) + ROUNDING * size
+
+    def useful(self, size: float) -> float:
+        """How large an error estimate may be beside derivatives of `size`."""
+        return max(self.settings.atol, USEFUL * size)
 
     def replace(self, exact: list[float], name: str) -> None:
         """Take derivatives by the complex step instead. ValueError if they contradict the differences."""
@@ -121,7 +125,7 @@ class Elements:
         """The elements that two steps do not show to be right, the worst first."""
         with np.errstate(all="ignore"):
             distance = np.abs(self.got - self.expected)
-            right = (distance <= self.tolerance + self.error) & (self.error <= self.tolerance + USEFUL * self.size)
+            right = (distance <= self.tolerance + self.error) & (self.error <= self.useful(self.size))
             places = np.flatnonzero(~right)
             return sorted(places.tolist(), key=lambda k: -np.nan_to_num(distance[k], nan=np.inf))
 
@@ -133,7 +137,7 @@ class Elements:
         self.tolerance[k] = self.allowed(self.expected[k])
         distance, sure = abs(self.got[k] - self.expected[k]), SURE * self.error[k]
         size = max(self.size, abs(float(self.expected[k])))
-        if distance <= self.tolerance[k] + sure and sure <= self.tolerance[k] + USEFUL * size:
+        if distance <= self.tolerance[k] + sure and sure <= self.useful(size):
             return ""
         if (sides := _kink(line, g, h)) is not None:
             low, high, slack = sides

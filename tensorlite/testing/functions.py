@@ -67,6 +67,7 @@ def jax_function(function: Function) -> Any:
 
 def _named(op: Any, function: Function) -> Any:
     op.name = op.__name__ = getattr(function, "__name__", "function")
+    op.__wrapped__ = function  # whose arguments have names
     return op
 
 

@@ -12,7 +12,7 @@ from ..autograd import Variable, grad
 from ..backend import is_array, is_floating, ndarray, to_host
 from ..creation import tensor
 from ..ops import concatenate, reshape
-from ..primitive import Primitive, identity
+from ..primitive import identity
 from ..tensor import Tensor
 from .memory import laid_out
 
@@ -92,7 +92,7 @@ class Point:
 
 def name_of(op: Function) -> str:
     """What messages call it."""
-    return op.name if isinstance(op, Primitive) else getattr(op, "__name__", type(op).__name__)
+    return getattr(op, "__name__", None) or getattr(op, "name", None) or type(op).__name__
 
 
 def differentiable(x: Any) -> bool:
@@ -147,7 +147,7 @@ def _float64(x: Any) -> Any:
 def argument_names(op: Function, count: int) -> list[str]:
     """ "argument 0 (x)" for each of `count` arguments; without a name where the op does not tell it."""
     try:
-        parameters = list(inspect.signature(op.forward if isinstance(op, Primitive) else op).parameters.values())
+        parameters = list(inspect.signature(getattr(op, "__wrapped__", getattr(op, "forward", op))).parameters.values())
     except (TypeError, ValueError):  # a function written in C
         parameters = []
     names: list[str] = []

@@ -1,20 +1,26 @@
-"""tensorlite.testing, tested: check_gradients finds wrong rules and says where; strategies draw what they promise."""
+"""check_gradients, check_module and check_kinks: what they find, what they do not, and what they say."""
 
-import os
 import subprocess
 import sys
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, find, given, settings
-from hypothesis import strategies as st
 
 import tensorlite as tl
+from tensorlite import nn
 from tensorlite.accelerate.dispatch import KernelOp
 from tensorlite.primitive import elementwise, primitive
-from tensorlite.testing import broadcastable, check_gradients, kinky, layouts, matmul_shapes, shapes, smooth, tensors
+from tensorlite.testing import (
+    CheckFailed,
+    Undecided,
+    check_gradients,
+    check_kinks,
+    check_module,
+    jax_function,
+    numpy_function,
+    torch_function,
+)
 
-PROFILE = "HYPOTHESIS_PROFILE"
 X = np.array([[0.5, -1.0, 2.0], [1.5, 0.25, -0.75]])
 Y = np.array([1.0, -2.0, 0.5])
 
@@ -51,8 +57,8 @@ def test_the_report_says_which_element_expected_and_got():
     op = named("squared", elementwise(lambda x: x * x).vjp(rule))
     with pytest.raises(AssertionError) as failure:
         check_gradients(op, X)
-    first, second = str(failure.value).splitlines()
-    assert first.endswith("squared: wrong derivative of order 1 by argument 0 of shape (2, 3), at 1 of 6 elements")
+    first, second, *_ = str(failure.value).splitlines()
+    assert first.endswith("squared: wrong derivative of order 1 by argument 0 (x) of shape (2, 3), at 1 of 6 elements")
     g = np.random.default_rng(0).standard_normal((2, 3))[1, 2]
     expected, got = (float(word.rstrip("(,").split()[0]) for word in second.split("expected ")[1].split("got "))
     assert (expected, got) == (pytest.approx(-1.5 * g), pytest.approx(-1.0 * g))
@@ -135,61 +141,6 @@ def test_what_cannot_be_checked_is_said():
         check_gradients(nan, X)
 
 
-# ----- strategies -------------------------------------------------------------------------------------------------
-
-
-@given(array=smooth((3, 4), (2,), low=-1, high=2, avoid=(0.0, 1.0), gap=0.1))
-def test_smooth_values_differ_and_avoid_kinks(array):
-    assert [x.shape for x in array] == [(3, 4), (2,)]
-    values = np.sort(np.concatenate([x.ravel() for x in array]))
-    assert np.diff(values).min() > 1 / 80
-    assert values[0] >= -1
-    assert values[-1] <= 2
-    assert min(abs(values).min(), abs(values - 1).min()) >= 0.1
-
-
-@given(array=kinky((4, 5)))
-def test_kinky_values_are_sixteenths(array):
-    assert (array[0] * 16 == np.round(array[0] * 16)).all()
-    assert abs(array[0]).max() <= 3
-
-
-@given(drawn=layouts(kinky((2, 3), (4,)).map(lambda a: (a[0], a[1])), broadcast=False))
-def test_layouts_keep_the_values(drawn):
-    assert [x.shape for x in drawn] == [(2, 3), (4,)]
-    assert not np.isnan(np.concatenate([x.ravel() for x in drawn])).any()
-
-
-@given(xs=broadcastable(3), ab=matmul_shapes())
-def test_shapes_fit(xs, ab):
-    np.broadcast_shapes(*xs)
-    np.matmul(*map(np.empty, ab))
-
-
-@pytest.mark.parametrize(
-    ("strategy", "wanted"),
-    [
-        (shapes(), lambda s: s == ()),
-        (shapes(), lambda s: 0 in s and len(s) > 1),
-        (shapes(), lambda s: 1 in s),
-        (broadcastable(2), lambda p: p[0] != p[1] and 1 in p[0] and 1 in p[1] and max(*p[0], *p[1]) > 1),
-        (matmul_shapes(), lambda p: len(p[0]) == 1 and len(p[1]) > 2),
-        (kinky((3,)), lambda a: a[0][0] == a[0][1] != 0),
-        (kinky((3,)), lambda a: (a[0] == 0).any()),
-        (layouts(smooth((2, 3))), lambda a: a[0].strides[1] < 0),
-        (layouts(smooth((2, 3))), lambda a: a[0].strides[0] == 8),
-        (layouts(smooth((2, 3))), lambda a: a[0].strides[1] == 16),
-        (layouts(smooth((2, 3)), broadcast=True), lambda a: a[0].strides[0] == 0),
-        (tensors(st.just((2,)), requires_grad=False), lambda t: not t.requires_grad and t.shape == (2,)),
-        (tensors((2, 2)), lambda t: t.requires_grad and t.dtype == tl.float32),
-        (tensors(), lambda t: t.ndim == 3),
-    ],
-)
-@pytest.mark.slow
-def test_edge_cases_are_drawn(strategy, wanted):
-    find(strategy, wanted, settings=settings(max_examples=2000, database=None))
-
-
 def test_hypothesis_is_needed_for_strategies_alone():
     code = (
         "import sys; sys.modules['hypothesis'] = None; import tensorlite.testing as t, numpy; import tensorlite as tl;"
@@ -197,13 +148,482 @@ def test_hypothesis_is_needed_for_strategies_alone():
     code += "t.check_gradients(tl.tanh, numpy.ones(2)); print('checked'); t.smooth"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout == "checked\n"
-    assert "ImportError: the strategies of tensorlite.testing need Hypothesis: pip install hypothesis" in done.stderr
+    assert (
+        "ImportError: the strategies of tensorlite.testing need Hypothesis: pip install 'tensorlite[testing]'"
+        in done.stderr
+    )
 
 
-def test_the_profile_asked_for_is_in_force():
-    """In each process of pytest-xdist too; and no test has a deadline, which a busy machine would not keep."""
-    examples = {"dev": 10, "ci": 200, "nightly": 5000, "mutants": 200}[profile := os.environ.get(PROFILE, "dev")]
-    now = settings()
-    assert (now.max_examples, now.deadline, HealthCheck.too_slow in now.suppress_health_check) == (examples, None, True)
-    assert now.derandomize == (profile != "nightly")
-    assert (now.database is None) == now.derandomize
+# ----- no false alarm, no blind spot ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("op", "x"),
+    [
+        (tl.sin, 100.0),
+        (lambda x: tl.sin(50 * x), 0.3),
+        (tl.log, 0.01),
+        (tl.reciprocal, 0.02),
+        (tl.sqrt, 1e-3),
+        (tl.sqrt, 1e-9),
+        (lambda x: tl.exp(-((x * 1e4) ** 2)), 1e-4),  # nothing of it is seen with a step of 1e-3
+        (lambda x: x + 1e8 - 1e8, 0.3),
+        (lambda x: tl.log(1 + x), 1e-9),
+        (lambda x: x * 1e-9, 0.3),
+        (lambda x: x * 1e12, 0.3),
+        (lambda x: tl.functional.relu(x), 1e-6),
+    ],
+)
+def test_ill_conditioned_functions_pass(op, x):
+    check_gradients(op, np.array([x]), order=2)
+    check_gradients(op, np.array(x))
+
+
+def test_a_kink_where_differences_agree_with_the_convention_passes():
+    check_gradients(tl.abs, np.array([0.0, 1.0]))
+
+
+@pytest.mark.parametrize("constant", [np.finfo(float).min, -1e30, 1e15, -np.inf])
+def test_a_constant_output_hides_no_fault(constant):
+    def forward(x):
+        return np.append(np.tanh(x), constant)
+
+    check_gradients(primitive(forward).vjp(lambda g, x: g[:-1] * (1 - tl.tanh(x) ** 2)), X[0])
+    wrong = primitive(forward).vjp(lambda g, x: g[:-1] * (1 - tl.tanh(x) ** 2) * 1.00001)
+    with pytest.raises(CheckFailed, match="wrong derivative of order 1"):
+        check_gradients(wrong, X[0])
+
+
+@pytest.mark.parametrize("factor", [1.0001, 1.00001, 0.999])
+@pytest.mark.parametrize("scale", [1e-9, 1.0, 1e9])
+def test_a_small_relative_error_is_found_at_every_scale(scale, factor):
+    op = elementwise(lambda x: np.tanh(x) * scale).vjp(lambda g, x: g * (1 - tl.tanh(x) ** 2) * (scale * factor))
+    with pytest.raises(CheckFailed, match="wrong derivative of order 1"):
+        check_gradients(op, X)
+
+
+@pytest.mark.parametrize(
+    ("op", "x", "reason"),
+    [
+        (tl.functional.relu, 0.0, "the function has a kink there, with slopes from -0.1321 to 0"),
+        (lambda x: x + 1e15, 0.3, "the differences are uncertain by"),
+        (tl.sqrt, 0.0, "no difference of values has a limit there"),
+    ],
+)
+def test_what_differences_cannot_tell_is_said(op, x, reason):
+    with np.errstate(all="ignore"), pytest.raises(Undecided, match=reason) as undecided:
+        check_gradients(op, np.array([1.0, x]))
+    assert "differences cannot tell whether the derivative of order 1" in str(undecided.value)
+    assert f"as at [1], where it is {x:g}" in str(undecided.value)
+    assert not isinstance(undecided.value, AssertionError)
+    assert undecided.value.report.comparisons[0].got.shape == (2,)
+
+
+def test_a_rule_outside_both_slopes_of_a_kink_is_wrong():
+    op = named("mine", elementwise(lambda x: np.maximum(x, 0)).vjp(lambda g, x: g * -tl.where(x > 0, -1.0, 1.0)))
+    with pytest.raises(CheckFailed, match="mine: wrong derivative of order 1"):
+        check_gradients(op, np.array([0.0]))
+
+
+def test_a_wrong_rule_beside_a_kink_is_wrong_not_undecided():
+    op = named("mine", elementwise(lambda x: np.maximum(x, 0)).vjp(lambda g, x: g * tl.where(x > 0, 2.0, 0.0)))
+    with pytest.raises(CheckFailed, match="mine: wrong derivative of order 1"):
+        check_gradients(op, np.array([0.0, 1.0]))
+
+
+def test_many_wrong_elements_are_counted_to_64():
+    op = elementwise(lambda x: x * x).vjp(lambda g, x: g * x)
+    with pytest.raises(CheckFailed, match="at 63 of 63 elements"):
+        check_gradients(op, np.linspace(1, 2, 63))
+    with pytest.raises(CheckFailed, match="at 64 or more of 70 elements"):
+        check_gradients(op, np.linspace(1, 2, 70))
+
+
+def test_the_tolerance_can_be_set_for_each_argument():
+    op = elementwise(lambda x, y: x * y).vjp(lambda g, y: g * y * 1.01, lambda g, x: g * x * 1.0001)
+    check_gradients(op, X, Y, rtol=0.02)
+    check_gradients(op, X, Y, rtol={"x": 0.02, 1: 0.0002})
+    check_gradients(op, X, Y, atol={"x": 0.2, "y": 0.2})
+    with pytest.raises(CheckFailed, match=r"by argument 0 \(x\)"):
+        check_gradients(op, X, Y, rtol={"y": 0.02})
+    with pytest.raises(CheckFailed, match=r"by argument 1 \(y\)"):
+        check_gradients(op, X, Y, rtol={"x": 0.02})
+    with pytest.raises(ValueError, match="rtol is for 'z', but the inputs are x, y"):
+        check_gradients(op, X, Y, rtol={"z": 0.02})
+
+
+def test_the_step_decides_where_differences_are_exact():
+    """Of a polynomial of degree 4, with steps of powers of two: no error at all."""
+    op = elementwise(lambda x: x**4).vjp(lambda g, x: g * 4 * x**3)
+    report = check_gradients(op, np.array([1.5, -2.0]), step=1.0, rtol=0, atol=1e-13)
+    assert report.comparisons[0].error < 1e-13
+    assert report.comparisons[0].step.tolist() == [2.0, 2.0]
+
+
+@pytest.mark.parametrize("method", ["differences", "complex"])
+def test_a_report_is_returned(method):
+    report = check_gradients(lambda x, y: tl.sin(x) * y, X, Y, order=2, method=method)
+    assert [(c.order, c.argument, c.got.shape) for c in report.comparisons] == [
+        (1, "argument 0 (x)", (2, 3)), (1, "argument 1 (y)", (3,)),
+        (2, "argument 0 (x)", (2, 3)), (2, "argument 1 (y)", (3,)), (2, "the incoming gradient", (2, 3)),
+    ]  # fmt: skip
+    g = np.random.default_rng(0).standard_normal((2, 3))
+    np.testing.assert_allclose(report.comparisons[0].expected, g * np.cos(X) * Y, rtol=1e-8)
+    assert 0 < report.comparisons[0].error < 1e-8
+    assert report.checked == ["same bits twice", "inputs unchanged", "linear in g", "float32 beside float64"]
+    assert "order 2, the incoming gradient (2, 3): largest error" in str(report)
+    assert "checked: same bits twice, inputs unchanged, linear in g, float32 beside float64" in str(report)
+
+
+def test_the_complex_step_is_exact_to_the_last_digits_and_refused_where_it_is_wrong():
+    report = check_gradients(lambda x: tl.sin(50 * x), np.array([0.3, 1.0]), method="complex")
+    assert report.comparisons[0].error < 1e-12
+    with pytest.raises(ValueError, match=r'complex step is not the derivative.*use method="differences"'):
+        check_gradients(lambda x: x * tl.abs(x), np.array([0.3, 1.0]), method="complex")
+    with pytest.raises(ValueError, match="no complex step, because the op refuses complex arrays: softplus"):
+        check_gradients(tl.softplus, np.array([0.3, 1.0]), method="complex")
+    wrong = elementwise(lambda x: np.sin(x)).vjp(lambda g, x: g * tl.cos(x) * (1 + 1e-9))
+    with pytest.raises(CheckFailed, match="complex step"):
+        check_gradients(wrong, np.array([0.3]), method="complex", rtol=1e-12, atol=0)
+
+
+def test_fast_takes_one_direction_for_all_elements():
+    calls = []
+
+    def counted(x):
+        calls.append(1)
+        return x * x
+
+    report = check_gradients(lambda x: counted(x), np.linspace(1, 2, 1000), fast=True)
+    assert len(calls) < 30
+    assert report.comparisons[0].expected.shape == ()
+
+    def rule(g, x):
+        off = np.ones(1000)
+        off[77] = 1.01
+        return g * 2 * x * off
+
+    op = named("mine", elementwise(lambda x: x * x).vjp(rule))
+    with pytest.raises(CheckFailed, match=r"shape \(1000,\), along a random direction\n  expected"):
+        check_gradients(op, np.linspace(1, 2, 1000), fast=True)
+    check_gradients(lambda x, y: tl.tanh(x) * y, X, Y, order=3, fast=True)
+
+
+# ----- what holds besides derivatives -----------------------------------------------------------------------------
+
+
+def in_place(x):
+    x *= 1.0
+    x += 1.0
+    return x * 2
+
+
+def only_in_float64(g):
+    return g * (2.0 if g.dtype == np.float64 else 3.0)
+
+
+count = iter(range(1000))
+BROKEN = {
+    "the op changed argument 0 (x) in place": elementwise(in_place).vjp(lambda g: g * 2),
+    "a derivative rule changed the incoming gradient in place": elementwise(lambda x: x * 2).vjp(
+        lambda g: (g.__imul__(2), g * 1)[1]
+    ),
+    "a derivative rule changed the result of the op in place": elementwise(lambda x: np.exp(x)).vjp(
+        lambda g, out: (g * out, out.__imul__(2))[0]
+    ),
+    "a second call with the same inputs gave other values": elementwise(lambda x: x + next(count)).vjp(lambda g: g),
+    "a second backward pass gave another gradient by argument 0 (x)": elementwise(lambda x: x).vjp(
+        lambda g: g * (1 + 1e-12 * next(count))
+    ),
+    "is not linear in the incoming one": elementwise(lambda x: x * 2).vjp(lambda g: tl.clip(g * 2, -100, 100)),
+    "in float32 the gradient by argument 0 (x) is not that of float64": elementwise(lambda x: x * 2).vjp(
+        only_in_float64
+    ),
+    "in float32 the value is not that of float64": elementwise(
+        lambda x: x * (2.0 if x.dtype == np.float64 else 2.01)
+    ).vjp(lambda g: g * 2.0),
+}
+
+
+@pytest.mark.parametrize("sentence", BROKEN)
+def test_an_op_that_does_more_than_it_says_is_found(sentence):
+    with pytest.raises(CheckFailed) as failure:
+        check_gradients(named("mine", BROKEN[sentence]), np.array([1.0, 2.0, 3.0]))
+    assert f"check_gradients: mine: {sentence}" in str(failure.value).replace(
+        "the gradient by argument 0 (x) is not l", "is not l"
+    )
+
+
+def test_the_same_tensor_as_two_arguments():
+    def op(x, y):
+        return x * 3 if x is y else x + 2 * y
+
+    with pytest.raises(
+        CheckFailed, match=r"with the same Tensor as argument 0 \(x\) and argument 1 \(y\) the gradient"
+    ):
+        check_gradients(lambda x, y: x * 4 if x is y else x + 2 * y, X, X + 1)
+    report = check_gradients(op, X, X + 1)
+    assert "same Tensor twice" in report.checked
+    assert "same Tensor twice" not in check_gradients(lambda x, y: x + y, X, Y).checked
+
+
+LAYOUTS = {
+    "Fortran order": lambda x: np.asfortranarray(x),
+    "strides (-24, -8) bytes": lambda x: x[::-1, ::-1].copy()[::-1, ::-1],
+    "strides (96, 16) bytes": lambda x: np.repeat(np.repeat(x, 2, 0), 2, 1)[::2, ::2],
+    "C order, read-only": lambda x: np.broadcast_to(x, x.shape),
+    "strides (0, 8) bytes, read-only": lambda x: np.broadcast_to(x[0], x.shape),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_inputs_reach_op_and_rule_as_they_were_given(layout, dtype):
+    """float32 becomes float64, with strides of as many elements."""
+    x = LAYOUTS[layout](X.astype(dtype))
+    seen = []
+
+    def forward(x):
+        seen.append((x.strides, x.flags.writeable))
+        return x * 2
+
+    def rule(g, x):
+        seen.append((x.strides, x.flags.writeable))
+        return g * 2.5
+
+    with pytest.raises(CheckFailed, match="wrong derivative") as failure:
+        check_gradients(elementwise(forward).vjp(rule), x)
+    assert layout in str(failure.value)
+    strides = tuple([s * 8 // x.itemsize for s in x.strides])
+    assert {(strides, x.flags.writeable)} <= set(seen[:4])
+
+
+def test_an_op_that_depends_on_the_layout_is_found():
+    op = named("mine", primitive(lambda x: x.ravel(order="K") * 2).vjp(lambda g, x_shape: (g * 2).reshape(x_shape)))
+    check_gradients(op, X)
+    with pytest.raises(CheckFailed, match="mine"):
+        check_gradients(op, np.asfortranarray(X))
+
+    def places(x):
+        return np.arange(6.0).reshape(x.shape, order="F" if x.flags.f_contiguous else "C")
+
+    total = primitive(lambda x: (x * places(x)).sum())
+    total = named(
+        "mine", total.vjp(lambda g, x: g * np.arange(6).reshape(x.shape, order="F" if x.flags.f_contiguous else "C"))
+    )
+    check_gradients(total, X)
+    with pytest.raises(CheckFailed, match=r"depends on the memory layout: argument 0 \(x\) has Fortran order"):
+        check_gradients(total, np.asfortranarray(X))
+
+
+def test_an_op_that_writes_to_a_read_only_input_says_so():
+    with pytest.raises(ValueError, match="read-only"):
+        check_gradients(elementwise(in_place).vjp(lambda g: g * 2), np.broadcast_to(X, X.shape))
+
+
+def test_float32_is_skipped_where_the_op_refuses_it():
+    def op(x):
+        if x.dtype != np.float64:
+            raise TypeError("float64 alone")
+        return x * 2
+
+    report = check_gradients(op, X)
+    assert report.skipped == {"float32 beside float64": "float64 alone"}
+    assert "skipped: float32 beside float64 (float64 alone)" in str(report)
+
+
+def test_a_failure_shows_what_one_needs_to_see_it_again():
+    op = named("mine", elementwise(lambda first, second: first * second).vjp(lambda g, second: g * second, None))
+    with pytest.raises(CheckFailed) as failure:
+        check_gradients(op, np.asfortranarray(X), np.array([[2.0], [3.0]]), seed=5, rtol=1e-5)
+    text = str(failure.value)
+    g = np.random.default_rng(5).standard_normal((2, 3))
+    row = abs((g * X).sum(1)).argmax()
+    assert f"worst at [{row}, 0]: expected {(g * X).sum(1)[row]:.6g}"[:-1] in text
+    assert f"argument 1 (second) is {2 + row} there, its layout C order" in text
+    assert "tolerance 1" in text
+    assert "error estimate of the difference" in text
+    assert "step 0.00" in text
+    assert f"g, the incoming gradient of seed 5: [[{g[0, 0]:.4f}"[:-1] in text
+    assert failure.value.report.comparisons[-1].argument == "argument 1 (second)"
+
+
+# ----- one sentence for each misuse -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("op", "sentence"),
+    [
+        (elementwise(lambda x: x * 2), "an unnamed op has no derivative rules: attach one per argument"),
+        (
+            elementwise(lambda x: x * 2).vjp(lambda g: 2.0),
+            r"rule 0 must return an array or a Tensor .*, not 2.0 \(float\)",
+        ),
+        (elementwise(lambda x: x * 2).vjp(lambda g: None), r"rule 0 must return an array .*, not None \(NoneType\)"),
+        (lambda x: 1.0, "the op must return one Tensor, not float"),
+    ],
+)
+def test_an_op_that_is_none_is_refused_in_one_sentence(op, sentence):
+    with pytest.raises(TypeError, match=sentence) as failure:
+        check_gradients(op, X)
+    assert "\n" not in str(failure.value)
+
+
+def test_numbers_are_not_differentiated_and_that_is_said():
+    with pytest.raises(ValueError, match=r"1.5 is a number, which is passed on as it is: give np.array\(1.5\)"):
+        check_gradients(tl.exp, 1.5)
+    check_gradients(tl.pow, X[0] + 3, 2.5)
+    with pytest.raises(ValueError, match="method must be 'differences' or 'complex', not 'exact'"):
+        check_gradients(tl.exp, X, method="exact")
+    with pytest.raises(ValueError, match="no element of the result is finite"):
+        check_gradients(lambda x: x * float("nan"), X)
+
+
+# ----- modules, other Tensors, other libraries --------------------------------------------------------------------
+
+
+class Scaled(nn.Module):
+    """A layer with one wrong rule."""
+
+    def __init__(self, op):
+        self.weight = nn.Parameter(tl.tensor([1.0, 2.0, 3.0]))
+        self.bias = nn.Parameter(tl.tensor([0.5]))
+        self.table = tl.tensor([1.5, 0.5, 2.5])
+        self.op = op
+
+    def forward(self, x):
+        return self.op(x, self.weight) * self.table + self.bias
+
+
+def test_a_module_is_checked_by_its_parameters():
+    report = check_module(Scaled(tl.mul), X, order=2)
+    names = [c.argument for c in report.comparisons if c.order == 1]
+    assert names == ["argument 0 (x)", "tensor weight", "tensor bias"]
+    assert max(c.error for c in report.comparisons) < 1e-9
+    wrong = elementwise(lambda x, y: x * y).vjp(lambda g, y: g * y, lambda g, x: g * x * 1.01)
+    with pytest.raises(CheckFailed, match=r"Scaled: wrong derivative of order 1 by tensor weight of shape \(3,\)"):
+        check_module(Scaled(wrong), X)
+    check_module(Scaled(wrong), X, rtol={"weight": 0.02})
+    detached = elementwise(lambda x, y: x * y).vjp(lambda g, y: g * tl.detach(y), lambda g, x: g * x)
+    check_module(Scaled(detached), X)
+    with pytest.raises(CheckFailed, match="order 2 by tensor weight"):
+        check_module(Scaled(detached), X, order=2)
+
+
+def test_a_module_is_as_before_after_the_check():
+    model = nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5), nn.LayerNorm(4))
+    loss = model(tl.tensor(X, dtype=tl.float32)).sum()
+    loss.backward()
+    state = {name: (x.data, x.grad.data, x.node, x.requires_grad) for name, x in model.named_parameters()}
+    tl.manual_seed(7)
+    check_module(model, X, order=2, forward=lambda x: (model(x) ** 2).sum())
+    for name, x in model.named_parameters():
+        data, gradient, node, needs = state[name]
+        assert x.data is data
+        assert x.data.dtype == np.float32
+        assert x.grad.data is gradient
+        assert (x.node, x.requires_grad) == (node, needs)
+    drawn = tl.randn(3).numpy()
+    tl.manual_seed(7)
+    np.testing.assert_array_equal(drawn, tl.randn(3).numpy())
+
+
+def test_a_failing_module_is_as_before_too():
+    model = Scaled(lambda x, y: x * y.detach())
+    weight = model.weight.data
+    with pytest.raises(CheckFailed, match="tensor weight"):
+        check_module(model, X)
+    assert model.weight.data is weight
+    assert model.weight.node is None
+
+
+def test_tensors_of_a_closure():
+    w = tl.tensor([1.0, 2.0, 3.0])
+    report = check_gradients(lambda x: x * w * w, X, tensors={"w": w}, order=2)
+    assert [c.argument for c in report.comparisons][:2] == ["argument 0 (x)", "tensor w"]
+    check_gradients(lambda: w * 2, tensors=[w])
+    with pytest.raises(CheckFailed, match="by tensor 0 of shape"):
+        check_gradients(lambda x: x * w * w.detach(), X, tensors=[w])
+    with pytest.raises(TypeError, match=r"tensors must be floating Tensors that the op reads, not ndarray \(w\)"):
+        check_gradients(lambda x: x * w, X, tensors={"w": X})
+    assert w.dtype == tl.float32
+    assert not w.requires_grad
+
+
+def test_a_numpy_function_with_a_gradient_by_hand():
+    def value(x, y):
+        return np.tanh(x) * y
+
+    def gradient(g, x, y):
+        return g * y / np.cosh(x) ** 2, (g * np.tanh(x)).sum(0)
+
+    check_gradients(numpy_function(value, gradient), X, Y)
+    with pytest.raises(CheckFailed, match=r"value: wrong derivative of order 1 by argument 1 \(y\)"):
+        check_gradients(numpy_function(value, lambda g, x, y: (gradient(g, x, y)[0], g.sum(0))), X, Y)
+    check_gradients(numpy_function(np.sin, lambda g, x: g * np.cos(x)), X)
+
+
+def test_a_function_of_torch():
+    torch = pytest.importorskip("torch")
+    check_gradients(torch_function(lambda x, y: torch.tanh(x) * y), X, Y, order=3)
+
+    class Wrong(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x * 2
+
+        @staticmethod
+        def backward(ctx, g):
+            return g * 2.01
+
+    with pytest.raises(CheckFailed, match="wrong derivative of order 1"):
+        check_gradients(torch_function(lambda x: Wrong.apply(x)), X)
+
+
+def test_a_function_of_jax():
+    jax = pytest.importorskip("jax")
+    with pytest.raises(RuntimeError, match="JAX computes in float32"):
+        jax_function(jax.numpy.tanh)
+    with jax.enable_x64(True):
+        check_gradients(jax_function(lambda x, y: jax.numpy.tanh(x) * y), X, Y, order=3)
+
+
+def test_a_library_that_is_not_imported_is_named(monkeypatch):
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    monkeypatch.delitem(sys.modules, "jax", raising=False)
+    for make, name in ((torch_function, "torch"), (jax_function, "jax")):
+        with pytest.raises(RuntimeError, match=f"{name} is not imported: `import {name}` first"):
+            make(lambda x: x)
+
+
+# ----- kinks ------------------------------------------------------------------------------------------------------
+
+
+def test_a_derivative_at_a_kink_is_between_the_slopes_to_both_sides():
+    ties = np.array([1.0, 0.0, 1.0])
+    for op in (tl.functional.relu, tl.abs, lambda x: tl.max(x), lambda x: tl.sort(x), lambda x: tl.clip(x, 0, 1)):
+        report = check_kinks(op, ties)
+        assert report.comparisons
+        assert not report.skipped
+    check_kinks(tl.maximum, ties, np.array([1.0, 0.5, 0.0]))
+    check_kinks(lambda x: tl.tanh(x) * tl.abs(x - 0.5), np.array([0.5, 1.0]))
+    too_much = elementwise(lambda x: abs(x)).vjp(lambda g, x: g * tl.where(x < 0, -1.0, tl.where(x > 0, 1.0, 1.5)))
+    with pytest.raises(
+        CheckFailed, match=r"check_kinks: mine: wrong derivative by argument 0 \(x\) .*at 1 of 3"
+    ) as failure:
+        check_kinks(named("mine", too_much), ties)
+    g = abs(np.random.default_rng(0).standard_normal(3)[1])
+    assert f"worst at [1]: expected {-g:.10g} to {g:.10g} (the slopes to both sides)" in str(failure.value)
+    assert "argument 0 (x) is 0 there, seed 0" in str(failure.value)
+    both = lambda x: tl.max(x) * 1.0  # noqa: E731
+    wrong = primitive(lambda x: np.max(x)).vjp(lambda g, x, out: g * tl.where(x == out, 1.2, 0.0))
+    check_kinks(both, ties)
+    with pytest.raises(CheckFailed, match="at 2 of 3 elements"):
+        check_kinks(wrong, ties)
+
+
+def test_jumps_are_skipped_and_that_is_reported():
+    report = check_kinks(tl.floor, np.array([0.0, 1.5]))
+    assert report.skipped == {"argument 0 (x)": "1 of 2 elements: the function jumps or is not finite"}
+    with pytest.raises(CheckFailed, match="at 1 of 2 elements"):
+        check_kinks(elementwise(lambda x: np.floor(x)).vjp(lambda g: g), np.array([0.0, 1.5]))
