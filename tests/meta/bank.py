@@ -8,13 +8,20 @@ A fault is caught if the check of the wrong op raises and that of the right op a
 draws its own inputs from the strategy of the op (--examples for each property). The other checkers get --draws smooth
 draws from the same strategy, as plain arrays. A check that raises Undecided has caught nothing. A library that is not
 installed is left out (`pip install torch autograd jax`).
+
+What a checker said is kept in --results (build/bank.json), and taken from there as long as the bank, the checker and
+its inputs are the same.
 """
 
 import argparse
 import contextlib
+import dataclasses
 import functools
+import hashlib
 import importlib.metadata
+import inspect
 import itertools
+import json
 import math
 import time
 import warnings
@@ -28,6 +35,7 @@ import numpy
 from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 
+import tensorlite
 from tensorlite.testing import Row, Undecided, check_op, smooth
 
 from .bank_faults import FAULTS, Fault
@@ -189,6 +197,36 @@ def of_library(library: str, ops: list[Op], faults: list[Fault], n: int) -> Colu
     return column
 
 
+# ----- results that are kept --------------------------------------------------------------------------------------
+
+
+def kept(file: Path, name: str, key: str, make: Callable[[], list[Column]]) -> list[Column]:
+    """The columns of a checker from `file`, if it has them under the same key; else those that `make` finds."""
+    found = json.loads(file.read_text("utf-8")) if file.exists() else {}
+    if found.get(name, {}).get("key") != key:
+        columns = make()
+        found = json.loads(file.read_text("utf-8")) if file.exists() else {}  # another process may have added some
+        found[name] = {"key": key, "columns": list(map(dataclasses.asdict, columns))}
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(found, indent=1), "utf-8")
+    return [Column(**column) for column in found[name]["columns"]]
+
+
+def key_of(name: str, ops: list[Op], faults: list[Fault], options: argparse.Namespace) -> str:
+    """What decides the verdicts of a checker: the bank, the options, its own code or version, and its inputs."""
+    files = sorted(Path(__file__).parent.glob("bank_*.py"))
+    names = [[op.name for op in ops], [fault.name for fault in faults]]
+    parts = [str(names), f"{options.examples} {options.right} {options.draws}"]
+    if name in LIBRARIES:
+        inputs = [([x.tolist() for x in xs], repr(meta)) for op in ops for xs, meta in draws(op.name, options.draws)]
+        parts += [str(inputs), importlib.metadata.version(LIBRARIES[name].package)]
+    if name in ("check_op", "tensorlite"):
+        files += sorted(Path(tensorlite.__file__).parent.rglob("*.py"))
+    parts += [file.read_text("utf-8") for file in files]
+    parts += map(inspect.getsource, (of_library, verdicts, draws) if name in LIBRARIES else (of_check_op, checked, row))
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
 # ----- the page ---------------------------------------------------------------------------------------------------
 
 PAGE = """# What checkers of derivatives find
@@ -273,6 +311,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--examples", type=int, default=40, help="of each property of check_op (%(default)s)")
     parser.add_argument("--right", type=int, default=10_000, help="inputs of right ops at least (%(default)s)")
     parser.add_argument("--draws", type=int, default=10, help="inputs for the other checkers (%(default)s)")
+    parser.add_argument("--results", type=Path, default=Path("build/bank.json"), metavar="FILE")
     parser.add_argument("--table", type=Path, metavar="FILE", help="write the page")
     return parser.parse_args()
 
@@ -285,10 +324,14 @@ def main() -> int:
         print(f"no op or fault has {options.only!r} in its name")
         return 2
     warnings.simplefilter("ignore")
-    columns = of_check_op(ops, faults, options.examples, options.right)
+
+    def found(name: str, make: Callable[[], list[Column]]) -> list[Column]:
+        return kept(options.results, name, key_of(name, ops, faults, options), make)
+
+    columns = found("check_op", lambda: of_check_op(ops, faults, options.examples, options.right))
     for name, library in LIBRARIES.items():
         if name == "tensorlite" or (options.peers and library.installed):
-            columns.append(of_library(name, ops, faults, options.draws))
+            columns += found(name, lambda name=name: [of_library(name, ops, faults, options.draws)])
         elif options.peers:
             print(f"{library.title}: {library.package} is not installed")
     for column in columns:

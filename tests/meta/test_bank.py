@@ -59,12 +59,19 @@ def test_a_library_that_is_not_installed_is_left_out(monkeypatch, tmp_path, caps
     monkeypatch.setattr(bank_libraries.Library, "installed", False)
     page = tmp_path / "page.md"
     flags = ["--only", "difference: sign", "--peers", "--examples", "5", "--right", "1", "--draws", "2"]
-    monkeypatch.setattr(sys, "argv", ["bank", *flags, "--table", str(page)])
+    flags += ["--results", str(tmp_path / "build" / "bank.json"), "--table", str(page)]
+    monkeypatch.setattr(sys, "argv", ["bank", *flags])
     assert bank.main() == 0
     said, text = capsys.readouterr().out, page.read_text("utf-8")
     assert "torch is not installed" in said
     assert "`check_op`: 1 of 1 faults caught" in said
     assert "| difference: sign | sign or order | ✓ | ✓ | ✓ |" in text
+    monkeypatch.setattr(bank, "checked", None)  # a second run has what the first one found
+    assert bank.main() == 0
+    assert page.read_text("utf-8") == text
+    monkeypatch.setattr(sys, "argv", ["bank", *flags, "--examples", "6"])
+    with pytest.raises(TypeError):  # but not for other examples
+        bank.main()
 
 
 def test_text_that_no_name_has_is_refused(monkeypatch, capsys):
