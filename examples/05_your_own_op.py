@@ -5,6 +5,8 @@ The op is `mish`, x tanh(log(1 + e^x)) (Misra, 2019), which tensorlite does not 
 Only these are kept until backward. `check_gradients` then compares the rule with finite differences under a random
 incoming gradient, and at order 2 the derivative of the rule too. You will see the correct rule pass and three wrong
 ones fail, each with a message that says where, and the cost of the rule compared with mish as a composition of ops.
+With Hypothesis installed (`pip install 'tensorlite[testing]'`), `check_op` then draws inputs of all kinds: shapes,
+ties, memory layouts, float32.
 
     python examples/05_your_own_op.py
 """
@@ -47,6 +49,19 @@ detached = elementwise(lambda x: x * xp(x).tanh(softplus(x))).vjp(
 publish({"mish_without_g": forgotten, "outer_with_swapped_axes": outer, "mish_detached": detached})
 
 
+def check_properties() -> None:
+    """Every property of mish, beside its formula in NumPy. In a test module: test_ops = property_tests([ROW])."""
+    try:
+        from tensorlite.testing import Row, check_op
+    except ImportError as error:
+        print(f"{error}\n")
+        return
+    row = Row("mish", mish, value=lambda x: x * np.tanh(np.log1p(np.exp(x))))
+    for name, examples in check_op(row, examples=10).items():
+        print(f"mish: {name:12} holds in {examples} examples")
+    print()
+
+
 def main() -> None:
     x, y = np.linspace(-3, 3, 6), np.linspace(1, 2, 6)
 
@@ -60,6 +75,8 @@ def main() -> None:
             print(f"{error}\n")
         else:
             raise SystemExit(f"{op.name} is wrong and was not caught")
+
+    check_properties()
 
     try:
         elementwise(lambda x: x).vjp(lambda g, input: g)

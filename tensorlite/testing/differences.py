@@ -43,9 +43,9 @@ def richardson(lines: Sequence[Line], steps: Sequence[float], g: np.ndarray) -> 
     count = max(1, AT_ONCE // (4 * max(1, g.size)))
     for start in range(0, len(lines), count):
         part = slice(start, start + count)
-        values = np.array(
-            [[line(t * h) for t in (1, -1, 0.5, -0.5)] for line, h in zip(lines[part], steps[part], strict=True)]
-        )
+        pairs = zip(lines[part], steps[part], strict=True)
+        with np.errstate(all="ignore"):
+            values = np.array([[line(t * h) for t in (1, -1, 0.5, -0.5)] for line, h in pairs])
         values = values.reshape(len(values), 4, g.size)  # (lines, 4, *out) -> (lines, 4, size)
         slopes[part], bounds[part] = _extrapolated(values, np.array(steps[part]), g.reshape(-1))
     return slopes, bounds
@@ -124,21 +124,20 @@ def rounding(line: Line, g: np.ndarray, spacing: float) -> float:
 # ----- kinks ------------------------------------------------------------------------------------------------------
 
 
-def one_sided(line: Line, g: np.ndarray, h: float) -> tuple[float, float, float]:
-    """(least, greatest, error): all sums of g times a slope between that to the left and that to the right of t = 0,
-    for each output, and what truncation and rounding may have changed. nan where the line is not finite.
+def one_sided(lines: Sequence[Line], g: np.ndarray, h: float) -> tuple[float, float, float]:
+    """(least, greatest, error): all sums of g times a slope of each output that is between those to the left and to the
+    right of t = 0 on any of the lines, and what truncation and rounding may have changed. nan where one is not finite.
     """
     with np.errstate(all="ignore"):
-        here = line(0.0)
-        sides = [_side(line, g, here, step) for step in (h, -h)]
-        (right, right_error), (left, left_error) = sides
-        low, high = np.minimum(g * right, g * left), np.maximum(g * right, g * left)
-        return float(low.sum()), float(high.sum()), float((np.abs(g) * (right_error + left_error)).sum())
+        sides = [_side(line, step) for line in lines for step in (h, -h)]
+        slopes = g * np.array([slope for slope, _ in sides])  # (sides, *out)
+        error = np.abs(g) * np.max([error for _, error in sides], axis=0)
+        return float(slopes.min(0).sum()), float(slopes.max(0).sum()), 2 * float(error.sum())
 
 
-def _side(line: Line, g: np.ndarray, here: np.ndarray, h: float) -> tuple[np.ndarray, np.ndarray]:
+def _side(line: Line, h: float) -> tuple[np.ndarray, np.ndarray]:
     """The slope of each output at t = 0 on the side of `h`, and its error."""
-    values = [line(h), line(h / 2), line(h / 4)]
+    here, *values = [line(t) for t in (0.0, h, h / 2, h / 4)]
     whole, half, quarter = (_change(value, here) for value in values)
     wide, slope = (4 * half - whole) / h, (8 * quarter - 2 * half) / h
     moved = (whole != 0) | (half != 0) | (quarter != 0)

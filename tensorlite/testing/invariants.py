@@ -136,7 +136,7 @@ def _layouts(point: Point, g: Tensor, gradients: Gradients, report: Report) -> N
     laid = [i for i in point.differentiable if type(x := point.values[i].data) is ndarray and not x.flags.c_contiguous]
     if not laid:
         return
-    plain = [Tensor(np.array(x.data)) if i in laid else x for i, x in enumerate(point.values)]
+    plain = [Tensor(np.array(x.data, order="C")) if i in laid else x for i, x in enumerate(point.values)]
     name = ", ".join(f"{point.names[i]} has {layout_text(point.values[i].data)}" for i in laid)
     pairs = [("value", point.out(point.values).numpy(), point.out(plain).numpy())]
     pairs += [(f"gradient by {point.names[i]}", gradients[i], p) for i, p in point.gradients(g, plain).items()]

@@ -18,7 +18,7 @@ def laid_out(values: np.ndarray, like: np.ndarray) -> np.ndarray:
 
 def _strided(values: np.ndarray, like: np.ndarray) -> np.ndarray:
     if like.flags.c_contiguous or not values.size:
-        return np.array(values)
+        return np.array(values, order="C")
     if like.flags.f_contiguous:
         return np.array(values, order="F")
     strides = [stride // like.itemsize for stride in like.strides]  # in elements
@@ -26,12 +26,12 @@ def _strided(values: np.ndarray, like: np.ndarray) -> np.ndarray:
     first = -sum(r for r in reach if r < 0)
     length = first + sum(r for r in reach if r > 0) + 1
     if length > MOST_GAPS * values.size or any(stride % like.itemsize for stride in like.strides):
-        return np.array(values)
+        return np.array(values, order="C")
     buffer = np.full(length, np.nan if values.dtype.kind == "f" else 0, values.dtype)
     size = values.itemsize
     view = np.ndarray(values.shape, values.dtype, buffer, first * size, [stride * size for stride in strides])
     view[...] = values
-    return view if np.array_equal(view, values, equal_nan=values.dtype.kind == "f") else np.array(values)
+    return view if np.array_equal(view, values, equal_nan=values.dtype.kind == "f") else np.array(values, order="C")
 
 
 def layout_text(x: np.ndarray) -> str:

@@ -239,7 +239,8 @@ def float32(row: Row, data: Any, seed: int) -> None:
     small = [x.astype(np.float32) for x in data.draw(layouts(smooth(*shapes, **row.domain)))]
     out, g, gradients = apply(row, small, of_dtype(meta, np.float32), seed)
     found = {x.dtype for x in [out, *gradients]}
-    require(row, found == {np.dtype(np.float32)}, f"results of float32 are {', '.join(sorted(map(str, found)))}")
+    require(row, found == {np.dtype(np.float32)}, f"results of float32 are {', '.join(sorted(map(str, found)))}: "
+            "constants must be Python numbers (math.log(2), not np.log(2)) or have the dtype of the input")  # fmt: skip
     if reason := same_in_float32(lambda *xs: row.op(*xs, **of_dtype(meta, xs[0].dtype)), small, g):
         require(row, False, reason)
 

@@ -1,0 +1,259 @@
+"""check_op, Row, property_tests and the pytest plugin: each property finds its fault, and right ops pass them all."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import Phase, settings
+from hypothesis import strategies as st
+
+import tensorlite as tl
+from tensorlite.primitive import elementwise
+from tensorlite.testing import (
+    PROPERTIES,
+    CheckFailed,
+    Row,
+    Undecided,
+    arrays,
+    check_op,
+    property_tests,
+    reductions,
+)
+from tensorlite.testing.profiles import profile
+
+SQUARE = {"value": lambda x: x * x, "gradient": lambda g, x: (2 * g * x,)}
+
+
+def square(rule=lambda g, x: 2 * g * x, forward=lambda x: x * x):
+    return elementwise(forward).vjp(rule)
+
+
+def mul(left=lambda g, y: g * y, right=lambda g, x: g * x, forward=lambda x, y: x * y):
+    return elementwise(forward).vjp(left, right)
+
+
+def in_float64(x):
+    return (x.astype(np.float64) * x).astype(x.dtype) if x.dtype == np.float32 else x * x
+
+
+KEPT = []
+
+
+@pytest.fixture(autouse=True)
+def no_shrinking():
+    """The first failure is enough: it is not made smaller."""
+    usual = settings.get_current_profile_name()
+    settings.register_profile("no shrinking", settings(), phases=[Phase.generate], derandomize=True)
+    settings.load_profile("no shrinking")
+    yield
+    settings.load_profile(usual)
+
+
+def test_right_ops_pass_every_property_and_the_result_counts_the_examples():
+    done = check_op(Row("square", square(), **SQUARE, exact=True, narrow=0.5, device=True), examples=5)
+    assert done.keys() == PROPERTIES.keys() - {"broadcasting"}
+    assert set(done.values()) == {5}
+    assert "broadcasting" in check_op(Row("mul", mul()), examples=5)
+    constant = Row("positive", lambda x: tl.greater(x, 0), value=lambda x: x > 0, gradient=None)
+    assert check_op(constant, examples=5) == {"value": 5, "ties": 5}
+    total = Row("total", tl.sum, value=np.sum, inputs=reductions(), step=1.0)
+    assert min(check_op(total, ["value", "differences"], examples=5).values()) > 0
+    power = Row("power", lambda x, n: x**n, inputs=arrays(1, n=st.integers(1, 3)), order=3)
+    assert min(check_op(power, examples=5).values()) > 0
+
+
+WRONG = {
+    "value": (Row("mine", square(forward=lambda x: x * x * 1.001), value=lambda x: x * x), "wrong value"),
+    "value, gradient": (
+        Row("mine", square(), value=lambda x: x * x, gradient=lambda g, x: (g * x,)),
+        "wrong gradient by argument 0",
+    ),
+    "value, dtype": (Row("mine", lambda x: tl.astype(x * x, np.float32), differences=False, value=np.square),
+                     "the result has dtype float32, not float64"),
+    "value, shape": (Row("mine", square(), value=lambda x: np.square(x).ravel()), "the value has shape"),
+    "value, history": (Row("mine", lambda x: (x * x).detach()), "the result has no history"),
+    "value, no history": (Row("mine", square(), gradient=None), "the result requires a gradient"),
+    "value, state": (Row("mine", square(forward=lambda x: x * x + len(KEPT) + (KEPT.append(1) or 0))), "other values"),
+    "value, in place": (Row("mine", square(forward=lambda x: np.multiply(x, x, out=x) if x.flags.writeable else x * x)),
+                        "other values|in place"),
+    "ties": (
+        Row("mine", square(rule=lambda g, x: tl.where(x == 0, g, 2 * g * x)), **SQUARE),
+        "wrong gradient by argument 0",
+    ),
+    "differences": (Row("mine", square(rule=lambda g, x: 2 * g * x * 1.001)), "wrong derivative of order 1"),
+    "differences, order 2": (
+        Row("mine", square(rule=lambda g, x: 2 * g * tl.detach(x))),
+        "wrong derivative of order 2",
+    ),
+    "kinks": (Row("mine", lambda x: tl.abs(x) * tl.where(x == 0, 1, 1) + tl.where(x == 0, x, 0) * 3, differences=True),
+              "check_kinks: mine: wrong derivative"),
+    "symmetry": (
+        Row("mine", mul(left=lambda g, y: g * y * y, right=lambda g, x: g * x)),
+        "Hessian, which is not symmetric",
+    ),
+    "linearity": (Row("mine", square(rule=lambda g, x: tl.clip(g, -50, 50) * 2 * x)), "of 2 g - 300 h"),
+    "broadcasting": (
+        Row("mine", mul(left=lambda g, y: g * y if g.shape == y.shape else g * y * 1.5), inputs=2),
+        "which broadcasts",
+    ),
+    "float32": (Row("mine", square(rule=lambda g, x: g * x * (2 if g.dtype == np.float64 else 3))), "in float32"),
+    "float32, dtype": (Row("mine", lambda x: x * tl.ones((), tl.float64)), "results of float32 are float32, float64"),
+    "narrow": (Row("mine", lambda x: (x * x) * x - x, narrow=0.5), r"epsilons; 0.5 are allowed"),
+    "device": (Row("mine", square(forward=lambda x: x * float(x.sum() < 1e9) * x), device=True), "a strict array"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_each_property_finds_its_fault(case):
+    row, sentence = WRONG[case]
+    name = case.partition(",")[0]
+    with pytest.raises((CheckFailed, TypeError), match=sentence) as failure:
+        check_op(row, name, examples=30)
+    notes = "\n".join(failure.value.__notes__)
+    assert f"reproduce: check_op(row, {name!r}, examples=30)" in notes
+    assert "Draw 1: " in notes
+
+
+def test_independence_finds_a_rule_that_looks_at_the_others():
+    seen = {}
+
+    def left(g, y):
+        seen["left"] = True
+        return g * y
+
+    def right(g, x):
+        return g * x * (1 if seen.pop("left", False) else 2)
+
+    with pytest.raises(CheckFailed, match="where only some need one"):
+        check_op(Row("mine", mul(left, right)), "independence", examples=30)
+
+
+def test_examples_depend_on_the_seed_and_on_nothing_else():
+    drawn = []
+
+    def op(x):
+        drawn.append(np.array(x.data).tobytes())
+        return x * x
+
+    runs = []
+    for seed in (None, None, 7, 7, 8):
+        drawn.clear()
+        check_op(Row("mine", op), "linearity", examples=5, seed=seed)
+        runs.append(tuple(drawn))
+    assert runs[0] == runs[1]
+    assert runs[2] == runs[3]
+    assert len(set(runs)) == 3
+    wrong = Row("mine", square(rule=lambda g, x: g * x))
+    with pytest.raises(CheckFailed) as failure:
+        check_op(wrong, "differences", examples=5, seed=7)
+    assert failure.value.__notes__[-1] == "reproduce: check_op(row, 'differences', examples=5, seed=7)"
+
+
+def test_profiles():
+    assert [(p.max_examples, p.derandomize) for p in map(profile, ("dev", "ci", "nightly"))] == [
+        (10, True), (200, True), (5000, False),
+    ]  # fmt: skip
+    assert check_op(Row("mine", square()), ["value", "linearity"], profile="dev") == {"value": 10, "linearity": 5}
+    with pytest.raises(ValueError, match="unknown profile 'fast': choose one of dev, ci, nightly"):
+        check_op(Row("mine", square()), profile="fast")
+    with pytest.raises(ValueError, match="unknown property 'speed': choose from value, ties, differences"):
+        check_op(Row("mine", square()), "speed")
+
+
+def test_what_no_example_can_show_is_said():
+    with pytest.raises(ValueError, match=r"no example of the property 'differences' could be checked.*a domain"):
+        check_op(Row("mine", lambda x: tl.sqrt(-1 - x * x)), "differences", examples=5)
+    with pytest.raises(Undecided, match="differences cannot tell"):
+        check_op(Row("mine", lambda x: x + 1e15), "differences", examples=2)
+    assert check_op(Row("mine", lambda x: tl.sqrt(-1 - x * x)), "kinks", examples=5) == {"kinks": 0}
+
+
+def test_the_domain_and_the_step_reach_the_differences():
+    log = Row("log", tl.log, value=np.log, domain={"low": 0.1, "high": 3.0, "avoid": ()})
+    assert min(check_op(log, ["value", "differences"], examples=20).values()) > 0
+    loose = Row("mine", square(rule=lambda g, x: 2 * g * x * 1.001), rtol=0.01)
+    assert min(check_op(loose, "differences", examples=10).values()) > 0
+    quartic = elementwise(lambda x: x**4).vjp(lambda g, x: g * 4 * x**3 * (1 + 1e-9))
+    with pytest.raises(CheckFailed, match="wrong derivative"):
+        check_op(Row("mine", quartic, step=1.0, rtol=1e-12, atol=1e-12, order=1), "differences", examples=10)
+    check_op(Row("mine", lambda x: x**4, step=1.0, rtol=1e-12, atol=1e-12, order=1), "differences", examples=10)
+
+
+def test_long_arrays_are_checked_along_directions():
+    sizes = []
+
+    def rule(g, x):
+        sizes.append(x.size)
+        return 2 * g * x
+
+    check_op(Row("mine", square(rule)), "differences", examples=30)
+    assert max(sizes) > 64
+
+
+def test_property_tests_have_one_test_for_each_row_and_property():
+    function = property_tests([Row("square", square(), **SQUARE), Row("mul", mul())])
+    (mark,) = [m for m in function.pytestmark if m.name == "parametrize"]
+    ids = [p.id for p in mark.args[1]]
+    assert "square-ties" in ids
+    assert "mul-broadcasting" in ids
+    assert "square-broadcasting" not in ids
+    with pytest.raises(CheckFailed):
+        function(Row("mine", square(rule=lambda g, x: g)), "differences")
+
+
+# ----- pytest -----------------------------------------------------------------------------------------------------
+
+OPS = """
+import numpy as np
+import tensorlite as tl
+from tensorlite.primitive import elementwise
+from tensorlite.testing import Row, check_op, property_tests
+
+right = elementwise(lambda x: x * np.tanh(x)).vjp(lambda g, x: g * (tl.tanh(x) + x * (1 - tl.tanh(x) ** 2)))
+wrong = elementwise(lambda x: x * np.tanh(x)).vjp(lambda g, x: g * tl.tanh(x))
+test_ops = property_tests([Row("right", right, value=lambda x: x * np.tanh(x)), Row("wrong", wrong)])
+
+def test_by_hand():
+    assert check_op(Row("right, again", right), "value")["value"] > 0
+
+def test_something_else():
+    pass
+"""
+
+
+def run(folder: Path, *options: str) -> str:
+    """What pytest prints in a folder with nothing but one test file."""
+    (folder / "test_mine.py").write_text(OPS)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *options]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    return done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_pytest_needs_no_conftest_and_prints_the_line_that_runs_a_failure_again(tmp_path):
+    shown = run(tmp_path, "--tb=short", "--op", "wrong", "-k", "differences or hand", "--op-seed", "3")
+    assert "1 failed, 1 passed" in shown  # test_by_hand calls check_op, which then checks no other row
+    assert "wrong: wrong derivative of order 1 by argument 0 (x)" in shown
+    assert "pytest 'test_mine.py::test_ops[wrong-differences]' --op-seed=3" in shown
+    assert "reproduce_failure" not in shown
+
+
+@pytest.mark.slow
+def test_pytest_op_chooses_rows_by_name(tmp_path):
+    shown = run(tmp_path, "--op", "right", "--op-profile", "dev", "-k", "value or differences or kinks or hand")
+    assert "4 passed" in shown
+    assert "failed" not in shown
+    assert "no test of an op whose name contains 'missing'; there are right, wrong" in run(tmp_path, "--op", "missing")
+
+
+@pytest.mark.slow
+def test_the_plugin_imports_nothing_where_it_is_not_used(tmp_path):
+    (tmp_path / "test_other.py").write_text(
+        "import sys\ndef test_other():\n"
+        "    assert 'tensorlite.testing.suite' not in sys.modules\n    assert 'hypothesis.core' not in sys.modules\n"
+    )
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:hypothesispytest"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "1 passed" in done.stdout, done.stdout + done.stderr
