@@ -87,7 +87,9 @@ def test_the_first_rows_of_the_training_log(data_dir, tmp_path):
     ):
         assert any(row in line for line in rows(text, "=="))
     log = (BOOK / "ch05.log").read_text(encoding="utf-8")
-    assert rows(log, "==")[: len(rows(text, "=="))] == rows(text, "==")  # the committed log begins as this run
+    steps = [row for row in rows(text, "==") if "(Step" in row]
+    assert len(steps) == 2
+    assert [row for row in rows(log, "==") if "(Step" in row][:2] == steps  # the committed log begins as this run
     steps = re.findall(r"^.. Ep \d+ \(Step (\d{6})\)", log, re.MULTILINE)
     assert [int(step) for step in steps[:18]] == list(range(0, 90, 5))  # and goes on to the end
     assert len(re.findall(r"^.. sample of epoch", log, re.MULTILINE)) == 11  # ten, and one of exercise 5.4

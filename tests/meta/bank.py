@@ -174,7 +174,8 @@ def verdicts(op: Op, library: str, inputs: Inputs) -> Iterator[str]:
 
 
 def of_library(library: str, ops: list[Op], faults: list[Fault], n: int) -> Column:
-    """The column of a library's own checker, each time at `n` inputs."""
+    """The column of a library's own checker, each time at `n` inputs, or at a share of them."""
+    n = max(1, n // LIBRARIES[library].share)
     column = Column(LIBRARIES[library].title)
     start = time.process_time()
     right = {op.name: list(verdicts(op, library, draws(op.name, n))) for op in ops}
@@ -243,8 +244,8 @@ for all libraries: `elementwise` or `primitive` with `.vjp` in tensorlite, `torc
 - `check_op` knows an op and the strategy of its arguments, and draws {examples} inputs for each property. *With
   formulas*, it is also given the value and the gradient of the right op.
 - The others are called as their documentation says, with default tolerances and the same order (2; 3 for two ops; 2 at
-  most in PyTorch), at {draws} inputs of each op, in float64: smooth draws of the same strategy, as plain arrays.
-  `check_gradients` has these inputs too.
+  most in PyTorch), at {draws} inputs of each op, in float64: smooth draws of the same strategy, as plain arrays. JAX
+  compiles each op for each shape and gets a third of them. `check_gradients` has these inputs too.
 - A **false alarm** is a failed check of a right op.
 
 {versions}
@@ -308,7 +309,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.meta.bank", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--peers", action="store_true", help="also PyTorch, HIPS autograd and JAX, where installed")
     parser.add_argument("--only", default="", metavar="TEXT", help="ops and faults with this text in their names")
-    parser.add_argument("--examples", type=int, default=40, help="of each property of check_op (%(default)s)")
+    parser.add_argument("--examples", type=int, default=20, help="of each property of check_op (%(default)s)")
     parser.add_argument("--right", type=int, default=10_000, help="inputs of right ops at least (%(default)s)")
     parser.add_argument("--draws", type=int, default=10, help="inputs for the other checkers (%(default)s)")
     parser.add_argument("--results", type=Path, default=Path("build/bank.json"), metavar="FILE")

@@ -14,7 +14,7 @@ import functools
 import importlib.util
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
@@ -52,6 +52,7 @@ class Library:
     package: str
     make: Callable[..., Callable[..., Any]]  # (op, metadata) -> a function of the library's arrays
     check: Callable[..., None]  # (function, NumPy arrays, order): raises where the check fails
+    share: int = field(default=1, kw_only=True)  # it is asked at one of so many inputs
     pull: Callable[..., tuple[Any, list[Any]]]  # (function, NumPy arrays) -> the value, the gradients of its sum
 
     @property
@@ -319,5 +320,7 @@ LIBRARIES = {
     "tensorlite": Library("`check_gradients`", "tensorlite", tensorlite_function, check_tensorlite, pull_tensorlite),
     "torch": Library("PyTorch's `gradcheck`, `gradgradcheck`", "torch", torch_function, check_torch, pull_torch),
     "autograd": Library("HIPS autograd's `check_grads`", "autograd", autograd_function, check_autograd, pull_autograd),
-    "jax": Library("JAX' `check_grads`", "jax", jax_function, check_jax, pull_jax),
+    "jax": Library(
+        "JAX' `check_grads`", "jax", jax_function, check_jax, pull_jax, share=3
+    ),  # it compiles each op for each shape,
 }

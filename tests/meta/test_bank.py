@@ -66,7 +66,7 @@ def test_a_library_that_is_not_installed_is_left_out(monkeypatch, tmp_path, caps
     assert "torch is not installed" in said
     assert "`check_op`: 1 of 1 faults caught" in said
     assert "| difference: sign | sign or order | ✓ | ✓ | ✓ |" in text
-    monkeypatch.setattr(bank, "checked", None)  # a second run has what the first one found
+    monkeypatch.setattr(bank, "of_right_ops", None)  # a second run has what the first one found
     assert bank.main() == 0
     assert page.read_text("utf-8") == text
     monkeypatch.setattr(sys, "argv", ["bank", *flags, "--examples", "6"])
