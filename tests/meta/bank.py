@@ -230,23 +230,23 @@ def key_of(name: str, ops: list[Op], faults: list[Fault], options: argparse.Name
 
 # ----- the page ---------------------------------------------------------------------------------------------------
 
-PAGE = """# What checkers of derivatives find
+PAGE = """# Gradient checkers compared
 
-Written by `python -m tests.meta.bank --peers --table docs/checker.md`. It plants {faults} faults in {right} right ops
-and asks each checker. The ops and faults are in `tests/meta/bank_ops.py` and `tests/meta/bank_faults.py`, written once
-for all libraries: `elementwise` or `primitive` with `.vjp` in tensorlite, `torch.autograd.Function`, HIPS autograd's
-`primitive` with `defvjp`, and `jax.custom_vjp`.
+Written by `python -m tests.meta.bank --peers --table docs/checker.md`. The bank consists of {right} correct ops
+(`tests/meta/bank_ops.py`) and {faults} faults, each planted in one of them (`tests/meta/bank_faults.py`). They are
+written once for all libraries: `elementwise` or `primitive` with `.vjp` in tensorlite, `torch.autograd.Function`, HIPS
+autograd's `primitive` with `defvjp`, and `jax.custom_vjp`.
 
-- A fault is **caught** (✓) if the check raises for the wrong op and passes for the right one at the same inputs; not
-  caught: –, or ? where the checker says that it cannot tell. **n/a**: the library cannot express the fault, because
-  JAX' arrays cannot be written to, only NumPy's have negative strides, and PyTorch sums a gradient to its argument's
-  shape by itself.
-- `check_op` knows an op and the strategy of its arguments, and draws {examples} inputs for each property. *With
-  formulas*, it is also given the value and the gradient of the right op.
-- The others are called as their documentation says, with default tolerances and the same order (2; 3 for two ops; 2 at
-  most in PyTorch), at {draws} inputs of each op, in float64: smooth draws of the same strategy, as plain arrays. JAX
-  compiles each op for each shape and gets a third of them. `check_gradients` has these inputs too.
-- A **false alarm** is a failed check of a right op.
+- A fault is **caught** (✓) if the check raises for the faulty op and passes for the correct one at the same inputs.
+  Otherwise it is not caught (–), or the checker reports that it cannot decide (?).
+- **n/a**: the fault cannot be written in that library. JAX arrays are immutable, only NumPy's arrays have negative
+  strides, and PyTorch itself sums a gradient to the shape of its argument.
+- `check_op` receives the op and the strategy of its arguments, and draws {examples} inputs for each property. *With
+  formulas* it also receives the value and the gradient of the correct op.
+- The other checkers are called as their documentation describes, with default tolerances and the same order (2; 3 for
+  two ops; at most 2 in PyTorch), on {draws} inputs of each op, in float64: smooth draws of the same strategy, as plain
+  arrays. JAX, which compiles each op for each shape, gets a third of them. `check_gradients` gets these inputs too.
+- A **false alarm** is a failed check of a correct op.
 
 {versions}
 
@@ -286,7 +286,7 @@ def page(columns: list[Column], faults: list[Fault], ops: list[Op], arguments: a
         versions=versions(columns),
         kinds=table(["kind of fault", *titles], [*counts, ["**all**", *[c.caught(faults) for c in columns]]]),
         alarms=table(
-            ["right ops", "inputs", "ops with a false alarm", "which"],
+            ["correct ops", "inputs", "ops with a false alarm", "which"],
             [[c.title, f"{c.inputs:,}", f"{len(c.alarms)} of {len(ops)}", ", ".join(c.alarms) or "-"] for c in asked],
         ),
         missed="; ".join(single) or "none",
