@@ -245,7 +245,8 @@ autograd's `primitive` with `defvjp`, and `jax.custom_vjp`.
   formulas* it also receives the value and the gradient of the correct op.
 - The other checkers are called as their documentation describes, with default tolerances and the same order (2; 3 for
   two ops; at most 2 in PyTorch), on {draws} inputs of each op, in float64: smooth draws of the same strategy, as plain
-  arrays. JAX, which compiles each op for each shape, gets a third of them. `check_gradients` gets these inputs too.
+  arrays. JAX, which compiles each op for each shape, gets a third of them, so that it misses some faults which depend
+  on the shape. `check_gradients` gets these inputs too.
 - A **false alarm** is a failed check of a correct op.
 
 {versions}
