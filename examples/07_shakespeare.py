@@ -25,7 +25,7 @@ from matplotlib.figure import Figure
 import tensorlite as tl
 from gpt.config import GPTConfig
 from gpt.data import corpus
-from gpt.generate import generate
+from gpt.generation import generate
 from gpt.model import GPT
 from gpt.tokenizer import CharTokenizer
 from tensorlite import optim

@@ -19,7 +19,7 @@ import tyro
 import tensorlite as tl
 from gpt.config import PRESETS
 from gpt.data import corpus
-from gpt.generate import generate
+from gpt.generation import generate
 from gpt.model import GPT
 from gpt.tokenizer import CharTokenizer
 from tensorlite import optim

@@ -1,10 +1,9 @@
 """gpt: train, fine-tune and use GPT models, built on tensorlite alone.
 
 The names in `__all__` are the public ones. Each is loaded when it is first used, so that `import gpt` takes no time.
-Some modules are attributes as well, such as `gpt.look`. `gpt.generate` is both: a module, and the function of that name
-in it: `gpt.generate(model, prompts, 20)`.
+Some modules are attributes as well, such as `gpt.look`.
 
-The modules by themselves are the plain code. Using a public name or `gpt.generate` as an attribute also attaches the
+The modules by themselves are the plain code. Using a public name, such as `gpt.generate`, also attaches the
 acceleration that goes with it (gpt/fast), which computes the same in less time on a GPU.
 """
 
@@ -14,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .attention import MultiHeadAttention
     from .config import PRESETS, GPTConfig
-    from .generate import stream
+    from .fast.distributed import train
+    from .generation import generate, stream
     from .model import GPT
     from .tasks.classify import Classifier, ClassifyConfig
     from .tasks.evaluate import evaluate
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from .tasks.pretrain import TrainConfig
     from .tokenizer import BPETokenizer, CharTokenizer, Tokenizer, WordTokenizer, gpt2
     from .training.checkpoint import load_model
-    from .training.loop import train
 
     __version__: str
 
@@ -51,7 +50,7 @@ __all__ = [
 _NAMES = {  # of each module
     "attention": ("MultiHeadAttention",),
     "config": ("PRESETS", "GPTConfig"),
-    "generate": ("stream",),
+    "generation": ("generate", "stream"),
     "model": ("GPT",),
     "tasks.classify": ("Classifier", "ClassifyConfig"),
     "tasks.evaluate": ("evaluate",),
@@ -59,9 +58,9 @@ _NAMES = {  # of each module
     "tasks.pretrain": ("TrainConfig",),
     "tokenizer": ("BPETokenizer", "CharTokenizer", "Tokenizer", "WordTokenizer", "gpt2"),
     "training.checkpoint": ("load_model",),
-    "training.loop": ("train",),
+    "fast.distributed": ("train",),
 }
-_MODULES = ("attention", "config", "generate", "look", "lora", "model", "pretrained", "tokenizer")
+_MODULES = ("attention", "config", "generation", "look", "lora", "model", "pretrained", "tokenizer")
 
 
 def __getattr__(name: str) -> Any:
@@ -72,13 +71,10 @@ def __getattr__(name: str) -> Any:
         if name in names:
             found = getattr(import_module(f".{module}", __name__), name)
             if module not in ("attention", "config", "tokenizer"):
-                _attach_acceleration(for_training=module == "training.loop")
+                _attach_acceleration(for_training=module == "fast.distributed")
             return found
     if name in _MODULES:
-        found = import_module(f".{name}", __name__)
-        if name == "generate":  # the others have nothing to attach to, and gpt's own modules import them by this way
-            _attach_acceleration(for_training=False)
-        return found
+        return import_module(f".{name}", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}: it has {', '.join(__all__)}")
 
 

@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import Any, TextIO, TypeVar, cast
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -104,10 +112,14 @@ def counted(n: int, what: str) -> str:
 
 
 @contextmanager
-def bar(what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
-    """Show a progress bar while the block runs, if standard error is a terminal; yields a function that advances it."""
+def bar(what: str, total: int | None = None, unit: str = "") -> Iterator[Callable[[int], None]]:
+    """Show a progress bar while the block runs, if standard error is a terminal; yields a function that advances it.
+
+    With the unit "bytes" it also shows the bytes that are done and their rate.
+    """
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(None), TaskProgressColumn(), TimeRemainingColumn())
+    rate = (DownloadColumn(), TransferSpeedColumn()) if unit == "bytes" else ()
+    columns = (TextColumn("{task.description}"), BarColumn(None), TaskProgressColumn(), *rate, TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as shown:
         task = shown.add_task(what, total=total)
         yield lambda n: shown.advance(task, n)

@@ -43,14 +43,21 @@ class GPT(nn.Module):
         self.head = None if config.tie_head else nn.Linear(config.n_embd, config.vocab_size, bias=False)
         if config.init == "gpt2":
             self.init_gpt2_weights()
+        elif config.position_std != 1:
+            self.position_embedding.weight.data[...] *= config.position_std
 
     @classmethod
     def without_init(cls, config: GPTConfig) -> Self:
         """A model without initial weights, for weights that are loaded next: drawing takes longer than loading."""
         with nn.skip_init():
-            model = cls(replace(config, init="torch"))
+            model = cls(replace(config, init="torch", position_std=1.0))
         model.config = config
         return model
+
+    @property
+    def device(self) -> str:
+        """Where the weights are: "cpu", or "cuda:0" and the like."""
+        return self.position_embedding.weight.device
 
     def forward(self, idx: Tensor, targets: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Token ids (B, T) -> logits (B, T, V) and, where targets (B, T) are given, the mean cross-entropy, else None.
@@ -69,7 +76,7 @@ class GPT(nn.Module):
 
         With a `cache` (from new_cache), idx continues the texts that the cache holds.
         """
-        idx = nn.as_indices(idx, self.token_embedding.weight.device, "token ids")
+        idx = nn.as_indices(idx, self.device, "token ids")
         if idx.ndim != 2:
             raise ValueError(f"token ids must have shape (B, T), got {idx.shape}")
         positions = self.positions(idx, cache)  # (T,), or (B, T) where a cache holds texts of different lengths

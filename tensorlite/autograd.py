@@ -12,7 +12,7 @@ what an op is and which values its derivative rules can ask for; ops.py has the 
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from heapq import heappop, heappush
 from typing import Any
 
@@ -84,7 +84,7 @@ class Variable:
         grads = walk(self, starting_gradient(self, gradient).data, retain_graph=retain_graph)
         for leaf, g in grads.sums.items():
             if leaf._grad is None:
-                leaf._grad = Variable.result(grads.take(leaf))
+                leaf._grad = Variable.result(grads.take(leaf), False, None, [0])
             else:
                 total = leaf._grad.data
                 check_sum(g, total)
@@ -153,7 +153,8 @@ class Gradients:
         return xp(self.sums[node]).array(self.sums[node])
 
 
-accumulator: type[Gradients] = Gradients  # accelerate/accumulate.py replaces it by a subclass that adds in place
+# Makes the Gradients of a walk; accelerate/accumulate.py replaces it by a subclass that adds in place.
+accumulator: Callable[[Any, Any], Gradients] = Gradients
 
 
 def walk(

@@ -45,7 +45,7 @@ def _find_library(kind: type) -> ModuleType:
 
 def is_array(x: object) -> bool:
     """True for arrays of a known library (not for Python numbers)."""
-    return hasattr(x, "dtype") and hasattr(x, "shape") and not isinstance(x, np.generic)
+    return type(x) is ndarray or (hasattr(x, "dtype") and hasattr(x, "shape") and not isinstance(x, np.generic))
 
 
 ADDERS: dict[str, Callable[..., Array | None]] = {}  # of a library: x + y by a kernel of ours, None where none supports
@@ -221,7 +221,7 @@ int32, int64, uint8, bool_ = np.dtype("int32"), np.dtype("int64"), np.dtype("uin
 
 def is_floating(dtype: np.dtype) -> bool:
     """True for float16, float32, float64 and ml_dtypes' bfloat16 (whose `kind` is 'V', so `kind == 'f'` misses it)."""
-    return dtype.kind == "f" or dtype.name == "bfloat16"
+    return dtype.kind == "f" or (dtype.kind == "V" and dtype.name == "bfloat16")
 
 
 def bfloat16() -> np.dtype:

@@ -8,9 +8,11 @@ There are no worker processes: an item is a slice of mapped memory and needs no 
 """
 
 import itertools
+import mmap
 import os
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn, Protocol, Self
 
@@ -265,22 +267,41 @@ def write_tokens(path: StrPath, ids: Iterable[Any], vocab_size: int) -> int:
     Two bytes per id up to a vocabulary of 65,536, else four. ValueError names the first id outside 0 .. vocab_size - 1,
     TypeError values that are not integers. The file is complete or does not appear at all.
     """
+    count = 0
+    with token_writer(path, vocab_size) as write:
+        for piece in _pieces(ids):
+            count = write(piece)
+    return count
+
+
+@contextmanager
+def token_writer(path: StrPath, vocab_size: int) -> Iterator[Callable[[Any], int]]:
+    """Write a token file piece by piece, for ids that are not made by one loop: see `write_tokens`.
+
+    Yields a function that writes an array or a list of ids and returns the number of ids written so far. The file
+    appears at `path` when the block ends.
+    """
     check_path("write_tokens", path)
     if isinstance(vocab_size, bool) or not isinstance(vocab_size, int | np.integer) or not 1 <= vocab_size <= 2**32:
         raise ValueError(f"write_tokens: vocab_size must be an integer from 1 to 2**32, not {vocab_size!r}")
     dtype = np.dtype("<u2" if vocab_size <= 2**16 else "<u4")
     count = 0
     with replacing(path) as file:
+
+        def write(ids: Any) -> int:
+            nonlocal count
+            if (piece := np.asarray(ids)).size:
+                _check_ids("write_tokens", piece, vocab_size, count)
+                file.write(np.ascontiguousarray(piece, dtype).data)
+                count += piece.size
+            return count
+
         file.write(bytes(HEADER.size))
-        for piece in _pieces(ids):
-            _check_ids("write_tokens", piece, vocab_size, count)
-            file.write(np.ascontiguousarray(piece, dtype).data)
-            count += piece.size
+        yield write
         if not count:
             raise ValueError("write_tokens: there are no tokens to write")
         file.seek(0)
         file.write(HEADER.pack(MAGIC, VERSION, dtype.itemsize, vocab_size, count))
-    return count
 
 
 def _pieces(ids: Iterable[Any]) -> Iterator[np.ndarray]:
@@ -353,6 +374,17 @@ class TokenFile:
     def __reduce__(self) -> tuple[Any, ...]:
         """For copies and pickle: a copy maps the same file, without checking or copying the tokens."""
         return TokenFile, (self.tokens.filename, False)  # an absolute path
+
+    def read_ahead(self, start: int, stop: int) -> None:
+        """Ask the system to read tokens[start:stop] from the disk in the background, one after another.
+
+        Where the system takes no such advice (Windows), nothing happens: each token is read when it is needed.
+        """
+        memory = getattr(self.tokens, "_mmap", None)
+        if memory is not None and hasattr(mmap, "MADV_WILLNEED"):
+            first, last = (HEADER.size + i * self.tokens.itemsize for i in (start, min(stop, len(self))))
+            first -= first % mmap.PAGESIZE
+            memory.madvise(mmap.MADV_WILLNEED, first, last - first)
 
     def windows(self, length: int, stride: int) -> "Windows":
         """The whole file as training examples; for a part of it, use `Windows(file[a:b], length, stride)`."""

@@ -16,6 +16,7 @@ from .errors.checks import checked_axes, checked_axis
 from .indexing import canonical, index_error
 from .ops import (
     _einsum,
+    _largest,
     _pad,
     _raw,
     _root,
@@ -33,6 +34,7 @@ from .ops import (
     sequence,
     square,
     sum,
+    swapaxes,
     take_along_axis,
     transpose,
     where,
@@ -151,8 +153,11 @@ def topk(x: ArrayLike, k: int, axis: int = -1) -> tuple["Tensor", "Tensor"]:
     size = x.shape[checked_axis(axis, x.ndim)]
     if not hasattr(k, "__index__") or not 0 <= k <= size:
         raise ValueError(f"topk: k must be between 0 and {size} (the size of axis {axis}), not {k}")
-    first = (slice(None),) * checked_axis(axis, x.ndim) + (slice(k),)
-    indices = size - 1 - flip(argsort(flip(detach(x), axis), axis=axis), axis)[first]
+    rows = swapaxes(detach(x), axis, -1)  # (..., size)
+    ascending = _largest(rows, k=int(k))
+    values = take_along_axis(rows, ascending, -1)
+    order = k - 1 - flip(argsort(flip(values, -1)), -1)  # descending; equals in the order of their indices
+    indices = swapaxes(take_along_axis(ascending, order, -1), axis, -1)
     return take_along_axis(x, indices, axis), indices
 
 

@@ -132,6 +132,16 @@ class Entry:
                 raise TypeError(f"{self.name!r} is {self.dtype}, which does not become float32 exactly")
         return Tensor(to_device(x, device))
 
+    def read_into(self, out: np.ndarray) -> None:
+        """Read the values into a C-contiguous array of this dtype and shape, without a copy. Errors as `load`."""
+        if sys.byteorder != "little":
+            out[...] = self.read("cpu").data
+            return
+        with naming(self.path), open(self.path, "rb") as file:
+            file.seek(self.offset)
+            if file.readinto(out.reshape(-1).view(np.uint8).data) < out.nbytes:
+                raise _error(self.path, f"it ends inside {self.name!r}")
+
     def _array(self, file: BinaryIO) -> np.ndarray:
         if self.dtype not in DTYPES:
             raise _error(

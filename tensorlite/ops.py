@@ -141,6 +141,7 @@ any         = primitive(lambda x, *, axis=None, keepdims=False: xp(x).any(x, axi
 _cumsum     = primitive(lambda x, *, axis: xp(x).cumsum(x, axis=axis)).vjp(lambda g, axis: _cumsum_by_x(g, axis))
 _sort       = primitive(lambda x, *, axis: xp(x).sort(x, axis=axis))  .vjp(lambda g, x, axis: _sort_by_x(g, x, axis))
 argsort     = primitive(lambda x, *, axis=-1: xp(x).argsort(x, axis=axis, kind="stable")).vjp(None)
+_largest    = primitive(lambda x, *, k: _indices_of_largest(x, k)).vjp(None)
 
 # ----- shapes: the rule undoes the move -----------------------------------------------------------------------------
 
@@ -276,6 +277,22 @@ def _logsumexp_by_x(g, x, out, axis, keepdims):
 def _cumsum_by_x(g, axis):
     """The running sum from the other end."""
     return flip(cumsum(flip(g, axis), axis), axis)
+
+
+def _indices_of_largest(x, k: int):
+    """The indices (..., k), in ascending order, of the k largest along the last axis of x (..., n).
+
+    nan counts as the largest; of equals, the lower index is taken. A partition is much faster than a sort.
+    """
+    if k == 0:
+        return xp(x).zeros((*x.shape[:-1], 0), int)
+    least = xp(x).partition(x, x.shape[-1] - k, axis=-1)[..., -k, None]  # the smallest that is taken, (..., 1)
+    is_nan = least != least
+    above = ~((x <= least) | is_nan)
+    equal = (x == least) | ((x != x) & is_nan)
+    room = k - above.sum(axis=-1, keepdims=True)
+    taken = above | (equal & (equal.cumsum(axis=-1) <= room))
+    return xp(x).nonzero(taken)[-1].reshape((*x.shape[:-1], k))  # k of each row, in C order -> (..., k)
 
 
 def _sort_by_x(g, x, axis):

@@ -41,14 +41,28 @@ class Generator:
 
     def __init__(self, seed: int = 0) -> None:
         self._gpu: Any = None  # the state of the stream on a GPU, after its first use: [seed, numbers taken]
+        self._twister = np.random.RandomState(0)
         self.manual_seed(seed)
 
     def manual_seed(self, seed: int) -> Self:
         """Start again at `seed`, and return this generator."""
         self._seed = _integer("seed", seed, 0, 2**64 - 1)
-        self._twister = np.random.RandomState(self._seed & 0xFFFFFFFF)
+        self._twister.seed(self._seed & 0xFFFFFFFF)
         self._normal: float | None = None  # the unused half of the last pair of small normals
         self._set_gpu_position(0)
+        return self
+
+    def jump(self, part: int) -> Self:
+        """Continue at the beginning of part `part` of this seed's numbers, 0 to 2**20 - 1, and return this generator.
+
+        Each part is a stream of its own, and none of them is that of `manual_seed`. So the numbers of a part do not
+        depend on what was drawn before. The position on a GPU is set by a kernel, which a CUDA graph can record.
+        """
+        part = _integer("jump: part", part, 0, 2**20 - 1)
+        self._twister.seed([self._seed & 0xFFFFFFFF, self._seed >> 32, part])
+        self._normal, self._taken = None, part << 40
+        if self._gpu is not None:
+            self._gpu[1] = self._taken
         return self
 
     @property
@@ -297,7 +311,7 @@ class Generator:
         return self.state_dict()
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
-        self._gpu = None
+        self._gpu, self._twister = None, np.random.RandomState(0)
         self.load_state_dict(state)
 
 

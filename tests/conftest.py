@@ -30,14 +30,15 @@ os.environ["GPT_DOWNLOAD_DIR"] = str(Path(__file__).parent / "no cache")
 settings.register_profile("dev", DEFAULT, max_examples=10, derandomize=True)
 settings.register_profile("ci", DEFAULT, max_examples=200, derandomize=True)
 settings.register_profile("nightly", DEFAULT, max_examples=5000)
-settings.register_profile(  # for tests/meta/mutate.py: `ci`, where the first failure is enough
-    "mutants",
-    DEFAULT,
-    max_examples=200,
-    derandomize=True,
-    phases=[Phase.explicit, Phase.generate],
-    report_multiple_bugs=False,
-)
+for profile, examples in (("mutants", 200), ("quick-mutants", 10)):  # tests/meta/mutate.py: one failure is enough
+    settings.register_profile(
+        profile,
+        DEFAULT,
+        max_examples=examples,
+        derandomize=True,
+        phases=[Phase.explicit, Phase.generate],
+        report_multiple_bugs=False,
+    )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
 

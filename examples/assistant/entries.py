@@ -43,7 +43,8 @@ class Measure:
         texts[1].write_text("\n\n".join(STYLES["alpaca"].prompt(e) + e["output"] for e in train), encoding="utf-8")
         seconds = {}
         seconds["train"], _ = gpt(
-            "train", "--text", *texts, "--context-length", 256, "--vocab-size", 2048, "--batch-size", 8, "--lr", 2e-3,
+            "train", "--text", *texts, "--context-length", 256, "--vocab-size", 2048, "--position-std", 1,
+            "--batch-size", 8, "--lr", 2e-3,
             "--steps", self.steps, "--sample-every", 500, "--threads", 1, "--out", self.runs / "read", "--overwrite",
         )  # fmt: skip
         seconds["finetune"], _ = gpt(

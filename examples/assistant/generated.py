@@ -58,7 +58,8 @@ class Measure:
             data.write_text(json.dumps([e for part in parts for e in part], indent=1), encoding="utf-8")
             text.write_text(skills.drill(parts.train, STYLES["phi3"]), encoding="utf-8")
             results["seconds"]["train"], _ = gpt(
-                "train", "--text", text, "--tokenizer", "char", "--validation", 0.02, "--n-layer", 4, "--n-head", 4,
+                "train", "--text", text, "--tokenizer", "char", "--validation", 0.02, "--position-std", 1,
+                "--n-layer", 4, "--n-head", 4,
                 "--n-embd", 128, "--context-length", 96, "--batch-size", 16, "--steps", self.steps, "--lr", 3e-3,
                 "--threads", 1, "--out", self.runs / "drilled", "--overwrite",
             )  # fmt: skip

@@ -26,9 +26,12 @@ class Bench:
     """Measure tensorlite and its peers in turns."""
 
     device: Literal["cpu", "cuda"] = "cpu"  # the next three have other defaults on a GPU
-    configs: str | None = None  # of recipe, calls, tiny, char, gpt2, with commas; cuda: of gpt2, nano, micro, or all
+    # of recipe, calls, tiny, char, gpt2, small, chapter7, with commas; cuda: of gpt2, nano, micro, or all
+    configs: str | None = None
     peers: str = "torch"  # torch: all of its variants; or some, such as torch-bf16-compile,tensorlite-numpy
-    tasks: str | None = None  # of train, decode, overhead; cuda: train and decode
+    tasks: str | None = None  # of train, decode, overhead, service; cuda: train and decode
+    batches: tuple[int, ...] = setup.BATCHES["cpu"]  # texts at once, for decode on a CPU
+    weights: tuple[str, ...] = ("float32",)  # dtypes of tensorlite's weights for it: float32, bfloat16, int8
     time_to: float | None = None  # instead of tasks: train by nanoGPT's recipe until this validation loss
     text: Path | None = None  # tiny Shakespeare, for --time-to
     seeds: int = 1  # number of seeds, for --time-to
@@ -130,8 +133,13 @@ def cpu_plan(flags: Bench) -> Iterator[tuple[Row, Callable[[], Row]]]:
                 yield {"task": "recipe", "config": "recipe", "who": who, "seed": seed}, against_the_clock(job, flags)
         return
     for task in (flags.tasks or "train").split(","):
-        if task not in ("train", "decode", "overhead"):
-            raise ValueError(f"there is no task {task!r}: give train, decode, overhead")
+        if task not in ("train", "decode", "overhead", "service"):
+            raise ValueError(f"there is no task {task!r}: give train, decode, overhead, service")
+        if task == "service":
+            for config in setup.SERVICES:
+                job = Job(task, "tensorlite", config, flags.threads, "")
+                yield {"task": task, "config": config, "who": "alone"}, service_alone(job, flags)
+            continue
         if task == "overhead":
             for op, who in itertools.product(setup.SMALL_OPS, setup.contestants(task, flags.peers)):
                 job = Job(task, who, op, threads=1, folder="")
@@ -141,9 +149,12 @@ def cpu_plan(flags: Bench) -> Iterator[tuple[Row, Callable[[], Row]]]:
             if config not in setup.CONFIGS:
                 raise ValueError(f"there is no configuration {config!r}: give {', '.join(setup.CONFIGS)}")
             for who in setup.contestants(task, flags.peers):
-                for batch in setup.BATCHES["cpu"] if task == "decode" else (setup.CONFIGS[config][1],):
-                    job = Job(task, who, config, flags.threads, "", batch=batch)
-                    yield {"task": task, "config": config, "batch": batch, "who": who}, side_by_side(job, flags)
+                decode = task == "decode"
+                for batch in flags.batches if decode else (setup.CONFIGS[config][1],):
+                    for weights in flags.weights if decode else ("float32",):
+                        job = Job(task, who, config, flags.threads, "", batch=batch, weights=weights)
+                        head = {"task": task, "config": config, "batch": batch, "who": who}
+                        yield head | ({"weights": weights} if decode else {}), side_by_side(job, flags)
 
 
 def side_by_side(job: Job, flags: Bench) -> Callable[[], Row]:
@@ -151,6 +162,15 @@ def side_by_side(job: Job, flags: Bench) -> Callable[[], Row]:
         with tempfile.TemporaryDirectory() as folder:
             duel.prepare(Path(folder), job.config)
             return duel.train_or_decode(job.at(folder), flags.turns, flags.seconds)
+
+    return work
+
+
+def service_alone(job: Job, flags: Bench) -> Callable[[], Row]:
+    def work() -> Row:
+        with tempfile.TemporaryDirectory() as folder:
+            duel.prepare(Path(folder), setup.SERVICES[job.config])
+            return duel.service(job.at(folder), flags.turns)
 
     return work
 

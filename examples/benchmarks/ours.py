@@ -9,7 +9,8 @@ from pathlib import Path
 
 import tensorlite as tl
 from gpt.config import GPTConfig
-from gpt.generate import stream
+from gpt.fast.weights_dtype import set_weights_dtype, weight_bytes
+from gpt.generation import stream
 from gpt.model import GPT
 from gpt.tasks.pretrain import TrainConfig
 from tensorlite import Generator, Tensor, io, optim
@@ -64,7 +65,7 @@ class Train(Contestant):
 
     def step(self) -> None:
         self.backward(self.x, self.y)
-        self.optimizer.step(grad_scale=optim.clip_scale(optim.grad_norm(self.parameters), setup.CLIP))
+        self.optimizer.step(grad_scale=optim.clip_scale(self.optimizer.global_norm(), setup.CLIP))
 
     def run(self, steps: int) -> float:
         """Seconds for that many steps."""
@@ -98,7 +99,8 @@ class Decode(Contestant):
 
     def __init__(self, job: Job):
         super().__init__(job)
-        self.network = self.model(job.model).eval()
+        machine.set_threads(job.threads)
+        self.network = set_weights_dtype(self.model(job.model).eval(), job.weights)
         self.length = job.model.context_length
         self.prompts = self.tokens[: job.batch, : self.length // 4].tolist()
         self.new = self.length // 2
@@ -118,6 +120,10 @@ class Decode(Contestant):
     def answers(self) -> dict[str, Tensor]:
         self.run(1)
         return {"tokens": tl.tensor(self.texts)}
+
+    def weight_bytes(self) -> int:
+        """The bytes of the weights that a step reads."""
+        return weight_bytes(self.network)
 
     def bandwidth(self) -> float:
         """This machine's memory bandwidth in GB/s: half a gigabyte of weights times a vector, the best of ten tries."""
@@ -168,7 +174,7 @@ class Recipe(Train):
         x, y = default_collate([windows[start] for start in self.draws.randint(0, len(windows), 12)])
         self.optimizer.lr = optim.warmup_cosine(self.done, **setup.SCHEDULE)
         self.backward(x, y)
-        self.optimizer.step(grad_scale=optim.clip_scale(optim.grad_norm(self.parameters), setup.CLIP))
+        self.optimizer.step(grad_scale=optim.clip_scale(self.optimizer.global_norm(), setup.CLIP))
         self.done += 1
 
     def evaluate(self) -> float:

@@ -11,7 +11,7 @@ from typing import cast
 import tensorlite as tl
 from gpt import fast
 from gpt.fast.recorded_step import RecordedStep
-from gpt.generate import next_logits
+from gpt.generation import next_logits
 from gpt.tasks.pretrain import Pretraining
 from gpt.training.step import train_step
 from gpt.training.task import Task

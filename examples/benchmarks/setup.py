@@ -17,6 +17,8 @@ CONFIGS = {  # name: the model, and the batch size
     "tiny": (GPTConfig(vocab_size=256, context_length=64, n_layer=4, n_head=4, n_embd=128), 16),
     "char": (GPTConfig(vocab_size=65, context_length=256, n_layer=6, n_head=6, n_embd=384), 8),
     "gpt2": (GPTConfig(vocab_size=50257, context_length=256, n_layer=12, n_head=12, n_embd=768, qkv_bias=True), 4),
+    "small": (PRESETS["nano"], 2),  # what `gpt train` trains
+    "chapter7": (replace(PRESETS["gpt2-medium"].with_dropout(0.0), context_length=64), 8),  # the book's fine-tuning
 }
 GPU_CONFIGS = {  # the presets, in batches that keep a GPU busy
     "gpt2": (PRESETS["gpt2"].with_dropout(0.0), 16),
@@ -26,7 +28,7 @@ GPU_CONFIGS = {  # the presets, in batches that keep a GPU busy
 LR, BETAS, EPS, WEIGHT_DECAY, CLIP = 1e-3, (0.9, 0.99), 1e-8, 0.1, 1.0
 SCHEDULE: dict[str, Any] = {"lr": LR, "min_lr": 1e-4, "warmup": 100, "total": 2000}  # nanoGPT's recipe for CPUs
 UNWANTED = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")  # some test machines set them, which makes NumPy slower
-BATCHES = {"cpu": (1, 8), "cuda": (1, 32)}  # prompts at once, when decoding
+BATCHES = {"cpu": (1, 8, 32), "cuda": (1, 32)}  # prompts at once, when decoding
 GPU = "cuda"  # device of the tensors in GPU duels (tests without a GPU use cpu)
 
 TORCH = tuple(
@@ -44,6 +46,7 @@ GPU_PEERS = {  # configuration or task: the same; small models also with a train
     "micro": ("torch-bf16-compile", "torch-bf16-compile-graph", "torch-bf16"),
     "decode": ("transformers-bf16", "torch-bf16-graph"),
 }
+SERVICES = {"classify": "gpt2", "tokenize": "calls", "first-token": "gpt2"}  # and the model that each needs
 SMALL_OPS = ("x * y", "x + y", "tanh(x)", "sum(x)")  # on 4 float32
 OPTIONS = {  # options after the library's name; tensorlite-numpy: without numba's loops
     "torch": {"fp32", "bf16", "compile", "malloc"}, "transformers": {"fp32", "bf16", "malloc"},
@@ -56,15 +59,16 @@ GPU_OPTIONS = {"torch": {"fp32", "tf32", "bf16", "compile", "graph"}, "transform
 class Job:
     """The job of a contestant's process, which gets it as JSON."""
 
-    task: str  # train, decode, recipe or overhead
+    task: str  # train, decode, recipe, overhead or service
     who: str  # the contestant
-    config: str  # a name of CONFIGS, or a small op
+    config: str  # a name of CONFIGS, a small op, or a service
     threads: int
     folder: str  # folder of start.safetensors
     batch: int = 1  # prompts at once, when decoding
     seed: int = 0  # of the recipe's weights and batches
     vocab_size: int = 0  # of the recipe's text
     device: str = "cpu"  # or cuda
+    weights: str = "float32"  # dtype of tensorlite's weights, when decoding on a CPU
 
     @property
     def library(self) -> str:
@@ -76,7 +80,7 @@ class Job:
 
     @property
     def model(self) -> GPTConfig:
-        return configs(self.device)[self.config][0]
+        return configs(self.device)[SERVICES.get(self.config, self.config)][0]
 
     @property
     def rows(self) -> int:
@@ -89,7 +93,7 @@ class Job:
         return "bfloat16" if "bf16" in self.options else "tf32" if "tf32" in self.options else "float32"
 
     def ours(self) -> Self:
-        """The variant of tensorlite for this contestant: products in the same dtype. (CPUs decode in float32.)"""
+        """The variant of tensorlite for this contestant: products in the same dtype; decoding on a CPU, `weights`."""
         if self.task == "decode" and self.device == "cpu":
             return replace(self, who="tensorlite")
         return replace(

@@ -87,7 +87,7 @@ def loss_of(p: dict[str, torch.Tensor], config: GPTConfig, x: torch.Tensor, y: t
         h = h + linear(a.transpose(1, 2).reshape(B, T, -1), f"blocks.{i}.attention.out_proj")  # (B, T, H * D)
         n = linear(norm(h, f"blocks.{i}.norm2"), f"blocks.{i}.feed_forward.expand")
         h = h + linear(F.gelu(n, approximate="tanh"), f"blocks.{i}.feed_forward.contract")
-    logits = F.linear(norm(h, "final_norm"), p["token_embedding.weight"])
+    logits = F.linear(norm(h, "final_norm"), p.get("head.weight", p["token_embedding.weight"]))
     return F.cross_entropy(logits.flatten(0, 1), y.flatten())  # (B * T, V)
 
 

@@ -36,6 +36,8 @@ def main() -> None:
 
 def side(job: Job) -> str:
     """The module that plays it."""
+    if job.task == "service":
+        return "service"
     return ("ours" if job.library == "tensorlite" else "theirs") + ("" if job.device == "cpu" else "_gpu")
 
 

@@ -26,7 +26,7 @@ import tensorlite as tl
 from gpt import model as library
 from gpt.attention import MultiHeadAttention
 from gpt.config import PRESETS
-from gpt.generate import generate
+from gpt.generation import generate
 from gpt.model import parameter_table
 from tensorlite import functional as F
 from tensorlite import nn

@@ -35,7 +35,7 @@ from gpt import pretrained
 from gpt.config import PRESETS
 from gpt.data import corpus
 from gpt.data.download import fetch_model
-from gpt.generate import generate, probabilities
+from gpt.generation import generate, probabilities
 from gpt.model import GPT
 from tensorlite import functional as F
 from tensorlite import io, nn, optim

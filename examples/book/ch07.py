@@ -39,7 +39,7 @@ import tensorlite as tl
 from gpt import lora, pretrained
 from gpt.config import GPTConfig
 from gpt.data.download import fetch_model
-from gpt.generate import generate
+from gpt.generation import generate
 from gpt.model import GPT
 from gpt.tasks import instruct
 from gpt.tasks.instruct.judge import Api, judge, question, summary

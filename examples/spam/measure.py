@@ -94,7 +94,7 @@ class Measure:
         train(
             TrainConfig(
                 text=(self.runs / "texts.txt",), validation=0.03, steps=steps, lr=lr, eval_every=steps, sample_every=0,
-                batch_size=16, out=self.runs / name, overwrite=True, threads=1, **MODEL,
+                batch_size=16, position_std=1.0, out=self.runs / name, overwrite=True, threads=1, **MODEL,
             ),
             SILENT,
         )  # fmt: skip

@@ -6,45 +6,53 @@ not those of the fields; `usual` is the flag that a word too many was probably m
 groups of flags in its help. The name of a command may be two words.
 """
 
-from .chat import Chat
-from .classify import Classify
-from .compare import Compare
-from .completion import Completion
-from .data import Data
-from .doctor import Doctor
-from .evaluate import Evaluate
-from .export import Export
-from .generate import Generate
-from .import_ import Import
-from .judge import Judge
-from .look import Look
-from .params import Params
-from .runs import Runs
-from .show import Show
-from .tokenize import Tokenize
-from .train import FinetuneClassify, FinetuneInstruct, Train
+from collections.abc import Iterator, Mapping
+from importlib import import_module
 
-COMMANDS: dict[str, type] = {
-    "train": Train,
-    "finetune classify": FinetuneClassify,
-    "finetune instruct": FinetuneInstruct,
-    "generate": Generate,
-    "chat": Chat,
-    "classify": Classify,
-    "look": Look,
-    "runs": Runs,
-    "show": Show,
-    "compare": Compare,
-    "tokenize": Tokenize,
-    "params": Params,
-    "evaluate": Evaluate,
-    "judge": Judge,
-    "data": Data,
-    "import": Import,
-    "export": Export,
-    "doctor": Doctor,
-    "completion": Completion,
+_PLACES = {  # of each command: its module and its class
+    "train": ("train", "Train"),
+    "finetune classify": ("train", "FinetuneClassify"),
+    "finetune instruct": ("train", "FinetuneInstruct"),
+    "generate": ("generate", "Generate"),
+    "chat": ("chat", "Chat"),
+    "classify": ("classify", "Classify"),
+    "look": ("look", "Look"),
+    "runs": ("runs", "Runs"),
+    "show": ("show", "Show"),
+    "compare": ("compare", "Compare"),
+    "tokenize": ("tokenize", "Tokenize"),
+    "params": ("params", "Params"),
+    "evaluate": ("evaluate", "Evaluate"),
+    "judge": ("judge", "Judge"),
+    "data list": ("data", "DataList"),
+    "data fetch": ("data", "DataFetch"),
+    "data prepare": ("prepare", "DataPrepare"),
+    "import": ("import_", "Import"),
+    "export": ("export", "Export"),
+    "doctor": ("doctor", "Doctor"),
+    "completion": ("completion", "Completion"),
 }
+
+
+class _Commands(Mapping[str, type]):
+    """The commands by name. The module of a command is imported when it is looked up: all take half a second."""
+
+    def __getitem__(self, name: str) -> type:
+        module, command = _PLACES[name]
+        found: type = getattr(import_module(f".{module}", __name__), command)
+        return found
+
+    def __contains__(self, name: object) -> bool:
+        return name in _PLACES
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_PLACES)
+
+    def __len__(self) -> int:
+        return len(_PLACES)
+
+
+COMMANDS = _Commands()
 
 GROUPS = {  # for the help of `gpt`: a line for each command
     "train": {
@@ -70,7 +78,9 @@ GROUPS = {  # for the help of `gpt`: a line for each command
         "judge": "score answers to instructions",
     },
     "data and machine": {
-        "data": "list and download texts, data sets and weights",
+        "data list": "the texts, data sets and weights that can be downloaded",
+        "data fetch": "download them",
+        "data prepare": "text of any size as tokens to train on",
         "import": "make a run of GPT-2's weights",
         "export": "write a run as a folder for Hugging Face transformers",
         "doctor": "what this machine offers, and what is missing",

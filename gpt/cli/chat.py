@@ -10,16 +10,19 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 from rich.console import Console
-from tyro.conf import Positional, arg
+from tyro.conf import Positional, UseAppendAction, arg
 
 from tensorlite import backend
 from tensorlite.devices import machine
 
 from ..config import check_choice, check_device, check_integer
 from ..console import show
-from ..generate import check_sampling
+from ..fast.weights_dtype import Dtype, set_weights_dtype
+from ..generation import check_sampling
+from ..model import parameter_table
+from ..stopping import check_stops
 from ..tasks.instruct import STYLES, Conversation, InstructConfig
-from ..tokenizer import END_OF_TEXT, Tokenizer
+from ..tokenizer import END_OF_TEXT
 from ..tokenizer.base import check_text
 from ..training import checkpoint
 
@@ -43,13 +46,17 @@ class Chat:
     top_k: int | None = None  # sample only from the k most probable tokens
     top_p: float | None = None  # sample only from the most probable tokens whose probabilities add up to this
     seed: int = 1337  # the same seed gives the same answers
-    stop: str | None = None  # end an answer before this token; default: <|endoftext|>
+    # end an answer before this string; may be given several times; <|endoftext|> ends an answer in any case
+    stop: UseAppendAction[tuple[str, ...]] = ()
     step: str | None = None  # the model after this step, or best: with the lowest validation loss; default: the newest
     history: int | None = None  # earlier turns that the model sees; default: as many as in training
+    # of the weights: bfloat16 halves the bytes to read for each token, int8, on a CPU, quarters them
+    dtype: Dtype = "float32"
     device: str = "auto"  # cpu, cuda or cuda:1 (the second GPU); auto: a GPU if one is usable
 
     def __post_init__(self) -> None:
         check_device(self.device)
+        check_stops(self.stop)
 
     def __call__(self) -> int:
         check_integer("max_new_tokens", self.max_new_tokens, low=1)
@@ -79,35 +86,27 @@ class Chat:
             )
         checkpoint.check_task(self.run, description, "instruct")
         model, tokenizer = checkpoint.load_model(self.run, backend.use_device(self.device), folder)
+        set_weights_dtype(model, self.dtype)
         check_sampling(model.config.vocab_size, self.temperature, self.top_k, self.top_p)
         check_choice("style", description.get("style"), tuple(STYLES))
         training: Any = description.get("training")
-        stop, turns = stop_token(self.stop, tokenizer), InstructConfig.from_dict(training).turns
-        assert stop is not None  # fine-tuning ensures it
+        turns = InstructConfig.from_dict(training).turns
+        end = tokenizer.special_tokens[END_OF_TEXT]  # fine-tuning ensures it
         return Conversation(
-            model, tokenizer, STYLES[description["style"]], stop,
+            model, tokenizer, STYLES[description["style"]], end, stops=self.stop,
             history=turns - 1 if self.history is None else self.history, max_new_tokens=self.max_new_tokens,
             temperature=self.temperature, top_k=self.top_k, top_p=self.top_p, seed=self.seed,
         )  # fmt: skip
 
     def greet(self, talk: Conversation) -> None:
         """Print the model's size, how many turns it sees, and the commands."""
-        size, context = talk.model.num_parameters(), talk.model.config.context_length
+        config = talk.model.config
+        size, context = parameter_table(config)[-1].parameters, config.context_length
         sees = "each question separately" if talk.history == 0 else f"up to {talk.history} earlier turns"
         why = ", as in training (--history N for N earlier turns)" if self.history is None else ""
         console = Console(highlight=False)
         console.print(f"{self.run}: {size:,} parameters, a context of {context:,} tokens", style="bold", markup=False)
         console.print(f"It sees {sees}{why}. {HELP}; Ctrl-C stops an answer.", style="dim", markup=False)
-
-
-def stop_token(text: str | None, tokenizer: Tokenizer) -> int | None:
-    """The id of the single token `text`; without it the end of text, or None where the tokenizer has none."""
-    if text is None:
-        return tokenizer.special_tokens.get(END_OF_TEXT)
-    ids = tokenizer.encode(text, set(tokenizer.special_tokens))
-    if len(ids) != 1:
-        raise ValueError(f"stop must be a single token, and {text!r} is {len(ids)} of this tokenizer's")
-    return ids[0]
 
 
 def converse(talk: Conversation, prompt: str) -> int:

@@ -21,7 +21,8 @@ from ..tasks.classify import TrainedClassifier, load, predict, predict_lines
 from ..tasks.classify.inference import format_prediction
 from ..training import checkpoint
 
-BATCH = 16  # texts per batch
+BATCH = 16  # longest texts per batch, or as many tokens of shorter ones
+TOGETHER = 512  # lines that are sorted by length and labelled before their results are printed
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,8 @@ class Classify:
         silent = total is None or sys.stdout.isatty()  # the lines themselves show the progress
         with nullcontext(lambda n: None) if silent else bar("labelling", total) as advance:
             for lines in batches:
-                for start in range(0, len(lines), BATCH):
-                    some = lines[start : start + BATCH]
+                for start in range(0, len(lines), TOGETHER):
+                    some = lines[start : start + TOGETHER]
                     wrong, cut_here = self.label(trained, some, f"{source}, line", number + 1)
                     faults, cuts = faults + wrong, cuts + cut_here
                     number += len(some)

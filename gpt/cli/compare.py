@@ -10,10 +10,13 @@ from rich.table import Table
 from rich.text import Text
 from tyro.conf import Positional, arg
 
-from ..console import visible
+from ..console import counted, visible
 
 if TYPE_CHECKING:
-    from ..look.compare import Comparison, Row
+    from ..look.comparison import Comparison, Row
+
+
+WIDE = 60  # columns of a terminal that has room for tables
 
 
 @dataclass(frozen=True)
@@ -31,16 +34,20 @@ class Compare:
         if self.out is not None and self.out.exists() and not self.overwrite:
             raise FileExistsError(f"{self.out} exists already: name another file, or give --overwrite")
         found, console = look.compare(self.runs), Console(highlight=False)
-        heads = heads_of(found)
+        narrow = console.width < WIDE
+        heads = found.names if narrow else heads_of(found)
         if heads != found.names:
             for head, name in zip(heads, found.names, strict=True):
                 console.print(f"{head}  {visible(name)}", markup=False, soft_wrap=True)
-        console.print(table("results", found.results, heads))
+        show = lines if narrow else table
+        console.print(show("results", found.results, heads))
         rows = found.settings if self.all else found.differences
         if rows:
-            console.print(table("settings" if self.all else "settings that differ", rows, heads, mark=self.all))
+            console.print(show("settings" if self.all else "settings that differ", rows, heads, self.all))
         else:
-            console.print("all settings are the same")
+            console.print(f"all settings{' that the runs share' if found.partial else ''} are the same")
+        if found.partial and not self.all:
+            console.print(f"{counted(len(found.partial), 'setting')} that only some of the runs have: --all shows them")
         for note in found.notes:
             console.print(note, markup=False)
         if self.out is not None:
@@ -57,6 +64,20 @@ def heads_of(found: "Comparison") -> list[str]:
     return [f"{i + 1}" for i in range(len(found.names))]
 
 
+def lines(title: str, rows: "Sequence[Row]", heads: Sequence[str], mark: bool = False) -> Text:
+    """What `table` shows, for a narrow terminal: each value on a line of its own."""
+    parts: list[str | tuple[str, str]] = [(f"{title}\n", "table.title")]
+    for row in rows:
+        parts.append((f"{marked(row, mark)}\n", "bold"))
+        parts += [f"  {visible(head)}: {visible(text)}\n" for head, text in zip(heads, row.values, strict=True)]
+    return Text.assemble(*parts)
+
+
+def marked(row: "Row", mark: bool) -> str:
+    """The name of a row; with `mark`, ≠ before one that differs."""
+    return f"{'≠' if row.differs else ' '} {row.name}" if mark else row.name
+
+
 def table(title: str, rows: "Sequence[Row]", heads: Sequence[str], mark: bool = False) -> Table:
     """Rows of settings or results; with `mark`, ≠ before each that differs. All texts are plain."""
     found = Table(title=Text(title, style="table.title"), title_justify="left")
@@ -64,6 +85,5 @@ def table(title: str, rows: "Sequence[Row]", heads: Sequence[str], mark: bool = 
     for head in heads:
         found.add_column(Text(visible(head)), overflow="fold")
     for row in rows:
-        name = f"{'≠' if row.differs else ' '} {row.name}" if mark else row.name
-        found.add_row(*(Text(visible(text)) for text in (name, *row.values)))
+        found.add_row(*(Text(visible(text)) for text in (marked(row, mark), *row.values)))
     return found

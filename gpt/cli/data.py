@@ -1,7 +1,7 @@
-"""`gpt data`: download the data sets and weights that the book uses."""
+"""`gpt data list` and `gpt data fetch`: download the data sets and weights that the book uses."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated
 
 from rich import box
 from rich.console import Console
@@ -16,25 +16,27 @@ from ..data.sources import DATA, MODELS
 
 
 @dataclass(frozen=True)
-class Data:
-    """List what can be downloaded, or download it: `gpt data fetch the-verdict` prints the path of the file."""
+class DataList:
+    """List what can be downloaded, and what of it is here."""
 
-    # list: show all names and what is downloaded; fetch: download
-    action: Annotated[Positional[Literal["list", "fetch"]], arg(metavar="{list,fetch}")]
-    names: Annotated[Positional[tuple[str, ...]], arg(metavar="NAME")] = ()  # names from the list
+    def __call__(self) -> int:
+        Console().print(listing())
+        return 0
+
+
+@dataclass(frozen=True)
+class DataFetch:
+    """Download data sets and weights by their names: `gpt data fetch the-verdict` prints the path of the file."""
+
+    names: Annotated[Positional[tuple[str, ...]], arg(metavar="NAME")] = ()  # names that gpt data list shows
 
     def __post_init__(self) -> None:
-        if self.action == "list" and self.names:
-            raise ValueError("list takes no names: it shows all of them")
-        if self.action == "fetch" and not self.names:
+        if not self.names:
             raise ValueError(f"fetch needs at least one name of {', '.join((*DATA, *MODELS))}")
         for name in self.names:
             check_choice("name", name, (*DATA, *MODELS))
 
     def __call__(self) -> int:
-        if self.action == "list":
-            Console().print(listing())
-            return 0
         for name in self.names:
             print(download.fetch(name, Console(stderr=True)), flush=True)
         return 0

@@ -17,8 +17,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from tensorlite import backend
-from tensorlite.devices import gpu, machine
+from tensorlite import backend, distributed
+from tensorlite.devices import gpu, machine, nccl
 from tensorlite.kernels.cpu import choose_impl, onednn
 from tensorlite.kernels.cuda import attention
 
@@ -78,6 +78,7 @@ def processor() -> list[Finding]:
             "\n".join([*slower_kernels(), *machine.blas_environment()]),
         ),
         ("threads", *about_threads()),
+        ("processes", *about_processes()),
         (
             "compiled loops",
             "off" if choose_impl.missing() else f"on, by numba {installed('numba')}",
@@ -120,6 +121,34 @@ def about_threads() -> tuple[str, str]:
     return f"{machine.default_threads()}" + (f", as {given} says" if given else ""), ""
 
 
+def about_processes() -> tuple[str, str]:
+    """Whether one run can be trained by several processes here, what started this one, and what that is good for."""
+    rank, size, _ = distributed.launched()
+    started = f"this is process {rank} of {size}; " if size > 1 else ""
+    if installed("mpi4py") is None:
+        return (
+            f"{started}one: mpi4py is not installed",
+            "pip install 'tensorlite[mpi]' trains one run by several processes",
+        )
+    code = "from mpi4py import MPI; print(MPI.Get_library_version().splitlines()[0].split(',')[0].split(chr(0))[0])"
+    names = [name for names in distributed.LAUNCHERS for name in names]  # this child is not one of theirs
+    environment = {name: value for name, value in os.environ.items() if name not in (*names, "PMI_FD", "PMI_PORT")}
+    child = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    if child.returncode:
+        return f"{started}one: mpi4py finds no MPI library", "pip install mpich, or load the cluster's MPI"
+    launcher = shutil.which("mpiexec", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
+    how = (
+        f"started by {launcher}"
+        if launcher
+        else "started by srun, or by the mpiexec of this MPI, which is not on the PATH"
+    )
+    advice = (
+        "mpiexec -n N gpt train ...; on one machine, N processes of one thread may be faster than one of N threads: "
+        "python -m examples.benchmarks.processes in the repository compares them"
+    )
+    return f"{started}several, by {' '.join(child.stdout.replace('Version:', '').split())}, {how}", advice
+
+
 def graphics() -> list[Finding]:
     """The GPU that training uses and its libraries, or why none is used."""
     if not backend.driver_found():
@@ -133,7 +162,15 @@ def graphics() -> list[Finding]:
         ("CUDA", f"driver {about['CUDA driver']}, runtime {about['CUDA runtime']}; CuPy {about['CuPy']}", ""),
         ("GPU products", computed["products"], ""),
         ("GPU attention", computed["attention"], ""),
+        ("GPUs together", *about_nccl()),
     ]
+
+
+def about_nccl() -> tuple[str, str]:
+    """Whether the processes of a run can each have a GPU."""
+    if nccl.available():
+        return "several processes exchange by NCCL, each with a GPU", ""
+    return "one process: NCCL is missing", "pip install nvidia-nccl-cu13"
 
 
 def storage() -> list[Finding]:

@@ -14,7 +14,9 @@ from tensorlite.devices import machine
 from ..config import check_device, check_integer
 from ..console import bar, result_table
 from ..data import corpus
+from ..fast.weights_dtype import Dtype, set_weights_dtype
 from ..tasks.evaluate import Score, evaluate
+from ..tasks.prepared import evaluate_prepared
 from ..training import checkpoint
 
 
@@ -25,7 +27,8 @@ class Evaluate:
     usual: ClassVar = "--text"
 
     run: Annotated[Positional[Path], arg(metavar="RUN")]  # directory of the run
-    text: tuple[Path, ...]  # UTF-8 files, read one after another
+    # UTF-8 files, read one after another, or a folder of gpt data prepare: its validation text
+    text: tuple[Path, ...]
     # tokens from one window to the next; with fewer than the context, each token has more context before it, and
     # evaluation is slower; default: the context
     stride: int | None = None
@@ -33,6 +36,8 @@ class Evaluate:
     batch_size: int = 4  # windows per batch
     step: str | None = None  # the model after this step, or best: with the lowest validation loss; default: the newest
     json: bool = False  # print the numbers as JSON
+    # of the weights: with bfloat16 or int8, which is for a CPU, the loss is that of `gpt generate --dtype`
+    dtype: Dtype = "float32"
     device: str = "auto"  # cpu, cuda or cuda:1 (the second GPU); auto: a GPU if one is usable
 
     def __post_init__(self) -> None:
@@ -43,12 +48,17 @@ class Evaluate:
 
     def __call__(self) -> int:
         machine.set_threads(machine.default_threads())
-        text = corpus.read_text(self.text)
+        folder = self.text[0] if self.text[0].is_dir() and len(self.text) == 1 else None
+        text = "" if folder else corpus.read_text(self.text)
         device = backend.use_device(self.device)
         model, tokenizer = checkpoint.load_model(self.run, device, checkpoint.folder_at(self.run, self.step))
+        set_weights_dtype(model, self.dtype)
         context = self.context or model.config.context_length
         stride = self.stride or context
-        score = evaluate(model, tokenizer, text, context, stride, self.batch_size, bar)
+        if folder:
+            score = evaluate_prepared(model, tokenizer, folder, context, stride, self.batch_size, bar)
+        else:
+            score = evaluate(model, tokenizer, text, context, stride, self.batch_size, bar)
         if self.json:
             about = {"run": str(self.run), "text": [str(path) for path in self.text]}
             print(dumps({**about, **numbers(score), "context": context, "stride": stride}))

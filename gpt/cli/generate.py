@@ -3,17 +3,17 @@
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 from tyro.conf import Positional, UseAppendAction, arg
 
-import tensorlite as tl
 from tensorlite import backend
 from tensorlite.devices import machine
 
 from ..config import check_device, check_integer
 from ..console import piped_text, show
-from ..generate import stream
+from ..fast.weights_dtype import Dtype, set_weights_dtype
+from ..generation import stream
 from ..stopping import StopText, check_stops
 from ..tasks.pretrain import start_of_run
 from ..tokenizer import END_OF_TEXT, StreamDecoder, Tokenizer
@@ -45,8 +45,8 @@ class Generate:
     step: str | None = None  # the model after this step, or best: with the lowest validation loss; default: the newest
     cache: bool = True  # whether to use a key-value cache; without it the text is the same, and generation slower
     device: str = "auto"  # cpu, cuda or cuda:1 (the second GPU); auto: a GPU if one is usable
-    # of the weights; bfloat16, on a GPU, halves the bytes to read for each token
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    # of the weights: bfloat16 halves the bytes to read for each token, int8, on a CPU, quarters them
+    dtype: Dtype = "float32"
 
     def __post_init__(self) -> None:
         check_device(self.device)
@@ -58,13 +58,10 @@ class Generate:
     def __call__(self) -> int:
         machine.set_threads(machine.default_threads())
         device = backend.use_device(self.device)
-        if self.dtype == "bfloat16" and device == "cpu":
-            raise ValueError("--dtype bfloat16 is for a GPU, and this would run on the CPU: omit it")
         folder = checkpoint.folder_at(self.run, self.step)
         given = self.prompts()
         model, tokenizer = checkpoint.load_model(self.run, device, folder)
-        if self.dtype == "bfloat16":
-            model.to(tl.bfloat16)
+        set_weights_dtype(model, self.dtype)
         if given:
             prompts = [self.encode(tokenizer, prompt) for prompt in given]
         else:

@@ -15,6 +15,7 @@ from tensorlite import backend
 from tensorlite.devices import machine
 
 from ..config import check_device, check_integer
+from ..fast.weights_dtype import Dtype
 from ..training import checkpoint
 
 PORT, TRIED = 8990, 50  # without --port: the first port that is tried, and how many
@@ -30,6 +31,9 @@ class Look:
     host: str = "127.0.0.1"  # address to listen on; where others can reach it, the page's address has a secret token
     port: int | None = None  # port to listen on; 0: any free one; default: 8990, or the next free one
     browser: bool = True  # whether the page is opened in the browser; without, its address is only printed
+    # of the weights with which the OpenAI-compatible server writes: bfloat16 halves the bytes to read for each token,
+    # int8, on a CPU, quarters them; all else on the page is computed in float32
+    dtype: Dtype = "float32"
     device: str = "auto"  # cpu, cuda or cuda:1 (the second GPU); auto: a GPU if one is usable
 
     def __post_init__(self) -> None:
@@ -51,7 +55,7 @@ class Look:
         with listen(self.host, self.port) as listener:
             bound, port = listener.getsockname()[:2]
             access = Access.at(self.host, bound, port)
-            app = Guard(create_app(self.runs, backend.use_device(self.device)), access)
+            app = Guard(create_app(self.runs, backend.use_device(self.device), self.dtype), access)
             address = page_address(self.host, port, access.token)
             try:
                 print(f"{address}\nCtrl-C ends it.", flush=True)

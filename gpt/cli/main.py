@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
+from tensorlite import distributed
 from tensorlite.devices import gpu, machine
 from tensorlite.files import naming
 
@@ -21,7 +22,7 @@ from .. import __version__, fast
 from ..console import LOST, printable
 from ..training.run_directory import RunWarning
 from .flags import Usage
-from .parsing import parse
+from .parsing import parse, with_flags
 
 LONGEST = 1500  # characters of an error message: names in a file may have any length
 
@@ -47,16 +48,25 @@ def main(args: list[str] | None = None) -> None:
         sys.exit(141)
     except KeyboardInterrupt:
         sys.exit(130)
-    except Usage as error:
-        with contextlib.suppress(OSError):
-            print(f"gpt: {printable(str(error), LONGEST)} ({error.help} --help)", file=sys.stderr)
-        sys.exit(2)
     except Exception as error:
-        if debug:
-            traceback.print_exc()
-        with contextlib.suppress(OSError):  # standard error is closed
-            print(f"gpt: {printable(sentence(error), LONGEST)}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(report(error, debug))
+
+
+def report(error: Exception, debug: bool) -> int:
+    """Print the sentence of an error; the exit status. Of several processes that fail before they know of each other,
+    the first one of each host prints it.
+    """
+    first = distributed.joined() is not None or distributed.launched()[2] == 0
+    if usage := isinstance(error, Usage):
+        text = f"{printable(str(error), LONGEST)} ({error.help} --help)"
+    else:
+        text = printable(sentence(error), LONGEST)
+    if debug and not usage:
+        traceback.print_exception(error)
+    with contextlib.suppress(OSError):  # standard error is closed
+        if first:
+            print(f"gpt: {text}", file=sys.stderr)
+    return 2 if usage else 1
 
 
 @contextlib.contextmanager
@@ -111,10 +121,16 @@ def run(args: list[str]) -> int:
         print(f"gpt {__version__}")
         return 0
     machine.keep_freed_memory()
-    fast.attach()
+    fast.attach_decode()
     with warnings.catch_warnings():  # NumPy's warnings of overflow and the like; errors name what is not finite
         warnings.simplefilter("ignore", RuntimeWarning)
-        status: int = parse(args)()
+        command = parse(args)
+        try:
+            status: int = command()
+        except ValueError as error:
+            if type(error) is not ValueError or ".json" in str(error):  # a file has the names of settings, not flags
+                raise
+            raise ValueError(with_flags(str(error), type(command))) from error
     return status
 
 
@@ -123,10 +139,13 @@ def sentence(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     if reason := gpu.out_of_memory(error):
-        return f"{reason}: a smaller batch_size or context_length, or activation_checkpointing in training, needs less"
+        return (
+            f"{reason}: a smaller --batch-size or --context-length, or --activation-checkpointing in training, needs "
+            "less"
+        )
     if isinstance(error, MemoryError):
         reason = str(error) or "an array does not fit"
-        return f"out of memory: {reason}: a smaller batch_size or context_length needs less"
+        return f"out of memory: {reason}: a smaller --batch-size or --context-length needs less"
     if isinstance(error, (ValueError, RuntimeError, OSError, ArithmeticError, ImportError, IndexError)):
         return str(error)
     return f"{type(error).__name__}: {error}; unexpected error: --debug prints the traceback"

@@ -177,7 +177,7 @@ def with_flags(sentence: str, command: type) -> str:
     several = [name for name in names if "_" in name]
     if not several:
         return sentence
-    pattern = rf"(?<![\w.-])({'|'.join(sorted(several, key=len, reverse=True))})(?![\w.])"
+    pattern = rf"(?<![\w./-])({'|'.join(sorted(several, key=len, reverse=True))})(?![\w./])"
     return re.sub(pattern, lambda found: names[found[1]], sentence)
 
 

@@ -15,7 +15,7 @@ from tyro.conf import Positional, arg
 from .. import look
 from ..console import visible
 from ..look import Run
-from ..look.runs import find_runs
+from ..look.run_list import find_runs
 
 
 @dataclass(frozen=True)
@@ -40,34 +40,52 @@ class Runs:
             for one in found:
                 print(json.dumps({"run": str(one.path), **one.to_dict()}))
         elif found:
-            Console(highlight=False).print(table(self.folder, found))
+            console = Console(highlight=False)
+            if console.width >= WIDE:
+                console.print(table(self.folder, found))
+            else:
+                for one in found:
+                    console.print(paragraph(self.folder, one), markup=False)
         return 0 if found else 1
+
+
+HEADS = ("run", "task", "steps", "size", "lowest loss", "changed")
+WIDE = 75  # columns of a terminal that has room for the table
 
 
 def table(folder: Path, found: list[Run]) -> Table:
     """A row for each run. At 80 columns the names are folded, nothing else."""
     shown = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     shown.add_column("run", overflow="fold", min_width=10)
-    for head in ("task", "steps", "size", "lowest loss", "state", "changed"):
+    for head in HEADS[1:]:
         shown.add_column(head, justify="right" if head in ("steps", "size", "lowest loss") else "left", no_wrap=True)
     for one in found:
         shown.add_row(*(Text(visible(text)) for text in row(folder, one)))
     return shown
 
 
+def paragraph(folder: Path, one: Run) -> str:
+    """The same for a narrow terminal: a line for each cell, below the name."""
+    name, *cells = map(visible, row(folder, one))
+    return "\n".join([name, *(f"  {head}: {cell}" for head, cell in zip(HEADS[1:], cells, strict=True))])
+
+
 def row(folder: Path, one: Run) -> list[str]:
-    """The cells of a run: its path below the folder, task, steps, parameters, lowest validation loss, state, date."""
+    """The cells of a run: its path below the folder, task, steps (of all, if unfinished), parameters, lowest validation
+    loss, date.
+    """
     lowest = one.metrics["validation_loss"].lowest()
     name = str(one.path.relative_to(folder)) if one.path != folder else one.name
-    steps = f"{one.last:,}/{one.total:,}" if one.total and one.total != one.last else f"{one.last:,}"
-    state = "imported" if "imported" in one.description else "finished" if one.finished else "unfinished"
+    if "imported" in one.description:
+        steps = "imported"
+    else:
+        steps = f"{one.last:,}" if one.finished or not one.total else f"{one.last:,} of {one.total:,}"
     return [
         name,
         one.task,
         steps,
         short(one.parameters),
         f"{lowest[0]:.4f} @ {lowest[1]:,}" if lowest else "-",
-        state,
         one.changed.partition(" ")[0],
     ]
 

@@ -8,14 +8,16 @@ from typing import Annotated, Any, ClassVar, Self
 
 from tyro.conf import Positional, arg
 
+from tensorlite import distributed
 from tensorlite.devices import machine
 
+from .. import fast
 from ..console import open_screen
+from ..fast.distributed import train
 from ..tasks.classify import ClassifyConfig
 from ..tasks.instruct import InstructConfig
 from ..tasks.pretrain import TrainConfig
 from ..training import session
-from ..training.loop import train
 from ..training.settings import Settings
 from .watch import watching
 
@@ -28,8 +30,8 @@ GROUPS = {  # of the flags in the help, by field
         "balance", "unique_texts", "split_seed", "max_length", "style", "mask_instruction", "turns",
     ),
     "model": (
-        "preset", "context_length", "n_layer", "n_head", "n_embd", "dropout", "layers", "position", "causal",
-        "untie_head", "lora", "rank", "alpha", "targets",
+        "preset", "context_length", "n_layer", "n_head", "n_embd", "dropout", "position_std", "layers", "position",
+        "causal", "untie_head", "lora", "rank", "alpha", "targets",
     ),
     "steps": (
         "epochs", "steps", "batch_size", "grad_accumulation", "lr", "min_lr", "warmup", "beta1", "beta2",
@@ -40,7 +42,9 @@ GROUPS = {  # of the flags in the help, by field
         "max_new_tokens", "checkpoint_every", "keep", "keep_best", "watch",
     ),
     "where the run is": ("out", "resume", "resume_if_exists", "overwrite"),
-    "machine": ("device", "dtype", "cuda_graph", "activation_checkpointing", "threads"),
+    "machine": (
+        "device", "dtype", "cuda_graph", "activation_checkpointing", "threads", "shard_optimizer", "process_timeout",
+    ),
 }  # fmt: skip
 
 
@@ -65,8 +69,9 @@ class Training(Settings):
         return values
 
     def __call__(self) -> int:
+        fast.attach_step()
         screen = open_screen()
-        with watching(screen) if self.watch else nullcontext() as page:
+        with watching(screen) if self.watch and not distributed.launched()[0] else nullcontext() as page:
             result = train(self, screen, begun=page.open if page else lambda run: None)
             if result.stopped_by is not None:
                 return 128 + result.stopped_by
@@ -85,7 +90,7 @@ class Train(TrainConfig, Training):
     base: Annotated[Path | None, arg(name="from", metavar="RUN")] = None
 
     def __call__(self) -> int:
-        for warning in machine.blas_environment():
+        for warning in machine.blas_environment() if not distributed.launched()[2] else ():
             open_screen().print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
         return super().__call__()
 

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 from codecs import getincrementaldecoder
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Set
+from contextlib import nullcontext
 from io import IncrementalNewlineDecoder
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +21,7 @@ from ..tokenizer.base import Tokenizer, chunks
 AnyPath = str | os.PathLike[str]
 BLOCK = 1 << 20  # bytes of a file that are read at once
 HELD = 1 << 26  # bytes: the longest text that is kept in memory while it is prepared
+STDIN = Path("-")  # standard input, read once
 BUILTIN = "tinyshakespeare.txt.bz2"
 
 # ----- the built-in text -------------------------------------------------------------------------------
@@ -74,7 +77,7 @@ def foreign(begin: bytes, page: bool = False) -> str | None:
 
 
 def read_text(paths: AnyPath | Iterable[AnyPath]) -> str:
-    """The text of one or more UTF-8 files, one after another, each ending its last line if more follow.
+    """The text of one or more UTF-8 files, one after another, each ending its last line if more follow; "-": a pipe.
 
     A byte order mark is dropped, and the line ends CRLF and CR become "\\n"; nothing else is changed. Raises
     OSError (FileNotFoundError, IsADirectoryError, PermissionError, ...) for a file that cannot be read, and
@@ -107,10 +110,10 @@ def _blocks(path: Path, see: Callable[[bytes], object]) -> Iterator[str]:
     if path.is_dir():
         raise IsADirectoryError(f"{str(path)!r} is a directory: name the text files in it")
     try:
-        file = path.open("rb")
+        opened = nullcontext(sys.stdin.buffer) if path == STDIN else path.open("rb")
     except OSError as error:
         raise type(error)(f"the text file {str(path)!r} cannot be read: {error.strerror}") from None
-    with file:
+    with opened as file:
         data, read, blank = file.read(BLOCK), 0, True
         if said := foreign(data):
             raise ValueError(f"the text file {str(path)!r} {said}")

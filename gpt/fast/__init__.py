@@ -2,13 +2,13 @@
 
 `attach_decode` and `attach_step` put accelerated versions into the hooks of the core modules. These versions look
 at the device of the model and use the plain code for a model on the CPU. gpt's public names and its command line
-call them; a program that imports gpt.generate by itself calls `gpt.fast.attach()` for the same speed on a GPU.
+call them; a program that imports gpt.generation by itself calls `gpt.fast.attach()` for the same speed on a GPU.
 """
 
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..generate import Decoder
+    from ..generation import Decoder
     from ..model import GPT
 
 
@@ -19,10 +19,10 @@ def attach() -> None:
 
 
 def attach_decode() -> None:
-    """Let `gpt.generate.stream` use CUDA graphs for models on a GPU."""
-    from .. import generate
+    """Let `gpt.generation.stream` use CUDA graphs for models on a GPU."""
+    from .. import generation
 
-    generate.make_decoder = make_decoder
+    generation.make_decoder = make_decoder
 
 
 def attach_step() -> None:
@@ -38,8 +38,8 @@ def attach_step() -> None:
 
 def make_decoder(model: "GPT", batch_size: int, positions: int, use_cache: bool = True) -> "Decoder":
     """The plain Decoder for a model on the CPU or without a cache, the one with CUDA graphs otherwise."""
-    if not use_cache or model.token_embedding.weight.device == "cpu":
-        from ..generate import Decoder
+    if not use_cache or model.device == "cpu":
+        from ..generation import Decoder
 
         return Decoder(model, batch_size, positions, use_cache)
     from .decode import gpu_decoder

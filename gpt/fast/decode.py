@@ -20,7 +20,7 @@ from tensorlite.devices.memory import start_copy_to_host
 from tensorlite.formulas import join_heads, split_heads
 from tensorlite.kernels.cuda import decode
 
-from ..generate import Decoder
+from ..generation import Decoder
 from ..kv_cache import KVCache
 from ..model import GPT, inference_mode
 
@@ -123,7 +123,7 @@ def gpu_decoder(model: GPT, batch_size: int, positions: int) -> GPUDecoder:
 
 def newest(model: GPT, texts: Sequence[list[int]]) -> Tensor:
     """The last token of each text, and its position: (2, B)."""
-    device = model.token_embedding.weight.device
+    device = model.device
     return tl.tensor([[text[-1] for text in texts], [len(text) - 1 for text in texts]], device=device)
 
 

@@ -17,6 +17,7 @@ from ..training import checkpoint, loop
 from ..training import machine as plain
 from ..training.session import Session
 from ..training.settings import Settings
+from . import distributed
 
 plain_made_with = plain.made_with
 
@@ -27,6 +28,8 @@ def prepare(config: Settings) -> tuple[Settings, list[str]]:
     device, about_threads = backend.use_device(config.device), machine.set_threads(threads)
     about_dtype = precision.set_matmul_dtype(config.dtype, device)
     lines = [f"threads    {about_threads}", f"device     {about_device(device)}"]
+    if team := distributed.active():
+        lines = team.lines() + lines
     if config.dtype != "float32":
         lines.append(f"dtype      {about_dtype}")
     return replace(config, threads=threads, device=device), lines
@@ -60,6 +63,7 @@ def made_with(device: str) -> dict[str, str]:
         "instructions": machine.instructions(),
         "libc": found["libc"],
         "threads": str(machine.threads()),
+        **({"processes": str(team.world.size)} if (team := distributed.active()) else {}),
         "numba": "off" if choose_impl.missing() else f"{version('numba')}, llvmlite {version('llvmlite')}",
         "oneDNN": "off" if onednn.missing() else version(onednn.WHEEL),
         "ml_dtypes": version("ml_dtypes") if find_spec("ml_dtypes") else "not installed",
@@ -75,11 +79,14 @@ def memory(device: str) -> tuple[int, int] | None:
 def table_rows(device: str) -> dict[str, str]:
     """The memory of a GPU that all programs together use."""
     known = None if device == "cpu" else gpu.memory(device)
-    return {} if known is None else {"GPU memory taken": f"{(known[1] - known[0]) / 2**20:,.0f} MiB"}
+    rows = {} if known is None else {"GPU memory taken": f"{(known[1] - known[0]) / 2**20:,.0f} MiB"}
+    return rows | (team.table_rows() if (team := distributed.active()) else {})
 
 
 def make_steps(s: Session, say: Callable[[str], None]) -> loop.Steps:
     """On a GPU steps are recorded, and the results of several are read together."""
+    if team := distributed.active():
+        return distributed.LedSteps(s, team, say)
     if s.config.device == "cpu":
         return loop.PlainSteps(s, say)
     from .pending import PendingSteps

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from tensorlite import Tensor
 
-from ..training.loop import StepResult, update
+from ..training.loop import Step, StepResult, update
 from ..training.session import Session
 from .recorded_step import make_step
 
@@ -15,8 +15,8 @@ READ_EVERY = 10  # steps
 class PendingSteps:
     """Steps that were started, and whose loss and norm are still on the GPU. See `loop.Steps`."""
 
-    def __init__(self, s: Session, say: Callable[[str], None]):
-        self.s, self.step = s, make_step(s, say)
+    def __init__(self, s: Session, say: Callable[[str], None], step: Step | None = None):
+        self.s, self.step = s, step or make_step(s, say)
         self.pending: list[tuple[int, float, Tensor]] = []  # step, learning rate, loss and norm
         self.began = 0.0  # when the first pending step began: evaluations and checkpoints between steps do not count
 

@@ -9,20 +9,20 @@ Each function returns an object that holds plain numbers, shows itself in a note
 Nothing here changes a run.
 """
 
-from .attention import Attention, Head, attention
-from .backward import BackwardPass, BackwardStep, backward, backward_example
-from .compare import Comparison, compare
+from .attention_weights import Attention, Head, attention
+from .backward_pass import BackwardPass, BackwardStep, backward, backward_example
+from .comparison import Comparison, compare
 from .deciding import DecidingWords, deciding_words
 from .embeddings import NearestTokens, PositionMap, TokenMap, nearest_tokens, positions, token_map
+from .forward_trace import Trace, trace
 from .gradient import Gradients, gradients
 from .learning import LearningSession, LearnStep, learn
 from .lens import FollowedTokens, LabelLens, LogitLens, follow_tokens, label_lens, logit_lens
 from .loaded import LoadedModel, kept_steps, load
 from .next_token import Candidate, NextToken, next_token
 from .residual import Attribution, Effect, ResidualStream, Sizes, residual_stream
-from .runs import Run, Runs, run, runs
-from .summary import Summary, summary
-from .trace import Trace, trace
+from .run_list import Run, Runs, run, runs
+from .run_summary import Summary, summary
 from .vocabulary import find_tokens
 
 __all__ = [

@@ -119,7 +119,7 @@ def gradient_times_input(
     trained: TrainedClassifier, ids: Sequence[int], label: str | None
 ) -> tuple[list[float], list[float], int, float]:
     """The logits, the value of each of T positions (padding included), the index of the label, and its score."""
-    model, device = trained.model, trained.model.body.token_embedding.weight.device
+    model, device = trained.model, trained.model.body.device
     idx, lengths, _ = trained.padding.batch([Row(list(ids), 0)])
     with tl.no_grad():
         embedded = model.body.token_embedding(idx.to(device))  # (1, T, C)

@@ -20,7 +20,6 @@ from ..config import check_integer
 from ..model import as_float32
 from . import charts, display
 from .components import principal_components
-from .lens import largest
 from .loaded import LoadedModel
 from .vocabulary import Token, token_id
 
@@ -163,6 +162,6 @@ def cosines(rows: Tensor, norms: Tensor, vector: Tensor) -> Tensor:
 def nearest(model: LoadedModel, cosine: Tensor, k: int, without: int | None = None) -> list[Near]:
     """The k tokens of the largest cosines (V,), without one token."""
     k = min(k + (without is not None), len(cosine))
-    ids, values = (found[0].tolist() for found in largest(cosine.expand_dims(0), k))
+    values, ids = (found.tolist() for found in tl.topk(cosine, k))
     near = [Near(id, model.text_of(id), value) for id, value in zip(ids, values, strict=True) if id != without]
     return near[: k - 1] if without is not None else near

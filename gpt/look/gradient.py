@@ -1,6 +1,6 @@
 """The gradient of a text's loss: with respect to the residual stream at each layer and position, and to the weights.
 
-    loss = mean over t of -log p(token t + 1 | tokens 0 .. t)
+    loss = mean over t of -log p(token t + 1 | tokens 0 .. t), or, for a classifier, -log p(label | text)
 
 The gradient is computed as training does: one forward pass, one backward pass.
 """
@@ -12,13 +12,14 @@ from typing import Any
 
 import tensorlite as tl
 from tensorlite import Tensor
-from tensorlite import functional as F
 
 from ..config import GPTConfig
 from ..model import GPT
+from ..tasks.classify.model import Classifier
 from .display import heat_map, log_shares, visible_text
+from .example import Example, Network, body, example, losses, network, outcome, trainable
+from .forward_trace import trace
 from .loaded import LoadedModel
-from .trace import trace
 
 BLOCK = 1 << 15  # elements whose squares are added up in their own dtype
 PARTS = ("norm1", "W_query", "W_key", "W_value", "out_proj", "norm2", "expand", "contract")  # of a block
@@ -43,18 +44,21 @@ class Group:
 class Gradients:
     """The gradient of the mean loss of a text of T tokens. All norms are Euclidean.
 
-    Position t reads token t and predicts token t + 1, so there are T - 1 positions.
+    Position t reads token t and predicts token t + 1, so there are T - 1 positions. A classifier has T positions, those
+    of the padding included, and predicts one label.
     """
 
     tokens: list[str]  # T
-    loss: float  # nats, mean over the positions
-    losses: list[float]  # nats, at each position
+    loss: float  # nats, mean over `losses`
+    losses: list[float]  # nats, at each position; of a classifier one number
     layers: list[str]  # the rows of `stream`: the embedding, then the residual stream after each block
-    stream: list[list[float]]  # (n_layer + 1, T - 1): norm of the gradient w.r.t. the residual stream
+    stream: list[list[float]]  # (n_layer + 1, positions): norm of the gradient w.r.t. the residual stream
     by_layer: list[float]  # norm over all positions, for each row of `stream`
     groups: list[Group]
     shortcuts: bool
     norms: bool
+    label: str | None = None  # that a classifier is to predict
+    length: int | None = None  # of a classifier: tokens before the padding
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -64,7 +68,7 @@ class Gradients:
         """Two maps: by layer and position, and by parameter group."""
         shares, legend, form = log_shares(self.stream)
         title = f"norm of d loss / d residual stream, {legend}"
-        tokens = [visible_text(token) for token in self.tokens[:-1]]
+        tokens = [visible_text(token) for token in self.tokens[: len(self.stream[0])]]
         stream = heat_map(shares, self.layers, tokens, title=title, largest=1.0, form=form)
         return f"<div>{stream}<br>{group_map(self.groups)}</div>"
 
@@ -86,58 +90,57 @@ def group_map(groups: Sequence[Group]) -> str:
 
 def gradients(
     model: LoadedModel, text: str, shortcuts: bool = True, norms: bool = True, *, fresh: bool = False,
-    layers: int | None = None, seed: int = 1337,
+    layers: int | None = None, seed: int = 1337, label: str | None = None,
 ) -> Gradients:  # fmt: skip
     """The gradient of the loss of `text`, without a step: nothing is changed.
 
     Without `shortcuts` or `norms` the model is computed without its shortcut connections or its LayerNorms. With
     `fresh` its weights are new random ones (of `seed`), which is the fair comparison, because trained weights have
-    adapted to both; it may have another number of blocks then, `layers`. ValueError for a text of fewer than two tokens
-    or more than the context, and for `layers` without `fresh`.
+    adapted to both; it may have another number of blocks then, `layers`. `label` is what a classifier is to predict,
+    by default its most probable label. Weights that fine-tuning has frozen have a gradient here too.
+
+    ValueError for a text of fewer than two tokens or more than the context, an unknown label, and for `layers` without
+    `fresh`.
     """
-    ids = learnable(model, text)
-    net, config = model.model, model.model.config
+    given = example(model, text, label)
+    net = network(model)
     if layers is not None and not fresh:
         raise ValueError("layers changes the number of blocks of a fresh model: give fresh=True too")
     if fresh:
-        net = fresh_model(replace(config, n_layer=layers or config.n_layer), seed).to(net.token_embedding.weight.device)
-    run = Forward(net, ids, shortcuts, norms)
-    run.backward()
-    return run.gradients([model.text_of(id) for id in ids])
+        config = replace(body(net).config, n_layer=layers or body(net).config.n_layer)
+        position = net.position if isinstance(net, Classifier) else ""
+        device = body(net).device
+        net = fresh_model(config, seed, len(given.labels), position).to(device)
+    with trainable(list(net.parameters())):
+        run = Forward(net, given, shortcuts, norms)
+        run.backward()
+    return run.gradients()
 
 
-def learnable(model: LoadedModel, text: str) -> list[int]:
-    """The token ids of a text to learn from. ValueError for fewer than two tokens, and for a classifier."""
-    if model.task == "classify":
-        raise ValueError("a classifier does not predict the next token: choose a run that writes text")
-    ids = model.encode(text)
-    if len(ids) < 2:
-        raise ValueError("the text has one token: give at least two, so that there is a next token to predict")
-    return ids
+def fresh_model(config: GPTConfig, seed: int, labels: int = 0, position: str = "") -> Network:
+    """A GPT, or with `labels` a classifier that reads at `position`, with the initial weights of `seed`.
 
-
-def fresh_model(config: GPTConfig, seed: int) -> GPT:
-    """A GPT with the initial weights of `seed`; the default generator is not changed."""
+    The default generator is not changed.
+    """
     before = tl.default_generator.state_dict()
     try:
         tl.manual_seed(seed)
-        return GPT(config).eval()
+        return (Classifier(config, labels, position) if labels else GPT(config)).eval()
     finally:
         tl.default_generator.load_state_dict(before)
 
 
 class Forward:
-    """One forward pass over a text of T tokens, then one backward pass. Both compute what a training step computes."""
+    """One forward pass over a text, then one backward pass. Both compute what a training step computes."""
 
-    def __init__(self, model: GPT, ids: Sequence[int], shortcuts: bool = True, norms: bool = True):
-        self.model, self.shortcuts, self.norms = model, shortcuts, norms
-        self.parameters = list(model.parameters())
-        found = trace(model, ids[:-1], shortcuts=shortcuts, norms=norms, head=False)
+    def __init__(self, net: Network, given: Example, shortcuts: bool = True, norms: bool = True):
+        self.net, self.given, self.shortcuts, self.norms = net, given, shortcuts, norms
+        self.parameters = list(net.parameters())
+        found = trace(body(net), given.ids, shortcuts=shortcuts, norms=norms, head=False)
         assert found.final is not None
         self.stream = found.stream
-        self.loss = losses_of(model, found.final, ids[1:], "mean")
-        with tl.no_grad():
-            self.losses: list[float] = losses_of(model, found.final, ids[1:], "none")[0].tolist()
+        self.loss = losses(net, found.final, given, "mean")
+        self.outcome = outcome(net, found.final, given)
 
     def backward(self) -> None:
         """Compute `stream_gradients` and `parameter_gradients`; no `.grad` is changed. The graph is freed."""
@@ -145,42 +148,37 @@ class Forward:
         self.stream_gradients = found[: len(self.stream)]
         self.parameter_gradients = found[len(self.stream) :]
 
-    def gradients(self, tokens: list[str]) -> Gradients:
+    def gradients(self) -> Gradients:
         """The norms of the gradients that `backward` has computed."""
         stream = [g.astype(tl.float64).norm(axis=-1)[0].tolist() for g in self.stream_gradients]
         norms = {id(p): norm(g) for p, g in zip(self.parameters, self.parameter_gradients, strict=True)}
         groups = []
-        for layer, part, params in parts(self.model):
+        for layer, part, params in parts(self.net):
             size = sum(p.size for p in params)
             total = math.hypot(*[norms[id(p)] for p in params])
             groups.append(Group(layer, part, size, total, total / math.sqrt(size)))
-        layers = ["embedding", *(f"after block {i}" for i in range(len(stream) - 1))]
-        by_layer = [math.hypot(*row) for row in stream]
+        given = self.given
         return Gradients(
-            tokens, self.loss.item(), self.losses, layers, stream, by_layer, groups, self.shortcuts, self.norms
+            tokens=given.tokens,
+            loss=self.loss.item(),
+            losses=self.outcome.losses,
+            layers=["embedding", *(f"after block {i}" for i in range(len(stream) - 1))],
+            stream=stream,
+            by_layer=[math.hypot(*row) for row in stream],
+            groups=groups,
+            shortcuts=self.shortcuts,
+            norms=self.norms,
+            label=given.label,
+            length=given.length if given.label is not None else None,
         )
 
 
-def losses_of(model: GPT, final: Tensor, targets: Sequence[int], reduction: str) -> Tensor:
-    """Cross-entropy in nats of the normalized residual stream (1, T, C) after the last block: (), or (1, T)."""
-    head = (model.token_embedding if model.head is None else model.head).weight  # as GPT.loss
-    return F.linear_cross_entropy(final, head, tl.tensor([list(targets)], device=final.device), reduction=reduction)
-
-
-def token_losses(model: GPT, ids: Sequence[int], shortcuts: bool = True, norms: bool = True) -> list[float]:
-    """-log p(token t + 1 | tokens 0 .. t) in nats for each token after the first; nothing is recorded."""
-    with tl.no_grad():
-        final = trace(model, ids[:-1], shortcuts=shortcuts, norms=norms, head=False).final
-        assert final is not None
-        found: list[float] = losses_of(model, final, ids[1:], "none")[0].tolist()
-    return found
-
-
-def parts(model: GPT) -> list[tuple[int | None, str, list[Tensor]]]:
+def parts(net: Network) -> list[tuple[int | None, str, list[Tensor]]]:
     """(number of the block or None, name, parameters) of each layer that has parameters, in the order of the forward
     pass. A tied head is the token embedding's matrix and is not listed again.
     """
-    tied = " (also the head)" if model.head is None else ""
+    model = body(net)
+    tied = " (also the head)" if net.head is None else ""
     found: list[tuple[int | None, str, Any]] = [(None, f"token embedding{tied}", model.token_embedding)]
     found.append((None, "position embedding", model.position_embedding))
     for i, block in enumerate(model.blocks):
@@ -188,8 +186,8 @@ def parts(model: GPT) -> list[tuple[int | None, str, list[Tensor]]]:
         modules = block.norm1, a.W_query, a.W_key, a.W_value, a.out_proj, block.norm2, f.expand, f.contract
         found += [(i, part, module) for part, module in zip(PARTS, modules, strict=True)]
     found.append((None, "final norm", model.final_norm))
-    if model.head is not None:
-        found.append((None, "head", model.head))
+    if net.head is not None:
+        found.append((None, "head", net.head))
     return [(layer, part, list(module.parameters())) for layer, part, module in found]
 
 

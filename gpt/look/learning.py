@@ -1,5 +1,6 @@
 """One step of training on one text, with everything on the way kept: loss, gradient, update, and the loss after it.
 
+The text's loss is that of its next tokens or, for a classifier, that of its label (example.py).
 A LearningSession has a copy of a model, which learns step by step; a step can be undone. `learn` does a single step.
 The numbers are those of training (gpt.training.step) on a batch of this one text, without dropout.
 """
@@ -17,11 +18,11 @@ import tensorlite as tl
 from tensorlite import Tensor, io, optim
 
 from ..config import check_choice, check_number
-from ..model import GPT
 from ..training import checkpoint
 from ..training.settings import Settings
 from .display import heat_map, log_shares, token_strip
-from .gradient import PARTS, Forward, Gradients, learnable, norm, parts, token_losses
+from .example import Network, example, network, predict
+from .gradient import PARTS, Forward, Gradients, norm, parts
 from .loaded import LoadedModel
 
 OPTIMIZERS = ("adamw", "sgd")
@@ -55,7 +56,10 @@ class Rule:
 
 @dataclass(frozen=True)
 class LearnStep:
-    """One step of learning on a text of T tokens. Position t reads token t and predicts token t + 1."""
+    """One step of learning on a text of T tokens. Position t reads token t and predicts token t + 1.
+
+    A classifier predicts one label: its `losses_before`, `losses_after`, `before` and `after` have one number each.
+    """
 
     tokens: list[str]  # T
     rule: Rule
@@ -63,12 +67,16 @@ class LearnStep:
     loss_after: float
     losses_before: list[float]  # nats, at each position
     losses_after: list[float]
-    before: list[float]  # the probability of the true next token at each position
+    before: list[float]  # the probability of the true next token at each position, or of the label
     after: list[float]
     gradient_norm: float  # of all parameters together
     gradient_scale: float  # the factor by which clipping shortened the gradient; 1: not at all
     gradients: Gradients
     updates: list[Update]
+    labels: list[str]  # of a classifier, otherwise []
+    label: str | None  # the one that it is to predict
+    labels_before: list[float]  # the probability of each label
+    labels_after: list[float]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -76,26 +84,42 @@ class LearnStep:
 
     def _repr_html_(self) -> str:
         """The step in four parts: loss before, gradient, update, loss and probabilities after."""
+        rule = f"{self.rule.optimizer}, lr {self.rule.lr:g}, gradient norm {self.gradient_norm:.3g}"
+        before, after, color = self._pictures()
+        return "".join(
+            [
+                f"<div><b>Loss before: {self.loss_before:.4f} nats</b> ({color})",
+                before,
+                "<b>Gradient</b><br>",
+                self.gradients._repr_html_(),
+                f"<b>Update</b> ({escape(rule)})<br>",
+                update_map(self.updates),
+                f"<br><b>Loss after: {self.loss_after:.4f} nats</b>",
+                after,
+                "</div>",
+            ]
+        )
+
+    def _pictures(self) -> tuple[str, str, str]:
+        """What the model predicts before and after the step, and what the colors are."""
+        if self.label is not None:
+            titles = [f"{label}{' (to predict)' if label == self.label else ''}" for label in self.labels]
+            before, after = (
+                heat_map([[p] for p in found], titles, ["probability"], largest=1.0, cell=22, form="{:.1%}".format)
+                for found in (self.labels_before, self.labels_after)
+            )
+            return before, after, "color: probability of each label"
         scale = max([*self.losses_before, *self.losses_after, 1e-9])
         notes = [f"{b:.3f} nats, p {p:.3%}" for b, p in zip(self.losses_before, self.before, strict=True)]
         later = [
             f"{a:.3f} nats, p {p:.3%} -> {q:.3%}"
             for a, p, q in zip(self.losses_after, self.before, self.after, strict=True)
         ]
-        rule = f"{self.rule.optimizer}, lr {self.rule.lr:g}, gradient norm {self.gradient_norm:.3g}"
-        return "".join(
-            [
-                f"<div><b>Loss before: {self.loss_before:.4f} nats</b> (color: loss of each token, 0 to {scale:.2f})",
-                token_strip(self.tokens, [None, *(x / scale for x in self.losses_before)], ["", *notes]),
-                "<b>Gradient</b><br>",
-                self.gradients._repr_html_(),
-                f"<b>Update</b> ({escape(rule)})<br>",
-                update_map(self.updates),
-                f"<br><b>Loss after: {self.loss_after:.4f} nats</b>",
-                token_strip(self.tokens, [None, *(x / scale for x in self.losses_after)], ["", *later]),
-                "</div>",
-            ]
+        before, after = (
+            token_strip(self.tokens, [None, *(x / scale for x in losses)], ["", *texts])
+            for losses, texts in ((self.losses_before, notes), (self.losses_after, later))
         )
+        return before, after, f"color: loss of each token, 0 to {scale:.2f}"
 
 
 def update_map(updates: list[Update]) -> str:
@@ -110,17 +134,20 @@ def update_map(updates: list[Update]) -> str:
 
 def learn(
     model: LoadedModel, text: str, *, lr: float | None = None, optimizer: str = "adamw", shortcuts: bool = True,
-    norms: bool = True, moments: str = "fresh",
+    norms: bool = True, moments: str = "fresh", label: str | None = None,
 ) -> LearnStep:  # fmt: skip
-    """One step on `text`, on a copy: `model` is not changed.
+    """One step on `text`, on a copy: `model` is not changed. A classifier learns `label`, by default its most probable
+    label.
 
     `optimizer` "adamw" has the betas, the weight decay and the clipping of the run; "sgd" is w = w - lr * gradient.
     `lr` defaults to the run's peak learning rate. AdamW's moments start at 0, or, with `moments` "checkpoint", where
-    training was. ValueError for a text of fewer than two tokens or more than the context, and for a gradient that is
-    not finite.
+    training was. ValueError for a text of fewer than two tokens or more than the context, an unknown label, and for a
+    gradient that is not finite.
     """
     session = LearningSession(model)
-    steps = session.step(text, optimizer=optimizer, lr=lr, moments=moments, shortcuts=shortcuts, norms=norms)
+    steps = session.step(
+        text, optimizer=optimizer, lr=lr, moments=moments, shortcuts=shortcuts, norms=norms, label=label
+    )
     return [item for item in steps if isinstance(item, LearnStep)][-1]
 
 
@@ -141,7 +168,7 @@ def training_settings(model: LoadedModel) -> dict[str, Any]:
 
 def make_optimizer(kind: str, model: LoadedModel, lr: float) -> optim.Optimizer:
     """SGD without momentum and decay, or AdamW as training makes it (gpt.training.session.make_optimizer)."""
-    params = list(model.model.parameters())
+    params = list(network(model).parameters())
     if kind == "sgd":
         return optim.SGD(params, lr=lr)
     of = training_settings(model)
@@ -186,7 +213,7 @@ class LearningSession:
     """
 
     def __init__(self, model: LoadedModel):
-        self.loaded = replace(model, model=copy.deepcopy(model.model))
+        self.loaded = with_own_weights(model)
         for p in self.net.parameters():
             p.requires_grad = True  # a frozen weight learns here too
         self.losses: list[dict[str, float]] = []
@@ -198,8 +225,8 @@ class LearningSession:
         self._moments = ""
 
     @property
-    def net(self) -> GPT:
-        return self.loaded.model
+    def net(self) -> Network:
+        return network(self.loaded)
 
     @property
     def bytes(self) -> int:
@@ -213,7 +240,7 @@ class LearningSession:
 
     def step(
         self, text: str, *, optimizer: str = "adamw", lr: float | None = None, moments: str = "fresh",
-        shortcuts: bool = True, norms: bool = True,
+        shortcuts: bool = True, norms: bool = True, label: str | None = None,
     ) -> Iterator[str | LearnStep]:  # fmt: skip
         """Learn from `text` once: yields "forward", "backward" and "update" before each of them, then the LearnStep.
 
@@ -224,12 +251,12 @@ class LearningSession:
         check_number("lr", lr, 0)
         check_choice("optimizer", optimizer, OPTIMIZERS)
         check_choice("moments", moments, MOMENTS)
-        ids = learnable(self.loaded, text)
+        given = example(self.loaded, text, label)
         yield "forward"
-        run = Forward(self.net, ids, shortcuts, norms)
+        run = Forward(self.net, given, shortcuts, norms)
         yield "backward"
         run.backward()
-        found = run.gradients([self.loaded.text_of(id) for id in ids])
+        found = run.gradients()
         total = math.hypot(*[group.norm for group in found.groups])
         yield "update"
         for p, g in zip(run.parameters, run.parameter_gradients, strict=True):
@@ -238,12 +265,13 @@ class LearningSession:
             rule, scale, updates = self._update(optimizer, lr, moments, total)
         finally:
             self.net.zero_grad()
-        after = token_losses(self.net, ids, shortcuts, norms)
+        after = predict(self.net, given, shortcuts, norms)
         self.last = LearnStep(
-            found.tokens, rule, found.loss, sum(after) / len(after), found.losses, after, chances(found.losses),
-            chances(after), total, scale, found, updates,
+            found.tokens, rule, found.loss, sum(after.losses) / len(after.losses), found.losses, after.losses,
+            chances(found.losses), chances(after.losses), total, scale, found, updates, given.labels, given.label,
+            run.outcome.probabilities, after.probabilities,
         )  # fmt: skip
-        number = self._texts.setdefault(tuple(ids), len(self._texts))
+        number = self._texts.setdefault((*given.ids, *given.targets), len(self._texts))
         self.losses.append({"before": found.loss, "after": self.last.loss_after, "text": number})
         yield self.last
 
@@ -301,12 +329,20 @@ class LearningSession:
         self.last = snapshot.last
 
 
-def changes(model: GPT, before: list[Tensor]) -> list[Update]:
+def with_own_weights(model: LoadedModel) -> LoadedModel:
+    """The same model with a copy of its weights."""
+    if model.classifier is None:
+        return replace(model, model=copy.deepcopy(model.model))
+    net = copy.deepcopy(model.classifier.model)
+    return replace(model, model=net.body, classifier=model.classifier._replace(model=net))
+
+
+def changes(net: Network, before: list[Tensor]) -> list[Update]:
     """The change of each part since its parameters were `before`, a copy of each in the order of `parameters()`."""
-    old = {id(p): copied for p, copied in zip(model.parameters(), before, strict=True)}
+    old = {id(p): copied for p, copied in zip(net.parameters(), before, strict=True)}
     found = []
     with tl.no_grad():
-        for layer, part, params in parts(model):
+        for layer, part, params in parts(net):
             weight = math.hypot(*[norm(old[id(p)]) for p in params])
             update = math.hypot(*[norm(p, old[id(p)]) for p in params])
             found.append(Update(layer, part, weight, update, update / weight if weight else None))
@@ -314,5 +350,5 @@ def changes(model: GPT, before: list[Tensor]) -> list[Update]:
 
 
 def chances(losses: list[float]) -> list[float]:
-    """exp(-loss): the probability that the model gives to each true next token."""
+    """exp(-loss): the probability of each target."""
     return [math.exp(-loss) for loss in losses]

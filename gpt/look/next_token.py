@@ -21,7 +21,7 @@ import tensorlite as tl
 from tensorlite import Tensor
 
 from ..config import check_integer
-from ..generate import Decoder, next_logits, stream
+from ..generation import Decoder, next_logits, stream
 from ..kv_cache import KVCache
 from ..model import GPT, inference_mode
 from ..tasks.pretrain import start_of_run
@@ -118,7 +118,7 @@ def expected(model: LoadedModel, ids: Sequence[int], k: int = 10) -> Iterator[Ne
 def _scores(gpt: GPT, chunk: list[int], cache: list[KVCache]) -> Tensor:
     """The scores (T, V) of the next token at each position of a chunk that continues what the cache holds."""
     with inference_mode(gpt):
-        idx = tl.tensor([chunk], device=gpt.token_embedding.weight.device)  # (1, T)
+        idx = tl.tensor([chunk], device=gpt.device)  # (1, T)
         return gpt.logits(gpt.hidden_states(idx, cache))[0]  # (1, T, C) -> (T, V)
 
 
@@ -142,7 +142,7 @@ def written(
 ) -> Iterator[NextToken]:
     """Generate text, and give for each new token the distribution from which it was chosen.
 
-    The tokens are those of `gpt.generate.stream` for one prompt and the same `options`: temperature, top_k, top_p and
+    The tokens are those of `gpt.generation.stream` for one prompt and the same `options`: temperature, top_k, top_p and
     seed. Where the tokenizer has <|endoftext|>, the text ends with it: it is the last item. ValueError at the call, not
     at the first token, for invalid options; FloatingPointError at a token where the logits are not finite.
     """

@@ -23,9 +23,9 @@ from tensorlite import functional as F
 
 from ..model import GPT, Block, as_float32, inference_mode
 from . import charts, display
-from .lens import check_position, largest, probability_and_rank
+from .forward_trace import BlockTrace, Trace, trace
+from .lens import check_position, probability_and_rank
 from .loaded import LoadedModel
-from .trace import BlockTrace, Trace, trace
 from .vocabulary import Token, token_id
 
 CANDIDATES = 5  # of the most probable next tokens
@@ -114,7 +114,7 @@ def residual_stream(model: LoadedModel, text: str, position: int = -1, token: To
     at = check_position(position, len(ids))
     with inference_mode(gpt):
         traced = trace(gpt, ids, head=False)
-        parts = embeddings(gpt, ids)
+        parts = embedding_parts(gpt, ids)
         for i, block in enumerate(traced.blocks):
             parts |= {f"attention {i}": block.attention, f"feed-forward {i}": block.feed_forward}
         sizes = sizes_of(parts, traced)
@@ -124,9 +124,9 @@ def residual_stream(model: LoadedModel, text: str, position: int = -1, token: To
     return ResidualStream(ids, [model.text_of(id) for id in ids], sizes, found)
 
 
-def embeddings(gpt: GPT, ids: Sequence[int]) -> dict[str, Tensor]:
+def embedding_parts(gpt: GPT, ids: Sequence[int]) -> dict[str, Tensor]:
     """The two summands of the stream before the first block, (1, T, C) each."""
-    idx = tl.tensor([list(ids)], device=gpt.token_embedding.weight.device)
+    idx = tl.tensor([list(ids)], device=gpt.device)
     position = gpt.position_embedding(gpt.positions(idx)).expand_dims(0)
     return {"token embedding": gpt.token_embedding(idx), "position embedding": position}
 
@@ -152,7 +152,7 @@ def attribution(
     gpt = model.model
     assert traced.final is not None
     logits = as_float32(gpt.logits(traced.final[:, at]))  # (1, V)
-    best, _ = largest(logits, min(CANDIDATES, logits.shape[-1]))
+    _, best = tl.topk(logits, min(CANDIDATES, logits.shape[-1]))
     candidates: list[int] = best[0].tolist()
     chosen = candidates[0] if token is None else token_id(model, token)
     asked = tl.tensor([[chosen, *candidates]], device=logits.device)  # (1, 1 + CANDIDATES)

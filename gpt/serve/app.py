@@ -11,6 +11,7 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from ..fast.weights_dtype import Dtype
 from .requests import json_response
 from .routes import ROUTES
 from .state import NotFound, State
@@ -22,8 +23,11 @@ Handler = Callable[[Request, Exception], Awaitable[Response]]
 MEDIA_TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 
 
-def create_app(folders: Sequence[Path], device: str | None = None) -> Starlette:
-    """The application that serves the runs in `folders`: each is a run, or a folder of runs."""
+def create_app(folders: Sequence[Path], device: str | None = None, dtype: Dtype = "float32") -> Starlette:
+    """The application that serves the runs in `folders`: each is a run, or a folder of runs.
+
+    `dtype` is that of the weights with which the OpenAI-compatible server writes.
+    """
 
     for ending, kind in MEDIA_TYPES.items():
         mimetypes.add_type(kind, ending)
@@ -44,7 +48,7 @@ def create_app(folders: Sequence[Path], device: str | None = None) -> Starlette:
         },
     )
     app.router.redirect_slashes = False  # there is one address for everything
-    app.state.look = State(tuple(folders), device)
+    app.state.look = State(tuple(folders), device, dtype)
     return app
 
 

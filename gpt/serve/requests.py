@@ -26,6 +26,10 @@ class Fields(dict[str, Any]):
             raise ValueError(f"{name} must be Unicode text, but it has a lone surrogate")
         return value
 
+    def label(self) -> str | None:
+        """The label of a classifier that a request is about; null: the most probable one."""
+        return None if self.get("label") is None else self.text("label")
+
     def integer(self, name: str, default: int | None, low: int, high: int | None = None) -> int:
         value: Any = self.get(name, default)
         check_integer(name, value, low)

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from .. import look
+from ..fast.weights_dtype import Dtype, set_weights_dtype, weight_bytes
 from ..look import LoadedModel
 from ..look.metrics import Log
-from ..look.runs import find_runs as find_runs
+from ..look.run_list import find_runs as find_runs
 from ..training import run_directory
 from .logs import Logs
 from .worker import Worker
@@ -27,9 +28,10 @@ class State:
 
     folders: tuple[Path, ...]  # runs, and folders of runs
     device: str | None = None
+    dtype: Dtype = "float32"  # of the weights of models that only write
     worker: Worker = field(default_factory=Worker)
     attention: Any = None  # the one computed last, with what it was computed from (routes/attention.py)
-    models: OrderedDict[tuple[str, int | None, int], LoadedModel] = field(default_factory=OrderedDict)
+    models: OrderedDict[tuple[str, int | None, int, str], LoadedModel] = field(default_factory=OrderedDict)
     logs: Logs = field(default_factory=Logs)
     sessions: dict[str, Any] = field(default_factory=dict)  # of learning: each has `.loaded`, a LoadedModel
 
@@ -59,7 +61,11 @@ class State:
         except (OSError, ValueError) as error:
             return {"name": name, "error": str(error)}
 
-    def model(self, wanted: Mapping[str, Any]) -> LoadedModel:
+    def writer(self, wanted: Mapping[str, Any]) -> LoadedModel:
+        """As `model`, with weights in `self.dtype`: for generation alone."""
+        return self.model(wanted, self.dtype)
+
+    def model(self, wanted: Mapping[str, Any], dtype: Dtype = "float32") -> LoadedModel:
         """The model that a request means by its "run", "step" and "session"; call it in the worker's thread.
 
         `session` is a learning session (routes/learn.py), whose weights differ from the checkpoint's.
@@ -68,14 +74,16 @@ class State:
             if not isinstance(session, str) or session not in self.sessions:
                 raise NotFound("the server does not have this learning session any more: begin again from a checkpoint")
             self.sessions[session] = self.sessions.pop(session)  # used last: the end of the dict
-            loaded: LoadedModel = self.sessions[session].loaded
-            return loaded
+            learning: LoadedModel = self.sessions[session].loaded
+            return learning
         run, step = self.run(wanted.get("run")), wanted.get("step")
         if step is None and (kept := look.kept_steps(run)):
             step = kept[-1]
-        key = (str(run), step, written(run, step))
+        key = (str(run), step, written(run, step), dtype)
         if key not in self.models:
-            self.models[key] = look.load(run, step, self.device)
+            loaded = look.load(run, step, self.device)
+            set_weights_dtype(loaded.model, dtype)
+            self.models[key] = loaded
             while len(self.models) > 1 and sum(map(size, self.models.values())) > MOST_BYTES:
                 self.models.popitem(last=False)
         self.models.move_to_end(key)
@@ -93,4 +101,4 @@ def written(run: Path, step: int | None) -> int:
 
 def size(loaded: LoadedModel) -> int:
     """The bytes of a model's weights."""
-    return sum(p.data.nbytes for p in loaded.model.parameters())
+    return weight_bytes(loaded.model)

@@ -18,7 +18,7 @@ def with_special_tokens(model: GPT, tokenizer: Tokenizer, tokens: Sequence[str])
     if not isinstance(tokenizer, BPETokenizer | CharTokenizer):
         raise ValueError(f"{tokenizer} cannot be extended by special tokens: start from a run with bpe, char or gpt2")
     larger_tokenizer = tokenizer.with_special_tokens(tokens)
-    larger = GPT(replace(model.config, vocab_size=larger_tokenizer.vocab_size)).to(model.token_embedding.weight.device)
+    larger = GPT(replace(model.config, vocab_size=larger_tokenizer.vocab_size)).to(model.device)
     for (_, p), (_, old) in zip(larger.named_parameters(), model.named_parameters(), strict=True):
         p.data[: len(old)] = old.data
         p.changed()

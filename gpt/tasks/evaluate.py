@@ -103,7 +103,7 @@ def total_loss(
             raise ValueError(f"{name} must be at most {what} {high} tokens, got {value}")
     check_integer("batch_size", batch_size, low=1)
     total, training = 0.0, model.training
-    device = model.token_embedding.weight.device
+    device = model.device
     model.eval()
     with tl.no_grad():
         for batch in batches(windows(len(ids), context, stride), batch_size):

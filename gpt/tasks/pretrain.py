@@ -10,19 +10,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from tensorlite import Tensor, backend
+from tensorlite import Generator, Tensor, backend
 from tensorlite.data import TokenFile, default_collate
 
 from ..config import PRESETS, GPTConfig, check_choice, check_integer
 from ..console import bar, counted, visible
+from ..data.corpus import STDIN
 from ..data.prepare import PARTS, new_line, prepare
-from ..generate import generate
+from ..data.shards.order import ShuffledWindows
+from ..data.shards.read import TokenShards
+from ..generation import generate
 from ..model import GPT, inference_mode
 from ..tokenizer import END_OF_TEXT, Tokenizer
 from ..training import checkpoint, machine
 from ..training.settings import Settings, as_paths, fine_tuning_lr
 from ..training.task import NewRun, Say, batch_generator, to_device
 from .changed_model import with_context_length, with_dropout, with_special_tokens
+from .prepared import open_prepared, reopened
+
+OPENING = "ROMEO:\n"  # begins samples of tiny Shakespeare: the name of who speaks, on a line of its own
 
 # ----- settings ---------------------------------------------------------------------------------------------------
 
@@ -33,13 +39,15 @@ class TextConfig:
 
     base: Path | None = None  # start from this run's weights and tokenizer, instead of random weights; it is only read
     add_token: tuple[str, ...] = ()  # special tokens to add to that run's vocabulary, such as "<|user|>"
-    text: tuple[Path, ...] = ()  # UTF-8 files to learn from, one after another; none: tiny Shakespeare
+    # UTF-8 files to learn from, one after another, - for standard input, or a folder of gpt data prepare; none: tiny
+    # Shakespeare
+    text: tuple[Path, ...] = ()
     tokenizer: Literal["bpe", "char", "word", "gpt2"] = "bpe"  # what a token is; bpe is trained on the text itself
     vocab_size: int = 2048  # how many tokens bpe makes; the other tokenizers have their own number
     validation: float = 0.1  # share of the text, at its end, that is not trained on but measures the loss
 
     # the model's shape: nano, micro, book-124m, gpt2, gpt2-medium, gpt2-large or gpt2-xl (gpt params PRESET shows it);
-    # the next five replace single fields of it
+    # the next six replace single fields of it
     preset: str = "nano"
     # tokens the model sees at once; more take more time and memory. A run to start from may only be shortened
     context_length: int | None = None
@@ -47,11 +55,16 @@ class TextConfig:
     n_head: int | None = None  # attention heads per block; must divide the width
     n_embd: int | None = None  # width: the numbers that stand for each token
     dropout: float | None = None  # dropout probability in training, against memorising a small text
+    # standard deviation of the initial position embeddings; default: that of the preset. Smaller ones learn faster in
+    # short runs with a long context
+    position_std: float | None = None
 
     eval_batches: int = 20  # batches per evaluation, spread evenly over the validation text
     final_tokens: int = 200_000  # tokens of the validation text in the last evaluation, spread evenly; 0: all of it
     sample_tokens: int = 200  # length of a sample
-    prompt: str | None = None  # what samples begin with; default: a new line, if the tokenizer has one
+    # what samples begin with; default: "ROMEO:" and a new line for tiny Shakespeare, else a new line, if the tokenizer
+    # has one
+    prompt: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +75,7 @@ class TrainConfig(Settings, TextConfig):
     task_class = "gpt.tasks.pretrain:Pretraining"
     fixed = (
         "base", "add_token", "text", "tokenizer", "vocab_size", "validation", "seed", "preset", "context_length",
-        "n_layer", "n_head", "n_embd",
+        "n_layer", "n_head", "n_embd", "position_std",
     )  # fmt: skip
 
     # The defaults train tiny Shakespeare in at most 90 s on two cores: many small steps learn the most in that time.
@@ -95,17 +108,29 @@ class TrainConfig(Settings, TextConfig):
             return
         if not self.text:
             raise ValueError("text is missing: gpt train --from RUN --text FILE learns another text")
-        for name in ("tokenizer", "vocab_size", "preset", "n_layer", "n_head", "n_embd"):
+        for name in ("tokenizer", "vocab_size", "preset", "n_layer", "n_head", "n_embd", "position_std"):
             if getattr(self, name) != TextConfig.__dataclass_fields__[name].default:
                 raise ValueError(f"{name} is that of the run to start from: omit it, or omit --from")
 
+    def prepared(self) -> Path | None:
+        """The folder of `gpt data prepare` that is the text, if it is one; ValueError for settings that it decides."""
+        folders = [path for path in self.text if path.is_dir()]
+        if not folders:
+            return None
+        if len(self.text) > 1:
+            raise ValueError(f"{folders[0]} is a folder: give one folder of gpt data prepare alone, or only text files")
+        for name in ("tokenizer", "vocab_size", "validation"):
+            if getattr(self, name) != TextConfig.__dataclass_fields__[name].default:
+                raise ValueError(f"{name} is that of the prepared text {folders[0]}: omit it")
+        return folders[0]
+
     def reads(self) -> tuple[Path, ...]:
         """The run to start from, and the texts."""
-        return (*([self.base] if self.base else []), *map(Path, self.text))
+        return (*([self.base] if self.base else []), *(path for path in self.text if path != STDIN))
 
     def name(self) -> str:
         """The name of the run to start from, if any, and of the first text."""
-        text = self.text[0].stem if self.text else "shakespeare"
+        text = "shakespeare" if not self.text else "stdin" if self.text[0] == STDIN else self.text[0].stem
         return f"{self.base.resolve().name}-{text}" if self.base else text
 
     def default_lr(self, n_embd: int = 768) -> float:
@@ -120,7 +145,9 @@ class TrainConfig(Settings, TextConfig):
 
     def model(self, vocab_size: int) -> GPTConfig:
         """The preset's model for that many tokens, with the fields that are given here."""
-        sizes = {name: getattr(self, name) for name in ("context_length", "n_layer", "n_head", "n_embd")}
+        sizes = {
+            name: getattr(self, name) for name in ("context_length", "n_layer", "n_head", "n_embd", "position_std")
+        }
         changed = {name: value for name, value in sizes.items() if value is not None}
         config = replace(PRESETS[self.preset], vocab_size=vocab_size, **changed)
         return config if self.dropout is None else config.with_dropout(self.dropout)
@@ -146,17 +173,23 @@ class Pretraining:
     def begin(cls, config: TrainConfig, run: Path, say: Say) -> NewRun:
         """Encode the text, and make a model with random weights or those of the run to start from."""
         c = config
-        base = None if c.base is None else extended(*checkpoint.load_model(c.base), c)
+        loaded = None if c.base is None else checkpoint.load_model(c.base)
+        base = None if loaded is None else extended(*loaded, c)
         kind = base[1] if base else c.tokenizer
-        tokenizer, data, texts = prepare(c.text, kind, c.vocab_size, c.validation, run, say)
+        if (folder := c.prepared()) is not None:
+            bases = [loaded[1], base[1]] if loaded and base else []
+            tokenizer, found = open_prepared(folder, bases, say)
+        else:
+            tokenizer, data, texts = prepare(c.text, kind, c.vocab_size, c.validation, run, say)
+            found = {"data": data, "texts": texts}
         shape = base[0].config if base else config.model(tokenizer.vocab_size)
         check_memory(shape, config)
-        check_lengths(data, shape.context_length)
+        check_lengths(found["data"], shape.context_length)
         model = base[0] if base else GPT(shape)
         about = f"{counted(shape.n_layer, 'layer')}, {counted(shape.n_head, 'head')}, {shape.n_embd} wide"
         parameters = f"{model.num_parameters():,} parameters"
         say(f"model      {c.base or c.preset}: {about}, context {shape.context_length}: {parameters}")
-        return NewRun(tokenizer, model, {"data": data, "texts": texts})
+        return NewRun(tokenizer, model, found)
 
     @classmethod
     def rebuild(cls, config: TrainConfig, description: Mapping[str, Any]) -> GPT:
@@ -165,16 +198,20 @@ class Pretraining:
     def __init__(self, config: TrainConfig, run: Path, tokenizer: Tokenizer, description: Mapping[str, Any]):
         self.config, self.tokenizer, self.data = config, tokenizer, description["data"]
         length = description["model"]["context_length"]
-        self.tokens = {part: TokenFile(run / f"{part}.tokens", check=False) for part in PARTS}  # verified already
-        self.windows = self.tokens["train"].windows(length, stride=1)
-        self.batches = batch_generator(config)  # draws the positions of the windows of a batch
+        self.tokens: Mapping[str, TokenFile | TokenShards]
+        self.batches: RandomWindows | ShuffledWindows
+        if "prepared" in description:
+            self.tokens = shards = reopened(description["prepared"])
+            self.batches = ShuffledWindows(shards["train"].shards, length, config.seed)
+        else:
+            self.tokens = files = {part: TokenFile(run / f"{part}.tokens", check=False) for part in PARTS}  # verified
+            self.batches = RandomWindows(files["train"], length, batch_generator(config))
         self.prompt = self.sample_prompt()  # an invalid prompt is refused before the first step
         self.steps, self.per_step = config.steps, config.batch_size * config.grad_accumulation * length
 
     def draw(self) -> tuple[Tensor, Tensor]:
-        """A batch of windows from random positions of the training text."""
-        starts = self.batches.randint(0, len(self.windows), self.config.batch_size)
-        batch: tuple[Tensor, Tensor] = default_collate([self.windows[start] for start in starts])
+        """A batch of windows from random positions of the training text, or the next ones of a prepared text."""
+        batch: tuple[Tensor, Tensor] = default_collate(self.batches.draw(self.config.batch_size))
         return batch
 
     @staticmethod
@@ -201,9 +238,10 @@ class Pretraining:
 
     def sample_prompt(self) -> list[int]:
         """The beginning of samples: the prompt, a new line, or, without a token for it, the first validation token."""
-        if self.config.prompt is None:
-            return new_line(self.tokenizer) or self.tokens["validation"][:1].tolist()
-        ids = self.tokenizer.encode_ordinary(self.config.prompt)
+        prompt = OPENING if self.config.prompt is None and not self.config.text else self.config.prompt
+        if prompt is None:
+            return new_line(self.tokenizer) or [int(self.tokens["validation"][0])]
+        ids = self.tokenizer.encode_ordinary(prompt)
         if not ids:
             raise ValueError(f"the prompt {self.config.prompt!r} has no tokens: give some text")
         return ids
@@ -232,6 +270,23 @@ class Pretraining:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.batches.load_state_dict(state["batches"])
+
+
+class RandomWindows:
+    """Windows (x, y) from random positions of a token file, each drawn independently of the others."""
+
+    def __init__(self, tokens: TokenFile, length: int, generator: Generator):
+        self.windows, self.generator = tokens.windows(length, stride=1), generator
+
+    def draw(self, count: int) -> list[Any]:
+        """The next windows."""
+        return [self.windows[start] for start in self.generator.randint(0, len(self.windows), (count,))]
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.generator.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.generator.load_state_dict(state)
 
 
 def extended(model: GPT, tokenizer: Tokenizer, config: TrainConfig) -> tuple[GPT, Tokenizer]:
@@ -284,7 +339,7 @@ def check_memory(model: GPTConfig, config: TrainConfig) -> None:
 
 
 def evaluate(
-    model: GPT, tokens: TokenFile, batch_size: int, batches: int | None = None,
+    model: GPT, tokens: TokenFile | TokenShards, batch_size: int, batches: int | None = None,
     advance: Callable[[int], None] = lambda windows: None,
 ) -> float:  # fmt: skip
     """Mean cross-entropy in nats over the windows that cover the text, or over `batches` of them, evenly spread.

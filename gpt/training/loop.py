@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, Protocol
 
 from rich.console import Console
 
+import tensorlite as tl
 from tensorlite import Tensor, optim
 
 from ..console import counted, open_screen, say
@@ -66,18 +67,12 @@ def train(
     """
     deadline = time.monotonic() + 60 * (math.inf if config.max_minutes is None else config.max_minutes)
     console, task = console or open_screen(), task or pkgutil.resolve_name(config.task_class)
-    if_exists = config.resume_if_exists
     if config.resume:
         config = replace(config, resume=open_run.real_path(config.resume))
-    config = continued(config, task)
-    run, names = directory(config, task), files(task)
+    if_exists, config = config.resume_if_exists, continued(config, task)
     config, machine_lines = machine.prepare(config)
-    with stop_signals(at_once=True), opened(run, config, task) as place:
-        run = place.run  # another directory if the name has been taken meanwhile
-
-        def tell(line: str) -> None:
-            say(console, place.folder / "log.txt", line)
-
+    with stop_signals(at_once=True), opened(directory(config, task), config, task) as place:
+        tell, run = partial(say, console, place.folder / "log.txt"), place.run  # its name may have been taken meanwhile
         if config.resume is None:
             s: Session | None = begin(task, config, place.folder, tell)
             tell(f"run        {run}")
@@ -91,7 +86,7 @@ def train(
         with open_run.report_missing_directory(run):
             stopped_by, ended = run_steps(s, task, place, console, begun, deadline)
         if ended:
-            run_directory.finish(run, names, s.step)
+            run_directory.finish(run, files(task), s.step)
     return Result(run, stopped_by, ended)
 
 
@@ -150,7 +145,13 @@ def run_steps(
         record(s, show, steps.rest())
         if s.saved != s.step:
             save(s)
+    return conclude(s, show, signals)
+
+
+def conclude(s: Session, show: Progress, signals: Sequence[int]) -> tuple[int | None, bool]:
+    """Draw the curves, and report why the steps ended or evaluate the finished run. Returns as `run_steps`."""
     draw(s.run, show.say)  # before the final evaluation, which may take long
+    last = s.task.steps
     ended = s.step == last or out_of_patience(s)
     if signals or not ended:
         why = "" if signals else f", as {s.config.max_minutes:g} minutes are over"
@@ -182,6 +183,9 @@ class Clock:
 # ----- a step -----------------------------------------------------------------------------------------------------
 
 
+Step = Callable[[Sequence[Any], Sequence[int]], Tensor]  # batches, their numbers of targets -> loss and norm
+
+
 class StepResult(NamedTuple):
     """The result of one step, as in a line of metrics.jsonl, and the time that it took."""
 
@@ -207,8 +211,8 @@ class Steps(Protocol):
 class PlainSteps:
     """Steps whose results are read immediately."""
 
-    def __init__(self, s: Session, say: Callable[[str], None]):
-        self.s, self.step = s, plain_step(s)
+    def __init__(self, s: Session, say: Callable[[str], None], step: Step | None = None):
+        self.s, self.step = s, step or plain_step(s)
 
     def next(self, read: bool) -> list[StepResult]:
         began = time.monotonic()
@@ -221,7 +225,6 @@ class PlainSteps:
 
 
 make_steps: Callable[[Session, Callable[[str], None]], Steps] = PlainSteps
-Step = Callable[[Sequence[Any], Sequence[int]], Tensor]  # batches, their numbers of targets -> loss and norm
 
 
 def plain_step(s: Session) -> Step:
@@ -232,6 +235,7 @@ def plain_step(s: Session) -> Step:
 def update(s: Session, step: Step) -> tuple[float, Tensor]:
     """Make one step with the next batches. Return its learning rate, and a Tensor of its loss and gradient norm."""
     s.optimizer.lr = lr = learning_rate(s.config, s.step, s.task.steps)
+    tl.manual_seed(s.config.seed << 32 | s.step)  # of the step's dropout: see `accumulate`
     batches = [s.task.draw() for _ in range(s.config.grad_accumulation)]
     result = step(batches, [s.task.targets(batch) for batch in batches])
     s.step += 1

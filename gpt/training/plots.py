@@ -109,7 +109,7 @@ def report_figure(run: Path) -> Figure:
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for i, row in enumerate(confusion):
         for j, count in enumerate(row):
-            color = "white" if shares[i][j] > 0.5 else "black"
+            color = "white" if shares[i][j] > 0.7 else "black"
             axes.text(j, i, f"{count}", ha="center", va="center", color=color, fontsize=12 if len(labels) < 8 else 8)
     names = text_style("".join(labels))
     axes.set_xticks(range(len(labels)), labels, rotation=45 if len(labels) > 4 else 0, **names)

@@ -7,6 +7,7 @@ and resumed ends with the same bytes as an uninterrupted one. The Task defines w
 import itertools
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -37,7 +38,7 @@ class Session:
     tokenizer: tokenizers.Tokenizer
     model: nn.Module
     optimizer: optim.AdamW
-    task: Task  # what is trained, and its position in the data; dropout uses the default generator
+    task: Task  # what is trained, and its position in the data; dropout is drawn by seed and step
     step: int = 0  # steps done
     skipped: int = 0  # number of the last steps in a row that were skipped
     best: tuple[float, int] = (math.inf, 0)  # lowest validation loss, and its step
@@ -48,6 +49,11 @@ class Session:
 def files(task: type[Task]) -> tuple[str, ...]:
     """The names of all files that a run of the task writes into its directory."""
     return (*run_directory.RUN, *task.files, *task.results)
+
+
+def written_by(task: type[Task], description: Mapping[str, Any]) -> list[str]:
+    """The data files of this run: those whose SHA-256 the description has. A prepared text is not copied into a run."""
+    return [name for name in task.files if "sha256" in description["data"][Path(name).stem]]
 
 
 def directory(config: Settings, task: type[Task]) -> Path:
@@ -71,17 +77,17 @@ def continued(config: Settings, task: type[Task]) -> Settings:
 
 def begin(task: type[Task], config: Settings, run: Path, say: Say) -> Session:
     """A new run: data into its directory, and the weights to start from."""
-    tl.manual_seed(config.seed)  # for the weights, then for dropout
+    tl.manual_seed(config.seed)  # for the weights
     device = backend.use_device(config.device)
     tokenizer, model, found = task.begin(config, run, say)
     if "texts" not in found:
         texts = [{"path": str(path), **fingerprint(path)} for path in config.reads() if path.is_file()]
         found = {**found, "texts": texts}
-    for name in task.files:
+    for name in written_by(task, found):
         system.sync(run / name)
     if config.lr is None:
         config = replace(config, lr=config.default_lr(model.config.n_embd))
-    config = replace(config, keep=kept(config, model))
+    config = replace(config, keep=config.keep or default_keep(model.num_parameters()))
     model.to(device).train()  # a task may have loaded it in evaluation mode
     set_activation_checkpointing(model, config.activation_checkpointing)
     description = {
@@ -103,12 +109,12 @@ def make_optimizer(model: nn.Module, config: Settings) -> optim.AdamW:
     return optim.AdamW(groups, lr=config.peak_lr, betas=(config.beta1, config.beta2))
 
 
-def kept(config: Settings, model: nn.Module) -> int:
-    """The number of checkpoints to keep: `keep`, or as many as 200 MB hold, from 2 to 12.
+def default_keep(parameters: int) -> int:
+    """How many checkpoints of a model are kept: as many as 200 MB hold, from 2 to 12.
 
     A parameter takes 12 bytes: float32, and AdamW's two averages.
     """
-    return config.keep or min(12, max(2, KEPT_BYTES // (12 * model.num_parameters())))
+    return min(12, max(2, KEPT_BYTES // (12 * parameters)))
 
 
 def set_activation_checkpointing(model: nn.Module, on: bool) -> None:
@@ -129,11 +135,10 @@ def save(s: Session) -> None:
         "best": s.best,
         "worse": s.worse,
         **s.task.state_dict(),
-        "default_generator": tl.default_generator.state_dict(),
     }
     checkpoint.save(
         s.run, s.step, config=s.description, tokenizer=s.tokenizer, model=s.model, optimizer=s.optimizer, state=state,
-        keep=kept(s.config, s.model), best=s.best[1] if s.config.keep_best else None,
+        keep=s.config.keep or default_keep(s.model.num_parameters()), best=s.best[1] if s.config.keep_best else None,
     )  # fmt: skip
     s.saved = s.step
 
@@ -148,13 +153,12 @@ def commit(s: Session, task: type[Task], place: open_run.Place) -> None:
     if place.folder == place.run:
         place.commit()
         return
-    state, generator = s.task.state_dict(), tl.default_generator.state_dict()
+    state = s.task.state_dict()
     del s.task  # it has files open, which Windows cannot rename
     place.commit()
     s.run = place.run
     s.task = task(s.config, s.run, s.tokenizer, s.description)
     s.task.load_state_dict(state)
-    tl.default_generator.load_state_dict(generator)
 
 
 def resume(task: type[Task], config: Settings, run: Path, say: Say, unless_finished: bool = False) -> Session | None:
@@ -174,7 +178,7 @@ def resume(task: type[Task], config: Settings, run: Path, say: Say, unless_finis
     device = backend.use_device(config.device)
     changes = allowed_changes(run, description, config, machine.made_with(device))
     problems += changed_texts(description)
-    for path in (run / name for name in task.files):
+    for path in (run / name for name in written_by(task, description)):
         written = {key: description["data"][path.stem][key] for key in ("bytes", "sha256")}
         if not run_directory.exists(path):
             raise ValueError(f"{path} is missing: the run cannot continue without it, start another run or put it back")
@@ -195,13 +199,13 @@ def resume(task: type[Task], config: Settings, run: Path, say: Say, unless_finis
         return None
     if trained.steps < found.step:
         raise ValueError(f"{run} has done {found.step} steps already: steps cannot be {trained.steps}")
-    state = checkpoint.restore(run, found, model, optimizer, kept(config, model), config.keep_best)
+    keep = config.keep or default_keep(model.num_parameters())
+    state = checkpoint.restore(run, found, model, optimizer, keep, config.keep_best)
     problems += checkpoint.cut_logs(run, found, say)
     s = Session(run, config, description, tokenizer, model, optimizer, trained)
     s.step = s.saved = found.step
     s.best, s.worse = tuple(state["best"]), state.get("worse", 0)  # a run of gpt 0.1 has no "worse"
     s.task.load_state_dict(state)
-    tl.default_generator.load_state_dict(state["default_generator"])
     from_now = [f"{line}, from step {s.step} on" if line.startswith("changed") else line for line in changes]
     for line in (*(f"warning: {problem}" for problem in problems), f"resumed    {run} after step {s.step}", *from_now):
         say(line)
@@ -253,8 +257,8 @@ def allowed_changes(run: Path, description: dict[str, Any], config: Settings, no
             )
         if before != after:
             lines.append(f"changed    {flag} from {before} to {after}")
-    then = {"device": "cpu", **description["made_with"]}
-    for name, after in now.items():
+    then = {"device": "cpu", "processes": "1", **description["made_with"]}
+    for name, after in {"processes": "1", **now}.items():
         if (before := then.get(name, after)) != after:
             lines.append(
                 f"warning: {name} was {before} and is {after}: the last bits may differ from an unbroken run's"

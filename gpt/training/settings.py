@@ -60,6 +60,9 @@ class Settings:
     cuda_graph: bool = True  # on a GPU, whether a step is recorded once and then replayed, which is faster
     activation_checkpointing: bool = False  # compute blocks again in the backward pass: less memory, a third more work
     threads: int | None = None  # threads of large ops; default: OPENBLAS_NUM_THREADS, or the cores of this process
+    # several processes (mpiexec, srun): each keeps its part of Adam's averages, which takes less memory
+    shard_optimizer: bool = False
+    process_timeout: float = 300.0  # seconds without a sign of life of another process until the run is ended
     out: Path | None = None  # the run's directory; default: below runs/, named after what is learnt from
     resume: Path | None = None  # continue this run, with its own settings except for those that you give
     resume_if_exists: bool = False  # continue the run in `out` if there is one, else start it: for schedulers
@@ -82,6 +85,8 @@ class Settings:
         check_choice("cuda_graph", self.cuda_graph, (True, False))
         check_choice("activation_checkpointing", self.activation_checkpointing, (True, False))
         check_choice("keep_best", self.keep_best, (True, False))
+        check_choice("shard_optimizer", self.shard_optimizer, (True, False))
+        check_number("process_timeout", self.process_timeout, low=1)
         if self.patience is not None:
             check_integer("patience", self.patience, low=1)
         if self.max_minutes is not None:
@@ -119,7 +124,7 @@ class Settings:
         was started, how long it may take, and the device, which may differ when a run is resumed.
         """
         values = {name: _plain(value) for name, value in asdict(self).items()}
-        started = ("device", "out", "resume", "resume_if_exists", "overwrite", "max_minutes")
+        started = ("device", "out", "resume", "resume_if_exists", "overwrite", "max_minutes", "process_timeout")
         return {name: value for name, value in values.items() if name not in started}
 
     def reads(self) -> tuple[Path, ...]:

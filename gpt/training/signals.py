@@ -6,6 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+_collecting: list[int] = []  # the list of the last block that was entered without `at_once`
+
+
+def stop(number: int) -> None:
+    """As if the signal had come to this process: the block of `stop_signals` ends after the step."""
+    if not _collecting:
+        _collecting.append(number)
+
 
 @contextmanager
 def stop_signals(at_once: bool = False) -> Iterator[list[int]]:
@@ -16,7 +24,10 @@ def stop_signals(at_once: bool = False) -> Iterator[list[int]]:
     ignored if they are (nohup ignores SIGHUP). Only Python's main thread may handle signals: in another thread nothing
     is changed.
     """
+    global _collecting
     received: list[int] = []
+    if not at_once:
+        _collecting = received
 
     def handle(number: int, frame: FrameType | None) -> None:
         if at_once or received:

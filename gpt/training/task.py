@@ -21,8 +21,10 @@ methods for a run's beginning and end that the protocol below describes:
         def state_dict(self):               # the position in the data, as JSON: what resuming needs
             return self.epochs.state_dict()
 
-A task has no other state that a step depends on: `draw` and `loss` depend on its state, on the model and on
-tensorlite's default generator (dropout), and `evaluate` and `sample` change none of the three.
+A task has no other state that a step depends on: `draw` and `loss` depend on its state and on the model, and
+`evaluate` and `sample` change neither. Random numbers of `loss`, for dropout, come from tensorlite's default generator,
+which the loop sets for each pass. A batch is a sequence of parts with one entry for each text: several processes can
+divide it.
 """
 
 from collections.abc import Callable, Iterator, Mapping

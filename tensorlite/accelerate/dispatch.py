@@ -110,9 +110,9 @@ class KernelOp(Primitive):
     def wrap(self, args: Sequence[Any], raw: Sequence[Any], out: Array, meta: dict[str, Any], mask: int) -> Variable:
         result = super().wrap(args, raw, out, meta, mask)
         if (node := result.node) is not None:
-            for name, a in zip(self.arguments, args, strict=True):
-                if isinstance(a, Variable) and a.data.size > RECOMPUTE_SIZE and a.node and _can_recompute(a.node):
-                    node.saved[self.position[name]] = a.node
+            for i in node.wanted:
+                if raw[i].size > RECOMPUTE_SIZE and _can_recompute(node.parents[i]):
+                    node.saved[self.position[self.arguments[i]]] = node.parents[i]
             if self.recompute and (out.size > RECOMPUTE_SIZE or not self.asks_out):
                 node.saved[self.position["out"]] = None
         return result
@@ -120,19 +120,20 @@ class KernelOp(Primitive):
     def apply_vjp(self, node: Node, g: Any, wanted: Sequence[int], record: bool) -> list[tuple[Any, ...]]:
         saved = self.complete(node, self.asks_out)
         if record:
-            pieces = self._differentiate_specification(node, g, wanted)
+            gradients: Any = dict(zip(wanted, self._differentiate_specification(node, g, wanted), strict=True))
         else:
-            needs_grad = [i in wanted for i in range(len(node.parents))]
+            needs_grad = [False] * self.arity
+            for i in wanted:
+                needs_grad[i] = True
             gradients = self.rule(g, needs_grad, *[saved[slot] for slot in self.asked])
-            pieces = [gradients[i] for i in wanted]
-        return [(node.parents[i], self.fit(p, g, node.parents[i], i)) for p, i in zip(pieces, wanted, strict=True)]
+        return [(node.parents[i], self.fit(gradients[i], g, node.parents[i], i)) for i in wanted]
 
     def complete(self, node: Node, out: bool) -> list[Any]:
         """The saved values of the node, with unsaved results recomputed; its own result only if `out`."""
-        node.check()
         saved: list[Any] = node.saved
         for slot, value in enumerate(saved):
-            if isinstance(value, Node):
+            if type(value) is Node:
+                value.check()
                 saved[slot] = value.op.complete(value, True)[value.op.position["out"]]
         if out and saved[self.position["out"]] is None:
             meta = {name: saved[self.position[name]] for name in self.keywords}
@@ -151,5 +152,5 @@ class KernelOp(Primitive):
         return found
 
 
-def _can_recompute(node: Node) -> bool:
-    return isinstance(node.op, KernelOp) and node.op.recompute
+def _can_recompute(parent: Any) -> bool:
+    return isinstance(parent, Node) and isinstance(parent.op, KernelOp) and parent.op.recompute

@@ -261,12 +261,12 @@ class FlatGroup:
     def _gradient_blocks(self, first: int, part: slice, scale: float) -> Iterator[tuple[slice, Array]]:
         """Blocks of the flat arrays that cover `part` of them, from parameter `first` on, each with its gradient times
         `scale`, in memory that the next block takes again."""
-        multiply, i, size = xp(self.data).multiply, first, BLOCK if self.device == "cpu" else LARGE
+        library, i, size = xp(self.data), first, BLOCK if self.device == "cpu" else LARGE
+        factor = library.asarray(scale, self.dtype)
         for start in range(part.start, part.stop, size):
             stop = min(start + size, part.stop)
-            g = scratch(0, (stop - start,), self.dtype, xp(self.data))
-            at = start
-            while at < stop:  # the pieces of parameters that lie in this block
+            at, pieces = start, []
+            while at < stop:  # the parts of parameters that lie in this block
                 while self.offsets[i + 1] <= at:
                     i += 1
                 begin, until = self.offsets[i], min(self.offsets[i + 1], stop)
@@ -275,9 +275,11 @@ class FlatGroup:
                 gradient = grad.data.reshape(-1)
                 if gradient.dtype != self.dtype:
                     gradient = gradient.astype(self.dtype)
-                multiply(gradient[at - begin : until - begin], scale, out=g[at - start : until - start])
+                pieces.append(gradient if until - at == gradient.size else gradient[at - begin : until - begin])
                 at = until
-            yield slice(start, stop), g
+            g = scratch(0, (stop - start,), self.dtype, library)
+            joined = pieces[0] if len(pieces) == 1 else library.concatenate(pieces, out=g)
+            yield slice(start, stop), library.multiply(joined, factor, out=g)
 
     # ----- by a kernel on a GPU -------------------------------------------------------------------------------------
 

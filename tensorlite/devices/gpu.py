@@ -22,6 +22,12 @@ def about_device(device: str) -> dict[str, str]:
     }
 
 
+def count() -> int:
+    """The number of GPUs that this process can use."""
+    library, _ = library_on("cuda")
+    return int(library.cuda.runtime.getDeviceCount())
+
+
 def memory(device: str) -> tuple[int, int] | None:
     """(free, total) bytes: of a GPU's memory, for "cpu" of the machine's; None where the system does not say."""
     library, index = library_on(device)

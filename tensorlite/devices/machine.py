@@ -105,7 +105,7 @@ THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")  # the first that
 _threads = 1
 _workers: list[Worker] = []  # the threads of the pool, without the calling one; it never shrinks
 HAND_OVER = 45_000  # nanoseconds until another thread starts on its part, in a training step
-WORTH_SPLITTING = 300_000  # nanoseconds of work, compared with which a hand-over costs little
+WORTH_SPLITTING = 200_000  # nanoseconds of work, compared with which a hand-over costs little
 
 
 def default_threads() -> int:
@@ -208,13 +208,21 @@ def set_threads(threads: int) -> str:
 
 @functools.cache
 def _multiplications() -> int:
-    """Multiplications of a matrix product that one thread does in a nanosecond, roughly: with AVX-512 or without."""
+    """Multiplications of a matrix product that one thread does in a nanosecond, roughly: with AVX-512 or without.
+
+    With AVX-512 it is 48 where a unit is 256 bits wide (Zen 4) and 120 where it is 512 (Zen 5).
+    """
     return 100 if blas().get("kernels") in ("SkylakeX", "Cooperlake", "SapphireRapids") else 40
 
 
 def matmul_time(a: np.ndarray, b: np.ndarray) -> float:
     """Roughly how many nanoseconds the product a (M, K) @ b (K, N) takes on one thread."""
     return float(a.size * b.shape[1] / _multiplications())
+
+
+def splits(n: int, nanoseconds: float) -> bool:
+    """Whether `in_parts` splits 0 .. n - 1, which takes one thread so long."""
+    return nanoseconds >= WORTH_SPLITTING and n >= _threads > 1
 
 
 def in_parts(function: Callable[[slice], Any], n: int, nanoseconds: float) -> list[Any]:
@@ -224,7 +232,7 @@ def in_parts(function: Callable[[slice], Any], n: int, nanoseconds: float) -> li
     threads start later, so their parts are smaller. What `function` raises is raised here, after all have ended.
     """
     threads = _threads
-    if threads == 1 or nanoseconds < WORTH_SPLITTING or n < threads:
+    if not splits(n, nanoseconds):
         return [function(slice(0, n))]
     if len(_workers) < threads - 1:  # after a fork
         _workers.extend(Worker() for _ in range(threads - 1 - len(_workers)))

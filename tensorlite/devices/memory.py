@@ -5,7 +5,6 @@ import math
 import threading
 from collections.abc import Callable, Sequence
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 
@@ -16,7 +15,7 @@ class _Scratch(threading.local):
     """Each thread has arrays of its own."""
 
     def __init__(self) -> None:
-        self.arrays: dict[tuple[str, int, np.dtype[Any]], Array] = {}
+        self.arrays: dict[tuple[ModuleType, int, str], Array] = {}
 
 
 _scratch = _Scratch()
@@ -29,10 +28,10 @@ def scratch(slot: int, shape: tuple[int, ...], dtype: np.dtype, library: ModuleT
     returns the same memory: arrays that are needed at the same time have different slots, and none is returned to a
     caller.
     """
-    key, size = (library.__name__, slot, dtype), math.prod(shape)
-    memory = _scratch.arrays.get(key)
+    arrays, key, size = _scratch.arrays, (library, slot, dtype.char), math.prod(shape)
+    memory = arrays.get(key)
     if memory is None or memory.size < size:
-        memory = _scratch.arrays[key] = library.empty(size, dtype)
+        memory = arrays[key] = library.empty(size, dtype)
     return memory[:size].reshape(shape)
 
 

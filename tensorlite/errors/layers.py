@@ -76,7 +76,7 @@ def check_indices(name: str, idx: Array, size: int, ignore_index: int | None = N
         raise TypeError(f"{name}: indices must be integers, not {idx.dtype}")
     if device_of(idx) != "cpu":
         return
-    wrong = (idx < 0) | (idx >= size)
+    wrong = idx.view(idx.dtype.str.replace("i", "u")) >= size  # without a sign, a negative index is a large number
     if ignore_index is not None:
         wrong &= idx != ignore_index
     if wrong.any():

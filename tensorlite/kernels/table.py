@@ -40,7 +40,7 @@ class Kernel(NamedTuple):
 ROWS: dict[str, tuple[Kernel | None, Kernel | None]] = {  # formula: (CPU, GPU)
     "linear":               (Kernel("cpu.layers", "supports_linear"),
                              Kernel("cuda.layers", "supports_linear", ("rows", "matrix"))),
-    "projections":          (Kernel("cpu.layers", "supports_projections"),
+    "projections":          (Kernel("cpu.layers", "supports_projections", ("matrix",)),
                              Kernel("cuda.layers", "supports_projections", ("rows", "matrix"))),
     "embedding":            (Kernel("cpu.layers", "supports"),
                              Kernel("cuda.embedding", "supports_embedding")),

@@ -37,7 +37,11 @@ def skip_init() -> AbstractContextManager[None]:
 
 def _random_parameter(draw: Callable[[tuple[int, ...]], np.ndarray], shape: tuple[int, ...]) -> Parameter:
     """A Parameter of the values `draw(shape)`, on the default device."""
-    return Parameter(to_device(np.zeros(shape, float32) if _init_is_skipped.get() else draw(shape), None))
+    if not _init_is_skipped.get():
+        return Parameter(to_device(draw(shape), None))
+    parameter = Parameter(to_device(np.zeros(0, float32), None))
+    parameter.data = to_device(np.zeros(shape, float32), None)  # not copied: memory of zeros is only reserved
+    return parameter
 
 
 def _generator(layer: str, generator: Generator | None) -> Generator:

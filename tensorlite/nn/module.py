@@ -241,8 +241,11 @@ class Module:
             raise ValueError(f"this state does not fit {type(self).__name__}:\n  " + "\n  ".join(_shortened(problems)))
         for name, p in own.items():
             if name in values:
-                value = values[name].read().data if hasattr(values[name], "read") else values[name]
-                p.data[...] = to_device(value, p.device)
+                value = values[name]
+                if hasattr(value, "read_into") and isinstance(p.data, np.ndarray) and p.data.flags.c_contiguous:
+                    value.read_into(p.data)
+                else:
+                    p.data[...] = to_device(value.read().data if hasattr(value, "read") else value, p.device)
                 p.changed()
         return missing, unexpected
 
@@ -329,7 +332,7 @@ def _shortened(words: Sequence[str], most: int = 10) -> list[str]:
     return [*words[:most], *([f"and {len(words) - most} more"] if len(words) > most else [])]
 
 
-def mismatch(value: Any, target: Tensor) -> str:
+def mismatch(value: Any, target: Tensor | Array) -> str:
     """The reason why the array `value` cannot be copied into `target`: another shape or dtype; '' if it can."""
     if not is_array(value):
         return f"a Tensor is needed, not {type(value).__name__}"

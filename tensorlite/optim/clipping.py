@@ -56,7 +56,7 @@ def sum_of_squares(grads: list[Array], in_float64: bool = False) -> Array:
 def _blocks(grads: list[Array]) -> Iterator[Array]:
     for g in grads:
         flat = g.reshape(-1)
-        yield from (flat[start : start + BLOCK] for start in range(0, flat.size, BLOCK))
+        yield from (flat,) if flat.size <= BLOCK else (flat[i : i + BLOCK] for i in range(0, flat.size, BLOCK))
 
 
 # The functions in use. tensorlite.accelerate.storage.attach sets others, which use a kernel on a GPU.
@@ -94,7 +94,7 @@ def global_norm_of(params: list[Tensor]) -> Tensor:
 
 
 def _gradients(params: list[Tensor]) -> list[Array]:
-    return [p.grad.data for p in params if p.grad is not None and p.size]
+    return [g.data for p in params if (g := p.grad) is not None and g.data.size]
 
 
 Norm = TypeVar("Norm", float, Tensor)

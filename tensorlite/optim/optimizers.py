@@ -106,6 +106,10 @@ class PlainStorage:
                 array[...] = value
             p.changed()
 
+    def global_norm(self, optimizer: "Optimizer") -> Tensor:
+        """sqrt(sum of g**2) over the gradients of all parameters: a float64 Tensor ()."""
+        return global_norm_of(optimizer.params)
+
     def upload(self, optimizer: "Optimizer") -> None:
         """Copy the options to the device for a CUDA graph of `step`: nothing here, as this loop cannot be recorded."""
 
@@ -186,7 +190,7 @@ class Optimizer:
         if not isinstance(grad_scale, Tensor):
             check_number("grad_scale", grad_scale)
         for i, p in enumerate(self.params):
-            if p.grad is not None and (wrong := mismatch(p.grad.data, p)):
+            if (g := p.grad) is not None and (wrong := mismatch(g.data, p.data)):
                 raise ValueError(f"step: the gradient of parameter {i}: {wrong}")
         if self._storage.is_copy and all(p.grad is None for p in self.params):
             warnings.warn(
@@ -199,7 +203,7 @@ class Optimizer:
 
     def global_norm(self) -> Tensor:
         """`optim.global_norm(self.params)`, without checking them again: sqrt(sum of g**2) over all gradients."""
-        return global_norm_of(self.params)
+        return self._storage.global_norm(self)
 
     def upload(self) -> None:
         """Copy the options to the GPU and mark the parameters as changed: called before a CUDA graph of `step` runs."""

@@ -11,13 +11,17 @@ from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
 
+from ..grad_mode import setting
 from .profiles import chosen
 from .profiles import profile as named_profile
 from .properties import EVERY_EXAMPLE, PROPERTIES
 from .report import Undecided
 from .rows import Row
+from .strategies import always_long
 
 SEEDS = st.integers(0, 2**20)
+HOPELESS = 10  # undecided examples without a decided one
+WITH_LONG_SIDES = ("value", "differences")
 SLOW = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
 
 
@@ -32,9 +36,9 @@ def check_op(
     """Check every property that an op has (or those named: PROPERTIES has them) at inputs that Hypothesis draws.
 
     `profile` is "dev" (10 examples of a property, the same ones on every run), "ci" (200) or "nightly" (5,000, random);
-    derivatives and precisions get a fifth of them. The default is pytest's option --op-profile, or else the Hypothesis
-    profile that is in force. `examples` is another number of them, for each property; `seed` draws other ones, the same
-    ones on every run.
+    derivatives and precisions get a fifth of them, and two more have a side of 65 to 130. The default is pytest's
+    option --op-profile, or else the Hypothesis profile that is in force. `examples` is another number of them, for each
+    property; `seed` draws other ones, the same ones on every run.
 
     The result says how many examples of each property were checked: {name: number}. Raises what the first failing
     example raises (CheckFailed, or what the op raises; Undecided only if no example could be decided), with notes that
@@ -74,6 +78,8 @@ def _check(row: Row, name: str, options: settings, seed: int | None) -> int:
                 check(row, data, seed)
         except Undecided as error:
             undecided.append(error)
+            if count == 0 and len(undecided) >= HOPELESS:
+                raise
             reject()
         count += 1
 
@@ -81,6 +87,10 @@ def _check(row: Row, name: str, options: settings, seed: int | None) -> int:
     first = zlib.crc32(f"{row.name}, {name}, {seed}".encode())
     try:
         hypothesis.seed(first)(options(given(data=st.data(), seed=SEEDS)(example)))()
+        if name in WITH_LONG_SIDES:
+            with setting(always_long, True):
+                few = settings(options, max_examples=2)
+                hypothesis.seed(first)(few(given(data=st.data(), seed=SEEDS)(example)))()
     except Unsatisfiable:  # every example was rejected
         if undecided:
             raise undecided[0] from None

@@ -77,6 +77,20 @@ def page(context, site, errors):
     assert not errors, "\n".join(errors)
 
 
+@pytest.fixture
+def looks(page):
+    """Sets each width and theme on the open page in turn; test_page.py opens every view at each of them."""
+
+    def each():
+        for width in (360, 1600):
+            page.set_viewport_size({"width": width, "height": 800})
+            for scheme in ("light", "dark"):
+                page.emulate_media(color_scheme=scheme)
+                yield width
+
+    return each
+
+
 def wait_for_function(page, expression: str, arg: object = None, timeout: float = 30_000) -> None:
     """Wait until the JavaScript expression is true. Playwright's own calls eval, which the page's policy forbids."""
     deadline = time.monotonic() + timeout / 1000

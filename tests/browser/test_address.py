@@ -59,6 +59,42 @@ def test_back_and_forward_show_the_views_again(page, site):
     assert text_of(page) == "one"
 
 
+def learned(page, site) -> None:
+    opened(page, site, "learn?run=text&step=20&text=take one down")
+    page.get_by_role("button", name="5 steps", exact=True).click()
+    page.wait_for_function("document.querySelector('.outcome')?.innerText.includes('after 5 steps')")
+    page.wait_for_function("location.hash.includes('session=')")
+
+
+def test_learned_steps_survive_a_reload_and_another_view(page, site):
+    learned(page, site)
+    badge = page.locator("#session .session-badge").inner_text()
+    assert badge == "checkpoint step 20 + 5 steps on your text"
+    page.reload()
+    page.wait_for_selector(".outcome")
+    assert page.locator("#session .session-badge").inner_text() == badge
+    page.get_by_role("link", name="Tokens").click()
+    shown(page, "tokens")
+    with page.expect_request("**/api/tokens") as asked:
+        page.reload()
+    assert f"session={asked.value.post_data_json['session']}" in page.url
+    page.get_by_role("button", name="Return to the checkpoint").click()
+    page.wait_for_function("!location.hash.includes('session=')")
+
+
+def test_learned_steps_that_the_server_no_longer_has_are_said(page, site, errors):
+    learned(page, site)
+    address = page.url.partition("#")[2]
+    page.get_by_role("button", name="Return to the checkpoint").click()
+    page.wait_for_selector("#session", state="hidden")
+    opened(page, site, address)
+    page.locator("#message", has_text="does not have the learned steps of this address any more").wait_for()
+    assert page.locator("#checkpoint output").inner_text() == "step 20"
+    assert "session=" not in page.url
+    assert len(errors) == 1
+    assert "404" in errors.pop()
+
+
 def test_what_is_not_here_is_said(page, site):
     opened(page, site, "tokens?run=nowhere&step=7&text=one")
     assert page.locator("#message").inner_text().startswith("There is no run nowhere here that can be read: this is ")

@@ -145,16 +145,6 @@ def test_a_text_that_is_too_long_is_refused_with_a_sentence(page, site, errors):
     errors.clear()  # the browser reports the answer 400
 
 
-@pytest.mark.parametrize("view", ["attention", "tokens"])
-@pytest.mark.parametrize(("width", "scheme"), [(360, "light"), (1600, "dark")])
-def test_narrow_and_wide_light_and_dark(page, site, axe, view, width, scheme):
-    page.set_viewport_size({"width": width, "height": 800})
-    page.emulate_media(color_scheme=scheme)
-    opened(page, site, view)
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    assert axe(page) == []
-
-
 def test_tokens_are_shown_with_ids_bytes_and_specials(page, site):
     model = look.load(site.runs / "text")
     text = "é <b>x</b><|endoftext|>"

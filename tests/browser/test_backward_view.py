@@ -4,6 +4,8 @@ import re
 
 import pytest
 
+from gpt import look
+
 
 @pytest.fixture
 def view(page, site):
@@ -94,20 +96,17 @@ def test_play_goes_on_by_itself_and_stops_at_the_end(view):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("width", [360, 1600])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_fits_the_screen_and_is_accessible(view, axe, width, scheme):
-    view.set_viewport_size({"width": width, "height": 800})
-    view.emulate_media(color_scheme=scheme)
+def test_it_fits_the_screen_and_is_accessible(view, axe, looks):
     show(view, "unfused", 70)
-    assert view.evaluate("document.documentElement.scrollWidth") <= width
-    assert axe(view) == []
-    order = view.evaluate(
-        "['.step-column', '.table-column', '.graph'].map((name) =>"
-        " document.querySelector(`.view-backward ${name}`).getBoundingClientRect().top)"
-    )
-    if width == 360:  # the panel and the table come before the picture
-        assert order == sorted(order)
+    for width in looks():
+        assert view.evaluate("document.documentElement.scrollWidth") <= width
+        assert axe(view) == []
+        order = view.evaluate(
+            "['.step-column', '.table-column', '.graph'].map((name) =>"
+            " document.querySelector(`.view-backward ${name}`).getBoundingClientRect().top)"
+        )
+        if width == 360:  # the panel and the table come before the picture
+            assert order == sorted(order)
 
 
 @pytest.mark.slow
@@ -117,3 +116,18 @@ def test_an_error_is_one_sentence(view, errors):
     view.get_by_role("alert").wait_for()
     assert "give a text of at least two tokens" in view.get_by_role("alert").inner_text()
     errors.clear()  # the browser logs the answer 400
+
+
+@pytest.mark.slow
+def test_a_classifiers_block_has_the_gradient_of_the_label(page, site):
+    page.goto(f"{site.url}/#backward?run=classifier&text=I%20want%20a%20tea")
+    page.wait_for_selector(".steps-table tbody tr")
+    assert page.get_by_label("label to predict").is_hidden()  # the example has none
+    show(page, "fused", 15)
+    choice = page.get_by_label("label to predict")
+    other = next(name for name in choice.locator("option").all_inner_texts() if name != choice.input_value())
+    choice.select_option(other)
+    summary = page.locator(".view-backward > .note").first
+    page.locator(".view-backward .note", has_text=f"to predict {other}. Loss").wait_for()
+    expected = look.backward(look.load(site.runs / "classifier"), "I want a tea", 0, True, other)
+    assert f"Loss {expected.loss:.4g} nats" in summary.inner_text()

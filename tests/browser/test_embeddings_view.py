@@ -73,11 +73,8 @@ def test_the_heat_map_tells_the_similarity_of_two_positions(page, site):
     assert page.locator(".tooltip").text_content() == f"positions 20 and 40: {value:.3f}"
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [360, 1600])
-def test_it_is_readable_and_fits(page, site, axe, scheme, width):
-    page.set_viewport_size({"width": width, "height": 800})
-    page.emulate_media(color_scheme=scheme)
+def test_it_is_readable_and_fits(page, site, axe, looks):
     opened(page, site, "classifier")
-    assert axe(page) == []
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    for width in looks():
+        assert axe(page) == []
+        assert page.evaluate("document.documentElement.scrollWidth") <= width

@@ -1,5 +1,7 @@
 """The view of a step of learning in a real browser: the story of a step, undo, the badge, keyboard, narrow screens."""
 
+import re
+
 import pytest
 
 TEXT = "take one down"
@@ -162,3 +164,42 @@ def test_learning_rates_that_are_no_number_or_too_large(page, site):
     assert page.locator("[role=alert]").inner_text().startswith("the gradient is not finite, so no step was taken")
     page.get_by_role("button", name="Undo", exact=True).click()
     page.wait_for_selector(".outcome", state="detached")
+
+
+def test_a_classifier_learns_the_label_that_is_chosen(page, site, axe):
+    page.goto(f"{site.url}/#learn?run=classifier&text=I want a tea")
+    page.wait_for_selector(".label-row")
+    choice = page.get_by_label("label to predict")
+    labels = choice.locator("option").all_inner_texts()
+    other = next(name for name in labels if name != choice.input_value())
+    choice.select_option(other)
+    page.wait_for_function("name => document.querySelector('.label-row.wanted').innerText.startsWith(name)", arg=other)
+    press(page, "5 steps")
+    page.wait_for_function("document.querySelector('.outcome')?.innerText.includes('after 5 steps')")
+    before, after = map(float, re.findall(r"[\d.]+", page.locator(".outcome strong").inner_text()))
+    assert 0 < after < before
+    rows = page.locator("section >> nth=4").locator(".label-row")
+    assert rows.count() == len(labels)
+    assert " → " in rows.first.inner_text()
+    assert "mean loss" not in page.locator("section >> nth=1").inner_text().lower()
+    assert axe(page) == []
+    page.set_viewport_size({"width": 360, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    page.get_by_role("link", name="Classify").click()
+    row = page.locator(".view-classify .label-row").filter(has_text=other)
+    row.wait_for()
+    page.get_by_role("link", name="One step").click()
+    page.wait_for_selector(".outcome")
+    assert page.get_by_label("label to predict").input_value() == other
+
+
+def test_the_sentences_change_with_the_kind_of_the_run(page, site):
+    opened(page, site)
+    assert "Each token is coloured by its loss" in page.inner_text("section >> nth=1")
+    page.locator("#run").select_option("classifier")
+    page.wait_for_selector(".label-row")
+    assert "gives each label a probability" in page.inner_text("section >> nth=1")
+    page.locator("#run").select_option("text")
+    page.wait_for_selector(STRIP)
+    assert page.get_by_label("label to predict").is_hidden()
+    assert "Each token is coloured by its loss" in page.inner_text("section >> nth=1")

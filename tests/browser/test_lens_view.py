@@ -89,13 +89,3 @@ def test_a_classifier_shows_its_labels(page, site):
     found = look.label_lens(opened(page, site, "classifier"), TEXT)
     assert page.locator("table.grid thead th").all_text_contents() == ["label", *found.labels]
     assert cell(page, 2, 0).text_content() == f"{100 * found.probabilities[2][0]:.1f} %"
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [360, 1600])
-def test_it_is_readable_and_fits(page, site, axe, scheme, width):
-    page.set_viewport_size({"width": width, "height": 800})
-    page.emulate_media(color_scheme=scheme)
-    opened(page, site)
-    assert axe(page) == []
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")

@@ -11,7 +11,7 @@ import pytest
 
 import tensorlite as tl
 from gpt.config import GPTConfig
-from gpt.generate import probabilities
+from gpt.generation import probabilities
 from gpt.model import GPT
 from tensorlite import functional as F
 from tensorlite import io, nn, optim

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import tensorlite as tl
 from gpt import lora
 from gpt.config import GPTConfig
-from gpt.generate import next_logits
+from gpt.generation import next_logits
 from gpt.model import GPT
 from gpt.tasks.classify import Classifier
 from tensorlite import backend, nn, optim

@@ -1,5 +1,6 @@
 """check_gradients, check_module and check_kinks: what they find, what they do not, and what they say."""
 
+import re
 import subprocess
 import sys
 
@@ -444,8 +445,7 @@ def test_a_failure_shows_what_one_needs_to_see_it_again():
     tolerance = float(text.partition("tolerance ")[2].partition(",")[0])
     size = abs((g * X).sum(1))
     assert tolerance == pytest.approx(1e-5 * size[row] + 1e-7 * min(1, size.max()), rel=0.01)
-    assert "error estimate of the difference" in text
-    assert "step 0.00" in text
+    assert re.search(r"error estimate of the difference [\d.e-]+, step [\d.e-]+\n", text)
     assert f"g, the incoming gradient of seed 5: [[{g[0, 0]:.4f}"[:-1] in text
     assert failure.value.report.comparisons[-1].argument == "argument 1 (second)"
 

@@ -102,6 +102,22 @@ def test_products_are_those_of_a_step():
     assert setup.product_flops(config, batch) == 6 * matrices * batch * config.context_length
 
 
+def test_the_limit_is_the_time_of_the_products_by_the_faster_library():
+    """Ours: 4 ms of products in a step of 10; theirs: 3 ms in 12. So 3 ms are the limit of both."""
+    row = {"config": "tiny", "who": "torch-fp32", "our_ms": 10.0, "their_ms": 12.0, "times_as_fast": 1.2}
+    row |= {"our_GEMM_GFs": 75.0, "their_GEMM_GFs": 100.0, "our_GEMM_share": 0.4, "their_GEMM_share": 0.25}
+    cells = report.train_line(row | {"our_peak_MiB": 1, "their_peak_MiB": 1})
+    assert cells[report.TRAIN.index("of the limit")] == "30%, peer 25%"
+
+
+def test_what_tensorlite_does_alone_is_a_row_of_seconds(monkeypatch, tmp_path):
+    monkeypatch.setattr(duel, "prepare", lambda folder, config: None)
+    monkeypatch.setattr(duel, "service", lambda job, turns: {"our_s": 1.5 if job.config == "tokenize" else 2.0})
+    program.main(["--tasks", "service", "--json", str(tmp_path / "found.json")])
+    assert "| tokenize | alone | 1.50 |" in (tmp_path / "found.md").read_text()
+    assert len(report.read(tmp_path / "found.json")) == len(setup.SERVICES)
+
+
 @pytest.mark.parametrize(("who", "loops"), [("tensorlite", None), ("tensorlite-numpy", "0")])
 def test_what_is_numpys_alone_is_kept_from_numba(monkeypatch, who, loops):
     monkeypatch.delenv("TENSORLITE_NUMBA", raising=False)
@@ -141,7 +157,7 @@ def test_every_kind_of_row_has_its_table():
     assert "40.0 of 50.0" in text
     assert "not reached" in text
     lines = [line.count("|") for line in text.splitlines() if line.startswith("|")]
-    assert [lines[i : i + 3] for i in range(0, 12, 3)] == [[n] * 3 for n in (9, 9, 9, 6)]
+    assert [lines[i : i + 3] for i in range(0, 12, 3)] == [[n] * 3 for n in (9, 10, 9, 6)]
 
 
 # ----- on a GPU -------------------------------------------------------------------------------------------------------

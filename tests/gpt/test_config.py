@@ -31,6 +31,12 @@ def test_a_dropout_is_a_number_below_1(field, value):
         replace(SMALL, **{field: value})
 
 
+@pytest.mark.parametrize("value", [-0.1, math.nan, math.inf, True, "x", None])
+def test_a_standard_deviation_is_not_negative(value):
+    with pytest.raises(ValueError, match=f"^position_std must be a finite number of at least 0, got {value!r}$"):
+        replace(SMALL, position_std=value)
+
+
 @pytest.mark.parametrize(
     ("field", "value", "allowed"),
     [

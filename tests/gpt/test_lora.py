@@ -12,7 +12,7 @@ from runs import train
 import tensorlite as tl
 from gpt import lora
 from gpt.config import PRESETS, GPTConfig
-from gpt.generate import generate
+from gpt.generation import generate
 from gpt.model import GPT
 from gpt.tasks.classify import Classification, ClassifyConfig
 from gpt.tasks.instruct import InstructConfig

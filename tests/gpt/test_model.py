@@ -8,7 +8,7 @@ import pytest
 
 import tensorlite as tl
 from gpt.config import PRESETS, GPTConfig
-from gpt.generate import generate
+from gpt.generation import generate
 from gpt.model import GPT, Block, FeedForward, parameter_table
 
 TINY = GPTConfig(vocab_size=11, context_length=8, n_layer=2, n_head=2, n_embd=8, qkv_bias=True)
@@ -221,6 +221,18 @@ def test_the_seed_decides_the_weights(init):
     for a, b in zip(weights(1), weights(1), strict=True):
         np.testing.assert_array_equal(a, b)
     assert not np.array_equal(weights(1)[0], weights(2)[0])
+
+
+def test_position_embeddings_begin_as_small_as_the_config_says():
+    def weights(**changes):
+        tl.manual_seed(1)
+        return dict(GPT(replace(TINY, init="torch", **changes)).named_parameters())
+
+    usual, small, none = weights(), weights(position_std=0.1), weights(position_std=0.0)
+    for name, p in small.items():
+        expected = usual[name].numpy() * (np.float32(0.1) if name == "position_embedding.weight" else 1)
+        np.testing.assert_array_equal(p.numpy(), expected)
+    assert not none["position_embedding.weight"].numpy().any()
 
 
 @pytest.mark.slow

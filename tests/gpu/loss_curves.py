@@ -44,7 +44,8 @@ def curve(text: Path, device: str, dtype: str, steps: int) -> dict:
     """The loss of every step, [step, loss] on validation, and the seconds that it took."""
     with tempfile.TemporaryDirectory() as folder:
         config = TrainConfig(
-            text=(text,), tokenizer="char", preset="nano", context_length=64, dropout=0.0, batch_size=12, steps=steps,
+            text=(text,), tokenizer="char", preset="nano", position_std=1.0, context_length=64, dropout=0.0,
+            batch_size=12, steps=steps,
             lr=1e-3, min_lr=1e-4, warmup=min(100, steps // 5), beta2=0.99, eval_every=max(1, steps // 10),
             sample_every=0, sample_tokens=0, checkpoint_every=steps, device=device, dtype=dtype,
             out=Path(folder) / "run",

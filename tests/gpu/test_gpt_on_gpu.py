@@ -19,7 +19,7 @@ from gpt.cli import doctor
 from gpt.cli import main as cli
 from gpt.config import GPTConfig
 from gpt.fast import decode as fast_decode
-from gpt.generate import generate
+from gpt.generation import generate
 from gpt.kv_cache import KVCache
 from gpt.model import GPT
 from gpt.tasks import classify, instruct

@@ -29,7 +29,7 @@ for _ in range(2):
     optimizer.step(grad_scale=optim.clip_scale(norm, 1.0))
 """
 GENERATE = """
-from gpt.generate import generate
+from gpt.generation import generate
 generate(model, [[1, 2, 3]], 4, temperature=0.0)
 """
 

@@ -1,8 +1,10 @@
-"""Mutants of the library: each is a source file with one expression or statement changed in a small way.
+"""Mutants of tensorlite and gpt: each is a source file with one expression or statement changed in a small way.
 
 The changes are mistakes that people make in derivative rules: a sign, a factor, an operator, swapped operands or rules,
 a dropped term, factor, call, keyword or `g`, a transposition, another axis, `keepdims` the other way around, a missing
-eps, a mask off by one, a condition that always (or never) holds, an index that is ignored.
+eps, a mask off by one, a condition that always (or never) holds, an index that is ignored. Files outside the rules have
+some more (`general`): any keyword dropped, a pair swapped, a slice without a bound, an error that is not handled, a
+wrapper such as `sorted` or `.encode()` left out.
 """
 
 import ast
@@ -30,6 +32,11 @@ TRANSPOSING = {"swapaxes", "reshape", "copy", "astype"}
 SWAPPED = {"matmul", "subtract", "divide", "take_along_axis"}
 TRIANGLES = {"tril", "triu", "arange"}
 UNCHANGED = ("decorator_list", "returns", "annotation", "ctx")
+WRAPPERS = {"sorted", "reversed", "abs", "round", "int", "float", "set", "bool", "list", "tuple", "resolve", "bytes"}
+RECEIVERS = {"strip", "rstrip", "lstrip", "lower", "encode", "decode", "copy", "splitlines", "resolve", "absolute"}
+IDENTITIES = {ast.In: ast.NotIn, ast.NotIn: ast.In, ast.Is: ast.IsNot, ast.IsNot: ast.Is}
+WITHOUT_EFFECT = {"encoding", "strict", "daemon", "name", "help", "metavar", "stacklevel", "doc"}  # of keywords
+Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,7 @@ class Mutant:
     unit: str  # which function of it: tests that never call that one need not run
     change: str
     line: int
+    statement: int  # its number in the function; 0: the whole place
     hash: str  # of the source of the whole op, without docstrings, annotations and comments
     source: Callable[[], str] = field(compare=False, repr=False)  # of the whole file, changed
 
@@ -122,11 +130,42 @@ def changed_calls(call: ast.Call) -> Iterator[ast.AST]:
             yield ast.Call(func, args, keywords[:i] + keywords[i + 1 :])
 
 
+def general(node: ast.AST) -> Iterator[ast.AST]:
+    """More that could stand in a place, outside of mathematics."""
+    match node:
+        case ast.Call(func=func, args=args, keywords=keywords):
+            for i, keyword in enumerate(keywords):
+                if keyword.arg and keyword.arg not in WITHOUT_EFFECT:
+                    yield ast.Call(func, args, keywords[:i] + keywords[i + 1 :])
+            if isinstance(func, ast.Name) and func.id in WRAPPERS and len(args) == 1:
+                yield args[0]
+            if isinstance(func, ast.Attribute) and func.attr in RECEIVERS and not args:
+                yield func.value
+        case ast.Tuple(elts=[first, second], ctx=ast.Load()):
+            yield ast.Tuple([second, first], ast.Load())
+        case ast.Compare(left=left, ops=[op], comparators=[right]) if type(op) in IDENTITIES:
+            yield ast.Compare(left, [IDENTITIES[type(op)]()], [right])
+        case ast.Slice(lower=lower, upper=upper, step=step):
+            if lower:
+                yield ast.Slice(None, upper, step)
+            if upper:
+                yield ast.Slice(lower, None, step)
+        case ast.comprehension(target=target, iter=each, ifs=[_, *_], is_async=is_async):
+            yield ast.comprehension(target, each, [], is_async)
+        case ast.ExceptHandler(type=kind, name=name, body=body) if not isinstance(body[-1], ast.Raise):
+            yield ast.ExceptHandler(kind, name, [ast.Raise()])
+        case ast.Assign(targets=[ast.Attribute()]) | ast.Continue() | ast.Break() | ast.Expr(value=ast.Await()):
+            yield ast.Pass()
+
+
 # ----- where ------------------------------------------------------------------------------------------------------
 
 
-def places(tree: ast.Module) -> Iterator[tuple[str, ast.AST]]:
-    """(name, what to change in) of a file: the table's statements, functions, methods, numbers with a name."""
+def places(tree: ast.Module, everything: bool = False) -> Iterator[tuple[str, ast.AST]]:
+    """(name, what to change in) of a file: the table's statements, functions, methods, numbers with a name.
+
+    `everything`: also any other value with a name, in the module or a class: settings and their defaults.
+    """
     for statement in tree.body:
         match statement:
             case ast.Assign(targets=[ast.Name(id=name)], value=ast.Call(func=ast.Attribute(attr="vjp"))):
@@ -135,46 +174,92 @@ def places(tree: ast.Module) -> Iterator[tuple[str, ast.AST]]:
                 yield ast.unparse(statement.targets[0]), statement
             case ast.FunctionDef(name=name):
                 yield name, statement
-            case ast.ClassDef(name=name, body=body):
+            case ast.ClassDef(name=name, body=body) if not everything:
                 for method in body:
                     if isinstance(method, ast.FunctionDef):
                         yield f"{name}.{method.name}", method
+            case _ if everything:
+                yield from other_places(statement, "")
+
+
+def other_places(statement: ast.stmt, prefix: str) -> Iterator[tuple[str, ast.AST]]:
+    match statement:
+        case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+            yield prefix + name, statement
+        case ast.ClassDef(name=name, body=body):
+            for inner in body:
+                yield from other_places(inner, f"{prefix}{name}.")
+        case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name), value=ast.expr()):
+            if not name.startswith("__"):
+                yield prefix + name, statement
+
+
+def statements(place: ast.AST) -> list[ast.AST]:
+    """The place and the statements in it, in the order of the text: a statement's number is its index."""
+    found = [node for node in ast.walk(place) if isinstance(node, ast.stmt | ast.ExceptHandler)]
+    return sorted(found, key=lambda node: (node is not place, node.lineno, node.col_offset))
+
+
+def statement_at(known: list[ast.AST], line: int) -> int:
+    """The number of the innermost statement on this line."""
+    return max(i for i, node in enumerate(known) if i == 0 or node.lineno <= line <= node.end_lineno)
 
 
 def units(name: str, place: ast.AST) -> Iterator[tuple[str, ast.FunctionDef | ast.Lambda]]:
     """The outermost functions of a place: what is called or not called."""
-    if isinstance(place, ast.FunctionDef):
+    if isinstance(place, Function):
         yield name, place
         return
     for i, node in enumerate(n for n in ast.walk(place) if isinstance(n, ast.Lambda)):
         yield f"{name}#{i}", node
 
 
-def variants(source: str) -> Iterator[tuple]:
-    """(op, unit, hash of the op, expression, its replacement, a function that makes the source of the whole file)."""
+def variants(source: str, everything: bool = False) -> Iterator[tuple]:
+    """(op, unit, hash of the op, number of the statement, line, expression, its replacement, a function that makes the
+    source of the whole file)."""
     tree = ast.parse(source)
     for node in ast.walk(tree):  # of time: they decide how work is split, which changes no number (test_cpu_kernels.py)
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "in_parts":
             node.args[-1].estimate = True
         elif isinstance(node, ast.keyword) and node.arg == "cost":
             node.value.estimate = True
-    for op, place in list(places(tree)):
-        digest = hashlib.sha256(ast.unparse(bare(place)).encode()).hexdigest()[:10]
+    for op, place in list(places(tree, everything)):
+        hashed = digest(place)
         owner = {id(n): unit for unit, function in units(op, place) for n in ast.walk(function)}
-        for parent in expressions(place):
+        number = {id(n): i for i, statement in enumerate(statements(place)) for n in within(statement)}
+        for parent in list(expressions(place)):
             for name, value in ast.iter_fields(parent):
                 for index, node in enumerate(value) if isinstance(value, list) else [(None, value)]:
-                    for new in () if name in UNCHANGED or decides_nothing(node) else changes(node):
+                    if name in UNCHANGED or decides_nothing(node):
+                        continue
+                    for new in [*changes(node), *(general(node) if everything else ())]:
                         if ast.unparse(node) != ast.unparse(new):
                             made = partial(changed, tree, (parent, name, index), node, new)
-                            yield op, owner.get(id(node), op), digest, node, new, made
+                            at = number.get(id(node), number.get(id(parent), 0))
+                            yield op, owner.get(id(node), op), hashed, at, line_of(node, parent), node, new, made
+
+
+def within(statement: ast.AST) -> Iterator[ast.AST]:
+    """The statement and its expressions, without the statements in its body."""
+    yield statement
+    for child in ast.iter_child_nodes(statement):
+        if not isinstance(child, ast.stmt | ast.ExceptHandler):
+            yield from within(child)
+
+
+def line_of(node: ast.AST, parent: ast.AST) -> int:
+    return next(n.lineno for n in (*ast.walk(node), *ast.walk(parent)) if hasattr(n, "lineno"))
+
+
+def digest(place: ast.AST) -> str:
+    return hashlib.sha256(ast.unparse(bare(place)).encode()).hexdigest()[:10]
 
 
 def bare(place: ast.AST) -> ast.AST:
     """The place without docstrings and annotations."""
     place = copy.deepcopy(place)
     for node in ast.walk(place):
-        if isinstance(node, ast.FunctionDef):
+        if isinstance(node, Function):
             node.returns = None
             if ast.get_docstring(node, clean=False) is not None:
                 node.body = node.body[1:] or [ast.Pass()]
@@ -218,18 +303,22 @@ def put(parent: ast.AST, name: str, index: int | None, node: ast.AST) -> None:
         getattr(parent, name)[index] = node
 
 
-def mutants(root: Path, file: str) -> Iterator[Mutant]:
+def mutants(root: Path, file: str, everything: bool = False) -> Iterator[Mutant]:
+    """The mutants of a file; `everything`: outside the rules, with the changes of `general`."""
     seen: Counter[tuple[str, str]] = Counter()
-    for op, unit, digest, node, new, source in variants((root / file).read_text(encoding="utf-8")):
+    text = (root / file).read_text(encoding="utf-8")
+    for op, unit, hashed, statement, line, node, new, source in variants(text, everything):
         change = f"{shown(node)}  ->  {shown(new)}"
         seen[op, change] += 1
         again = f" (place {seen[op, change]})" if seen[op, change] > 1 else ""
-        yield Mutant(file, op, f"{file}: {unit}", change + again, node.lineno, digest, source)
+        yield Mutant(file, op, f"{file}: {unit}", change + again, line, statement, hashed, source)
 
 
 def shown(node: ast.AST) -> str:
     """One line that names the change; of an `if` only its condition."""
-    return f"if {ast.unparse(node.test)}" if isinstance(node, ast.If) else " ".join(ast.unparse(node).split())
+    if isinstance(node, ast.If):
+        return f"if {ast.unparse(node.test)}"
+    return " ".join(ast.unparse(node).split())
 
 
 def watched(root: Path, file: str) -> str:

@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted(path for path in DOCS.rglob("*.md") if path.name != "mutants.md")
 BLOCK = re.compile(
-    r"^(?P<note><!-- not run: .+ -->\n+)?```(?P<language>\S*)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL
+    r"^(?P<note><!-- not run: [^\n]+ -->\n+)?```(?P<language>\S*)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL
 )
 LANGUAGES = {"python", "bash", "text", "json"}
 MATCH = doctest.OutputChecker().check_output
@@ -186,6 +186,8 @@ def without_redirections(words: list[str]) -> list[str]:
 def check_command(words: list[str]) -> None:
     """AssertionError for a command that does not exist, or has arguments that do not."""
     program, *arguments = without_redirections(words)
+    if program == "mpiexec" and arguments[0] == "-n":
+        program, *arguments = arguments[2:]
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
     if program == "gpt":
         parse(arguments)

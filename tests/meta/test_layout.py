@@ -31,7 +31,7 @@ LAYERS = {
         ["config", "system", "console", "jsonfile", "fingerprint", "download_dir", "http_deadline", "stopping"],
         ["tokenizer"],
         ["data"],
-        ["attention", "kv_cache", "model", "generate", "lora"],
+        ["attention", "kv_cache", "model", "generation", "lora"],
         ["training"],
         ["tasks"],
         ["pretrained"],

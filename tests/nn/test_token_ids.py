@@ -5,7 +5,7 @@ import pytest
 
 import tensorlite as tl
 from gpt.config import GPTConfig
-from gpt.generate import generate
+from gpt.generation import generate
 from gpt.model import GPT
 from gpt.tokenizer import CharTokenizer, StreamDecoder, WordTokenizer
 from tensorlite import formulas, nn

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import gpt.attention
-import gpt.generate
+import gpt.generation
 import gpt.model
 import tensorlite as tl
 from tensorlite import backend, io, nn, optim

@@ -6,7 +6,7 @@ torch = pytest.importorskip("torch", reason="the peer of this test: pip install 
 
 import tensorlite as tl  # noqa: E402
 from gpt.config import GPTConfig  # noqa: E402
-from gpt.generate import generate  # noqa: E402
+from gpt.generation import generate  # noqa: E402
 from gpt.model import GPT  # noqa: E402
 from tensorlite import optim  # noqa: E402
 from tensorlite.data import DataLoader, Windows  # noqa: E402

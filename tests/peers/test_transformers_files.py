@@ -9,7 +9,7 @@ import pytest
 import tensorlite as tl
 from gpt import pretrained
 from gpt.config import GPTConfig
-from gpt.generate import generate
+from gpt.generation import generate
 from gpt.model import GPT
 from gpt.tokenizer import BPETokenizer, CharTokenizer, gpt2
 from gpt.training import checkpoint

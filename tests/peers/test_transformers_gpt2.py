@@ -7,7 +7,7 @@ import pytest
 
 import tensorlite as tl
 from gpt.config import GPTConfig
-from gpt.generate import generate
+from gpt.generation import generate
 from gpt.model import GPT
 from tensorlite import optim
 

@@ -244,6 +244,6 @@ REDUCTIONS = [
     Row("sort",      tl.sort,      np.sort,         sort_gradient,               ONE_AXIS, exact=True),
     Row("argsort",   tl.argsort,   lambda x, axis: np.argsort(x, axis, kind="stable"), None, ONE_AXIS),
     Row("topk",      lambda x, k, axis: tl.topk(x, k, axis)[0], lambda x, k, axis: np.take_along_axis(x, descending(x, k, axis), axis), topk_gradient, top(), exact=True, covers=("getitem",)),
-    Row("topk, places", lambda x, k, axis: tl.topk(x, k, axis)[1], descending, None, top(), covers=("argsort",)),
+    Row("topk, places", lambda x, k, axis: tl.topk(x, k, axis)[1], descending, None, top(), covers=("argsort", "largest")),
 ]
 # fmt: on

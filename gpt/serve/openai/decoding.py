@@ -1,7 +1,7 @@
-"""Writes text for several prompts at once, token by token as `gpt.generate.stream`, with what clients of OpenAI expect.
+"""Writes text for several prompts at once, token by token as generation.stream, with what clients of OpenAI expect.
 
 That is: stop strings, log-probabilities, penalties and biases of tokens. Each choice gets the tokens that
-`gpt.generate.generate` gives for the same prompt and options, up to its stop string.
+`gpt.generation.generate` gives for the same prompt and options, up to its stop string.
 """
 
 import math
@@ -14,7 +14,7 @@ import tensorlite as tl
 from tensorlite import Generator, Tensor
 from tensorlite import functional as F
 
-from ... import generate
+from ... import generation
 from ...look import LoadedModel
 from ...model import inference_mode
 from ...stopping import StopText
@@ -102,7 +102,7 @@ def write(
     begins with the tokens echo[i], where `echo` is given. OpenAIError for an option that does not fit the vocabulary.
     """
     end = loaded.tokenizer.special_tokens.get(END_OF_TEXT)
-    texts = generate.check_prompts(loaded.model.config.vocab_size, prompts, end)
+    texts = generation.check_prompts(loaded.model.config.vocab_size, prompts, end)
     scores = Scores(loaded, texts, room, options)
     answers = [Answer(i, loaded.tokenizer, options.stop) for i in range(len(texts))]
     for answer, shown in zip(answers, echo, strict=False):
@@ -136,14 +136,14 @@ class Scores:
         self.texts, self.options = texts, options
         config = loaded.model.config
         with about("top_k"):
-            generate.check_sampling(config.vocab_size, options.temperature, options.top_k, options.top_p)
+            generation.check_sampling(config.vocab_size, options.temperature, options.top_k, options.top_p)
         seed = secrets.randbelow(1 << 32) if options.seed is None else options.seed
         self.generators = [Generator(seed + i) for i in range(len(texts))]
         positions = min(max(map(len, texts)) + room, config.context_length)
-        self.decoder = generate.make_decoder(loaded.model, len(texts), positions, True)
+        self.decoder = generation.make_decoder(loaded.model, len(texts), positions, True)
         self.shift: Tensor | None = None  # (B, V): what penalties and biases add to the scores
         if options.logit_bias or options.frequency_penalty or options.presence_penalty:
-            self.shift = tl.zeros((len(texts), config.vocab_size), device=loaded.model.token_embedding.weight.device)
+            self.shift = tl.zeros((len(texts), config.vocab_size), device=loaded.model.device)
             for id, bias in options.logit_bias:
                 if id >= config.vocab_size:
                     raise OpenAIError(f"logit_bias: id {id} is not in the vocabulary of {config.vocab_size} tokens",
@@ -164,7 +164,7 @@ class Scores:
             ids: list[int] = F.argmax(shifted).tolist()
         else:
             generators = [self.generators[i] for i in rows]
-            ids = generate.draw(shifted, options.temperature, options.top_k, options.top_p, generators)
+            ids = generation.draw(shifted, options.temperature, options.top_k, options.top_p, generators)
         return [Token(id) for id in ids] if options.alternatives is None else tokens(logits, ids, options.alternatives)
 
     def append(self, i: int, id: int) -> None:
@@ -201,7 +201,7 @@ def prompt_tokens(loaded: LoadedModel, ids: Sequence[int], alternatives: int | N
         return [Token(id) for id in ids]
     found = [Token(ids[0])]
     with inference_mode(loaded.model):
-        idx = tl.tensor([list(ids)], device=loaded.model.token_embedding.weight.device)
+        idx = tl.tensor([list(ids)], device=loaded.model.device)
         hidden = loaded.model.hidden_states(idx)[0]  # (T, C)
         for start in range(0, len(ids) - 1, POSITIONS):
             after = ids[start + 1 : start + 1 + POSITIONS]

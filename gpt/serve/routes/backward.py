@@ -11,7 +11,7 @@ from ..requests import json_response, read_fields, state_of
 
 
 async def backward(request: Request) -> Response:
-    """POST /api/backward {run, step, session, text, block, fused} -> gpt.look.BackwardPass as JSON.
+    """POST /api/backward {run, step, session, text, label, block, fused} -> gpt.look.BackwardPass as JSON.
 
     {"example": true} -> that of the example, which needs no model.
     """
@@ -21,7 +21,7 @@ async def backward(request: Request) -> Response:
         if fields.flag("example", False):
             return look.backward_example().to_dict()
         text, block, fused = fields.text("text"), fields.integer("block", 0, 0), fields.flag("fused", True)
-        return look.backward(state.model(fields), text, block, fused).to_dict()
+        return look.backward(state.model(fields), text, block, fused, fields.label()).to_dict()
 
     return json_response(await state.worker.run(compute))
 

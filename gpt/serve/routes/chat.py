@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from ...generate import check_sampling
+from ...generation import check_sampling
 from ...look import LoadedModel
 from ...tasks.instruct import Conversation, Entry
 from ...tokenizer.base import check_ids

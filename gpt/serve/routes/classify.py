@@ -22,7 +22,7 @@ async def classify(request: Request) -> Response:
     """
     fields, state = await read_fields(request), state_of(request)
     text, left_out = fields.text("text"), fields.integer("left_out", 0, 0, 20)
-    label = None if fields.get("label") is None else fields.text("label")
+    label = fields.label()
 
     def compute() -> dict[str, Any]:
         return look.deciding_words(state.model(fields), text, label, left_out).to_dict()

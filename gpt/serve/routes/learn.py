@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 from ... import look
 from ...config import check_choice
-from ...look.gradient import learnable, token_losses
+from ...look.example import example, network, predict
 from ...look.learning import MOMENTS, OPTIMIZERS, LearningSession, LearnStep, default_lr, training_settings
 from ...model import parameter_table
 from ..requests import Fields, json_lines, json_response, read_fields, state_of
@@ -30,15 +30,22 @@ HISTORY_BYTES = 2 << 30  # what all sessions together keep for undo
 
 
 async def before(request: Request) -> Response:
-    """POST /api/learn/before {run, step, session, text} -> tokens, losses (nats) and the defaults of a step."""
+    """POST /api/learn/before {run, step, session, text, label} -> tokens, losses (nats) and the defaults of a step.
+
+    Of a classifier also its labels, the probability of each, and the label to predict (null: the most probable one).
+    """
     fields, state = await read_fields(request), state_of(request)
 
     def compute() -> dict[str, Any]:
         loaded = state.model(fields)
-        ids = learnable(loaded, fields.text("text"))
+        given = example(loaded, fields.text("text"), fields.label())
+        found = predict(network(loaded), given)
         return {
-            "tokens": [loaded.text_of(id) for id in ids],
-            "losses": token_losses(loaded.model, ids),
+            "tokens": given.tokens,
+            "losses": found.losses,
+            "labels": given.labels,
+            "label": given.label,
+            "probabilities": found.probabilities,
             "lr": default_lr(loaded),
             "dropout": loaded.model.config.embedding_dropout,
             "session": described(state, fields["session"]) if fields.get("session") else None,
@@ -49,7 +56,7 @@ async def before(request: Request) -> Response:
 
 
 async def step(request: Request) -> Response:
-    """POST /api/learn/step {run, step, session, text, optimizer, lr, moments, count} -> lines of JSON.
+    """POST /api/learn/step {run, step, session, text, label, optimizer, lr, moments, count} -> lines of JSON.
 
     {"progress": {"step", "of", "phase"}} before each phase, and {"result", "session"} after each step. Without a
     session, one is made. A client that leaves stops the steps: one that has not updated the weights changes nothing.
@@ -60,10 +67,13 @@ async def step(request: Request) -> Response:
         "optimizer": fields.text("optimizer", "adamw"),
         "moments": fields.text("moments", "fresh"),
         "lr": None if fields.get("lr") is None else fields.number("lr", None, 0),
+        "label": fields.label(),
     }
     check_choice("optimizer", rule["optimizer"], OPTIMIZERS)
     check_choice("moments", rule["moments"], MOMENTS)
-    await state.worker.run(lambda: learnable(state.model(fields), text))  # an error has its status while none is sent
+    await state.worker.run(
+        lambda: example(state.model(fields), text, rule["label"])
+    )  # an error has its status while none is sent
     return json_lines(state.worker.stream(steps, state, fields, text, count, rule))
 
 
@@ -101,11 +111,11 @@ async def reset(request: Request) -> Response:
 
 
 async def gradients(request: Request) -> Response:
-    """POST /api/learn/gradients {run, step, session, text, shortcuts, norms, fresh, layers} -> look.Gradients."""
+    """POST /api/learn/gradients {run, step, session, text, label, shortcuts, norms, fresh, layers} -> Gradients."""
     fields, state = await read_fields(request), state_of(request)
     text = fields.text("text")
     options = {name: fields.flag(name, default) for name, default in (("shortcuts", True), ("norms", True))}
-    fresh = fields.flag("fresh", False)
+    fresh, label = fields.flag("fresh", False), fields.label()
     layers = None if fields.get("layers") is None else fields.integer("layers", None, 1, MOST_LAYERS)
 
     def compute() -> dict[str, Any]:
@@ -116,7 +126,7 @@ async def gradients(request: Request) -> Response:
                 raise ValueError(
                     f"a model of {layers} blocks has {size:,} parameters; at most {MOST_PARAMETERS:,} here"
                 )
-        return look.gradients(loaded, text, **options, fresh=fresh, layers=layers).to_dict()
+        return look.gradients(loaded, text, **options, fresh=fresh, layers=layers, label=label).to_dict()
 
     return json_response(await state.worker.run(compute))
 

@@ -142,7 +142,7 @@ async def answer(request: Request, api: ModuleType) -> Response:
     fields, options = api.read(given)
 
     def compute() -> Iterator[Any]:
-        loaded = state.model({"run": name, "step": step})
+        loaded = state.writer({"run": name, "step": step})
         prepared: Prepared = api.prepare(loaded, fields, options)
         yield Reply(api, given["model"], options, loaded, prepared)  # no field is invalid: the answer begins
         yield from write(loaded, prepared.prompts, prepared.room, options, prepared.echo)

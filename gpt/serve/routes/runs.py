@@ -9,9 +9,9 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from ... import look
-from ...look.compare import compared
+from ...look.comparison import compared
 from ...look.metrics import SMOOTH, Log, named_curves
-from ...look.runs import described
+from ...look.run_list import described
 from ..live import events
 from ..requests import Fields, json_response, state_of
 

@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from ...generate import check_sampling
+from ...generation import check_sampling
 from ...look import LoadedModel, NextToken
 from ...look.next_token import check_writes, prompt_ids, text_after, written
 from ...look.next_token import expected as expected_tokens

@@ -1,12 +1,13 @@
 """Texts as token ids, and as padded batches."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import tensorlite as tl
 from tensorlite import Tensor
 
 from ...tokenizer import END_OF_TEXT, Tokenizer
+from ..length_batches import length_batches
 
 
 class Row(NamedTuple):
@@ -22,6 +23,11 @@ class Padding(NamedTuple):
     id: int
     length: int
     matters: bool
+
+    def batches(self, rows: Sequence[Row], size: int) -> Iterator[list[int]]:
+        """The numbers of the rows in batches of similar length, each of at most as many tokens as `size` rows have."""
+        lengths = [self.length if self.matters else len(row.ids) for row in rows]
+        return length_batches(lengths, size * self.length)
 
     def batch(self, rows: Sequence[Row]) -> tuple[Tensor, list[int], Tensor]:
         """Token ids (B, T), the lengths of the texts, labels (B)."""

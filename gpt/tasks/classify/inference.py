@@ -75,10 +75,11 @@ def check_description(
 def predict(
     trained: TrainedClassifier, texts: Iterable[str], batch_size: int = 16, cut: set[int] | None = None
 ) -> list[dict[str, float]]:
-    """The probability of each label, for each text.
+    """The probability of each label, for each text, in the order of the texts.
 
-    A text longer than the maximum length of training is cut, as in training; its index is added to `cut`. ValueError
-    for a text without a token.
+    Texts of similar length are computed together, in batches of at most as many tokens as `batch_size` of the longest
+    texts have. A text longer than the maximum length of training is cut, as in training; its index is added to `cut`.
+    ValueError for a text without a token.
     """
     return _predict_rows(trained, [_row(trained, text, i, cut) for i, text in enumerate(texts)], batch_size)
 
@@ -109,10 +110,11 @@ def _row(trained: TrainedClassifier, text: str, index: int, cut: set[int] | None
 
 
 def _predict_rows(trained: TrainedClassifier, rows: Sequence[Row], batch_size: int) -> list[dict[str, float]]:
-    found = []
-    for i in range(0, len(rows), batch_size):
-        found += probabilities(trained.model, trained.padding, rows[i : i + batch_size])
-    return [dict(zip(trained.labels, p, strict=True)) for p in found]
+    found: list[dict[str, float]] = [{} for _ in rows]
+    for batch in trained.padding.batches(rows, batch_size):
+        for i, p in zip(batch, probabilities(trained.model, trained.padding, [rows[i] for i in batch]), strict=True):
+            found[i] = dict(zip(trained.labels, p, strict=True))
+    return found
 
 
 def probabilities(model: Classifier, padding: Padding, rows: Sequence[Row]) -> list[list[float]]:

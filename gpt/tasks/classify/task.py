@@ -117,8 +117,8 @@ class Classification:
         confusion = [[0] * len(self.labels) for _ in self.labels]
         total = 0.0
         with inference_mode(model):
-            for i in range(0, len(rows), self.config.batch_size):
-                ids, lengths, labels = self.padding.batch(rows[i : i + self.config.batch_size])
+            for batch in self.padding.batches(rows, self.config.batch_size):
+                ids, lengths, labels = self.padding.batch([rows[i] for i in batch])
                 idx, targets = to_device(model, ids, labels)
                 logits = model(idx, lengths)  # (B, labels)
                 total += F.cross_entropy(logits, targets, reduction="sum").item()

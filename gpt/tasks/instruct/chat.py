@@ -7,8 +7,9 @@ exceeded: the oldest turns are dropped first, and an answer ends when the contex
 from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
-from ...generate import stream
+from ...generation import stream
 from ...model import GPT
+from ...stopping import StopText, check_stops
 from ...tokenizer import StreamDecoder, Tokenizer
 from .data import Entry, Style
 
@@ -16,7 +17,8 @@ from .data import Entry, Style
 class Conversation:
     """Questions and answers in the format `style`. The model sees up to `history` earlier turns; None: all that fit.
 
-    `max_new_tokens` limits an answer; `sampling` is temperature, top_k, top_p and seed of `generate.stream`.
+    An answer ends before `stop_token`, or before one of the strings `stops`. `max_new_tokens` limits it; `sampling` is
+    temperature, top_k, top_p and seed of `generation.stream`. ValueError for an empty stop string.
     """
 
     def __init__(
@@ -28,10 +30,12 @@ class Conversation:
         *,
         history: int | None = None,
         max_new_tokens: int = 256,
+        stops: Sequence[str] = (),
         **sampling: Any,
     ):
         self.model, self.tokenizer, self.style, self.stop_token = model, tokenizer, style, stop_token
         self.history, self.max_new_tokens, self.sampling = history, max_new_tokens, sampling
+        self.stops = check_stops(stops)
         self.reset()
 
     def reset(self) -> None:
@@ -75,21 +79,30 @@ class Conversation:
         if sampling.get("seed") is not None:
             sampling["seed"] += self.asked  # the same question again gets another sample
         self.asked += 1
-        steps = stream(self.model, [prompt], room, stop_token=self.stop_token, **sampling)
-        return self._answer(self._encode(entry), steps, room)
+        ended: set[int] = set()
+        steps = stream(self.model, [prompt], room, stop_token=self.stop_token, ended=ended, **sampling)
+        return self._answer(self._encode(entry), steps, room, ended)
 
-    def _answer(self, question: list[int], steps: Iterator[list[int | None]], room: int) -> Generator[str, None, None]:
-        """The text of `steps`; when it ends, question and answer become a turn."""
-        decoder, answer = StreamDecoder(self.tokenizer), list[int]()
+    def _answer(
+        self, question: list[int], steps: Iterator[list[int | None]], room: int, ended: set[int]
+    ) -> Generator[str, None, None]:
+        """The text of `steps`; when it ends, question and answer become a turn. A stop string adds 0 to `ended`."""
+        decoder, stop, answer = StreamDecoder(self.tokenizer), StopText(self.stops), list[int]()
         self.answer = answer
+        shown = ""
         try:
             for (token,) in steps:
                 if token is not None:
                     answer.append(token)
-                    yield decoder.feed(token)
-            yield decoder.flush()
+                    shown += (piece := stop.feed(decoder.feed(token)))
+                    if stop.ended:
+                        ended.add(0)
+                    yield piece
+            yield stop.feed(decoder.flush()) + stop.rest()
         finally:
-            self.cut = len(answer) == room < self.max_new_tokens
+            self.cut = not stop.ended and len(answer) == room < self.max_new_tokens
+            if stop.ended:  # the turn is what was shown, without the stop string
+                answer[:] = self.tokenizer.encode_ordinary(shown)
             self.turns.append([*question, *answer, self.stop_token])
 
     def recent(self, room: int) -> list[int]:

@@ -9,6 +9,7 @@ An entry is {instruction, input, output, model_response}.
 """
 
 import http.client
+import itertools
 import json
 import re
 import time
@@ -27,9 +28,12 @@ from ... import http_deadline, jsonfile
 from ...console import printable
 from ...model import GPT
 from ...tokenizer import END_OF_TEXT, Tokenizer
+from ..length_batches import length_batches
 from .batches import encode
 from .data import Entry, format_alpaca
 
+TOGETHER = 64  # entries whose likelihoods are computed before their rows are returned
+BATCH_TOKENS = 2048  # of a batch of them, with padding
 ATTEMPTS = 3  # at one question
 WAIT = 1.0  # seconds before the second attempt, twice as many before the third
 LONGEST = 1 << 20  # bytes of an answer: a score has a few, other text about 150 bytes per token
@@ -73,14 +77,30 @@ def log_likelihood(model: GPT, tokenizer: Tokenizer, entry: Entry, style: str = 
 
     Its exp is the geometric mean of their probabilities. None where the entry is longer than the model's context.
     """
-    prompt, ids = encode(entry, tokenizer, style)
-    ids = [*ids, *(id for name, id in tokenizer.special_tokens.items() if name == END_OF_TEXT)]
-    if len(ids) - 1 > model.config.context_length:
-        return None
-    device = model.token_embedding.weight.device
+    return log_likelihoods(model, tokenizer, [entry], style)[0]
+
+
+def log_likelihoods(
+    model: GPT, tokenizer: Tokenizer, entries: Sequence[Entry], style: str = "alpaca"
+) -> list[float | None]:
+    """`log_likelihood` of each entry, computed in batches of similar length."""
+    end = [id for name, id in tokenizer.special_tokens.items() if name == END_OF_TEXT]
+    texts = [encode(entry, tokenizer, style) for entry in entries]
+    lengths = [len(text.ids) + len(end) - 1 for text in texts]  # of what the model reads: all but the last token
+    found: list[float | None] = [None] * len(texts)
+    fitting = [i for i, length in enumerate(lengths) if length <= model.config.context_length]
+    device = model.device
     with tl.no_grad():
-        hidden = model.hidden_states(tl.tensor([ids[:-1]], device=device))[0, prompt - 1 :]  # (1, T, C) -> (N, C)
-        return -F.cross_entropy(model.logits(hidden), tl.tensor(ids[prompt:], device=device)).item()
+        for batch in length_batches([lengths[i] for i in fitting], BATCH_TOKENS):
+            numbers = [fitting[i] for i in batch]
+            width = lengths[numbers[0]]
+            rows = [[*texts[i].ids, *end][:-1] for i in numbers]
+            hidden = model.hidden_states(tl.tensor([row + [0] * (width - len(row)) for row in rows], device=device))
+            for row, i in enumerate(numbers):
+                prompt, targets = texts[i].prompt_length, [*texts[i].ids, *end][texts[i].prompt_length :]
+                logits = model.logits(hidden[row, prompt - 1 : lengths[i]])  # (B, T, C) -> (N, C) -> (N, V)
+                found[i] = -F.cross_entropy(logits, tl.tensor(targets, device=device)).item()
+    return found
 
 
 # ----- scores by another model ------------------------------------------------------------------------------------
@@ -235,14 +255,17 @@ def judge(
 
     A missing number is None; "judge" is the answer of the api's model, or the reason for a missing score.
     """
-    for entry in entries:
-        expected, response = entry["output"], entry["model_response"]
-        row = {**entry, "exact_match": exact_match(expected, response), "f1": f1(expected, response)}
+    waiting = iter(entries)
+    while some := list(itertools.islice(waiting, TOGETHER)):
+        rows = [{**e, "exact_match": exact_match(e["output"], e["model_response"]),
+                 "f1": f1(e["output"], e["model_response"])} for e in some]  # fmt: skip
         if model is not None and tokenizer is not None:
-            row["log_likelihood"] = log_likelihood(model, tokenizer, entry, style)
-        if api is not None:
-            row["score"], row["judge"] = api.score(entry)
-        yield row
+            for row, value in zip(rows, log_likelihoods(model, tokenizer, some, style), strict=True):
+                row["log_likelihood"] = value
+        for entry, row in zip(some, rows, strict=True):
+            if api is not None:
+                row["score"], row["judge"] = api.score(entry)
+            yield row
 
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

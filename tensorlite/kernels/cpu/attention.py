@@ -24,6 +24,7 @@ from .numpy_impl import sum_columns
 
 TILE_SCORES = 1 << 18  # of a tile, about: they stay in a core's cache
 TILE_QUERIES = 64  # of a tile with a causal mask: fewer would skip more scores, but make products slow
+FEW_SCORES = 1 << 12  # in all: one group of tiles, since no other thread would take a second one
 MIN_GROUPS = 2  # of tiles, where there are as many sequences and heads: work for so many threads
 
 # ----- tiles ------------------------------------------------------------------------------------------------------
@@ -42,6 +43,8 @@ class _Tile(NamedTuple):
 def _tiles(B: int, H: int, T: int, S: int, is_causal: bool) -> list[list[_Tile]]:
     """The scores (B, H, T, S) in groups of tiles; the tiles of a group have their sequences and heads in common."""
     rows = max(1, min(T, TILE_QUERIES if is_causal else TILE_SCORES // max(1, S)))
+    if 0 < B * H * T * S <= FEW_SCORES:
+        return _make_tiles(B, H, T, S, is_causal, rows, H, B)
     groups = max(1, round(H * rows * S / TILE_SCORES), MIN_GROUPS // max(1, B))
     heads = max(1, -(-H // groups))
     sequences = max(1, min(TILE_SCORES // max(1, H * rows * S), B // MIN_GROUPS))
@@ -107,7 +110,8 @@ def attention(
     small = T == 1 and 0 < math.prod(k.shape[-3:-1]) <= TILE_SCORES and q.shape[:-2] == k.shape[:-2] == v.shape[:-2]
     if small and keep is None and mask is None:
         return _attention_of_one_query(q, k, v, scale)
-    lead = np.broadcast_shapes(*[x.shape[:-2] for x in (q, k, v, keep, mask) if x is not None])
+    leads = [x.shape[:-2] for x in (q, k, v, keep, mask) if x is not None]
+    lead = leads[0] if leads.count(leads[0]) == len(leads) else np.broadcast_shapes(*leads)
     out = _empty_in_layout_of(q, lead, T, v.shape[-1])
     q, k, v, into = (_as_4d(x, lead) for x in (q, k, v, out))
     keep, mask = (x if x is None else _as_4d(np.broadcast_to(x, (*x.shape[:-2], T, S)), lead) for x in (keep, mask))
@@ -213,7 +217,10 @@ def _write_gradients(
 
 def _as_4d(x: np.ndarray, lead: tuple[int, ...]) -> np.ndarray:
     """(..., T, D) -> (B, H, T, D) with the leading axes broadcast to `lead`: a view where there are at most two."""
-    x = x if x.shape[:-2] == lead else np.broadcast_to(x, (*lead, *x.shape[-2:]))
+    if x.shape[:-2] != lead:
+        x = np.broadcast_to(x, (*lead, *x.shape[-2:]))
+    if x.ndim == 4:
+        return x
     return x.reshape((math.prod(lead[:-1]), *(lead[-1:] or (1,)), *x.shape[-2:]))
 
 

@@ -6,16 +6,20 @@ Partial sums are added in the order of their blocks, so the same number of threa
 import itertools
 import math
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any, TypeVar
 
 import numpy as np
 
-from ...devices.machine import in_parts, matmul_time
+from ...devices.machine import in_parts, matmul_time, splits
 from . import onednn
+from .choose_impl import numba_impl_for
 from .numpy_impl import sum_rows
 
 T = TypeVar("T")
 BLOCK = 1 << 18  # elements: they fit a core's cache, and take far longer than handing them to a thread
+FEW_ROWS = 16  # a product with fewer takes as long as reading the matrix
+COMPILED = 1 << 18  # weights of a product of few rows, from which importing numba pays
 
 
 def supports(x: Any, *others: Any, **_: Any) -> bool:
@@ -32,7 +36,10 @@ def supports(x: Any, *others: Any, **_: Any) -> bool:
 
 def as_rows(x: np.ndarray) -> np.ndarray:
     """(..., C) -> (N, C), a view where the strides allow it."""
-    return x if x.ndim == 2 else x.reshape((math.prod(x.shape[:-1]), x.shape[-1]))  # (..., C) -> (N, C)
+    if x.ndim == 2:
+        return x
+    shape = x.shape
+    return x.reshape((math.prod(shape[:-1]), shape[-1]))  # (..., C) -> (N, C)
 
 
 def product(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
@@ -41,9 +48,17 @@ def product(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None = None) -> np.
     Threads share the rows of the result, or its columns where there are few rows. In bfloat16 where that is set and
     faster (onednn.is_worthwhile).
     """
+    if a.shape[0] < FEW_ROWS and b.size >= COMPILED and (impl := numba_impl_for(b.T, a, bias)):
+        return few_rows(impl, a, b.T, None, bias)
+    by_rows, nanoseconds, half = a.shape[0] >= FEW_ROWS, matmul_time(a, b), onednn.is_worthwhile(a, b)
+    if not by_rows:  # reading b takes the time
+        nanoseconds = max(nanoseconds, b.size / 6)
+    if not half and not splits(a.shape[0] if by_rows else b.shape[1], nanoseconds):
+        out = a.dot(b)  # in less time than np.matmul where all is small
+        return out if bias is None else np.add(out, bias, out=out)
     out = np.empty((a.shape[0], b.shape[1]), a.dtype)
     matmul: Callable[..., np.ndarray] = np.matmul
-    if onednn.is_worthwhile(a, b):
+    if half:
         (a, b), matmul = onednn.to_bf16_pair(a, b), onednn.matmul
 
     def rows(part: slice) -> None:
@@ -56,11 +71,25 @@ def product(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None = None) -> np.
         if bias is not None:
             out[:, part] += bias[part]
 
-    if a.shape[0] >= 16:
-        in_parts(rows, a.shape[0], matmul_time(a, b))
-    else:  # reading b takes the time
-        in_parts(columns, b.shape[1], max(matmul_time(a, b), b.size / 6))
+    if by_rows:
+        in_parts(rows, a.shape[0], nanoseconds)
+    else:
+        in_parts(columns, b.shape[1], nanoseconds)
     return out
+
+
+def few_rows(
+    impl: ModuleType, x: np.ndarray, weight: np.ndarray, scales: np.ndarray | None, bias: np.ndarray | None
+) -> np.ndarray:
+    """x (M, K) @ weight (N, K)^T * scales (N) + bias (N) -> (M, N), by the compiled loop of that name."""
+    out = np.empty((len(weight), len(x)), x.dtype)
+
+    def rows(part: slice) -> None:
+        shares = (None if y is None else y[part] for y in (scales, bias))
+        impl.few_rows(x, weight[part], *shares, out[part])
+
+    in_parts(rows, len(weight), max(weight.nbytes / 24, weight.size * len(x) / 16))  # bytes and products a nanosecond
+    return np.ascontiguousarray(out.T)  # (N, M) -> (M, N)
 
 
 def products(*pairs: tuple[np.ndarray, np.ndarray], sum_of: np.ndarray | None = None) -> list[np.ndarray]:
@@ -71,8 +100,11 @@ def products(*pairs: tuple[np.ndarray, np.ndarray], sum_of: np.ndarray | None = 
     sums = [] if sum_of is None else [(sum_of, np.empty(sum_of.shape[1], sum_of.dtype))]
     if any(onednn.is_worthwhile(a, b) for a, b in pairs):
         return [*[product(a, b) for a, b in pairs], *[sum_rows(x, total) for x, total in sums]]
-    outs = [np.empty((len(a), b.shape[1]), a.dtype) for a, b in pairs]
     units = 64 * max(1, len(pairs))  # of work: 64 for each product
+    nanoseconds = sum([matmul_time(a, b) for a, b in pairs]) + sum([x.size / 4 for x, _ in sums])
+    if not splits(units, nanoseconds):
+        return [*[a.dot(b) for a, b in pairs], *[sum_rows(x, total) for x, total in sums]]
+    outs = [np.empty((len(a), b.shape[1]), a.dtype) for a, b in pairs]
 
     def part(which: slice) -> None:
         begin, end = which.start, which.stop
@@ -84,13 +116,15 @@ def products(*pairs: tuple[np.ndarray, np.ndarray], sum_of: np.ndarray | None = 
             columns = slice(len(total) * which.start // units, len(total) * which.stop // units)
             sum_rows(x[:, columns], total[columns])
 
-    in_parts(part, units, sum(matmul_time(a, b) for a, b in pairs) + sum(x.size / 4 for x, _ in sums))
+    in_parts(part, units, nanoseconds)
     return [*outs, *[total for _, total in sums]]
 
 
 def for_blocks(function: Callable[[slice], T], x: np.ndarray, cost: float) -> list[T]:
     """[function(rows) for blocks of rows of x], over threads. x (N) or (N, C); `cost`: ns for each of its elements."""
     n, step = x.shape[0], max(1, BLOCK // max(1, math.prod(x.shape[1:])))
+    if 0 < n <= step and not splits(n, cost * x.size):
+        return [function(slice(0, n))]
 
     def blocks(part: slice) -> list[T]:
         return [function(slice(i, min(i + step, part.stop))) for i in range(part.start, part.stop, step)]

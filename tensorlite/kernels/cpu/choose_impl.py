@@ -1,8 +1,9 @@
 """Which implementation computes a block: numba_impl.py where numba is installed, otherwise numpy_impl.py.
 
-Both have the same functions. numba is an extra (`pip install 'tensorlite[fast]'`): a compiled loop does all to a row
-while it is in the cache, where NumPy takes a pass over memory for each operation; and NumPy's tanh and exp are slow on
-CPUs without AVX-512. numba is imported when the first array arrives that is large enough to gain from it.
+Both have the same functions. numba is a dependency where it has wheels. A compiled loop does all to a row while it is
+in the cache, where NumPy takes a pass over memory for each operation; and NumPy's tanh and exp are slow on CPUs without
+AVX-512. numba is imported when the first array arrives that is large enough to gain from it. Compiled code is kept
+beside this package or, where that cannot be written to, in the user's cache folder; without either, NumPy computes.
 TENSORLITE_NUMBA=0 in the environment turns it off.
 """
 
@@ -21,7 +22,7 @@ MIN_SIZE = 1 << 14  # elements: for smaller arrays importing numba does not pay
 
 def choose_impl(x: np.ndarray, *others: np.ndarray | None) -> ModuleType:
     """The module to call for these arrays: numba_impl for large contiguous float32 ones, otherwise numpy_impl."""
-    return numba_impl_for(x, *others) or numpy_impl
+    return numpy_impl if x.size < MIN_SIZE else numba_impl_for(x, *others) or numpy_impl
 
 
 def numba_impl_for(x: np.ndarray, *others: np.ndarray | None) -> ModuleType | None:
@@ -36,6 +37,11 @@ def numba_impl_for(x: np.ndarray, *others: np.ndarray | None) -> ModuleType | No
     return _numba_impl()
 
 
+def compiled_loops() -> ModuleType:
+    """numba_impl. ImportError where numba is not installed: `missing` gives the reason."""
+    return _numba_impl()
+
+
 @functools.cache
 def missing() -> str:
     """The reason why numba cannot be used, and the remedy; "" if it can. The first call may import numba."""
@@ -45,7 +51,7 @@ def missing() -> str:
         version("numba")
         _numba_impl()
     except PackageNotFoundError:
-        return "numba is not installed: pip install 'tensorlite[fast]'"
+        return "numba is not installed: pip install numba"
     except (ImportError, RuntimeError, OSError) as error:  # this NumPy is too new, no place for its cache, no LLVM
         return f"numba cannot be used: {error}"
     return ""

@@ -38,15 +38,23 @@ def linear_vjp(g: np.ndarray, needs_grad: Sequence[bool], x: np.ndarray, weight:
 
 
 supports_projections = partial(shared.supports_projections, supports_linear)
-projections = partial(shared.projections, linear)
+
+
+def _linear_and_view(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> tuple[np.ndarray, Residuals]:
+    """`linear`; residual: the weight if it is a view, which takes longer to find than a small product."""
+    return linear(x, weight, bias), {"matrix": None if weight.base is None else weight}
+
+
+projections = partial(shared.projections, _linear_and_view)
 
 
 def projections_vjp(
-    g: np.ndarray, needs_grad: Sequence[bool], x: np.ndarray, query: np.ndarray, key: np.ndarray, value: np.ndarray
-) -> Gradients:
+    g: np.ndarray, needs_grad: Sequence[bool], x: np.ndarray, query: np.ndarray, key: np.ndarray, value: np.ndarray,
+    matrix: np.ndarray | None,
+) -> Gradients:  # fmt: skip
     """Those of `linear` with the three weights stacked, cut into three."""
-    stacked = linear_vjp(g, shared.stacked_needs(needs_grad), x, concatenated(query, key, value))
-    return shared.split_gradients(stacked, query, key)
+    matrix = concatenated(query, key, value) if matrix is None else matrix
+    return shared.split_gradients(linear_vjp(g, shared.stacked_needs(needs_grad), x, matrix), query, key)
 
 
 # ----- embedding --------------------------------------------------------------------------------------------------
@@ -145,7 +153,7 @@ def gelu(x: np.ndarray, *, approximate: str = "tanh") -> np.ndarray:
     """x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2, elementwise."""
     flat = x.reshape(-1)  # (..., C) -> (N)
     out, impl = np.empty(flat.shape, x.dtype), choose_impl(flat)
-    for_blocks(lambda part: impl.gelu(flat[part], out[part]), flat, cost=1.0)
+    for_blocks(lambda part: impl.gelu(flat[part], out[part]), flat, cost=0.7)
     return out.reshape(x.shape)  # (N) -> (..., C)
 
 
@@ -156,7 +164,7 @@ def gelu_vjp(g: np.ndarray, needs_grad: Sequence[bool], x: np.ndarray, out: np.n
     """
     flat, y, g = (array.reshape(-1) for array in (x, out, g))  # (..., C) -> (N)
     dx, impl = np.empty(flat.shape, x.dtype), choose_impl(flat, y, g)
-    for_blocks(lambda part: impl.gelu_vjp(g[part], flat[part], y[part], dx[part]), flat, cost=1.0)
+    for_blocks(lambda part: impl.gelu_vjp(g[part], flat[part], y[part], dx[part]), flat, cost=0.7)
     return (dx.reshape(x.shape),)  # (N) -> (..., C)
 
 

@@ -9,7 +9,8 @@ module, where numba is installed.
 from typing import Any
 
 import numpy as np
-from numba import njit
+from numba import njit, types
+from numba.extending import overload
 
 from ...backend import Array
 from . import numpy_impl
@@ -166,6 +167,50 @@ def exp_minus_max(x: Array, top: Array, total: Array) -> None:
             row[j] = exp(row[j] - shift)
             sum_ += row[j]
         top[i, 0], total[i, 0] = most, sum_  # of nan: only the sum
+
+
+def widened(x: Any) -> Any:
+    """A weight as float32: float32 and int8 by value, uint16 as the bits of a bfloat16."""
+    raise NotImplementedError("only within compiled loops")
+
+
+@overload(widened)
+def _widened(x: Any) -> Any:
+    def from_bits(x: Any) -> Any:
+        return np.uint32(np.uint32(x) << np.uint32(16)).view(np.float32)
+
+    def from_number(x: Any) -> Any:
+        return np.float32(x)
+
+    return from_bits if x == types.uint16 else from_number
+
+
+@reduction
+def few_rows(x: Array, weight: Array, scales: Array | None, bias: Array | None, out: Array) -> None:
+    """out_ir = scales_i (sum over j of weight_ij x_rj) + bias_i, for a few rows x (M, K): each weight is read once.
+
+    weight (N, K) is float32, int8, or bits of bfloat16 (uint16); scales and bias (N); out (N, M). BLAS copies the
+    weights of such a product into another layout first, which takes longer than the product.
+    """
+    M, K = x.shape
+    for i in range(len(weight)):
+        scale = F(1) if scales is None else scales[i]
+        start = F(0) if bias is None else bias[i]
+        for r in range(0, M - 3, 4):
+            a, b, c, d = F(0), F(0), F(0), F(0)
+            for j in range(K):
+                w = widened(weight[i, j])
+                a += w * x[r, j]
+                b += w * x[r + 1, j]
+                c += w * x[r + 2, j]
+                d += w * x[r + 3, j]
+            out[i, r], out[i, r + 1] = a * scale + start, b * scale + start
+            out[i, r + 2], out[i, r + 3] = c * scale + start, d * scale + start
+        for r in range(M - M % 4, M):
+            a = F(0)
+            for j in range(K):
+                a += widened(weight[i, j]) * x[r, j]
+            out[i, r] = a * scale + start
 
 
 @loop

@@ -22,14 +22,15 @@ def _ones(n: int, dtype: np.dtype) -> np.ndarray:
 
 def sum_rows(x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
     """The sum over the rows, (N, C) -> (C), as a product with ones."""
-    total: np.ndarray = np.matmul(_ones(x.shape[0], x.dtype), x, out=out)
+    total: np.ndarray = np.dot(_ones(x.shape[0], x.dtype), x, out)
     return total
 
 
 def sum_columns(x: np.ndarray) -> np.ndarray:
     """The sum over the last axis, (..., C) -> (..., 1), as a product with ones."""
-    total: np.ndarray = (x @ _ones(x.shape[-1], x.dtype))[..., None]
-    return total
+    ones = _ones(x.shape[-1], x.dtype)
+    total: np.ndarray = x.dot(ones) if x.ndim == 2 else x @ ones
+    return total[..., None]
 
 
 def add_rows(x: np.ndarray, ids: np.ndarray, out: np.ndarray) -> None:
@@ -58,7 +59,7 @@ def layer_norm(
     np.divide(np.vecdot(out, out)[:, None], n, out=rstd)  # of the centered values: no cancellation
     rstd += eps
     np.sqrt(rstd, out=rstd)
-    np.divide(1, rstd, out=rstd)
+    np.reciprocal(rstd, out=rstd)
     out *= rstd
     if weight is not None:
         out *= weight
@@ -134,13 +135,15 @@ def softmax(seen: int, w: np.ndarray) -> None:
     if seen < s:
         by_all = max(0, seen)  # so many keys are seen by every query
         np.copyto(w[..., by_all:], -np.inf, where=_later_keys(t, s, seen)[:, by_all:])
-    top = w.max(axis=-1, keepdims=True, initial=-np.inf)
-    if not np.isfinite(top).all():
+    top = np.maximum.reduce(w, axis=-1, keepdims=True, initial=-np.inf)
+    none_is_empty = np.minimum.reduce(top, axis=None, initial=np.inf) > -np.inf
+    if not none_is_empty:
         top[top == -np.inf] = 0  # a row that may attend to nothing
     w -= top
     np.exp(w, out=w)
     sums = sum_columns(w)
-    sums[sums == 0] = 1
+    if not none_is_empty:
+        sums[sums == 0] = 1
     w /= sums
 
 

@@ -12,8 +12,10 @@ from dataclasses import fields
 import pytest
 from runs import ONE_THREAD
 
-from gpt.cli import COMMANDS, GROUPS, Generate, Params
+from gpt.cli import COMMANDS, GROUPS
 from gpt.cli.flags import Usage, flags_of
+from gpt.cli.generate import Generate
+from gpt.cli.params import Params
 from gpt.cli.parsing import parse
 from gpt.cli.train import GROUPS as TRAINING_GROUPS
 from gpt.cli.train import FinetuneInstruct, Train

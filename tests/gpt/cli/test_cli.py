@@ -9,7 +9,8 @@ import pytest
 from runs import ONE_THREAD, contents, flags, gpt, tiny, train
 
 from gpt import __version__ as version
-from gpt.cli import Generate, Params
+from gpt.cli.generate import Generate
+from gpt.cli.params import Params
 from gpt.training import checkpoint
 
 
@@ -150,7 +151,20 @@ def test_generate_stops_and_needs_no_prompt(call, run):
             ["evaluate", "--text", "a", "x"],
             "RUN is missing; RUN comes before a flag with several values (gpt evaluate --help)",
         ),
-        (["data", "get"], "{list,fetch} must be one of list, fetch, got 'get' (gpt data --help)"),
+        (
+            ["data", "get"],
+            "there is no command 'data get': did you mean gpt data list or gpt data fetch or gpt data prepare?"
+            " (gpt --help)",
+        ),
+        (["data", "prepare", "x", "--tokenizer", "gpt2"], "--out is missing (gpt data prepare --help)"),
+        (
+            ["data", "prepare", "--tokenizer", "gpt2", "--out", "x"],
+            "paths is missing: name files or folders, or - for standard input (gpt data prepare --help)",
+        ),
+        (
+            ["data", "prepare", "x", "--tokenizer", "gpt2", "--out", "y", "--vocab-size", "9"],
+            "--vocab-size is that of the tokenizer, except for --tokenizer bpe: omit it (gpt data prepare --help)",
+        ),
         (
             ["finetune", "clasify"],
             "there is no command 'finetune clasify': did you mean gpt finetune classify or gpt"
@@ -180,15 +194,15 @@ def test_wrong_usage_is_2_and_one_sentence_with_the_flag_as_it_is_typed(call, ar
         (["generate", "{tmp}"], "{tmp} has no checkpoint: it is not a run, or it ended before its first checkpoint"),
         (["generate", "{run}", "--prompt", "é"], "character 'é' (U+00E9) at position 0 is not in the vocabulary"),
         (["generate", "{run}", "--prompt", ""], "the prompt '' has no tokens: give some text"),
-        (["generate", "{run}", "--temperature", "-1"], "temperature must be a finite number of at least 0, got -1.0"),
-        (["generate", "{run}", "--top-k", "0"], "top_k must be an integer of at least 1, got 0"),
-        (["generate", "{run}", "--top-p", "1.5"], "top_p must be above 0 and at most 1, got 1.5"),
-        (["generate", "{run}", "--max-new-tokens", "-1"], "max_new_tokens must be an integer of at least 0, got -1"),
-        (["generate", "{run}", "--seed", "-1"], "seed must be from 0 to"),
+        (["generate", "{run}", "--temperature", "-1"], "--temperature must be a finite number of at least 0, got -1.0"),
+        (["generate", "{run}", "--top-k", "0"], "--top-k must be an integer of at least 1, got 0"),
+        (["generate", "{run}", "--top-p", "1.5"], "--top-p must be above 0 and at most 1, got 1.5"),
+        (["generate", "{run}", "--max-new-tokens", "-1"], "--max-new-tokens must be an integer of at least 0, got -1"),
+        (["generate", "{run}", "--seed", "-1"], "--seed must be from 0 to"),
         (["generate", "{run}", "--step", "7"], "does not keep a checkpoint of step 7: it keeps 28, 30"),
-        (["generate", "{run}", "--step", "last"], "step must be a number or best, got 'last'"),
+        (["generate", "{run}", "--step", "last"], "--step must be a number or best, got 'last'"),
         (["train", "--resume", "nowhere"], "there is no run nowhere"),
-        (["train", "--resume", "{run}", "--n-embd", "16"], "was started with n_embd 8 and cannot continue with 16"),
+        (["train", "--resume", "{run}", "--n-embd", "16"], "was started with --n-embd 8 and cannot continue with 16"),
         (["train", "--text", "nowhere", "--out", "{tmp}/x"], "the text file 'nowhere' cannot be read: No such file"),
         (["train", "--out", "{run}"], "has a run already: continue it with --resume"),
         (["train", "--out", "/dev/null"], "/dev/null is a file: name a directory for the run"),

@@ -1,5 +1,7 @@
 """`gpt compare`: settings that differ and results in a terminal of 80 columns, and a picture."""
 
+import json
+import re
 import shutil
 
 import pytest
@@ -75,6 +77,31 @@ def test_what_cannot_be_compared_is_one_sentence(compare, folder, tmp_path):
     assert (status, errors) == (1, f"gpt: there is no run in {tmp_path}: name a run, or a folder of runs\n")
     assert compare(folder / "one")[2] == "gpt: 1 run given: name at least two runs, or a folder with several\n"
     assert compare()[2] == "gpt: 0 runs given: name at least two runs, or a folder with several\n"
+
+
+def test_settings_that_only_some_of_the_runs_have_are_counted(compare, folder, tmp_path):
+    shutil.copytree(folder / "one", tmp_path / "imported")
+    config = tmp_path / "imported" / "config.json"
+    described = json.loads(config.read_text(encoding="utf-8"))
+    for part in ("training", "data", "made_with"):
+        del described[part]
+    config.write_text(json.dumps(described | {"imported": {"from": "elsewhere"}}), encoding="utf-8")
+    output = compare(folder / "one", tmp_path / "imported")[1]
+    assert "all settings that the runs share are the same" in output
+    (shown,) = re.findall(r"(\d+) settings that only some of the runs have: --all shows them", output)
+    everything = cells(compare(folder / "one", tmp_path / "imported", "--all")[1])
+    assert everything["batch_size"] == ["2", "-"]
+    assert int(shown) == sum(values[-1] == "-" for values in everything.values())
+    assert "cannot be compared" not in output  # a run without validation data has none that differ
+
+
+def test_a_narrow_terminal_has_a_line_for_each_value(compare, folder, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    lines = compare(folder)[1].splitlines()
+    assert all(len(line) <= 40 for line in lines)
+    at = lines.index("batch_size")
+    assert lines[at + 1 : at + 3] == ["  a run with a rather long name: 4", "  one: 2"]
+    assert not any("│" in line for line in lines)
 
 
 def test_names_are_plain_text(compare, folder, tmp_path):

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from runs import ONE_THREAD, quickly_drawn, tiny, train
 
-from gpt.generate import generate
+from gpt.generation import generate
 from gpt.stopping import StopText
 from gpt.training import checkpoint
 
@@ -145,7 +145,7 @@ def test_streaming_never_prints_part_of_a_stop_string(call, run, monkeypatch):
 
 
 def test_no_more_tokens_are_computed_after_a_stop_string(call, run, monkeypatch):
-    from gpt import generate as module
+    from gpt import generation as module
 
     asked = []
     real = module.Decoder.logits

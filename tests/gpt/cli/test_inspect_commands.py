@@ -93,13 +93,24 @@ def test_a_table_of_the_runs_below_a_folder(call, folder, monkeypatch):
     lines = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
     lowest, step = min((line["validation_loss"], line["step"]) for line in lines if "validation_loss" in line)
     assert run[:7] == ["run", "pretrain", "30", run[3], f"{lowest:.4f}", "@", f"{step}"]
-    assert run[7] == "finished"
-    assert part[:3] + part[7:8] == ["deep/part", "pretrain", "0/30", "unfinished"]
-    assert re.fullmatch(r"\d{4}-\d\d-\d\d", run[8])
+    assert part[:5] == ["deep/part", "pretrain", "0", "of", "30"]  # not finished
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d", run[7])
     found = [json.loads(line) for line in call("runs", folder, "--json")[1].splitlines()]
     assert [one["run"] for one in found] == [str(folder / "deep" / "part"), str(folder / "run")]
     assert found[1]["lowest"] == {"loss": lowest, "step": step}
     assert run[3] == short(found[1]["parameters"])
+
+
+def test_a_narrow_terminal_has_a_line_for_each_cell(call, folder, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    status, output, _ = call("runs", folder)
+    lines = output.splitlines()
+    assert status == 0
+    assert all(len(line) <= 40 for line in lines)
+    at = lines.index("deep/part")
+    heads = ["task", "steps", "size", "lowest loss", "changed"]
+    assert [line.split(": ")[0].strip() for line in lines[at + 1 : at + 6]] == heads
+    assert lines[at + 2] == "  steps: 0 of 30"
 
 
 def test_the_folder_is_runs_by_default_and_may_be_a_run(call, folder, tmp_path, monkeypatch):

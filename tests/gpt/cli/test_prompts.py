@@ -11,7 +11,7 @@ import pytest
 from runs import ONE_THREAD, tiny, train
 
 import tensorlite as tl
-from gpt import console, generate
+from gpt import console, generation
 from gpt.config import GPTConfig
 from gpt.data import prepare
 from gpt.model import GPT
@@ -63,7 +63,7 @@ def test_every_run_writes_without_a_prompt(call, tmp_path, tokenizer, text, begi
     assert END_OF_TEXT not in output
     model, tok = checkpoint.load_model(run)
     start = [tok.special_tokens[END_OF_TEXT]] if not shown else tok.encode(shown)
-    (new,) = generate.generate(model, [start], 5, stop_token=tok.special_tokens.get(END_OF_TEXT))
+    (new,) = generation.generate(model, [start], 5, stop_token=tok.special_tokens.get(END_OF_TEXT))
     assert output == (tok.decode(start + new) if shown else tok.decode(new)) + "\n"
 
 
@@ -102,7 +102,7 @@ def test_a_special_token_in_a_prompt_is_text_unless_it_is_allowed(call, bpe):
     for flags, ids in (([], tok.encode_ordinary(END_OF_TEXT)), (["--special-tokens"], tok.encode(END_OF_TEXT, "all"))):
         status, output, errors = call("generate", bpe, "--prompt", END_OF_TEXT, *GREEDY, *flags)
         assert (status, errors) == (0, "")
-        (new,) = generate.generate(model, [ids], 5, stop_token=tok.special_tokens[END_OF_TEXT])
+        (new,) = generation.generate(model, [ids], 5, stop_token=tok.special_tokens[END_OF_TEXT])
         assert output == END_OF_TEXT + tok.decode(new) + "\n"
     assert len(tok.encode_ordinary(END_OF_TEXT)) > 1
 
@@ -181,14 +181,14 @@ def test_token_ids_may_be_numpys(model, tmp_path, kind):
     }[kind]
     for seed in (None, 1):
         options = {"temperature": float(seed is not None), "seed": seed}
-        assert generate.generate(model, [given], 4, **options) == generate.generate(model, [expected], 4, **options)
+        assert generation.generate(model, [given], 4, **options) == generation.generate(model, [expected], 4, **options)
     tok = BPETokenizer.train("", 300, special_tokens=[f"<{i}>" for i in range(44)])
     assert tok.decode(given) == tok.decode(expected)
     assert evaluate.total_loss(model, given, 4, 2) == evaluate.total_loss(model, expected, 4, 2)
     inputs, targets = instruct.collate([given, given[:2]], pad=9)
     expected_inputs, expected_targets = instruct.collate([expected, expected[:2]], pad=9)
     assert (inputs.tolist(), targets.tolist()) == (expected_inputs.tolist(), expected_targets.tolist())
-    assert all(type(id) is int for id in generate.generate(model, [given], 4)[0])
+    assert all(type(id) is int for id in generation.generate(model, [given], 4)[0])
 
 
 @pytest.mark.finding("C7")
@@ -197,9 +197,9 @@ def test_a_token_file_is_evaluated_whole_and_prompts_are_rows_of_an_array(model,
     file = TokenFile(tmp_path / "ids")
     assert evaluate.total_loss(model, file) == evaluate.total_loss(model, IDS * 5)
     rows = np.array(IDS, np.uint16).reshape(2, 3)
-    assert generate.generate(model, rows, 3) == generate.generate(model, rows.tolist(), 3)
-    stop = generate.generate(model, [IDS], 3)[0][1]
-    assert generate.generate(model, [IDS], 3, stop_token=np.int64(stop)) == generate.generate(
+    assert generation.generate(model, rows, 3) == generation.generate(model, rows.tolist(), 3)
+    stop = generation.generate(model, [IDS], 3)[0][1]
+    assert generation.generate(model, [IDS], 3, stop_token=np.int64(stop)) == generation.generate(
         model, [IDS], 3, stop_token=stop
     )
 
@@ -218,7 +218,7 @@ def test_a_token_file_is_evaluated_whole_and_prompts_are_rows_of_an_array(model,
 )
 def test_what_are_no_token_ids_is_named(model, prompts, says):
     with pytest.raises(ValueError, match=says):
-        generate.stream(model, prompts, 1)
+        generation.stream(model, prompts, 1)
 
 
 # ----- on a screen ------------------------------------------------------------------------------------------------

@@ -270,14 +270,15 @@ def test_importing_gpt_loads_nothing_else():
     code = (
         "import sys; before = set(sys.modules); import gpt; dir(gpt); print(*sorted(set(sys.modules) - before));"
         "gpt.tokenizer.create; gpt.GPTConfig; print([name for name in sys.modules if name.startswith('gpt.fast')]);"
-        "gpt.train; from gpt import fast, generate, GPT; print(generate.__name__, generate.make_decoder.__module__)"
+        "gpt.train; from gpt import fast, generate, GPT, generation;"
+        "print(generate.__module__, generation.make_decoder.__module__)"
     )
     loaded, fast, last = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=ONE_THREAD
     ).stdout.splitlines()
     assert [name for name in loaded.split() if name.split(".")[0] in ("numpy", "tensorlite", "rich")] == []
     assert fast == "[]"  # neither a config nor a tokenizer needs it
-    assert last == "gpt.generate gpt.fast"
+    assert last == "gpt.generation gpt.fast"
 
 
 @pytest.mark.slow
@@ -287,11 +288,12 @@ def test_importing_gpt_loads_nothing_else():
         ("gpt.generate", "gpt.fast"),
         ("from gpt import generate", "gpt.fast"),
         ("gpt.model; gpt.generate", "gpt.fast"),
-        ("from gpt.generate import stream", "gpt.generate"),  # a module by itself is the plain code
+        ("gpt.generation", "gpt.generation"),
+        ("from gpt.generation import stream", "gpt.generation"),  # a module by itself is the plain code
     ],
 )
-def test_a_module_as_an_attribute_attaches_the_decoder_too(use, decoder):
-    code = f"import sys, gpt; {use}; print(sys.modules['gpt.generate'].make_decoder.__module__)"
+def test_a_public_name_attaches_the_decoder_and_a_module_does_not(use, decoder):
+    code = f"import sys, gpt; {use}; print(sys.modules['gpt.generation'].make_decoder.__module__)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=ONE_THREAD)
     assert found.stdout.strip() == decoder
 

@@ -155,6 +155,25 @@ def test_doctor_says_what_the_environment_does_to_blas():
     assert subprocess.run(**run, env=own).stdout.startswith("\n")
 
 
+def test_doctor_says_whether_several_processes_can_train(monkeypatch):
+    monkeypatch.setattr(doctor.distributed, "launched", lambda: (1, 4, 1))
+    monkeypatch.setattr(doctor, "installed", lambda name: None)
+    finding, advice = doctor.about_processes()
+    assert finding == "this is process 1 of 4; one: mpi4py is not installed"
+    assert advice.startswith("pip install 'tensorlite[mpi]'")
+    monkeypatch.setattr(doctor, "installed", lambda name: "4.1")
+    for code, output, expected in (
+        (1, "", "one: mpi4py finds no MPI"),
+        (0, "MPICH Version:  5.0\n", "by MPICH 5.0, start"),
+    ):
+        done = subprocess.CompletedProcess([], code, output)
+        monkeypatch.setattr(doctor.subprocess, "run", lambda *args, done=done, **kwargs: done)
+        assert expected in doctor.about_processes()[0]
+    for found, expected in ((True, "each with a GPU"), (False, "NCCL is missing")):
+        monkeypatch.setattr(doctor.nccl, "available", lambda found=found: found)
+        assert expected in doctor.about_nccl()[0]
+
+
 def test_doctor_says_whether_there_is_bfloat16(monkeypatch):
     monkeypatch.setattr(doctor.onednn, "missing", lambda: "pip install it")
     assert ("bfloat16", "off", "pip install it") in doctor.processor()

@@ -6,7 +6,7 @@ import pytest
 
 import tensorlite as tl
 from gpt import fast
-from gpt import generate as plain
+from gpt import generation as plain
 from gpt.config import GPTConfig
 from gpt.fast import decode
 from gpt.model import GPT

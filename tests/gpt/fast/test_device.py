@@ -17,7 +17,7 @@ from gpt.cli import doctor
 from gpt.cli import main as cli
 from gpt.config import GPTConfig
 from gpt.fast import machine as fast_machine
-from gpt.generate import generate
+from gpt.generation import generate
 from gpt.model import GPT
 from gpt.tasks import classify, instruct, pretrain
 from gpt.tasks.classify import ClassifyConfig, data
@@ -413,8 +413,8 @@ def test_out_of_gpu_memory_is_a_sentence(cupy):
     cupy(Fake())
     error = OutOfMemoryError(f"Out of memory allocating {3 << 30:,} bytes (allocated so far: {1 << 30:,} bytes).")
     assert cli.sentence(error) == (
-        "the GPU is out of memory: 3.00 GiB were requested, 4.00 of its 80.00 GiB are free: a smaller batch_size or "
-        "context_length, or activation_checkpointing in training, needs less"
+        "the GPU is out of memory: 3.00 GiB were requested, 4.00 of its 80.00 GiB are free: a smaller --batch-size or "
+        "--context-length, or --activation-checkpointing in training, needs less"
     )
     assert cli.sentence(RuntimeError("cudaErrorMemoryAllocation: out of memory")).startswith(
         "the GPU is out of memory: more was requested, 4.00 of"
@@ -468,12 +468,14 @@ def test_generate_and_evaluate_on_a_named_device(call, runs):
 def test_the_doctor_describes_the_gpu(cupy, monkeypatch):
     cupy(Fake())
     monkeypatch.setattr(scores, "about", lambda: {"products": "cublasLt 13.1.0", "attention": "cuDNN"})
+    monkeypatch.setattr(doctor.nccl, "available", lambda: True)
     assert doctor.graphics() == [
         ("GPU", "NVIDIA H000, compute capability 9.0", ""),
         ("GPU memory", "4 GiB free of 80 GiB", ""),
         ("CUDA", "driver 12.8, runtime 13.0; CuPy 14.2.0", ""),
         ("GPU products", "cublasLt 13.1.0", ""),
         ("GPU attention", "cuDNN", ""),
+        ("GPUs together", "several processes exchange by NCCL, each with a GPU", ""),
     ]
     cupy(None)
     ((name, finding, advice),) = doctor.graphics()

@@ -138,7 +138,7 @@ def test_intermediate_gradients_are_those_of_pytorch():
     out.backward(torch.tensor(cells(steps["stream after block 1"])[None]))
     assert len(values) > 18
     for name, value in values.items():
-        expected = look.picture.picture(tl.tensor(value.grad.numpy()))
+        expected = look.array_picture.picture(tl.tensor(value.grad.numpy()))
         shown = [steps[name]] if name not in fused else [steps[name], fused[name]]
         for step in shown:
             assert step.node.shape == tuple(value.shape), name
@@ -193,7 +193,7 @@ def test_the_model_is_left_as_it_was():
 def test_errors_say_what_is_allowed():
     m = loaded()
     for text, block, sentence in (
-        ("a", 0, "the loss needs a next token: give a text of at least two tokens"),
+        ("a", 0, "the text has one token: give at least two, so that there is a next token to predict"),
         ("", 0, "the text has no tokens"),
         ("a" * 17, 0, "the text has 17 tokens and the model's context has 16"),
         (TEXT, 3, "block must be from 0 to 2, got 3"),
@@ -201,8 +201,8 @@ def test_errors_say_what_is_allowed():
     ):
         with pytest.raises(ValueError, match=sentence):
             look.backward(m, text, block)
-    with pytest.raises(ValueError, match="a classifier does not predict the next token"):
-        look.backward(loaded(task="classify"), TEXT)
+    with pytest.raises(ValueError, match="label is for a classifier, and this model predicts tokens: omit it"):
+        look.backward(m, TEXT, label="a")
     assert len(look.backward(m, "a" * 16, 0)) == 24
 
 

@@ -5,6 +5,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from labelled import PAD, classifier
 
 import tensorlite as tl
 from gpt import look
@@ -14,24 +15,10 @@ from gpt.look.loaded import LoadedModel
 from gpt.tasks.classify import inference
 from gpt.tasks.classify.batches import Padding
 from gpt.tasks.classify.model import Classifier
-from gpt.tokenizer import BPETokenizer, CharTokenizer, WordTokenizer
+from gpt.tokenizer import BPETokenizer, WordTokenizer
 from tensorlite import nn
 
-PAD = 1  # the id of "<", which TEXT does not have
 TEXT = "abc dé f"  # each character once, so that scaling the embedding of an id scales one position
-
-
-def classifier(tmp_path, position="last-real", labels=3, matters=False, causal=True, length=12, seed=3) -> LoadedModel:
-    tl.manual_seed(seed)
-    tokenizer = CharTokenizer.train("abcdéfg xyz<")
-    shape = GPTConfig(vocab_size=tokenizer.vocab_size, context_length=16, n_layer=2, n_head=2, n_embd=8, causal=causal)
-    model = Classifier(shape, labels, position).to(tl.float64).eval()
-    for p in model.parameters():  # far from the linear range
-        p.data[...] *= 3
-        p.changed()
-    names = [f"label <{i}>" for i in range(labels)]
-    trained = inference.TrainedClassifier(model, tokenizer, names, Padding(PAD, length, matters))
-    return LoadedModel(tmp_path, None, "classify", model.body, tokenizer, {}, trained)
 
 
 def score_of(model: LoadedModel, ids, label: int) -> float:

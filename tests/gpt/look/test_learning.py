@@ -15,7 +15,8 @@ from gpt import look
 from gpt.config import GPTConfig
 from gpt.look import LearningSession, LearnStep, LoadedModel
 from gpt.look.display import log_shares
-from gpt.look.gradient import PARTS, fresh_model, norm, parts, token_losses
+from gpt.look.example import example, predict
+from gpt.look.gradient import PARTS, fresh_model, norm, parts
 from gpt.model import GPT
 from gpt.pretrained import export_run
 from gpt.tasks.pretrain import Pretraining, TrainConfig
@@ -385,8 +386,8 @@ def test_errors_say_what_is_wrong(run):
     ):  # fmt: skip
         with pytest.raises(ValueError, match=says):
             look.learn(model, TEXT, **wrong)
-    with pytest.raises(ValueError, match="a classifier does not predict"):
-        look.learn(replace(model, task="classify"), TEXT)
+    with pytest.raises(ValueError, match="label is for a classifier, and this model predicts tokens: omit it"):
+        look.learn(model, TEXT, label="t")
     with pytest.raises(ValueError, match="give fresh=True too"):
         look.gradients(model, TEXT, layers=3)
 
@@ -451,4 +452,4 @@ def test_token_losses_are_those_of_cross_entropy():
     ids = model.encode(TEXT)
     logits = model.model(tl.tensor([ids[:-1]]))[0].numpy()[0]
     expected = [np.log(np.exp(row).sum()) - row[t] for row, t in zip(logits, ids[1:], strict=True)]
-    np.testing.assert_allclose(token_losses(model.model, ids), expected, rtol=1e-10)
+    np.testing.assert_allclose(predict(model.model, example(model, TEXT)).losses, expected, rtol=1e-10)

@@ -70,14 +70,6 @@ def test_all_tokens_of_the_vocabulary_are_the_most_that_are_shown():
     np.testing.assert_allclose(np.sum(layer.probabilities, axis=-1), 1, rtol=1e-12)
 
 
-@pytest.mark.parametrize("k", [1, 2, 5])
-def test_the_largest_are_those_of_topk_also_among_equals(k):
-    x = tl.tensor([[1.0, 3.0, 3.0, 2.0, 3.0], [0.0, 0.0, 0.0, 0.0, 0.0], [5.0, 4.0, 3.0, 2.0, 1.0]])
-    ids, values = lens_module.largest(x, k)
-    expected, places = tl.topk(x, k)
-    assert (ids.tolist(), values.tolist()) == (places.tolist(), expected.tolist())
-
-
 @pytest.mark.parametrize("position", [0, 4, -1])
 def test_followed_tokens_have_the_probability_and_rank_of_each_layer(position):
     model = loaded(tied=False)

@@ -12,7 +12,7 @@ import pytest
 import tensorlite as tl
 from gpt import look, pretrained
 from gpt.config import GPTConfig
-from gpt.look.attention import FEWEST, measure
+from gpt.look.attention_weights import FEWEST, measure
 from gpt.model import GPT
 from gpt.tokenizer import BPETokenizer, CharTokenizer
 from gpt.training import checkpoint

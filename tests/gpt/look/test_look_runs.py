@@ -9,8 +9,8 @@ import pytest
 from runs import quickly_drawn, tiny, train
 
 from gpt import look
-from gpt.look.line_chart import Line, line_chart, ticks
-from gpt.look.runs import total_steps
+from gpt.look.charts import Line, line_chart, ticks
+from gpt.look.run_list import total_steps
 
 __all__ = ["quickly_drawn"]
 

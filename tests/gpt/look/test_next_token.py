@@ -14,7 +14,7 @@ from writing import BYTES, CONTEXT, byte_writer
 import tensorlite as tl
 from gpt import look
 from gpt.config import GPTConfig
-from gpt.generate import stream
+from gpt.generation import stream
 from gpt.look.next_token import BINS, CHUNK, EXACT, histogram, summary
 from gpt.model import GPT
 from gpt.tokenizer import CharTokenizer, WordTokenizer

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import tensorlite as tl
-from gpt.look.picture import arranged, block_means, norm_of, picture
+from gpt.look.array_picture import arranged, block_means, norm_of, picture
 
 
 def of(array):

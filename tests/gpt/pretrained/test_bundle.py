@@ -10,6 +10,7 @@ from pathlib import Path
 
 import folders
 import google_crc32c
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given
@@ -200,6 +201,36 @@ def test_many_blocks_and_several_data_files(tmp_path):
     assert list(found) == list(arrays)
     for name, x in arrays.items():
         np.testing.assert_array_equal(found[name].read().numpy(), x, strict=True)
+
+
+TENSORFLOW = {  # tensorflow/core/framework/types.proto
+    "float32": 1, "float64": 2, "int32": 3, "int64": 9, "bfloat16": 14, "float16": 19,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TENSORFLOW)
+def test_every_dtype_that_can_be_read(tmp_path, name):
+    """Its values come back, bit for bit; a Tensor of another size than shape and dtype say is refused."""
+    dtype = ml_dtypes.bfloat16 if name == "bfloat16" else name
+    x = np.array([[0, 1, -2], [3, 100, -128]]).astype(dtype)
+    header = field(1, 1)
+    for wrong, pairs in enumerate(([x], [x, x.ravel()[:-1]])):
+        entries, data = [(b"", header)], b""
+        for i, array in enumerate(pairs):
+            given = message(array, len(data), dtype=TENSORFLOW[name])
+            shape = b"".join(field(2, field(1, n)) for n in array.shape)
+            given = given.replace(field(2, shape), field(2, field(2, field(1, 6)))) if i else given
+            entries.append((b"xy"[i : i + 1], given))
+            data += array.tobytes()
+        (tmp_path / "m.index").write_bytes(table(entries))
+        (tmp_path / "m.data-00000-of-00001").write_bytes(data)
+        if wrong:
+            size = 5 * x.itemsize
+            with pytest.raises(ValueError, match=rf"y has {size} bytes, which are not \(6,\) of {name}"):
+                bundle.entries(tmp_path / "m")
+        else:
+            found = bundle.entries(tmp_path / "m")["x"]
+            np.testing.assert_array_equal(found.read().numpy(), x, strict=True)
 
 
 X = np.ones((2, 2), "f4")

@@ -10,7 +10,7 @@ import pytest
 
 import gpt.serve
 import tensorlite as tl
-from gpt.generate import probabilities
+from gpt.generation import probabilities
 from gpt.look.next_token import EXACT, histogram
 
 SCRIPT = Path(gpt.serve.__file__).parent / "static/js/distribution.js"

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from runs import quickly_drawn
 from served import app_of, serving, small_runs
 
-from gpt import generate, look
+from gpt import generation, look
 from gpt.serve.openai.decoding import Answer, Token, write
 from gpt.serve.openai.options import Options
 from gpt.serve.worker import Busy
@@ -63,7 +63,7 @@ def expected(loaded, prompts, room, **options) -> list[str]:
     """The texts of gpt.generate."""
     end = loaded.tokenizer.special_tokens["<|endoftext|>"]
     texts = [loaded.tokenizer.encode_ordinary(p) if isinstance(p, str) else p for p in prompts]
-    found = generate.generate(loaded.model, texts, room, stop_token=end, **options)
+    found = generation.generate(loaded.model, texts, room, stop_token=end, **options)
     return [loaded.tokenizer.decode(ids) for ids in found]
 
 
@@ -258,7 +258,7 @@ def log_softmax(loaded, ids) -> np.ndarray:
 def test_log_probabilities_are_those_of_the_model(client, loaded):
     """Whatever the temperature: of each token, and the three most probable ones."""
     prompt = loaded.tokenizer.encode_ordinary(PROMPT)
-    new = generate.generate(loaded.model, [prompt], 20, temperature=1.7, seed=2)[0]
+    new = generation.generate(loaded.model, [prompt], 20, temperature=1.7, seed=2)[0]
     (choice,) = client.completions.create(
         model="bytes", prompt=PROMPT, max_tokens=20, temperature=1.7, seed=2, logprobs=3
     ).choices
@@ -620,13 +620,13 @@ def slow_steps(monkeypatch):
     """Each step takes 5 ms; the times of the steps."""
     steps = []
 
-    class Slow(generate.Decoder):
+    class Slow(generation.Decoder):
         def logits(self, texts):
             steps.append(time.monotonic())
             time.sleep(0.005)
             return super().logits(texts)
 
-    monkeypatch.setattr(generate, "make_decoder", Slow)
+    monkeypatch.setattr(generation, "make_decoder", Slow)
     return steps
 
 
@@ -667,13 +667,13 @@ def test_a_client_that_does_not_read_holds_no_other(address, client, endless):
 
 
 def test_an_error_in_a_stream_reaches_the_client(client, monkeypatch):
-    class Failing(generate.Decoder):
+    class Failing(generation.Decoder):
         def logits(self, texts):
             if len(texts[0]) > 30:
                 raise FloatingPointError("the model's scores are not finite")
             return super().logits(texts)
 
-    monkeypatch.setattr(generate, "make_decoder", Failing)
+    monkeypatch.setattr(generation, "make_decoder", Failing)
     with pytest.raises(openai.APIError, match="scores are not finite"):
         list(client.completions.create(model="bytes", prompt=PROMPT, max_tokens=60, stream=True))
     with pytest.raises(openai.BadRequestError, match="scores are not finite"):

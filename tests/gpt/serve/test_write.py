@@ -13,7 +13,7 @@ import pytest
 from writing import BYTES, CONTEXT, byte_writer, save_run
 
 from gpt import look
-from gpt.generate import stream
+from gpt.generation import stream
 
 MODULE = sys.modules["gpt.look.next_token"]  # the attribute of gpt.look is the function
 testclient = pytest.importorskip("starlette.testclient", reason="needs httpx2, of Starlette's test client")

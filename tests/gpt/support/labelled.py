@@ -1,10 +1,16 @@
-"""What the tests of classification share: labelled sentences that are easy to tell apart, and a tiny fine-tuning."""
+"""What the tests of classification share: sentences that are easy to tell apart, a tiny fine-tuning, a model."""
 
 import random
 
 from runs import train
 
-from gpt.tasks.classify import Classification, ClassifyConfig, data
+import tensorlite as tl
+from gpt.config import GPTConfig
+from gpt.look.loaded import LoadedModel
+from gpt.tasks.classify import Classification, ClassifyConfig, data, inference
+from gpt.tasks.classify.batches import Padding
+from gpt.tasks.classify.model import Classifier
+from gpt.tokenizer import CharTokenizer
 
 LABELS = ("drink", "fruit")
 WORDS = {"drink": ("milk", "tea", "juice", "water"), "fruit": ("pear", "plum", "fig", "lime")}
@@ -25,7 +31,7 @@ def tune(folder, base, **changes) -> ClassifyConfig:
     values = {
         "base": base, "data": folder / "data.tsv", "out": folder / "run", "batch_size": 4, "epochs": 3, "lr": 0.02,
         "layers": "all", "position": "last-real", "eval_every": 4, "checkpoint_every": 3, "sample_every": 5,
-        "threads": 1, "dropout": 0.1,
+        "threads": 1, "dropout": 0.1, "seed": 1334,
     }  # fmt: skip
     return ClassifyConfig(**{**values, **changes})
 
@@ -36,3 +42,20 @@ def write_tsv(path, rows=None) -> None:
 
 def learn(config: ClassifyConfig) -> str:
     return train(config, Classification)
+
+
+PAD = 1  # the id of "<" in the vocabulary of `classifier`
+
+
+def classifier(folder, position="last-real", labels=3, matters=False, causal=True, length=12, seed=3) -> LoadedModel:
+    """A classifier of the characters "abcdéfg xyz<" with random weights in float64; its run, `folder`, has no files."""
+    tl.manual_seed(seed)
+    tokenizer = CharTokenizer.train("abcdéfg xyz<")
+    shape = GPTConfig(vocab_size=tokenizer.vocab_size, context_length=16, n_layer=2, n_head=2, n_embd=8, causal=causal)
+    model = Classifier(shape, labels, position).to(tl.float64).eval()
+    for p in model.parameters():  # far from the linear range
+        p.data[...] *= 3
+        p.changed()
+    names = [f"label <{i}>" for i in range(labels)]
+    trained = inference.TrainedClassifier(model, tokenizer, names, Padding(PAD, length, matters))
+    return LoadedModel(folder, None, "classify", model.body, tokenizer, {}, trained)

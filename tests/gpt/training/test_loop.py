@@ -9,11 +9,14 @@ import re
 from pathlib import Path
 
 import pytest
+from gpt.generate import generate
 from rich.console import Console
 from runs import contents, tiny, train
 
 import tensorlite as tl
+from gpt import tokenizer
 from gpt.config import PRESETS
+from gpt.console import visible
 from gpt.data import corpus
 from gpt.model import GPT
 from gpt.tasks.pretrain import Pretraining, TrainConfig, evaluate
@@ -495,3 +498,37 @@ def test_a_terminal_gets_a_bar(tmp_path, monkeypatch):
         screen = file.read()
     assert re.search(r"step 17/30 .*57%.* loss \d\.\d+  [\d,]+ tokens/s  \d:\d\d left  validation \d\.\d+", screen)
     assert screen.count("\x1b[?25l") == screen.count("\x1b[?25h") == 1  # the cursor is hidden once, and comes back
+
+
+@pytest.fixture
+def quick_plots(monkeypatch):
+    monkeypatch.setattr(plots, "draw_run", lambda run: (run / "loss.png").write_bytes(b"a picture"))
+
+
+@pytest.mark.parametrize("kind", [{"tokenizer": "char"}, {"tokenizer": "bpe", "vocab_size": 300}])
+def test_bits_per_byte_count_the_bytes_of_the_text(tmp_path, quick_plots, kind):
+    """Tokens are characters of 1 to 4 bytes, or of several characters: the loss per token is spread over the bytes."""
+    text = tmp_path / "text.txt"
+    text.write_text("Zwölf Boxkämpfer 🥊 jagen Viktor quer über den großen Sylter Deich. 東京\n" * 20, encoding="utf-8")
+    train(tiny(tmp_path, text=(text,), steps=2, **kind))
+    last = metrics(tmp_path / "run")[-1]
+    ids = TokenFile(tmp_path / "run" / "validation.tokens")[:].tolist()
+    written = tokenizer.load(tmp_path / "run" / "tokenizer.json").decode_bytes(ids)
+    assert text.read_bytes().endswith(written)
+    assert not 0.95 < len(ids) / len(written) < 1.05
+    nats_per_byte = last["whole_validation_loss"] * len(ids) / len(written)
+    assert last["bits_per_byte"] == pytest.approx(nats_per_byte / math.log(2))
+
+
+def test_a_sample_is_what_generate_gives_of_temperature_and_seed(tmp_path, quick_plots):
+    """At temperature 0.6 from the 40 most probable tokens, with the run's seed plus the step: each sample differs."""
+    train(tiny(tmp_path, tokenizer="bpe", vocab_size=290, seed=5, sample_tokens=40, sample_every=1, steps=2))
+    run = tmp_path / "run"
+    shown = (run / "samples.txt").read_text(encoding="utf-8").rpartition("----- step 2\n")[2].strip("\n")
+    model, tok = checkpoint.load_model(run)
+    prompt, texts = tok.encode("\n"), []
+    for temperature, top_k, seed in ((0.6, 40, 7), (0.6, 40, 5), (0.6, 40, 8), (1.0, 40, 7), (0.6, None, 7)):
+        (new,) = generate(model, [prompt], 40, temperature=temperature, top_k=top_k, seed=seed)
+        texts.append(visible(tok.decode(prompt + new).strip("\n")))
+    assert shown == texts[0]
+    assert len(set(texts)) == 5, "other settings give other texts"

@@ -7,6 +7,7 @@ import re
 import struct
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from runs import ONE_THREAD, write_text
 
 from gpt.cli import doctor
 from gpt.console import say
+from gpt.training import progress as progress_module
 from gpt.training.progress import Progress, figure_text, fitting
 
 COLUMNS = 80
@@ -51,6 +53,61 @@ def on_a_terminal(*args: object, columns: int = COLUMNS) -> list[str]:
 
 def figures(rows: list[str]) -> list[str]:
     return [row for row in rows if re.match(rf"{STEP}  (loss|validation)", row)]
+
+
+def test_no_thread_redraws_the_bar(tmp_path):
+    """It would compete with the computation: the bar is drawn by the steps alone."""
+    before, screen = threading.active_count(), io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=COLUMNS)
+    with Progress(0, 10, 1, "tokens", console, tmp_path / "log.txt") as progress:
+        assert progress.console.is_terminal
+        assert threading.active_count() == before
+
+
+class Clock:
+    """Time that passes only when the test says so."""
+
+    now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+def test_pace_and_time_left_are_of_this_process_and_of_training_alone(monkeypatch):
+    """Resumed at step 10 of 30: 4 steps in 40 s, of which 20 s were evaluations; 16 steps are left."""
+    clock, lines = Clock(), []
+    monkeypatch.setattr(progress_module, "time", clock)
+    console = Console(force_terminal=False, width=COLUMNS, file=io.StringIO())
+    show = Progress(10, 30, 60, "tokens", console, Path(os.devnull))
+    monkeypatch.setattr(console, "print", lambda line, **_: lines.append(line))
+    show.evaluated(10, {"validation_loss": 3.0}, 1e-3)
+    for step in range(11, 15):
+        show.step(step, 2.0 + step % 2, seconds=5.0)
+        clock.now += 10
+    show.evaluated(14, {"validation_loss": 2.5}, 1e-3)
+    show.step(15, 1.0, seconds=5.0)
+    clock.now += 3560
+    show.evaluated(15, {"validation_loss": 2.25}, 1e-3)
+    assert lines == [
+        "step 10/30  validation 3.0000",
+        "step 14/30  loss 2.5000  validation 2.5000  lr 1.0e-03  12 tokens/s  2:40 left",
+        "step 15/30  loss 1.0000  validation 2.2500  lr 1.0e-03  12 tokens/s  3:00:00 left",
+    ]
+
+
+def test_the_bar_is_drawn_at_once_and_not_more_often_than_can_be_read(monkeypatch):
+    clock, screen = Clock(), io.StringIO()
+    monkeypatch.setattr(progress_module, "time", clock)
+    show = Progress(0, 30, 1, "tokens", Console(file=screen, force_terminal=True, width=COLUMNS), Path(os.devnull))
+    with show:
+        drawn = []
+        for step in range(1, 31):
+            clock.now += 0.0625
+            before = screen.tell()
+            show.step(step, 1 / step, seconds=0.01)
+            drawn.append(f"step {step}/30" in ESCAPE.sub("", screen.getvalue()[before:]))
+            assert not drawn[-1] or f"loss {1 / step:.3f}" in screen.getvalue()[before:]
+    assert 6 <= sum(drawn) <= 9  # in 1.9 s: at most every 0.2 s
 
 
 @pytest.fixture(scope="module")

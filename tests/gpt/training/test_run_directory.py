@@ -373,6 +373,28 @@ def test_a_killed_start_is_taken_up_by_the_next(run, tmp_path, monkeypatch):
     assert checkpoint.newest(run)[0].step == 3
 
 
+def test_what_an_interrupted_overwrite_left_is_no_obstacle(tmp_path):
+    """The folder of the new run's files, in a directory where nothing else is."""
+    out = tmp_path / "out"
+    (out / ".gpt-new").mkdir(parents=True)
+    assert open_run.is_free(out, NAMES)
+    with open_run.create(out, False, NAMES) as place:
+        assert place.folder == out
+        place.commit()
+    assert not (out / ".gpt-new").exists()
+
+
+def test_overwrite_removes_files_of_the_old_run_that_the_new_one_does_not_write(run):
+    """A run of another task has other files: those of the old run must not look like the new one's."""
+    fill(run, "thesis.tex")
+    with open_run.create(run, True, ("config.json",)) as place:
+        (place.folder / "config.json").write_text("new")
+        place.commit()
+    assert (run / "config.json").read_text() == "new"
+    assert (run / "thesis.tex").read_text() == "somebody's thesis.tex"
+    assert not [name for name in ("train.tokens", "metrics.jsonl", "model.safetensors") if (run / name).exists()]
+
+
 # ----- who may write ----------------------------------------------------------------------------------------------
 
 
@@ -485,3 +507,11 @@ def test_a_run_without_a_list_of_its_files_goes_on_and_gets_one(run):
     (run / "run.json").write_text("somebody's")
     with pytest.raises(ValueError, match=r"run\.json is damaged, or not gpt's: move it away"):
         train(TrainConfig(**{**vars(session.settings(run, TrainConfig)), "steps": 4}))
+
+
+def test_a_list_that_lacks_files_gets_them_when_the_run_goes_on(run):
+    """As after an upgrade to a gpt that writes more files: all that it writes is known to be gpt's."""
+    older = [name for name in run_directory.listed(run) if name != "log.txt"]
+    run_directory.write_manifest(run, older)
+    with open_run.resume(run, run_directory.RUN):
+        assert {*run_directory.listed(run)} == {*older, "log.txt"}

@@ -6,12 +6,14 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from runs import ONE_THREAD, contents, tiny, train
 
 from gpt.fingerprint import fingerprint
 from gpt.tasks.pretrain import TrainConfig
 from gpt.training import checkpoint, session
+from tensorlite import io
 from tensorlite.kernels import precision
 from tensorlite.kernels.cpu import onednn
 
@@ -111,3 +113,16 @@ def test_training_without_acceleration_gives_the_same_bits(tmp_path):
     assert done.stdout.splitlines()[-1] == ""
     for name in ("model.safetensors", "training.safetensors", "metrics.jsonl", "samples.txt"):
         assert contents(tmp_path / "plain")[name] == contents(tmp_path / "run")[name], name
+
+
+@pytest.mark.parametrize(("beta1", "beta2"), [(0.6, 0.7), (0.8, 0.999)])
+def test_both_betas_are_those_of_adams_averages(tmp_path, beta1, beta2):
+    """After one step from zero they are (1 - beta1) g and (1 - beta2) g^2, so their ratio does not depend on g."""
+    train(tiny(tmp_path, steps=1, warmup=0, beta1=beta1, beta2=beta2))
+    found = {name: tensor.numpy() for name, tensor in io.load(tmp_path / "run" / "training.safetensors").items()}
+    squares = [name for name in found if name.endswith(".v")]
+    assert squares
+    for name in squares:
+        mean = found[name[:-1] + "m"].astype("f8")
+        expected = (1 - beta2) / (1 - beta1) ** 2 * mean**2
+        np.testing.assert_allclose(found[name], expected, rtol=1e-4, atol=1e-30)

@@ -125,6 +125,7 @@ def split(request, monkeypatch):
     monkeypatch.setattr(cpu.losses, "MIN_CLASSES", max(1, block // 16))
     monkeypatch.setattr(attention_kernel, "TILE_SCORES", block)
     monkeypatch.setattr(attention_kernel, "TILE_QUERIES", max(1, block // 8))
+    monkeypatch.setattr(attention_kernel, "FEW_SCORES", 0)
     monkeypatch.setattr(machine, "WORTH_SPLITTING", -1)
     machine.set_threads(threads)
     yield
@@ -275,6 +276,11 @@ FEW = st.integers(0, 7)
 LIMIT = st.sampled_from([1, 2, 7, 40, 1 << 18])
 
 
+def test_few_scores_are_one_group_of_tiles():
+    assert len(attention_kernel._tiles(1, 4, 8, 8, True)) == 1
+    assert len(attention_kernel._tiles(1, 4, 64, 64, True)) == 2  # work for two threads
+
+
 @pytest.mark.slow
 @settings(max_examples=5 * settings().max_examples)  # each takes milliseconds
 @given(
@@ -285,6 +291,7 @@ def test_tiles_hold_each_score_that_may_be_seen_once_and_fit_a_cache(B, H, T, S,
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(attention_kernel, "TILE_SCORES", limit)
         patch.setattr(attention_kernel, "TILE_QUERIES", positions)
+        patch.setattr(attention_kernel, "FEW_SCORES", 0)
         pieces = attention_kernel._tiles(B, H, T, S, is_causal)
     times, end = np.zeros((B, H, T, S), int), 0
     for piece in pieces:

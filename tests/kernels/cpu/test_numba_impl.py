@@ -276,7 +276,7 @@ def test_the_environment_keeps_them_out(monkeypatch, asked_anew):
 @pytest.mark.parametrize(
     ("lacking", "error", "said"),
     [
-        ("version", PackageNotFoundError("numba"), "numba is not installed: pip install 'tensorlite[fast]'"),
+        ("version", PackageNotFoundError("numba"), "numba is not installed: pip install numba"),
         (
             "_numba_impl",
             ImportError("Numba needs NumPy 2.0 or less"),

@@ -84,7 +84,7 @@ def small_pieces():
     with pytest.MonkeyPatch.context() as patch:
         for module, name, value in (
             (blocks, "BLOCK", 2), (attention, "TILE_SCORES", 2), (attention, "TILE_QUERIES", 1),
-            (losses, "MIN_CLASSES", 1),
+            (attention, "FEW_SCORES", 0), (losses, "MIN_CLASSES", 1),
             (machine, "WORTH_SPLITTING", -1),
         ):  # fmt: skip
             patch.setattr(module, name, value)

@@ -4,18 +4,21 @@ Products are NumPy's here, and attention goes through its scores, as where cubla
 """
 
 import emulator
+import nccl
 import numpy as np
 import pytest
 from emulator import emulated  # noqa: F401
+from processes import Alike
 
 import tensorlite as tl
 from gpt import fast
 from gpt.config import GPTConfig
 from gpt.fast import decode as fast_decode
-from gpt.generate import generate, stream
+from gpt.generation import generate, stream
 from gpt.model import GPT
-from tensorlite import backend, optim
+from tensorlite import backend, distributed, optim
 from tensorlite import functional as F
+from tensorlite.accelerate.reduce import Reducer
 from tensorlite.kernels import precision, table
 from tensorlite.kernels.cuda import blas, launch, layers, sdpa
 from tensorlite.testing.strict import StrictArray, strict
@@ -98,6 +101,42 @@ def test_dropout_draws_there_and_anew_at_each_step(dtype):
     three = F.dropout(x, 0.25).numpy()
     tl.default_generator.load_state_dict(state)
     np.testing.assert_array_equal(F.dropout(x, 0.25).numpy(), three)
+
+
+@pytest.mark.slow
+def test_gradients_of_several_processes_are_summed_there_and_nobody_waits(monkeypatch):
+    """By NCCL's stand-in, for two processes that compute the same; the CPU's by sums of its own."""
+    calls = nccl.installed(monkeypatch)
+    world = distributed.World.__new__(distributed.World)
+    world.rank, world.size, world.payload, world._gpus = 0, 2, 0.0, None
+    world.share, world.collect = lambda value: value, lambda value: [value, value]
+
+    def train(device, world):
+        tl.manual_seed(3)
+        model = GPT(CONFIG).to(device)
+        optimizer = optim.AdamW(optim.decay_groups(model.parameters(), 0.1), lr=0.01, eps=1e-3)
+        reducer, found = Reducer(world, optimizer, 1000), []
+        tokens = np.random.default_rng(0).integers(0, 37, (2, 18))
+        idx, targets = tl.tensor(tokens[:, :-1]).to(device), tl.tensor(tokens[:, 1:]).to(device)
+        for step in range(2):
+            before = strict.waits if step else 0  # the first step reads how often parameters were updated
+            optimizer.zero_grad()
+            for last in (False, True):
+                loss = model.loss(idx, targets) * 0.25
+                reducer.backward(loss) if last else loss.backward()
+            norm = optimizer.global_norm()
+            optimizer.step(grad_scale=optim.clip_scale(norm, 0.5))
+            found += [loss, norm]
+        assert strict.waits == before
+        return [*found, *model.parameters()], len(reducer.buckets)
+
+    (there, buckets), (here, _) = train("strict", world), train("cpu", Alike(2))
+    for x, y in zip(there, here, strict=True):
+        np.testing.assert_allclose(x.numpy(), y.numpy(), rtol=2e-4, atol=2e-6)
+    names = [name for name, *_ in calls]
+    assert names == ["init"] + ["allReduce"] * 2 * buckets
+    assert {call[-1] for call in calls[1:]} == {nccl.STREAM}
+    assert buckets > 3
 
 
 def test_a_step_that_is_not_finite_changes_nothing():

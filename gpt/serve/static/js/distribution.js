@@ -18,7 +18,7 @@ function groupsOf(expected) {
 
 /**
  * The distribution from which a token is drawn. `expected` is { logits, tail, width, vocab_size }; topK and topP may be
- * null. As in gpt/generate.py, top-k keeps the k most probable tokens, then top-p the fewest of these that add up to p;
+ * null. As in gpt/generation.py, top-k keeps the k most probable tokens, then top-p the fewest of these that add up to p;
  * tokens exactly as probable as the last one kept are kept too.
  *
  * The result is { kept, probability(logit, rank), error }: how many tokens can be drawn, the probability of one, and a

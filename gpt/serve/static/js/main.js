@@ -2,12 +2,13 @@
 
 import { get, ServerError } from "./api.js";
 import { mountCheckpoint } from "./checkpoint.js";
-import { mountSession } from "./session.js";
+import { joinSession, mountSession } from "./session.js";
 import { startLive } from "./live.js";
 import { addressOf, change, chosenRun, readAddress, state, subscribe } from "./state.js";
 import { debounce, field, h, hideTip, showError } from "./ui.js";
 import { views } from "./views/index.js";
 
+const LEFT = "The server does not have the learned steps of this address any more: this is the checkpoint.";
 const EXAMPLE = "To be, or not to be, that is the question";
 const $ = (id) => document.getElementById(id);
 let unmount = null;
@@ -69,7 +70,8 @@ async function start() {
   }
   const address = readAddress(); // change() writes it
   change({ runs: readable, unreadable: runs.length - readable.length, run: readable[0].name, text: EXAMPLE });
-  follow(address);
+  mountSession($("session"));
+  await follow(address);
 
   const select = $("run");
   const drawRuns = () => {
@@ -82,7 +84,6 @@ async function start() {
   select.addEventListener("change", () => change({ run: select.value, step: null, session: null }));
   drawTextBar();
   mountCheckpoint($("checkpoint"));
-  mountSession($("session"));
   startLive();
   subscribe((changed) => {
     if (changed.has("runs")) drawRuns();
@@ -96,19 +97,20 @@ async function start() {
     event.preventDefault(); // the address after # names the view
     $("main").focus();
   });
-  addEventListener("hashchange", () => {
-    follow(readAddress());
+  addEventListener("hashchange", async () => {
+    await follow(readAddress());
     $("main").focus({ preventScroll: true });
   });
 }
 
-/** Show what the address names. A run or step that is not here is said, and the present run, or its newest step, shown. */
-function follow({ view, run: name, step, text }) {
+/** Show what the address names. What is not here is said: then the present run, its newest step or its checkpoint is shown. */
+async function follow({ view, run: name, step, session, text }) {
   const run = state.runs.find((other) => other.name === (name ?? state.run));
   const { steps } = run ?? chosenRun();
   const kept = step === null || steps.includes(step);
   change({ view, run: run?.name ?? state.run, step: run && kept && step !== steps.at(-1) ? step : null, text: text ?? state.text });
-  const missing = run ? (kept ? null : `${run.name} has no checkpoint of step ${step}: this is its newest one.`)
+  const joined = await joinSession(run && kept ? session : null);
+  const missing = run ? (kept ? (joined ? null : LEFT) : `${run.name} has no checkpoint of step ${step}: this is its newest one.`)
     : `There is no run ${name} here that can be read: this is ${state.run}.`;
   $("message").replaceChildren(missing ? h("p", { class: "note" }, missing) : "");
 }

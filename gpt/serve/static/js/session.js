@@ -13,6 +13,18 @@ export function keepSession(described) {
   draw();
 }
 
+/** Show the session that an address names. If the server does not have it: false, and the checkpoint is shown. */
+export async function joinSession(id) {
+  if (!id || id === state.session) return true;
+  try {
+    keepSession((await post("/api/learn/session", { session: id })).session);
+    return true;
+  } catch {
+    leaveSession();
+    return false;
+  }
+}
+
 /** All views show the checkpoint again; the server forgets the session. */
 export function leaveSession() {
   left = true;

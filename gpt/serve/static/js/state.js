@@ -39,7 +39,7 @@ export function subscribe(listener) {
   return () => listeners.delete(listener);
 }
 
-/** The fields in the address: #view?run=...&step=...&text=... What is missing there is null. */
+/** The fields in the address: #view?run=...&step=...&session=...&text=... What is missing there is null. */
 export function readAddress() {
   const [view, query] = location.hash.slice(1).split("?");
   const fields = new URLSearchParams(query ?? "");
@@ -48,6 +48,7 @@ export function readAddress() {
     view: view || null,
     run: fields.get("run"),
     step: step === null ? null : Number(step),
+    session: fields.get("session"),
     text: wholeText(fields.get("text")),
   };
 }
@@ -70,11 +71,12 @@ function writeAddress() {
   if (state.text.length > IN_ADDRESS) sessionStorage.setItem("text", state.text);
 }
 
-/** The address of a view with the present run, checkpoint and text. */
+/** The address of a view with the present run, checkpoint, learning session and text. */
 export function addressOf(view) {
   const fields = new URLSearchParams();
   if (state.run) fields.set("run", state.run);
   if (state.step !== null) fields.set("step", state.step);
+  if (state.session) fields.set("session", state.session);
   fields.set("text", beginning(state.text)); // also "", so that an empty text is still empty after a reload
   return `#${view}?${fields}`;
 }

@@ -65,6 +65,13 @@ export function diverging() {
   return (x) => (x < 0 ? d3.interpolateRgb(middle, cold)(-x) : d3.interpolateRgb(middle, warm)(x));
 }
 
+/** Calls `redraw()` when the theme changes, for colours that are computed; returns a function that ends that. */
+export function onTheme(redraw) {
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+  dark.addEventListener("change", redraw);
+  return () => dark.removeEventListener("change", redraw);
+}
+
 // ----- pictures ------------------------------------------------------------------------------------------------
 
 /** Draws a matrix (rows of numbers) into a canvas, `cell` pixels a number; null is drawn as the line colour. */

@@ -110,6 +110,18 @@ def test_balancing_takes_as_many_of_each_of_any_number_of_labels():
     assert data.balanced(rows, 3) == chosen != data.balanced(rows, 4)
 
 
+def test_a_text_is_repeated_where_an_earlier_part_has_it():
+    """Whatever the label; the same text twice in one part does not count."""
+    parts = {"train": "xxy", "validation": "xzz", "test": "zyw"}
+    entries = {
+        name: [data.Entry(label, text) for label, text in zip("abc", texts, strict=True)]
+        for name, texts in parts.items()
+    }
+    assert data.repeated(entries) == {
+        "train": [False, False, False], "validation": [True, False, False], "test": [True, True, False]
+    }  # fmt: skip
+
+
 @pytest.mark.finding("C12")
 def test_repeated_texts_of_the_corpus_of_the_book(data_dir):
     found = data.read(data_dir / "SMSSpamCollection")

@@ -10,7 +10,12 @@ import pytest
 from labelled import LABELS, entries
 from runs import ONE_THREAD
 
+import tensorlite as tl
+from gpt.config import GPTConfig
 from gpt.tasks import classify
+from gpt.tasks.classify import Classifier
+from gpt.tasks.classify.batches import Padding
+from gpt.tokenizer import END_OF_TEXT, CharTokenizer
 from tensorlite.devices import machine
 
 
@@ -57,8 +62,28 @@ def test_batches_are_labelled_together_on_the_threads_there_are(call, tuned, mon
     monkeypatch.setattr("sys.stdin", io.StringIO("give me a plum\n\n" * 20))
     assert call("classify", tuned[0] / "run")[0] == 0
     assert sum(sizes) == 20
-    assert len(sizes) == 3
+    assert len(sizes) == 2  # as many tokens as 16 of the longest texts have
     assert threads == [3]
+
+
+@pytest.mark.parametrize("position", ["last", "last-real", "first", "mean"])
+def test_texts_of_any_length_are_labelled_in_their_order_as_each_alone(position, monkeypatch):
+    tl.manual_seed(1)
+    model = Classifier(GPTConfig(vocab_size=40, context_length=24, n_layer=2, n_head=2, n_embd=16), 2, position)
+    tokenizer = CharTokenizer(CharTokenizer.train("abcdefgh ").characters, (END_OF_TEXT,))
+    padding = Padding(tokenizer.special_tokens[END_OF_TEXT], 24, matters=position == "last")
+    trained = classify.TrainedClassifier(model.eval(), tokenizer, ["x", "y"], padding)
+    texts = [("abcdefgh " * 4)[i % 5 : i % 5 + n] for i, n in enumerate([3, 20, 1, 7, 30, 7, 2, 14, 1, 24])]
+    widths = []
+    real = Padding.batch
+    monkeypatch.setattr(Padding, "batch", lambda self, rows: widths.append(len(rows)) or real(self, rows))
+    cut: set[int] = set()
+    together = classify.predict(trained, texts, 2, cut)
+    assert (cut, sum(widths)) == ({4}, 10)
+    assert len(widths) == 5 if position == "last" else len(widths) < 5  # more of the short ones in a batch
+    alone = [classify.predict(trained, [text])[0] for text in texts]
+    assert [p["x"] for p in together] == pytest.approx([p["x"] for p in alone], abs=1e-6)
+    assert len({round(p["x"], 6) for p in alone}) > (5 if position != "first" else 2)  # the order can be seen
 
 
 @pytest.mark.slow

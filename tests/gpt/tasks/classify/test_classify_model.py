@@ -27,6 +27,18 @@ def test_what_learns_of_gpt2_in_the_book():
         assert sum(p.size for p in model.parameters() if p.requires_grad) == learning, layers
 
 
+@pytest.mark.parametrize(
+    ("base", "given", "drops"), [(0.5, 0.0, False), (0.0, 0.5, True), (0.5, None, True), (0.0, None, False)]
+)
+def test_dropout_is_that_of_the_settings_or_else_of_the_base(base, given, drops):
+    tl.manual_seed(0)
+    model = build(ClassifyConfig(dropout=given), SHAPE.with_dropout(base), 2)
+    first, second = (model(tl.tensor(IDX), LENGTHS).numpy() for _ in range(2))
+    assert (first != second).any() == drops
+    first, second = (model.eval()(tl.tensor(IDX), LENGTHS).numpy() for _ in range(2))
+    assert (first == second).all()
+
+
 def test_where_the_label_is_read():
     tl.manual_seed(0)
     features = tl.randn(2, 6, 8)

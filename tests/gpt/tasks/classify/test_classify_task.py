@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from labelled import LABELS, entries, learn, tune, write_tsv
+from matplotlib import colors
 from runs import contents, gpt, start, train
 
 from gpt.tasks import classify
@@ -80,6 +81,24 @@ def test_figures_by_hand():
     assert found["by_label"]["a"] == {"precision": 0.6, "recall": 0.75, "f1": pytest.approx(2 / 3), "entries": 4}
     assert found["by_label"]["b"] == {"precision": 0.8, "recall": pytest.approx(2 / 3), "f1": 8 / 11, "entries": 6}
     assert found["by_label"]["c"] == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "entries": 0}
+
+
+def luminance(color) -> float:
+    """Relative luminance of an sRGB color (WCAG 2.2)."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colors.to_rgb(color)]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_the_numbers_of_the_confusion_matrix_can_be_read_on_their_cells(tmp_path):
+    """A contrast of at least 4.3, whatever the share."""
+    confusion = [[20 - n, n] for n in range(21)]
+    report = {"labels": [*"abcdefghijklmnopqrstu"], "confusion": confusion, "accuracy": 0.5}
+    (tmp_path / "report.json").write_text(json.dumps(report))
+    (axes,) = plots.report_figure(tmp_path).axes
+    (image,) = axes.images
+    for text, share in zip(axes.texts, image.get_array().ravel(), strict=True):
+        dark, light = sorted([luminance(text.get_color()), luminance(image.cmap(image.norm(share)))])
+        assert (light + 0.05) / (dark + 0.05) >= 4.3, float(share)
 
 
 def test_the_confusion_matrix_counts_what_the_classifier_says(tuned):
@@ -279,16 +298,16 @@ def test_settings_of_lora_that_have_no_use_are_refused(base, call, tmp_path, fla
         ),
         (
             ["finetune", "classify", "{base}", "--data", "{data}", "--max-length", 25],
-            "max_length is 25 tokens, and {base} has a context_length of 24: --max-length 24 cuts what is longer",
+            "--max-length is 25 tokens, and {base} has a context_length of 24: --max-length 24 cuts what is longer",
         ),
         (
             ["finetune", "classify", "{base}", "--data", "{data}", "--batch-size", 29],
-            "28 training entries are too few for a batch of 29: give more data or a smaller batch_size",
+            "28 training entries are too few for a batch of 29: give more data or a smaller --batch-size",
         ),
         (["finetune", "classify", "{base}", "--data", "{few}"], "4 entries are too few to split: none is left for"),
         (["finetune", "classify", "{base}", "--data", "{many}"], "{many} has 9 labels in 9 entries: name the right"),
         (["finetune", "classify", "--resume", "{run}", "--layers", "head"], "was started with layers 'all' and cannot"),
-        (["finetune", "classify", "--resume", "{run}", "--batch-size", "2"], "was started with batch_size 4 and"),
+        (["finetune", "classify", "--resume", "{run}", "--batch-size", "2"], "was started with --batch-size 4 and"),
         (["finetune", "classify", "--resume", "{run}", "--epochs", "1"], "has done 21 steps already: steps cannot"),
         (["finetune", "classify", "{chars}", "--data", "{data}"], "tokenizer has no <|endoftext|> to pad texts with"),
     ],

@@ -12,7 +12,7 @@ from runs import ONE_THREAD
 from taught import YES
 
 from gpt.cli import chat as chat_command
-from gpt.generate import generate
+from gpt.generation import generate
 from gpt.tasks.instruct import STYLES, Conversation
 from gpt.training import checkpoint
 
@@ -60,6 +60,14 @@ def test_sampling_is_seeded_and_asking_again_draws_again(call, folder):
     assert twice[0] == twice[1]
     assert call(*hot, "--seed", 5, typed="Say yes.\nSay yes.\n")[1] != twice[0]
     assert call(*hot, "--top-k", 1, "--once", "Say yes.")[1] == "yes\n"
+
+
+def test_a_stop_string_of_several_tokens_ends_an_answer_before_it(call, folder):
+    assert call("chat", folder / "taught", "--once", "Say yes.", "--stop", "es") == (0, "y\n", "")
+    assert call("chat", folder / "taught", "--once", "Say yes.", "--stop", "zz", "--stop", "s") == (0, "ye\n", "")
+    assert call("chat", folder / "taught", "--once", "Say yes.", "--stop", "esx") == (0, "yes\n", "")  # only begins it
+    status, _, errors = call("chat", folder / "taught", "--stop", "")
+    assert (status, errors) == (2, "gpt: a stop string is empty: give at least one character (gpt chat --help)\n")
 
 
 @pytest.fixture
@@ -147,6 +155,16 @@ def test_an_answer_ends_where_the_context_does(talk, capsys):
     assert capsys.readouterr().err.startswith("(the context is full: the oldest turn is forgotten)\n")
     with pytest.raises(ValueError, match="the question takes 80 tokens and the context has 80: ask with fewer words"):
         conversation.ask({"instruction": "s" * 55, "input": ""})
+
+
+def test_a_turn_ended_by_a_stop_string_is_what_was_shown(talk):
+    conversation = talk(stops=("es",))
+    assert ask(conversation, YES) == "y"
+    assert conversation.tokenizer.decode(conversation.turns[-1]).endswith("\ny<|endoftext|>")
+    assert conversation.tokenizer.decode(conversation.answer) == "y"
+    assert not conversation.cut
+    with pytest.raises(ValueError, match="a stop string is empty"):
+        talk(stops=("",))
 
 
 def test_ctrl_c_stops_an_answer_and_what_was_said_counts(talk, monkeypatch, capsys):

@@ -7,7 +7,7 @@ import pytest
 
 import tensorlite as tl
 from gpt.config import GPTConfig
-from gpt.generate import generate
+from gpt.generation import generate
 from gpt.model import GPT
 from gpt.tasks import instruct
 from gpt.tasks.instruct import Encoded, collate
@@ -198,6 +198,27 @@ def test_a_tokenizer_that_cannot_end_is_refused():
 
 
 # ----- answers ----------------------------------------------------------------------------------------------------
+
+
+def test_answers_have_the_order_of_the_entries_and_batches_that_of_lengths(monkeypatch):
+    asked = []
+
+    def echo(model, prompts, max_new_tokens, **options):
+        asked.append(prompts)
+        return [prompt[-2:] for prompt in prompts]
+
+    monkeypatch.setattr("gpt.tasks.instruct.inference.generate", echo)
+    texts = ["b" * 7, "a", "c" * 9, "d" * 3, "e" * 5, "f" * 2] * 2  # the last ones in a second group
+    entries = [{"instruction": "", "input": text, "output": ""} for text in texts]
+    alphabet = instruct.STYLES["alpaca"].prompt(entries[0]) + "".join(texts)
+    tok = CharTokenizer(CharTokenizer.train(alphabet).characters, (END_OF_TEXT,))
+    prompts = [tok.encode(instruct.STYLES["alpaca"].prompt(entry)) for entry in entries]
+    found = list(instruct.generate_responses(None, tok, entries, max_new_tokens=9, batch_size=2))
+    assert found == [tok.decode(prompt[-2:]).strip() for prompt in prompts]
+    assert [len(batch) for batch in asked] == [2, 2, 2, 2, 2, 2]
+    lengths = [len(prompt) for batch in asked for prompt in batch]
+    assert lengths[:8] == sorted(map(len, prompts[:8]), reverse=True)
+    assert lengths[8:] == sorted(map(len, prompts[8:]), reverse=True)
 
 
 def test_answers_are_what_each_prompt_gets_alone_up_to_the_end(tmp_path):

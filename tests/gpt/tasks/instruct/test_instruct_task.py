@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -193,9 +194,8 @@ TEACH, ON = ["finetune", "instruct", "{f}/base"], ["--style", "phi3", "--data", 
         (["chat", "{f}/base"], "{f}/base was not fine-tuned to answer: run gpt finetune instruct {f}/base --data FILE"),
         (["chat", "nowhere"], "there is no run nowhere"),
         (["chat", "{f}/taught", "--once", "é"], "character 'é' (U+00E9) at position 9 is not in the vocabulary"),
-        (["chat", "{f}/taught", "--history", "-1"], "history must be an integer of at least 0, got -1"),
-        (["chat", "{f}/taught", "--temperature", "-1"], "temperature must be a finite number of at least 0"),
-        (["chat", "{f}/taught", "--stop", "no"], "stop must be a single token, and 'no' is 2 of this tokenizer's"),
+        (["chat", "{f}/taught", "--history", "-1"], "--history must be an integer of at least 0, got -1"),
+        (["chat", "{f}/taught", "--temperature", "-1"], "--temperature must be a finite number of at least 0"),
         (["finetune", "instruct"], "the run to start from is missing: gpt finetune instruct RUN --data FILE"),
         (TEACH, "the file of entries is missing: gpt finetune instruct RUN --data FILE"),
         ([*TEACH, "--data", "nowhere"], "nowhere cannot be read: No such file or directory"),
@@ -208,7 +208,7 @@ TEACH, ON = ["finetune", "instruct", "{f}/base"], ["--style", "phi3", "--data", 
         ([*TEACH, *ON, "--batch-size", "26"], "25 training entries are too few for a batch of 26"),
         (
             [*TEACH, *ON, "--max-length", "9", "--mask-instruction"],
-            "max_length 9 cuts away every answer: give a larger",
+            "--max-length 9 cuts away every answer: give a larger",
         ),
         ([*TEACH, *ON, "--lora", "--targets", "x"], "no Linear of this model is called 'x'"),
         ([*TEACH, *ON, "--lora", "--rank", "99999"], "--rank must be at most 32, the smaller side of the largest Line"),
@@ -269,3 +269,96 @@ def test_what_is_learnt_from_is_dropped_as_the_run_says(folder, tmp_path):
     batch = s.task.draw()
     assert s.model.training
     assert s.task.loss(s.model, batch).item() != s.task.loss(s.model, batch).item()
+
+
+# ----- figures ----------------------------------------------------------------------------------------------------
+
+
+def a_task(folder, kind=Instructions, **changes) -> Instructions:
+    """The task of the finished run taught/, with other settings."""
+    run = folder / "taught"
+    description = checkpoint.read_config(run / "config.json")
+    return kind(config(folder, **changes), run, checkpoint.load_model(run)[1], description)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3])
+@pytest.mark.parametrize("mask_instruction", [True, False])
+def test_the_mean_loss_is_over_targets_however_they_are_batched(folder, batch_size, mask_instruction):
+    """Answers of 2 to 17 tokens, and a model without knowledge, whose loss differs from one to the next."""
+    task = a_task(folder, batch_size=batch_size, mask_instruction=mask_instruction)
+    answers = [{"instruction": "Say", "input": "", "output": text} for text in ("n", "yes no yes no ye", "so")]
+    texts = instruct.encode_all(answers, task.tokenizer, "phi3")
+    tl.manual_seed(0)
+    model = GPT(checkpoint.load_model(folder / "taught")[0].config).eval()
+    for p in model.parameters():
+        p.data[...] *= 20
+        p.changed()
+    losses = []
+    for text in texts:
+        ids = [*text.ids, task.end]
+        first = text.prompt_length if mask_instruction else 1
+        scores = model(tl.tensor([ids[:-1]]))[0].numpy()[0].astype("f8")
+        scores -= scores.max(-1, keepdims=True)
+        logs = scores - np.log(np.exp(scores).sum(-1, keepdims=True))
+        losses += [-logs[i - 1, ids[i]] for i in range(first, len(ids))]
+    each = [np.mean(losses[:2]), np.mean(losses[2:])]
+    assert abs(each[0] - each[1]) > 0.05
+    assert task.mean_loss(model, texts) == pytest.approx(np.mean(losses), rel=1e-4)
+
+
+class Scripted(Instructions):
+    """A model that answers what it is told to."""
+
+    answers = ("yes", "yes.", "no")
+
+    def responses(self, model, entries):
+        return iter(self.answers)
+
+
+def test_only_the_expected_answer_itself_is_an_exact_match(folder, tmp_path):
+    """An answer that contains the expected one, or is contained in it, is wrong."""
+    task = a_task(folder, Scripted)
+    shutil.copytree(folder / "taught", tmp_path / "run")
+    task.run = tmp_path / "run"
+    (task.run / "responses.json").unlink()
+    expected = [entry["output"] for entry in task.entries["test"]]
+    model, _ = checkpoint.load_model(folder / "taught")
+    for change, right in ((lambda a: a, 3), (lambda a: a + "!", 0), (lambda a: a[:-1], 0), (lambda a: "so " + a, 0)):
+        task.answers = [change(answer) for answer in expected]
+        figures, rows = task.finish(model)
+        assert figures["exact_match"] == right / 3
+        assert rows["answered exactly as expected"] == f"{right} of 3 test entries"
+    task.answers = ["something else", *expected[1:]]
+    assert task.finish(model)[0]["exact_match"] == 2 / 3
+
+
+# ----- LoRA, resumed ----------------------------------------------------------------------------------------------
+
+
+def test_a_resumed_run_adapts_what_it_adapted(folder, tmp_path):
+    """It cannot change which Linears are adapted, nor how; without a word it goes on with the same ones."""
+    run = tmp_path / "run"
+    shutil.copytree(folder / "adapted", run)
+    again = {"out": None, "resume": run, "lora": True, "steps": 61, "responses": 0}
+    for changed, says in (
+        ({"rank": 4, "alpha": 8.0, "targets": ("head",)}, "targets"),
+        ({"rank": 4, "alpha": 8.0}, "targets"),
+        ({"rank": 2, "alpha": 8.0, "targets": ("attention", "head")}, "rank"),
+        ({"rank": 4, "alpha": 9.0, "targets": ("attention", "head")}, "alpha"),
+        ({"lora": False}, "lora"),
+    ):
+        with pytest.raises(ValueError, match=f"was started with {says} .* and cannot continue with"):
+            tune(folder, "run", **{**again, **changed})
+    before = set(weights(run))
+    tune(folder, "run", **again, rank=4, alpha=8.0, targets=("attention", "head"))
+    now, start = weights(run), weights(folder / "adapted")
+    assert set(now) == before
+    changed = {name.rpartition(".")[2] for name in now if (now[name] != start[name]).any()}
+    assert changed == {"lora_A", "lora_B"}
+    assert {name.split(".")[-2] for name in now if "lora_" in name} == {
+        "W_query",
+        "W_key",
+        "W_value",
+        "out_proj",
+        "head",
+    }

@@ -17,6 +17,7 @@ from gpt.config import GPTConfig
 from gpt.model import GPT
 from gpt.tasks import instruct
 from gpt.tasks.instruct import judge
+from gpt.tasks.instruct import judge as judge_module
 from gpt.tasks.instruct.judge import Api, exact_match, f1, log_likelihood, summary
 from gpt.tokenizer import END_OF_TEXT, BPETokenizer
 
@@ -97,6 +98,20 @@ def test_the_likelihood_is_that_of_answer_and_end_token_by_token(taught, style):
         logs.append(scores[token] - math.log(sum(math.exp(score) for score in scores)))
         text = [*text, token]
     assert log_likelihood(model, tokenizer, ENTRY, style) == pytest.approx(sum(logs) / len(logs), rel=1e-4)
+
+
+def test_the_likelihoods_of_a_batch_are_those_of_each_entry_alone(taught, monkeypatch):
+    model, tokenizer = taught
+    entries = [{**ENTRY, "output": "word " * n} for n in (3, 0, 60, 1, 9, 2, 1)]
+    expected = [log_likelihood(model, tokenizer, entry) for entry in entries]
+    assert expected[2] is None  # longer than the context
+    for tokens in (1, 500, 1 << 20):  # one text in a batch, a few, all
+        monkeypatch.setattr(judge_module, "BATCH_TOKENS", tokens)
+        found = judge_module.log_likelihoods(model, tokenizer, entries)
+        assert found == [None if x is None else pytest.approx(x, rel=1e-5) for x in expected]
+    monkeypatch.setattr(judge_module, "TOGETHER", 2)
+    rows = judge_module.judge([{**entry, "model_response": ""} for entry in entries], model, tokenizer)
+    assert [row["log_likelihood"] for row in rows] == [None if x is None else pytest.approx(x) for x in expected]
 
 
 def test_an_entry_that_does_not_fit_has_no_likelihood(taught):
@@ -195,6 +210,33 @@ def test_no_answer_is_said_after_three_attempts(server, answer, why):
     assert said.startswith("no answer: ")
     assert why in said
     assert len(server.asked) == (1 if hangs(answer) else 3)  # the time is for all attempts
+
+
+@pytest.mark.parametrize(("timeout", "waits"), [(100_000, [10_000, 20_000]), (29_000, [10_000]), (9_000, [])])
+def test_attempts_are_further_and_further_apart_within_the_time(server, monkeypatch, timeout, waits):
+    """Twice as long before the third attempt as before the second; none that could only begin after the time is up."""
+    now = Clock()
+    monkeypatch.setattr(judge, "WAIT", 10_000)
+    monkeypatch.setattr(judge, "time", now)
+    assert ask(server, status(500), timeout=timeout)[0] is None
+    assert now.waits == waits
+    assert len(server.asked) == 1 + len(waits)
+    server.answers["/api/chat"] = says("85")
+    assert Api(server.url(""), timeout=timeout).score(ENTRY) == (85, "85")
+    assert now.waits == waits, "an answer is not waited after"
+
+
+class Clock:
+    """Time that passes only where somebody sleeps."""
+
+    def __init__(self):
+        self.waits = []
+
+    def monotonic(self) -> float:
+        return float(sum(self.waits))
+
+    def sleep(self, seconds: float) -> None:
+        self.waits.append(seconds)
 
 
 def test_an_answer_that_the_server_cut_is_no_score(server):

@@ -12,7 +12,7 @@ function size(bytes) {
   return bytes >= 1e9 ? `${(bytes / 1e9).toFixed(1)} GB` : `${(bytes / 1e6).toFixed(1)} MB`;
 }
 
-export function controls({ onSteps, onUndo, onReset, onStop }) {
+export function controls({ onSteps, onUndo, onReset, onStop, label }) {
   const optimizer = h("select", {}, h("option", { value: "adamw" }, "AdamW (as training)"), h("option", { value: "sgd" }, "SGD"));
   const lr = h("input", { type: "text", inputmode: "decimal", size: 8, autocomplete: "off" });
   const moments = h("select", {}, h("option", { value: "fresh" }, "fresh"), h("option", { value: "checkpoint" }, "of the checkpoint"));
@@ -59,7 +59,7 @@ export function controls({ onSteps, onUndo, onReset, onStop }) {
   const element = h("section", { class: "panel learn-controls", "aria-label": "Step" },
     h("div", { class: "learn-columns" },
       h("div", {},
-        h("div", { class: "row" }, field("optimizer", optimizer), field("learning rate", lr), momentsField),
+        h("div", { class: "row" }, field("optimizer", optimizer), field("learning rate", lr), momentsField, label),
         h("div", { class: "row buttons" }, counts, back, reset),
         running, rule, memory),
       chart));

@@ -1,6 +1,7 @@
 // The story of a step in four parts: loss before, gradient, update, loss and probabilities after.
 
 import { h, number, sequential, tokenLabel } from "../ui.js";
+import { labelBars } from "../label.js";
 import { ratioChart } from "./charts.js";
 import { arrows, chance, changeOf, gridMap, legend, logScale, lossStrip, partsTable, scrolled, short } from "./pictures.js";
 
@@ -16,12 +17,19 @@ const TEXTS = {
   after: ["4. After the step", "The model reads the same text again with the changed weights. An arrow leads from the probability of each true next token before the step to that after it."],
 };
 
+const OF_A_LABEL = { // what is said of a classifier instead
+  loss: "The model reads the whole text and gives each label a probability. The loss is −log of the probability of the label to predict, which is chosen above: " +
+    "0 nats means that the model was certain of it. Training makes it smaller.",
+  after: "The model reads the same text again with the changed weights.",
+};
+
 export function story(root) {
   let now = null, steps = null, picked = null, order = "text", scale = null;
-  const bodies = {};
+  const bodies = {}, said = {};
   for (const [name, [title, text]] of Object.entries(TEXTS)) {
     bodies[name] = h("div", {}, h("p", { class: "note" }, WAITING));
-    root.append(h("section", { class: "panel", "aria-label": title }, h("h3", {}, title), h("p", {}, text), bodies[name]));
+    said[name] = h("p", {}, text);
+    root.append(h("section", { class: "panel", "aria-label": title }, h("h3", {}, title), said[name], bodies[name]));
   }
   const pick = (t) => {
     picked = picked === t ? null : t;
@@ -32,6 +40,12 @@ export function story(root) {
   };
 
   function drawLoss() {
+    if (now.label !== null) {
+      const loss = steps ? steps.first.losses_before[0] : now.losses[0];
+      return bodies.loss.replaceChildren(
+        labelBars(now.labels, steps ? steps.first.labels_before : now.probabilities, { label: now.label, form: chance }),
+        h("p", {}, h("strong", {}, `Loss: ${number(loss, 4)}${Number.isFinite(loss) ? " nats" : ""}`)));
+    }
     const losses = steps ? steps.first.losses_before : now.losses;
     const largest = d3.max([...losses, ...(steps?.last.losses_after ?? [])]) || 1;
     const mean = losses.includes(null) ? null : d3.mean(losses);
@@ -51,15 +65,17 @@ export function story(root) {
     const stream = logScale(g.stream.flat());
     const rms = logScale(g.groups.map((group) => group.rms)), norms = logScale(g.groups.map((group) => group.norm));
     const clipped = shrunk < 1 ? ` Training limits it to ${rule.clip}, so the gradient was multiplied by ${short(shrunk)}.` : "";
-    const color = sequential();
+    const color = sequential(), ofTokens = g.label === null;
+    const note = (i, j) => `${g.layers[i]}, position ${j}, which reads ${tokenLabel(g.tokens[j])}` +
+      `${ofTokens ? ` and predicts ${tokenLabel(g.tokens[j + 1])}` : j < g.length ? "" : " (padding)"}: norm ${short(g.stream[i][j])}`;
     const colored = (scaleOf) => (x) => (scaleOf.share(x) === null ? null : color(scaleOf.share(x)));
     bodies.gradient.replaceChildren(
       h("p", {}, h("strong", {}, `Norm of the whole gradient: ${number(norm)}.`), clipped,
         steps.count > 1 ? ` All maps here are of the last of the ${steps.count} steps.` : null),
       gridMap(g.stream, {
-        rows: g.layers, columns: g.tokens.slice(0, -1), scale: stream, picked: picked === null ? null : picked - 1, onPick: (j) => pick(j + 1),
+        rows: g.layers, columns: g.tokens.slice(0, g.stream[0].length), scale: stream, note,
+        picked: ofTokens && picked !== null ? picked - 1 : null, onPick: ofTokens ? (j) => pick(j + 1) : null,
         label: "Norm of the gradient by block and position.",
-        note: (i, j) => `${g.layers[i]}, position ${j}, which reads ${tokenLabel(g.tokens[j])} and predicts ${tokenLabel(g.tokens[j + 1])}: norm ${short(g.stream[i][j])}`,
       }),
       legend("Norm of d loss / d residual stream, logarithmic", short(stream.low), short(stream.high), color, 0.08),
       h("div", { class: "learn-columns" },
@@ -93,6 +109,7 @@ export function story(root) {
 
   function drawAfter() {
     const { first, last, count } = steps;
+    if (last.label !== null) return drawLabelsAfter();
     const step = { ...last, losses_before: first.losses_before, before: first.before };
     const largest = d3.max([...step.losses_before, ...step.losses_after]) || 1;
     const positions = d3.range(step.before.length);
@@ -112,8 +129,7 @@ export function story(root) {
     bodies.after.replaceChildren(
       h("p", { class: "outcome" }, h("strong", {}, `Mean loss: ${number(first.loss_before, 4)} → ${number(last.loss_after, 4)}${last.loss_after === null ? "" : " nats"}`),
         ` after ${count === 1 ? "one step" : `${count} steps`}. The true next token became more probable at ${better} of ${positions.length} positions.`,
-        last.loss_after === null ? " The numbers have become too large for float32: the step was far too large. Undo, and try a smaller learning rate." : "",
-        last.loss_after > first.loss_before ? " The loss rose: the step was too large. Undo, and try a smaller learning rate." : ""),
+        ...warnings(first, last)),
       h("div", { class: "row" },
         choice("order", [["text", "as in the text"], ["change", "largest gain first"]], order, (value) => (order = value)),
         choice("axis", [["linear", "linear"], ["log", "logarithmic"]], log ? "log" : "linear", (value) => (scale = value))),
@@ -128,8 +144,17 @@ export function story(root) {
     );
   }
 
+  function drawLabelsAfter() {
+    const { first, last, count } = steps;
+    bodies.after.replaceChildren(
+      h("p", { class: "outcome" }, h("strong", {}, `Loss: ${number(first.loss_before, 4)} → ${number(last.loss_after, 4)}${last.loss_after === null ? "" : " nats"}`),
+        ` after ${count === 1 ? "one step" : `${count} steps`}.`, ...warnings(first, last)),
+      labelBars(last.labels, last.labels_after, { label: last.label, before: first.labels_before, form: chance }));
+  }
+
   function redraw() {
     if (!now) return;
+    for (const [name, [, text]] of Object.entries(TEXTS)) said[name].textContent = (now.label !== null && OF_A_LABEL[name]) || text;
     drawLoss();
     for (const [name, draw] of [["gradient", drawGradient], ["update", drawUpdate], ["after", drawAfter]]) {
       if (steps) draw();
@@ -145,11 +170,17 @@ export function story(root) {
       redraw();
     },
     step(shown) {
-      now = { ...now, tokens: shown.last.tokens };
+      now = { ...now, tokens: shown.last.tokens, labels: shown.last.labels, label: shown.last.label };
       steps = shown;
       redraw();
     },
   };
+}
+
+/** What to do where a step was too large. */
+function warnings(first, last) {
+  if (last.loss_after === null) return [" The numbers have become too large for float32: the step was far too large. Undo, and try a smaller learning rate."];
+  return last.loss_after > first.loss_before ? [" The loss rose: the step was too large. Undo, and try a smaller learning rate."] : [];
 }
 
 const gain = (step, t) => Math.log(step.after[t] || 1e-30) - Math.log(step.before[t] || 1e-30);

@@ -1,6 +1,7 @@
 // Vanishing gradients: the gradient after each block with and without shortcut connections and LayerNorm, side by side.
 
 import { post } from "../api.js";
+import { chosenLabel } from "../label.js";
 import { chosenRun, state } from "../state.js";
 import { h, latest, sequential, tokenLabel } from "../ui.js";
 import { layerChart } from "./charts.js";
@@ -88,14 +89,14 @@ export function vanishing(root) {
   );
 
   const ask = async (asked, signal) => { // fresh weights do not depend on the checkpoint or on what was learned
-    const name = JSON.stringify([asked, state.run, state.text, asked.fresh ? null : [state.step, state.session, learned]]);
-    if (!known.has(name)) known.set(name, await post("/api/learn/gradients", { text: state.text, ...asked }, { signal }));
+    const name = JSON.stringify([asked, state.run, state.text, chosenLabel(), asked.fresh ? null : [state.step, state.session, learned]]);
+    if (!known.has(name)) known.set(name, await post("/api/learn/gradients", { text: state.text, label: chosenLabel(), ...asked }, { signal }));
     return known.get(name);
   };
   const map = (found, title, scale) => h("div", { class: "map-column" }, h("h4", {}, title),
     gridMap(found.stream, {
-      rows: found.layers, columns: found.tokens.slice(0, -1), scale, label: `Gradient by block and position, ${title}.`, picked: null,
-      cell: Math.max(5, Math.min(11, Math.floor(430 / (found.tokens.length - 1)))),
+      rows: found.layers, columns: found.tokens.slice(0, found.stream[0].length), scale, label: `Gradient by block and position, ${title}.`, picked: null,
+      cell: Math.max(5, Math.min(11, Math.floor(430 / found.stream[0].length))),
       note: (i, j) => `${found.layers[i]}, position ${j} (${tokenLabel(found.tokens[j])}): ${short(found.stream[i][j])}`,
     }));
   function draw(whole, part) {

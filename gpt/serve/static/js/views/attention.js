@@ -2,7 +2,7 @@
 
 import { post } from "../api.js";
 import { state, subscribe } from "../state.js";
-import { floats, h, hideTip, latest } from "../ui.js";
+import { floats, h, hideTip, latest, onTheme } from "../ui.js";
 import { described, headsTable, thumbnails } from "./attention/heads.js";
 import { attentionMap } from "./attention/map.js";
 import { legend } from "./attention/palette.js";
@@ -102,15 +102,13 @@ function mount(root) {
     draw(i);
   }
 
-  const redraw = () => { if (data) { grid.set(data); map.draw(); scale.replaceChildren(legend(data.causal)); rest(); } };
-  const theme = matchMedia("(prefers-color-scheme: dark)");
-  theme.addEventListener("change", redraw);
+  const endTheme = onTheme(() => { if (data) { grid.set(data); map.draw(); scale.replaceChildren(legend(data.causal)); rest(); } });
   update();
   const end = subscribe((changed) => {
     if (changed.has("text") || changed.has("run")) choice.token = null;
     if (["run", "step", "session", "text"].some((name) => changed.has(name))) update();
   });
-  return () => { end(); work.stop(); text.stop(); map.stop(); theme.removeEventListener("change", redraw); };
+  return () => { end(); work.stop(); text.stop(); map.stop(); endTheme(); };
 }
 
 function intro() {

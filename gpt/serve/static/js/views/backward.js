@@ -3,6 +3,7 @@
 import { post } from "../api.js";
 import { backwardGraph } from "../backward_graph.js";
 import { gradientFigure, gradientLegend } from "../gradient_picture.js";
+import { chosenLabel, labelField } from "../label.js";
 import { chosenRun, state, subscribe } from "../state.js";
 import { field, h, latest, number } from "../ui.js";
 
@@ -14,7 +15,6 @@ export default {
   title: "Backward",
   section: "Learn",
   text: true,
-  tasks: ["pretrain", "instruct"],
   mount: (root) => new BackwardView(root).mount(),
 };
 
@@ -34,6 +34,7 @@ class BackwardView {
     this.show.value = chosen.show;
     this.block = h("select", { onchange: () => this.choose({ block: Number(this.block.value) }) });
     this.blockField = field("block", this.block);
+    this.label = labelField(() => this.update());
     this.buttons = {
       first: h("button", { onclick: () => this.go(0), "aria-label": "first step" }, "First"),
       back: h("button", { onclick: () => this.go(chosen.at - 1), "aria-label": "one step back" }, "◀ Back"),
@@ -75,7 +76,7 @@ class BackwardView {
       h("p", {}, "Each box is one operation that the engine recorded; the arrows show how the loss was computed, from "
         + "top to bottom. The backward pass goes from the last node to the first. At each node it has g, the gradient of "
         + "the loss with respect to that node, and one rule for each argument computes the gradient that it sends on."),
-      h("div", { class: "row" }, field("show", this.show), this.blockField),
+      h("div", { class: "row" }, field("show", this.show), this.blockField, this.label.element),
       this.summary,
       h("div", { class: "row stepper" }, first, back, next, play, this.slider,
         h("span", { class: "note" }, "or the keys ← →")),
@@ -118,7 +119,7 @@ class BackwardView {
   update() {
     const example = chosen.show === "example";
     this.blockField.hidden = example;
-    const fields = example ? { example: true } : { text: state.text, block: chosen.block, fused: chosen.show === "fused" };
+    const fields = example ? { example: true } : { text: state.text, label: chosenLabel(), block: chosen.block, fused: chosen.show === "fused" };
     this.work(async (signal) => {
       this.draw(await post("/api/backward", fields, { signal }));
     });
@@ -128,6 +129,7 @@ class BackwardView {
 
   draw(data) {
     this.data = data;
+    this.label.show(data.labels, data.label);
     this.nodes = new Map(data.nodes.map((n) => [n.number, n]));
     this.order = new Map(data.steps.map((step, i) => [step.number, i]));
     this.arrived = new Map(data.steps.map(({ number }) => [number, []])); // who sends to a node, in order

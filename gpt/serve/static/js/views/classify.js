@@ -2,7 +2,7 @@
 
 import { post } from "../api.js";
 import { change, state, subscribe } from "../state.js";
-import { cssColor, h, latest, number, percent, tokenText, tooltip } from "../ui.js";
+import { cssColor, h, latest, number, onTheme, percent, tokenText, tooltip } from "../ui.js";
 
 const STRONGEST = 0.5; // of the colour, so that text on it is readable in both themes
 const LEFT_OUT = 8;
@@ -24,10 +24,14 @@ export default {
         + "it speaks for or against a label: choose the label by its row."),
       examples, result);
     const work = latest(result);
+    let redraw = () => {};
+    const show = (found, complete) => {
+      redraw = () => draw(result, found, choose, complete);
+      redraw();
+    };
     const update = () => work(async (signal) => {
-      const quick = await post("/api/classify", { text: state.text, label, left_out: 0 }, { signal });
-      draw(result, quick, choose, false);
-      draw(result, await post("/api/classify", { text: state.text, label, left_out: LEFT_OUT }, { signal }), choose, true);
+      show(await post("/api/classify", { text: state.text, label, left_out: 0 }, { signal }), false);
+      show(await post("/api/classify", { text: state.text, label, left_out: LEFT_OUT }, { signal }), true);
     });
     const choose = (name) => {
       label = name;
@@ -43,13 +47,18 @@ export default {
     };
     offer();
     update();
-    return subscribe((changed) => {
+    const endTheme = onTheme(() => redraw());
+    const unsubscribe = subscribe((changed) => {
       if (changed.has("run")) {
         label = null;
         offer();
       }
       if (["run", "step", "session", "text"].some((name) => changed.has(name))) update();
     });
+    return () => {
+      endTheme();
+      unsubscribe();
+    };
   },
 };
 

@@ -1,12 +1,13 @@
 // One step of learning on the text: the loss before, the gradient, the update, the loss after; undo; vanishing gradients.
 
 import { post, ServerError, stream } from "../api.js";
+import { chosenLabel, labelField } from "../label.js";
 import { controls } from "../learn/controls.js";
 import { story } from "../learn/story.js";
 import { vanishing } from "../learn/vanishing.js";
 import { keepSession, leaveSession } from "../session.js";
 import { state, subscribe } from "../state.js";
-import { h, latest } from "../ui.js";
+import { h, latest, onTheme } from "../ui.js";
 
 const GONE = "The server does not have this learning session any more: it keeps those that were used last. " +
   "The page shows the checkpoint again.";
@@ -16,7 +17,6 @@ export default {
   title: "One step",
   section: "Learn",
   text: true,
-  tasks: ["pretrain", "instruct"],
 
   mount(root) {
     const notice = h("div", {});
@@ -25,13 +25,18 @@ export default {
     const read = latest(notice), act = latest(notice);
     let shown = null; // { first, last, count }: the newest steps
     let stepping = false;
+    let wanted = null; // the label that the next step learns, of a classifier
 
-    const panel = controls({ onSteps: run, onUndo: undo, onReset: leaveSession, onStop: () => act.stop() });
+    const label = labelField(() => {
+      refresh();
+      compare.update();
+    });
+    const panel = controls({ onSteps: run, onUndo: undo, onReset: leaveSession, onStop: () => act.stop(), label: label.element });
     const view = story(tale);
     root.append(
       h("h2", {}, "One step of learning"),
-      h("p", {}, "The model predicts each token of the text from the tokens before it. One step of training changes all " +
-        "weights a little, so that these predictions improve. The step is taken on a copy: the run is not changed."),
+      h("p", {}, "The model predicts each token of the text from the tokens before it; a classifier predicts a label. One step of " +
+        "training changes all weights a little, so that these predictions improve. The step is taken on a copy: the run is not changed."),
       panel.element, notice, tale, more,
     );
     const compare = vanishing(more);
@@ -39,15 +44,17 @@ export default {
     /** The losses of the text, and the newest step if it was on this text. */
     const refresh = (again = false) => read(async (signal) => {
       try {
-        const now = await post("/api/learn/before", { text: state.text }, { signal });
+        const now = await post("/api/learn/before", { text: state.text, label: chosenLabel() }, { signal });
         if (again || !shown) {
           const last = state.session ? (await post("/api/learn/session", {}, { signal })).result : null;
           shown = last && { first: last, last, count: 1 };
         }
+        label.show(now.labels, now.label);
+        wanted = now.label;
         panel.settings(now);
         panel.session(now.session);
         if (now.session) keepSession(now.session); // it may be a step further than the page has seen
-        view.draw(now, shown && shown.last.tokens.join("\0") === now.tokens.join("\0") ? shown : null);
+        view.draw(now, shown && sameTask(shown.last, now) ? shown : null);
       } catch (error) {
         if (!(await gone(error))) throw error;
       }
@@ -71,7 +78,7 @@ export default {
         stepping = true;
         panel.begin();
         try {
-          await stream("/api/learn/step", { text: state.text, ...options }, ({ progress, result, session }) => {
+          await stream("/api/learn/step", { text: state.text, label: wanted, ...options }, ({ progress, result, session }) => {
             if (progress) return panel.progress(progress);
             first ??= result;
             described = session;
@@ -106,9 +113,7 @@ export default {
     }
 
     refresh();
-    const dark = matchMedia("(prefers-color-scheme: dark)");
-    const redraw = () => view.redraw();
-    dark.addEventListener("change", redraw);
+    const endTheme = onTheme(() => view.redraw());
     const unsubscribe = subscribe((changed) => {
       if (!["run", "step", "session", "text"].some((name) => changed.has(name))) return;
       if (changed.has("session") && state.session) return; // of this view's own step
@@ -122,10 +127,15 @@ export default {
     });
     return () => {
       unsubscribe();
-      dark.removeEventListener("change", redraw);
+      endTheme();
       act.stop();
       read.stop();
       compare.stop();
     };
   },
 };
+
+/** Whether a step was on the text, and for the label, that `now` is about. */
+function sameTask(step, now) {
+  return step.label === now.label && step.tokens.join("\0") === now.tokens.join("\0");
+}

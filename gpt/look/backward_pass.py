@@ -3,21 +3,21 @@
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 from typing import Any, cast
 
 import tensorlite as tl
 from tensorlite import Tensor
-from tensorlite import functional as F
 from tensorlite.inspect import AutogradGraph, GraphNode, Piece, Step, graph, steps
 from tensorlite.inspect.rules import explain
 
 from ..model import GPT
+from .array_picture import Picture, picture
 from .block_names import named
 from .display import FONT, TEXT
+from .example import Example, Network, body, example, losses, network, trainable
 from .loaded import LoadedModel
-from .picture import Picture, picture
 
 STYLE = f"background:#ffffff;color:{TEXT};font-family:{FONT.replace(chr(39), '')};font-size:12px"
 CELL = "padding:3px 10px;text-align:left;vertical-align:top"
@@ -76,6 +76,8 @@ class BackwardPass:
     values: Mapping[str, float]  # of the example's variables by name; {} for a block
     graph: AutogradGraph
     steps: tuple[BackwardStep, ...]
+    labels: list[str] = field(default_factory=list)  # of a classifier
+    label: str | None = None  # the one that it is to predict
 
     def __iter__(self) -> Iterator[BackwardStep]:
         return iter(self.steps)
@@ -112,7 +114,7 @@ class BackwardPass:
             "title": self.title, "loss": self.loss, "code": self.code, "summary": self.graph.summary,
             "width": drawing.width, "height": drawing.height, "nodes": boxes,
             "arrows": [vars(arrow) for arrow in drawing.arrows], "steps": steps,
-            "pictures": [as_json for _, as_json in pictures.values()],
+            "pictures": [as_json for _, as_json in pictures.values()], "labels": self.labels, "label": self.label,
         }  # fmt: skip
 
     def _repr_html_(self) -> str:
@@ -148,59 +150,61 @@ def node_as_dict(number: int, graph: AutogradGraph) -> dict[str, Any]:
 # ----- the block of a model ---------------------------------------------------------------------------------------
 
 
-def backward(loaded: LoadedModel, text: str, block: int = 0, fused: bool = True) -> BackwardPass:
+def backward(
+    loaded: LoadedModel, text: str, block: int = 0, fused: bool = True, label: str | None = None
+) -> BackwardPass:
     """The backward pass of the loss of a text through one block, from the residual stream after it to that before it.
 
-    The loss is the mean cross-entropy of the next token, in nats, over the T - 1 positions that have one. The engine
-    computes the gradient that enters the block from above, so every gradient is the one that a training step with this
-    text would compute. With `fused` the graph is the one that runs; otherwise each op is an elementary one.
+    The loss is the mean cross-entropy of the next token, in nats, over the T - 1 positions that have one; that of a
+    classifier is the cross-entropy of `label`, by default its most probable label. The engine computes the gradient
+    that enters the block from above, so every gradient is the one that a training step with this text would compute.
+    With `fused` the graph is the one that runs; otherwise each op is an elementary one.
 
-    ValueError for a text without two tokens or longer than the context, a block that the model does not have, and a
-    classifier, whose loss is not that of the next token.
+    Weights that fine-tuning has frozen have a gradient here too. ValueError for a text without two tokens or longer
+    than the context, an unknown label, and a block that the model does not have.
     """
-    model = loaded.model
-    if loaded.task == "classify":
-        raise ValueError("a classifier does not predict the next token: choose a run that writes text")
+    net, model = network(loaded), loaded.model
     if not 0 <= block < len(model.blocks):
         raise ValueError(f"block must be from 0 to {len(model.blocks) - 1}, got {block}")
-    ids = loaded.encode(text)
-    if len(ids) < 2:
-        raise ValueError("the loss needs a next token: give a text of at least two tokens")
-    training = model.training
-    model.eval()
+    given = example(loaded, text, label)
+    training = net.training
+    net.eval()
     try:
-        with tl.no_grad():
-            stream = stream_into(model, ids[:-1], block)
-        stream.requires_grad = True
-        with nullcontext() if fused else tl.unfused():
-            out = model.blocks[block](stream)
-        loss, g = gradient_from_above(model, out, ids[1:], block)
+        with trainable(list(net.parameters())):
+            with tl.no_grad():
+                stream = stream_into(model, given.ids, block)
+            stream.requires_grad = True
+            with nullcontext() if fused else tl.unfused():
+                out = model.blocks[block](stream)
+            loss, g = gradient_from_above(net, out, given, block)
+            names = {f"stream into block {block}": stream, **dict(model.blocks[block].named_parameters())}
+            described = named(graph(out, names), model.blocks[block], block, fused)
+            found = tuple(_step(described, step) for step in steps(out, g, names))
     finally:
-        model.train(training)
-    names = {f"stream into block {block}": stream, **dict(model.blocks[block].named_parameters())}
-    described = named(graph(out, names), model.blocks[block], block, fused)
-    title = f"Block {block}, {'fused, as it runs' if fused else 'every elementary op'}, {len(ids) - 1} positions"
-    found = tuple(_step(described, step) for step in steps(out, g, names))
-    return BackwardPass(title, loss, "", {}, described, found)
+        net.train(training)
+    title = f"Block {block}, {'fused, as it runs' if fused else 'every elementary op'}, {len(given.ids)} positions"
+    if given.label is not None:
+        title += f", to predict {given.label}"
+    return BackwardPass(title, loss, "", {}, described, found, given.labels, given.label)
 
 
 def stream_into(model: GPT, ids: list[int], block: int) -> Tensor:
     """The residual stream before a block: (1, T, C)."""
-    idx = tl.tensor([ids], device=model.token_embedding.weight.device)  # (1, T)
+    idx = tl.tensor([ids], device=model.device)  # (1, T)
     x: Tensor = model.token_embedding(idx) + model.position_embedding(model.positions(idx))
     for earlier in list(model.blocks)[:block]:
         x = earlier(x)
     return x
 
 
-def gradient_from_above(model: GPT, out: Tensor, targets: list[int], block: int) -> tuple[float, Tensor]:
+def gradient_from_above(net: Network, out: Tensor, given: Example, block: int) -> tuple[float, Tensor]:
     """The loss, and its gradient with respect to `out`, the residual stream after a block: (1, T, C)."""
-    x = above = out.detach()
+    model, x = body(net), out.detach()
+    above = x
     above.requires_grad = True
     for later in list(model.blocks)[block + 1 :]:
         x = later(x)
-    logits = model.logits(model.final_norm(x))  # (1, T, V)
-    loss = F.cross_entropy(logits, tl.tensor([targets], device=out.device))
+    loss = losses(net, model.final_norm(x), given, "mean")
     return loss.item(), tl.grad(loss, above)
 
 

@@ -9,9 +9,7 @@ there on each step reads the whole window, with and without a cache.
 """
 
 import math
-import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from types import ModuleType
 from typing import Any
 
 import tensorlite as tl
@@ -147,7 +145,7 @@ def next_logits(model: GPT, texts: Sequence[list[int]], cache: Sequence[KVCache]
     width = max(map(len, rows))
     padded = [row + [0] * (width - len(row)) for row in rows]
     with inference_mode(model):
-        hidden = model.hidden_states(tl.tensor(padded, device=model.token_embedding.weight.device), cache)  # (B, T, C)
+        hidden = model.hidden_states(tl.tensor(padded, device=model.device), cache)  # (B, T, C)
         if all(len(row) == width for row in rows):
             return model.logits(hidden[:, -1])  # (B, C) -> (B, V)
         last = [len(row) - 1 for row in rows]  # of each text, before the padding
@@ -184,7 +182,7 @@ def probabilities(
     """
     logits = logits.astype(tl.float32)
     if top_k is not None:
-        least = logits.sort()[..., -top_k, None]  # (..., 1)
+        least = tl.topk(logits, top_k)[0][..., -1:]  # (..., 1)
         logits = logits.masked_fill(logits < least, -math.inf)
     p = F.softmax(logits / max(temperature, 1e-30))  # smaller ones underflow in float32
     if top_p is not None and top_p < 1:
@@ -223,18 +221,3 @@ def check_prompts(vocab_size: int, prompts: Iterable[Iterable[int]], stop_token:
     if stop_token is not None:
         check_ids([stop_token], vocab_size, "stop_token: ")
     return texts
-
-
-# ----- the module as a function -------------------------------------------------------------------------------------
-
-
-class _Module(ModuleType):
-    """The type of this module: `from gpt import generate` gives the module, and calling it calls its function."""
-
-    def __call__(
-        self, model: GPT, prompts: Sequence[Sequence[int]], max_new_tokens: int, **options: Any
-    ) -> list[list[int]]:
-        return generate(model, prompts, max_new_tokens, **options)
-
-
-sys.modules[__name__].__class__ = _Module

@@ -18,8 +18,8 @@ from tensorlite import Tensor
 
 from ..model import inference_mode
 from . import display
+from .forward_trace import trace
 from .loaded import LoadedModel
-from .trace import trace
 
 MOST_CELLS = 64  # rows of a picture in which each weight has a cell of its own
 KINDS = {

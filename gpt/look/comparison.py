@@ -7,12 +7,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..console import counted
-from .line_chart import COLORS, line_chart
+from .charts import COLORS, line_chart
 from .metrics import SMOOTH, curve
-from .runs import CELL, Run, find_runs, html_table, readable, run, steps_text
+from .run_list import CELL, Run, find_runs, html_table, readable, run, steps_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+MISSING = "-"  # in place of a value that a run does not have
+FIGURES = {  # names of figures in metrics.jsonl that do not explain themselves
+    "whole_validation_loss": "validation loss, whole text",
+    "final_validation_loss": "validation loss, last evaluation",
+    "test_repeated": "test entries known from training",
+    "exact_match": "answered exactly as expected",
+}
 
 
 @dataclass(frozen=True)
@@ -24,7 +33,8 @@ class Row:
 
     @property
     def differs(self) -> bool:
-        return len(set(self.values)) > 1
+        """Whether the runs that have it differ."""
+        return len(set(self.values) - {MISSING}) > 1
 
 
 @dataclass(frozen=True)
@@ -39,8 +49,13 @@ class Comparison:
 
     @property
     def differences(self) -> list[Row]:
-        """The settings in which the runs differ."""
+        """The settings in which the runs differ, of those that each has."""
         return [row for row in self.settings if row.differs]
+
+    @property
+    def partial(self) -> list[str]:
+        """The names of settings that only some of the runs have: those of another task or of training."""
+        return [row.name for row in self.settings if MISSING in row.values and not row.differs]
 
     def to_dict(self) -> dict[str, Any]:
         """The tables, ready for JSON."""
@@ -126,7 +141,7 @@ def compared(runs: list[Run], names: list[str]) -> Comparison:
     """The comparison of runs under these names."""
     settings = [settings_of(one) for one in runs]
     order = dict.fromkeys(name for one in settings for name in one)
-    rows = [Row(name, [one.get(name, "-") for one in settings]) for name in order]
+    rows = [Row(name, [one.get(name, MISSING) for one in settings]) for name in order]
     return Comparison(runs, names, rows, results_of(runs), notes_of(runs))
 
 
@@ -173,18 +188,18 @@ def results_of(runs: Sequence[Run]) -> list[Row]:
 
     def lowest(one: Run) -> str:
         found = one.metrics["validation_loss"].lowest()
-        return f"{found[0]:.4f}" if found else "-"
+        return f"{found[0]:.4f}" if found else MISSING
 
     def lowest_at(one: Run) -> str:
         found = one.metrics["validation_loss"].lowest()
-        return f"{found[1]:,}" if found else "-"
+        return f"{found[1]:,}" if found else MISSING
 
     def training(one: Run) -> str:
         last = one.metrics["loss"].values[-SMOOTH:]
-        return f"{sum(last) / len(last):.4f}" if last else "-"
+        return f"{sum(last) / len(last):.4f}" if last else MISSING
 
     def newest(name: str) -> Callable[[Run], str]:
-        return lambda one: figure_text(values[-1]) if (values := one.metrics[name].values) else "-"
+        return lambda one: figure_text(values[-1]) if (values := one.metrics[name].values) else MISSING
 
     columns: dict[str, Callable[[Run], str]] = {
         "steps": steps_text,
@@ -194,8 +209,13 @@ def results_of(runs: Sequence[Run]) -> list[Row]:
     }
     others = dict.fromkeys(name for one in runs for name in one.metrics.series)
     known = {"loss", "norm", "lr", "validation_loss"}
-    columns |= {name.replace("_", " "): newest(name) for name in others if name not in known}
+    columns |= {figure_name(name): newest(name) for name in others if name not in known}
     return [Row(name, [text(one) for one in runs]) for name, text in columns.items()]
+
+
+def figure_name(name: str) -> str:
+    """The name of a figure of metrics.jsonl, for people."""
+    return FIGURES.get(name, name.replace("_", " "))
 
 
 def figure_text(value: float) -> str:
@@ -207,7 +227,7 @@ def notes_of(runs: Sequence[Run]) -> list[str]:
     """Sentences on losses that are not comparable."""
 
     def differ(value: Callable[[Run], Any]) -> bool:
-        return len({str(value(one)) for one in runs}) > 1
+        return len({str(found) for one in runs if (found := value(one)) is not None}) > 1
 
     def validation(one: Run) -> Any:
         return dict_at(dict_at(one.description, "data"), "validation").get("sha256")

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,11 @@ from ..tasks.classify import ClassifyConfig
 from ..tasks.instruct import InstructConfig
 from ..tasks.pretrain import TrainConfig
 from ..training import checkpoint, run_directory
+from ..training.session import default_keep
 from ..training.settings import Settings
-from .compare import dict_at, figure_text, setting_text
+from .comparison import dict_at, figure_name, figure_text, setting_text
 from .metrics import SMOOTH, place_of
-from .runs import Run, run, steps_text
+from .run_list import Run, run, steps_text
 
 SETTINGS: dict[str, type[Settings]] = {
     "pretrain": TrainConfig, "classify": ClassifyConfig, "instruct": InstructConfig,
@@ -35,12 +37,15 @@ class Summary:
 
     @property
     def changed_settings(self) -> dict[str, Any]:
-        """The settings that are not the defaults of the command."""
+        """The settings that are not the defaults of the command, and not what it chooses for the model and machine."""
         training = dict_at(self.run.description, "training")
         kind = SETTINGS.get(self.run.task)
         if kind is None:
             return training
-        usual = kind().to_dict()
+        usual = kind().to_dict() | {"keep": default_keep(self.run.parameters), "threads": training.get("threads")}
+        with suppress(ValueError):  # settings of another version
+            width = dict_at(self.run.description, "model").get("n_embd", 768)
+            usual["lr"] = kind.from_dict(training).default_lr(width)
         return {name: value for name, value in training.items() if name not in usual or value != usual[name]}
 
     def results(self) -> dict[str, float]:
@@ -139,7 +144,7 @@ class Summary:
         if lowest:
             rows["lowest validation loss"] = f"{lowest[0]:.4f} at step {lowest[1]:,}"
             rows["newest validation loss"] = f"{one.metrics['validation_loss'].values[-1]:.4f}"
-        return rows | {name.replace("_", " "): figure_text(value) for name, value in self.results().items()}
+        return rows | {figure_name(name): figure_text(value) for name, value in self.results().items()}
 
     def _file_rows(self) -> dict[str, str]:
         kept = [f"{step:,}{' (best)' if self.is_best(step) else ''}" for step, _ in self.checkpoints]

@@ -11,7 +11,7 @@ from typing import Any
 from tensorlite import io
 
 from ..training import checkpoint, run_directory
-from .line_chart import Line, line_chart
+from .charts import Line, line_chart
 from .loaded import kept_steps
 from .metrics import METRICS, SMOOTH, Log, Metrics, Sample, curve, place_of
 

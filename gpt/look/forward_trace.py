@@ -48,7 +48,7 @@ def trace(model: GPT, ids: Sequence[int], *, shortcuts: bool = True, norms: bool
     but its gradients show what they are good for. Without `head` there are no logits: a classifier has none.
     ValueError where there is no token or more than the context.
     """
-    idx = tl.tensor([list(ids)], device=model.token_embedding.weight.device)  # (1, T)
+    idx = tl.tensor([list(ids)], device=model.device)  # (1, T)
     x = model.token_embedding(idx) + model.position_embedding(model.positions(idx))  # (1, T, C)
     found = Trace(list(ids), x)
     for block in model.blocks:

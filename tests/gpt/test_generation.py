@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import tensorlite as tl
 from gpt.config import GPTConfig
-from gpt.generate import generate, next_logits, probabilities, stream
+from gpt.generation import generate, next_logits, probabilities, stream
 from gpt.model import GPT
 
 V, CONTEXT = 23, 12

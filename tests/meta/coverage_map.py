@@ -1,0 +1,218 @@
+"""Which tests run which lines of tensorlite and gpt: the tests that can kill a mutant of a line.
+
+`coverage_map(tree, wanted, kept)` runs the test files that have changed since `kept` was written, under coverage.py and
+with each test as a context. Three things beyond one context a test:
+
+- a fixture of wider scope than one test has a context of its own, which counts for every test that uses the fixture;
+- Python processes that a test starts are measured too, for the test that started them;
+- what ran is kept by function, as the numbers of its statements and with a hash of the function, so that a change
+  elsewhere in the file leaves it valid. The tests of a function that has changed are all that ran any line of it.
+"""
+
+import ast
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterable
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from .mutants import digest, places, statement_at, statements
+
+CONTEXT = "MUTATED_TEST"  # the environment variable that tells started processes whose lines they run
+RCFILE = """[run]
+source = {tree}/tensorlite
+    {tree}/gpt
+omit = {omitted}
+parallel = true
+data_file = {data}/lines
+context = ${{{context}-}}
+"""
+
+
+def seconds_used() -> float:
+    """Processor time of this process and of those that it started."""
+    return sum(os.times()[:4])
+
+
+class Recorder:
+    """A pytest plugin: each test, and each fixture of wider scope, is a context of coverage.py."""
+
+    def __init__(self, coverage):
+        self.coverage = coverage
+        self.stack: list[str] = []
+        self.seconds: dict[str, float] = {}
+        self.failed: set[str] = set()
+        self.fixtures: dict[str, list[str]] = {}
+
+    def enter(self, context: str) -> None:
+        self.stack.append(context)
+        self.switch()
+
+    def leave(self) -> None:
+        self.stack.pop()
+        self.switch()
+
+    def switch(self) -> None:
+        context = self.stack[-1] if self.stack else ""
+        os.environ[CONTEXT] = context
+        self.coverage.switch_context(context)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_protocol(self, item):
+        definitions = item._fixtureinfo.name2fixturedefs.values()
+        self.fixtures[item.nodeid] = [named(d) for group in definitions for d in group if d.scope != "function"]
+        began = seconds_used()
+        self.enter(item.nodeid)
+        result = yield
+        self.leave()
+        self.seconds[item.nodeid] = round(seconds_used() - began, 3)
+        return result
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(self, fixturedef):
+        if fixturedef.scope == "function":
+            return (yield)
+        self.enter(named(fixturedef))
+        try:
+            return (yield)
+        finally:
+            self.leave()
+
+    def pytest_runtest_logreport(self, report):
+        if report.failed or report.skipped:
+            self.failed.add(report.nodeid)
+
+
+def named(fixture) -> str:
+    return f"fixture {fixture.baseid}::{fixture.argname}"
+
+
+def record(tree: Path, out: Path, arguments: list[str]) -> None:
+    """Run pytest in this process and write (seconds of each test, lines of each file by test) to `out`."""
+    import coverage
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background ignores it otherwise
+    with tempfile.TemporaryDirectory() as data:
+        rcfile = Path(data) / "rc"
+        omitted = "\n    ".join(str(tree / name) for name in os.environ["MUTATE_OMIT"].split())
+        rcfile.write_text(RCFILE.format(tree=tree, data=data, omitted=omitted, context=CONTEXT))
+        measured = coverage.Coverage(config_file=str(rcfile), context="", auto_data=False)
+        recorder = Recorder(measured)
+        measured.start()
+        os.environ["COVERAGE_PROCESS_START"] = str(rcfile)
+        status = pytest.main(arguments, [recorder])
+        measured.stop()
+        measured.save()
+        if status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED):
+            sys.exit(f"pytest ended with {status}")
+        measured.combine([data])
+        found = measured.get_data()
+        lines: dict[str, dict[str, list[int]]] = {}
+        for file in found.measured_files():
+            by_test = lines[str(Path(file).relative_to(tree))] = defaultdict(list)
+            for line, contexts in found.contexts_by_lineno(file).items():
+                for context in contexts:
+                    by_test[context].append(line)
+    by_fixture = defaultdict(list)
+    for test, fixtures in recorder.fixtures.items():
+        for fixture in fixtures:
+            by_fixture[fixture].append(test)
+    usable = {test: took for test, took in recorder.seconds.items() if test not in recorder.failed}
+    spread = {file: shared(by_test, by_fixture, usable) for file, by_test in lines.items()}
+    out.write_text(json.dumps([usable, spread, sorted(recorder.failed)]))
+
+
+def shared(by_test: dict[str, list[int]], by_fixture: dict[str, list[str]], usable: dict[str, float]) -> dict:
+    """What a fixture ran, its tests ran."""
+    lines: dict[str, set[int]] = defaultdict(set)
+    for context, ran in by_test.items():
+        for test in by_fixture.get(context, [context]):
+            if test in usable:
+                lines[test].update(ran)
+    return {test: sorted(ran) for test, ran in lines.items()}
+
+
+# ----- the map, kept between runs ---------------------------------------------------------------------------------
+
+
+class CoverageMap:
+    """Tests by line, and the seconds that each test takes."""
+
+    def __init__(self, kept: Path):
+        self.kept = kept
+        self.files: dict[str, dict] = json.loads(kept.read_text()) if kept.is_file() else {}
+
+    def only(self, tests: Iterable[str]) -> "CoverageMap":
+        """Of these test files."""
+        chosen = CoverageMap(Path())
+        chosen.files = {test: self.files[test] for test in tests if test in self.files}
+        return chosen
+
+    def stale(self, tree: Path, tests: Iterable[str]) -> list[str]:
+        return [test for test in tests if self.files.get(test, {}).get("hash") != content(tree / test)]
+
+    def add(self, tree: Path, tests: list[str], omitted: Iterable[str], options: list[str]) -> list[str]:
+        """Run these test files; the names of tests that fail or are skipped, which judge nothing."""
+        with tempfile.TemporaryDirectory() as folder:
+            out = Path(folder) / "out.json"
+            environment = os.environ | {"MUTATE_OMIT": " ".join(omitted)}
+            command = [sys.executable, "-m", "tests.meta.coverage_map", str(tree), str(out), *options, *tests]
+            subprocess.run(command, cwd=tree, env=environment, check=True, stdout=subprocess.DEVNULL)
+            seconds, lines, failed = json.loads(out.read_text())
+        for test in tests:
+            own = {nodeid: took for nodeid, took in seconds.items() if nodeid.partition("::")[0] == test}
+            self.files[test] = {"hash": content(tree / test), "tests": list(own), "seconds": own, "ran": {}}
+        index = {test: {nodeid: i for i, nodeid in enumerate(self.files[test]["tests"])} for test in tests}
+        for file, by_test in lines.items():
+            for name, number_of, hashed in functions(tree / file):
+                for nodeid, ran in by_test.items():
+                    test = nodeid.partition("::")[0]
+                    _, by_number = self.files[test]["ran"].setdefault(file, {}).setdefault(name, (hashed, {}))
+                    for number in {number_of[line] for line in ran if line in number_of}:
+                        by_number.setdefault(str(number), []).append(index[test][nodeid])
+        self.kept.parent.mkdir(exist_ok=True)
+        self.kept.write_text(json.dumps(self.files))
+        return failed
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        return {nodeid: took for entry in self.files.values() for nodeid, took in entry["seconds"].items()}
+
+    def tests(self, file: str, place: str, hashed: str, statement: int) -> set[str]:
+        """The tests that ran this statement of a function; any statement, where it changed since; any of a file."""
+        exact, of_place, of_file = set(), set(), set()
+        for entry in self.files.values():
+            for name, (then, by_number) in entry["ran"].get(file, {}).items():
+                ran = {entry["tests"][i] for several in by_number.values() for i in several}
+                of_file |= ran
+                if name == place:
+                    of_place |= ran
+                    same = then == hashed and statement
+                    exact |= {entry["tests"][i] for i in by_number.get(str(statement), ())} if same else ran
+        return exact if of_place else of_file
+
+
+def content(file: Path) -> str:
+    return sha256(file.read_bytes()).hexdigest()[:12] if file.exists() else ""
+
+
+def functions(file: Path) -> list[tuple[str, dict[int, int], str]]:
+    """(place, number of the statement on each line, hash) of a file's functions."""
+    found = []
+    for name, place in places(ast.parse(file.read_text(encoding="utf-8")), everything=True):
+        if isinstance(place, ast.FunctionDef | ast.AsyncFunctionDef):
+            known = statements(place)
+            lines = range(place.body[0].lineno, place.end_lineno + 1)
+            found.append((name, {line: statement_at(known, line) for line in lines}, digest(place)))
+    return found
+
+
+if __name__ == "__main__":
+    record(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])
