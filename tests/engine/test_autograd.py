@@ -91,8 +91,18 @@ def test_broadcasting_is_undone_on_either_and_both_sides():
 
 def test_arrays_on_either_side_make_tensors():
     x, a = leaf([1, 2]), np.array([3.0, 4.0])
-    for y in (x * a, a * x, x + a, a - x, a / x, a**x, a @ x, x @ a, np.float64(2) * x, 2 * x, a > x):
+    log = np.log(a) * a ** [1, 2]
+    cases = [  # the Tensor, its values, the gradient of their sum
+        (x * a, [3, 8], a), (a * x, [3, 8], a), (x + a, [4, 6], [1, 1]), (a - x, [2, 2], [-1, -1]),
+        (a / x, [3, 2], [-3, -1]), (a**x, [3, 16], log), (a @ x, 11, a), (x @ a, 11, a),
+        (np.float64(2) * x, [2, 4], [2, 2]), (2 * x, [2, 4], [2, 2]),
+    ]  # fmt: skip
+    for y, values, gradient in cases:
         assert isinstance(y, tl.Tensor)
+        np.testing.assert_allclose(y.numpy(), values, rtol=1e-6)
+        np.testing.assert_allclose(tl.grad(y.sum(), x).numpy(), gradient, rtol=1e-6)
+    assert isinstance(a > x, tl.Tensor)
+    assert (a > x).tolist() == [True, True]
 
 
 # ----- memory -----------------------------------------------------------------------------------------------------

@@ -63,7 +63,7 @@ def test_the_origin_is_named():
         (tl.tensor([0.5, 3.0]).astype(tl.float16), "[0.5, 3. ]", ["[0, 0]: 0.5", "[0, 1]: 3"]),
         (tl.zeros((1, 1, 1, 1, 2, 1)), "[[[[[[0.],\n     [0.]]]]]]", ["[0, 0]: 0", "[1, 0]: 0"]),
     ],
-    ids=str,
+    ids=["number", "empty", "no rows", "no columns", "one element", "bool", "int64", "uint8", "float16", "six axes"],
 )
 def test_shapes_and_dtypes(x, values, titles):
     header, text, found, _ = shown(x)

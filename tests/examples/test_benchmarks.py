@@ -8,7 +8,8 @@ import pytest
 from examples.benchmarks import __main__ as program
 from examples.benchmarks import duel, gpu, report, setup, worker
 from examples.benchmarks.setup import Job
-from gpt.model import parameter_table
+from gpt.config import GPTConfig
+from gpt.model import GPT, parameter_table
 
 ROW = {"times_as_fast": 2.0, "our_us": 1.0, "their_us": 2.0}
 
@@ -226,12 +227,19 @@ def test_the_gpus_tables(bouts, tmp_path, capsys):
     assert lines == [9] * 4 + [9] * 6 + [8] * 6
 
 
-def test_the_limits_are_those_of_the_plan():
-    """Measured on an H200: 16.75 ms of products and attention for 16 x 1024 tokens, the padded vocabulary included."""
-    config, batch = setup.GPU_CONFIGS["gpt2"]
-    limits = gpu.floor(config, batch, gpu.CARDS["NVIDIA H200"])
-    assert limits["products"] + limits["attention"] == pytest.approx(16.75, abs=0.02)
-    assert limits["else"] == pytest.approx((2.4 + 2.4 + 6 + 2.7 + 5 + 3.7 + 0.5) / 4.3, rel=0.05)
+def test_the_limits_follow_from_the_shapes_of_a_gpt():
+    """Counted by hand for a small one on a card that does 1 FLOP and moves 1 byte in a millisecond."""
+    config = GPTConfig(vocab_size=10, context_length=4, n_layer=2, n_head=2, n_embd=6)
+    N, C = 3 * 4, 6  # positions of a batch of 3, features
+    limits = gpu.floor(config, 3, gpu.Card(1e9, 1e3, 1e3))
+    layer = C * 3 * C + C * C + C * 4 * C + 4 * C * C  # multiplications a position: q, k, v; out; feed-forward
+    forward = 2 * N * (2 * layer + C * 10)  # a multiplication and an addition each; the head
+    assert limits["products"] == pytest.approx(3 * forward)  # and backward two more products for each
+    scores = 3 * 2 * 4 * 4 * (C // 2)  # texts, heads, positions, positions, features of a head
+    assert limits["attention"] == pytest.approx(2 * 7 * scores * 2 / 2)  # 2 layers, 7 products, half of the scores
+    parameters = GPT(config).num_parameters()
+    bytes_of = {"norms": 16 * C * 5 * N, "GELU, biases": 58 * C * 2 * N, "cross-entropy": 6 * 10 * N}
+    assert limits["else"] == pytest.approx(sum(bytes_of.values()) + 34 * parameters)
 
 
 def test_kernels_are_sorted_into_kinds():

@@ -84,7 +84,6 @@ def test_prompts_are_taken_in_every_form(model, file, form):
         ("text", "prompts: a list of lists of token ids is needed, not 'text'"),
         (7, "prompts: a list of lists of token ids is needed, not 7"),
     ],
-    ids=repr,
 )
 def test_other_prompts_are_refused_in_one_sentence(model, prompts, message):
     with pytest.raises((ValueError, TypeError), match=f"^{message}"):

@@ -177,7 +177,6 @@ GRID = np.arange(6.0).reshape(2, 3)
         (tl.tensor([0, 0]), tl.tensor([1, 1])), (np.array([True, False]), [1, 1]), tl.tensor([0, 0, 0]), np.array(1),
         ([0, 0], slice(None)), [True, False], ([True, False],), (tl.tensor(1), [0, 0]), [], (slice(None), []),
     ],
-    ids=repr,
 )  # fmt: skip
 def test_places_that_repeat_are_counted_however_they_are_written(index):
     x = tl.tensor(GRID, requires_grad=True)
@@ -214,7 +213,7 @@ BAD = [
 
 
 @pytest.mark.finding("B1")
-@pytest.mark.parametrize(("index", "message"), BAD, ids=repr)
+@pytest.mark.parametrize(("index", "message"), BAD)
 def test_what_is_no_index_is_refused_with_axis_size_and_what_is_allowed(index, message):
     with pytest.raises(IndexError, match=message) as caught:
         tl.tensor(GRID, requires_grad=True)[index]

@@ -66,7 +66,9 @@ def test_data_of_another_shape_does_not_add_to_the_old_gradient():
 
 
 @pytest.mark.parametrize(
-    "wrong", [tl.ones(2), tl.ones(1), tl.ones((1, 3)), tl.ones(3, tl.float64), tl.ones(3, tl.int64)], ids=repr
+    "wrong",
+    [tl.ones(2), tl.ones(1), tl.ones((1, 3)), tl.ones(3, tl.float64), tl.ones(3, tl.int64)],
+    ids=["two", "one", "two axes", "float64", "int64"],
 )
 def test_a_gradient_has_the_shape_and_dtype_of_its_tensor(wrong):
     w = leaf()

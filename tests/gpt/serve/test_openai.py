@@ -506,11 +506,19 @@ def test_an_invalid_field_of_a_chat_is_named(address, fields, param):
 
 
 def test_fields_without_effect_are_accepted(client):
-    client.completions.create(model="bytes", prompt="a", max_tokens=1, user="me", suffix=None, logit_bias={})
-    ask(
-        client, "Say yes.", user="me", tools=[], tool_choice="none", response_format={"type": "text"}, metadata={},
-        parallel_tool_calls=True, service_tier="auto", max_tokens=1, stop=[],
-    )  # fmt: skip
+    """The answer is the same with them and without."""
+    plain = {"model": "bytes", "prompt": "a", "max_tokens": 1, "seed": 3}
+    texts = [
+        client.completions.create(**plain, **fields).choices[0].text
+        for fields in ({}, {"user": "me", "suffix": None, "logit_bias": {}})
+    ]
+    assert texts[0] == texts[1]
+    fields = {
+        "user": "me", "tools": [], "tool_choice": "none", "response_format": {"type": "text"}, "metadata": {},
+        "parallel_tool_calls": True, "service_tier": "auto", "stop": [],
+    }  # fmt: skip
+    answers = [ask(client, "Say yes.", temperature=0, **more).choices[0] for more in ({}, fields)]
+    assert [(answer.message.content, answer.finish_reason) for answer in answers] == [("yes", "stop")] * 2
 
 
 def post(address, path, body, method="POST"):
