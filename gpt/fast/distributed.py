@@ -9,7 +9,7 @@ decides how a step is computed, not what is learnt.
 import os
 import pkgutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -31,7 +31,7 @@ from ..fingerprint import fingerprint
 from ..training import loop
 from ..training import machine as plain
 from ..training.loop import Result, StepResult, Steps, update
-from ..training.session import Session, make_optimizer, set_activation_checkpointing
+from ..training.session import Session, make_optimizer, set_activation_checkpointing, written_by
 from ..training.settings import Settings, command_of
 from ..training.signals import stop, stop_signals
 from ..training.step import train_step
@@ -333,33 +333,30 @@ def build(team: Team, task: type[Task] | None) -> Session | None:
     team.run = str(run)
     config = replace(found["config"], device=team.config.device, threads=team.config.threads)
     kind = task or pkgutil.resolve_name(config.task_class)
-    who = team.name(team.world.rank)
-    problem = ""
-    for path in (run / name for name in kind.files):
-        written = {key: description["data"][path.stem][key] for key in ("bytes", "sha256")}
-        if not path.is_file():
-            problem = f"{who} does not see {path}: the run's directory must be on a disk that all hosts share"
-        elif fingerprint(path) != written:
-            problem = (
-                f"{who} sees another {path} than process 0: the run's directory must be on a disk that all hosts share"
-            )
-    if any(team.world.collect(problem)):
+    problem, tokenizer, trained = "", None, None
+    try:
+        check_files(run, written_by(kind, description), description)
+        tokenizer = tokenizers.load(run / "tokenizer.json")
+        trained = kind(config, run, tokenizer, description)  # opens its data
+    except (OSError, ValueError) as error:
+        problem = f"{team.name(team.world.rank)}: {error}: the run and its data must be on a disk that all hosts share"
+    if any(team.world.collect(problem)) or tokenizer is None or trained is None:
         return None
     config, _ = plain.prepare(config)
     model = kind.rebuild(config, description).to(config.device)
     set_activation_checkpointing(model, config.activation_checkpointing)
-    tokenizer = tokenizers.load(run / "tokenizer.json")
-    s = Session(
-        run,
-        config,
-        description,
-        tokenizer,
-        model,
-        make_optimizer(model, config),
-        kind(config, run, tokenizer, description),
-    )
-    s.step = found["step"]
+    s = Session(run, config, description, tokenizer, model, make_optimizer(model, config), trained, found["step"])
     s.task.load_state_dict(found["task"])
     s.optimizer.load_state_dict({**s.optimizer.state_dict(), "steps": found["optimizer"]})
     share_state(s, team.world)
     return s
+
+
+def check_files(run: Path, names: Sequence[str], description: Mapping[str, Any]) -> None:
+    """FileNotFoundError or ValueError where this process does not see the run's data files of process 0."""
+    for path in (run / name for name in names):
+        written = {key: description["data"][path.stem][key] for key in ("bytes", "sha256")}
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} is missing")
+        if fingerprint(path) != written:
+            raise ValueError(f"{path} is not that of process 0")

@@ -12,7 +12,9 @@ import several
 from runs import ONE_THREAD, write_text
 
 from gpt.cli import main as cli
+from gpt.fast import distributed as distributed_training
 from gpt.fast.share import Share, share_of
+from gpt.fingerprint import fingerprint
 from gpt.tasks.pretrain import TrainConfig
 from tensorlite import distributed
 
@@ -65,6 +67,17 @@ def test_every_sequence_of_a_step_is_computed_once(size, passes, rows):
     assert sorted(text for texts in found for text in texts) == sorted(text for texts, _ in batches for text in texts)
     assert len({len(share.passes) * len(share.rows(batches[0])[0]) for share in shares}) == 1
     assert [i for share in shares[:: shares[0].parts] for i in share.passes] == list(range(passes))
+
+
+def test_a_process_that_does_not_see_the_runs_files_says_which(tmp_path):
+    (tmp_path / "train.tokens").write_bytes(b"1")
+    description = {"data": {"train": fingerprint(tmp_path / "train.tokens")}}
+    distributed_training.check_files(tmp_path, ["train.tokens"], description)
+    (tmp_path / "train.tokens").write_bytes(b"2")
+    with pytest.raises(ValueError, match=r"train.tokens is not that of process 0"):
+        distributed_training.check_files(tmp_path, ["train.tokens"], description)
+    with pytest.raises(FileNotFoundError, match=r"train.tokens is missing"):
+        distributed_training.check_files(tmp_path / "elsewhere", ["train.tokens"], description)
 
 
 def test_two_processes_take_one_pass_each():
