@@ -59,7 +59,8 @@ def test_readmes_commands_run_one_after_the_other_in_one_folder(call, tmp_path, 
     monkeypatch.setenv("COLUMNS", "80")
     (tmp_path / "examples").mkdir()
     play = (ROOT / "examples" / "coriolanus.txt").read_text(encoding="utf-8")
-    (tmp_path / "examples" / "coriolanus.txt").write_text(play[:20_000], encoding="utf-8")
+    for name, start in (("coriolanus", 0), ("more", 20_000)):  # two short documents
+        (tmp_path / "examples" / f"{name}.txt").write_text(play[start : start + 20_000], encoding="utf-8")
 
     def gpt(line: str) -> str:
         line = re.sub(r'"\$\(gpt (data fetch \w+)\)"', lambda fetch: shlex.quote(gpt(f"gpt {fetch[1]}").strip()), line)
