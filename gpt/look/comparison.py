@@ -87,7 +87,7 @@ class Comparison:
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
         style = plots.text_style("".join(self.names))
-        legend = axes.legend(frameon=False, fontsize=9)
+        legend = axes.legend(frameon=False, fontsize=9, loc="upper right")
         for text in legend.get_texts():
             text.set(**style)
         return figure

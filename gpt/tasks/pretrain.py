@@ -17,6 +17,7 @@ from ..config import PRESETS, GPTConfig, check_choice, check_integer
 from ..console import bar, counted, visible
 from ..data.corpus import STDIN
 from ..data.prepare import PARTS, new_line, prepare
+from ..data.shards.folder import is_prepared
 from ..data.shards.order import ShuffledWindows
 from ..data.shards.read import TokenShards
 from ..generation import generate
@@ -119,7 +120,7 @@ class TrainConfig(Settings, TextConfig):
             return None
         if len(self.text) > 1:
             raise ValueError(f"{folders[0]} is a folder: give one folder of gpt data prepare alone, or only text files")
-        for name in ("tokenizer", "vocab_size", "validation"):
+        for name in ("tokenizer", "vocab_size", "validation") if is_prepared(folders[0]) else ():
             if getattr(self, name) != TextConfig.__dataclass_fields__[name].default:
                 raise ValueError(f"{name} is that of the prepared text {folders[0]}: omit it")
         return folders[0]

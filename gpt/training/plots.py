@@ -81,7 +81,7 @@ def run_figure(run: Path) -> Figure:
     )
     axes.set(ylabel="loss (nats)" if classified else "loss (nats per token)")
     axes.set_title(run.name, **text_style(run.name))
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, loc="upper right")  # where curves that fall leave room; "best" is slow for long ones
     below.set(xlabel="step", ylabel="lr")
     below.xaxis.set_major_locator(MaxNLocator(integer=True))
     for each in (axes, *middle, below):

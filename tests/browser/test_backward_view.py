@@ -114,7 +114,7 @@ def test_an_error_is_one_sentence(view, errors):
     view.locator(".view-backward select").first.select_option("fused")
     view.get_by_label("Text", exact=True).fill("T")
     view.get_by_role("alert").wait_for()
-    assert "give a text of at least two tokens" in view.get_by_role("alert").inner_text()
+    assert "the text has one token: give at least two" in view.get_by_role("alert").inner_text()
     errors.clear()  # the browser logs the answer 400
 
 

@@ -3,10 +3,10 @@
 import nccl
 import numpy as np
 import pytest
-from strict import StrictArray
 
 from tensorlite.devices.nccl import Communicator
 from tensorlite.distributed import World
+from tensorlite.testing.strict import StrictArray
 
 
 def world(size=2, rank=0):

@@ -11,7 +11,12 @@ NAMED = re.compile(r"`([\w/]+\.py)::(test_\w+)`")
 
 
 def functions(path: Path) -> set[str]:
-    return {node.name for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.FunctionDef)}
+    """The names of the tests: functions, and what is assigned, such as `test_property = property_tests(ROWS)`."""
+    nodes = list(ast.walk(ast.parse(path.read_text("utf-8"))))
+    assigned = {
+        name.id for node in nodes if isinstance(node, ast.Assign) for name in node.targets if isinstance(name, ast.Name)
+    }
+    return assigned | {node.name for node in nodes if isinstance(node, ast.FunctionDef)}
 
 
 def test_every_promise_names_tests_that_exist():

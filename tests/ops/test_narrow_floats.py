@@ -3,12 +3,12 @@
 import ml_dtypes
 import numpy as np
 import pytest
-from test_ops import assert_within_epsilons, incoming
 
 import tensorlite as tl
 from tensorlite import backend
 from tensorlite import formulas as spec
 from tensorlite import functional as F
+from tensorlite.testing.properties import incoming
 from tensorlite.testing.strict import strict
 
 BF16, F16 = np.dtype(ml_dtypes.bfloat16), np.dtype(np.float16)
@@ -77,6 +77,16 @@ def derivatives(f, arrays, device="cpu", seed=1):
     g = np.asarray(abs(incoming(out.shape, seed)), out.dtype)
     found = [out, *tl.grad(out, xs, backend.to_device(g, device))]
     return [backend.to_host(x.data) for x in found]
+
+
+def assert_within_epsilons(got, exact, epsilons):
+    """`got` is within so many epsilons of its dtype, and what float32 loses beside the largest element."""
+    limits = ml_dtypes.finfo(got.dtype)
+    there = np.abs(exact) < float(limits.max)
+    got, exact = got.astype(np.float64)[there], np.broadcast_to(exact, got.shape)[there]
+    error = np.abs(got - exact)
+    bound = 1.001 * epsilons * float(limits.eps) * np.abs(exact) + 1e-5 * (1 + np.abs(exact).max(initial=0))
+    assert (error <= bound).all(), f"{error.max()}: {(error / float(limits.eps) / np.abs(exact)).max()} epsilons"
 
 
 @pytest.mark.finding("B4")

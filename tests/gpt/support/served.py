@@ -48,6 +48,7 @@ def small_runs(tmp_path_factory) -> Path:
         tiny(
             folder,
             out=runs / "bytes",
+            position_std=1.0,
             tokenizer="bpe",
             vocab_size=260,
             context_length=48,

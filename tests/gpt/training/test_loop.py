@@ -378,7 +378,7 @@ def test_the_text_is_opened_once_or_twice_and_each_token_file_is_read_once(
             r"takes at least [\d,.]+ GiB of memory and this machine has [\d,.]+: a sm",
         ),
         ({"text": ("nowhere.txt",)}, None, FileNotFoundError, r"'nowhere\.txt' cannot be read"),
-        ({"text": (".",)}, None, IsADirectoryError, r"is a directory"),
+        ({"text": (".",)}, None, FileNotFoundError, r"\. is a folder without shards: name text files in it, or encode"),
     ],
     ids=[
         "empty",

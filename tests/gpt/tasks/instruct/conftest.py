@@ -18,7 +18,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("instruct")
     text = "\n".join(STYLES["phi3"].prompt(e) + e["output"] for e in ENTRIES)
     (folder / "text.txt").write_text(text, encoding="utf-8")
-    shape = {"n_embd": 32, "context_length": 80, "dropout": 0.0, "steps": 2, "checkpoint_every": 2}
+    shape = {"n_embd": 32, "context_length": 80, "position_std": 1.0, "dropout": 0.0, "steps": 2, "checkpoint_every": 2}
     train(tiny(folder, text=(folder / "text.txt",), out=folder / "base", **shape))
     (folder / "data.json").write_text(json.dumps(ENTRIES), encoding="utf-8")
     (folder / "long.json").write_text(json.dumps([*ENTRIES, {**YES, "input": "yes" * 20}]), encoding="utf-8")
