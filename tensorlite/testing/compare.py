@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -45,6 +45,10 @@ class Lines:
         self.places: list[Any] = [...] if settings.fast else list(np.ndindex(self.x.shape))
         self.all: list[Line] = [partial(self.value, place) for place in self.places]
         self.steps = [power_of_two(settings.step * max(1.0, self.magnitude(k))) for k in range(len(self.all))]
+
+    @cached_property
+    def sizes(self) -> np.ndarray:
+        return self.point.sizes()
 
     def magnitude(self, k: int) -> float:
         """|x| of the element; 1 where that is 0, or for a direction."""
@@ -145,7 +149,7 @@ class Elements:
         """ "" if element `k` is right, "wrong", or why that cannot be told; by as many steps as it takes."""
         h, line = lines.steps[k], lines.all[k]
         if self.settings.method != "complex" or self.error[k] > self.tolerance[k]:
-            self.expected[k], self.error[k], self.step[k] = ridders(line, g, h, lines.magnitude(k))
+            self.expected[k], self.error[k], self.step[k] = ridders(line, g, h, lines.magnitude(k), lines.sizes)
         self.tolerance[k] = self.allowed(self.expected[k])
         distance, sure = abs(self.got[k] - self.expected[k]), SURE * self.error[k]
         size = max(self.size, abs(float(self.expected[k])))
