@@ -186,38 +186,6 @@ def _kink(line: Line, g: np.ndarray, h: float) -> tuple[float, float, float] | N
     return near if gap > wide / 2 and gap > 3 * near[2] + scale else None
 
 
-def check_sides(point: Point, i: int, g: Any, got: np.ndarray, settings: Settings, report: Report) -> None:
-    """CheckFailed if the derivative by an element of value `i` is not between the slopes to both sides."""
-    lines, weights = Lines(point, i, settings), to_host(g.data)
-    sides = np.array([one_sided([line], weights, h / 8) for line, h in zip(lines.all, lines.steps, strict=True)])
-    low, high, error = sides.T.reshape(3, *got.shape)
-    size = np.maximum(np.abs(low), np.abs(high))
-    known = np.isfinite(size) & (error <= USEFUL * np.maximum(1, size))
-    if not known.all():
-        reason = f"{(~known).sum()} of {known.size} elements: the function jumps or is not finite"
-        report.skipped[point.names[i]] = reason
-    slack = settings.atol + settings.rtol * size
-    middle, half = (low + high) / 2, (high - low) / 2
-    step = np.array(lines.steps).reshape(got.shape)
-    report.comparisons.append(Comparison(1, point.names[i], got, middle, half + error, slack, step))
-    with np.errstate(all="ignore"):
-        outside = np.where(known, np.abs(got - middle) - half - error - slack, -np.inf)
-    for k in np.flatnonzero(known & ~(outside <= 0)):  # so that nan is wrong
-        if between(got.flat[k], lines.nearby(int(k), weights, lines.steps[k] / 8), slack.flat[k]):
-            outside.flat[k] = 0
-    wrong = known & ~(outside <= 0)
-    if wrong.any():
-        at = np.unravel_index(np.argmax(np.where(wrong, np.nan_to_num(outside, nan=np.inf), -np.inf)), got.shape)
-        raise CheckFailed(
-            f"check_kinks: {report.name}: wrong derivative by {point.names[i]} of shape {got.shape}, at {wrong.sum()} "
-            f"of {got.size} elements\n"
-            f"  worst at {list(map(int, at))}: expected {low[at]:.10g} to {high[at]:.10g} (the slopes to both sides), "
-            f"got {got[at]:.10g} (the rules)\n"
-            f"  {point.names[i]} is {lines.x[at]:.10g} there, seed {settings.seed}",
-            report,
-        )
-
-
 # ----- messages ---------------------------------------------------------------------------------------------------
 
 

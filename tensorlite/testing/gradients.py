@@ -9,8 +9,9 @@ import numpy as np
 from ..creation import tensor
 from ..random import stream
 from ..tensor import Tensor
-from .compare import Settings, check_sides, compare
+from .compare import Settings, compare
 from .invariants import check_invariants, gradients_twice
+from .kinks import check_sides, check_ties
 from .points import Point, holding_float64, name_of, point
 from .report import Report, Undecided
 
@@ -107,16 +108,19 @@ def check_kinks(op: Callable[..., Any], *inputs: Any, atol: float = 1e-9, seed: 
 
     At a kink the derivative by an element differs to the left and to the right. Any value between the two is accepted,
     as every subgradient of a convex function is; where both are the same, only that. Elements beside which the
-    function jumps or is not finite are skipped, which the report says. Arguments and errors are those of
-    check_gradients; the differences are exact for piecewise linear functions of `kinky` values.
+    function jumps or is not finite are skipped, which the report says. The same holds for the derivative along
+    directions that move equal elements, of all arguments, together: the sum of the gradient over them. Arguments and
+    errors are those of check_gradients; the differences are exact for piecewise linear functions of `kinky` values.
     """
     name = name_of(op)
     here, report = point(name, op, inputs), Report(name)
     _check_point(here, inputs)
     g = tensor(np.random.default_rng(seed).standard_normal(here.out(here.values).shape)).to(here.device)
-    for i, got in here.gradients(g).items():
+    gradients = here.gradients(g)
+    for i, got in gradients.items():
         if got.size:
             check_sides(here, i, g, got, Settings(atol=atol, seed=seed), report)
+    check_ties(here, g, gradients, Settings(atol=atol, seed=seed), report)
     return report
 
 

@@ -21,7 +21,7 @@ from .gradients import check_gradients, check_kinks
 from .invariants import same_in_float32
 from .report import CheckFailed, Report
 from .rows import Row, arrays_of
-from .strategies import kinky, layouts, smooth
+from .strategies import GAP, kinky, layouts, smooth
 from .strict import strict
 
 ONE_BY_ONE = 16  # elements: with more of them, differences are taken along random directions
@@ -37,10 +37,15 @@ def require(row: Row, holds: bool, sentence: str) -> None:
 
 
 def value(row: Row, data: Any, seed: int) -> None:
-    """Value and gradient are those of the formulas, in every memory layout."""
+    """Value and gradient are those of the formulas, in every memory layout; the value is that of copies in C and in
+    Fortran order.
+    """
     shapes, meta = data.draw(arrays_of(row))
     xs = data.draw(layouts(smooth(*shapes, **row.domain)))
     out, g, gradients = apply(row, xs, meta, seed)
+    for order in "CF":
+        again = row.op(*[Tensor(np.array(x, order=order)) for x in xs], **meta)  # type: ignore[call-overload]
+        require_equal(row, f"value of copies in {order} order", again.data, out)
     if row.value is not None:
         expected = row.value(*xs, **meta)
         wanted = np.asarray(expected).dtype if row.gradient is None else row.dtype or np.float64
@@ -147,17 +152,24 @@ def differences(row: Row, data: Any, seed: int) -> None:
 
 
 def kinks(row: Row, data: Any, seed: int) -> None:
-    """At ties and zeros the gradient is between the slopes to both sides."""
+    """At ties and zeros in the row's domain the gradient is between the slopes to both sides."""
     shapes, meta = data.draw(arrays_of(row))
     assume(sum(map(math.prod, shapes)) <= ONE_BY_ONE)
-    _check_by(check_kinks, row, data.draw(layouts(kinky(*shapes))), meta, seed=seed)
+    domain = {"avoid": (0.0,)} | row.domain
+    if domain.get("gap", GAP) <= GAP:  # of a kink that differences keep away from, and that is looked at here
+        domain |= {"avoid": (), "gap": 0.0}
+    try:
+        xs = data.draw(layouts(kinky(*shapes, **domain)))
+    except ValueError:  # no multiple of 1/16 is in the domain
+        reject()
+    _check_by(check_kinks, row, xs, meta, seed=seed)
 
 
 def _check_by(check: Callable[..., Report], row: Row, xs: Any, meta: dict[str, Any], **options: Any) -> None:
     """Check the op at the arrays; draws with nothing to check are rejected."""
     with np.errstate(all="ignore"):
         out = row.op(*xs, **meta) if isinstance(row.op, Primitive) else row.op(*map(Tensor, xs), **meta).data
-        if not any(x.size for x in xs) or not np.size(out) or not np.isfinite(out).all():
+        if not any(x.size for x in xs) or not np.size(out) or not _settled(row, xs, meta, out):
             reject()
 
         def op(*xs: Any) -> Any:
@@ -165,6 +177,20 @@ def _check_by(check: Callable[..., Report], row: Row, xs: Any, meta: dict[str, A
 
         op.__name__, op.__wrapped__ = row.name, row.op  # type: ignore[attr-defined]
         check(op, *xs, **options)
+
+
+def _settled(row: Row, xs: Any, meta: dict[str, Any], out: Any) -> bool:
+    """Whether each element of the result is finite or the same infinity at other inputs too, such as a mask's; and some
+    are finite.
+    """
+    finite = np.isfinite(out)
+    if finite.all() or not finite.any():
+        return bool(finite.all())
+    try:
+        other = row.op(*[Tensor(x * 2.0**-10) for x in xs], **meta).data
+    except ValueError:  # the op does not take them
+        return False
+    return other.shape == out.shape and bool((finite | (other == out)).all())
 
 
 def symmetry(row: Row, data: Any, seed: int) -> None:
@@ -186,12 +212,14 @@ def linearity(row: Row, data: Any, seed: int) -> None:
     """A gradient is linear in the incoming one."""
     xs, out = drawn_tensors(row, data)
     g, h = incoming(out.shape, seed, out.dtype), incoming(out.shape, seed + 1, out.dtype)
-    by_g, by_h, by_both = (grad(out, xs, v, retain_graph=True) for v in (g, h, 2 * g - 300 * h))
-    for i, (p, q, both) in enumerate(zip(by_g, by_h, by_both, strict=True)):
+    tiny = 2.0**-14
+    each = [grad(out, xs, v, retain_graph=True) for v in (g, h, 2 * g - 300 * h, g * tiny)]
+    for i, (p, q, both, small) in enumerate(zip(*each, strict=True)):
         size = max(1.0, abs(q.data).max(initial=0))
         require_equal(
             row, f"gradient by argument {i} of 2 g - 300 h", both.data, 2 * p.data - 300 * q.data, atol=1e-7 * size
         )
+        require_equal(row, f"gradient by argument {i} of {tiny:.2g} g", small.data / tiny, p.data, atol=1e-9 * size)
 
 
 def independence(row: Row, data: Any, seed: int) -> None:
@@ -241,8 +269,21 @@ def float32(row: Row, data: Any, seed: int) -> None:
     found = {x.dtype for x in [out, *gradients]}
     require(row, found == {np.dtype(np.float32)}, f"results of float32 are {', '.join(sorted(map(str, found)))}: "
             "constants must be Python numbers (math.log(2), not np.log(2)) or have the dtype of the input")  # fmt: skip
+    _mixed(row, [x.astype(np.float64) if i % 2 == seed % 2 else x for i, x in enumerate(small)], meta, seed)
     if reason := same_in_float32(lambda *xs: row.op(*xs, **of_dtype(meta, xs[0].dtype)), small, g):
         require(row, False, reason)
+
+
+def _mixed(row: Row, xs: list[np.ndarray], meta: dict[str, Any], seed: int) -> None:
+    """Where the op takes arguments of different precision, each gradient has the dtype of its argument."""
+    if len({x.dtype for x in xs}) < 2:
+        return
+    tensors = [Tensor(x, requires_grad=True) for x in xs]
+    try:
+        out = row.op(*tensors, **meta)
+    except (TypeError, ValueError):  # it takes none
+        return
+    grad(out, tensors, incoming(out.shape, seed, out.dtype))  # raises where a rule gives another dtype
 
 
 def of_dtype(meta: dict[str, Any], dtype: Any) -> dict[str, Any]:
