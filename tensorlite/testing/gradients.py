@@ -45,8 +45,10 @@ def check_gradients(
     - `seed` decides the incoming gradient.
 
     An element may differ by rtol |expected| + atol min(1, the largest |expected|), and by the rounding error of the
-    difference. Then the op must also give the same bits twice, leave inputs unchanged, have a gradient that is linear
-    in the incoming one, accept the same Tensor as two arguments, and give in float32 what it gives in float64.
+    difference: at least 64 epsilon |g| max |op(t x)| / step, t = 1, 1/2, 1/4, 1/8, since a value that is small beside
+    those on the way to 0 is a difference of larger ones and has their rounding error. Then the op must also give the
+    same bits twice, leave inputs unchanged, have a gradient that is linear in the incoming one and that another call
+    does not change, accept the same Tensor as two arguments, and give in float32 what it gives in float64.
 
     CheckFailed, an AssertionError, says which property does not hold, where, and by how much; Undecided says why
     differences cannot tell. TypeError or ValueError if nothing would be checked: no floating input with elements, a
