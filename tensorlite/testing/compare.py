@@ -1,4 +1,4 @@
-"""Derivatives from the rules beside differences of values: what is right, what is wrong, what cannot be told."""
+"""Compare derivatives from the rules with differences of values: each element is right, wrong or undecided."""
 
 import math
 from dataclasses import dataclass
@@ -78,8 +78,8 @@ class Lines:
 
 
 def compare(point: Point, i: int, order: int, g: Any, got: np.ndarray, settings: Settings, report: Report) -> str:
-    """Add the comparison of the derivative by value `i` to the report. CheckFailed if it is wrong. The result says why
-    it cannot be told; "" if it can.
+    """Add the comparison of the derivative by value `i` to the report. CheckFailed if it is wrong. The result is the
+    reason if it is undecided, else "".
     """
     lines, weights = Lines(point, i, settings), to_host(g.data)
     norm = 0.0
@@ -146,7 +146,7 @@ class Elements:
             return sorted(places.tolist(), key=lambda k: -np.nan_to_num(distance[k], nan=np.inf))
 
     def look(self, k: int, lines: Lines, g: np.ndarray) -> str:
-        """ "" if element `k` is right, "wrong", or why that cannot be told; by as many steps as it takes."""
+        """ "" if element `k` is right, "wrong", or the reason why it is undecided; by as many steps as it takes."""
         h, line = lines.steps[k], lines.all[k]
         if self.settings.method != "complex" or self.error[k] > self.tolerance[k]:
             self.expected[k], self.error[k], self.step[k] = ridders(line, g, h, lines.magnitude(k), lines.sizes)

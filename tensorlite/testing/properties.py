@@ -220,7 +220,7 @@ def linearity(row: Row, data: Any, seed: int) -> None:
 
 
 def independence(row: Row, data: Any, seed: int) -> None:
-    """A gradient is the same whoever else needs one."""
+    """A gradient does not depend on which other arguments need one."""
     shapes, meta = data.draw(arrays_of(row))
     xs = data.draw(smooth(*shapes, **row.domain))
     needs = data.draw(st.lists(st.booleans(), min_size=len(xs), max_size=len(xs)).filter(any))
