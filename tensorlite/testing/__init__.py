@@ -28,8 +28,7 @@ from .report import CheckFailed, Comparison, Report, Undecided
 WITH_HYPOTHESIS = {
     "strategies": ("shapes", "broadcastable", "matmul_shapes", "smooth", "kinky", "layouts", "tensors"),
     "rows": ("Row", "arrays", "booleans", "integers", "reductions"),
-    "properties": ("PROPERTIES",),
-    "suite": ("check_op", "property_tests"),
+    "suite": ("PROPERTIES", "check_op", "property_tests"),
 }
 __all__ = [
     "CheckFailed", "Comparison", "Report", "Undecided", "check_gradients", "check_kinks", "check_module",

@@ -1,8 +1,8 @@
-"""Derivatives from the rules beside differences of values: what is right, what is wrong, what cannot be told."""
+"""Compare derivatives from the rules with differences of values: each element is right, wrong or undecided."""
 
 import math
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -46,6 +46,10 @@ class Lines:
         self.all: list[Line] = [partial(self.value, place) for place in self.places]
         self.steps = [power_of_two(settings.step * max(1.0, self.magnitude(k))) for k in range(len(self.all))]
 
+    @cached_property
+    def sizes(self) -> np.ndarray:
+        return self.point.sizes()
+
     def magnitude(self, k: int) -> float:
         """|x| of the element; 1 where that is 0, or for a direction."""
         return 1.0 if self.places[k] is ... else float(abs(self.x[self.places[k]])) or 1.0
@@ -74,8 +78,8 @@ class Lines:
 
 
 def compare(point: Point, i: int, order: int, g: Any, got: np.ndarray, settings: Settings, report: Report) -> str:
-    """Add the comparison of the derivative by value `i` to the report. CheckFailed if it is wrong. The result says why
-    it cannot be told; "" if it can.
+    """Add the comparison of the derivative by value `i` to the report. CheckFailed if it is wrong. The result is the
+    reason if it is undecided, else "".
     """
     lines, weights = Lines(point, i, settings), to_host(g.data)
     norm = 0.0
@@ -142,10 +146,10 @@ class Elements:
             return sorted(places.tolist(), key=lambda k: -np.nan_to_num(distance[k], nan=np.inf))
 
     def look(self, k: int, lines: Lines, g: np.ndarray) -> str:
-        """ "" if element `k` is right, "wrong", or why that cannot be told; by as many steps as it takes."""
+        """ "" if element `k` is right, "wrong", or the reason why it is undecided; by as many steps as it takes."""
         h, line = lines.steps[k], lines.all[k]
         if self.settings.method != "complex" or self.error[k] > self.tolerance[k]:
-            self.expected[k], self.error[k], self.step[k] = ridders(line, g, h, lines.magnitude(k))
+            self.expected[k], self.error[k], self.step[k] = ridders(line, g, h, lines.magnitude(k), lines.sizes)
         self.tolerance[k] = self.allowed(self.expected[k])
         distance, sure = abs(self.got[k] - self.expected[k]), SURE * self.error[k]
         size = max(self.size, abs(float(self.expected[k])))
@@ -180,38 +184,6 @@ def _kink(line: Line, g: np.ndarray, h: float) -> tuple[float, float, float] | N
     gap, wide = near[1] - near[0], far[1] - far[0]
     scale = USEFUL * (abs(near[0]) + abs(near[1]))
     return near if gap > wide / 2 and gap > 3 * near[2] + scale else None
-
-
-def check_sides(point: Point, i: int, g: Any, got: np.ndarray, settings: Settings, report: Report) -> None:
-    """CheckFailed if the derivative by an element of value `i` is not between the slopes to both sides."""
-    lines, weights = Lines(point, i, settings), to_host(g.data)
-    sides = np.array([one_sided([line], weights, h / 8) for line, h in zip(lines.all, lines.steps, strict=True)])
-    low, high, error = sides.T.reshape(3, *got.shape)
-    size = np.maximum(np.abs(low), np.abs(high))
-    known = np.isfinite(size) & (error <= USEFUL * np.maximum(1, size))
-    if not known.all():
-        reason = f"{(~known).sum()} of {known.size} elements: the function jumps or is not finite"
-        report.skipped[point.names[i]] = reason
-    slack = settings.atol + settings.rtol * size
-    middle, half = (low + high) / 2, (high - low) / 2
-    step = np.array(lines.steps).reshape(got.shape)
-    report.comparisons.append(Comparison(1, point.names[i], got, middle, half + error, slack, step))
-    with np.errstate(all="ignore"):
-        outside = np.where(known, np.abs(got - middle) - half - error - slack, -np.inf)
-    for k in np.flatnonzero(known & ~(outside <= 0)):  # so that nan is wrong
-        if between(got.flat[k], lines.nearby(int(k), weights, lines.steps[k] / 8), slack.flat[k]):
-            outside.flat[k] = 0
-    wrong = known & ~(outside <= 0)
-    if wrong.any():
-        at = np.unravel_index(np.argmax(np.where(wrong, np.nan_to_num(outside, nan=np.inf), -np.inf)), got.shape)
-        raise CheckFailed(
-            f"check_kinks: {report.name}: wrong derivative by {point.names[i]} of shape {got.shape}, at {wrong.sum()} "
-            f"of {got.size} elements\n"
-            f"  worst at {list(map(int, at))}: expected {low[at]:.10g} to {high[at]:.10g} (the slopes to both sides), "
-            f"got {got[at]:.10g} (the rules)\n"
-            f"  {point.names[i]} is {lines.x[at]:.10g} there, seed {settings.seed}",
-            report,
-        )
 
 
 # ----- messages ---------------------------------------------------------------------------------------------------

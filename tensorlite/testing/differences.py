@@ -12,7 +12,9 @@ or a direction. Its derivative is that of sum(g line(t)) at t = 0, where `g` is 
   derivatives of real functions", SIAM Review 40 (1998), 110-112.
 
 The rounding error of a difference counts only outputs that move with t: one that is constant, be it 1e30 or -inf,
-cancels exactly.
+cancels exactly. A value is not more precise than SUMS EPSILON times the largest that the function has on the way from 0
+to the inputs (`Point.sizes`): where it is far smaller than that, it is a difference of numbers of that size, such as
+0.5 x (1 + tanh x) at -6. Over small steps such values are constant, so that differences of them do not show the error.
 """
 
 import math
@@ -24,6 +26,7 @@ Line = Callable[[float], np.ndarray]
 EPSILON = 2.0**-52
 WIDER, FINER = 10, 26  # Ridders' steps: h times 2**10 to 2**-26
 COLUMNS = 5  # of his table
+SUMS = 64  # rounding errors in a value
 TINY = 1e-30  # the complex step
 AT_ONCE = 2**20  # numbers that are held for differences
 
@@ -68,12 +71,12 @@ def _change(right: np.ndarray, left: np.ndarray) -> np.ndarray:
 # ----- as many steps as it takes ----------------------------------------------------------------------------------
 
 
-def ridders(line: Line, g: np.ndarray, h: float, magnitude: float) -> tuple[float, float, float]:
+def ridders(line: Line, g: np.ndarray, h: float, magnitude: float, sizes: np.ndarray) -> tuple[float, float, float]:
     """(derivative, estimate of its error, step), from steps around `h`; the error is inf where no difference is finite.
 
-    `magnitude` is |x|, or 1 where x is 0: rounding is measured over distances of 1e-7 of it. Of all entries of Ridders'
-    table the one with the least error is taken that no smaller step contradicts: over a large step a function that
-    varies quickly may look constant.
+    `magnitude` is |x|, or 1 where x is 0: rounding is measured over distances of 1e-7 of it. `sizes` are those of
+    `Point.sizes`. Of all entries of Ridders' table the one with the least error is taken that no smaller step
+    contradicts: over a large step a function that varies quickly may look constant.
     """
     noise = rounding(line, g, power_of_two(1e-7 * magnitude))
     older: list[float] = []
@@ -81,7 +84,7 @@ def ridders(line: Line, g: np.ndarray, h: float, magnitude: float) -> tuple[floa
     moved = np.zeros(g.shape, bool)
     for n in range(-WIDER, FINER):
         step = h * 2.0**-n
-        slope, size = _central(line, g, step, moved)
+        slope, size = _central(line, g, step, moved, sizes)
         row, best = [slope], (math.inf, math.nan, step)
         if math.isfinite(slope):
             bound = max(EPSILON * size, 2 * noise) / step
@@ -94,13 +97,15 @@ def ridders(line: Line, g: np.ndarray, h: float, magnitude: float) -> tuple[floa
     return _uncontradicted(rows, h)
 
 
-def _central(line: Line, g: np.ndarray, step: float, moved: np.ndarray) -> tuple[float, float]:
-    """The difference over one step, and the sum of the outputs that have moved so far (which `moved` remembers)."""
+def _central(line: Line, g: np.ndarray, step: float, moved: np.ndarray, sizes: np.ndarray) -> tuple[float, float]:
+    """The difference over one step, and the size of the outputs that have moved so far (which `moved` remembers), in
+    all: the rounding error of the difference of values is EPSILON times that.
+    """
     with np.errstate(all="ignore"):
         right, left = line(step), line(-step)
         change = _change(right, left)
         moved |= (change != 0) & np.isfinite(change)
-        size = np.where(moved, np.abs(right) + np.abs(left), 0)
+        size = np.where(moved, np.maximum(np.abs(right) + np.abs(left), SUMS * sizes), 0)
         return float((g * change).sum() / (2 * step)), float((np.abs(g) * size).sum())
 
 
@@ -114,11 +119,15 @@ def _uncontradicted(rows: list[tuple[float, float, float]], h: float) -> tuple[f
 
 def rounding(line: Line, g: np.ndarray, spacing: float) -> float:
     """The noise of sum(g line(t)): the standard deviation that differences of 4th order between 9 values show."""
+    return float(noise(lambda t: np.array((g * _change(line(t), line(0.0))).sum()), spacing))
+
+
+def noise(line: Line, spacing: float) -> np.ndarray:
+    """The noise of each value of a line, as `rounding` has it for their sum; 0 where a value is not finite."""
     with np.errstate(all="ignore"):
-        values = [line(k * spacing) for k in range(-4, 5)]
-        changes = np.array([float((g * _change(value, values[4])).sum()) for value in values])
-        fourth = np.diff(changes, 4)
-    return float(np.sqrt((fourth**2).mean() / 70)) if np.isfinite(fourth).all() else 0.0  # 70: (2k)! / (k!)**2, k = 4
+        fourth = np.diff([line(k * spacing) for k in range(-4, 5)], 4, axis=0)
+        found = np.sqrt((fourth**2).mean(0) / 70)  # 70: (2k)! / (k!)**2, k = 4
+    return np.where(np.isfinite(found), found, 0.0)
 
 
 # ----- kinks ------------------------------------------------------------------------------------------------------

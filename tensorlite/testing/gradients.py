@@ -9,8 +9,9 @@ import numpy as np
 from ..creation import tensor
 from ..random import stream
 from ..tensor import Tensor
-from .compare import Settings, check_sides, compare
+from .compare import Settings, compare
 from .invariants import check_invariants, gradients_twice
+from .kinks import check_sides, check_ties
 from .points import Point, holding_float64, name_of, point
 from .report import Report, Undecided
 
@@ -44,8 +45,10 @@ def check_gradients(
     - `seed` decides the incoming gradient.
 
     An element may differ by rtol |expected| + atol min(1, the largest |expected|), and by the rounding error of the
-    difference. Then the op must also give the same bits twice, leave inputs unchanged, have a gradient that is linear
-    in the incoming one, accept the same Tensor as two arguments, and give in float32 what it gives in float64.
+    difference: at least 64 epsilon |g| max |op(t x)| / step, t = 1, 1/2, 1/4, 1/8, since a value that is small beside
+    those on the way to 0 is a difference of larger ones and has their rounding error. Then the op must also give the
+    same bits twice, leave inputs unchanged, have a gradient that is linear in the incoming one and that another call
+    does not change, accept the same Tensor as two arguments, and give in float32 what it gives in float64.
 
     CheckFailed, an AssertionError, says which property does not hold, where, and by how much; Undecided says why
     differences cannot tell. TypeError or ValueError if nothing would be checked: no floating input with elements, a
@@ -107,16 +110,19 @@ def check_kinks(op: Callable[..., Any], *inputs: Any, atol: float = 1e-9, seed: 
 
     At a kink the derivative by an element differs to the left and to the right. Any value between the two is accepted,
     as every subgradient of a convex function is; where both are the same, only that. Elements beside which the
-    function jumps or is not finite are skipped, which the report says. Arguments and errors are those of
-    check_gradients; the differences are exact for piecewise linear functions of `kinky` values.
+    function jumps or is not finite are skipped, which the report says. The same holds for the derivative along
+    directions that move equal elements, of all arguments, together: the sum of the gradient over them. Arguments and
+    errors are those of check_gradients; the differences are exact for piecewise linear functions of `kinky` values.
     """
     name = name_of(op)
     here, report = point(name, op, inputs), Report(name)
     _check_point(here, inputs)
     g = tensor(np.random.default_rng(seed).standard_normal(here.out(here.values).shape)).to(here.device)
-    for i, got in here.gradients(g).items():
+    gradients = here.gradients(g)
+    for i, got in gradients.items():
         if got.size:
             check_sides(here, i, g, got, Settings(atol=atol, seed=seed), report)
+    check_ties(here, g, gradients, Settings(atol=atol, seed=seed), report)
     return report
 
 

@@ -10,12 +10,13 @@ import numpy as np
 from ..autograd import Variable
 from ..backend import ndarray, to_host
 from ..tensor import Tensor
-from .differences import rounding
+from .differences import noise
 from .memory import layout_text
 from .points import Point, differentiable, pulled
 from .report import CheckFailed, Report
 
 CLOSE = 1e-9  # two ways to compute the same in float64
+TINY = 2.0**-14  # times g: a power of 2, which rounds nothing
 COARSE = 1e-3  # float32 beside float64
 SINGLE = 2.0**-23  # the epsilon of float32
 WIDER = 2.0**29  # epsilons of float64 in one of float32
@@ -63,7 +64,24 @@ def gradients_twice(point: Point, g: Tensor, report: Report) -> Gradients:
         if _bits(got) != _bits(results[1][i]):
             _fail(report, f"a second backward pass gave another gradient by {point.names[i]}: a rule keeps a state")
     report.checked += ["same bits twice", "inputs unchanged"]
+    _after_another_call(point, g, results[0], report)
     return results[0]
+
+
+def _after_another_call(point: Point, g: Tensor, gradients: Gradients, report: Report) -> None:
+    """A call with other inputs between a call and its backward pass does not change the gradient."""
+    leaves = point.leaves()
+    out = point.op(*leaves)
+    others = [Tensor(x.data * (1 - 2.0**-10)) if differentiable(x) else x for x in point.values]
+    try:
+        with np.errstate(all="ignore"):
+            point.op(*point.leaves(others))
+    except ValueError:  # the op does not take them
+        return
+    for i, got in pulled(leaves, out, g).items():
+        if _bits(got) != _bits(gradients[i]):
+            _fail(report, f"after a call with other inputs the gradient of the first call by {point.names[i]} has "
+                  "changed: a rule reads what the last call has kept; save it with the result")  # fmt: skip
 
 
 def _bits(x: Any) -> Any:
@@ -75,7 +93,9 @@ def _bits(x: Any) -> Any:
 
 
 def _linear(point: Point, g: Tensor, gradients: Gradients, report: Report) -> None:
-    """The gradient of 2 g - 300 h is 2 that of g - 300 that of h. (300: a rule may cut off large values.)"""
+    """The gradient of 2 g - 300 h is 2 that of g - 300 that of h, and that of TINY g is TINY that of g. (A rule may cut
+    off large values, or take small ones for 0.)
+    """
     h = Tensor(g.data[::-1] * 1.0 if g.ndim else g.data + 1.0)
     by_h = point.gradients(h)
     by_both = point.gradients(g * 2.0 - h * 300.0)
@@ -90,6 +110,16 @@ def _linear(point: Point, g: Tensor, gradients: Gradients, report: Report) -> No
                 f"the gradient by {point.names[i]} is not linear in the incoming one: of 2 g - 300 h it is not 2 that "
                 f"of g - 300 that of h, the error is {error:.3g}",
             )
+    by_tiny = point.gradients(g * TINY)
+    for i, got in by_tiny.items():
+        with np.errstate(all="ignore"):
+            error = np.abs(got / TINY - gradients[i]).max(initial=0)
+        if error > CLOSE * size:
+            _fail(
+                report,
+                f"the gradient by {point.names[i]} is not linear in the incoming one: of {TINY:.2g} g it is not "
+                f"{TINY:.2g} that of g, the relative error is {error / size:.3g}",
+            )
     report.checked.append("linear in g")
 
 
@@ -97,7 +127,7 @@ def _same_tensor_twice(point: Point, g: Tensor, report: Report) -> None:
     """op(x, x): the sum of the gradients by both arguments of op(x, y) at y = x."""
     for i, j in _pairs(point):
         values = list(point.values)
-        values[j] = values[i]
+        values[j] = Tensor(values[i].data.copy())  # so that the op cannot tell that they are the same
         leaves = point.leaves(values)
         with np.errstate(all="ignore"):
             out = point.op(*leaves)
@@ -105,18 +135,19 @@ def _same_tensor_twice(point: Point, g: Tensor, report: Report) -> None:
                 continue
             apart = pulled(leaves, out, g)
             leaves[j] = leaves[i]
-            together = pulled(leaves, point.op(*leaves), g)[i]
-        wanted = apart[i] + apart[j]
-        if not np.allclose(
-            together, wanted, CLOSE, CLOSE * max(1, float(np.abs(wanted).max(initial=0))), equal_nan=True
-        ):
-            _fail(
-                report,
-                f"with the same Tensor as {point.names[i]} and {point.names[j]} the gradient is not the sum of the "
-                f"two, the error is {np.abs(together - wanted).max():.3g}",
-            )
+            once = point.op(*leaves)
+            together = pulled(leaves, once, g)[i]
+        pair = f"with the same Tensor as {point.names[i]} and {point.names[j]} the"
+        _require_close(report, f"{pair} gradient is not the sum of the two", together, apart[i] + apart[j])
+        _require_close(report, f"{pair} value is not that of two equal Tensors", once.numpy(), out.numpy())
         if "same Tensor twice" not in report.checked:
             report.checked.append("same Tensor twice")
+
+
+def _require_close(report: Report, sentence: str, got: np.ndarray, wanted: np.ndarray) -> None:
+    limit = CLOSE * max(1, float(np.abs(wanted).max(initial=0)))
+    if not np.allclose(got, wanted, CLOSE, limit, equal_nan=True):
+        _fail(report, f"{sentence}, the error is {np.abs(got - wanted).max():.3g}")
 
 
 def _pairs(point: Point) -> Iterator[tuple[int, int]]:
@@ -221,7 +252,7 @@ def _explained(point: Point, values: list[Any], g: Tensor, name: str, got: np.nd
         return _results(point, there, g)[name]
 
     conditioning = np.abs(moved(SINGLE) - wanted)
-    noise = rounding(moved, np.ones(wanted.shape), SINGLE)
-    limit = COARSE * np.abs(wanted).max(initial=0) + 100 * conditioning.max(initial=0) + 10 * WIDER * noise
+    rounded = WIDER * noise(moved, 0.9 * SINGLE)  # not a power of 2: sums of float32 numbers would be exact in float64
+    limit = COARSE * np.abs(wanted).max(initial=0) + max(100 * conditioning.max(initial=0), 10 * rounded.max(initial=0))
     with np.errstate(all="ignore"):
         return bool((~np.isfinite(got) | (np.abs(got - wanted) <= limit)).all())

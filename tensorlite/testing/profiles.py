@@ -1,4 +1,4 @@
-"""How many examples the property tests draw: Hypothesis profiles, made when they are asked for."""
+"""How many examples the property tests draw: Hypothesis profiles, made on demand."""
 
 from typing import Any
 

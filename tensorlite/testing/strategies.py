@@ -28,6 +28,13 @@ LONG = (65, 130)
 always_long = ContextVar("always_long", default=False)  # not only one shape in 20
 MANY = 64  # elements: so many are drawn one by one, more of them by a seed
 SEEDS = st.integers(0, 2**32 - 1)
+GAP = 0.06  # from a kink
+
+
+def uniform(draw: st.DrawFn) -> float:
+    """A number in [0, 1), uniform over the draws, as Hypothesis' own numbers are not: it prefers some."""
+    return np.random.default_rng(draw(SEEDS)).random()
+
 
 # ----- shapes -----------------------------------------------------------------------------------------------------
 
@@ -43,10 +50,10 @@ def shapes(
     """
     ndim = draw(st.integers(min_dims, max_dims))
     shape = [draw(st.integers(max(1, min_side), max_side or 3)) for _ in range(ndim)]
-    long = always_long.get() and max_side is None
-    if ndim and min_side == 0 and not long and draw(st.integers(0, 5)) == 5:
+    long, chance = always_long.get() and max_side is None, uniform(draw)
+    if ndim and min_side == 0 and not long and chance < 1 / 6:
         shape[draw(st.integers(0, ndim - 1))] = 0
-    elif ndim and max_side is None and (draw(st.integers(0, 19)) == 19 or long):
+    elif ndim and max_side is None and (long or chance > 19 / 20):
         shape = [min(side, 2) for side in shape]
         shape[draw(st.integers(0, ndim - 1))] = draw(st.integers(*LONG))
     return tuple(shape)
@@ -85,7 +92,7 @@ def smooth(
     low: float | None = None,
     high: float | None = None,
     avoid: Sequence[float] = (0.0,),
-    gap: float = 0.06,
+    gap: float = GAP,
 ) -> tuple[np.ndarray, ...]:
     """A float64 array for each shape: in [low, high], no two elements of all of them alike, none nearer than `gap` to a
     kink in `avoid`: what differences of values need.
@@ -93,7 +100,7 @@ def smooth(
     The limits are -3 and 3 where they are not given, and in one draw of ten -12 and 12. Elements are at least 1/80
     apart where there are at most 100 of them, and nearer where there are more.
     """
-    reach = 12.0 if draw(st.integers(0, 9)) == 9 else 3.0
+    reach = 12.0 if always_long.get() or uniform(draw) < 1 / 10 else 3.0
     low, high = -reach if low is None else low, reach if high is None else high
     sizes = [math.prod(shape) for shape in array_shapes]
     total, step = sum(sizes), 0.0131
@@ -117,28 +124,50 @@ def _grid(low: float, high: float, step: float, avoid: Sequence[float], gap: flo
 
 
 @st.composite
-def kinky(draw: st.DrawFn, *array_shapes: Shape, bound: int = 48) -> tuple[np.ndarray, ...]:
+def kinky(
+    draw: st.DrawFn,
+    *array_shapes: Shape,
+    bound: int = 48,
+    low: float | None = None,
+    high: float | None = None,
+    avoid: Sequence[float] = (),
+    gap: float = 0.0,
+) -> tuple[np.ndarray, ...]:
     """A float64 array for each shape, of integers / 16 up to `bound` / 16 with many ties and zeros: for `check_kinks`,
     and for conventions that are written down as formulas.
+
+    With `low` or `high` these limits replace those of `bound`; no element is nearer than `gap` to a number in `avoid`.
+    ValueError if there is no such number.
     """
+    allowed = _sixteenths(-bound / 16 if low is None else low, bound / 16 if high is None else high, tuple(avoid), gap)
+    often = [k for k in OFTEN if k in allowed] or list(allowed[:: len(allowed) // 4 + 1])
     sizes = [math.prod(shape) for shape in array_shapes]
     total = sum(sizes)
     if total > MANY:
         random = np.random.default_rng(draw(SEEDS))
-        values = np.where(
-            random.random(total) < 0.5, random.choice(OFTEN, total), random.integers(-bound, bound + 1, total)
-        )
+        values = np.where(random.random(total) < 0.5, random.choice(often, total), random.choice(allowed, total))
     else:
-        values = np.array(draw(_sixteenths(bound, total)))
-    return _cut(np.clip(values.astype(np.float64), -bound, bound) / 16, array_shapes, sizes)
+        values = np.array(draw(_with_ties(tuple(often), allowed, total)))
+    return _cut(values.astype(np.float64) / 16, array_shapes, sizes)
 
 
 OFTEN = [0, 0, 16, -16, 32, 8, -48]
 
 
+@functools.cache
+def _sixteenths(low: float, high: float, avoid: tuple[float, ...], gap: float) -> tuple[int, ...]:
+    """All k with k / 16 in [low, high] and not nearer than `gap` to a number in `avoid`."""
+    every = range(math.ceil(low * 16), math.floor(high * 16) + 1)
+    found = tuple([k for k in every if all(abs(k / 16 - kink) >= gap for kink in avoid)])
+    if not found:
+        raise ValueError(f"kinky: no multiple of 1/16 between {low} and {high} is {gap} away from {list(avoid)}")
+    return found
+
+
 @functools.cache  # a strategy is made ready when it is first drawn from, which takes longer than a draw
-def _sixteenths(bound: int, size: int) -> st.SearchStrategy[list[int]]:
-    return st.lists(st.one_of(st.sampled_from(OFTEN), st.integers(-bound, bound)), min_size=size, max_size=size)
+def _with_ties(often: tuple[int, ...], allowed: tuple[int, ...], size: int) -> st.SearchStrategy[list[int]]:
+    each = st.one_of(st.sampled_from(often), st.sampled_from(allowed))
+    return st.lists(each, min_size=size, max_size=size)
 
 
 @functools.cache

@@ -12,9 +12,23 @@ from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
 
 from ..grad_mode import setting
+from ..primitive import Elementwise
+from .devices import device
 from .profiles import chosen
 from .profiles import profile as named_profile
-from .properties import EVERY_EXAMPLE, PROPERTIES
+from .properties import (
+    Property,
+    broadcasting,
+    differences,
+    float32,
+    independence,
+    kinks,
+    linearity,
+    narrow,
+    symmetry,
+    ties,
+    value,
+)
 from .report import Undecided
 from .rows import Row
 from .strategies import always_long
@@ -23,6 +37,56 @@ SEEDS = st.integers(0, 2**20)
 HOPELESS = 10  # undecided examples without a decided one
 WITH_LONG_SIDES = ("value", "differences")
 SLOW = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
+
+
+# ----- which row has which ----------------------------------------------------------------------------------------
+
+
+def always(row: Row) -> bool:
+    return True
+
+
+def has_gradient(row: Row) -> bool:
+    return row.gradient is not None
+
+
+def has_differences(row: Row) -> bool:
+    return row.gradient is not None and row.differences
+
+
+def has_kinks(row: Row) -> bool:
+    return has_differences(row) and row.kinks
+
+
+def broadcasts(row: Row) -> bool:
+    return isinstance(row.op, Elementwise) and len(row.op.arguments) > 1
+
+
+def is_narrow(row: Row) -> bool:
+    return row.narrow is not None
+
+
+def has_device(row: Row) -> bool:
+    return row.device
+
+
+PROPERTIES: dict[str, tuple[Property, Callable[[Row], bool]]] = {
+    "value": (value, always),
+    "ties": (ties, always),
+    "differences": (differences, has_differences),
+    "kinks": (kinks, has_kinks),
+    "symmetry": (symmetry, has_differences),
+    "linearity": (linearity, has_gradient),
+    "independence": (independence, has_gradient),
+    "broadcasting": (broadcasting, broadcasts),
+    "float32": (float32, has_gradient),
+    "narrow": (narrow, is_narrow),
+    "device": (device, has_device),
+}
+EVERY_EXAMPLE = ("value", "ties")  # the others get a fifth of a profile's examples
+
+
+# ----- checks -----------------------------------------------------------------------------------------------------
 
 
 def check_op(

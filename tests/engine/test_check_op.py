@@ -90,6 +90,16 @@ WRONG = {
     ),
     "kinks": (Row("mine", lambda x: tl.abs(x) * tl.where(x == 0, 1, 1) + tl.where(x == 0, x, 0) * 3, differences=True),
               "check_kinks: mine: wrong derivative"),
+    "value, Fortran order": (
+        Row("mine", lambda x: primitive(lambda x: np.sin(x.ravel("K").reshape(x.shape))).vjp(
+            lambda g, x: g * tl.cos(x))(x)), "wrong value of copies in [CF] order"),
+    "kinks, ties": (Row("mine", primitive(lambda x: x.max(-1)).vjp(
+        lambda g, x, out: g.reshape((*g.shape, 1)) * (x == tl.reshape(out, (*out.shape, 1)))),
+        inputs=st.tuples(st.tuples(shapes(1, min_side=1)), st.just({}))), "ties may count twice"),
+    "linearity, small": (Row("mine", square(rule=lambda g, x: tl.where(tl.abs(g) > 1e-3, g * 2 * x, g * 0.0))),
+                         "of 6.1e-05 g"),
+    "float32, mixed": (Row("mine", mul(left=lambda g, y: (g * y).astype(y.dtype)), inputs=2),
+                       "rule 0 gave float32 for float64"),
     "symmetry": (
         Row("mine", mul(left=lambda g, y: g * y * y, right=lambda g, x: g * x)),
         "Hessian, which is not symmetric",
@@ -110,7 +120,7 @@ WRONG = {
 def test_each_property_finds_its_fault(case):
     row, sentence = WRONG[case]
     name = case.partition(",")[0]
-    with pytest.raises((CheckFailed, TypeError), match=sentence) as failure:
+    with pytest.raises((AssertionError, TypeError), match=sentence) as failure:
         check_op(row, name, examples=30)
     notes = "\n".join(failure.value.__notes__)
     assert f"reproduce: check_op(row, {name!r}, examples=30)" in notes
@@ -170,6 +180,37 @@ def test_what_no_example_can_show_is_said():
     with pytest.raises(Undecided, match="differences cannot tell"):
         check_op(Row("mine", lambda x: x + 1e15), "differences", examples=2)
     assert check_op(Row("mine", lambda x: tl.sqrt(-1 - x * x)), "kinks", examples=5) == {"kinks": 0}
+
+
+def test_values_that_are_infinite_everywhere_are_checked_beside_the_others():
+    def beside(rule):
+        op = primitive(lambda x: np.append(x * x, np.full((len(x), 1), -np.inf), axis=1)).vjp(rule)
+        return Row("mine", op, inputs=st.just((((2, 3),), {})))
+
+    right = lambda g, x: g[:, :-1] * 2 * x  # noqa: E731
+    assert check_op(beside(right), "differences", examples=5)["differences"] == 7
+    with pytest.raises(CheckFailed, match="wrong derivative"):
+        check_op(beside(lambda g, x: g[:, :-1] * x), "differences", examples=5)
+    overflow = Row("mine", lambda x: tl.exp(x * 1e4), domain={"low": 0.5})  # infinite at some inputs: not checked
+    with pytest.raises(ValueError, match="no example of the property 'differences' could be checked"):
+        check_op(overflow, "differences", examples=5)
+
+
+@pytest.mark.parametrize("domain", [{"low": 0.2, "avoid": ()}, {"gap": 0.3}, {"low": 95.0, "high": 105.0}])
+def test_kinks_are_looked_for_in_the_domain_only(domain):
+    seen = []
+
+    def op(x):
+        seen.extend(np.array(x.data).ravel().tolist())
+        return x * tl.abs(x)
+
+    assert check_op(Row("mine", op, domain=domain), "kinks", examples=20)["kinks"] > 0
+    low, high = domain.get("low", -3.1), domain.get("high", 3.1)
+    assert all(low - 0.1 <= x <= high + 0.1 and abs(x) > domain.get("gap", 0) - 0.01 for x in seen)
+    seen.clear()
+    check_op(Row("mine", op), "kinks", examples=20)  # by default 0 is a kink to look at
+    assert any(abs(x) < 0.01 for x in seen)
+    assert check_op(Row("mine", op, domain={"low": 0.01, "high": 0.05}), "kinks", examples=5) == {"kinks": 0}
 
 
 def test_the_domain_and_the_step_reach_the_differences():

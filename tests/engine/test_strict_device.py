@@ -11,7 +11,7 @@ from gpt.config import GPTConfig
 from gpt.model import GPT
 from tensorlite import functional as F
 from tensorlite import optim
-from tensorlite.testing.properties import on_device, strict_device
+from tensorlite.testing.devices import on_device, strict_device
 from tensorlite.testing.strict import strict
 
 few = settings(max_examples=max(5, settings().max_examples // 5))

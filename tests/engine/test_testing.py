@@ -180,6 +180,58 @@ def test_ill_conditioned_functions_pass(op, x):
     check_gradients(op, np.array(x))
 
 
+def gelu(x):
+    return 0.5 * x * (1 + tl.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+
+
+@pytest.mark.parametrize(
+    ("op", "x"),
+    [(gelu, [-6.4254]), (gelu, [-6.9]), (tl.functional.softmax, [-10.9711, 11.9932]), (tl.sigmoid, [-30.0, 30.0])],
+)
+def test_rounding_of_a_small_difference_of_large_numbers_is_no_error(op, x):
+    """Values of 1e-11 with an error of 1e-16: over small steps they are constant, and the noise is not seen."""
+    rule = elementwise(lambda x: gelu(tl.tensor(x)).numpy()).vjp(gelu_rule) if op is gelu else op
+    for seed in range(10):
+        check_gradients(rule, np.array(x), order=2, seed=seed)
+
+
+def gelu_rule(g, x):
+    c = float(np.sqrt(2 / np.pi))
+    t = tl.tanh(c * (x + 0.044715 * x**3))
+    return g * (0.5 * (1 + t) + 0.5 * x * (1 - t * t) * c * (1 + 3 * 0.044715 * x**2))
+
+
+@pytest.mark.parametrize("factor", [1.0001, 0.999])
+def test_a_small_relative_error_is_found_beside_that_rounding(factor):
+    wrong = elementwise(lambda x: gelu(tl.tensor(x)).numpy()).vjp(lambda g, x: gelu_rule(g, x) * factor)
+    for x in (-3.0, -0.5, 0.1, 2.0, 5.0):
+        with pytest.raises(CheckFailed, match="wrong derivative of order 1"):
+            check_gradients(wrong, np.array([x]))
+
+
+def test_rounding_to_float32_that_cancels_in_the_gradient_is_no_error():
+    """Of a layer norm over two columns: the gradient is 0 but for epsilon, its terms are g / std."""
+
+    def forward(x):
+        d = x - x.mean(-1, keepdims=True)
+        return d / np.sqrt((d * d).mean(-1, keepdims=True) + 1e-5)
+
+    def rule(g, x):
+        d = x - x.mean(-1, keepdims=True)
+        std = tl.sqrt((d * d).mean(-1, keepdims=True) + 1e-5)
+        y = d / std
+        return (g - g.mean(-1, keepdims=True) - y * (g * y).mean(-1, keepdims=True)) / std
+
+    op = primitive(forward).vjp(rule)
+    rows = np.array([[-2.22, -1.0279], [-0.6742, 2.4174], [1.0681, 1.2908], [-1.9842, -0.3729]])
+    for x in (rows, np.array([[-2.7571, 0.793], [2.4305, 2.627], [-2.5213, 1.7231]])):
+        for seed in (*range(10), 139):
+            check_gradients(op, x, seed=seed)
+    in_float32 = primitive(forward).vjp(lambda g, x: rule(g, x) * (1.1 if g.dtype == np.float32 else 1.0))
+    with pytest.raises(CheckFailed, match="in float32 the gradient"):
+        check_gradients(in_float32, np.array([[-2.0, 1.0, 0.5], [1.0, 0.25, -3.0]]))
+
+
 def test_a_kink_where_differences_agree_with_the_convention_passes():
     check_gradients(tl.abs, np.array([0.0, 1.0]))
 
@@ -366,6 +418,35 @@ def test_the_same_tensor_as_two_arguments():
     report = check_gradients(op, X, X + 1)
     assert "same Tensor twice" in report.checked
     assert "same Tensor twice" not in check_gradients(lambda x, y: x + y, X, Y).checked
+
+
+def test_an_op_that_looks_whether_its_arguments_are_the_same_array():
+    rule = elementwise(lambda x, y: x * y).vjp(lambda g, x, y: g * y * (2 if x is y else 1), lambda g, x, y: g * x)
+    with pytest.raises(CheckFailed, match=r"with the same Tensor as .* the gradient is not the sum of the two"):
+        check_gradients(rule, X, X + 1)
+    value = elementwise(lambda x, y: x * 2 if x is y else x * y).vjp(lambda g, y: g * y, lambda g, x: g * x)
+    with pytest.raises(CheckFailed, match=r"with the same Tensor as .* the value is not that of two equal Tensors"):
+        check_gradients(value, X, X + 1)
+
+
+def test_a_rule_that_reads_what_the_last_call_has_kept_is_found():
+    kept = []
+
+    def forward(x):
+        kept[:] = [np.cos(x)]
+        return np.sin(x)
+
+    op = elementwise(forward).vjp(lambda g: g * kept[0])
+    with pytest.raises(
+        CheckFailed, match="after a call with other inputs the gradient of the first call by argument 0"
+    ):
+        check_gradients(op, X)
+
+
+def test_a_rule_that_takes_small_incoming_gradients_for_0_is_found():
+    op = elementwise(lambda x: x * 2).vjp(lambda g: tl.where(tl.abs(g) > 1e-3, g * 2, g * 0.0))
+    with pytest.raises(CheckFailed, match=r"is not linear in the incoming one: of 6.1e-05 g"):
+        check_gradients(op, X)
 
 
 LAYOUTS = {
@@ -622,6 +703,22 @@ def test_a_derivative_at_a_kink_is_between_the_slopes_to_both_sides():
     check_kinks(both, ties)
     with pytest.raises(CheckFailed, match="at 2 of 3 elements"):
         check_kinks(wrong, ties)
+
+
+def test_ties_that_count_twice_are_found():
+    """By each single element the derivative is between the slopes to both sides; the sum over the tied ones is not."""
+    x = np.array([[1.0, 1.0, 0.5], [2.0, -1.0, 0.0]])
+    largest = primitive(lambda x: x.max(-1))
+    twice = largest.vjp(lambda g, x, out: tl.reshape(g, (2, 1)) * (x == tl.reshape(out, (2, 1))))
+    with pytest.raises(CheckFailed, match=r"where all elements that are 1 move together: expected .* ties may count"):
+        check_kinks(named("mine", twice), x)
+    larger = elementwise(lambda x, y: np.maximum(x, y))
+    twice = larger.vjp(lambda g, x, y: g * (x >= y), lambda g, x, y: g * (y >= x))
+    with pytest.raises(CheckFailed, match="ties may count twice"):
+        check_kinks(named("mine", twice), np.array([1.0, 0.5]), np.array([1.0, 2.0]))
+    assert "ties together" in check_kinks(tl.maximum, np.array([1.0, 0.5]), np.array([1.0, 2.0])).checked
+    for op in (lambda x: tl.max(x, axis=-1), tl.sort, lambda x: tl.clip(x, -1, 1), tl.abs, tl.functional.relu):
+        check_kinks(op, x)
 
 
 def test_jumps_are_skipped_and_that_is_reported():

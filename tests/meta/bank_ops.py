@@ -306,7 +306,7 @@ RIGHT = [
     whole("product of three columns", REDUCE, lambda np, x: x[:, 0] * x[:, 1] * x[:, 2],
           (lambda np, g, x: np.stack((g * x[:, 1] * x[:, 2], g * x[:, 0] * x[:, 2], g * x[:, 0] * x[:, 1]), axis=1),), st.tuples(st.integers(1, 4).map(lambda n: ((n, 3),)), st.just({}))),
     whole("length", REDUCE, lambda np, x: np.sqrt(np.sum(x * x)), (lambda np, g, x, out: g * x / out,), one(min_side=1), AWAY),
-    whole("length, with 0 at 0", REDUCE, lambda np, x: np.sqrt(np.sum(x * x)), (lambda np, g, x, out: g * x / (out + step(np, out == 0, out)),), one(min_side=1), AWAY),
+    whole("length, with 0 at 0", REDUCE, lambda np, x: np.sqrt(np.sum(x * x)), (lambda np, g, x, out: g * x / (out + step(np, out == 0, out)),), one(min_side=1), {}),
     whole("variance", REDUCE, lambda np, x: np.mean((x - np.mean(x)) ** 2), (lambda np, g, x: g * 2 * (x - np.mean(x)) / math.prod(x.shape),), one(min_side=1)),
     whole("running sum", REDUCE, lambda np, x, *, axis: np.cumsum(x, axis=axis), (lambda np, g, axis: np.sum(g, axis=axis, keepdims=True) - np.cumsum(g, axis=axis) + g,), along()),
     # moved elements
