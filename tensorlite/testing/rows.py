@@ -42,10 +42,12 @@ class Row:
 
     @property
     def function(self) -> str:
+        """The name of the op: `name` up to its comma."""
         return self.name.partition(",")[0]
 
     @property
     def proves(self) -> tuple[str, ...]:
+        """The names of the primitives that this row proves."""
         return (self.function,) if self.covers is None else self.covers
 
     def __repr__(self) -> str:
@@ -53,7 +55,7 @@ class Row:
 
 
 def arrays(n: int, /, **meta: Any) -> Any:
-    """`n` arrays whose shapes broadcast, with metadata of the given strategies."""
+    """`n` arrays whose shapes broadcast. `meta` has a strategy for each keyword argument of the op."""
     return st.tuples(broadcastable(n) if n > 1 else st.tuples(shapes()), st.fixed_dictionaries(meta))
 
 
@@ -76,7 +78,10 @@ def reductions(
     draw: st.DrawFn, /, empty: bool = True, tuples: bool = True, keepdims: bool = True, none: bool = True,
     min_dims: int = 0, **meta: Any,
 ) -> Any:  # fmt: skip
-    """An array and the axes to reduce: None, one, or several. `empty`: the reduced axes may have length 0."""
+    """An array and the axes to reduce: None, one, or several. `empty`: the reduced axes may have length 0.
+
+    `meta` has a strategy for each further keyword argument of the op.
+    """
     shape = list(draw(shapes(min_dims, min_side=0 if empty else 1)))
     kind = draw(st.sampled_from(["none"] * none + ["one"] + ["several"] * tuples)) if shape else "none"
     axis: Any = None if kind == "none" else draw(st.integers(-len(shape), len(shape) - 1))

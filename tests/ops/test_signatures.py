@@ -63,8 +63,8 @@ def problems(path: str, function) -> list[str]:
             continue
         if parameter.annotation is parameter.empty:
             found.append(f"{path}: argument {parameter.name} has no type")
-        if parameter.kind is parameter.VAR_KEYWORD:
-            found.append(f"{path}: **{parameter.name} says nothing")
+        if parameter.kind is parameter.VAR_KEYWORD and f"`{parameter.name}`" not in (inspect.getdoc(function) or ""):
+            found.append(f"{path}: the docstring does not say what **{parameter.name} is")
     if signature.return_annotation is signature.empty:
         found.append(f"{path}: no type of the result")
     return found
