@@ -16,7 +16,9 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -28,6 +30,8 @@ from tensorlite import distributed, optim
 from tensorlite.accelerate.reduce import Reducer
 from tensorlite.accelerate.shard import shard
 from tensorlite.devices import machine
+from tensorlite.distributed import World
+from tensorlite.tensor import Tensor
 
 WAYS = {  # processes (0: as many as asked for), threads of each, exchange
     "1 process, 1 thread": (1, 1, "none"),
@@ -38,28 +42,39 @@ WAYS = {  # processes (0: as many as asked for), threads of each, exchange
 }
 
 
-def child(args: argparse.Namespace) -> None:
-    """One process of one way: train `steps` steps; process 0 prints what it measured."""
+def config(args: argparse.Namespace) -> GPTConfig:
+    """The model's shape."""
+    shape = {"n_layer": args.layers, "n_head": args.heads, "n_embd": args.width, "context_length": args.context}
+    return GPTConfig(vocab_size=65, tie_head=True, **shape)
+
+
+def prepare(args: argparse.Namespace, world: World | None) -> tuple[GPT, optim.AdamW, Callable[[], Tensor]]:
+    """The model, its optimizer, and a function that computes this process' share of the loss."""
     machine.keep_freed_memory()
     machine.set_threads(args.threads)
-    world = distributed.join() if args.processes > 1 else None
     tl.manual_seed(1)
-    shape = {"n_layer": args.layers, "n_head": args.heads, "n_embd": args.width, "context_length": args.context}
-    model = GPT(GPTConfig(vocab_size=65, tie_head=True, **shape))
+    model = GPT(config(args))
     optimizer = optim.AdamW(optim.decay_groups(model.parameters(), 0.1), lr=1e-3)
-    reducer = Reducer(world, optimizer) if world and args.exchange != "none" else None
-    if reducer and args.exchange == "shard":
-        shard(reducer)
     rank, rows = (world.rank if world else 0), args.rows // args.processes
     tokens = np.random.default_rng(0).integers(0, 65, (args.rows, args.context + 1))[rank * rows : (rank + 1) * rows]
     idx, targets = tl.tensor(tokens[:, :-1]), tl.tensor(tokens[:, 1:])
+    return model, optimizer, lambda: model.loss(idx, targets) * (1 / args.processes)
+
+
+def child(args: argparse.Namespace) -> None:
+    """One process of one way: train `steps` steps; process 0 prints what it measured."""
+    world = distributed.join() if args.processes > 1 else None
+    model, optimizer, compute_loss = prepare(args, world)
+    reducer = Reducer(world, optimizer) if world and args.exchange != "none" else None
+    if reducer and args.exchange == "shard":
+        shard(reducer)
     times, begun, sent = [], 0.0, 0.0
     for step in range(args.steps + 3):
         if step == 3:
             begun, sent = time.process_time(), world.payload if world else 0.0
         began = time.perf_counter()
         optimizer.zero_grad()
-        loss = model.loss(idx, targets) * (1 / args.processes)
+        loss = compute_loss()
         reducer.backward(loss) if reducer else loss.backward()
         optimizer.step(grad_scale=optim.clip_scale(optimizer.global_norm(), 1.0))
         times.append(time.perf_counter() - began)
@@ -75,18 +90,30 @@ def child(args: argparse.Namespace) -> None:
         "parameters": model.num_parameters(),
     }
     every = world.collect(found) if world else [found]
-    if rank == 0:
+    if not world or world.rank == 0:
         print(json.dumps({**found, "cpu": sum(each["cpu"] for each in every)}))
+
+
+def start(module: str, flags: Sequence[str], processes: int, link: str = "") -> Any:
+    """Run a module of this package in some processes, and return the JSON that its process 0 prints.
+
+    `link` is a queueing discipline of tc: each process is then on a host of its own, as hosts.sh makes them.
+    """
+    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))
+    launcher = [shutil.which("mpiexec", path=path) or "mpiexec", "-n", str(processes)] if processes > 1 else []
+    if link:
+        launcher = [str(Path(__file__).with_name("hosts.sh")), str(processes), link]
+    command = [*launcher, sys.executable, "-m", f"{__package__}.{module}", *flags]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env={**os.environ, "PATH": path})
+    return json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
 
 
 def measure(args: argparse.Namespace, processes: int, threads: int, exchange: str) -> dict[str, float]:
     """Start the processes of one way, and read what process 0 measured."""
-    place = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))
-    launcher = [shutil.which("mpiexec", path=place) or "mpiexec", "-n", str(processes)] if processes > 1 else []
     values = {**vars(args), "processes": processes, "threads": threads, "exchange": exchange}
     flags = [f"--{name}={value}" for name, value in values.items() if name not in ("child", "turns")]
-    command = [*launcher, sys.executable, "-m", "examples.benchmarks.processes", "--child", *flags]
-    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    found: dict[str, float] = start("processes", ["--child", *flags], processes)
+    return found
 
 
 def main() -> None:
