@@ -10,7 +10,7 @@ import numpy as np
 from ..autograd import Variable
 from ..backend import ndarray, to_host
 from ..tensor import Tensor
-from .differences import noise
+from .differences import SUMS, noise
 from .memory import layout_text
 from .points import Point, differentiable, pulled
 from .report import CheckFailed, Report
@@ -239,6 +239,18 @@ def _near(got: np.ndarray, wanted: np.ndarray) -> bool:
     return got.shape == wanted.shape and _close(got[there], wanted[there], COARSE)
 
 
+def _largest(point: Point, values: list[Any], g: Tensor, name: str) -> float:
+    """The largest |element| of the result on the way from 0 to the inputs, as Point.sizes has it."""
+    found = []
+    for t in (0.5, 0.25, 0.125):
+        there = [Tensor(x.data * t) if differentiable(x) else x for x in values]
+        try:
+            found.append(np.abs(_results(point, there, g)[name]))
+        except ValueError:  # the op does not take them
+            continue
+    return max([float(x[np.isfinite(x)].max(initial=0)) for x in found], default=0.0)
+
+
 def _explained(point: Point, values: list[Any], g: Tensor, name: str, got: np.ndarray, wanted: np.ndarray) -> bool:
     """Whether rounding of the inputs and of intermediate results to float32 may have changed that much."""
     random = np.random.default_rng(0)
@@ -253,6 +265,8 @@ def _explained(point: Point, values: list[Any], g: Tensor, name: str, got: np.nd
 
     conditioning = np.abs(moved(SINGLE) - wanted)
     rounded = WIDER * noise(moved, 0.9 * SINGLE)  # not a power of 2: sums of float32 numbers would be exact in float64
-    limit = COARSE * np.abs(wanted).max(initial=0) + max(100 * conditioning.max(initial=0), 10 * rounded.max(initial=0))
+    limit = COARSE * np.abs(wanted).max(initial=0) + max(
+        100 * conditioning.max(initial=0), 10 * rounded.max(initial=0), SUMS * SINGLE * _largest(point, values, g, name)
+    )
     with np.errstate(all="ignore"):
         return bool((~np.isfinite(got) | (np.abs(got - wanted) <= limit)).all())

@@ -232,6 +232,13 @@ def test_rounding_to_float32_that_cancels_in_the_gradient_is_no_error():
         check_gradients(in_float32, np.array([[-2.0, 1.0, 0.5], [1.0, 0.25, -3.0]]))
 
 
+def test_rounding_to_float32_of_a_saturated_function_is_no_error():
+    """1 - out has the rounding error of 1: the gradient of 1e-6 has an error of 1e-6."""
+    op = elementwise(lambda x: 1 / (1 + np.exp(-40 * x))).vjp(lambda g, out: 40 * g * out * (1 - out))
+    for seed in range(10):
+        check_gradients(op, np.array([-2.482, -0.3336, 0.4262, 0.37]), seed=seed)
+
+
 def test_a_kink_where_differences_agree_with_the_convention_passes():
     check_gradients(tl.abs, np.array([0.0, 1.0]))
 
