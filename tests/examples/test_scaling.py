@@ -114,7 +114,7 @@ def test_a_free_link_is_used_fully(monkeypatch, capsys):
 
 def test_only_the_backward_part_of_the_last_pass_overlaps(monkeypatch, capsys):
     """8 sequences of 1,024 tokens take 3 s in a pass: 2 of them are its backward part, in a step of 4 passes 12 s."""
-    link, config = Link("", 4e8, 0.0), PRESETS["gpt2"]
+    link, config = Link("", 1e8, 0.0), PRESETS["gpt2"]
     monkeypatch.setattr(scaling, "LINKS", (link,))
     run(monkeypatch, "--flops", str(8 * 1024 / 3 * parameter_table(config)[-1].flops), "--passes", "4")
     expected = 2 * 4 * 8 * 1024 / (12 + scaling.exposed(config, 2.0, 2, link))
