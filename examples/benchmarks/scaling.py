@@ -185,7 +185,7 @@ def child(args: argparse.Namespace) -> None:
 
 def checked() -> str:
     """A table of steps of two processes: measured, and predicted from a step alone and from sums over the link."""
-    lines = []
+    lines, load = [], os.getloadavg()[0]
     for megabits in (0, 1000, 500, 200):
         name = f"{megabits:,} Mb/s" if megabits else "one host"
         for shape in (SMALL, LARGE):
@@ -205,7 +205,7 @@ def checked() -> str:
     return (
         "Two processes of one thread, 12 sequences of 64 tokens a step, on links of limited rate. Bandwidth and "
         "latency are those of sums of 4 MiB and 4 KiB;\n`sent` is by each, `alone` a step that exchanges nothing:\n\n"
-        f"{table(header, lines)}\n\n{os.cpu_count()} cores, {cpu_name()}.\n"
+        f"{table(header, lines)}\n\n{os.cpu_count()} cores, {cpu_name()}, load {load:.1f} before.\n"
     )
 
 

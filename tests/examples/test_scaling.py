@@ -112,6 +112,15 @@ def test_a_free_link_is_used_fully(monkeypatch, capsys):
     assert lines[-1].startswith("| 124M | 1,024 | 512,000 (100%) |")
 
 
+def test_only_the_backward_part_of_the_last_pass_overlaps(monkeypatch, capsys):
+    """8 sequences of 1,024 tokens take 3 s in a pass: 2 of them are its backward part, in a step of 4 passes 12 s."""
+    link, config = Link("", 1e8, 0.0), PRESETS["gpt2"]
+    monkeypatch.setattr(scaling, "LINKS", (link,))
+    run(monkeypatch, "--flops", str(8 * 1024 / 3 * parameter_table(config)[-1].flops), "--passes", "4")
+    expected = 2 * 4 * 8 * 1024 / (12 + scaling.exposed(config, 2.0, 2, link))
+    assert f"| 124M | 2 | {expected:,.0f} (" in capsys.readouterr().out
+
+
 def test_the_page_keeps_all_but_its_tables(monkeypatch, tmp_path, capsys):
     page = tmp_path / "page.md"
     page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n", encoding="utf-8")
