@@ -159,7 +159,7 @@ def test_generate_stops_and_needs_no_prompt(call, run):
         (["data", "prepare", "x", "--tokenizer", "gpt2"], "--out is missing (gpt data prepare --help)"),
         (
             ["data", "prepare", "--tokenizer", "gpt2", "--out", "x"],
-            "paths is missing: name files or folders, or - for standard input (gpt data prepare --help)",
+            "PATH is missing: name files or folders, or - for standard input (gpt data prepare --help)",
         ),
         (
             ["data", "prepare", "x", "--tokenizer", "gpt2", "--out", "y", "--vocab-size", "9"],

@@ -130,7 +130,7 @@ def test_killed_at_random_moments(tmp_path):
             if kills >= 8:
                 break
     assert kills >= 8
-    assert len(list((tmp_path / "whole").glob("*.tokens"))) > 10
+    assert len(list((tmp_path / "whole").glob("*.tokens"))) >= 8  # so that kills fall between shards too
 
 
 @pytest.mark.slow
