@@ -133,7 +133,12 @@ def about_processes() -> tuple[str, str]:
     code = "from mpi4py import MPI; print(MPI.Get_library_version().splitlines()[0].split(',')[0].split(chr(0))[0])"
     names = [name for names in distributed.LAUNCHERS for name in names]  # this child is not one of theirs
     environment = {name: value for name, value in os.environ.items() if name not in (*names, "PMI_FD", "PMI_PORT")}
-    child = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    try:
+        child = subprocess.run(
+            [sys.executable or "python", "-c", code], env=environment, capture_output=True, text=True
+        )
+    except OSError as error:  # such as a Python inside another program
+        return f"{started}not known: this Python cannot be started again ({error.strerror})", ""
     if child.returncode:
         return f"{started}one: mpi4py finds no MPI library", "pip install mpich, or load the cluster's MPI"
     launcher = shutil.which("mpiexec", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
