@@ -9,6 +9,7 @@ from hypothesis import reject
 
 from .. import backend, formulas, functional
 from ..autograd import grad
+from ..creation import full_like
 from ..tensor import Tensor
 from .properties import require, require_equal
 from .rows import Row, arrays_of
@@ -58,7 +59,7 @@ def _derivatives(row: Row, xs: Any, meta: dict[str, Any]) -> list[Any]:
     out = row.op(*tensors, **meta)
     if row.gradient is None:
         return [out]
-    g = out.detach() * 0.0 + 2.0
+    g = full_like(out.detach(), 2.0)
     gradients = grad(out, tensors, g, retain_graph=True)
     recorded = grad(out, tensors, g, create_graph=True)
     along: Any = sum((p * p).sum() for p in recorded)
