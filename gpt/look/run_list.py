@@ -162,8 +162,17 @@ def find_runs(folder: Path, depth: int = 3) -> Iterable[Path]:
         return [folder]
     if depth == 0 or not folder.is_dir():
         return []
-    below = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    try:
+        below = sorted(path for path in folder.iterdir() if path.is_dir() and not is_hidden(path))
+    except FileNotFoundError:  # moved or deleted meanwhile
+        return []
     return [run for path in below for run in find_runs(path, depth - 1)]
+
+
+def is_hidden(folder: Path) -> bool:
+    """Whether the folder is no place for runs: its name begins with a dot, or it is a checkpoint, perhaps unfinished."""
+    is_checkpoint = folder.parent.name == run_directory.CHECKPOINTS and run_directory.STEP_FOLDER.fullmatch(folder.name)
+    return folder.name.startswith(".") or bool(is_checkpoint)
 
 
 def is_bare_run(folder: Path) -> bool:

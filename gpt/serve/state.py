@@ -54,12 +54,16 @@ class State:
             raise NotFound(f"there is no run {name!r:.80} here: the runs are {', '.join(runs) or 'none'}")
         return runs[name]
 
-    def read(self, name: str, describe: Callable[[Log], dict[str, Any]]) -> dict[str, Any]:
-        """A run's name and what `describe` makes of its log; for an unreadable run, its name and the error."""
-        try:
-            return {"name": name, **self.logs.use(self.run(name), describe)}
-        except (OSError, ValueError) as error:
-            return {"name": name, "error": str(error)}
+    def read(self, describe: Callable[[Log], dict[str, Any]]) -> list[dict[str, Any]]:
+        """For each run its name and what `describe` makes of its log; for an unreadable one, its name and the error."""
+
+        def one(name: str, run: Path) -> dict[str, Any]:
+            try:
+                return {"name": name, **self.logs.use(run, describe)}
+            except (OSError, ValueError) as error:
+                return {"name": name, "error": str(error)}
+
+        return [one(name, run) for name, run in self.runs().items()]
 
     def writer(self, wanted: Mapping[str, Any]) -> LoadedModel:
         """As `model`, with weights in `self.dtype`: for generation alone."""

@@ -105,11 +105,12 @@ def local(url: str, site: Site) -> bool:
 
 @pytest.fixture
 def axe():
-    """axe(page): the serious and critical finds of axe-core, one line each."""
+    """axe(page): the serious and critical finds of axe-core, one line each; a view that waits for its answer is pale."""
     package = pytest.importorskip("axe_playwright_python", reason="needs axe-core: pip install -e '.[browser]'")
     script = (Path(package.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
 
     def examine(page) -> list[str]:
+        page.wait_for_function("!document.querySelector('.busy')")
         if not page.evaluate("typeof axe === 'object'"):
             page.evaluate(f"{script}; undefined")
         finds = page.evaluate("axe.run({ resultTypes: ['violations'] }).then((found) => found.violations)")

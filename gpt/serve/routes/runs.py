@@ -35,7 +35,7 @@ async def runs(request: Request) -> Response:
             "finished": run.finished,
         }
 
-    return json_response(await asyncio.to_thread(lambda: [state.read(name, describe) for name in state.runs()]))
+    return json_response(await asyncio.to_thread(state.read, describe))
 
 
 async def summary(request: Request) -> Response:
@@ -45,7 +45,7 @@ async def summary(request: Request) -> Response:
     def figures(log: Log) -> dict[str, Any]:
         return described(log).to_dict()
 
-    return json_response(await asyncio.to_thread(lambda: [state.read(name, figures) for name in state.runs()]))
+    return json_response(await asyncio.to_thread(state.read, figures))
 
 
 async def curves(request: Request) -> Response:

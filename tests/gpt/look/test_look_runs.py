@@ -48,6 +48,35 @@ class Well(HTMLParser):
         self.text += data
 
 
+# ----- finding runs ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ending", [".tmp", ".damaged"])
+def test_a_checkpoint_that_is_being_written_is_no_run(trained, tmp_path, ending):
+    """`gpt look` once listed step_00000020.tmp as a run, and answered 404 when it was complete and had its name."""
+    shutil.copytree(trained[0], tmp_path / "runs")
+    checkpoints = tmp_path / "runs" / "slow" / "checkpoints"
+    for folder in checkpoints.iterdir():
+        folder.rename(f"{folder}{ending}")
+    (tmp_path / "runs" / "slow" / "model.safetensors").unlink()  # written with the first complete checkpoint
+    assert [run.name for run in look.runs(tmp_path / "runs")] == ["fast"]
+
+
+def test_a_run_that_is_deleted_while_runs_are_searched_for_is_passed_over(trained, tmp_path, monkeypatch):
+    shutil.copytree(trained[0], tmp_path / "runs")
+    empty = tmp_path / "runs" / "empty"
+    empty.mkdir()
+    listed = type(empty).iterdir
+
+    def iterdir(folder):
+        if folder == empty:
+            folder.rmdir()
+        return listed(folder)
+
+    monkeypatch.setattr(type(empty), "iterdir", iterdir)
+    assert [run.name for run in look.runs(tmp_path / "runs")] == ["fast", "slow"]
+
+
 # ----- one run ------------------------------------------------------------------------------------------------------
 
 
