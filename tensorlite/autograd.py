@@ -81,15 +81,7 @@ class Variable:
         RuntimeError if nothing was recorded, the graph is freed already, or a saved value was changed since; ValueError
         for a `gradient` of another shape or dtype.
         """
-        grads = walk(self, starting_gradient(self, gradient).data, retain_graph=retain_graph)
-        for leaf, g in grads.sums.items():
-            if leaf._grad is None:
-                leaf._grad = Variable.result(grads.take(leaf), False, None, [0])
-            else:
-                total = leaf._grad.data
-                check_sum(g, total)
-                leaf._grad.data = add(total, g, out=total)
-                leaf._grad._version[0] += 1
+        walk(self, starting_gradient(self, gradient).data, retain_graph=retain_graph).add_to_leaves()
 
 
 class Node:
@@ -151,6 +143,17 @@ class Gradients:
     def take(self, node: Any) -> Array:
         """The gradient of `node` as an array that nothing else refers to."""
         return xp(self.sums[node]).array(self.sums[node])
+
+    def add_to_leaves(self) -> None:
+        """After the backward pass, when only leaves are left: add the gradient of each to its `.grad`."""
+        for leaf, g in self.sums.items():
+            if leaf._grad is None:
+                leaf._grad = Variable.result(self.take(leaf), False, None, [0])
+            else:
+                total = leaf._grad.data
+                check_sum(g, total)
+                leaf._grad.data = add(total, g, out=total)
+                leaf._grad._version[0] += 1
 
 
 # Makes the Gradients of a walk; accelerate/accumulate.py replaces it by a subclass that adds in place.

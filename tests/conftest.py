@@ -6,6 +6,7 @@ that file, and a later run skips the tests in it.
 """
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,11 @@ for profile, examples in (("mutants", 200), ("quick-mutants", 10)):  # tests/met
         report_multiple_bugs=False,
     )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
+if settings().derandomize and (providers := sys.modules.get("hypothesis.internal.conjecture.providers")):
+    # Hypothesis draws numbers from the source of the modules imported so far: without this, the examples would depend
+    # on which tests the same worker ran before, and on what is installed.
+    no_constants = providers.Constants()
+    providers._get_local_constants = lambda: no_constants
 
 
 PASSED = os.environ.get("NIGHTLY_PASSED")

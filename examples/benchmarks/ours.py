@@ -9,10 +9,12 @@ from pathlib import Path
 
 import tensorlite as tl
 from gpt.config import GPTConfig
+from gpt.fast import divided_step
 from gpt.fast.weights_dtype import set_weights_dtype, weight_bytes
 from gpt.generation import stream
 from gpt.model import GPT
-from gpt.tasks.pretrain import TrainConfig
+from gpt.tasks.pretrain import Pretraining, TrainConfig
+from gpt.training.step import accumulate
 from tensorlite import Generator, Tensor, io, optim
 from tensorlite import functional as F
 from tensorlite.data import TokenFile, default_collate
@@ -57,15 +59,19 @@ class Train(Contestant):
         )
         self.operands: list[tuple] = []
 
-    def backward(self, x: Tensor, y: Tensor) -> Tensor:
+    def gradients(self, x: Tensor, y: Tensor) -> Tensor:
+        """Add the gradient of the loss to `.grad`; return the loss."""
+        divided = divided_step.is_divided(self.network, len(x), x.size)
+        add = divided_step.accumulate if divided else accumulate
+        return add(Pretraining, self.network, [(x, y)], [y.size])
+
+    def update(self, x: Tensor, y: Tensor) -> None:
         self.optimizer.zero_grad()
-        loss = self.network.loss(x, y)
-        loss.backward()
-        return loss
+        self.gradients(x, y)
+        self.optimizer.step(grad_scale=optim.clip_scale(self.optimizer.global_norm(), setup.CLIP))
 
     def step(self) -> None:
-        self.backward(self.x, self.y)
-        self.optimizer.step(grad_scale=optim.clip_scale(self.optimizer.global_norm(), setup.CLIP))
+        self.update(self.x, self.y)
 
     def run(self, steps: int) -> float:
         """Seconds for that many steps."""
@@ -76,7 +82,8 @@ class Train(Contestant):
 
     def answers(self) -> dict[str, Tensor]:
         """Loss and gradients of the first batch."""
-        loss = self.backward(self.x, self.y)
+        self.optimizer.zero_grad()
+        loss = self.gradients(self.x, self.y)
         return {"loss": loss} | {name: p.grad for name, p in self.network.named_parameters() if p.grad is not None}
 
     def products(self, times: int) -> float:
@@ -173,8 +180,7 @@ class Recipe(Train):
         windows = self.files["train"].windows(64, stride=1)
         x, y = default_collate([windows[start] for start in self.draws.randint(0, len(windows), 12)])
         self.optimizer.lr = optim.warmup_cosine(self.done, **setup.SCHEDULE)
-        self.backward(x, y)
-        self.optimizer.step(grad_scale=optim.clip_scale(self.optimizer.global_norm(), setup.CLIP))
+        self.update(x, y)
         self.done += 1
 
     def evaluate(self) -> float:

@@ -17,7 +17,7 @@ from ..training import checkpoint, loop
 from ..training import machine as plain
 from ..training.session import Session
 from ..training.settings import Settings
-from . import distributed
+from . import distributed, divided_step
 
 plain_made_with = plain.made_with
 
@@ -84,11 +84,11 @@ def table_rows(device: str) -> dict[str, str]:
 
 
 def make_steps(s: Session, say: Callable[[str], None]) -> loop.Steps:
-    """On a GPU steps are recorded, and the results of several are read together."""
+    """On a GPU steps are recorded, and the results of several are read together; on a CPU threads may divide them."""
     if team := distributed.active():
         return distributed.LedSteps(s, team, say)
     if s.config.device == "cpu":
-        return loop.PlainSteps(s, say)
+        return loop.PlainSteps(s, say, divided_step.make_step(s))
     from .pending import PendingSteps
 
     return PendingSteps(s, say)

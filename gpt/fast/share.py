@@ -44,11 +44,15 @@ def share_of(rank: int, size: int, config: Settings) -> Share:
     return Share(range(rank // parts * each, (rank // parts + 1) * each), rank % parts, parts)
 
 
+def largest_dropout(model: Any) -> float:
+    """The largest probability of the model's dropouts."""
+    c = model.config
+    return float(max(c.embedding_dropout, c.attention_dropout, c.residual_dropout))
+
+
 def check_dropout(model: Any, share: Share, processes: int) -> None:
     """ValueError where the rows of one pass are divided although a dropout mask is drawn for all of them."""
-    c = model.config
-    p = max(c.embedding_dropout, c.attention_dropout, c.residual_dropout)
-    if share.parts > 1 and p:
+    if share.parts > 1 and (p := largest_dropout(model)):
         raise ValueError(
             f"with dropout {p:g}, each of {processes} processes computes whole passes: set --grad-accumulation to a "
             f"multiple of {processes} (and --batch-size to less), or --dropout 0"

@@ -170,7 +170,7 @@ def find_runs(folder: Path, depth: int = 3) -> Iterable[Path]:
 
 
 def is_hidden(folder: Path) -> bool:
-    """Whether the folder is no place for runs: its name begins with a dot, or it is a checkpoint, perhaps unfinished."""
+    """Whether the folder is no place for runs: a name with a dot first, or a checkpoint, perhaps unfinished."""
     is_checkpoint = folder.parent.name == run_directory.CHECKPOINTS and run_directory.STEP_FOLDER.fullmatch(folder.name)
     return folder.name.startswith(".") or bool(is_checkpoint)
 

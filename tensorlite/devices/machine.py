@@ -10,12 +10,15 @@ import math
 import os
 import sys
 from collections.abc import Callable
+from contextvars import ContextVar, copy_context
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from .workers import Worker
+
+T = TypeVar("T")
 
 # ----- memory and BLAS ----------------------------------------------------------------------------------------------
 
@@ -199,7 +202,7 @@ def set_threads(threads: int) -> str:
     library.scipy_openblas_set_num_threads64_(1)
     _asked.add("threads")
     try:
-        _workers.extend(Worker() for _ in range(threads - 1 - len(_workers)))
+        _start_workers(threads - 1)
     except RuntimeError:
         raise RuntimeError(f"the system starts no {threads:,} threads: set a smaller number of threads") from None
     _threads = threads
@@ -217,12 +220,20 @@ def _multiplications() -> int:
 
 def matmul_time(a: np.ndarray, b: np.ndarray) -> float:
     """Roughly how many nanoseconds the product a (M, K) @ b (K, N) takes on one thread."""
-    return float(a.size * b.shape[1] / _multiplications())
+    return product_time(a.size * b.shape[1])
+
+
+def product_time(multiplications: int) -> float:
+    """Roughly how many nanoseconds matrix products with so many multiplications take on one thread."""
+    return float(multiplications / _multiplications())
+
+
+_single = ContextVar("single", default=False)  # whether ops stay on their thread: inside in_threads
 
 
 def splits(n: int, nanoseconds: float) -> bool:
     """Whether `in_parts` splits 0 .. n - 1, which takes one thread so long."""
-    return nanoseconds >= WORTH_SPLITTING and n >= _threads > 1
+    return nanoseconds >= WORTH_SPLITTING and n >= _threads > 1 and not _single.get()
 
 
 def in_parts(function: Callable[[slice], Any], n: int, nanoseconds: float) -> list[Any]:
@@ -234,8 +245,7 @@ def in_parts(function: Callable[[slice], Any], n: int, nanoseconds: float) -> li
     threads = _threads
     if not splits(n, nanoseconds):
         return [function(slice(0, n))]
-    if len(_workers) < threads - 1:  # after a fork
-        _workers.extend(Worker() for _ in range(threads - 1 - len(_workers)))
+    _start_workers(threads - 1)
     share = n * (1 - HAND_OVER / nanoseconds if nanoseconds > HAND_OVER else 1) / threads
     begin = stop = n - round(share * (threads - 1))
     tasks = []
@@ -250,6 +260,34 @@ def in_parts(function: Callable[[slice], Any], n: int, nanoseconds: float) -> li
     for task in tasks:
         found.append(task.result())
     return found
+
+
+def in_threads(function: Callable[[int], T], count: int) -> list[T]:
+    """[function(0), ..., function(count - 1)], each on a thread of its own, which the ops inside do not leave.
+
+    All see the caller's context variables, such as `no_grad`. What `function` raises is raised here, after all have
+    ended.
+    """
+    contexts = [copy_context() for _ in range(count)]
+
+    def run(part: slice) -> T:
+        context = contexts[part.start]
+        context.run(_single.set, True)
+        return context.run(function, part.start)
+
+    _start_workers(count - 1)
+    tasks = [_workers[i - 1].begin(run, slice(i, i + 1)) for i in range(1, count)]
+    try:
+        found = [run(slice(0, 1))]
+    finally:
+        for task in tasks:
+            task.wait()
+    return found + [task.result() for task in tasks]
+
+
+def _start_workers(count: int) -> None:
+    """Start the threads that are missing: more are asked for, or a fork has left this process without them."""
+    _workers.extend(Worker() for _ in range(count - len(_workers)))
 
 
 if hasattr(os, "register_at_fork"):  # a forked process has none of these threads: it starts its own when needed

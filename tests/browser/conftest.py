@@ -105,7 +105,7 @@ def local(url: str, site: Site) -> bool:
 
 @pytest.fixture
 def axe():
-    """axe(page): the serious and critical finds of axe-core, one line each; a view that waits for its answer is pale."""
+    """axe(page): the serious and critical finds of axe-core, one line each. A view that waits is pale."""
     package = pytest.importorskip("axe_playwright_python", reason="needs axe-core: pip install -e '.[browser]'")
     script = (Path(package.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
 

@@ -13,7 +13,7 @@ from tests.meta import bank, bank_libraries
 from tests.meta.bank_faults import FAULTS
 from tests.meta.bank_ops import BY_NAME, RIGHT
 
-EXAMPLES = 20  # of each property
+EXAMPLES = 10  # of each property
 
 
 def test_the_bank_has_a_hundred_faults_and_sixty_right_ops():
@@ -24,17 +24,17 @@ def test_the_bank_has_a_hundred_faults_and_sixty_right_ops():
 
 @pytest.mark.slow
 def test_95_of_100_planted_faults_are_caught():
-    sample = random.Random(0).sample(FAULTS, 40)
+    sample = random.Random(0).sample(FAULTS, 30)
     verdicts = {fault.name: bank.checked(fault.op(), EXAMPLES)[0] for fault in sample}
     missed = [name for name, verdict in verdicts.items() if verdict != bank.CAUGHT]
-    assert len(missed) <= 2, missed
+    assert len(missed) <= 1, missed
 
 
 @pytest.mark.slow
 def test_right_ops_raise_no_alarm():
-    found = {op.name: bank.checked(op, EXAMPLES) for op in random.Random(0).sample(RIGHT, 15)}
+    found = {op.name: bank.checked(op, EXAMPLES) for op in random.Random(0).sample(RIGHT, 12)}
     assert {name: text for name, (verdict, _, text) in found.items() if verdict == bank.CAUGHT} == {}
-    assert sum(inputs for _, inputs, _ in found.values()) > 1000
+    assert sum(inputs for _, inputs, _ in found.values()) > 400
 
 
 @pytest.mark.slow
