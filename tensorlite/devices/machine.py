@@ -286,7 +286,7 @@ def in_threads(function: Callable[[int], T], count: int) -> list[T]:
 
 
 def _start_workers(count: int) -> None:
-    """Start the threads that are missing: more are asked for, or a fork has left this process without them."""
+    """Start the missing threads: this call needs more, or they were lost in a fork."""
     _workers.extend(Worker() for _ in range(count - len(_workers)))
 
 
