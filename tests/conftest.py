@@ -29,7 +29,7 @@ DEFAULT = settings(
 os.environ["GPT_DOWNLOAD_DIR"] = str(Path(__file__).parent / "no cache")
 
 settings.register_profile("dev", DEFAULT, max_examples=10, derandomize=True)
-settings.register_profile("ci", DEFAULT, max_examples=200, derandomize=True)
+settings.register_profile("ci", DEFAULT, max_examples=100, derandomize=True)
 settings.register_profile("nightly", DEFAULT, max_examples=5000)
 for profile, examples in (("mutants", 200), ("quick-mutants", 10)):  # tests/meta/mutate.py: one failure is enough
     settings.register_profile(
