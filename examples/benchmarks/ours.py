@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import tensorlite as tl
+from gpt import fast
 from gpt.config import GPTConfig
 from gpt.fast import divided_step
 from gpt.fast.weights_dtype import set_weights_dtype, weight_bytes
@@ -106,6 +107,7 @@ class Decode(Contestant):
 
     def __init__(self, job: Job):
         super().__init__(job)
+        fast.attach_decode()
         machine.set_threads(job.threads)
         self.network = set_weights_dtype(self.model(job.model).eval(), job.weights)
         self.length = job.model.context_length

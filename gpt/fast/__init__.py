@@ -1,8 +1,8 @@
 """Acceleration, attached from outside: no core module imports this package.
 
-`attach_decode` and `attach_step` put accelerated versions into the hooks of the core modules. These versions look
-at the device of the model and use the plain code for a model on the CPU. gpt's public names and its command line
-call them; a program that imports gpt.generation by itself calls `gpt.fast.attach()` for the same speed on a GPU.
+`attach_decode` and `attach_step` put accelerated versions into the hooks of the core modules. gpt's public names and
+its command line call them; a program that imports gpt.generation by itself calls `gpt.fast.attach()` for the same
+speed.
 """
 
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ def attach() -> None:
 
 
 def attach_decode() -> None:
-    """Let `gpt.generation.stream` use CUDA graphs for models on a GPU."""
+    """Let `gpt.generation.stream` compute a step of one token on arrays, or by a CUDA graph on a GPU."""
     from .. import generation
 
     generation.make_decoder = make_decoder
@@ -37,11 +37,16 @@ def attach_step() -> None:
 
 
 def make_decoder(model: "GPT", batch_size: int, positions: int, use_cache: bool = True) -> "Decoder":
-    """The plain Decoder for a model on the CPU or without a cache, the one with CUDA graphs otherwise."""
-    if not use_cache or model.device == "cpu":
-        from ..generation import Decoder
+    """With a cache the decoder on arrays on a CPU, that with CUDA graphs on a GPU; the plain one otherwise."""
+    if use_cache and model.device != "cpu":
+        from .decode import gpu_decoder
 
-        return Decoder(model, batch_size, positions, use_cache)
-    from .decode import gpu_decoder
+        return gpu_decoder(model, batch_size, positions)
+    if use_cache:
+        from . import cpu_decode
 
-    return gpu_decoder(model, batch_size, positions)
+        if cpu_decode.is_plain(model):
+            return cpu_decode.CPUDecoder(model, batch_size, positions)
+    from ..generation import Decoder
+
+    return Decoder(model, batch_size, positions, use_cache)

@@ -50,7 +50,7 @@ class QuantizedMatrix:
     def nbytes(self) -> int:
         return self.values.nbytes + (0 if self.scales is None else self.scales.nbytes)
 
-    def rows(self, idx: np.ndarray | slice, out: np.ndarray | None = None) -> np.ndarray:
+    def rows(self, idx: np.ndarray | slice | list[int], out: np.ndarray | None = None) -> np.ndarray:
         """The rows idx (...) as float32 (..., K). IndexError for one that the matrix does not have."""
         values = self.values[idx]
         out = np.empty(values.shape, np.float32) if out is None else out
