@@ -94,16 +94,34 @@ def child(args: argparse.Namespace) -> None:
         print(json.dumps({**found, "cpu": sum(each["cpu"] for each in every)}))
 
 
+def launcher() -> tuple[str | None, str]:
+    """mpiexec, None where there is none, and the PATH that it was looked for on: first the folder of this Python."""
+    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))
+    return shutil.which("mpiexec", path=path), path
+
+
+def mpi_problem() -> str | None:
+    """Why processes cannot be started together here, and what to do; None where they can."""
+    if launcher()[0] is None:
+        return "mpiexec is not on the PATH: pip install 'tensorlite[mpi]' or, on a cluster, load its MPI"
+    if subprocess.run([sys.executable, "-c", "from mpi4py import MPI"], capture_output=True).returncode:
+        return (
+            "mpi4py is not installed or finds no MPI library: pip install 'tensorlite[mpi]' or, on a cluster, load its "
+            "MPI and pip install mpi4py"
+        )
+    return None
+
+
 def start(module: str, flags: Sequence[str], processes: int, link: str = "") -> Any:
     """Run a module of this package in some processes, and return the JSON that its process 0 prints.
 
     `link` is a queueing discipline of tc: each process is then on a host of its own, as hosts.sh makes them.
     """
-    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))
-    launcher = [shutil.which("mpiexec", path=path) or "mpiexec", "-n", str(processes)] if processes > 1 else []
+    mpiexec, path = launcher()
+    before = [mpiexec or "mpiexec", "-n", str(processes)] if processes > 1 else []
     if link:
-        launcher = [str(Path(__file__).with_name("hosts.sh")), str(processes), link]
-    command = [*launcher, sys.executable, "-m", f"{__package__}.{module}", *flags]
+        before = [str(Path(__file__).with_name("hosts.sh")), str(processes), link]
+    command = [*before, sys.executable, "-m", f"{__package__}.{module}", *flags]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env={**os.environ, "PATH": path})
     return json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
 
@@ -137,6 +155,8 @@ def main() -> None:
     if args.child:
         child(args)
         return
+    if args.processes > 1 and (problem := mpi_problem()):
+        parser.error(problem)
     found: dict[str, list[dict[str, float]]] = {}
     for _ in range(args.turns):
         for way, (processes, threads, exchange) in WAYS.items():

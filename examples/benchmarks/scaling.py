@@ -236,6 +236,8 @@ def main() -> None:
         parser.error("--flops, --sequences and --passes must be above 0")
     if args.check and not (hasattr(os, "geteuid") and os.geteuid() == 0 and shutil.which("tc") and shutil.which("ip")):
         parser.error("--check limits the rate of links between network namespaces: it needs Linux, root, and ip and tc")
+    if args.check and (problem := processes.mpi_problem()):
+        parser.error(f"--check starts two processes: {problem}")
     before, after = page_parts(args.write) if args.write else ("", "")
     rates = [*([] if args.flops and not args.check else [rate()]), *args.flops]
     parts = [*([checked()] if args.check else []), *(predicted(each, args.sequences, args.passes) for each in rates)]

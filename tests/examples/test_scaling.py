@@ -1,5 +1,8 @@
 """The formulas of examples/benchmarks/scaling.py, against simulations, the real buckets, and a real graph's memory."""
 
+import importlib
+import os
+import shutil
 import sys
 from dataclasses import replace
 
@@ -147,3 +150,23 @@ def test_numbers_that_are_not_above_0_are_refused(flags, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         run(monkeypatch, *flags)
     assert "must be above 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["scaling", "--check"], ["processes"]])
+def test_without_mpi_a_sentence_says_what_to_install(monkeypatch, capsys, tmp_path, arguments):
+    module = importlib.import_module(f"examples.benchmarks.{arguments[0]}")
+    monkeypatch.setattr(sys, "argv", arguments)
+    monkeypatch.setattr(os, "geteuid", lambda: 0, raising=False)
+    found = {"tc": "/sbin/tc", "ip": "/sbin/ip"}
+    monkeypatch.setattr(shutil, "which", lambda name, path=None: found.get(name))
+
+    def said() -> str:
+        with pytest.raises(SystemExit):
+            module.main()
+        return capsys.readouterr().err.splitlines()[-1]
+
+    assert "mpiexec is not on the PATH: pip install 'tensorlite[mpi]' or" in said()
+    found["mpiexec"] = "/bin/mpiexec"
+    (tmp_path / "mpi4py.py").write_text("raise ImportError")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert "mpi4py is not installed or finds no MPI library: pip install 'tensorlite[mpi]' or" in said()
