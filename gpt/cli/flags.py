@@ -163,9 +163,10 @@ def checked(name: str, command: type, args: Sequence[str]) -> list[Given]:
     missing += [flag for flag in flags_of(command) if flag.required and not flag.positional
                 and all(one.flag != flag for one in given)]  # fmt: skip
     if missing:
-        swallowed = any(one.flag and one.flag.kind == "many" and len(one.values) > 1 for one in given)
-        hint = f"; {missing[0].name} comes before a flag with several values" if swallowed else ""
-        raise Usage(f"{listed([flag.name for flag in missing])} is missing{hint}", f"gpt {name}")
+        several = any(one.flag and one.flag.kind == "many" and len(one.values) > 1 for one in given)
+        first, verb = missing[0], "is" if len(missing) == 1 else "are"
+        hint = f"; {first.name} comes before a flag with several values" if several and first.positional else ""
+        raise Usage(f"{listed([flag.name for flag in missing], between=' and ')} {verb} missing{hint}", f"gpt {name}")
     return given
 
 

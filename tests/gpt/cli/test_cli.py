@@ -157,6 +157,12 @@ def test_generate_stops_and_needs_no_prompt(call, run):
             " (gpt --help)",
         ),
         (["data", "prepare", "x", "--tokenizer", "gpt2"], "--out is missing (gpt data prepare --help)"),
+        (["data", "prepare"], "--tokenizer and --out are missing (gpt data prepare --help)"),
+        (["evaluate"], "RUN and --text are missing (gpt evaluate --help)"),
+        (
+            ["data", "prepare", "--suffix", ".py", ".md"],
+            "--tokenizer and --out are missing (gpt data prepare --help)",
+        ),
         (
             ["data", "prepare", "--tokenizer", "gpt2", "--out", "x"],
             "PATH is missing: name files or folders, or - for standard input (gpt data prepare --help)",
