@@ -3,7 +3,9 @@
 import gzip
 import json
 import os
+import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -241,3 +243,29 @@ def test_a_character_that_the_tokenizer_lacks_names_the_file(tmp_path):
     with pytest.raises(ValueError, match=r"b\.txt: character 'x' \(U\+0078\) at position 2 is not in the vocabulary"):
         run(job(tmp_path / "out", tmp_path, tokenizer=tokenizer))
     assert not folders.read(tmp_path / "out")["complete"]
+
+
+# ----- memory -------------------------------------------------------------------------------------------------------
+
+MEASURED = """
+import sys
+from pathlib import Path
+from sharded import job, run
+from gpt.system import peak_memory
+run(job(Path(sys.argv[2]), sys.argv[1]))
+print(peak_memory())
+"""
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_text(tmp_path):
+    """Of 6 MB more text, less than three quarters are in memory at once, in a process that reads and encodes."""
+    peaks = []
+    for megabytes in (2, 8):
+        path = tmp_path / f"{megabytes}.jsonl"
+        sharded.json_lines(path, [f"{i} " + sharded.SPOKEN * 7 for i in range(500 * megabytes)])
+        command = [sys.executable, "-c", MEASURED, str(path), str(tmp_path / f"out {megabytes}")]
+        env = {**os.environ, "PYTHONPATH": os.pathsep.join((str(Path(sharded.__file__).parent), *sys.path))}
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=env, check=True)
+        peaks.append(int(done.stdout.split()[-1]))
+    assert peaks[1] - peaks[0] < 4.5e6, f"{peaks} bytes"
