@@ -105,12 +105,11 @@ def local(url: str, site: Site) -> bool:
 
 @pytest.fixture
 def axe():
-    """axe(page): the serious and critical finds of axe-core, one line each. A view that waits is pale."""
+    """axe(page): the serious and critical finds of axe-core, one line each."""
     package = pytest.importorskip("axe_playwright_python", reason="needs axe-core: pip install -e '.[browser]'")
     script = (Path(package.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
 
     def examine(page) -> list[str]:
-        page.wait_for_function("!document.querySelector('.busy')")
         if not page.evaluate("typeof axe === 'object'"):
             page.evaluate(f"{script}; undefined")
         finds = page.evaluate("axe.run({ resultTypes: ['violations'] }).then((found) => found.violations)")

@@ -43,7 +43,7 @@ def open_view(page, site, view: str = "") -> None:
     page.goto(f"{site.url}/#{view}?text={quote(TEXT)}")
     page.wait_for_selector("#view > *")
     page.wait_for_timeout(500)
-    page.wait_for_function("!document.querySelector('[aria-busy=true], .busy')")
+    page.wait_for_function("!document.querySelector('[aria-busy=true]')")
 
 
 def test_no_view_executes_a_token(page, site):

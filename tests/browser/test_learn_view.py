@@ -88,7 +88,7 @@ def test_a_session_that_the_server_has_dropped(page, site, errors):
             await fetch('/api/learn/reset', {method: 'POST', headers, body: JSON.stringify({session: state.session})});
         }"""
     )
-    page.get_by_role("button", name="One more step", exact=True).click()
+    page.get_by_role("button", name="One step", exact=True).click()
     page.wait_for_selector("[role=alert]")
     assert "does not have this learning session any more" in page.locator("[role=alert]").inner_text()
     assert page.locator("#session").is_hidden()
@@ -159,7 +159,7 @@ def test_learning_rates_that_are_no_number_or_too_large(page, site):
     press(page, "One step")
     page.wait_for_selector(".outcome")
     assert "→ not finite after one step" in page.locator(".outcome").inner_text()
-    press(page, "One more step")
+    press(page, "One step")
     page.wait_for_selector("[role=alert]")
     assert page.locator("[role=alert]").inner_text().startswith("the gradient is not finite, so no step was taken")
     page.get_by_role("button", name="Undo", exact=True).click()

@@ -47,7 +47,7 @@ def show(page, site, view: str, run: str) -> None:
 def drawn(page, view: str) -> None:
     page.wait_for_selector(f"#view.view-{view} > *")
     page.wait_for_timeout(50)
-    page.wait_for_function("!document.querySelector('[aria-busy=true], .busy') && !document.getAnimations().length")
+    page.wait_for_function("!document.querySelector('[aria-busy=true]') && !document.getAnimations().length")
 
 
 def test_every_view_is_tested(listed):
@@ -69,7 +69,7 @@ def test_a_view(page, site, listed, axe, view, width):
             page.screenshot(path=PICTURES / f"{view}-{width}-{scheme}.png", full_page=True)
         assert page.locator(".error").all_inner_texts() == []
         wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-        assert wide == 0, f"the page scrolls sideways by {wide} pixels: {too_wide(page)}"
+        assert wide <= 0, f"the page scrolls sideways by {wide} pixels: {too_wide(page)}"
         assert not (finds := axe(page)), f"{scheme}:\n" + "\n".join(finds)
 
 

@@ -126,13 +126,15 @@ export function hideTip() {
 
 // ----- work in progress ----------------------------------------------------------------------------------------
 
-/** Runs `work(signal)`; the newest call wins: an older one of the same `latest()` is aborted. Shows errors in `root`. */
+/**
+ * Runs `work(signal)`; the newest call wins: an older one of the same `latest()` is aborted, and ends with the newest.
+ * Shows errors in `root`.
+ */
 export function latest(root) {
-  let controller = null;
-  const run = async (work) => {
+  let controller = null, newest = null;
+  const attempt = async (work) => {
     controller?.abort();
     const mine = (controller = new AbortController());
-    root.classList.add("busy");
     root.setAttribute("aria-busy", "true");
     try {
       await work(mine.signal);
@@ -141,13 +143,21 @@ export function latest(root) {
       if (error.name !== "AbortError" && mine === controller) showError(root, error);
     } finally {
       if (mine === controller) {
-        root.classList.remove("busy");
         root.removeAttribute("aria-busy");
       }
     }
+    if (mine !== controller) await newest;
   };
+  const run = (work) => (newest = attempt(work));
   run.stop = () => controller?.abort();
   return run;
+}
+
+/** Hides all of a view but its title and introduction until `answers` are drawn: then nothing moves under the pointer. */
+export async function showOnce(root, ...answers) {
+  root.classList.add("unanswered");
+  await Promise.allSettled(answers);
+  root.classList.remove("unanswered");
 }
 
 /** One sentence at the top of `root`. An unexpected error is in the console too. */

@@ -25,7 +25,7 @@ export function controls({ onSteps, onUndo, onReset, onStop, label }) {
   const stop = h("button", { type: "button", onclick: onStop }, "Stop");
   const bar = h("progress", { max: 1, "aria-label": "progress of the steps" });
   const doing = h("span", { class: "note mono" });
-  const running = h("div", { class: "row running", hidden: true }, bar, doing, stop);
+  const running = h("div", { class: "row running idle" }, bar, doing, stop);
   const rule = h("p", { class: "note" }), memory = h("p", { class: "note" });
   const chart = h("div", {});
   let known = null; // the session as from the server
@@ -38,7 +38,6 @@ export function controls({ onSteps, onUndo, onReset, onStop, label }) {
     for (const button of counts) button.disabled = busy || !defaults; // before, the learning rate is not known
     back.disabled = busy || !known?.undo;
     reset.disabled = busy || !state.session;
-    counts[0].textContent = known?.losses.length ? "One more step" : "One step";
   }
   function explain() {
     momentsField.hidden = optimizer.value !== "adamw";
@@ -63,6 +62,7 @@ export function controls({ onSteps, onUndo, onReset, onStop, label }) {
         h("div", { class: "row buttons" }, counts, back, reset),
         running, rule, memory),
       chart));
+  enable();
 
   return {
     element,
@@ -87,7 +87,7 @@ export function controls({ onSteps, onUndo, onReset, onStop, label }) {
     },
     begin() {
       busy = true;
-      running.hidden = false;
+      running.classList.remove("idle");
       bar.value = 0;
       doing.textContent = "waiting for the server";
       enable();
@@ -98,7 +98,7 @@ export function controls({ onSteps, onUndo, onReset, onStop, label }) {
     },
     end() {
       busy = false;
-      running.hidden = true;
+      running.classList.add("idle");
       enable();
     },
   };

@@ -5,7 +5,7 @@ import { backwardGraph } from "../backward_graph.js";
 import { gradientFigure, gradientLegend } from "../gradient_picture.js";
 import { chosenLabel, labelField } from "../label.js";
 import { chosenRun, state, subscribe } from "../state.js";
-import { field, h, latest, number } from "../ui.js";
+import { field, h, latest, number, showOnce } from "../ui.js";
 
 const PAUSE = 1100; // milliseconds between the steps of Play
 const chosen = { show: "example", block: 0, at: 0 }; // kept while other views are shown
@@ -52,7 +52,7 @@ class BackwardView {
     this.summary = h("p", { class: "note" });
     this.root.append(...this.layout());
     this.fillBlocks();
-    this.update();
+    showOnce(this.root, this.update());
     const keys = (event) => this.key(event);
     document.addEventListener("keydown", keys);
     const unsubscribe = subscribe((changed) => {
@@ -120,7 +120,7 @@ class BackwardView {
     const example = chosen.show === "example";
     this.blockField.hidden = example;
     const fields = example ? { example: true } : { text: state.text, label: chosenLabel(), block: chosen.block, fused: chosen.show === "fused" };
-    this.work(async (signal) => {
+    return this.work(async (signal) => {
       this.draw(await post("/api/backward", fields, { signal }));
     });
   }

@@ -2,7 +2,7 @@
 
 import { post, stream } from "../api.js";
 import { state, subscribe } from "../state.js";
-import { field, h, showError } from "../ui.js";
+import { field, h, showError, showOnce } from "../ui.js";
 
 const talks = new Map(); // by run: the turns, so that they are there again after another view
 const settings = { temperature: 0, top_p: 1, seed: 1337, max_new_tokens: 256 };
@@ -53,7 +53,7 @@ class Chat {
       h("p", {}, "The model continues a text: your question in the format of its training data, after as many earlier "
         + "turns as it was trained to see. Its answer ends where it predicts the end of the text."),
       this.about, this.controls(), this.log, form);
-    this.begin();
+    showOnce(root, this.begin());
   }
 
   controls() {

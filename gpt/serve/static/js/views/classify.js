@@ -2,7 +2,7 @@
 
 import { post } from "../api.js";
 import { change, state, subscribe } from "../state.js";
-import { cssColor, h, latest, number, onTheme, percent, tokenText, tooltip } from "../ui.js";
+import { cssColor, h, latest, number, onTheme, percent, showOnce, tokenText, tooltip } from "../ui.js";
 
 const STRONGEST = 0.5; // of the colour, so that text on it is readable in both themes
 const LEFT_OUT = 8;
@@ -25,13 +25,13 @@ export default {
       examples, result);
     const work = latest(result);
     let redraw = () => {};
-    const show = (found, complete) => {
-      redraw = () => draw(result, found, choose, complete);
-      redraw();
-    };
     const update = () => work(async (signal) => {
-      show(await post("/api/classify", { text: state.text, label, left_out: 0 }, { signal }), false);
-      show(await post("/api/classify", { text: state.text, label, left_out: LEFT_OUT }, { signal }), true);
+      const ask = (count) => post("/api/classify", { text: state.text, label, left_out: count }, { signal });
+      const found = { ...(await ask(0)), complete: false };
+      redraw = () => draw(result, found, choose);
+      redraw();
+      Object.assign(found, await ask(LEFT_OUT), { complete: true });
+      result.querySelector(".left-out").replaceWith(leftOut(found)); // the controls above it stay: a click may be on one
     });
     const choose = (name) => {
       label = name;
@@ -45,8 +45,7 @@ export default {
         ...answer.examples.map(({ label: name, text }) =>
           h("button", { class: "example", title: text, onclick: () => change({ text }) }, `${name}: ${text.slice(0, 24)}…`)));
     };
-    offer();
-    update();
+    showOnce(root, offer(), update());
     const endTheme = onTheme(() => redraw());
     const unsubscribe = subscribe((changed) => {
       if (changed.has("run")) {
@@ -62,10 +61,10 @@ export default {
   },
 };
 
-function draw(root, found, choose, complete) {
+function draw(root, found, choose) {
   const focus = document.activeElement?.dataset?.key; // the same control has the focus again
   root.querySelectorAll(":scope > :not(.error)").forEach((element) => element.remove());
-  root.append(labelRows(found, choose), decidingWords(found, () => draw(root, found, choose, complete)), leftOut(found, complete), meaning(found));
+  root.append(labelRows(found, choose), decidingWords(found, () => draw(root, found, choose)), leftOut(found), meaning(found));
   if (focus) root.querySelector(`[data-key="${CSS.escape(focus)}"]`)?.focus({ preventScroll: true });
 }
 
@@ -92,7 +91,7 @@ function labelRows(found, choose) {
 function decidingWords(found, redraw) {
   const parts = single
     ? found.tokens.map((text, i) => ({ text, value: found.values[i], without: null }))
-    : found.words.map((word) => ({ ...word, text: word.text.trim() || word.text }));
+    : found.words.map(({ text, value }, i) => ({ text: text.trim() || text, value, get without() { return found.words[i].without; } }));
   const largest = Math.max(...parts.map(({ value }) => Math.abs(value)), 1e-12);
   const toggle = key(h("input", { type: "checkbox", onchange: () => { single = !single; redraw(); } }), "single");
   toggle.checked = single;
@@ -120,7 +119,7 @@ function legend(largest, name) {
     h("span", {}, `${signed(largest)}: for ${name}`), h("span", {}, "(gradient × input, in logits)"));
 }
 
-function leftOut(found, complete) {
+function leftOut(found) {
   const at = found.labels.indexOf(found.label);
   const rows = found.words.filter((word) => word.without !== null)
     .sort((a, b) => Math.abs(b.value) - Math.abs(a.value))
@@ -133,8 +132,8 @@ function leftOut(found, complete) {
   const table = h("div", { class: "scroll", tabindex: "0" }, h("table", {},
     h("thead", {}, h("tr", {}, head.map((text, i) => h("th", { class: i ? "number" : null, scope: "col" }, text)))),
     h("tbody", {}, rows)));
-  const empty = complete ? "A text of one word has nothing to leave out." : "The strongest words are left out one at a time…";
-  return h("section", { class: "panel", "aria-label": "Check" },
+  const empty = found.complete ? "A text of one word has nothing to leave out." : "The strongest words are left out one at a time…";
+  return h("section", { class: "panel left-out", "aria-label": "Check" },
     h("h3", {}, "Check: the strongest words left out, one at a time"),
     h("p", { class: "note" }, `With all words the probability of ${found.label} is ${percent(found.probabilities[at])}. The table has it without each word, `
       + "and the change in percentage points: without a word that speaks for the label it should fall."),

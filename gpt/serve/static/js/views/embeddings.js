@@ -6,7 +6,7 @@ import { legend } from "../grid.js";
 import { tokenButton, tokenPicker } from "../picker.js";
 import { chosenRun, state, subscribe } from "../state.js";
 import {
-  cssColor, debounce, diverging, field, floats, h, hideTip, latest, number, percent, sequential, showTip, tokenText,
+  cssColor, debounce, diverging, field, floats, h, hideTip, latest, number, percent, sequential, showOnce, showTip, tokenText,
 } from "../ui.js";
 
 // What the reader chose; it stays when the checkpoint or the view changes, and the token as long as the run does.
@@ -26,8 +26,8 @@ export default {
         "Vectors are compared by cosine similarity: 1 is the same direction, 0 is orthogonal, −1 is opposite."),
     );
     const parts = [nearestPanel(root), tokenPanel(root), positionPanel(root)];
-    const update = (changed) => parts.forEach((part) => part.update(changed));
-    update(null);
+    const update = (changed) => parts.map((part) => part.update(changed));
+    showOnce(root, ...update(null));
     const unsubscribe = subscribe((changed) => {
       if (["run", "step", "session", "text"].some((name) => changed.has(name))) update(changed);
     });

@@ -7,7 +7,7 @@ import { story } from "../learn/story.js";
 import { vanishing } from "../learn/vanishing.js";
 import { keepSession, leaveSession } from "../session.js";
 import { state, subscribe } from "../state.js";
-import { h, latest, onTheme } from "../ui.js";
+import { h, latest, onTheme, showOnce } from "../ui.js";
 
 const GONE = "The server does not have this learning session any more: it keeps those that were used last. " +
   "The page shows the checkpoint again.";
@@ -112,7 +112,7 @@ export default {
       });
     }
 
-    refresh();
+    showOnce(root, refresh());
     const endTheme = onTheme(() => view.redraw());
     const unsubscribe = subscribe((changed) => {
       if (!["run", "step", "session", "text"].some((name) => changed.has(name))) return;

@@ -5,7 +5,7 @@ import { layerChart, layerTable } from "../charts.js";
 import { grid, legend } from "../grid.js";
 import { tokenButton, tokenPicker } from "../picker.js";
 import { chosenRun, state, subscribe } from "../state.js";
-import { debounce, field, h, latest, number, percent, sequential, tokenLabel, tokenText } from "../ui.js";
+import { debounce, field, h, latest, number, percent, sequential, showOnce, tokenLabel, tokenText } from "../ui.js";
 
 const FIRST = 10; // the position that is chosen at first: the beginning of the text is in view
 
@@ -29,8 +29,8 @@ export default {
         root.replaceChildren();
         kind = wanted;
         end = wanted(root);
-      }
-      end.update();
+        showOnce(root, end.update());
+      } else end.update();
     };
     update();
     const unsubscribe = subscribe((changed) => {
@@ -136,7 +136,7 @@ function tokenView(root) {
   which.value = chosen.scale;
   const picture = h("div", {});
   chart.append(
-    h("h3", {}, "Tokens through the blocks"), h("div", { class: "row" }, field("show", which)), picture, picker.element,
+    h("h3", {}, "Tokens through the blocks"), h("div", { class: "row" }, field("show", which)), picker.element, picture,
   );
   const drawChart = () => {
     if (!followed) return;

@@ -4,7 +4,7 @@ import { post } from "../api.js";
 import { grid, legend } from "../grid.js";
 import { tokenButton, tokenPicker } from "../picker.js";
 import { state, subscribe } from "../state.js";
-import { field, h, latest, number, percent, sequential, tokenLabel, tokenText } from "../ui.js";
+import { field, h, latest, number, percent, sequential, showOnce, tokenLabel, tokenText } from "../ui.js";
 
 // What the reader chose; it stays when the checkpoint or the view changes. Position and token stay as long as run and
 // text do; null: the last position, the most probable token.
@@ -84,7 +84,7 @@ export default {
       drawSizes();
       drawEffects();
     });
-    update();
+    showOnce(root, update());
     const unsubscribe = subscribe((changed) => {
       if (["run", "step", "session", "text"].some((name) => changed.has(name))) update();
     });

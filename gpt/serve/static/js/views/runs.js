@@ -4,7 +4,7 @@ import { get } from "../api.js";
 import { onLive } from "../live.js";
 import { plot } from "../plot.js";
 import { addressOf, change, state, subscribe } from "../state.js";
-import { field, h, latest, number } from "../ui.js";
+import { field, h, latest, number, showOnce } from "../ui.js";
 
 const MOST = 8; // runs on one plot
 const SMOOTH = [1, 10, 30, 100, 300, 1000];
@@ -119,7 +119,7 @@ export default {
       });
       if (options.chosen) await compare();
     };
-    load();
+    showOnce(root, load());
     const soon = () => {
       timer ??= setTimeout(() => {
         timer = null;

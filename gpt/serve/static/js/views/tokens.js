@@ -2,7 +2,7 @@
 
 import { post } from "../api.js";
 import { state, subscribe } from "../state.js";
-import { h, hideTip, latest, tokenLabel, tokenText, tooltip } from "../ui.js";
+import { h, hideTip, latest, showOnce, tokenLabel, tokenText, tooltip } from "../ui.js";
 
 const KINDS = {
   char: "Each character is a token.",
@@ -40,7 +40,7 @@ export default {
       special.textContent = specialNote(found.special_tokens);
       ids.textContent = `[${found.tokens.map(({ id }) => id).join(", ")}]`;
     });
-    update();
+    showOnce(root, update());
     const end = subscribe((changed) => {
       if (["run", "step", "session", "text"].some((name) => changed.has(name))) update();
     });

@@ -5,7 +5,7 @@ import { keepSentence } from "../checkpoint.js";
 import { onLive } from "../live.js";
 import { legend, plot } from "../plot.js";
 import { change, chosenRun, state, subscribe } from "../state.js";
-import { field, h, latest, number, percent, showError } from "../ui.js";
+import { field, h, latest, number, percent, showError, showOnce } from "../ui.js";
 
 const SMOOTH = [1, 10, 30, 100, 300, 1000];
 const PAUSE = 1500; // milliseconds between two requests for the curves
@@ -103,7 +103,7 @@ export default {
         fetchCurves().catch((error) => showError(root, error)); // without the look of a view that waits
       }, PAUSE);
     };
-    load();
+    showOnce(root, load());
     const ends = [
       subscribe((changed) => {
         if (changed.has("run")) {
