@@ -14,8 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tensorlite as tl
-from tensorlite import data
-from tensorlite.data import DataLoader, TokenFile, Windows, default_collate, write_tokens
+from tensorlite.data import DataLoader, TokenFile, Windows, default_collate, token_file, write_tokens
 
 
 def batches(loader) -> list:
@@ -232,7 +231,7 @@ def test_a_token_file_gives_back_what_was_written(tmp_path, vocab_size, itemsize
     assert tokens.tokens.tolist() == ids
     assert (tokens[1], tokens[1:3].tolist()) == (vocab_size - 1, ids[1:3])
     assert not tokens.tokens.flags.writeable
-    assert (tmp_path / "t").stat().st_size == data.HEADER.size + 4 * itemsize
+    assert (tmp_path / "t").stat().st_size == token_file.HEADER.size + 4 * itemsize
     x, y = tokens.windows(2, 1)[1]
     assert (x.tolist(), y.tolist()) == (ids[1:3], ids[2:4])
     assert len(Windows(tokens[:3], 2, 1)) == 1
@@ -256,7 +255,7 @@ def test_ids_may_come_one_by_one_or_in_pieces(tmp_path_factory, parts):
 
 
 def test_writing_streams(tmp_path, monkeypatch):
-    monkeypatch.setattr(data, "CHUNK", 10)
+    monkeypatch.setattr(token_file, "CHUNK", 10)
     written, ahead = [], []
 
     def ids():
@@ -264,8 +263,8 @@ def test_writing_streams(tmp_path, monkeypatch):
             written.append(i)
             yield i % 7
 
-    check = data._check_ids
-    monkeypatch.setattr(data, "_check_ids", lambda *args: (ahead.append(len(written)), check(*args)))
+    check = token_file._check_ids
+    monkeypatch.setattr(token_file, "_check_ids", lambda *args: (ahead.append(len(written)), check(*args)))
     write_tokens(tmp_path / "t", ids(), 7)
     assert ahead == [10, 20, 30, 35]  # never more than a chunk taken before it is written
     assert TokenFile(tmp_path / "t").tokens.tolist() == [i % 7 for i in range(35)]

@@ -23,8 +23,8 @@ from gpt.tasks.pretrain import Pretraining, TrainConfig, evaluate
 from gpt.training import checkpoint, plots, run_directory, session, step
 from gpt.training import loop as training
 from gpt.training.progress import Progress
-from tensorlite import data, optim
-from tensorlite.data import TokenFile, write_tokens
+from tensorlite import optim
+from tensorlite.data import TokenFile, token_file, write_tokens
 
 
 def metrics(run) -> list[dict]:
@@ -326,7 +326,7 @@ def test_the_text_is_opened_once_or_twice_and_each_token_file_is_read_once(
     config, opened, checked = tiny(tmp_path, steps=2, tokenizer=tokenizer, vocab_size=258), [], []
     real = io.open
     monkeypatch.setattr(corpus, "HELD", held)
-    monkeypatch.setattr(data, "_check_ids", lambda name, *_: checked.append(name))
+    monkeypatch.setattr(token_file, "_check_ids", lambda name, *_: checked.append(name))
 
     def open_and_note(path, mode="r", *args, **kwargs):
         if mode == "rb":
