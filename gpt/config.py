@@ -138,12 +138,13 @@ def _book(
 
 
 PRESETS: dict[str, GPTConfig] = {
-    # nano's position embeddings begin small: 2.413 bits per byte after `gpt train`, 2.449 with torch's N(0, 1).
-    # The first two are trained from scratch; their vocab_size is a placeholder until the tokenizer is known. They are
-    # small versions of the book's model: narrow models learn faster with an untied head and its initialization
-    # (nanoGPT's recipe for CPUs ends at a validation loss of 1.86; tied and with GPT-2's init, at 1.91).
+    # To train from scratch: small versions of the book's model, because narrow models learn faster with an untied
+    # head and its initialization (nanoGPT's recipe for CPUs ends at a validation loss of 1.86; tied and with GPT-2's
+    # init, at 1.91). Their vocab_size is a placeholder until the tokenizer is known. nano's position embeddings begin
+    # small: 2.413 bits per byte after `gpt train`, 2.449 with torch's N(0, 1).
     "nano": _book(4, 4, 128, vocab_size=2048, context_length=256, position_std=0.1),
     "micro": _book(6, 6, 384, vocab_size=4096, context_length=256),
+    # The book's model with new weights, and the four sizes of GPT-2.
     "book-124m": _book(12, 12, 768).with_dropout(0.1),
     "gpt2": _gpt2(12, 12, 768),
     "gpt2-medium": _gpt2(24, 16, 1024),
