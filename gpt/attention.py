@@ -114,6 +114,7 @@ class ElementaryMultiHeadAttention(nn.Module):
         self.out_proj = nn.Linear(d_out, d_out)
         self.context_length, self.num_heads, self.dropout = context_length, num_heads, dropout
         self.causal = causal
+        self.on_move()  # a subclass may store its weights in another way
 
     def forward(self, x: Tensor) -> Tensor:
         B, T, _ = x.shape
@@ -144,19 +145,6 @@ class MultiHeadAttention(ElementaryMultiHeadAttention):
     `F.projections` computes queries, keys and values in one product, `F.multi_head_attention` does all that follows
     up to `out_proj`. With a `cache`, x continues the texts whose keys and values the cache holds, and sees them.
     """
-
-    def __init__(
-        self,
-        d_in: int,
-        d_out: int,
-        context_length: int,
-        dropout: float,
-        num_heads: int,
-        qkv_bias: bool = False,
-        causal: bool = True,
-    ):
-        super().__init__(d_in, d_out, context_length, dropout, num_heads, qkv_bias, causal)
-        self.on_move()
 
     def on_move(self) -> None:
         """Store the three projections next to each other, so that `F.projections` reads them without a copy."""

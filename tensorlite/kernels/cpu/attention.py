@@ -20,7 +20,7 @@ from .. import shared
 from ..shared import Gradients, Residuals
 from .blocks import supports
 from .choose_impl import choose_impl
-from .numpy_impl import sum_columns
+from .numpy_impl import softmax
 
 TILE_SCORES = 1 << 18  # of a tile, about: they stay in a core's cache
 TILE_QUERIES = 64  # of a tile with a causal mask: fewer would skip more scores, but make products slow
@@ -137,16 +137,7 @@ def attention(
 def _attention_of_one_query(q: np.ndarray, k: np.ndarray, v: np.ndarray, scale: float) -> tuple[np.ndarray, Residuals]:
     """The same for T = 1 without mask and dropout, in few NumPy calls: generation asks for it token by token."""
     w = np.matmul(k, (q * scale).swapaxes(-1, -2)).swapaxes(-1, -2)  # (..., 1, S)
-    top = np.maximum.reduce(w, axis=-1, keepdims=True)
-    finite = math.isfinite(np.add.reduce(top, axis=None))
-    if not finite:
-        top[top == -np.inf] = 0
-    w -= top
-    np.exp(w, out=w)
-    sums = sum_columns(w)
-    if not finite:
-        sums[sums == 0] = 1
-    w /= sums
+    softmax(w.shape[-1], w)
     return w @ v, {"weights": w.reshape(-1)}
 
 
