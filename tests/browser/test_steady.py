@@ -36,7 +36,8 @@ RECORDER = """
   const name = (control) =>
     control.getAttribute('aria-label') ?? (control.labels?.[0] ?? control).textContent.slice(0, 40);
   const replaced = () => [...places.keys()].filter((control) => !control.isConnected).map(name);
-  window.recorder = { moved, replaced, hold: (on) => { held = on; }, quiet: () => !open };
+  const restart = async () => { await frames(2); moved.length = 0; };
+  window.recorder = { moved, replaced, restart, hold: (on) => { held = on; }, quiet: () => !open };
 })();
 """
 QUIET = "recorder.quiet() && !document.querySelector('[aria-busy], .unanswered')"
@@ -95,6 +96,22 @@ def test_the_buttons_of_a_step_stay_where_they_are(recorded, site, width):
         recorded.wait_for_function(QUIET)
     moved = recorded.evaluate("recorder.moved")
     assert [line for line in moved if line.startswith(("button One step", "button 5 steps", "button Undo"))] == []
+
+
+@pytest.mark.parametrize("width", [1200, 360])
+def test_an_answer_of_chat_moves_no_button(recorded, site, width):
+    recorded.set_viewport_size({"width": width, "height": 800})
+    open_view(recorded, site, "chat", "instruct")
+    recorded.wait_for_function(QUIET)
+    recorded.get_by_label("Question").fill("Name a fruit.")  # scrolls the page
+    recorded.evaluate("recorder.restart()")
+    for turns in (1, 2, 3):
+        recorded.get_by_label("Question").fill("Name a fruit.")
+        recorded.keyboard.press("Enter")
+        recorded.wait_for_function(f"document.querySelectorAll('.bubble.model summary').length === {turns}")
+        recorded.wait_for_function(QUIET)
+    moved = recorded.evaluate("recorder.moved")
+    assert [line for line in moved if not line.startswith("summary")] == []
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -37,7 +37,7 @@ class Chat {
     this.question = h("textarea", { rows: 2, maxlength: "20000", placeholder: "Name three colours of the rainbow." });
     this.input = h("textarea", { rows: 1, maxlength: "20000", placeholder: "A text that the question is about." });
     this.send = h("button", { class: "primary", type: "submit" }, "Send");
-    this.halt = h("button", { type: "button", onclick: () => this.stop(), hidden: true }, "Stop");
+    this.halt = h("button", { type: "button", onclick: () => this.stop(), disabled: true }, "Stop");
     this.question.addEventListener("keydown", (event) => {
       if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
       event.preventDefault();
@@ -140,7 +140,7 @@ class Chat {
     this.root.querySelector(":scope > .error")?.remove();
     this.controller = new AbortController();
     this.send.disabled = true;
-    this.halt.hidden = false;
+    this.halt.disabled = false;
     this.log.setAttribute("aria-busy", "true");
     try {
       await stream("/api/chat", { ...settings, history, messages: [...messages, turn.question] }, (line) => {
@@ -154,7 +154,7 @@ class Chat {
     } finally {
       this.controller = null;
       this.send.disabled = false;
-      this.halt.hidden = true;
+      this.halt.disabled = true;
       this.log.removeAttribute("aria-busy");
       this.log.scrollTop = this.log.scrollHeight;
     }
