@@ -77,6 +77,9 @@ def page(context, site, errors):
     assert not errors, "\n".join(errors)
 
 
+TWO_FRAMES = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+
+
 @pytest.fixture
 def looks(page):
     """Sets each width and theme on the open page in turn; test_page.py opens every view at each of them."""
@@ -86,6 +89,7 @@ def looks(page):
             page.set_viewport_size({"width": width, "height": 800})
             for scheme in ("light", "dark"):
                 page.emulate_media(color_scheme=scheme)
+                page.evaluate(TWO_FRAMES)  # what is drawn in colours of the theme is drawn again in the next one
                 yield width
 
     return each

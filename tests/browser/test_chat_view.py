@@ -42,6 +42,7 @@ def test_the_conversation_is_there_again_after_another_view(chat):
     chat.get_by_role("link", name="Tokens").click()
     chat.locator(".token-list li").first.wait_for()
     chat.get_by_role("link", name="Chat").click()
+    chat.locator(".turn").first.wait_for()
     assert chat.locator(".turn").count() == 1
 
 
