@@ -58,7 +58,7 @@ def built(name: str, command: type, args: Sequence[str], default: Any = None) ->
     """The command with the values of its flags, by tyro. Usage where a value cannot be used."""
     said = Captured()
     try:
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):  # colours, if stdout is a terminal
             return _tyro(name, command, args, default)
     except SystemExit as stopped:
         if isinstance(stopped.__context__, ValueError):  # of the dataclass

@@ -180,23 +180,33 @@ def test_every_flag_of_training_is_in_one_group_of_its_help(call, monkeypatch):
         assert not own
 
 
-def test_help_and_errors_have_no_colours_in_a_terminal_without_them():
-    """NO_COLOR, in a pseudo-terminal."""
+def in_a_terminal(*args: str, **environment: str) -> bytes:
+    """What `gpt ARGS` writes to a pseudo-terminal."""
     pty = pytest.importorskip("pty")
+    control, terminal = pty.openpty()
+    process = subprocess.Popen([sys.executable, "-m", "gpt", *args], stdout=terminal, stderr=terminal,
+                               stdin=terminal, env={**ONE_THREAD, "TERM": "xterm-256color", **environment})  # fmt: skip
+    os.close(terminal)
+    said = b""
+    with contextlib.suppress(OSError):  # how Linux ends the reading
+        while block := os.read(control, 1 << 16):
+            said += block
+    process.wait()
+    os.close(control)
+    return said
+
+
+def test_help_and_errors_have_no_colours_in_a_terminal_without_them():
     for args in (["--help"], ["train", "--help"], ["train", "--stepz"]):
-        control, terminal = pty.openpty()
-        environment = {**ONE_THREAD, "NO_COLOR": "1", "TERM": "xterm-256color"}
-        process = subprocess.Popen([sys.executable, "-m", "gpt", *args], stdout=terminal, stderr=terminal,
-                                   stdin=terminal, env=environment)  # fmt: skip
-        os.close(terminal)
-        said = b""
-        with contextlib.suppress(OSError):  # how Linux ends the reading
-            while block := os.read(control, 1 << 16):
-                said += block
-        process.wait()
-        os.close(control)
+        said = in_a_terminal(*args, NO_COLOR="1")
         assert len(said) > 40
         assert b"\x1b" not in said
+
+
+def test_a_wrong_value_is_the_same_sentence_in_a_terminal():
+    """tyro colours its message there, which is taken apart."""
+    said = in_a_terminal("train", "--steps", "abc").decode()
+    assert said == "gpt: --steps: an integer is needed, got 'abc' (gpt train --help)\r\n"
 
 
 # ----- completion ---------------------------------------------------------------------------------------------------
