@@ -63,6 +63,13 @@ class Screen:
         return getattr(self.file, name)
 
 
+class Output(Console):
+    """Standard output or error. A closed pipe is a BrokenPipeError, as with `print`; rich would exit with status 1."""
+
+    def on_broken_pipe(self) -> None:
+        raise
+
+
 def open_screen() -> Console:
     """Standard output, for training."""
     return Console(file=cast(TextIO, Screen(sys.stdout or open(os.devnull, "w"))))
@@ -117,7 +124,7 @@ def bar(what: str, total: int | None = None, unit: str = "") -> Iterator[Callabl
 
     With the unit "bytes" it also shows the bytes that are done and their rate.
     """
-    console = Console(stderr=True)
+    console = Output(stderr=True)
     rate = (DownloadColumn(), TransferSpeedColumn()) if unit == "bytes" else ()
     columns = (TextColumn("{task.description}"), BarColumn(None), TaskProgressColumn(), *rate, TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as shown:

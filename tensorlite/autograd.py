@@ -213,7 +213,7 @@ def grad(
 ) -> Any:
     """Return the gradient of `output` with respect to `inputs`; no `.grad` is changed.
 
-    `inputs` is a Tensor (leaf or not) or a sequence of them; the result has the same form, each gradient with the
+    `inputs` is a Tensor (leaf or not) or a sequence of them; the result is a Tensor or a list of them, each with the
     shape and dtype of its input, zeros where `output` does not depend on it. `gradient` and errors as in `backward`;
     `retain_graph` defaults to `create_graph`.
 

@@ -21,7 +21,7 @@ Function = Callable[..., Tensor]
 def vjp(f: Function, inputs: Any, v: Any = None) -> tuple[Tensor, Any]:
     """f(*inputs) and the vector-Jacobian product v^T J: the gradient of sum(v * f) in each input.
 
-    `inputs` is a Tensor or a sequence of them; the gradients have the same form. `v` has the shape of the result; it
+    `inputs` is a Tensor or a sequence of them; so are the gradients (a list). `v` has the shape of the result; it
     may be omitted only where that has one element. ValueError where the shapes differ.
     """
     xs, out = _evaluate("vjp", f, inputs)
@@ -49,7 +49,7 @@ def jvp(f: Function, inputs: Any, v: Any) -> tuple[Tensor, Tensor]:
 def jacobian(f: Function, inputs: Any) -> Any:
     """All partial derivatives of f(*inputs): for an input of shape n and a result of shape m, a Tensor (*m, *n).
 
-    `inputs` is a Tensor or a sequence of them; the Jacobians have the same form. It takes a backward pass for each
+    `inputs` is a Tensor or a sequence of them; so are the Jacobians (a list). It takes a backward pass for each
     element of the result.
     """
     xs, out = _evaluate("jacobian", f, inputs)

@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from rich.console import Console
 from tyro.conf import Positional, UseAppendAction, arg
 
 from tensorlite import backend
 from tensorlite.devices import machine
 
 from ..config import check_choice, check_device, check_integer
-from ..console import show
+from ..console import Output, show
 from ..fast.weights_dtype import Dtype, set_weights_dtype
 from ..generation import check_sampling
 from ..model import parameter_table
@@ -104,7 +103,7 @@ class Chat:
         size, context = parameter_table(config)[-1].parameters, config.context_length
         sees = "each question separately" if talk.history == 0 else f"up to {talk.history} earlier turns"
         why = ", as in training (--history N for N earlier turns)" if self.history is None else ""
-        console = Console(highlight=False)
+        console = Output(highlight=False)
         console.print(f"{self.run}: {size:,} parameters, a context of {context:,} tokens", style="bold", markup=False)
         console.print(f"It sees {sees}{why}. {HELP}; Ctrl-C stops an answer.", style="dim", markup=False)
 
@@ -229,4 +228,4 @@ def answer(talk: Conversation, instruction: str, about: str = "") -> None:
 
 def note(text: str) -> None:
     """Print a note on standard error."""
-    Console(stderr=True).print(f"({text})", style="dim", markup=False, highlight=False, soft_wrap=True)
+    Output(stderr=True).print(f"({text})", style="dim", markup=False, highlight=False, soft_wrap=True)

@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 from tyro.conf import Positional, arg
 
-from ..console import counted, visible
+from ..console import Output, counted, visible
 
 if TYPE_CHECKING:
     from ..look.comparison import Comparison, Row
@@ -33,7 +32,7 @@ class Compare:
 
         if self.out is not None and self.out.exists() and not self.overwrite:
             raise FileExistsError(f"{self.out} exists already: name another file, or give --overwrite")
-        found, console = look.compare(self.runs), Console(highlight=False)
+        found, console = look.compare(self.runs), Output(highlight=False)
         narrow = console.width < WIDE
         heads = found.names if narrow else heads_of(found)
         if heads != found.names:

@@ -4,13 +4,13 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from rich import box
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from tyro.conf import Positional, arg
 
 from .. import download_dir
 from ..config import check_choice
+from ..console import Output
 from ..data import download
 from ..data.sources import DATA, MODELS
 
@@ -20,7 +20,7 @@ class DataList:
     """List what can be downloaded, and what of it is here."""
 
     def __call__(self) -> int:
-        Console().print(listing())
+        Output().print(listing())
         return 0
 
 
@@ -38,7 +38,7 @@ class DataFetch:
 
     def __call__(self) -> int:
         for name in self.names:
-            print(download.fetch(name, Console(stderr=True)), flush=True)
+            print(download.fetch(name, Output(stderr=True)), flush=True)
         return 0
 
 

@@ -23,7 +23,7 @@ from tensorlite.kernels.cpu import choose_impl, onednn
 from tensorlite.kernels.cuda import attention
 
 from .. import download_dir
-from ..console import bytes_text
+from ..console import Output, bytes_text
 
 PACKAGES = ("tensorlite", "numpy", "tiktoken", "safetensors", "matplotlib", "rich", "tyro", "pooch")
 GPT2_FILES = {  # tiktoken names a downloaded file by the SHA-1 of its address
@@ -40,7 +40,7 @@ class Doctor:
     """Show what this machine offers for training, and how to install what is missing."""
 
     def __call__(self) -> int:
-        report(Console())
+        report(Output())
         return 0
 
 

@@ -5,14 +5,13 @@ from json import dumps
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-from rich.console import Console
 from tyro.conf import Positional, arg
 
 from tensorlite import backend
 from tensorlite.devices import machine
 
 from ..config import check_device, check_integer
-from ..console import bar, result_table
+from ..console import Output, bar, result_table
 from ..data import corpus
 from ..fast.weights_dtype import Dtype, set_weights_dtype
 from ..tasks.evaluate import Score, evaluate
@@ -64,7 +63,7 @@ class Evaluate:
             print(dumps({**about, **numbers(score), "context": context, "stride": stride}))
         else:
             title = f"{self.run.name} on {', '.join(path.name for path in self.text)}"
-            Console().print(result_table(title, rows(score, context, stride)))
+            Output().print(result_table(title, rows(score, context, stride)))
         return 0
 
 

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from rich.console import Console
 from tyro.conf import Positional, arg
 
 from .. import pretrained
+from ..console import Output
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Export:
     step: str | None = None  # the model after this step, or best: with the lowest validation loss; default: the newest
 
     def __call__(self) -> int:
-        console = Console()
+        console = Output()
         with console.status(f"exporting {self.run}"):
             pretrained.export_run(self.run, self.folder, self.step)
         names = ", ".join(sorted(path.name for path in self.folder.iterdir()))

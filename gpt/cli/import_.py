@@ -4,11 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from rich.console import Console
 from tyro.conf import Positional, arg
 
 from .. import pretrained
-from ..console import counted
+from ..console import Output, counted
 from ..data.download import fetch_model
 from ..model import parameter_table
 from ..training import open_run
@@ -37,7 +36,7 @@ class Import:
             raise ValueError(f"give {wanted[0]}, got {counted(len(self.paths), 'path')}")
 
     def __call__(self) -> int:
-        console = Console()
+        console = Output()
         run = self.paths[-1]
         if self.model is not None:
             open_run.check_new(run, self.overwrite, pretrained.NAMES)  # before a long download

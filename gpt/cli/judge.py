@@ -7,7 +7,6 @@ from json import dumps
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 from tyro.conf import Positional, arg
@@ -16,7 +15,7 @@ from tensorlite import backend
 from tensorlite.devices import machine
 
 from ..config import check_choice, check_device, check_integer, check_number, listed
-from ..console import printable, result_table
+from ..console import Output, printable, result_table
 from ..data import records
 from ..fingerprint import fingerprint
 from ..jsonfile import parse
@@ -181,7 +180,7 @@ class Judge:
         if self.json:
             print(dumps(found))
         else:
-            Console().print(self.table(found, rows))
+            Output().print(self.table(found, rows))
 
     def table(self, found: dict[str, Any], rows: Sequence[Mapping[str, Any]]) -> Table:
         """The scores, each with the number of its entries."""
@@ -243,7 +242,7 @@ def response_key(path: Path, guess: bool) -> str:
 
 def note(line: str) -> None:
     """Print a line on standard error."""
-    Console(stderr=True).print(printable(line, 1000), markup=False, highlight=False, soft_wrap=True)
+    Output(stderr=True).print(printable(line, 1000), markup=False, highlight=False, soft_wrap=True)
 
 
 def first(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
@@ -265,5 +264,5 @@ def style_of(run: Path | None) -> str:
 
 def with_bar(what: str, items: Iterable[Item], total: int) -> Iterable[Item]:
     """The items, with a progress bar on a terminal."""
-    console = Console(stderr=True)
+    console = Output(stderr=True)
     return track(items, what, total=total, console=console, transient=True, disable=not console.is_terminal)

@@ -3,11 +3,11 @@
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
-from rich.console import Console
 from rich.table import Table
 from tyro.conf import Positional, arg
 
 from ..config import PRESETS, check_choice
+from ..console import Output
 from ..model import parameter_table
 
 
@@ -43,5 +43,5 @@ class Params:
                 continue
             millions = (part.bytes / 1e6, part.flops / 1e6)
             table.add_row(part.name, f"{part.parameters:,}", f"{part.share:.1%}", *(f"{n:,.2f}" for n in millions))
-        Console().print(table)
+        Output().print(table)
         return 0

@@ -4,13 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-from rich.console import Console
 from tyro.conf import Positional, arg
 
 from tensorlite.devices import machine
 
 from ..config import check_integer
-from ..console import say
+from ..console import Output, say
 from ..data.shards.documents import Reading
 from ..data.shards.write import Job, prepare
 from .tokenize import tokenizer_of
@@ -72,6 +71,6 @@ class DataPrepare:
             self.paths, None if learn else tokenizer_of(self.tokenizer), self.tokenizer, self.out, self.reading(),
             self.vocab_size if learn else None, self.validation, self.shard_tokens,
         )  # fmt: skip
-        console = Console()
+        console = Output()
         prepare(job, self.processes or machine.usable_cores(), self.overwrite, lambda line: say(console, None, line))
         return 0

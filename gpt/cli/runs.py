@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Annotated
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 from tyro.conf import Positional, arg
 
 from .. import look
-from ..console import visible
+from ..console import Output, visible
 from ..look import Run
 from ..look.run_list import find_runs
 
@@ -40,7 +39,7 @@ class Runs:
             for one in found:
                 print(json.dumps({"run": str(one.path), **one.to_dict()}))
         elif found:
-            console = Console(highlight=False)
+            console = Output(highlight=False)
             if console.width >= WIDE:
                 console.print(table(self.folder, found))
             else:

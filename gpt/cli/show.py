@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 from tyro.conf import Positional, arg
 
 from .. import look
-from ..console import visible
+from ..console import Output, visible
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class Show:
         if self.json:
             print(json.dumps(found.to_dict(), indent=2))
             return 0
-        console = Console(highlight=False)
+        console = Output(highlight=False)
         for title, rows in found.sections(self.all).items():
             if rows:
                 console.print(Text(title, style="bold"))

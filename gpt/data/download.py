@@ -29,7 +29,7 @@ from rich.progress import Progress as Bar
 
 from .. import __version__, download_dir
 from ..config import check_choice
-from ..console import bytes_text, printable
+from ..console import Output, bytes_text, printable
 from ..fingerprint import fingerprint
 from ..http_deadline import Refused, in_thread, unpacked
 from ..system import lock
@@ -70,7 +70,7 @@ def fetch(name: str, console: Console | None = None) -> Path:
     """
     check_choice("name", name, (*DATA, *MODELS))
     files = (DATA | MODELS)[name].files
-    paths = [fetch_file(file, place(name), console or Console(stderr=True)) for file in files]
+    paths = [fetch_file(file, place(name), console or Output(stderr=True)) for file in files]
     return paths[0] if len(paths) == 1 else place(name)
 
 

@@ -268,7 +268,7 @@ Faults that `check_op` without formulas does not catch: {missed}.
 def table(head: list[str], rows: list[list[str]]) -> str:
     """A table in Markdown; the first column is text, the others are centred."""
     lines = [head, ["---", *[":-:"] * (len(head) - 1)], *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return "\n".join("| " + " | ".join(cell.replace("|", "&#124;") for cell in line) + " |" for line in lines)
 
 
 def page(columns: list[Column], faults: list[Fault], ops: list[Op], arguments: argparse.Namespace) -> str:

@@ -242,6 +242,37 @@ def test_wrong_commands_are_found():
     check_command(commands("gpt classify runs/spam --json < messages.txt > labels.txt")[0])
 
 
+# ----- tables ---------------------------------------------------------------------------------------------------------
+
+
+def table_faults(text: str) -> list[str]:
+    """Rows with another number of cells than the first row of their table, and lines that a table would swallow.
+
+    A pipe ends a cell, also in code. `\\|` does not, but mkdocs shows the backslash in code. &#124; is shown as a pipe.
+    """
+    faults, cells = [], 0
+    for number, line in enumerate(re.sub(BLOCK, lambda block: "\n" * block[0].count("\n"), text).split("\n"), 1):
+        found = line.count("|") if line.startswith("|") else 0
+        if (cells and line.strip() and found != cells) or "\\|" in line:
+            faults.append(f"{number}: {line:.80}")
+        cells = found and (cells or found)
+    return faults
+
+
+@pytest.mark.parametrize(
+    "path", [*DOCS.rglob("*.md"), ROOT / "README.md", ROOT / "tests/README.md"], ids=lambda path: path.name
+)
+def test_the_rows_of_a_table_have_its_columns(path):
+    assert table_faults(path.read_text("utf-8")) == []
+
+
+def test_rows_with_other_columns_are_found():
+    table = "| a | b |\n|---|---|\n| c | d |\n"
+    assert table_faults(table + "\ntext\n```text\n| x\n```\n") == []
+    assert table_faults(table + "| `x | y` | z |\n") == ["4: | `x | y` | z |"]
+    assert table_faults(table + "text\n") == ["4: text"]
+
+
 # ----- the built site ---------------------------------------------------------------------------------------------
 
 

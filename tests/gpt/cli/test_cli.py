@@ -250,11 +250,24 @@ def test_interrupted_or_out_of_memory(call, monkeypatch, error, expected):
 
 
 @pytest.mark.slow
-def test_a_reader_that_has_enough_is_no_error(run):
-    """The pipe's reader is gone before anything is written."""
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("generate", "RUN", "--prompt", "59", "--max-new-tokens", "30"),
+        ("show", "RUN"),
+        ("runs", "RUN"),
+        ("params",),
+        ("data", "list"),
+        ("doctor",),
+        ("train", "--help"),
+    ],
+    ids=lambda args: args[0],
+)
+def test_a_reader_that_has_enough_is_no_error(run, args):
+    """The pipe's reader is gone before anything is written: the status is that of SIGPIPE, with tables as with text."""
     reading, writing = os.pipe()
     os.close(reading)
-    command = [sys.executable, "-m", "gpt", "generate", str(run), "--prompt", "59", "--max-new-tokens", "30"]
+    command = [sys.executable, "-m", "gpt", *(str(run) if arg == "RUN" else arg for arg in args)]
     process = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, env=ONE_THREAD)
     os.close(writing)
     assert (process.returncode, process.stderr) == (141, "")

@@ -81,7 +81,7 @@ def test_every_command_that_computes_sets_the_default_number_of_threads(command,
 @pytest.mark.finding("B13")
 @pytest.mark.slow
 def test_one_and_two_threads_differ_by_rounding_alone(tmp_path, monkeypatch):
-    """Sums in another order. Measured over 200 steps: losses 2e-7 apart, weights 4e-7 of the tensor's largest."""
+    """Large ops are split: sums in another order. test_divided_step.py has the same for divided batches."""
     monkeypatch.setattr(machine, "WORTH_SPLITTING", -1)
     for name, threads in (("one", 1), ("two", 2), ("again", 2)):
         train(tiny(tmp_path, out=tmp_path / name, threads=threads, n_embd=16, steps=60, lr=2e-3, eval_every=60))
