@@ -23,8 +23,8 @@ methods for a run's beginning and end that the protocol below describes:
 
 A task has no other state that a step depends on: `draw` and `loss` depend on its state and on the model, and
 `evaluate` and `sample` change neither. Random numbers of `loss`, for dropout, come from tensorlite's default generator,
-which the loop sets for each pass. A batch is a sequence of parts with one entry for each text: several processes can
-divide it.
+which the loop sets for each pass. A batch is a sequence of parts with one entry for each text: several processes or
+threads can divide it. Threads call `loss` at the same time, so it must change neither the task nor the model.
 """
 
 from collections.abc import Callable, Iterator, Mapping
