@@ -30,7 +30,7 @@ class Variable:
     """An array that remembers how it was computed: the base class of Tensor, which adds operators (tensor.py)."""
 
     __slots__ = ("__weakref__", "_grad", "_requires_grad", "_version", "data", "node")
-    result: type["Variable"]  # the class of the results of ops: tensor.py sets it to Tensor
+    result: type["Variable"]  # the class of the results of ops, called as __init__ below: tensor.py sets it to Tensor
 
     def __init__(
         self, data: Array, requires_grad: bool = False, node: "Node | None" = None, version: list[int] | None = None
@@ -92,13 +92,15 @@ class Node:
     def __init__(
         self, op: Any, parents: Sequence[Any], wanted: Sequence[int], saved: list[Any], versions: list[Any], out: Array
     ):
-        self.op = op
+        self.op = op  # a Primitive: its `apply_vjp` computes the gradients of the arguments
         self.order = next(_creation_order)  # smaller for arguments than for results
         self.shape = out.shape
         self.dtype = out.dtype
         self.parents = parents  # an argument's Node, the argument itself if it is a leaf, None if it needs no gradient
         self.wanted = wanted  # the positions of the parents that are not None
-        self.saved: Any = saved  # a value for each name that the op's rules ask for (Primitive.plan); None: not needed
+        # a value for each name that the op's rules ask for (Primitive.plan), None where it is not needed; all of it is
+        # None once the node is freed
+        self.saved: Any = saved
         self.versions = versions  # for each saved Variable: its position or "out", its version list, its version then
 
     def check(self) -> None:
@@ -128,8 +130,11 @@ class Gradients:
         self.sums: dict[Any, Any] = {root: g}
 
     def add(self, pieces: Sequence[tuple[Any, ...]], node: Node, g: Any) -> list[Any]:
-        """Add the results of the rules of `node`, as pairs (parent, its part of the gradient); `g` is the gradient of
-        `node`. Return the parents that are reached for the first time.
+        """Add the results of the rules of `node`, as pairs (parent, its part of the gradient). Return the parents that
+        are reached for the first time.
+
+        `g` is the gradient of `node`. With both, a subclass can tell the arrays that a rule has made from those that it
+        has only passed on.
         """
         reached = []
         for parent, piece in pieces:
@@ -141,7 +146,9 @@ class Gradients:
         return reached
 
     def take(self, node: Any) -> Array:
-        """The gradient of `node` as an array that nothing else refers to."""
+        """The gradient of `node` as an array that nothing else refers to: a copy, since a rule may have returned its
+        incoming gradient or a value that it saved.
+        """
         return xp(self.sums[node]).array(self.sums[node])
 
     def add_to_leaves(self) -> None:
@@ -165,8 +172,9 @@ def walk(
 ) -> Gradients:
     """Carry the gradient `g` of `output` back through the graph, to its leaves or, if given, to the nodes `targets`.
 
-    A node is visited when all of its gradient has arrived: the newest node is always visited next, and the results of
-    an op are newer than its arguments. With `targets`, only the paths to them are followed.
+    A node is visited when all of its gradient has arrived: the newest node reached so far is always visited next, and
+    the results of an op are newer than its arguments, so no other node can still add to it. With `targets`, only the
+    paths to them are followed.
     """
     root = output.node or output
     grads = (Gradients if create_graph else accumulator)(root, g)

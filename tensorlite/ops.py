@@ -4,11 +4,14 @@ How to read a line: on the left the forward function, in `.vjp(...)` one derivat
 the gradient of the loss with respect to the result `out`. The rule returns the gradient with respect to its argument (a
 vector-Jacobian product); None in its place says that the op is not differentiable in that argument. `xp(x)` is the
 library of the array x, NumPy or CuPy (backend.py). Forward functions get arrays and use it. Rules get arrays or Tensors
-and use operators, methods that both have, and the ops of this file, so a rule can itself be differentiated.
+and use operators, methods that both have, and the ops of this file, so a rule can itself be differentiated. Its other
+parameters name what it needs and what is saved for it: an argument, the result `out`, a keyword argument, or a shape
+(`x_shape`); primitive.py has the list. Python's own sum, max, min, abs, all and any are in `builtins` here.
 
-`elementwise` arguments broadcast; `move` only moves elements, in their dtype; all other ops are `primitive`. Ops have
-NumPy's names for arguments (`axis`, `keepdims`) and accept Tensors and arrays. A name that begins with _ is the
-primitive that the function of the same name, further below, calls after it has checked its arguments.
+`elementwise` arguments broadcast, and what their rules return is summed over the axes that broadcasting has added;
+`move` only moves elements, in their dtype; all other ops are `primitive`. Ops have NumPy's names for arguments (`axis`,
+`keepdims`) and accept Tensors and arrays. A name that begins with _ is the primitive that the function of the same
+name, further below, calls after it has checked its arguments.
 
 Conventions where a derivative does not exist: ties of max, min, maximum and minimum share the gradient equally; `abs`,
 `sign` and `relu` have 0 at 0; `clip` passes the gradient at its bounds; `norm` and `std` have 0 where they are 0;
@@ -52,9 +55,9 @@ __all__ = [
 add         = elementwise(lambda x, y: x + y)                 .vjp(lambda g: g, lambda g: g)
 sub         = elementwise(lambda x, y: x - y)                 .vjp(lambda g: g, lambda g: -g)
 mul         = elementwise(lambda x, y: x * y)                 .vjp(lambda g, y: g * y, lambda g, x: g * x)
-div         = elementwise(lambda x, y: x / y)                 .vjp(lambda g, y: g / y, lambda g, out, y: -g * out / y)
+div         = elementwise(lambda x, y: x / y)                 .vjp(lambda g, y: g / y, lambda g, out, y: -g * out / y)  # -g x / y^2
 floor_divide = elementwise(lambda x, y: x // y)               .vjp(lambda g: zeros_like(g), lambda g: zeros_like(g))
-remainder   = elementwise(lambda x, y: x % y)                 .vjp(lambda g: g, lambda g, x, y: -g * floor_divide(x, y))
+remainder   = elementwise(lambda x, y: x % y)                 .vjp(lambda g: g, lambda g, x, y: -g * floor_divide(x, y))  # x - y floor(x / y)
 neg         = elementwise(lambda x: -x)                       .vjp(lambda g: -g)
 abs         = elementwise(lambda x: xp(x).abs(x))             .vjp(lambda g, x: g * sign(x))
 square      = elementwise(lambda x: x * x)                    .vjp(lambda g, x: g * 2 * x)

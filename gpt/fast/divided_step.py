@@ -1,6 +1,6 @@
 """Training steps of small models on a CPU: each thread computes the gradient of its own sequences of a batch."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -19,10 +19,12 @@ MOST_PARAMETERS = 1 << 21  # each thread has gradients of its own, and adding th
 WORTH_DIVIDING = 5_000_000  # nanoseconds of a step's products: threads that compute less wait for the interpreter
 
 
-def make_step(s: Session) -> Step:
-    """The session's step, divided where that is faster: see `is_divided`."""
-    if not is_divided(s.model, s.config.batch_size, s.config.batch_size * s.model.config.context_length):
+def make_step(s: Session, say: Callable[[str], None]) -> Step:
+    """The session's step, divided where that is faster (`is_divided`), which `say` then reports."""
+    rows, threads = s.config.batch_size, machine.threads()
+    if not is_divided(s.model, rows, rows * s.model.config.context_length):
         return plain_step(s)
+    say(f"threads    each of the {threads} computes {rows // threads} of the {rows} sequences of a batch")
     return partial(train_step, s.task, s.model, s.optimizer, clip=s.config.clip, gradients=accumulate)
 
 

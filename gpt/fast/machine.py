@@ -88,7 +88,7 @@ def make_steps(s: Session, say: Callable[[str], None]) -> loop.Steps:
     if team := distributed.active():
         return distributed.LedSteps(s, team, say)
     if s.config.device == "cpu":
-        return loop.PlainSteps(s, say, divided_step.make_step(s))
+        return loop.PlainSteps(s, say, divided_step.make_step(s, say))
     from .pending import PendingSteps
 
     return PendingSteps(s, say)

@@ -68,7 +68,7 @@ def test_edge_cases_are_drawn(strategy, wanted):
 
 def test_the_profile_asked_for_is_in_force():
     """In each process of pytest-xdist too; and no test has a deadline, which a busy machine would not keep."""
-    examples = {"dev": 10, "ci": 200, "nightly": 5000, "mutants": 200}[profile := os.environ.get(PROFILE, "dev")]
+    examples = {"dev": 10, "ci": 100, "nightly": 5000, "mutants": 200}[profile := os.environ.get(PROFILE, "dev")]
     now = settings()
     assert (now.max_examples, now.deadline, HealthCheck.too_slow in now.suppress_health_check) == (examples, None, True)
     assert now.derandomize == (profile != "nightly")
