@@ -141,6 +141,14 @@ def test_only_the_newest_turns_of_the_history_are_shown(talk):
     assert conversation.recent(5) == []
 
 
+def test_turns_that_fill_the_room_exactly_are_kept(talk):
+    conversation = talk()
+    conversation.turns = [[1] * 4, [2] * 5, [3] * 6]
+    assert conversation.recent(15) == [1] * 4 + [2] * 5 + [3] * 6
+    assert conversation.recent(14) == [2] * 5 + [3] * 6
+    assert conversation.dropped == 1
+
+
 @pytest.mark.parametrize("history", [None, 0, 1, 2])
 def test_replayed_turns_give_the_prompt_of_the_conversation(talk, history):
     """A new Conversation for each question, as a stateless server makes: same prompts, answers and dropped turns."""
