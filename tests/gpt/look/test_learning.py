@@ -313,6 +313,17 @@ def test_undo_gives_the_same_bytes_and_the_same_steps_again():
         session.undo()
 
 
+def test_steps_are_counted_from_1_and_an_undone_one_is_counted_again():
+    session = LearningSession(loaded())
+    counts = []
+    for undone in (False, False, True, False):
+        if undone:
+            session.undo()
+        *_, found = session.step(TEXT, lr=1e-3)
+        counts.append(found.rule.count)
+    assert counts == [1, 2, 2, 3]
+
+
 def test_the_bytes_of_a_session():
     session = LearningSession(loaded())
     weights = sum(p.numpy().nbytes for p in session.loaded.model.parameters())

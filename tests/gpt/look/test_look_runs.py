@@ -10,6 +10,7 @@ from runs import quickly_drawn, tiny, train
 
 from gpt import look
 from gpt.look.charts import Line, line_chart, ticks
+from gpt.look.comparison import figure_text
 from gpt.look.run_list import total_steps
 
 __all__ = ["quickly_drawn"]
@@ -207,6 +208,23 @@ def test_the_figure_has_the_curves_of_every_run(trained):
         assert drawn[f"{run.name}: validation"] == expected
         assert [x for x, _ in drawn[f"{run.name}: training, smoothed"]] == list(range(1, 21))
     assert {text.get_text() for text in axes.get_legend().get_texts()} == set(drawn)
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("step", "loss (nats)")
+
+
+def test_the_figure_tells_eight_runs_apart_and_draws_any_name(trained, tmp_path):
+    """What stands between "$" is no formula."""
+    for i in range(8):
+        shutil.copytree(trained[0] / "slow", tmp_path / rf"{i} $\name_$ 漢")
+    found = look.compare([tmp_path])
+    (axes,) = found.figure().axes
+    validation = [line for line in axes.lines if "validation" in line.get_label()]
+    assert len({line.get_marker() for line in validation}) == len({line.get_color() for line in validation}) == 8
+    assert not any(text.get_parse_math() for text in axes.get_legend().get_texts())
+
+
+def test_counts_are_whole_numbers_and_shares_are_not():
+    shown = {0.0: "0.0000", 0.5: "0.5000", 1.0: "1.0000", 1.25: "1.2500", 2.0: "2", 12345.0: "12,345"}
+    assert {value: figure_text(value) for value in shown} == shown
 
 
 def test_a_picture_is_not_overwritten(trained, tmp_path):

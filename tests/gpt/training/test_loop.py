@@ -102,6 +102,18 @@ def test_looking_changes_nothing(finished, tmp_path, looks):
     assert losses[0] == losses[1]
 
 
+def test_each_step_has_its_own_dropout(tmp_path, quick_plots, monkeypatch):
+    """The same batch and, but for rounding, the same weights: without dropout every step has the same loss."""
+    draw = Pretraining.draw
+    first = {}
+    monkeypatch.setattr(Pretraining, "draw", lambda task: first.setdefault(task.config.dropout, draw(task)))
+    for dropout, different in ((0.5, 3), (0.0, 1)):
+        quiet = {"lr": 1e-9, "min_lr": 1e-9, "warmup": 0, "sample_tokens": 0}
+        train(tiny(tmp_path, dropout=dropout, steps=3, **quiet, overwrite=True))
+        losses = [line["loss"] for line in metrics(tmp_path / "run")[1:-1]]
+        assert len({f"{loss:.5f}" for loss in losses}) == different
+
+
 @pytest.mark.slow
 def test_the_seed_decides(finished, tmp_path):
     train(tiny(tmp_path))
