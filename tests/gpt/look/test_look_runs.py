@@ -63,6 +63,27 @@ def test_a_checkpoint_that_is_being_written_is_no_run(trained, tmp_path, ending)
     assert [run.name for run in look.runs(tmp_path / "runs")] == ["fast"]
 
 
+def test_runs_are_found_three_levels_below(trained, tmp_path):
+    """Also in a folder of the name "checkpoints" that is not a run's."""
+    for place in ("here", "a/b/there", "a/b/c/too-deep", "checkpoints/mine", ".hidden/run"):
+        shutil.copytree(trained[0] / "slow", tmp_path / place)
+    assert [run.name for run in look.runs(tmp_path)] == ["there", "mine", "here"]
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(FileNotFoundError, match="there is no readable run in"):
+        look.runs(tmp_path / "file")
+
+
+def test_a_model_without_checkpoints_is_a_run(trained, tmp_path):
+    (tmp_path / "bare").mkdir()
+    for name in ("config.json", "tokenizer.json", "model.safetensors"):
+        shutil.copy(trained[0] / "slow" / name, tmp_path / "bare")
+    (found,) = look.runs(tmp_path)
+    assert (found.name, found.steps) == ("bare", [])
+    (tmp_path / "bare" / "config.json").unlink()
+    with pytest.raises(FileNotFoundError, match="there is no readable run in"):
+        look.runs(tmp_path)
+
+
 def test_a_run_that_is_deleted_while_runs_are_searched_for_is_passed_over(trained, tmp_path, monkeypatch):
     shutil.copytree(trained[0], tmp_path / "runs")
     empty = tmp_path / "runs" / "empty"
