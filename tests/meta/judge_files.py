@@ -234,7 +234,7 @@ class FileJudge:
             os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
             forget_compiled(path)
 
-    def forked(self, order: list[str], budget: float) -> str:
+    def forked(self, order: list[str], budget: float, again: bool = True) -> str:
         said = self.tree.parent / f"{self.tree.name}.said"
         said.unlink(missing_ok=True)
         child = os.fork()
@@ -255,6 +255,8 @@ class FileJudge:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child, signal.SIGKILL)  # what a test left running
         if os.WIFEXITED(status) and os.WEXITSTATUS(status) == BROKEN:
+            if again:  # such as a warning while pytest tidies up, which the next time does not come
+                return self.forked(order, budget, again=False)
             raise RuntimeError(f"the tests cannot be run: {said.with_suffix('.log').read_text()}")
         ended = "never ends" if os.WTERMSIG(status) == signal.SIGPROF else DIED
         return json.loads(said.read_text()) if said.exists() else ended
