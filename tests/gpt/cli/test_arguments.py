@@ -293,3 +293,17 @@ def test_the_scripts_are_loaded_without_a_message(call, tmp_path, shell):
     done = subprocess.run([shell, "-c", f"{first}source {tmp_path / 'script'}"], capture_output=True, text=True,
                           cwd=tmp_path, env={**ONE_THREAD, "HOME": str(tmp_path)})  # fmt: skip
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_only_commands_with_a_choice_of_first_words_complete_them(call):
+    """What follows `gpt train` is no choice of its flags."""
+    branches = re.findall(r'^    "(.*)"\) flags="[^"]*"; here="(.*)";;$', call("completion", "bash")[1], re.MULTILINE)
+    assert len(branches) == len(dict(branches)) >= 15
+    assert {name for name, here in branches if here} == {"completion"}
+    assert dict(branches)["completion"] == "bash zsh fish"
+
+
+def test_only_a_switch_has_a_negation(call):
+    status, _, errors = call("train", "--no-steps", "3")
+    assert status == 2
+    assert "gpt train has no flag --no-steps" in errors

@@ -117,6 +117,7 @@ def test_texts_are_those_of_generate(client, loaded, options, logprobs):
     new = expected_ids(loaded, [PROMPT, "take"], 60, **options)
     texts = [loaded.tokenizer.decode(ids) for ids in new]
     assert [choice.text for choice in answer.choices] == texts
+    assert [choice.logprobs is None for choice in answer.choices] == [logprobs is None] * 2
     assert len(texts[0]) > 20
     sizes = [len(loaded.tokenizer.encode_ordinary(p)) for p in (PROMPT, "take")]
     assert answer.usage.prompt_tokens == sum(sizes)
