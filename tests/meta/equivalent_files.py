@@ -25,5 +25,26 @@ PROOFS: dict[str, list[str]] = {
     "the same exceptions, in another order": [
         "gpt/tasks/instruct/judge.py: Api.exchange: (OSError, http.client.HTTPException)  ->  (http.client.HTTPException, OSError)",
     ],
+    "a length in pixels, on which no other one depends": [
+        "gpt/look/charts.py: (WIDTH, HEIGHT, LEFT, BOTTOM): 280  ->  281",
+        "gpt/look/charts.py: category_chart: 160  ->  159",
+        "gpt/look/charts.py: scatter: 60  ->  61",
+        "gpt/look/gradient.py: group_map: 24  ->  23",
+    ],
+    "lists that are made of the same steps have the same length": [
+        "gpt/look/learning.py: LearnStep._pictures: True  ->  False (place 2)",
+    ],
+    "of two axes the last one is axis 1": [
+        "gpt/look/lens.py: probability_and_rank: -1  ->  1",
+    ],
+    "a line in the background through the lowest and the highest loss of each step, in either order": [
+        "gpt/look/run_list.py: Run.lines: ((s, low), (s, high))  ->  ((s, high), (s, low))",
+    ],
+    "which of two wrong values is named first": [
+        "gpt/training/settings.py: Settings.__post_init__: ('weight_decay', 'clip')  ->  ('clip', 'weight_decay')",
+    ],
+    "how many texts at once is a matter of time and memory": [
+        "gpt/cli/classify.py: BATCH: 16  ->  15",
+    ],
 }
 EQUIVALENT = {key: proof for proof, keys in PROOFS.items() for key in keys}

@@ -18,6 +18,7 @@ from runs import quickly_drawn
 from served import app_of, serving, small_runs
 
 from gpt import generation, look
+from gpt.serve.openai.chat import turns_of
 from gpt.serve.openai.decoding import Answer, Token, write
 from gpt.serve.openai.options import Options
 from gpt.serve.worker import Busy
@@ -708,3 +709,11 @@ def test_a_log_probability_of_minus_infinity_is_a_number(loaded):
     assert (token.logprob, token.top) == (-9999.0, [(0, 0.0), (1, -9999.0)])
     pieces = list(write(loaded, [[65]], 2, Options(seed=1)))
     assert sum(piece.written for piece in pieces) == 2
+
+
+def test_a_conversation_has_at_most_1000_messages():
+    alternating = [{"role": ("user", "assistant")[i % 2], "content": str(i)} for i in range(999)]
+    system = {"role": "system", "content": "s"}
+    assert len(turns_of([system, *alternating])) == 500
+    with pytest.raises(ValueError, match=r"messages must be a list of 1 to 1,000 messages"):
+        turns_of([system, system, *alternating])
