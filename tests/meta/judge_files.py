@@ -127,6 +127,10 @@ class Chosen:
     def pytest_collection_modifyitems(self, items):
         items[:] = sorted((i for i in items if i.nodeid in self.order), key=lambda item: self.order[item.nodeid])
 
+    def pytest_keyboard_interrupt(self, excinfo):
+        if excinfo.type is KeyboardInterrupt and not self.failed:  # it left a test; pytest's own is a subclass
+            self.failed = "KeyboardInterrupt"
+
     def pytest_runtest_logstart(self, nodeid):
         signal.setitimer(signal.ITIMER_PROF, 30 + 5 * self.seconds.get(nodeid, 0))  # ends a process that is stuck
 

@@ -18,7 +18,7 @@ from gpt.cli.generate import Generate
 from gpt.cli.params import Params
 from gpt.cli.parsing import parse
 from gpt.cli.train import GROUPS as TRAINING_GROUPS
-from gpt.cli.train import FinetuneInstruct, Train
+from gpt.cli.train import FinetuneInstruct, Train, value_of
 
 slow = pytest.mark.slow
 
@@ -307,3 +307,40 @@ def test_only_a_switch_has_a_negation(call):
     status, _, errors = call("train", "--no-steps", "3")
     assert status == 2
     assert "gpt train has no flag --no-steps" in errors
+
+
+@pytest.mark.parametrize(
+    ("args", "value"),
+    [
+        ([], None),
+        (["--resume"], None),
+        (["--resume", "r"], "r"),
+        (["a", "--resume=r", "b"], "r"),
+        (["--resumed", "r"], None),
+    ],
+)
+def test_the_run_to_resume_is_known_before_the_other_flags(args, value):
+    assert value_of(args, "--resume") == value
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["generate", "run", "--device", "tpu"], "--device must be "),
+        (
+            ["data", "prepare", "x", "--tokenizer", "gpt2", "--out", "y", "--processes", "0"],
+            "--processes must be an integer of at least 1, got 0",
+        ),
+    ],
+)
+def test_a_wrong_value_is_wrong_usage_before_anything_is_read(call, args, says):
+    status, _, errors = call(*args)
+    assert status == 2
+    assert says in errors
+
+
+def test_megabytes_have_a_million_bytes(call, monkeypatch):
+    """1,557,611,200 parameters of GPT-2 XL in float32."""
+    monkeypatch.setenv("COLUMNS", "150")
+    total = call("params", "gpt2-xl")[1].splitlines()
+    assert any("1,557,611,200" in line and "6,230.44" in line for line in total)
