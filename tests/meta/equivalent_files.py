@@ -20,6 +20,7 @@ PROOFS: dict[str, list[str]] = {
         "gpt/tasks/classify/model.py: Classifier.read: [T - 1] * len(lengths)  ->  [T - 1]",
     ],
     "how much at once is a matter of memory": [
+        "gpt/data/shards/encoding.py: BATCH: 1  ->  2",
         "gpt/tasks/evaluate.py: total_loss: LOGITS // model.config.vocab_size  ->  LOGITS * model.config.vocab_size",
     ],
     "the same exceptions, in another order": [
@@ -54,6 +55,12 @@ PROOFS: dict[str, list[str]] = {
     ],
     "the process ends, which closes it": [
         "gpt/cli/main.py: discard_output: os.close(null)  ->  pass",
+    ],
+    "a file that is read as a whole has no field of a gigabyte": [
+        "gpt/data/records.py: _rows: 31  ->  30",
+    ],
+    "a name for type checkers": [
+        "gpt/data/shards/documents.py: Item: Piece | Skipped  ->  Piece",
     ],
     "a random seed of a larger range is random too": [
         "gpt/serve/openai/decoding.py: Scores.__init__: 32  ->  33",
