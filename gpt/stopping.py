@@ -47,6 +47,6 @@ def find_stop(text: str, stops: Sequence[str]) -> int | None:
 
 
 def kept_back(text: str, stops: Sequence[str]) -> int:
-    """How many characters at the end of `text` may begin a stop string."""
+    """How many characters at the end of `text`, which has no stop string, may begin one."""
     lengths = range(1, max(map(len, stops), default=1))
-    return max((n for n in lengths if any(stop[:n] == text[-n:] and n < len(stop) for stop in stops)), default=0)
+    return max((n for n in lengths if any(stop[:n] == text[-n:] for stop in stops)), default=0)

@@ -105,7 +105,7 @@ class Chat:
         why = ", as in training (--history N for N earlier turns)" if self.history is None else ""
         console = Output(highlight=False)
         console.print(f"{self.run}: {size:,} parameters, a context of {context:,} tokens", style="bold", markup=False)
-        console.print(f"It sees {sees}{why}. {HELP}; Ctrl-C stops an answer.", style="dim", markup=False)
+        console.print(f"It sees {sees}{why}. {HELP}; Ctrl-C stops an answer.", style="dim")
 
 
 def converse(talk: Conversation, prompt: str) -> int:

@@ -111,8 +111,7 @@ class Judge:
         """The other fields of each entry, which the file of results has too."""
         kept = [record.fields for record in records.read(self.data, FIELDS).records[: self.limit]]
         kept = [{name: value for name, value in entry.items() if name != key} for entry in kept]
-        new = ["model_response", "exact_match", "f1"]
-        new += ["log_likelihood"] * (self.run is not None) + ["score", "judge"] * (self.api is not None)
+        new = ["model_response", "exact_match", "f1", "log_likelihood", "score", "judge"]
         if clash := [name for name in new if any(name in entry for entry in kept)]:
             raise ValueError(
                 f"entries of {self.data} have the field {clash[0]!r} already, and so have the results in --out: rename "

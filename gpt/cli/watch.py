@@ -58,8 +58,6 @@ class Page:
                     address = line.strip()
                     say(self.screen, None, f"watch      {address}")
                     if has_browser():
-                        import webbrowser
-
                         with suppress(OSError, webbrowser.Error):
                             webbrowser.open(address)
         if not address and not self.closing:

@@ -170,7 +170,7 @@ def backward(
     training = net.training
     net.eval()
     try:
-        with trainable(list(net.parameters())):
+        with trainable(net.parameters()):
             with tl.no_grad():
                 stream = stream_into(model, given.ids, block)
             stream.requires_grad = True

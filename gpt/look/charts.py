@@ -51,7 +51,7 @@ def category_chart(names: Sequence[str], lines: Mapping[str, Sequence[float]], *
     """SVG: lines of shares over the places `names`, on an axis from 0 to the largest, with a legend to the right."""
     step, height, left, top = 54, 160, 48, 30
     right = left + step * max(1, len(names) - 1)
-    width = right + 24 + LETTER * SIZE * max((len(visible_text(text)) for text in lines), default=0)
+    width = right + 24 + LETTER * SIZE * max(map(len, [*names[-1:], *map(visible_text, lines)]), default=0)
     most = max((value for values in lines.values() for value in values if value == value), default=0.0) or 1.0
     parts = []
     for tick in (0.0, 0.5, 1.0):
@@ -152,7 +152,7 @@ def waterfall(values: Mapping[str, float], *, title: str = "") -> str:
         ends.append(ends[-1] + value)
     low, high = min(ends), max(ends)
     scale = 420 / ((high - low) or 1.0)
-    left, top, line = 12 + LETTER * SIZE * max(len(name) for name in values), 28, 18
+    left, top, line = 12 + LETTER * SIZE * max(map(len, ("sum", *values))), 28, 18
     parts = [
         f'<line x1="{left - low * scale:.1f}" y1="{top}" x2="{left - low * scale:.1f}" '
         f'y2="{top + line * (len(values) + 1)}" stroke="{LINE}"/>'

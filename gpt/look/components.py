@@ -28,7 +28,7 @@ def principal_components(x: Tensor, k: int = 2) -> tuple[Tensor, list[float]]:
     for _ in range(k):
         v = dominant(small)  # (m, 1)
         variance = (v.T @ small @ v).item()
-        exists = total > 0 and variance > 1e-12 * total
+        exists = variance > 1e-12 * total
         along = y @ v * (1.0 if exists else 0.0)  # (n, 1)
         axes.append(along * (-1.0 if along.max().item() < -along.min().item() else 1.0))
         found.append(variance / total if exists else 0.0)

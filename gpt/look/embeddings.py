@@ -11,6 +11,7 @@ from array import array
 from base64 import b64encode
 from dataclasses import asdict, dataclass
 from html import escape
+from itertools import zip_longest
 from typing import Any
 
 import tensorlite as tl
@@ -56,9 +57,11 @@ class NearestTokens:
             columns["head"] = self.head
         titles = "".join(f'<th style="text-align:left">{title}</th>' for title in columns)
         rows = ""
-        for line in zip(*columns.values(), strict=True):
-            cells = (f"{escape(display.visible_text(near.text))} ({near.id}) {near.cosine:.3f}" for near in line)
-            rows += f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
+        for line in zip_longest(*columns.values()):  # the head has one token more, if k is the whole vocabulary
+            cells = [
+                f"{display.visible_text(near.text)} ({near.id}) {near.cosine:.3f}" if near else "" for near in line
+            ]
+            rows += f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
         text = escape(display.visible_text(self.text))
         title = f"Tokens nearest to {text} (id {self.id}) by cosine similarity"
         return f"<div><p>{title}</p><table><tr>{titles}</tr>{rows}</table></div>"

@@ -1,6 +1,6 @@
 """What a model is to predict for a text, and its loss: each next token or, for a classifier, the text's label."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -116,7 +116,7 @@ def predict(net: Network, given: Example, shortcuts: bool = True, norms: bool = 
 
 
 @contextmanager
-def trainable(parameters: Sequence[Tensor]) -> Iterator[None]:
+def trainable(parameters: Iterable[Tensor]) -> Iterator[None]:
     """All of these have a gradient inside the block, also those that fine-tuning has frozen."""
     frozen = [p for p in parameters if not p.requires_grad]
     for p in frozen:

@@ -111,7 +111,7 @@ def gradients(
         position = net.position if isinstance(net, Classifier) else ""
         device = body(net).device
         net = fresh_model(config, seed, len(given.labels), position).to(device)
-    with trainable(list(net.parameters())):
+    with trainable(net.parameters()):
         run = Forward(net, given, shortcuts, norms)
         run.backward()
     return run.gradients()

@@ -201,7 +201,7 @@ def head_parts(block: Block, found: BlockTrace, x: Tensor, at: int) -> dict[str,
     attention = block.attention
     H = attention.num_heads
     values = attention.heads(attention.W_value(block.norm1(x)))[0]  # (H, T, D)
-    contexts = (found.weights[0, :, at : at + 1] @ values).swapaxes(0, 1)  # (H, 1, T) @ (H, T, D) -> (1, H, D)
+    contexts = found.weights[0, :, at : at + 1] @ values  # (H, 1, T) @ (H, T, D) -> (H, 1, D)
     alone = tl.eye(H, dtype=contexts.dtype, device=contexts.device).expand_dims(-1) * contexts  # (H, H, D)
     added = F.linear(alone.reshape(H, -1), attention.out_proj.weight)  # (H, H D) -> (H, C)
     parts = {f"head {h}": added[h] for h in range(H)}

@@ -43,8 +43,8 @@ class Summary:
         if kind is None:
             return training
         usual = kind().to_dict() | {"keep": default_keep(self.run.parameters), "threads": training.get("threads")}
-        with suppress(ValueError):  # settings of another version
-            width = dict_at(self.run.description, "model").get("n_embd", 768)
+        with suppress(ValueError, KeyError):  # settings of another version
+            width = dict_at(self.run.description, "model")["n_embd"]
             usual["lr"] = kind.from_dict(training).default_lr(width)
         return {name: value for name, value in training.items() if name not in usual or value != usual[name]}
 

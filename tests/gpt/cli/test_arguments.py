@@ -18,7 +18,7 @@ from gpt.cli.generate import Generate
 from gpt.cli.params import Params
 from gpt.cli.parsing import parse
 from gpt.cli.train import GROUPS as TRAINING_GROUPS
-from gpt.cli.train import FinetuneInstruct, Train
+from gpt.cli.train import FinetuneInstruct, Train, value_of
 
 slow = pytest.mark.slow
 
@@ -170,6 +170,7 @@ def test_every_flag_of_training_is_in_one_group_of_its_help(call, monkeypatch):
         assert own <= set(listed)
         output = call(*name.split(), "--help")[1]
         frames = re.split(r"╭─ (.+?) ─+╮\n", output)[1:]
+        assert len(set(frames[::2])) == len(frames[::2])
         for title, rows in zip(frames[::2], frames[1::2], strict=True):
             found = set(re.findall(r"^│ (?:-n INT, )?--(?:no-)?([\w-]+)", rows, re.MULTILINE))
             fields_there = {flag.field for flag in flags_of(COMMANDS[name])
@@ -293,3 +294,54 @@ def test_the_scripts_are_loaded_without_a_message(call, tmp_path, shell):
     done = subprocess.run([shell, "-c", f"{first}source {tmp_path / 'script'}"], capture_output=True, text=True,
                           cwd=tmp_path, env={**ONE_THREAD, "HOME": str(tmp_path)})  # fmt: skip
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_only_commands_with_a_choice_of_first_words_complete_them(call):
+    """What follows `gpt train` is no choice of its flags."""
+    branches = re.findall(r'^    "(.*)"\) flags="[^"]*"; here="(.*)";;$', call("completion", "bash")[1], re.MULTILINE)
+    assert len(branches) == len(dict(branches)) >= 15
+    assert {name for name, here in branches if here} == {"completion"}
+    assert dict(branches)["completion"] == "bash zsh fish"
+
+
+def test_only_a_switch_has_a_negation(call):
+    status, _, errors = call("train", "--no-steps", "3")
+    assert status == 2
+    assert "gpt train has no flag --no-steps" in errors
+
+
+@pytest.mark.parametrize(
+    ("args", "value"),
+    [
+        ([], None),
+        (["--resume"], None),
+        (["--resume", "r"], "r"),
+        (["a", "--resume=r", "b"], "r"),
+        (["--resumed", "r"], None),
+    ],
+)
+def test_the_run_to_resume_is_known_before_the_other_flags(args, value):
+    assert value_of(args, "--resume") == value
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["generate", "run", "--device", "tpu"], "--device must be "),
+        (
+            ["data", "prepare", "x", "--tokenizer", "gpt2", "--out", "y", "--processes", "0"],
+            "--processes must be an integer of at least 1, got 0",
+        ),
+    ],
+)
+def test_a_wrong_value_is_wrong_usage_before_anything_is_read(call, args, says):
+    status, _, errors = call(*args)
+    assert status == 2
+    assert says in errors
+
+
+def test_megabytes_have_a_million_bytes(call, monkeypatch):
+    """GPT-2 XL with one token more, 1,557,612,800 parameters, in float32."""
+    monkeypatch.setenv("COLUMNS", "150")
+    total = call("params", "gpt2-xl", "--vocab-size", 50258)[1].splitlines()
+    assert any("1,557,612,800" in line and "6,230.45" in line for line in total)

@@ -68,6 +68,7 @@ def test_doctor_looks_at_this_machine(call, monkeypatch, tmp_path):
         assert name in output
     assert "OPENBLAS_CORETYPE=Haswell forces" in output
     assert f"not in {tmp_path}" in output
+    assert "gpt data fetch gpt2-tokenizer downloads it" in output
 
 
 # ----- generate ---------------------------------------------------------------------------------------------------

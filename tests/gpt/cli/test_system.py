@@ -155,6 +155,36 @@ def test_doctor_says_what_the_environment_does_to_blas():
     assert subprocess.run(**run, env=own).stdout.startswith("\n")
 
 
+@pytest.mark.parametrize(
+    ("own", "said"), [("Haswell", []), ("SkylakeX", ["SkylakeX, but the environment sets Haswell"])]
+)
+def test_doctor_compares_kernels_with_those_of_a_clean_environment(monkeypatch, own, said):
+    environments = []
+
+    def run(command, env, **kwargs):
+        environments.append(env)
+        return subprocess.CompletedProcess(command, 0, f"{own}\n")
+
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
+    monkeypatch.setenv("OPENBLAS_L2_SIZE", "1024")
+    monkeypatch.setattr(doctor.machine, "blas", lambda: {"kernels": "Haswell"})
+    monkeypatch.setattr(doctor.subprocess, "run", run)
+    found = doctor.slower_kernels()
+    assert len(found) == len(said)
+    assert all(part in sentence for part, sentence in zip(said, found, strict=True))
+    assert {name for name in os.environ if name not in environments[0]} == {"OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"}
+    monkeypatch.setattr(doctor.machine, "blas", dict)  # not the OpenBLAS of NumPy's wheels
+    assert doctor.slower_kernels() == []
+    assert len(environments) == 1
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="Linux")
+def test_the_processor_has_the_name_that_linux_gives():
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = {line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")}
+    assert doctor.cpu_name() in (names or {platform.processor(), platform.machine()})
+
+
 def test_doctor_says_whether_several_processes_can_train(monkeypatch):
     monkeypatch.setattr(doctor.distributed, "launched", lambda: (1, 4, 1))
     monkeypatch.setattr(doctor, "installed", lambda name: None)
@@ -169,6 +199,12 @@ def test_doctor_says_whether_several_processes_can_train(monkeypatch):
         done = subprocess.CompletedProcess([], code, output)
         monkeypatch.setattr(doctor.subprocess, "run", lambda *args, done=done, **kwargs: done)
         assert expected in doctor.about_processes()[0]
+    for launcher, expected in (
+        ("/opt/mpiexec", "started by /opt/mpiexec"),
+        (None, "started by srun, or by the mpiexec"),
+    ):
+        monkeypatch.setattr(doctor.shutil, "which", lambda *args, launcher=launcher, **kwargs: launcher)
+        assert doctor.about_processes()[0].partition("5.0, ")[2].startswith(expected)
     for found, expected in ((True, "each with a GPU"), (False, "NCCL is missing")):
         monkeypatch.setattr(doctor.nccl, "available", lambda found=found: found)
         assert expected in doctor.about_nccl()[0]

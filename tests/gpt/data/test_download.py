@@ -673,3 +673,8 @@ def test_wrong_usage_is_2(call, args, says):
     status, output, errors = call("data", *args)
     assert status == 2
     assert says in " ".join((output + errors).replace("│", " ").split())
+
+
+def test_the_sentence_for_a_slow_server_has_the_limit():
+    assert f"less than {download.ENOUGH // 1024} KiB a minute" in download.SLOW
+    assert download.SLOWEST == 60

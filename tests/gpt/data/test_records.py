@@ -196,3 +196,10 @@ def test_entries_of_a_table_and_of_json_are_the_same(tmp_path):
     assert instruct.read_entries(tmp_path / "a.json") == instruct.read_entries(tmp_path / "a.csv")
     (tmp_path / "b.tsv").write_text(table(head="label\ttext\n"))
     assert classify.data.read(tmp_path / "b.tsv") == [*HAM]
+
+
+@pytest.mark.parametrize(("text", "line"), [("\0", 1), ("\n\0", 2), ("a\nb\n\nc\0", 4)])
+def test_the_line_of_a_nul_character_is_named(tmp_path, text, line):
+    (tmp_path / "f").write_text(text)
+    with pytest.raises(ValueError, match=f"f, line {line} has a NUL character: the file is not text"):
+        records.read(tmp_path / "f", ("label", "text"))

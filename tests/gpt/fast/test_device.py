@@ -4,6 +4,7 @@ The strict device counts each look at a value: `strict.waits`.
 """
 
 import json
+import re
 import sys
 import types
 
@@ -18,7 +19,7 @@ from gpt.cli import main as cli
 from gpt.config import GPTConfig
 from gpt.fast import machine as fast_machine
 from gpt.generation import generate
-from gpt.model import GPT
+from gpt.model import GPT, parameter_table
 from gpt.tasks import classify, instruct, pretrain
 from gpt.tasks.classify import ClassifyConfig, data
 from gpt.tasks.evaluate import total_loss
@@ -130,6 +131,26 @@ def test_training_that_does_not_fit_is_refused_before_it_begins(monkeypatch):
         check_memory(shape, TrainConfig(**big, device="strict"))
     check_memory(shape, TrainConfig(**big, device="strict", dtype="bfloat16"))
     check_memory(shape, TrainConfig(**big, device="strict", activation_checkpointing=True))
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"n_layer": 200, "n_embd": 4096, "vocab_size": 10, "context_length": 1},  # most parameters are in the blocks
+        {"n_layer": 1, "n_embd": 4096, "vocab_size": 10**8, "context_length": 1},  # in the embedding of tokens
+        {"n_layer": 1, "n_embd": 4096, "vocab_size": 10, "context_length": 10**6},  # of positions
+    ],
+)
+def test_the_memory_of_training_is_at_least_16_bytes_a_parameter(shape, monkeypatch):
+    """Weight, gradient and two averages in float32; the activations of a batch of one add at most an eighth."""
+    monkeypatch.setattr(gpu, "memory", lambda device: (1 << 30, 80 << 30))
+    model = GPTConfig(n_head=1, tie_head=True, **shape)
+    parameters = parameter_table(model)[-1].parameters
+    config = TrainConfig(batch_size=1, device="strict", dtype="bfloat16", activation_checkpointing=True)
+    with pytest.raises(ValueError, match="takes at least") as error:
+        check_memory(model, config)
+    said = float(re.findall(r"at least ([\d,.]+) GiB", str(error.value))[0].replace(",", ""))
+    assert said == pytest.approx(16 * parameters / 2**30, rel=0.15)
 
 
 # ----- writing and measuring --------------------------------------------------------------------------------------

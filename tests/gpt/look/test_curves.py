@@ -51,6 +51,18 @@ def test_a_half_written_line_is_read_when_it_is_whole(tmp_path):
     assert steps(log.update()) == [1, 2, 3]  # nothing is read twice
 
 
+def test_a_position_is_after_what_was_read(tmp_path):
+    """Also behind more bytes than a position has the checksum of; nothing is taken for another file."""
+    position, seen = Position(), b""
+    for step in (1, 2, 500, 1000):
+        write(tmp_path, "".join(line(n, loss=n / 3) for n in range(step, 2 * step)) + '{"st', "w" if step == 1 else "a")
+        news = read_after(tmp_path, METRICS, position)
+        position, seen = news.position, seen + news.lines
+        assert not news.again
+        assert position == end_of(tmp_path, METRICS)[0]
+        assert seen == (tmp_path / METRICS).read_bytes()[: position.offset]
+
+
 def test_there_may_be_no_file_yet(tmp_path):
     log = Log(tmp_path).update()
     assert log.metrics.series == {}

@@ -58,6 +58,7 @@ def test_values_are_derivatives_with_respect_to_the_scale_of_an_embedding(tmp_pa
         assert found.values[i] == pytest.approx(wanted[i], rel=1e-6, abs=1e-9)
     assert np.abs(found.values).max() > 1e-3
     assert found.padding_tokens == (12 - len(ids)) * matters
+    assert len(found.values) == len(found.tokens) == len(ids)
     assert found.padding == pytest.approx(derivative(PAD) if matters else 0.0, rel=1e-6, abs=1e-9)
 
 

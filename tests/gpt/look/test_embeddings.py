@@ -2,6 +2,7 @@
 
 import base64
 from dataclasses import replace
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -50,6 +51,26 @@ def test_a_token_is_never_its_own_neighbour_and_all_others_are():
         found = look.nearest_tokens(model, id, k=100)
         assert sorted(line.id for line in found.embedding) == [other for other in range(18) if other != id]
         assert found.embedding[0].id == 7 - id
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_all_tokens_of_the_vocabulary_are_shown(tied):
+    """The head has one more than the embedding: the token itself."""
+    found = look.nearest_tokens(loaded(tied), 4, k=100)
+    table = ElementTree.fromstring(found._repr_html_()).find("table")
+    rows = [[cell.text for cell in row] for row in table]
+    assert rows[0] == ["token embedding"] if tied else ["token embedding", "head"]
+    for i, near in enumerate([found.embedding] if tied else [found.embedding, found.head]):
+        shown = [row[i] for row in rows[1:] if row[i]]
+        assert shown == [f"{one.text} ({one.id}) {one.cosine:.3f}" for one in near]
+        assert len(shown) == 17 + i
+
+
+@pytest.mark.parametrize(("context", "labels"), [(16, [0, 8]), (600, [0, 120, 240, 360, 480])])
+def test_every_eighth_row_of_the_positions_has_its_number(context, labels):
+    svg = look.positions(loaded(context=context))._repr_html_().removeprefix("<div>").partition("</svg>")[0] + "</svg>"
+    texts = [one.text for one in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text") if one.text]
+    assert texts[1:] == [str(label) for label in labels] * 2  # the rows', then the columns'
 
 
 @pytest.mark.parametrize(("context", "stride"), [(16, 1), (257, 2), (600, 3)])

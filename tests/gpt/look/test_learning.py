@@ -313,6 +313,17 @@ def test_undo_gives_the_same_bytes_and_the_same_steps_again():
         session.undo()
 
 
+def test_steps_are_counted_from_1_and_an_undone_one_is_counted_again():
+    session = LearningSession(loaded())
+    counts = []
+    for undone in (False, False, True, False):
+        if undone:
+            session.undo()
+        *_, found = session.step(TEXT, lr=1e-3)
+        counts.append(found.rule.count)
+    assert counts == [1, 2, 2, 3]
+
+
 def test_the_bytes_of_a_session():
     session = LearningSession(loaded())
     weights = sum(p.numpy().nbytes for p in session.loaded.model.parameters())
@@ -360,6 +371,21 @@ def test_norms_of_numbers_whose_squares_leave_float32():
     many = tl.full((3, 100_000), 0.1)
     assert norm(many) == pytest.approx(0.1 * math.sqrt(300_000), rel=1e-5)
     assert norm(many, 3 * many) == pytest.approx(0.2 * math.sqrt(300_000), rel=1e-5)
+
+
+def test_the_size_of_a_gradient_does_not_depend_on_the_number_of_parameters():
+    """`rms` of a block's part, against the gradient that PyTorch's definition of it gives: sqrt(mean of g**2)."""
+    model = loaded()
+    found = look.gradients(model, TEXT)
+    _, loss = model.model(*(tl.tensor([ids]) for ids in (model.encode(TEXT)[:-1], model.encode(TEXT)[1:])))
+    loss.backward()
+    for layer, part, params in parts(model.model):
+        (group,) = [group for group in found.groups if (group.layer, group.part) == (layer, part)]
+        squares = np.concatenate([np.square(p.grad.numpy()).ravel() for p in params])
+        assert group.parameters == len(squares)
+        assert group.rms == pytest.approx(math.sqrt(squares.mean()), rel=1e-6)
+    for p in model.model.parameters():
+        p.grad = None
 
 
 def test_every_parameter_is_in_one_group():

@@ -1,5 +1,6 @@
 """look.learn, look.gradients and look.backward of a classifier, against the classifier's own forward pass."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -146,3 +147,4 @@ def test_a_notebook_shows_the_labels_escaped(tmp_path):
     assert "label &lt;1&gt; (to predict)" in html
     assert "<1>" not in html
     assert "color: probability of each label" in html
+    assert len(re.findall(r"<title>label &lt;[012]&gt;[^<]* probability \d+\.\d%</title>", html)) == 2 * 3

@@ -1,6 +1,7 @@
 """The logit lens. The oracle is a model with fewer blocks and the same weights: after layer i, it predicts the same."""
 
 from dataclasses import replace
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from runs import quickly_drawn, train  # noqa: F401
 import tensorlite as tl
 from gpt import look
 from gpt.look import lens as lens_module
+from gpt.look.display import sequential
 from gpt.model import GPT
 from gpt.tasks.classify import inference
 from gpt.tasks.pretrain import TrainConfig
@@ -100,6 +102,21 @@ def test_followed_tokens_have_the_probability_and_rank_of_each_layer(position):
 def test_invalid_requests_are_refused_with_a_sentence(call, says):
     with pytest.raises(ValueError, match=says):
         call(loaded())
+
+
+def test_a_cell_has_the_colour_of_the_best_tokens_probability():
+    found = look.logit_lens(loaded(), TEXT, k=3)
+    rows = list(ElementTree.fromstring(found._repr_html_()).find("table"))[1:-1]
+    for row, layer in zip(rows, found.layers, strict=True):
+        for cell, (best, *_) in zip(row[1:], layer.probabilities, strict=True):
+            assert f"background:{sequential(best)};" in cell.get("style")
+
+
+def test_the_last_position_is_followed_by_default():
+    model = loaded()
+    found = look.follow_tokens(model, TEXT, ["c"])
+    assert found == look.follow_tokens(model, TEXT, ["c"], len(TEXT) - 1)
+    assert found.position == len(TEXT) - 1
 
 
 def test_pictures_show_the_tokens_and_escape_them():

@@ -165,6 +165,12 @@ def test_a_share_from_few_positions_describes_no_head():
     assert (one.same, one.itself, one.kind) == (1, 0.8, "itself")
 
 
+def test_without_a_repeated_token_there_is_no_share_of_repeated_ones():
+    found = look.attention(loaded(), "aros")
+    assert {(one.same, one.after_same) for one in found.shares} == {(None, None)}
+    assert all(one.previous > 0 for one in found.shares)
+
+
 def test_one_token_has_weights_but_no_shares():
     found = look.attention(loaded(), "a")
     assert found.weights.tolist() == [[[[1.0]], [[1.0]]]] * 3
@@ -207,6 +213,11 @@ def test_thumbnails_are_square_roots_of_weights_or_of_block_maxima():
     assert (side, len(pixels)) == (9, 3 * 2 * 81)
     side, pixels = found.thumbnails(7)  # squares of 6 x 6
     assert np.frombuffer(pixels, np.uint8).reshape(3, 2, 6, 6)[1, 1, 5, 5] == round(expected[1, 1, 30:, 30:].max())
+
+
+@pytest.mark.parametrize(("tokens", "side"), [(64, 64), (65, 33), (129, 43)])
+def test_thumbnails_have_at_most_64_pixels_in_each_direction(tokens, side):
+    assert look.attention(loaded(), "a" * tokens).thumbnails()[0] == side
 
 
 def test_to_dict_has_the_exact_weights():

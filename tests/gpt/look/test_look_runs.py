@@ -10,6 +10,7 @@ from runs import quickly_drawn, tiny, train
 
 from gpt import look
 from gpt.look.charts import Line, line_chart, ticks
+from gpt.look.comparison import figure_text
 from gpt.look.run_list import total_steps
 
 __all__ = ["quickly_drawn"]
@@ -60,6 +61,27 @@ def test_a_checkpoint_that_is_being_written_is_no_run(trained, tmp_path, ending)
         folder.rename(f"{folder}{ending}")
     (tmp_path / "runs" / "slow" / "model.safetensors").unlink()  # written with the first complete checkpoint
     assert [run.name for run in look.runs(tmp_path / "runs")] == ["fast"]
+
+
+def test_runs_are_found_three_levels_below(trained, tmp_path):
+    """Also in a folder of the name "checkpoints" that is not a run's."""
+    for place in ("here", "a/b/there", "a/b/c/too-deep", "checkpoints/mine", ".hidden/run"):
+        shutil.copytree(trained[0] / "slow", tmp_path / place)
+    assert [run.name for run in look.runs(tmp_path)] == ["there", "mine", "here"]
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(FileNotFoundError, match="there is no readable run in"):
+        look.runs(tmp_path / "file")
+
+
+def test_a_model_without_checkpoints_is_a_run(trained, tmp_path):
+    (tmp_path / "bare").mkdir()
+    for name in ("config.json", "tokenizer.json", "model.safetensors"):
+        shutil.copy(trained[0] / "slow" / name, tmp_path / "bare")
+    (found,) = look.runs(tmp_path)
+    assert (found.name, found.steps) == ("bare", [])
+    (tmp_path / "bare" / "config.json").unlink()
+    with pytest.raises(FileNotFoundError, match="there is no readable run in"):
+        look.runs(tmp_path)
 
 
 def test_a_run_that_is_deleted_while_runs_are_searched_for_is_passed_over(trained, tmp_path, monkeypatch):
@@ -207,6 +229,23 @@ def test_the_figure_has_the_curves_of_every_run(trained):
         assert drawn[f"{run.name}: validation"] == expected
         assert [x for x, _ in drawn[f"{run.name}: training, smoothed"]] == list(range(1, 21))
     assert {text.get_text() for text in axes.get_legend().get_texts()} == set(drawn)
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("step", "loss (nats)")
+
+
+def test_the_figure_tells_eight_runs_apart_and_draws_any_name(trained, tmp_path):
+    """What stands between "$" is no formula."""
+    for i in range(8):
+        shutil.copytree(trained[0] / "slow", tmp_path / rf"{i} $\name_$ 漢")
+    found = look.compare([tmp_path])
+    (axes,) = found.figure().axes
+    validation = [line for line in axes.lines if "validation" in line.get_label()]
+    assert len({line.get_marker() for line in validation}) == len({line.get_color() for line in validation}) == 8
+    assert not any(text.get_parse_math() for text in axes.get_legend().get_texts())
+
+
+def test_counts_are_whole_numbers_and_shares_are_not():
+    shown = {0.0: "0.0000", 0.5: "0.5000", 1.0: "1.0000", 1.25: "1.2500", 2.0: "2", 12345.0: "12,345"}
+    assert {value: figure_text(value) for value in shown} == shown
 
 
 def test_a_picture_is_not_overwritten(trained, tmp_path):

@@ -73,6 +73,7 @@ def test_the_effects_sum_to_the_logit_of_the_forward_pass(model, position, token
     assert found.probability == pytest.approx(p[chosen], rel=1e-11)
     assert found.rank == 1 + (logits > logits[chosen]).sum()
     assert [id for id, _, _ in found.candidates] == np.argsort(-logits)[:5].tolist()
+    assert all(isinstance(effect.parts, tuple) for effect in found.effects)
     np.testing.assert_allclose([share for _, _, share in found.candidates], np.sort(p)[::-1][:5], rtol=1e-11)
 
 

@@ -332,6 +332,7 @@ def test_a_number_that_no_float_holds_is_refused(value):
     ("kind", "values"),
     [
         (TrainConfig, {"text": 5}), (TrainConfig, {"text": [5]}), (TrainConfig, {"text": "a"}),
+        (TrainConfig, {"preset": 5}), (InstructConfig, {"style": None, "base": 5}),
         (TrainConfig, {"steps": "5"}), (TrainConfig, {"min_lr": "x"}), (TrainConfig, {"validation": None}),
         (TrainConfig, {"overwrite": 1}), (TrainConfig, {"seed": True}), (ClassifyConfig, {"base": 5}),
         (ClassifyConfig, {"label_column": []}), (InstructConfig, {"targets": 5}), (InstructConfig, {"targets": [1]}),

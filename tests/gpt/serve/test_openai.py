@@ -18,8 +18,10 @@ from runs import quickly_drawn
 from served import app_of, serving, small_runs
 
 from gpt import generation, look
+from gpt.serve.openai.chat import turns_of
 from gpt.serve.openai.decoding import Answer, Token, write
-from gpt.serve.openai.options import Options
+from gpt.serve.openai.errors import OpenAIError, from_exception
+from gpt.serve.openai.options import Options, read_stops
 from gpt.serve.worker import Busy
 from gpt.stopping import find_stop
 from gpt.tasks.instruct import STYLES, Conversation
@@ -117,6 +119,7 @@ def test_texts_are_those_of_generate(client, loaded, options, logprobs):
     new = expected_ids(loaded, [PROMPT, "take"], 60, **options)
     texts = [loaded.tokenizer.decode(ids) for ids in new]
     assert [choice.text for choice in answer.choices] == texts
+    assert [choice.logprobs is None for choice in answer.choices] == [logprobs is None] * 2
     assert len(texts[0]) > 20
     sizes = [len(loaded.tokenizer.encode_ordinary(p)) for p in (PROMPT, "take")]
     assert answer.usage.prompt_tokens == sum(sizes)
@@ -707,3 +710,35 @@ def test_a_log_probability_of_minus_infinity_is_a_number(loaded):
     assert (token.logprob, token.top) == (-9999.0, [(0, 0.0), (1, -9999.0)])
     pieces = list(write(loaded, [[65]], 2, Options(seed=1)))
     assert sum(piece.written for piece in pieces) == 2
+
+
+def test_a_conversation_has_at_most_1000_messages():
+    alternating = [{"role": ("user", "assistant")[i % 2], "content": str(i)} for i in range(999)]
+    system = {"role": "system", "content": "s"}
+    assert len(turns_of([system, *alternating])) == 500
+    with pytest.raises(ValueError, match=r"messages must be a list of 1 to 1,000 messages"):
+        turns_of([system, system, *alternating])
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "type", "code"),
+    [
+        (Busy("busy"), 429, "rate_limit_error", "rate_limit_exceeded"),
+        (FileNotFoundError("no run"), 404, "invalid_request_error", "model_not_found"),
+        (ValueError("wrong"), 400, "invalid_request_error", None),
+        (FloatingPointError("nan"), 400, "invalid_request_error", None),
+        (KeyError("x"), 500, "server_error", None),
+    ],
+)
+def test_an_error_has_its_status_type_and_code(error, status, type, code):
+    """Only a busy server is worth a second attempt at once."""
+    answer = from_exception(error).response()
+    found = json.loads(answer.body)["error"]
+    assert (answer.status_code, found["type"], found["code"]) == (status, type, code)
+    assert answer.headers.get("Retry-After") == ("1" if status == 429 else None)
+
+
+def test_a_stop_string_has_at_most_1000_characters():
+    assert read_stops(["x" * 1000]) == ("x" * 1000,)
+    with pytest.raises(OpenAIError, match="none of them empty or longer than 1,000 characters"):
+        read_stops(["x" * 1001])

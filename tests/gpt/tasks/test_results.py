@@ -44,6 +44,25 @@ def test_what_was_added_before_a_kill_is_there(tmp_path_factory, added, data):
     assert [each.name for each in path.parent.iterdir()] == ["out.json"]
 
 
+def test_a_call_may_be_killed_several_times(tmp_path):
+    """What is continued and ended without a result keeps the results before it."""
+    path = tmp_path / "out.json"
+    for number in range(4):
+        with Results(path, ENTRIES, ABOUT, False) as results:
+            assert results.continued == number
+            results.add(number, {"score": number})
+        with Results(path, ENTRIES, ABOUT, False) as results:
+            assert results.continued == number + 1
+            assert [row.get("score") for row in results.rows] == [*range(number + 1), None, None, None][:4]
+
+
+def test_a_call_without_results_ends(tmp_path):
+    with Results(tmp_path / "out.json", [], ABOUT, False) as results:
+        results.finish()
+    assert json.loads((tmp_path / "out.json").read_text()) == []
+    assert [each.name for each in tmp_path.iterdir()] == ["out.json"]
+
+
 @pytest.mark.finding("A8")
 @pytest.mark.parametrize(
     ("there", "says"),

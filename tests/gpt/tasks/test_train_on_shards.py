@@ -1,5 +1,6 @@
 """`gpt train --text DIR` on a folder of `gpt data prepare`; `gpt evaluate` on one; `gpt train --text -`."""
 
+import contextlib
 import io
 import json
 import sys
@@ -12,7 +13,10 @@ import sharded
 from runs import TINY, contents, tiny, train
 from sharded import TOKENIZER, job, run
 
+from gpt.config import GPTConfig
 from gpt.data.shards import order
+from gpt.model import GPT
+from gpt.tasks.prepared import evaluate_prepared
 from gpt.tasks.pretrain import Pretraining, TrainConfig
 from gpt.tokenizer import BPETokenizer
 from gpt.training import loop, session
@@ -179,6 +183,21 @@ def test_evaluation_of_a_folder_is_that_of_its_validation_text(shards, tmp_path,
     status, _, errors = call("evaluate", tmp_path / "chars", "--text", shards)
     assert (status, errors.count("\n")) == (1, 1)
     assert "was encoded with another tokenizer (290 tokens) than that of the run" in errors
+
+
+def test_the_bar_of_an_evaluation_comes_to_its_end(shards):
+    made = []
+
+    def bar(what, total):
+        made.append((what, total))
+        return contextlib.nullcontext(made.append)
+
+    model = GPT(GPTConfig(vocab_size=290, context_length=8, n_layer=1, n_head=1, n_embd=4))
+    score = evaluate_prepared(model, TOKENIZER, shards, 8, 8, 10**6, bar)
+    count = len(sharded.stored(shards)["validation"]) - 1
+    assert (score.tokens, score.predicted) == (count + 1, count)
+    assert made[0] == ("predicting", count)
+    assert sum(made[1:]) == count
 
 
 # ----- standard input ---------------------------------------------------------------------------------------------

@@ -102,6 +102,15 @@ def test_named_columns_that_are_not_there(tmp_path):
         data.read(tmp_path / "f", "text", "text")
 
 
+@pytest.mark.parametrize(("count", "more"), [(12, ""), (13, ", and 1 more"), (15, ", and 3 more")])
+def test_of_many_columns_the_first_twelve_are_listed(tmp_path, count, more):
+    names = ["text", *"bcdefghijklmnop"][:count]
+    (tmp_path / "f").write_text(f"{','.join(names)}\n{','.join(['x'] * count)}\n")
+    with pytest.raises(ValueError, match="has no column 'klass'") as error:
+        data.read(tmp_path / "f", label_column="klass")
+    assert str(error.value).endswith(f"its columns are {', '.join(names[:12])}{more}")
+
+
 def test_balancing_takes_as_many_of_each_of_any_number_of_labels():
     rows = [data.Entry(label, str(i)) for i in range(90) for label in "abc"[: 3 if i % 10 == 0 else 1 + i % 2]]
     chosen = data.balanced(rows, 3)

@@ -1,5 +1,6 @@
 """`gpt classify`: a line of output for each text, in batches, with what is not UTF-8 or too long."""
 
+import contextlib
 import io
 import json
 import re
@@ -50,6 +51,21 @@ def test_a_line_of_input_is_a_line_of_output(call, tuned, tmp_path, monkeypatch,
     assert [row[0] for row in rows[1:21]] == [row[0] for row in alone]
     assert [float(row[1]) for row in rows[23:43]] == pytest.approx([float(row[1]) for row in alone], abs=2e-4)
     assert [rows[i] for i in (0, 21, 22)] == [["", "", ""]] * 3
+
+
+@pytest.mark.parametrize("way", ["file", "standard input"])
+def test_a_bar_is_shown_where_the_number_of_lines_is_known(call, tuned, tmp_path, monkeypatch, way):
+    shown = []
+
+    def bar(what, total):
+        shown.append((what, total))
+        return contextlib.nullcontext(lambda n: shown.append(n))
+
+    monkeypatch.setattr("gpt.cli.classify.bar", bar)
+    (tmp_path / "texts").write_text("a plum\ntea\n" * 3, encoding="utf-8")
+    source = {"typed": "a plum\ntea\n"} if way == "standard input" else {}
+    assert call("classify", tuned[0] / "run", *([] if source else ["--file", tmp_path / "texts"]), **source)[0] == 0
+    assert shown == ([] if source else [("labelling", 6), 6])
 
 
 @pytest.mark.finding("E1")

@@ -113,6 +113,18 @@ def test_the_confusion_matrix_counts_what_the_classifier_says(tuned):
     assert counted == json.loads((run / "report.json").read_text())["confusion"]
 
 
+def test_the_bar_of_the_test_part_comes_to_its_end(tuned, base):
+    """`advance` gets the number of texts of each batch."""
+    folder = tuned[0]
+    trained = classify.load(folder / "run")
+    description = checkpoint.read_config(folder / "run" / "config.json")
+    task = Classification(tune(folder, base, batch_size=3), folder / "run", trained.tokenizer, description)
+    seen: list[int] = []
+    _, confusion = task.confusion(trained.model, task.rows["test"], seen.append)
+    assert sum(seen) == sum(map(sum, confusion)) == len(task.rows["test"]) == 8
+    assert max(seen) <= 3
+
+
 @pytest.mark.slow
 def test_the_run_needs_nothing_else_and_the_base_is_only_read(tmp_path, base):
     mine = tmp_path / "mine"

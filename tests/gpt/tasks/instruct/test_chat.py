@@ -1,5 +1,6 @@
 """`gpt chat`: single questions, input from a pipe and a terminal, earlier turns, Ctrl-C."""
 
+import io
 import os
 import select
 import signal
@@ -141,6 +142,14 @@ def test_only_the_newest_turns_of_the_history_are_shown(talk):
     assert conversation.recent(5) == []
 
 
+def test_turns_that_fill_the_room_exactly_are_kept(talk):
+    conversation = talk()
+    conversation.turns = [[1] * 4, [2] * 5, [3] * 6]
+    assert conversation.recent(15) == [1] * 4 + [2] * 5 + [3] * 6
+    assert conversation.recent(14) == [2] * 5 + [3] * 6
+    assert conversation.dropped == 1
+
+
 @pytest.mark.parametrize("history", [None, 0, 1, 2])
 def test_replayed_turns_give_the_prompt_of_the_conversation(talk, history):
     """A new Conversation for each question, as a stateless server makes: same prompts, answers and dropped turns."""
@@ -231,3 +240,18 @@ def read_until(terminal: int, text: str, press: bytes = b"") -> str:
         if shown := bool(select.select([terminal], [], [], 1)[0]):
             screen += os.read(terminal, 4096).decode()
     return screen
+
+
+def test_lines_that_are_not_utf8_are_counted(talk, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a\xff\n\xfe\n/quit\n"), encoding="utf-8"))
+    assert chat_command.converse(talk(), "") == 2
+    assert capsys.readouterr().err.count("(the text is not UTF-8 (byte ") == 2
+
+
+def test_a_note_has_one_style_and_no_markup(monkeypatch, capsys):
+    """Names and numbers in it are not coloured by themselves."""
+    for name, value in (("FORCE_COLOR", "1"), ("TERM", "xterm-256color"), ("COLUMNS", "20")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    chat_command.note("there is no '/x' [bold]: 12 turns are True")
+    assert capsys.readouterr().err == "\x1b[2m(there is no '/x' [bold]: 12 turns are True)\x1b[0m\n"

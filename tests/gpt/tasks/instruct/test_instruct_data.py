@@ -77,6 +77,12 @@ def test_the_books_entries_and_split(entries):
     }
 
 
+def test_the_parts_are_lists_whatever_the_entries_are_in():
+    entries = tuple({**ENTRY, "output": str(i)} for i in range(40))
+    parts = instruct.split(entries)
+    assert parts == ([*entries[:34]], [*entries[34:38]], [*entries[38:]])
+
+
 def test_a_file_too_small_to_split_is_refused():
     with pytest.raises(ValueError, match="9 entries make 7, 0, 2 for training, testing and validation, and none may"):
         instruct.split([ENTRY] * 9)

@@ -306,6 +306,10 @@ def test_the_mean_loss_is_over_targets_however_they_are_batched(folder, batch_si
     assert task.mean_loss(model, texts) == pytest.approx(np.mean(losses), rel=1e-4)
 
 
+def test_a_step_counts_the_texts_of_all_its_batches(folder):
+    assert a_task(folder, batch_size=3, grad_accumulation=2).per_step == 6
+
+
 class Scripted(Instructions):
     """A model that answers what it is told to."""
 

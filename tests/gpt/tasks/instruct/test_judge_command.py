@@ -72,6 +72,25 @@ def test_the_fields_of_an_entry_that_are_not_judged_are_in_the_results(judge_com
     assert [(row["score"], row["judge"], row["exact_match"]) for row in rows] == [(80, "80", False)] * 2
 
 
+@pytest.mark.parametrize("field", ["score", "judge", "log_likelihood"])
+def test_a_result_that_is_not_computed_is_not_taken_from_the_data(judge_command, tmp_path, field):
+    """It would count in the summary."""
+    data = save(tmp_path / "answers.json", {**ENTRY, "model_response": "x", field: 3})
+    code, _, errors = judge_command("--data", data, "--out", tmp_path / "out.json")
+    assert code == 1
+    assert f"have the field '{field}' already, and so have the results in --out: rename it in the data" in errors
+    code, output, errors = judge_command("--data", data, "--json")  # without a file of results there is no clash
+    assert (code, errors) == (0, "")
+    assert field not in json.loads(output)
+
+
+@pytest.mark.parametrize(("flag", "value"), [("--max-new-tokens", 0), ("--limit", 0)])
+def test_numbers_of_answers_and_entries_are_at_least_1(judge_command, tmp_path, flag, value):
+    code, _, errors = judge_command("--data", tmp_path / "none.json", flag, value)
+    assert code == 2
+    assert f"{flag} must be an integer of at least 1, got {value}" in errors.replace("_", "-")
+
+
 @pytest.mark.parametrize("field", ["score", "judge", "exact_match", "f1"])
 def test_a_field_with_the_name_of_a_result_is_an_error_before_the_first_question(
     judge_command, server, tmp_path, field
