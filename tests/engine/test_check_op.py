@@ -107,6 +107,8 @@ WRONG = {
         "Hessian, which is not symmetric",
     ),
     "symmetry, a little": (Row("mine", mul(left=lambda g, y: g * y * 1.001)), "Hessian, which is not symmetric"),
+    "symmetry, equal shapes": (Row("mine", mul(left=lambda g, y: g * y * 1.001), inputs=st.just((((3,), (3,)), {}))),
+                               "Hessian, which is not symmetric"),
     "linearity, a little": (Row("mine", square(rule=lambda g, x: 2 * g * x + tl.where(tl.abs(g) > 50, 0.5, 0.0))),
                             "of 2 g - 300 h"),
     "broadcasting, value": (Row("mine", mul(forward=lambda x, y: x * y * (2 - (x.shape == y.shape))), inputs=2),
