@@ -1,5 +1,6 @@
 """check_op, Row, property_tests and the pytest plugin: each property finds its fault, and right ops pass them all."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -360,7 +361,10 @@ def run(folder: Path, *options: str) -> str:
     """What pytest prints in a folder with nothing but one test file."""
     (folder / "test_mine.py").write_text(OPS)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *options]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    environment = {
+        k: v for k, v in os.environ.items() if k != "PYTEST_DISABLE_PLUGIN_AUTOLOAD"
+    }  # ours has to be loaded
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     return done.stdout + done.stderr
 
 
