@@ -18,6 +18,7 @@ from .errors.layers import (
     check_heads,
     check_indices,
     check_last_axis,
+    check_linear,
     check_mask,
     check_nll_loss,
     check_probability,
@@ -111,6 +112,7 @@ def argmax(x: Array) -> Array:
 @promote_narrow
 def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
     """x W^T + b: x (..., n_in), weight (n_out, n_in), bias (n_out) -> (..., n_out)."""
+    check_linear(weight)
     y = ops.matmul(x, weight.swapaxes(0, 1))
     return y if bias is None else y + bias
 

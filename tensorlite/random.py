@@ -278,7 +278,7 @@ class Generator:
         self._twister.set_state(twister)
         if gpu is not None:
             self._gpu[...] = gpu
-        elif self._gpu is not None:
+        else:
             self._set_gpu_position(self._taken)
 
     # ----- state -----

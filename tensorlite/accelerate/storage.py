@@ -275,7 +275,7 @@ class FlatGroup:
                 gradient = grad.data.reshape(-1)
                 if gradient.dtype != self.dtype:
                     gradient = gradient.astype(self.dtype)
-                pieces.append(gradient if until - at == gradient.size else gradient[at - begin : until - begin])
+                pieces.append(gradient[at - begin : until - begin])
                 at = until
             g = scratch(0, (stop - start,), self.dtype, library)
             joined = pieces[0] if len(pieces) == 1 else library.concatenate(pieces, out=g)

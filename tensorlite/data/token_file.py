@@ -74,7 +74,7 @@ def _pieces(ids: Iterable[Any]) -> Iterator[np.ndarray]:
             yield piece
 
 
-def _check_ids(name: str, piece: np.ndarray, vocab_size: int, position: int = 0) -> None:
+def _check_ids(name: str, piece: np.ndarray, vocab_size: int, position: int) -> None:
     if piece.dtype.kind not in "iu" or piece.ndim != 1:
         raise TypeError(f"{name}: token ids must be integers in a row, not {piece.dtype} of shape {piece.shape}")
     if piece.min() < 0 or piece.max() >= vocab_size:

@@ -47,7 +47,7 @@ def _product_mismatch(name: str, raw: Sequence[Any]) -> str:
         return "one of them has no axis to sum over: write x * y"
     both = f"shapes {x} and {y} do not fit"
     if name == "linear":
-        if len(y) != 2 or x[-1] != y[1]:
+        if x[-1] != y[1]:
             return f"x of shape {x} needs a weight of shape (n_out, {x[-1]}), not {y}: the last axes must be equal"
         return ""
     inner, where = (y[-2], "the last axis but one") if len(y) > 1 else (y[0], "the axis")

@@ -44,6 +44,11 @@ def check_table(name: str, weight: Array) -> None:
         raise ValueError(f"{name}: weight must have shape (V, D), one row for each index, not {weight.shape}")
 
 
+def check_linear(weight: Array) -> None:
+    if weight.ndim != 2:
+        raise ValueError(f"linear: weight must have shape (n_out, n_in), not {weight.shape}")
+
+
 def check_mask(name: str, mask: Array | None) -> None:
     """Attention masks are boolean or floating: TypeError for integers, which would be added to the scores."""
     if mask is not None and mask.dtype != bool and not is_floating(mask.dtype):

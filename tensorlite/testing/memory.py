@@ -25,7 +25,7 @@ def _strided(values: np.ndarray, like: np.ndarray) -> np.ndarray:
     reach = [(n - 1) * stride for n, stride in zip(values.shape, strides, strict=True)]
     first = -sum(r for r in reach if r < 0)
     length = first + sum(r for r in reach if r > 0) + 1
-    if length > MOST_GAPS * values.size or any(stride % like.itemsize for stride in like.strides):
+    if length > MOST_GAPS * values.size:
         return np.array(values, order="C")
     buffer = np.full(length, np.nan if values.dtype.kind == "f" else 0, values.dtype)
     size = values.itemsize

@@ -194,7 +194,7 @@ def symmetry(row: Row, data: Any, seed: int) -> None:
     """Second derivatives do not depend on the order of the two."""
     xs, out = drawn_tensors(row, data)
     gradients = grad(out, xs, incoming(out.shape, seed), create_graph=True)
-    u, v = ([incoming(x.shape, seed + i) for x in xs] for i in (1, 2))
+    u, v = ([incoming(x.shape, seed + i + 2 * k) for k, x in enumerate(xs)] for i in (1, 2))  # all different
 
     def hessian(along: Any, against: Any) -> Any:
         total: Any = sum((p * a).sum() for p, a in zip(gradients, along, strict=True))

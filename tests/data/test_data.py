@@ -444,3 +444,8 @@ def test_what_a_loader_cannot_use_is_refused_when_it_is_made(dataset, options, s
 def test_a_window_out_of_range_is_named(index):
     with pytest.raises(IndexError, match=f"Windows: index {index} is out of range: there are 5 windows"):
         Windows(range(6), 1, 1)[index]
+
+
+def test_of_two_wrong_lengths_the_first_is_named():
+    with pytest.raises(ValueError, match="Windows: length must be a positive integer, not 0"):
+        Windows(np.arange(9), 0, -1)

@@ -539,3 +539,17 @@ def test_an_entry_is_read_into_an_array_or_says_where_the_file_ends(tmp_path):
         file.truncate(entries["b"].offset + 5)
     with pytest.raises(ValueError, match="it ends inside 'b'"):
         entries["b"].read_into(out)
+
+
+def test_what_is_no_dict_is_answered_with_what_to_write(tmp_path):
+    with pytest.raises(TypeError, match=r'a dict of names and Tensors, \{"name": tensor\}, not Tensor'):
+        io.save(tmp_path / "x.safetensors", tl.ones(2))
+    with pytest.raises(TypeError, match=r"a dict of names and Tensors, model\.state_dict\(\), not Linear"):
+        io.save(tmp_path / "x.safetensors", tl.nn.Linear(2, 2))
+
+
+def test_a_pointer_of_git_lfs_is_recognised(tmp_path):
+    path = tmp_path / "x.safetensors"
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12\n")
+    with pytest.raises(ValueError, match="it is a pointer of Git LFS and not the file itself: `git lfs pull`"):
+        io.load(path)

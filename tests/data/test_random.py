@@ -470,3 +470,44 @@ def test_a_dropout_probability_that_is_none_is_refused(p, training):
     for module in (tl.functional, tl.formulas):
         with pytest.raises(ValueError, match="dropout: p must be a probability between 0 and 1"):
             module.dropout(tl.ones(2), p, training)
+
+
+def test_the_limits_of_integers_of_parts_and_of_seeds():
+    g = tl.Generator(0)
+    assert g.randint(2**63 - 2, 2**63 - 1, (2,)).tolist() == [2**63 - 2] * 2
+    for low, high, name in ((0, 2**63, "high"), (-1, 2**63 + 1, "high"), (2**63 - 1, 2**63, "low")):
+        with pytest.raises(ValueError, match=f"randint: {name}"):
+            g.randint(low, high, (2,))
+    g.jump(2**20 - 1)
+    with pytest.raises(ValueError, match="jump: part"):
+        g.jump(2**20)
+    assert type(g.loader_seed()) is int
+    wanted = np.random.RandomState(2**32 - 1).permutation(9)[:4]
+    np.testing.assert_array_equal(tl.random.sample_rows(9, 4, 2**32 - 1), wanted)
+
+
+def test_a_jump_moves_the_position_on_a_gpu_too():
+    """A stand-in for CuPy is enough: the state is an array that stays the same one."""
+    g = tl.Generator(7)
+    state = g.gpu_state(np)
+    assert state.tolist() == [7, 0]
+    state[1] += 10  # as a kernel does
+    assert g.gpu_state(np) is state
+    assert g.gpu_state(np).tolist() == [7, 10]
+    g.jump(3)
+    assert state.tolist() == [7, 3 << 40]
+    continued = tl.Generator(0)
+    continued.load_state_dict(json.loads(json.dumps(g.state_dict())))
+    assert continued.gpu_state(np).tolist() == [7, 3 << 40]
+
+
+def test_going_back_to_a_mark_from_before_the_first_use_of_a_gpu():
+    g = tl.Generator(7).jump(3)
+    mark = g.mark()
+    g.gpu_state(np)[1] += 10
+    g.back_to(mark)
+    assert g.gpu_state(np).tolist() == [7, 3 << 40]
+    mark = g.mark()
+    g.gpu_state(np)[1] += 10
+    g.back_to(mark)
+    assert g.gpu_state(np).tolist() == [7, 3 << 40]

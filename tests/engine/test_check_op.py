@@ -1,12 +1,13 @@
 """check_op, Row, property_tests and the pytest plugin: each property finds its fault, and right ops pass them all."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import Phase, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 import tensorlite as tl
@@ -22,7 +23,9 @@ from tensorlite.testing import (
     reductions,
     shapes,
 )
+from tensorlite.testing.devices import on_device, strict_device
 from tensorlite.testing.profiles import profile
+from tensorlite.testing.strict import strict
 
 SQUARE = {"value": lambda x: x * x, "gradient": lambda g, x: (2 * g * x,)}
 
@@ -104,6 +107,13 @@ WRONG = {
         Row("mine", mul(left=lambda g, y: g * y * y, right=lambda g, x: g * x)),
         "Hessian, which is not symmetric",
     ),
+    "symmetry, a little": (Row("mine", mul(left=lambda g, y: g * y * 1.001)), "Hessian, which is not symmetric"),
+    "symmetry, equal shapes": (Row("mine", mul(left=lambda g, y: g * y * 1.001), inputs=st.just((((3,), (3,)), {}))),
+                               "Hessian, which is not symmetric"),
+    "linearity, a little": (Row("mine", square(rule=lambda g, x: 2 * g * x + tl.where(tl.abs(g) > 50, 0.5, 0.0))),
+                            "of 2 g - 300 h"),
+    "broadcasting, value": (Row("mine", mul(forward=lambda x, y: x * y * (2 - (x.shape == y.shape))), inputs=2),
+                            "wrong value of arrays that broadcast"),
     "linearity": (Row("mine", square(rule=lambda g, x: tl.clip(g, -50, 50) * 2 * x)), "of 2 g - 300 h"),
     "broadcasting": (
         Row("mine", mul(left=lambda g, y: g * y if g.shape == y.shape else g * y * 1.5), inputs=2),
@@ -254,6 +264,79 @@ def test_property_tests_have_one_test_for_each_row_and_property():
         function(Row("mine", square(rule=lambda g, x: g)), "differences")
 
 
+def test_incoming_gradients_are_sixteenths_from_minus_3_to_3():
+    """Sums and products of them are exact."""
+    seen = []
+
+    def gradient(g, x):
+        seen.extend(g.ravel().tolist())
+        return (2 * g * x,)
+
+    row = Row("mine", square(), gradient=gradient, inputs=st.just((((100,),), {})))
+    check_op(row, "ties", examples=20)
+    drawn = np.array(seen) * 16
+    assert (drawn == np.round(drawn)).all()
+    assert (drawn.min(), drawn.max()) == (-48, 48)
+
+
+def test_a_hessian_may_differ_by_the_rounding_of_its_gradient():
+    """The gradients are near -1e6: what differs by 1e-6 of 1 in their derivatives is their rounding."""
+    op = mul(
+        left=lambda g, y: g * (y * (1 + 1e-6) - 1e6), right=lambda g, x: g * x, forward=lambda x, y: x * y - 1e6 * x
+    )
+    assert check_op(Row("mine", op, inputs=st.just((((), ()), {}))), "symmetry", examples=20) == {"symmetry": 20}
+
+
+# ----- the strict device ------------------------------------------------------------------------------------------
+
+
+def far(x) -> bool:
+    return x.device == "strict"
+
+
+def test_results_of_a_device_are_compared_with_a_tolerance():
+    @settings(max_examples=5)
+    @given(data=st.data())
+    def compare(data, off, dtype):
+        row = Row("mine", lambda x: x + off * far(x), inputs=st.just((((3,),), {})))
+        with strict_device():
+            on_device(row, data, "strict", dtype)
+
+    compare(off=1.5e-4, dtype=np.float32)
+    for off, dtype in ((1e-3, np.float32), (1.5e-4, np.float64)):
+        with pytest.raises(CheckFailed, match="wrong result on strict"):
+            compare(off=off, dtype=dtype)
+
+
+def test_what_another_device_may_not_do():
+    row = Row("mine", lambda x: tl.astype(x, np.float32) if far(x) else x * 1.0, inputs=1, device=True)
+    with pytest.raises(CheckFailed, match="a result is float32 on strict and float64 on the CPU"):
+        check_op(row, "device", examples=5)
+
+
+def test_an_index_of_truth_values_is_not_asked_of_a_device():
+    def row(index):
+        return Row("mine", lambda x, index: x[index], inputs=st.just((((3,),), {"index": index})), device=True)
+
+    for index in ([True, False, True], (np.array([True, False, True]),)):
+        assert check_op(row(index), "device", examples=1) == {"device": 0}
+    assert check_op(row(np.array([0, 2])), "device", examples=1) == {"device": 1}
+
+
+def test_random_masks_are_as_before_after_the_strict_device():
+    masks = tl.functional.keep_mask
+    with strict_device():
+        assert tl.zeros(1, device="strict").device == "strict"
+    assert tl.functional.keep_mask is masks
+    with pytest.raises(ValueError, match="unknown device 'strict'"):
+        tl.zeros(1, device="strict")
+
+
+def test_the_strict_library_has_numpys_constants_and_types():
+    assert strict.pi == np.pi
+    assert strict.float32 is np.float32
+
+
 # ----- pytest -----------------------------------------------------------------------------------------------------
 
 OPS = """
@@ -278,7 +361,10 @@ def run(folder: Path, *options: str) -> str:
     """What pytest prints in a folder with nothing but one test file."""
     (folder / "test_mine.py").write_text(OPS)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *options]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    environment = {
+        k: v for k, v in os.environ.items() if k != "PYTEST_DISABLE_PLUGIN_AUTOLOAD"
+    }  # ours has to be loaded
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     return done.stdout + done.stderr
 
 

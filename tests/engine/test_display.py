@@ -223,3 +223,22 @@ def test_a_graph_is_its_drawing_and_a_large_one_its_listing():
     printed = []
     large._repr_pretty_(type("Printer", (), {"text": staticmethod(printed.append)})(), False)
     assert printed == [str(large)]
+
+
+def test_the_smallest_integer_has_a_size_and_zeros_are_white():
+    *_, note = shown(tl.tensor(np.array([-128, 64], np.int8)))
+    assert note == "white is 0, orange 128, blue -128"
+    assert re.findall(r'fill="(#\w{6})"><title>', tl.zeros(2)._repr_html_()) == ["#ffffff", "#ffffff"]
+
+
+def test_a_small_array_is_shown_whole_whatever_numpys_options_are():
+    with np.printoptions(threshold=3):
+        _, values, *_ = shown(tl.arange(20))
+    assert "..." not in values
+
+
+def test_ordinal_numbers():
+    numbers = [1, 2, 3, 4, 10, 11, 12, 13, 21, 22, 111, 113, 1002]
+    assert [display.ordinal(n) for n in numbers] == [
+        "1st", "2nd", "3rd", "4th", "10th", "11th", "12th", "13th", "21st", "22nd", "111th", "113th", "1,002nd",
+    ]  # fmt: skip

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 import tensorlite as tl
 from tensorlite import functional as F
-from tensorlite.inspect import graph, steps
+from tensorlite.inspect import drawing, graph, steps
+from tensorlite.inspect.describe import size
 
 
 def regression():
@@ -298,3 +299,67 @@ def test_steps_raise_where_backward_does():
         next(steps(loss))
     with pytest.raises(RuntimeError, match="a gradient is needed for shape"):
         next(steps(names["h"]))
+
+
+# ----- the layout of a drawing ------------------------------------------------------------------------------------
+
+
+def boxes(*sources):
+    return [drawing.Box(i, "op", [f"op {i}", "float32 ()"], [("x", s) for s in each]) for i, each in enumerate(sources)]
+
+
+def test_the_order_of_a_row_avoids_crossings():
+    placed = drawing.place(boxes((), (), (), (2,), (1,), (0,)))
+    x = {p.box.number: p.x for p in placed.boxes}
+    assert [(x[i] < x[j]) == (x[5 - i] < x[5 - j]) for i, j in itertools.combinations(range(3), 2)] == [True] * 3
+
+
+def test_neighbours_stand_side_by_side():
+    left, right, _ = sorted(drawing.place(boxes((), (), (0, 1))).boxes, key=lambda p: (p.y, p.x))
+    assert 10 < right.x - (left.x + left.box.width) < 40
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_arrows_pass_boxes_at_a_distance_and_bend_between_rows(seed):
+    random = np.random.default_rng(seed)
+    sources = [()] + [tuple(random.choice(i, min(i, 1 + random.integers(2)), replace=False)) for i in range(1, 9)]
+    drawn = drawing.place(boxes(*[[int(s) for s in each] for each in sources]))
+    for arrow in drawn.arrows:
+        x, y = map(float, re.match(r"M([-\d.]+) ([-\d.]+)", arrow.path).groups())
+        for curve, down in re.findall(r"C([-\d. ]+)(?: V([-\d.]+))?", arrow.path):
+            _, bend, _, bend_too, x, top = map(float, curve.split())
+            assert y <= bend == bend_too <= top
+            y = top
+            if down:
+                for p in drawn.boxes:
+                    if p.y < float(down) and p.y + p.box.height > top:  # beside the vertical part
+                        assert x < p.x - 20 or x > p.x + p.box.width + 20
+                y = float(down)
+
+
+def test_text_stands_in_the_middle_of_its_box_on_a_light_ground():
+    w = tl.ones((2, 3), requires_grad=True)
+    root = ElementTree.fromstring(graph((w * 2).sum(), {"w": w}).svg())
+    rects = [e for e in root.iter() if e.tag.endswith("rect")][1:]
+    for rect in rects:
+        x, top, width, height = (float(rect.get(name)) for name in ("x", "y", "width", "height"))
+        lines = [
+            float(e.get("y"))
+            for e in root.iter()
+            if e.tag.endswith("text")
+            and x < float(e.get("x")) < x + width
+            and top < float(e.get("y")) < top + height + 8
+        ]
+        step = lines[1] - lines[0]
+        assert lines[0] - 0.75 * step - top == pytest.approx(top + height - (lines[-1] + 0.25 * step), abs=0.3)
+        fill, stroke = (sum(bytes.fromhex(rect.get(name)[1:])) for name in ("fill", "stroke"))
+        assert stroke < fill > 3 * 200
+
+
+def test_numbers_of_bytes_and_gradients_are_short():
+    texts = ["96 B", "1.23 kB", "999 kB", "1 MB", "45.6 MB", "2 GB"]
+    assert [size(n) for n in (96, 1230, 999_400, 999_500, 45.6e6, 2e9)] == texts
+    x = tl.ones(7, requires_grad=True)
+    assert "(7,) of norm 2.646" in str(next(iter(steps(x * 1.0, tl.ones(7)))))
+    x = tl.ones(6, requires_grad=True)
+    assert "g = [1, 1, 1, 1, 1, 1]" in str(next(iter(steps(x * 1.0, tl.ones(6)))))

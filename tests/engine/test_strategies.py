@@ -9,7 +9,17 @@ from hypothesis import HealthCheck, find, given, settings
 from hypothesis import strategies as st
 
 import tensorlite as tl
-from tensorlite.testing import booleans, broadcastable, kinky, layouts, matmul_shapes, shapes, smooth, tensors
+from tensorlite.testing import (
+    booleans,
+    broadcastable,
+    kinky,
+    layouts,
+    matmul_shapes,
+    reductions,
+    shapes,
+    smooth,
+    tensors,
+)
 
 PROFILE = "HYPOTHESIS_PROFILE"
 
@@ -127,6 +137,7 @@ def test_some_lengths_are_past_64_and_some_values_past_3():
     assert 0.03 < np.mean(np.array(sides) > 64) < 0.08  # one in 20
     assert max(sides) <= 130
     assert 0.12 < np.mean([0 in shape for shape in drawn]) < 0.21  # one in six
+    assert {side for shape in drawn for side in shape if side < 65} == {0, 1, 2, 3}
     assert max(max(shape, default=0) for shape in draws(shapes(max_side=3))) == 3
     large = [abs(x).max() > 3 for (x,) in draws(smooth((4,)), 1000)]
     assert 0.07 < np.mean(large) < 0.13  # one in ten
@@ -139,7 +150,7 @@ def test_many_elements_are_drawn_too():
     assert x.shape == (130, 2)
     assert (x * 16 == np.round(x * 16)).all()
     assert abs(x).max() <= 3
-    assert 5 < np.unique(x).size < x.size
+    assert 20 < np.unique(x).size < x.size
     assert booleans((100,)).example is not None
     found = draws(booleans((100,)), 5)
     assert {b.dtype for b in found} == {np.dtype(bool)}
@@ -154,3 +165,33 @@ def test_kinky_values_keep_their_bound(array):
 def test_smooth_says_that_there_is_no_number():
     with pytest.raises(ValueError, match=r"no number between 0 and 1 is 2 away from \[0.0\]"):
         draws(smooth((2,), low=0, high=1, gap=2), 1)
+
+
+def test_most_factors_of_a_product_are_matrices():
+    drawn = draws(matmul_shapes())
+    for i in (0, 1):
+        assert 0.05 < np.mean([len(pair[i]) == 1 for pair in drawn]) < 0.5  # one in four
+
+
+def test_reductions_have_axes_of_all_kinds_that_exist():
+    drawn = draws(reductions())
+    for (shape,), meta in drawn:
+        np.empty(shape).sum(**meta)  # raises for an axis that does not exist
+    axes = [meta["axis"] for _, meta in drawn]
+    assert {type(axis) for axis in axes} == {int, tuple, type(None)}
+    assert any(min(axis) < 0 < max(axis) for axis in axes if isinstance(axis, tuple) and len(axis) > 1)
+    assert {meta["keepdims"] for _, meta in drawn} == {True, False}
+    assert all("keepdims" not in meta for _, meta in draws(reductions(keepdims=False), 5))
+
+
+def test_where_a_reduced_axis_has_elements_the_others_may_have_none():
+    drawn = draws(reductions(empty=False, tuples=False, none=False, min_dims=1))
+    assert all(shape[meta["axis"]] > 0 for (shape,), meta in drawn)
+    assert any(0 in shape for (shape,), _ in drawn)
+
+
+def test_layouts_are_copies_and_tensors_have_their_dtype():
+    array = np.arange(6.0).reshape(2, 3)
+    assert not any(np.may_share_memory(x, array) for (x,) in draws(layouts(st.just((array,)))))
+    for dtype in (tl.float32, np.dtype(np.float64)):
+        assert {x.dtype for x in draws(tensors((2,), dtype=dtype), 3)} == {dtype}

@@ -64,6 +64,69 @@ PROOFS: dict[str, list[str]] = {
     ],
     "a random seed of a larger range is random too": [
         "gpt/serve/openai/decoding.py: Scores.__init__: 32  ->  33",
+    "the distance of two numbers, whichever is subtracted": [
+        "tensorlite/testing/compare.py: Elements.unsure: self.got - self.expected  ->  self.expected - self.got",
+    ],
+    "a margin in an estimate of rounding errors that is uncertain by more than the change": [
+        "tensorlite/testing/differences.py: (WIDER, FINER): 26  ->  27",
+        "tensorlite/testing/differences.py: _extrapolated: 4  ->  3",
+        "tensorlite/testing/differences.py: noise: 4  ->  5 (place 2)",
+        "tensorlite/testing/invariants.py: _explained: 10  ->  11",
+        "tensorlite/testing/points.py: Point.sizes: for i in self.differentiable if self.names[i] != INCOMING  ->  for i in self.differentiable",
+    ],
+    "how many lines are held at once is a matter of memory": [
+        "tensorlite/testing/differences.py: richardson: 4  ->  5",
+    ],
+    "the name of a type is not looked at when the code runs": [
+        "tensorlite/testing/invariants.py: Gradients: (int, np.ndarray)  ->  (np.ndarray, int)",
+    ],
+    "the two gradients have been found equal in every bit": [
+        "tensorlite/testing/invariants.py: gradients_twice: 0  ->  1 (place 2)",
+    ],
+    "a number of NumPy's is compared, and converted by math.hypot, as Python's is": [
+        "tensorlite/testing/invariants.py: _largest: float(x[np.isfinite(x)].max(initial=0))  ->  x[np.isfinite(x)].max(initial=0)",
+        "tensorlite/optim/clipping.py: grad_norm: float(to_host(compute_norm(grads)))  ->  to_host(compute_norm(grads))",
+    ],
+    "a number of the array's own dtype changes no dtype, and NumPy gives the position as Python's int": [
+        "tensorlite/random.py: Generator.normal: float(dtype.type(mean))  ->  dtype.type(mean)",
+        "tensorlite/random.py: Generator.state_dict: int(twister['pos'])  ->  twister['pos']",
+    ],
+    "NumPy takes any negative length for the one to be found": [
+        "tensorlite/random.py: Generator.multinomial: 1  ->  2 (place 2)",
+    ],
+    "the values of a dict are gone through as a list is": [
+        "tensorlite/testing/points.py: point: list(held.values())  ->  held.values()",
+    ],
+    "there is a gradient for each argument": [
+        "tensorlite/testing/properties.py: _check_backward: True  ->  False (place 2)",
+    ],
+    "which argument has the other precision is a matter of chance": [
+        "tensorlite/testing/properties.py: float32: 2  ->  3 (place 2)",
+    ],
+    "64 elements may be drawn one by one or by a seed": [
+        "tensorlite/testing/strategies.py: smooth: total > MANY  ->  total >= MANY",
+    ],
+    "how many token ids are checked at once is a matter of memory": [
+        "tensorlite/data/token_file.py: CHUNK: 20  ->  21",
+    ],
+    "on a machine of little endian both are the same dtype": [
+        "tensorlite/io.py: Entry._array: dtype.itemsize == 1 or sys.byteorder == 'little'  ->  dtype.itemsize == 1 and sys.byteorder == 'little'",
+    ],
+    "the least of some numbers, in another order": [
+        "tensorlite/devices/machine.py: cpu_quota: (folder, *inside)  ->  (*inside, folder)",
+    ],
+    "float32 is updated in float32 either way": [
+        "tensorlite/optim/optimizers.py: compute_dtype: 4  ->  5",
+    ],
+    "set again when a backward pass begins": [
+        "tensorlite/accelerate/reduce.py: Bucket.__init__: self.left = set(members)  ->  pass",
+    ],
+    "only the shape and the dtype of the gradient are read": [
+        "tensorlite/accelerate/storage.py: FlatGroup._update_blocks: g  ->  0 * g + 1",
+    ],
+    "a distance of a drawing in pixels, and a weight by which it is fitted": [
+        "tensorlite/inspect/drawing.py: (LINE, PAD, GAP, BETWEEN_ROWS, MARGIN): 16  ->  17",
+        "tensorlite/inspect/drawing.py: _Layout._tension: 12.0  ->  13.0",
     ],
 }
 EQUIVALENT = {key: proof for proof, keys in PROOFS.items() for key in keys}

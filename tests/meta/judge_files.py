@@ -212,6 +212,7 @@ class FileJudge:
             found = {nodeid for nodeid in self.seconds if nodeid.startswith(EMULATED)}
         else:
             found = self.known.tests(mutant.file, mutant.op, mutant.hash, mutant.statement)
+            found = found or set(self.seconds)  # of a file that has values and no functions
         for nodeid in sorted(found & self.seconds.keys(), key=lambda nodeid: (weight(nodeid), nodeid)):
             groups[nodeid.partition("::")[0]].append(nodeid)
         return [nodeid for group in groups.values() for nodeid in group]

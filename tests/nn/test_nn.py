@@ -452,3 +452,17 @@ def test_undrawn_layers_take_no_random_numbers_and_load_from_a_file_entry_by_ent
 def test_what_a_module_cannot_use_is_refused_in_a_sentence(call, error, sentence):
     with pytest.raises(error, match=sentence):
         call()
+
+
+def test_a_buffer_that_is_registered_again_is_saved_once_or_no_longer():
+    model = nn.Module()
+    first, second = tl.ones(2), tl.zeros(3)
+    model.register_buffer("scale", first)
+    model.register_buffer("shift", second)
+    model.register_buffer("scale", second)
+    assert [name for name, _ in model.named_buffers()] == ["shift"]  # the same Tensor: once
+    model.register_buffer("scale", tl.ones(2))
+    assert list(model.state_dict()) == ["shift", "scale"]
+    model.register_buffer("scale", first, persistent=False)
+    assert list(model.state_dict()) == ["shift"]
+    assert model.scale is first

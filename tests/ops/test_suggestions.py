@@ -754,3 +754,41 @@ def test_a_0d_tensor_has_no_axes_and_one_axis_is_no_tuple():
         leaf().sum([0])
     with pytest.raises(ValueError, match=r"axes \(0,\) must name each of the 2 axes once"):
         leaf().transpose((0,))
+
+
+@pytest.mark.parametrize("shape", ["", "ab", "23"])
+def test_a_text_is_no_shape_and_named_whole(shape):
+    with pytest.raises(TypeError, match=f"must be an integer, not {shape!r}"):
+        tl.zeros(shape)
+
+
+def test_a_product_that_does_not_fit_says_which_axes():
+    with pytest.raises(ValueError, match=r"the axes before the last two, \(2,\) and \(3,\), must be equal or 1"):
+        tl.matmul(tl.ones((2, 3, 4)), tl.ones((3, 4, 5)))
+    with pytest.raises(ValueError, match="the last axis of the first, 4, must equal the last axis but one of the sec"):
+        tl.matmul(tl.ones((3, 4)), tl.ones((3, 4)))
+    for weight in ((3,), (1, 4, 3)):
+        with pytest.raises(ValueError, match=r"linear: weight must have shape \(n_out, n_in\), not \(") as refused:
+            F.linear(tl.ones((2, 3)), tl.ones(weight))
+        assert str(weight) in str(refused.value)
+
+
+def test_class_indices_and_probabilities_are_checked():
+    logits = tl.ones((2, 3))
+    for wrong in (3, -1):
+        with pytest.raises(
+            IndexError, match=f"cross_entropy: index {wrong} is out of range: there are 3 classes, 0 to 2"
+        ):
+            F.cross_entropy(logits, tl.tensor([0, wrong]))
+    with pytest.raises(ValueError, match=r"class indices for logits \(2, 3\) must have shape \(2,\), not \(2, 3\)"):
+        F.cross_entropy(logits, tl.ones((2, 3), tl.int64))
+    with pytest.raises(ValueError, match=r"probabilities for logits \(2, 3\) must have shape \(2, 3\), not \(2,\)"):
+        F.cross_entropy(logits, tl.ones(2))
+    assert F.cross_entropy(logits, tl.tensor([0, 2])).item() == pytest.approx(math.log(3))
+
+
+def test_an_optimizer_takes_torchs_default_of_what_it_lacks():
+    w = tl.ones(2, requires_grad=True)
+    tl.optim.Adam([w], lr=0.1, amsgrad=False)
+    with pytest.raises(TypeError, match=r"amsgrad.*: it is not implemented"):
+        tl.optim.Adam([w], lr=0.1, amsgrad=True)

@@ -609,3 +609,13 @@ def load_numpy_state():
 def test_what_an_optimizer_cannot_use_is_refused_in_a_sentence(call, error, sentence):
     with pytest.raises(error, match=sentence):
         call()
+
+
+@pytest.mark.parametrize("size", [clipping.BLOCK, clipping.BLOCK + 3])
+def test_every_element_of_a_long_gradient_counts_in_its_norm(size):
+    """It is added up in blocks."""
+    for place in (0, clipping.BLOCK - 1, size - 1):
+        w = tl.zeros(size, requires_grad=True)
+        w.grad = tl.zeros(size)
+        w.grad.data[place] = 3.0
+        assert optim.grad_norm([w]) == 3.0

@@ -1,0 +1,157 @@
+"""check_gradients and check_kinks where it is hard to tell: kinks with neighbours, noise, tolerances."""
+
+import numpy as np
+import pytest
+
+import tensorlite as tl
+from tensorlite.primitive import elementwise, primitive
+from tensorlite.testing import CheckFailed, Undecided, check_gradients, check_kinks
+
+X = np.array([[0.5, -1.0, 2.0], [1.5, 0.25, -0.75]])
+
+
+# ----- kinks ------------------------------------------------------------------------------------------------------
+
+
+def test_at_a_triple_tie_all_slopes_around_it_are_allowed():
+    """The middle one of three equal elements moves to both ends of a sort, and stays in the middle only beside the tie:
+    its gradient need not be between the slopes to both sides.
+    """
+    tie, squares = np.array([1.0, 1.0, 1.0]), lambda x: tl.sort(x) ** 2
+    for seed in range(3):
+        check_kinks(squares, tie, seed=seed)
+        with pytest.raises(Undecided, match="the function has a kink there"):
+            check_gradients(squares, tie, seed=seed)
+
+
+def test_a_gradient_just_outside_the_slopes_around_a_triple_tie_is_wrong():
+    op = primitive(lambda x: np.sort(x)).vjp(lambda g: g[np.array([2, 1, 0])] * 1.001)
+    with pytest.raises(CheckFailed, match=r"at 1 of 3 elements\n  worst at \[1\]"):  # the least slope, times 1.001
+        check_gradients(op, np.array([1.0, 1.0, 1.0]))
+
+
+def test_a_kink_is_seen_beside_a_steeper_one():
+    steps = elementwise(lambda x: np.maximum(x, 0) + 100 * np.maximum(x - 4e-4, 0))
+    op = steps.vjp(lambda g, x: g * tl.where(x > 4e-4, 101.0, tl.where(x > 0, 1.0, 0.0)))
+    with pytest.raises(Undecided, match=r"kink there, with slopes from 0 to 0\.1257"):
+        check_gradients(op, np.array([0.0]))
+
+
+def test_a_kink_on_a_steep_slope_is_seen():
+    """The central difference is exactly 100 there, but any slope from 90 to 110 may be the rule's."""
+    op = elementwise(lambda x: 100 * x + 10 * abs(x)).vjp(lambda g, x: g * tl.where(x > 0, 110.0, 95.0))
+    with pytest.raises(Undecided, match=r"kink there, with slopes from 11.32 to 13.83"):
+        check_gradients(op, np.array([0.0]))
+    with pytest.raises(CheckFailed, match="wrong derivative of order 1"):
+        check_gradients(op, np.array([-1.0]))
+
+
+def test_slopes_of_all_sizes_have_a_tolerance():
+    """Beside an element at the edge of the domain no inputs around are looked at: the tolerance decides."""
+    for scale in (1.0, 1e6):
+        report = check_kinks(edge(scale), np.array([0.0, 1e-5]))
+        assert report.skipped == {"argument 0 (x)": "1 of 2 elements: the function jumps or is not finite"}
+
+
+def edge(scale):
+    """scale max(x, 0), with a rule that is 3e-10 too small at 0, and the square root of another element."""
+
+    def rule(g, x):
+        first = g[:1] * tl.where(x[:1] > 0, scale, -3e-10 * scale)
+        return tl.concatenate([first, g[1:] * 0.5 / tl.sqrt(x[1:])])
+
+    return primitive(lambda x: np.append(scale * np.maximum(x[0], 0), np.sqrt(x[1]))).vjp(rule)
+
+
+def test_a_jump_on_a_steep_slope_is_skipped():
+    report = check_kinks(lambda x: tl.floor(x) + 1e6 * x, np.array([0.0, 0.5]))
+    assert report.skipped == {"argument 0 (x)": "1 of 2 elements: the function jumps or is not finite"}
+
+
+def test_the_report_has_the_middle_and_half_the_width_of_a_kink():
+    report = check_kinks(tl.functional.relu, np.array([[0.0, 1.0], [-1.0, 0.0]]))
+    g = np.random.default_rng(0).standard_normal((2, 2))
+    (sides,) = report.comparisons
+    np.testing.assert_allclose(sides.expected, g * [[0.5, 1.0], [0.0, 0.5]], rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(sides.error_estimate, abs(g) * [[0.5, 0.0], [0.0, 0.5]], rtol=1e-9, atol=1e-9)
+    assert sides.step.shape == (2, 2)
+
+
+# ----- noise ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("forward", "rule"),
+    [
+        (lambda x: np.exp(x).astype(np.float32).astype(np.float64), lambda g, x: g * tl.exp(x)),
+        (lambda x: np.round(np.sin(x) * 1e7) / 1e7, lambda g, x: g * tl.cos(x)),
+        (lambda x: np.sin(500 * x) + 1e6 - 1e6, lambda g, x: 500 * g * tl.cos(500 * x)),
+    ],
+    ids=["float32", "seven digits", "beside a million"],
+)
+def test_noise_in_the_values_is_no_wrong_derivative(forward, rule):
+    for x in (0.3, 0.7, -1.1):
+        check_gradients(elementwise(forward).vjp(rule), np.array([x]))
+
+
+# ----- what is reported -------------------------------------------------------------------------------------------
+
+
+def test_the_worst_element_is_the_one_that_is_farthest_off():
+    def rule(g, x):
+        return g * np.array([100.0 + 0.01, 1.0, 2.0 + 0.5])
+
+    op = elementwise(lambda x: x * np.array([100.0, 1.0, 2.0])).vjp(rule)
+    with pytest.raises(CheckFailed, match=r"at 2 of 3 elements\n  worst at \[2\]"):
+        check_gradients(op, X[0])
+    nan = elementwise(lambda x: x * 2).vjp(lambda g: g * np.array([2.5, np.nan, 2.0]))
+    with pytest.raises(CheckFailed, match=r"at 2 of 3 elements\n  worst at \[1\]: .* got nan"):
+        check_gradients(nan, X[0])
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [np.asfortranarray, lambda x: x[::-1, ::-1].copy()[::-1, ::-1], lambda x: np.repeat(x, 2, 1)[:, ::2]],
+    ids=["Fortran", "negative", "strided"],
+)
+def test_moved_inputs_lie_in_memory_as_the_input_does(layout):
+    """Value and rule agree in every layout, but two layouts do not: differences must not mix them."""
+    op = elementwise(lambda x: x * (2.0 if x.flags.c_contiguous else 3.0)).vjp(
+        lambda g, x: g * (2.0 if x.flags.c_contiguous else 3.0)
+    )
+    check_gradients(op, X)
+    with pytest.raises(CheckFailed, match="depends on the memory layout"):
+        check_gradients(op, layout(X))
+
+
+# ----- float32 ----------------------------------------------------------------------------------------------------
+
+
+def test_rounding_to_float32_is_explained_beside_arguments_that_are_no_floats():
+    """Of a layer norm over two columns, whose gradient is 0 but for epsilon."""
+
+    def rule(g, x):
+        d = x - x.mean(-1, keepdims=True)
+        std = tl.sqrt((d * d).mean(-1, keepdims=True) + 1e-5)
+        y = d / std
+        return (g - g.mean(-1, keepdims=True) - y * (g * y).mean(-1, keepdims=True)) / std
+
+    norm = primitive(normalized).vjp(rule)
+    rows = np.array([[-2.22, -1.0279], [-0.6742, 2.4174], [1.0681, 1.2908], [-1.9842, -0.3729]])
+    for seed in range(10):
+        report = check_gradients(lambda x, n: norm(x) * n, rows, 1, seed=seed)
+        assert "float32 beside float64" in report.checked
+
+
+def normalized(x):
+    d = x - x.mean(-1, keepdims=True)
+    return d / np.sqrt((d * d).mean(-1, keepdims=True) + 1e-5)
+
+
+def test_float32_may_differ_by_a_thousandth_of_the_largest_element_and_by_rounding():
+    def op(factor):
+        return elementwise(lambda x: x * 2).vjp(lambda g: g * (2.0 if g.dtype == np.float64 else 2.0 * factor))
+
+    check_gradients(op(1.001004), np.array([1.0, 0.5, 0.25]))
+    with pytest.raises(CheckFailed, match="in float32 the gradient"):
+        check_gradients(op(1.0011), np.array([1.0, 0.5, 0.25]))
