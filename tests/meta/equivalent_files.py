@@ -64,6 +64,7 @@ PROOFS: dict[str, list[str]] = {
     ],
     "a random seed of a larger range is random too": [
         "gpt/serve/openai/decoding.py: Scores.__init__: 32  ->  33",
+    ],
     "the distance of two numbers, whichever is subtracted": [
         "tensorlite/testing/compare.py: Elements.unsure: self.got - self.expected  ->  self.expected - self.got",
     ],
