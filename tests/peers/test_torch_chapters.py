@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
 nn, F = torch.nn, torch.nn.functional
 BOOK = Path(__file__).parents[2] / "examples" / "book"
 V, C, H, LAYERS = 50257, 32, 2, 2
-STEPS, EVERY, END = 26, 12, 50256
+STEPS, EVERY, END = 26, 5, 50256
 PRINTED = 0.0006  # half of the third decimal, and rounding
 
 
@@ -263,7 +263,7 @@ def test_chapter_5(data_dir, tokenizer, folder, weights, tmp_path):
     torch.manual_seed(123)
     model = Model(256, dropout=0.1)
     optimizer = torch.optim.AdamW(model.parameters(), lr=4e-4, weight_decay=0.1)
-    rows = train(token_loss, model, optimizer, loaders, every=5, each_epoch=sample)
+    rows = train(token_loss, model, optimizer, loaders, each_epoch=sample)
     assert len(rows) == 6
     close(rows_of(text), rows, 1e-4)
     assert re.findall(r"sample of epoch \d+: (.*)", text) == samples
