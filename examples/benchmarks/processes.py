@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from gpt.config import GPTConfig
 from gpt.model import GPT
 from gpt.system import peak_memory
 from tensorlite import distributed, optim
+from tensorlite.accelerate import parallel
 from tensorlite.accelerate.reduce import Reducer
 from tensorlite.accelerate.shard import shard
 from tensorlite.devices import machine
@@ -35,7 +37,8 @@ from tensorlite.tensor import Tensor
 
 WAYS = {  # processes (0: as many as asked for), threads of each, exchange
     "1 process, 1 thread": (1, 1, "none"),
-    "1 process, {n} threads": (1, 0, "none"),
+    "1 process, {n} threads, each op split": (1, 0, "none"),
+    "1 process, {n} threads, the batch divided": (1, 0, "divide"),
     "{n} processes, no exchange": (0, 1, "none"),
     "{n} processes": (0, 1, "sum"),
     "{n} processes, --shard-optimizer": (0, 1, "shard"),
@@ -48,8 +51,8 @@ def config(args: argparse.Namespace) -> GPTConfig:
     return GPTConfig(vocab_size=65, tie_head=True, **shape)
 
 
-def prepare(args: argparse.Namespace, world: World | None) -> tuple[GPT, optim.AdamW, Callable[[], Tensor]]:
-    """The model, its optimizer, and a function that computes this process' share of the loss."""
+def prepare(args: argparse.Namespace, world: World | None) -> tuple[GPT, optim.AdamW, Callable[..., Tensor]]:
+    """The model, its optimizer, and a function of this process' share of the loss, or of a part of the share."""
     machine.keep_freed_memory()
     machine.set_threads(args.threads)
     tl.manual_seed(1)
@@ -58,14 +61,19 @@ def prepare(args: argparse.Namespace, world: World | None) -> tuple[GPT, optim.A
     rank, rows = (world.rank if world else 0), args.rows // args.processes
     tokens = np.random.default_rng(0).integers(0, 65, (args.rows, args.context + 1))[rank * rows : (rank + 1) * rows]
     idx, targets = tl.tensor(tokens[:, :-1]), tl.tensor(tokens[:, 1:])
-    return model, optimizer, lambda: model.loss(idx, targets) * (1 / args.processes)
+
+    def loss(part: int = 0, parts: int = 1) -> Tensor:
+        of = slice(rows * part // parts, rows * (part + 1) // parts)
+        return model.loss(idx[of], targets[of]) * ((of.stop - of.start) / args.rows)
+
+    return model, optimizer, loss
 
 
 def child(args: argparse.Namespace) -> None:
     """One process of one way: train `steps` steps; process 0 prints what it measured."""
     world = distributed.join() if args.processes > 1 else None
     model, optimizer, compute_loss = prepare(args, world)
-    reducer = Reducer(world, optimizer) if world and args.exchange != "none" else None
+    reducer = Reducer(world, optimizer) if world and args.exchange in ("sum", "shard") else None
     if reducer and args.exchange == "shard":
         shard(reducer)
     times, begun, sent = [], 0.0, 0.0
@@ -74,8 +82,12 @@ def child(args: argparse.Namespace) -> None:
             begun, sent = time.process_time(), world.payload if world else 0.0
         began = time.perf_counter()
         optimizer.zero_grad()
-        loss = compute_loss()
-        reducer.backward(loss) if reducer else loss.backward()
+        if args.exchange == "divide":
+            parallel.backward([partial(compute_loss, i, args.threads) for i in range(args.threads)])
+        elif reducer:
+            reducer.backward(compute_loss())
+        else:
+            compute_loss().backward()
         optimizer.step(grad_scale=optim.clip_scale(optimizer.global_norm(), 1.0))
         times.append(time.perf_counter() - began)
     arrays = [part.state.values() for part in optimizer._storage.parts] if args.exchange == "shard" else [
@@ -149,7 +161,9 @@ def main() -> None:
     for name, default in numbers.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--exchange", default="none", choices=("none", "sum", "shard"), help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--exchange", default="none", choices=("none", "sum", "shard", "divide"), help=argparse.SUPPRESS
+    )
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
