@@ -57,12 +57,17 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
             file.write(report.nodeid + "\n")
 
 
+# Their tests take up to a minute. They begin first: at the end all other processes would wait for one of them.
+LONGEST = ("test_torch_chapters.py", "test_book.py")
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """What passed before is left out; what needs a GPU is skipped, with the reason, where there is none."""
     if PASSED and os.path.exists(PASSED):
         passed = set(Path(PASSED).read_text(encoding="utf-8").splitlines())
         config.hook.pytest_deselected(items=[item for item in items if item.nodeid in passed])
         items[:] = [item for item in items if item.nodeid not in passed]
+    items.sort(key=lambda item: item.path.name not in LONGEST)
     wanting = [item for item in items if item.get_closest_marker("gpu")]
     try:
         if wanting:
