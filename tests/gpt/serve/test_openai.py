@@ -601,7 +601,8 @@ def test_a_full_queue_is_429(app, address, client):
     finally:
         go.set()
     patient = client.with_options(max_retries=5)
-    assert patient.completions.create(model="bytes", prompt="a", max_tokens=2, temperature=0).usage.completion_tokens == 2
+    answer = patient.completions.create(model="bytes", prompt="a", max_tokens=2, temperature=0)
+    assert answer.usage.completion_tokens == 2
 
 
 # ----- several clients -----
