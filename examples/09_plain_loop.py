@@ -2,7 +2,7 @@
 
 Nothing has to be set for speed: the first optimizer of a program sets the number of threads and keeps freed memory for
 reuse. You will see the loss fall and a sample; with --compare, the time of a step in turns with the plain steps of
-`gpt train`. (For a small model, it gives each thread its own sequences instead, which is up to 14 % faster:
+`gpt train`. (For a small model, it gives each thread its own sequences instead:
 `tensorlite.accelerate.parallel.backward`.)
 
     python examples/09_plain_loop.py [--steps 500] [--compare 20]

@@ -1,8 +1,8 @@
 """Generation on a CPU: the step of one token for each text, computed on arrays.
 
-For one token a model computes so little that its time is also that of calling modules and ops: half of it in a small
-model, a fifth with the 124M weights of GPT-2 in int8. So a step calls the kernels itself. They are those that
-GPT.hidden_states and its blocks call, in the same order: the scores have the same bits.
+For one token a model computes so little that much of its time is that of calling modules and ops. So a step calls the
+kernels itself. They are those that GPT.hidden_states and its blocks call, in the same order: the scores have the same
+bits.
 """
 
 from collections.abc import Callable, Sequence
