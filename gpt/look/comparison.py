@@ -19,7 +19,7 @@ MISSING = "-"  # in place of a value that a run does not have
 FIGURES = {  # names of figures in metrics.jsonl that do not explain themselves
     "whole_validation_loss": "validation loss, whole text",
     "final_validation_loss": "validation loss, last evaluation",
-    "test_repeated": "test entries known from training",
+    "test_repeated": "test entries also in training or validation",
     "exact_match": "answered exactly as expected",
 }
 

@@ -158,7 +158,7 @@ class Instructions:
             known = {question(entry) for part in ("train", "validation") for entry in self.entries[part]}
             if repeated := sum(question(entry) in known for entry in asked):
                 figures["test_repeated"] = repeated
-                rows["asked in training or validation too"] = f"{repeated:,} of {len(asked):,}"
+                rows["test entries also in training or validation"] = f"{repeated:,} of {len(asked):,}"
         if lora.adapters(model):
             lora.save(model, self.run / "adapter.safetensors")
             rows["adapter alone"] = f"{(self.run / 'adapter.safetensors').stat().st_size:,} bytes"
