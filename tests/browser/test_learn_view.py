@@ -42,6 +42,23 @@ def test_a_step_tells_its_story_in_four_parts(page, site, axe):
     assert axe(page) == []
 
 
+@pytest.mark.parametrize("width", [1170, 1280, 1460])
+def test_the_badge_covers_nothing_of_the_header(page, site, width):
+    """With a long name of a run, and a long label of its checkpoint."""
+    page.set_viewport_size({"width": width, "height": 800})
+    opened(page, site)
+    press(page, "One step")
+    page.wait_for_selector(".session-badge")
+    page.evaluate(
+        "document.querySelector('#run').selectedOptions[0].textContent = 'a-run-with-a-very-long-name-indeed';"
+        "document.querySelector('#checkpoint output').textContent = 'step 100,000, newest'"
+    )
+    badge = page.locator("#session").bounding_box()
+    for part in ("#run", "#checkpoint output"):
+        box = page.locator(part).bounding_box()
+        assert box["x"] + box["width"] <= badge["x"] or box["y"] + box["height"] <= badge["y"], part
+
+
 def test_steps_undo_and_the_way_back(page, site):
     opened(page, site)
     badge = page.locator("#session")
