@@ -94,7 +94,7 @@ def overview(groups: dict[str, dict[str, str]]) -> str:
 
 
 def help_of(name: str, command: type, args: Sequence[str]) -> str:
-    """The help of a command, from tyro, without the defaults that say nothing."""
+    """The help of a command, from tyro, without the defaults that say nothing: no value, and those of switches."""
     try:
         default = command.default(list(args)) if hasattr(command, "default") else None
     except (OSError, ValueError):  # of a run to resume that cannot be read
@@ -102,7 +102,7 @@ def help_of(name: str, command: type, args: Sequence[str]) -> str:
     said = Captured()
     with contextlib.suppress(SystemExit), contextlib.redirect_stdout(said):
         _tyro(name, command, ["--help"], default)
-    text = re.sub(r"\(default:([ │|\n]*)(None|'')?\)", _blank, said.getvalue())
+    text = re.sub(r"\(default:([ │|\n]*)(None|''|True|False)?\)", _blank, said.getvalue())
     rows = [row.rstrip() for row in text.splitlines()]
     start = next((i for i, row in enumerate(rows) if RULE.search(row)), len(rows))
     above = [textwrap.fill(row, shutil.get_terminal_size().columns, subsequent_indent="  " * row.startswith("usage"))

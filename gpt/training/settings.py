@@ -57,7 +57,7 @@ class Settings:
     seed: int = 1337  # of weights, batches, dropout and samples: the same seed gives the same run, bit for bit
     device: str = "auto"  # cpu, cuda or cuda:1 (the second GPU); auto: a GPU if one is usable, also on resume
     dtype: Literal["float32", "tf32", "bfloat16"] = "float32"  # of matrix products; tf32, bfloat16: faster, less exact
-    cuda_graph: bool = True  # on a GPU, record a step once and replay it, which is faster; or not
+    cuda_graph: bool = True  # whether a GPU records and replays a step; without, it launches each op, which is slower
     activation_checkpointing: bool = False  # compute blocks again in the backward pass: less memory, a third more work
     threads: int | None = None  # threads of large ops; default: OPENBLAS_NUM_THREADS, or the cores of this process
     # several processes (mpiexec, srun): each keeps its part of Adam's averages, which takes less memory

@@ -73,11 +73,14 @@ def test_help_of_a_flag_that_turns_something_off_says_what_that_does(call, monke
         (["finetune", "classify"], "--no-balance", "without, all entries are used"),
         (["finetune", "classify"], "--no-causal", "without, each position sees all others"),
         (["generate"], "--no-cache", "without it the text is the same, and generation slower"),
+        (["train"], "--no-cuda-graph", "without, it launches each op, which is slower"),
+        (["look"], "--no-browser", "without, its address is only printed"),
     ):
         shown = " ".join(call(*command, "--help")[1].replace("│", " ").split())
         about = shown[shown.index(flag) : shown.index(flag) + 200]
         assert "whether" in about
         assert says in about
+        assert "default: True" not in about, "the default of --no-cache is not True"
 
 
 @pytest.mark.slow
