@@ -10,8 +10,9 @@ import numpy as np
 from ..autograd import Variable
 from ..backend import ndarray, to_host
 from ..tensor import Tensor
-from .differences import SUMS, noise
+from .differences import SUMS
 from .memory import layout_text
+from .noise import noise
 from .points import Point, differentiable, pulled
 from .report import CheckFailed, Report
 
@@ -20,6 +21,7 @@ TINY = 2.0**-14  # times g: a power of 2, which rounds nothing
 COARSE = 1e-3  # float32 beside float64
 SINGLE = 2.0**-23  # the epsilon of float32
 WIDER = 2.0**29  # epsilons of float64 in one of float32
+NEAR = 2.0**-5  # relative to an input: a function whose steps are wider is not a rounded one
 
 Gradients = dict[int, np.ndarray]
 
@@ -264,7 +266,7 @@ def _explained(point: Point, values: list[Any], g: Tensor, name: str, got: np.nd
         return _results(point, there, g)[name]
 
     conditioning = np.abs(moved(SINGLE) - wanted)
-    rounded = WIDER * noise(moved, 0.9 * SINGLE)  # not a power of 2: sums of float32 numbers would be exact in float64
+    rounded = WIDER * noise(moved, SINGLE, NEAR)
     limit = COARSE * np.abs(wanted).max(initial=0) + max(
         100 * conditioning.max(initial=0), 10 * rounded.max(initial=0), SUMS * SINGLE * _largest(point, values, g, name)
     )
