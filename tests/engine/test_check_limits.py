@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+from hypothesis import strategies as st
 
 import tensorlite as tl
 from tensorlite.primitive import elementwise, primitive
-from tensorlite.testing import CheckFailed, Undecided, check_gradients, check_kinks
+from tensorlite.testing import CheckFailed, Row, Undecided, check_gradients, check_kinks, check_op
 
 X = np.array([[0.5, -1.0, 2.0], [1.5, 0.25, -0.75]])
 
@@ -276,3 +277,15 @@ def test_float32_may_differ_by_a_thousandth_of_the_largest_element_and_by_roundi
     check_gradients(op(1.001004), np.array([1.0, 0.5, 0.25]))
     with pytest.raises(CheckFailed, match="in float32 the gradient"):
         check_gradients(op(1.0011), np.array([1.0, 0.5, 0.25]))
+
+
+@pytest.mark.parametrize("other", [lambda x: x.reshape(-1), lambda x: x[:1], lambda x: x[None]])
+def test_another_shape_in_float32_is_a_failure(other):
+    def op(x):
+        return other(x * 2.0) if x.dtype == np.float32 else x * 2.0
+
+    sentence = r"in float32 the value has shape \([\d, ]+\), in float64 \(2, 3\)"
+    with pytest.raises(CheckFailed, match=f"check_gradients: op: {sentence}"):
+        check_gradients(op, X)
+    with pytest.raises(CheckFailed, match=f"check_op: mine: {sentence}"):
+        check_op(Row("mine", op, inputs=st.just((((2, 3),), {}))), "float32", examples=5)
