@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 import tensorlite as tl
 from tensorlite.primitive import elementwise, primitive
 from tensorlite.testing import CheckFailed, Row, Undecided, check_gradients, check_kinks, check_op
+from tests.support.normalized import ROWS, normalized, normalized_rule
 
 X = np.array([[0.5, -1.0, 2.0], [1.5, 0.25, -0.75]])
 
@@ -251,23 +252,10 @@ def test_moved_inputs_lie_in_memory_as_the_input_does(layout):
 
 def test_rounding_to_float32_is_explained_beside_arguments_that_are_no_floats():
     """Of a layer norm over two columns, whose gradient is 0 but for epsilon."""
-
-    def rule(g, x):
-        d = x - x.mean(-1, keepdims=True)
-        std = tl.sqrt((d * d).mean(-1, keepdims=True) + 1e-5)
-        y = d / std
-        return (g - g.mean(-1, keepdims=True) - y * (g * y).mean(-1, keepdims=True)) / std
-
-    norm = primitive(normalized).vjp(rule)
-    rows = np.array([[-2.22, -1.0279], [-0.6742, 2.4174], [1.0681, 1.2908], [-1.9842, -0.3729]])
+    norm = primitive(normalized).vjp(normalized_rule)
     for seed in range(10):
-        report = check_gradients(lambda x, n: norm(x) * n, rows, 1, seed=seed)
+        report = check_gradients(lambda x, n: norm(x) * n, ROWS, 1, seed=seed)
         assert "float32 beside float64" in report.checked
-
-
-def normalized(x):
-    d = x - x.mean(-1, keepdims=True)
-    return d / np.sqrt((d * d).mean(-1, keepdims=True) + 1e-5)
 
 
 def test_float32_may_differ_by_a_thousandth_of_the_largest_element_and_by_rounding():
