@@ -45,7 +45,8 @@ class Lines:
         self.like = data if type(data) is ndarray else None
         self.x = to_host(data)
         random = np.random.default_rng([settings.seed, 1 + i])  # not the numbers of g: x J g is x J^T g where x is g
-        self.direction = np.copysign(random.uniform(0.5, 1.5, self.x.shape), random.uniform(-1, 1, self.x.shape))
+        direction = random.uniform(-1, 1, self.x.shape)
+        self.direction = direction + np.copysign(0.5, direction)
         self.places: list[Any] = [...] if settings.fast else list(np.ndindex(self.x.shape))
         self.all: list[Line] = [partial(self.value, place) for place in self.places]
         self.steps = [power_of_two(settings.step * max(1.0, self.magnitude(k))) for k in range(len(self.all))]
@@ -88,7 +89,8 @@ def compare(point: Point, i: int, order: int, g: Any, got: np.ndarray, settings:
     lines, weights = Lines(point, i, settings), to_host(g.data)
     norm = 0.0
     if settings.fast:
-        norm, got = float(np.linalg.norm(got * lines.direction)), np.array((got * lines.direction).sum())
+        terms = (got * lines.direction).reshape(-1)
+        norm, got = math.sqrt(terms @ terms), np.array(terms.sum())
     elements = Elements(got.reshape(-1), norm, settings, *richardson(lines.all, lines.steps, weights), lines.steps)
     if settings.method == "complex" and order == 1:
         elements.replace([complex_step(partial(lines.imaginary, place), weights) for place in lines.places], point.name)
@@ -121,7 +123,7 @@ class Elements:
 
     def allowed(self, expected: Any) -> Any:
         """The tolerance: of derivatives below 1 the absolute part shrinks, so that small ones are checked too."""
-        size = np.maximum(self.size, np.abs(np.nan_to_num(expected)))
+        size = np.fmax(self.size, np.abs(expected))
         absolute = np.where(size < SMALLEST, SMALLEST, self.settings.atol * np.minimum(size, 1))
         return absolute + self.settings.rtol * np.maximum(np.abs(expected), self.norm) + ROUNDING * size
 
