@@ -120,6 +120,10 @@ WRONG = {
         "which broadcasts",
     ),
     "float32": (Row("mine", square(rule=lambda g, x: g * x * (2 if g.dtype == np.float64 else 3))), "in float32"),
+    "float32, precision of float64": (
+        Row("mine", square(forward=lambda x: (x * x).astype(np.float32).astype(x.dtype))),
+        "the float64 value has the precision of float32",
+    ),
     "float32, dtype": (Row("mine", lambda x: x * tl.ones((), tl.float64)), "results of float32 are float32, float64"),
     "narrow": (Row("mine", lambda x: (x * x) * x - x, narrow=0.5), r"epsilons; 0.5 are allowed"),
     "device": (Row("mine", square(forward=lambda x: x * float(x.sum() < 1e9) * x), device=True), "a strict array"),
@@ -135,6 +139,19 @@ def test_each_property_finds_its_fault(case):
     notes = "\n".join(failure.value.__notes__)
     assert f"reproduce: check_op(row, {name!r}, examples=30)" in notes
     assert "Draw 1: " in notes
+
+
+@pytest.mark.parametrize(
+    "op",
+    [
+        tl.sign,
+        lambda x: tl.where(x > 0, 1.0, 2.0) + 0.0 * x,
+        lambda x: x / x,
+        lambda x: tl.functional.softmax(x[..., None]),
+    ],
+)
+def test_values_without_digits_have_no_precision_to_lose(op):
+    assert check_op(Row("mine", op, inputs=1), "float32", examples=20)["float32"] > 0
 
 
 def test_independence_finds_a_rule_that_looks_at_the_others():
