@@ -154,6 +154,33 @@ def test_values_without_digits_have_no_precision_to_lose(op):
     assert check_op(Row("mine", op, inputs=1), "float32", examples=20)["float32"] > 0
 
 
+def test_an_op_with_two_faults_raises_the_first_one():
+    """Not Hypothesis' group of all that it has found."""
+
+    def op(x):
+        if x.shape == (2,):
+            raise ValueError("two elements")
+        return tl.detach(x * x)
+
+    usual = settings.get_current_profile_name()
+    settings.register_profile("all phases", settings(), phases=list(Phase))
+    settings.load_profile("all phases")
+    try:
+        with pytest.raises((CheckFailed, ValueError), match=r"two elements|no history"):
+            check_op(Row("mine", op), "value", examples=100)
+    finally:
+        settings.load_profile(usual)
+
+
+@pytest.mark.parametrize("wrong", [lambda x: [x], lambda x: 1.0, lambda x: None])
+def test_an_op_that_returns_no_tensor_is_refused_in_one_sentence(wrong):
+    with pytest.raises(
+        TypeError, match=r"check_op: mine: the op must return one Tensor, not (list|float|NoneType)"
+    ) as e:
+        check_op(Row("mine", wrong, inputs=1), examples=5)
+    assert "\n" not in str(e.value)
+
+
 def test_independence_finds_a_rule_that_looks_at_the_others():
     seen = {}
 
