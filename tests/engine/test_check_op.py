@@ -120,10 +120,6 @@ WRONG = {
         "which broadcasts",
     ),
     "float32": (Row("mine", square(rule=lambda g, x: g * x * (2 if g.dtype == np.float64 else 3))), "in float32"),
-    "float32, precision of float64": (
-        Row("mine", square(forward=lambda x: (x * x).astype(np.float32).astype(x.dtype))),
-        "the float64 value has the precision of float32",
-    ),
     "float32, dtype": (Row("mine", lambda x: x * tl.ones((), tl.float64)), "results of float32 are float32, float64"),
     "narrow": (Row("mine", lambda x: (x * x) * x - x, narrow=0.5), r"epsilons; 0.5 are allowed"),
     "device": (Row("mine", square(forward=lambda x: x * float(x.sum() < 1e9) * x), device=True), "a strict array"),
@@ -141,33 +137,22 @@ def test_each_property_finds_its_fault(case):
     assert "Draw 1: " in notes
 
 
-@pytest.mark.parametrize(
-    "op",
-    [
-        tl.sign,
-        lambda x: tl.where(x > 0, 1.0, 2.0) + 0.0 * x,
-        lambda x: x / x,
-        lambda x: tl.functional.softmax(x[..., None]),
-    ],
-)
-def test_values_without_digits_have_no_precision_to_lose(op):
-    assert check_op(Row("mine", op, inputs=1), "float32", examples=20)["float32"] > 0
-
-
-def test_an_op_with_two_faults_raises_the_first_one():
+def test_an_op_with_two_faults_raises_one_failure():
     """Not Hypothesis' group of all that it has found."""
 
     def op(x):
-        if x.shape == (2,):
-            raise ValueError("two elements")
-        return tl.detach(x * x)
+        if x.ndim == 1:
+            raise IndexError("one axis")
+        if x.ndim == 2:
+            raise ValueError("two axes")
+        return x * x
 
     usual = settings.get_current_profile_name()
     settings.register_profile("all phases", settings(), phases=list(Phase))
     settings.load_profile("all phases")
     try:
-        with pytest.raises((CheckFailed, ValueError), match=r"two elements|no history"):
-            check_op(Row("mine", op), "value", examples=100)
+        with pytest.raises((IndexError, ValueError), match=r"one axis|two axes"):
+            check_op(Row("mine", op, inputs=1), "value", examples=100)
     finally:
         settings.load_profile(usual)
 
