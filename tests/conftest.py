@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from skips import skips_by_reason
 
+import tensorlite
 from tensorlite import backend
 
 # The tests' matrices are small and pytest-xdist fills the cores: more BLAS threads would only wait for each other.
@@ -75,6 +76,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     except RuntimeError as error:
         for item in wanting:
             item.add_marker(pytest.mark.skip(reason=str(error)))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """The weights that a test draws without a seed of its own do not depend on which tests ran before it."""
+    tensorlite.manual_seed(0)
 
 
 def pytest_terminal_summary(terminalreporter) -> None:

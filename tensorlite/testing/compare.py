@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from ..backend import ndarray, to_host
-from .differences import Line, complex_step, one_sided, power_of_two, richardson, ridders
+from .differences import complex_step, one_sided, power_of_two, richardson, ridders
 from .memory import laid_out, layout_text
+from .noise import Line, piece, rounding, rounding_within
 from .points import Point
 from .report import CheckFailed, Comparison, Report
 
@@ -18,6 +19,8 @@ SMALLEST = 1e-13  # derivatives that are smaller may be rounding
 SURE = 4.0  # error estimates: what is farther away is wrong
 USEFUL = 1e-3  # an error estimate that is larger, relative to the derivative, proves nothing
 NEARBY = 32  # points around a kink
+CLOSE = 1e-7  # relative to |x|: the spacing of values that show the noise
+PIECE = 2.0**-4  # relative to max(1, |x|): steps of a function that are wider are no rounding
 ENOUGH = 64  # wrong elements: the others are not looked at
 
 
@@ -41,7 +44,9 @@ class Lines:
         data = point.values[i].data
         self.like = data if type(data) is ndarray else None
         self.x = to_host(data)
-        self.direction = np.random.default_rng(settings.seed).standard_normal(self.x.shape)
+        random = np.random.default_rng([settings.seed, 1 + i])  # not the numbers of g: x J g is x J^T g where x is g
+        direction = random.uniform(-1, 1, self.x.shape)
+        self.direction = direction + np.copysign(0.5, direction)
         self.places: list[Any] = [...] if settings.fast else list(np.ndindex(self.x.shape))
         self.all: list[Line] = [partial(self.value, place) for place in self.places]
         self.steps = [power_of_two(settings.step * max(1.0, self.magnitude(k))) for k in range(len(self.all))]
@@ -84,7 +89,8 @@ def compare(point: Point, i: int, order: int, g: Any, got: np.ndarray, settings:
     lines, weights = Lines(point, i, settings), to_host(g.data)
     norm = 0.0
     if settings.fast:
-        norm, got = float(np.linalg.norm(got * lines.direction)), np.array((got * lines.direction).sum())
+        terms = (got * lines.direction).reshape(-1)
+        norm, got = math.sqrt(terms @ terms), np.array(terms.sum())
     elements = Elements(got.reshape(-1), norm, settings, *richardson(lines.all, lines.steps, weights), lines.steps)
     if settings.method == "complex" and order == 1:
         elements.replace([complex_step(partial(lines.imaginary, place), weights) for place in lines.places], point.name)
@@ -117,7 +123,7 @@ class Elements:
 
     def allowed(self, expected: Any) -> Any:
         """The tolerance: of derivatives below 1 the absolute part shrinks, so that small ones are checked too."""
-        size = np.maximum(self.size, np.abs(np.nan_to_num(expected)))
+        size = np.fmax(self.size, np.abs(expected))
         absolute = np.where(size < SMALLEST, SMALLEST, self.settings.atol * np.minimum(size, 1))
         return absolute + self.settings.rtol * np.maximum(np.abs(expected), self.norm) + ROUNDING * size
 
@@ -147,23 +153,41 @@ class Elements:
 
     def look(self, k: int, lines: Lines, g: np.ndarray) -> str:
         """ "" if element `k` is right, "wrong", or the reason why it is undecided; by as many steps as it takes."""
-        h, line = lines.steps[k], lines.all[k]
+        h, line, magnitude = lines.steps[k], lines.all[k], lines.magnitude(k)
         if self.settings.method != "complex" or self.error[k] > self.tolerance[k]:
-            self.expected[k], self.error[k], self.step[k] = ridders(line, g, h, lines.magnitude(k), lines.sizes)
-        self.tolerance[k] = self.allowed(self.expected[k])
-        distance, sure = abs(self.got[k] - self.expected[k]), SURE * self.error[k]
-        size = max(self.size, abs(float(self.expected[k])))
-        if distance <= self.tolerance[k] + sure and sure <= self.useful(size):
-            return ""
+            noise, reach = rounding(line, g, power_of_two(CLOSE * magnitude)), PIECE * max(1.0, magnitude)
+            self.measure(k, lines, g, noise)
+            if self.distance(k) > 0 and (width := piece(line, g, self.got[k], reach)):
+                self.measure(k, lines, g, max(noise, rounding_within(line, g, width, reach)), reach)
+                return self.verdict(k)
+        if not (verdict := self.verdict(k)):
+            return verdict
         if (sides := _kink(line, g, h)) is not None:
             inside = between(self.got[k], sides, self.tolerance[k])
             if inside or between(self.got[k], lines.nearby(k, g, h * 2.0**-10), self.tolerance[k]):
                 return f"the function has a kink there, with slopes from {sides[0]:.4g} to {sides[1]:.4g}"
             return "wrong"
-        if not math.isfinite(self.error[k]):
+        return verdict
+
+    def measure(self, k: int, lines: Lines, g: np.ndarray, noise: float, widest: float = math.inf) -> None:
+        """Take the derivative by element `k` from differences over many steps, of values with `noise`."""
+        found = ridders(lines.all[k], g, lines.steps[k], noise, lines.sizes, widest)
+        self.expected[k], self.error[k], self.step[k] = found
+        self.tolerance[k] = self.allowed(self.expected[k])
+
+    def distance(self, k: int) -> float:
+        """How far the rules are from the differences, beyond the tolerance and what these are uncertain by."""
+        return float(abs(self.got[k] - self.expected[k]) - self.tolerance[k] - SURE * self.error[k])
+
+    def verdict(self, k: int) -> str:
+        """What `look` says of an element without a kink."""
+        sure = SURE * self.error[k]
+        if not math.isfinite(sure):
             return "no difference of values has a limit there: the function jumps, or is not finite on both sides"
-        if distance > self.tolerance[k] + sure or math.isnan(self.got[k]):
+        if not self.distance(k) <= 0:  # nan is wrong
             return "wrong"
+        if sure <= self.useful(max(self.size, abs(float(self.expected[k])))):
+            return ""
         return f"the differences are uncertain by {sure:.2g}, because the values of the function are not precise enough"
 
     def comparison(self, order: int, argument: str, shape: tuple[int, ...]) -> Comparison:

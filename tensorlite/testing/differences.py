@@ -6,8 +6,6 @@ or a direction. Its derivative is that of sum(g line(t)) at t = 0, where `g` is 
 - `richardson`: central differences over two steps, extrapolated. Its error is of order step**4.
 - `ridders`: central differences over many steps; the error estimate decides. C. J. F. Ridders, "Accurate computation of
   F'(x) and F'(x) F''(x)", Advances in Engineering Software 4 (1982), 75-76; Press et al., "Numerical Recipes", 5.7.
-- `rounding`: how far the values of a line are from smooth, by differences of 4th order. J. J. More, S. M. Wild,
-  "Estimating computational noise", SIAM J. Sci. Comput. 33 (2011), 1292-1314.
 - `complex_step`: Im f(x + ih) / h, which subtracts nothing. W. Squire, G. Trapp, "Using complex variables to estimate
   derivatives of real functions", SIAM Review 40 (1998), 110-112.
 
@@ -22,8 +20,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-Line = Callable[[float], np.ndarray]
-EPSILON = 2.0**-52
+from .noise import EPSILON, Line, change
+
 WIDER, FINER = 10, 26  # Ridders' steps: h times 2**10 to 2**-26
 COLUMNS = 5  # of his table
 SUMS = 64  # rounding errors in a value
@@ -57,33 +55,31 @@ def richardson(lines: Sequence[Line], steps: Sequence[float], g: np.ndarray) -> 
 def _extrapolated(values: np.ndarray, h: np.ndarray, g: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """`values` (lines, 4, size), `h` (lines,), `g` (size,)."""
     with np.errstate(all="ignore"):
-        far, near = _change(values[:, 0], values[:, 1]), _change(values[:, 2], values[:, 3])
+        far, near = change(values[:, 0], values[:, 1]), change(values[:, 2], values[:, 3])
         slopes = (8 * near - far) @ g / (6 * h)  # (4 near / h - far / 2h) / 3
         size = np.where((far != 0) | (near != 0), np.abs(values).max(1), 0)
         return slopes, 4 * EPSILON * (size @ np.abs(g)) / h
 
 
-def _change(right: np.ndarray, left: np.ndarray) -> np.ndarray:
-    """right - left, and 0 where both are the same infinity."""
-    return np.where(right == left, 0.0, right - left)
-
-
 # ----- as many steps as it takes ----------------------------------------------------------------------------------
 
 
-def ridders(line: Line, g: np.ndarray, h: float, magnitude: float, sizes: np.ndarray) -> tuple[float, float, float]:
-    """(derivative, estimate of its error, step), from steps around `h`; the error is inf where no difference is finite.
+def ridders(
+    line: Line, g: np.ndarray, h: float, noise: float, sizes: np.ndarray, widest: float = math.inf
+) -> tuple[float, float, float]:
+    """(derivative, estimate of its error, step), from steps around `h` up to `widest`; the error is inf where no
+    difference is finite.
 
-    `magnitude` is |x|, or 1 where x is 0: rounding is measured over distances of 1e-7 of it. `sizes` are those of
-    `Point.sizes`. Of all entries of Ridders' table the one with the least error is taken that no smaller step
-    contradicts: over a large step a function that varies quickly may look constant.
+    `noise` is that of sum(g line(t)), `sizes` are those of `Point.sizes`. Of all entries of Ridders' table the one with
+    the least error is taken that no smaller step contradicts: over a large step a function that varies quickly may look
+    constant.
     """
-    noise = rounding(line, g, power_of_two(1e-7 * magnitude))
     older: list[float] = []
     rows: list[tuple[float, float, float]] = []  # the best entry for each step: (error, derivative, step)
     moved = np.zeros(g.shape, bool)
     for n in range(-WIDER, FINER):
-        step = h * 2.0**-n
+        if (step := h * 2.0**-n) > widest:
+            continue
         slope, size = _central(line, g, step, moved, sizes)
         row, best = [slope], (math.inf, math.nan, step)
         if math.isfinite(slope):
@@ -103,10 +99,10 @@ def _central(line: Line, g: np.ndarray, step: float, moved: np.ndarray, sizes: n
     """
     with np.errstate(all="ignore"):
         right, left = line(step), line(-step)
-        change = _change(right, left)
-        moved |= (change != 0) & np.isfinite(change)
+        difference = change(right, left)
+        moved |= (difference != 0) & np.isfinite(difference)
         size = np.where(moved, np.maximum(np.abs(right) + np.abs(left), SUMS * sizes), 0)
-        return float((g * change).sum() / (2 * step)), float((np.abs(g) * size).sum())
+        return float((g * difference).sum() / (2 * step)), float((np.abs(g) * size).sum())
 
 
 def _uncontradicted(rows: list[tuple[float, float, float]], h: float) -> tuple[float, float, float]:
@@ -115,19 +111,6 @@ def _uncontradicted(rows: list[tuple[float, float, float]], h: float) -> tuple[f
         if all(abs(slope - other) <= 3 * (error + limit) for limit, other, _ in finer):
             return slope, error, step
     return math.nan, math.inf, h
-
-
-def rounding(line: Line, g: np.ndarray, spacing: float) -> float:
-    """The noise of sum(g line(t)): the standard deviation that differences of 4th order between 9 values show."""
-    return float(noise(lambda t: np.array((g * _change(line(t), line(0.0))).sum()), spacing))
-
-
-def noise(line: Line, spacing: float) -> np.ndarray:
-    """The noise of each value of a line, as `rounding` has it for their sum; 0 where a value is not finite."""
-    with np.errstate(all="ignore"):
-        fourth = np.diff([line(k * spacing) for k in range(-4, 5)], 4, axis=0)
-        found = np.sqrt((fourth**2).mean(0) / 70)  # 70: (2k)! / (k!)**2, k = 4
-    return np.where(np.isfinite(found), found, 0.0)
 
 
 # ----- kinks ------------------------------------------------------------------------------------------------------
@@ -147,7 +130,7 @@ def one_sided(lines: Sequence[Line], g: np.ndarray, h: float) -> tuple[float, fl
 def _side(line: Line, h: float) -> tuple[np.ndarray, np.ndarray]:
     """The slope of each output at t = 0 on the side of `h`, and its error."""
     here, *values = [line(t) for t in (0.0, h, h / 2, h / 4)]
-    whole, half, quarter = (_change(value, here) for value in values)
+    whole, half, quarter = (change(value, here) for value in values)
     wide, slope = (4 * half - whole) / h, (8 * quarter - 2 * half) / h
     moved = (whole != 0) | (half != 0) | (quarter != 0)
     size = np.where(moved, np.abs(here) + np.abs(values[0]), 0)

@@ -6,11 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from ..creation import tensor
 from ..random import stream
 from ..tensor import Tensor
 from .compare import Settings, compare
-from .invariants import check_invariants, gradients_twice
+from .invariants import FirstCall, check_invariants, gradients_twice
 from .kinks import check_sides, check_ties
 from .points import Point, holding_float64, name_of, point
 from .report import Report, Undecided
@@ -58,18 +57,18 @@ def check_gradients(
     name = name_of(op)
     here, report = point(name, op, inputs, tensors), Report(name)
     limits = _limits(rtol, atol, here)
-    _check_point(here, inputs)
+    first = _first_call(here, inputs)
     generator, unclear = np.random.default_rng(seed), []
     for n in range(1, order + 1):
-        g = tensor(generator.standard_normal(here.out(here.values).shape))
-        g = g.to(here.device)
-        gradients = gradients_twice(here, g, report) if n == 1 else here.gradients(g)
+        shape = first.out.shape if n == 1 else here.out(here.values).shape
+        g = Tensor(generator.standard_normal(shape)).to(here.device)
+        gradients = gradients_twice(first, g, report) if n == 1 else here.gradients(g)
         for i, got in gradients.items():
             settings = Settings(step, *limits.get(i, limits[-1]), fast, method, seed)
             if got.size and (reason := compare(here, i, n, g, got, settings, report)):
                 unclear.append(reason)
         if n == 1:
-            check_invariants(here, g, gradients, report)
+            check_invariants(first, g, gradients, report)
         here = here.slope(g)
     if unclear:
         raise Undecided(f"check_gradients: {name}: {unclear[0]}", report)
@@ -116,8 +115,8 @@ def check_kinks(op: Callable[..., Any], *inputs: Any, atol: float = 1e-9, seed: 
     """
     name = name_of(op)
     here, report = point(name, op, inputs), Report(name)
-    _check_point(here, inputs)
-    g = tensor(np.random.default_rng(seed).standard_normal(here.out(here.values).shape)).to(here.device)
+    first = _first_call(here, inputs)
+    g = Tensor(np.random.default_rng(seed).standard_normal(first.out.shape)).to(here.device)
     gradients = here.gradients(g)
     for i, got in gradients.items():
         if got.size:
@@ -154,8 +153,8 @@ def _limits(rtol: Any, atol: Any, here: Point) -> dict[int, tuple[float, float]]
     return {i: (pair[0], pair[1]) for i, pair in limits.items()}
 
 
-def _check_point(here: Point, inputs: Any) -> None:
-    """ValueError if there is nothing to check."""
+def _first_call(here: Point, inputs: Any) -> FirstCall:
+    """The first call of the op. ValueError if there is nothing to check."""
     nothing = f"check_gradients: {here.name}: nothing to check:"
     floating = [here.values[i] for i in here.differentiable]
     if not floating:
@@ -164,8 +163,8 @@ def _check_point(here: Point, inputs: Any) -> None:
         raise ValueError(f"{nothing} give at least one floating array or Tensor{said}")
     if not any(x.size for x in floating):
         raise ValueError(f"{nothing} the floating inputs have no elements")
-    here.out(here.values)
-    out = here.op(*here.leaves())
+    first = FirstCall(here)
+    out = first.out
     if not out.size:
         raise ValueError(f"{nothing} the result has no elements, its shape is {out.shape}")
     if not np.isfinite(out.numpy()).any():
@@ -175,3 +174,4 @@ def _check_point(here: Point, inputs: Any) -> None:
             f"{nothing} the result does not require a gradient; the op detaches its inputs, computes without recording "
             "(.data, .numpy(), no_grad) or does not use them"
         )
+    return first

@@ -10,8 +10,9 @@ import numpy as np
 from ..autograd import Variable
 from ..backend import ndarray, to_host
 from ..tensor import Tensor
-from .differences import SUMS, noise
+from .differences import SUMS
 from .memory import layout_text
+from .noise import noise
 from .points import Point, differentiable, pulled
 from .report import CheckFailed, Report
 
@@ -20,16 +21,30 @@ TINY = 2.0**-14  # times g: a power of 2, which rounds nothing
 COARSE = 1e-3  # float32 beside float64
 SINGLE = 2.0**-23  # the epsilon of float32
 WIDER = 2.0**29  # epsilons of float64 in one of float32
+NEAR = 2.0**-5  # relative to an input: a function whose steps are wider is not a rounded one
 
 Gradients = dict[int, np.ndarray]
 
 
-def check_invariants(point: Point, g: Tensor, gradients: Gradients, report: Report) -> None:
+class FirstCall:
+    """The first call of an op, whose result is checked: one Tensor of float64."""
+
+    def __init__(self, point: Point):
+        self.point, self.before = point, [_bits(x) for x in point.values]
+        self.leaves = point.leaves()
+        self.out = point.out(self.leaves)
+
+    def gradients(self, g: Tensor) -> Gradients:
+        """The gradient by each floating value; as often as it takes."""
+        return pulled(self.leaves, self.out, g, retain_graph=True)
+
+
+def check_invariants(first: FirstCall, g: Tensor, gradients: Gradients, report: Report) -> None:
     """Check what is compared with `gradients`, the gradients under the incoming gradient `g`: the last four."""
-    _linear(point, g, gradients, report)
-    _same_tensor_twice(point, g, report)
-    _layouts(point, g, gradients, report)
-    _float32(point, g, report)
+    _linear(first, g, gradients, report)
+    _same_tensor_twice(first.point, g, report)
+    _layouts(first.point, g, gradients, report)
+    _float32(first, g, gradients, report)
 
 
 def _fail(report: Report, sentence: str) -> None:
@@ -39,49 +54,47 @@ def _fail(report: Report, sentence: str) -> None:
 # ----- the same twice ---------------------------------------------------------------------------------------------
 
 
-def gradients_twice(point: Point, g: Tensor, report: Report) -> Gradients:
-    """The gradient by each floating value, computed twice: the same bits, and no input is changed, nor `g`."""
-    before = [_bits(x) for x in [*point.values, g]]
-    names = [*point.names, "the incoming gradient"]
+def gradients_twice(first: FirstCall, g: Tensor, report: Report) -> Gradients:
+    """The gradient by each floating value, from the first call, after a call with other inputs, and from a second one:
+    the same bits, and no input is changed, nor `g`.
+    """
+    point = first.point
+    names, inputs, before = [*point.names, "the incoming gradient"], [*point.values, g], [*first.before, _bits(g)]
 
     def unchanged(by: str) -> None:
-        for name, x, old in zip(names, [*point.values, g], before, strict=True):
+        for name, x, old in zip(names, inputs, before, strict=True):
             if _bits(x) != old:
                 _fail(report, f"{by} changed {name} in place: compute a new array")
 
     leaves = point.leaves()
-    first, second = point.op(*leaves), point.op(*leaves)
+    second, outs = point.op(*leaves), _bits(first.out)
     unchanged("the op")
-    if _bits(first) != _bits(second):
+    if outs != _bits(second):
         _fail(report, "a second call with the same inputs gave other values: it is random or keeps a state; give it a "
               "seeded generator, or leave it out with eval()")  # fmt: skip
-    outs = _bits(first)
-    results = [pulled(leaves, out, g) for out in (first, second)]
+    by_second = pulled(leaves, second, g)
+    _call_with_others(point)
+    by_first = first.gradients(g)
     unchanged("a derivative rule")
-    if _bits(first) != outs:
+    if _bits(first.out) != outs:
         _fail(report, "a derivative rule changed the result of the op in place: compute a new array")
-    for i, got in results[0].items():
-        if _bits(got) != _bits(results[1][i]):
-            _fail(report, f"a second backward pass gave another gradient by {point.names[i]}: a rule keeps a state")
+    for i, got in by_first.items():
+        if _bits(got) != _bits(by_second[i]):
+            if _bits(point.gradients(g)[i]) != _bits(by_second[i]):
+                _fail(report, f"a second backward pass gave another gradient by {point.names[i]}: a rule keeps a state")
+            _fail(report, f"after a call with other inputs the gradient of the first call by {point.names[i]} has "
+                  "changed: a rule reads what the last call has kept; save it with the result")  # fmt: skip
     report.checked += ["same bits twice", "inputs unchanged"]
-    _after_another_call(point, g, results[0], report)
-    return results[0]
+    return by_first
 
 
-def _after_another_call(point: Point, g: Tensor, gradients: Gradients, report: Report) -> None:
-    """A call with other inputs between a call and its backward pass does not change the gradient."""
-    leaves = point.leaves()
-    out = point.op(*leaves)
+def _call_with_others(point: Point) -> None:
     others = [Tensor(x.data * (1 - 2.0**-10)) if differentiable(x) else x for x in point.values]
     try:
         with np.errstate(all="ignore"):
             point.op(*point.leaves(others))
     except ValueError:  # the op does not take them
         return
-    for i, got in pulled(leaves, out, g).items():
-        if _bits(got) != _bits(gradients[i]):
-            _fail(report, f"after a call with other inputs the gradient of the first call by {point.names[i]} has "
-                  "changed: a rule reads what the last call has kept; save it with the result")  # fmt: skip
 
 
 def _bits(x: Any) -> Any:
@@ -92,34 +105,27 @@ def _bits(x: Any) -> Any:
     return repr(data)
 
 
-def _linear(point: Point, g: Tensor, gradients: Gradients, report: Report) -> None:
-    """The gradient of 2 g - 300 h is 2 that of g - 300 that of h, and that of TINY g is TINY that of g. (A rule may cut
+def _linear(first: FirstCall, g: Tensor, gradients: Gradients, report: Report) -> None:
+    """The gradient of 2 g - 300 h is 2 that of g - 300 that of h, which is taken from that of TINY h. (A rule may cut
     off large values, or take small ones for 0.)
     """
     h = Tensor(g.data[::-1] * 1.0 if g.ndim else g.data + 1.0)
-    by_h = point.gradients(h)
-    by_both = point.gradients(g * 2.0 - h * 300.0)
-    size = max([float(np.abs(p).max(initial=0)) for p in by_h.values()])
-    size = 300 * max(size, 1e-3 * float(np.abs(to_host(h.data)).max()))
+    by_h = {i: p / TINY for i, p in first.gradients(h * TINY).items()}
+    by_both = first.gradients(g * 2.0 - h * 300.0)
+    size = max([1e-3 * float(np.abs(to_host(h.data)).max()), *[float(np.abs(p).max(initial=0)) for p in by_h.values()]])
+
+    def error(got: np.ndarray, wanted: np.ndarray) -> float:
+        with np.errstate(all="ignore"):
+            return float(np.abs(got - wanted).max(initial=0))
+
     for i, got in by_both.items():
-        with np.errstate(all="ignore"):
-            error = np.abs(got - (2 * gradients[i] - 300 * by_h[i])).max(initial=0)
-        if error > CLOSE * size:
-            _fail(
-                report,
-                f"the gradient by {point.names[i]} is not linear in the incoming one: of 2 g - 300 h it is not 2 that "
-                f"of g - 300 that of h, the error is {error:.3g}",
-            )
-    by_tiny = point.gradients(g * TINY)
-    for i, got in by_tiny.items():
-        with np.errstate(all="ignore"):
-            error = np.abs(got / TINY - gradients[i]).max(initial=0)
-        if error > CLOSE * size:
-            _fail(
-                report,
-                f"the gradient by {point.names[i]} is not linear in the incoming one: of {TINY:.2g} g it is not "
-                f"{TINY:.2g} that of g, the relative error is {error / size:.3g}",
-            )
+        if (off := error(got, 2 * gradients[i] - 300 * by_h[i])) > CLOSE * 300 * size:
+            sentence = f"the gradient by {first.point.names[i]} is not linear in the incoming one:"
+            exact = first.gradients(h)[i]
+            if (tiny := error(by_h[i], exact)) > CLOSE * size:
+                _fail(report, f"{sentence} of {TINY:.2g} h it is not {TINY:.2g} that of h, the relative error is "
+                      f"{tiny / np.abs(exact).max():.3g}")  # fmt: skip
+            _fail(report, f"{sentence} of 2 g - 300 h it is not 2 that of g - 300 that of h, the error is {off:.3g}")
     report.checked.append("linear in g")
 
 
@@ -187,15 +193,20 @@ def _close(got: np.ndarray, wanted: np.ndarray, tolerance: float) -> bool:
         )
 
 
-def _float32(point: Point, g: Tensor, report: Report) -> None:
-    """Values and gradients of float32 inputs beside those of the same numbers in float64."""
+def _float32(first: FirstCall, g: Tensor, gradients: Gradients, report: Report) -> None:
+    """Values and gradients of float32 inputs beside those of float64 inputs; if rounding the inputs makes a difference,
+    of the same numbers in float64.
+    """
+    point = first.point
     small = [_astype(x, np.float32) for x in point.values]
     try:
         got = _results(point, small, g)
     except (TypeError, ValueError) as failed:  # an op that reads float64 arrays of its own, and accepts no mixture
         report.skipped["float32 beside float64"] = str(failed).partition("\n")[0]
         return
-    if reason := _not_near(point, small, g, got):
+    known = _named(point, to_host(first.out.data), gradients)
+    near = got.keys() == known.keys() and all(_near(x, known[name]) for name, x in got.items())
+    if not near and (reason := _not_near(point, small, g, got)):
         _fail(report, reason)
     report.checked.append("float32 beside float64")
 
@@ -209,6 +220,9 @@ def same_in_float32(op: Any, xs: Sequence[np.ndarray], g: np.ndarray) -> str:
 def _not_near(point: Point, small: list[Any], g: Tensor, got: dict[str, np.ndarray]) -> str:
     wide = [_astype(x, np.float64) for x in small]
     wanted = _results(point, wide, g)
+    shapes = got["value"].shape, wanted["value"].shape
+    if shapes[0] != shapes[1]:
+        return f"in float32 the value has shape {shapes[0]}, in float64 {shapes[1]}"
     for name, x in got.items():
         if not _near(x, wanted[name]) and not _explained(point, wide, g, name, x, wanted[name]):
             error = np.abs(x - wanted[name]).max()
@@ -224,13 +238,16 @@ def _astype(x: Any, dtype: Any) -> Any:
 
 
 def _results(point: Point, values: list[Any], g: Tensor) -> dict[str, np.ndarray]:
-    """The value and the gradients, by what messages call them."""
+    """The value and the gradients, by what messages call them; the value alone where its shape is not that of `g`."""
     with np.errstate(all="ignore"):
         leaves = point.leaves(values)
         out = point.op(*leaves)
-        gradients = pulled(leaves, out, Tensor(g.data.astype(out.dtype)))
-    found = {"value": to_host(out.data)} | {f"gradient by {point.names[i]}": p for i, p in gradients.items()}
-    return {name: x.astype(np.float64) for name, x in found.items()}
+        gradients = pulled(leaves, out, Tensor(g.data.astype(out.dtype))) if out.shape == g.shape else {}
+    return {name: x.astype(np.float64) for name, x in _named(point, to_host(out.data), gradients).items()}
+
+
+def _named(point: Point, value: np.ndarray, gradients: Gradients) -> dict[str, np.ndarray]:
+    return {"value": value} | {f"gradient by {point.names[i]}": p for i, p in gradients.items()}
 
 
 def _near(got: np.ndarray, wanted: np.ndarray) -> bool:
@@ -264,7 +281,7 @@ def _explained(point: Point, values: list[Any], g: Tensor, name: str, got: np.nd
         return _results(point, there, g)[name]
 
     conditioning = np.abs(moved(SINGLE) - wanted)
-    rounded = WIDER * noise(moved, 0.9 * SINGLE)  # not a power of 2: sums of float32 numbers would be exact in float64
+    rounded = WIDER * noise(moved, SINGLE, NEAR)
     limit = COARSE * np.abs(wanted).max(initial=0) + max(
         100 * conditioning.max(initial=0), 10 * rounded.max(initial=0), SUMS * SINGLE * _largest(point, values, g, name)
     )

@@ -113,11 +113,11 @@ def differentiable(x: Any) -> bool:
     return isinstance(x, Variable) and is_floating(x.data.dtype)
 
 
-def pulled(leaves: list[Any], out: Any, g: Any) -> dict[int, np.ndarray]:
+def pulled(leaves: list[Any], out: Any, g: Any, retain_graph: bool = False) -> dict[int, np.ndarray]:
     by = {i: x for i, x in enumerate(leaves) if differentiable(x)}
     if not out.requires_grad:  # a constant, according to the graph
         return {i: np.zeros(x.shape) for i, x in by.items()}
-    pieces = grad(out, list(by.values()), g)
+    pieces = grad(out, list(by.values()), g, retain_graph=retain_graph)
     return {i: to_host(piece.data) for i, piece in zip(by, pieces, strict=True)}
 
 

@@ -70,6 +70,8 @@ def apply(row: Row, xs: Any, meta: dict[str, Any], seed: int) -> tuple[np.ndarra
     before, meta_before = [x.copy() for x in xs], pickle.dumps(meta)
     tensors = [Tensor(x, requires_grad=True) for x in xs]
     out = row.op(*tensors, **meta)
+    if not isinstance(out, Tensor):
+        raise TypeError(f"check_op: {row}: the op must return one Tensor, not {type(out).__name__}")
     require(row, same_bits(row.op(*tensors, **meta).data, out.data), "a second call gives other values")
     if isinstance(row.op, Primitive) or row.device:
         require(row, same_bits(row.op(*xs, **meta), out.data), "the result of arrays is not that of Tensors")

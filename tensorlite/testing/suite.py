@@ -130,7 +130,8 @@ def properties_of(row: Row) -> list[str]:
 def _settings(name: str, base: settings, examples: int | None) -> settings:
     if examples is None:
         examples = base.max_examples if name in EVERY_EXAMPLE else max(5, base.max_examples // 5)
-    return settings(base, max_examples=examples, derandomize=False, database=None, suppress_health_check=SLOW)
+    return settings(base, max_examples=examples, derandomize=False, database=None, suppress_health_check=SLOW,
+                    report_multiple_bugs=False)  # fmt: skip
 
 
 def _check(row: Row, name: str, options: settings, seed: int | None) -> int:

@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+from hypothesis import strategies as st
 
 import tensorlite as tl
 from tensorlite.primitive import elementwise, primitive
-from tensorlite.testing import CheckFailed, Undecided, check_gradients, check_kinks
+from tensorlite.testing import CheckFailed, Row, Undecided, check_gradients, check_kinks, check_op
+from tests.support.normalized import ROWS, normalized, normalized_rule
 
 X = np.array([[0.5, -1.0, 2.0], [1.5, 0.25, -0.75]])
 
@@ -94,6 +96,127 @@ def test_noise_in_the_values_is_no_wrong_derivative(forward, rule):
         check_gradients(elementwise(forward).vjp(rule), np.array([x]))
 
 
+# ----- values that are rounded inside -----------------------------------------------------------------------------
+
+
+def rounded(sin, cos):
+    """Right ops whose values are rounded: what rounds them, by the function and its derivative."""
+    return {
+        "float32 and back": (lambda x: sin(x).astype(np.float32).astype(np.float64), cos),
+        "float16 and back": (lambda x: sin(x).astype(np.float16).astype(np.float64), cos),
+        "float32 inside": (lambda x: sin(x.astype(np.float32)).astype(np.float64), cos),
+        "six digits": (lambda x: np.round(sin(x), 6), cos),
+        "three digits": (lambda x: np.round(sin(x), 3), cos),
+        "beside 1e10": (lambda x: sin(x) + 1e10 - 1e10, cos),
+        "beside 1e13": (lambda x: sin(x) + 1e13 - 1e13, cos),
+        "half of a sum": (lambda x: x * 3 + np.round(sin(x), 6), lambda x: cos(x) + 3),
+        "a factor": (lambda x: x * np.round(sin(x), 4), lambda x: sin(x) + x * cos(x)),
+    }
+
+
+ROUNDED = {"identity, " + k: v for k, v in rounded(lambda x: x, lambda x: x * 0 + 1).items()}
+ROUNDED |= {"sine, " + k: v for k, v in rounded(np.sin, np.cos).items()}
+
+
+GRID = np.arange(-2, 2, 1e-3)
+
+
+def undecided(op, x, seed, fast):
+    """Why check_gradients cannot tell; the same reason where it can."""
+    try:
+        check_gradients(op, x, seed=seed, fast=fast)
+    except Undecided as error:
+        return str(error)
+    return "not precise enough"
+
+
+def with_slope(forward, slope, factor=1.0):
+    """The op of an elementwise function whose derivative is a function of arrays."""
+    return elementwise(forward).vjp(lambda g, x: g * slope(x) * factor)
+
+
+@pytest.mark.parametrize("fast", [False, True])
+@pytest.mark.parametrize("name", ROUNDED)
+def test_values_that_are_rounded_inside_are_no_wrong_derivative(name, fast):
+    op = with_slope(*ROUNDED[name])
+    for seed in range(30):
+        x = np.random.default_rng(seed).uniform(-3, 3, 1 + seed % 4)
+        assert "not precise enough" in undecided(op, x, seed, fast)
+
+
+@pytest.mark.parametrize("count", [100, 2000])
+def test_rounding_of_many_elements_is_no_wrong_derivative_along_a_direction(count):
+    for name in ("float32 and back", "six digits", "three digits", "beside 1e13"):
+        for seed in range(3):
+            x = np.random.default_rng(seed).uniform(-3, 3, count)
+            assert "not precise enough" in undecided(with_slope(*ROUNDED["sine, " + name]), x, seed, fast=True)
+
+
+def test_what_differences_of_rounded_values_cannot_tell_is_undecided():
+    with pytest.raises(Undecided, match=r"at 1 of 1 elements, as at \[0\], .* values of the function are not precise"):
+        check_gradients(with_slope(*ROUNDED["identity, beside 1e13"]), X[0, :1])
+
+
+@pytest.mark.parametrize("name", ROUNDED)
+def test_a_derivative_that_is_wrong_by_more_than_the_rounding_is_found(name):
+    wrong = with_slope(*ROUNDED[name], factor=-1.0)
+    for seed in range(10):
+        x = np.random.default_rng(seed).uniform(0.1, 1.0, 2)
+        with pytest.raises(CheckFailed, match="wrong derivative of order 1"):
+            check_gradients(wrong, x, seed=seed)
+
+
+def test_a_wrong_rule_beside_rounded_values_is_found():
+    """In another argument, in another element of the same one."""
+    x, y = np.array([0.3, 0.7]), np.array([1.1, -0.4])
+    other = elementwise(lambda x, y: np.round(x, 6) + np.sin(y)).vjp(lambda g: g, lambda g, y: g * tl.cos(y) * 1.0001)
+    with pytest.raises(CheckFailed, match=r"by argument 1 \(y\) of shape \(2,\), at 2 of 2 elements"):
+        check_gradients(other, x, y)
+    element = primitive(lambda x: np.append(np.round(x[:1], 3), np.sin(x[1:]))).vjp(
+        lambda g, x: tl.concatenate([g[:1], g[1:] * tl.cos(x[1:]) * 1.0001])
+    )
+    with pytest.raises(CheckFailed, match=r"at 1 of 2 elements\n  worst at \[1\]"):
+        check_gradients(element, x)
+
+
+@pytest.mark.parametrize("op", [lambda x: np.floor(x), lambda x: np.sign(x), lambda x: np.round(x * 4) / 4])
+def test_the_steps_of_a_function_are_no_rounding(op):
+    """They are wide: the derivative is 0 between them, whatever the function does from afar."""
+    straight = with_slope(op, lambda x: x * 0 + 1)
+    for x in (np.array([0.0401]), np.array([-0.96]), np.array([0.01, 1.41])):
+        with pytest.raises(CheckFailed, match="wrong derivative of order 1"):
+            check_gradients(straight, x)
+    many = np.linspace(-0.4, 0.04, 1000)
+    with pytest.raises(CheckFailed, match="along a random direction"):
+        check_gradients(straight, many, fast=True)
+
+
+@pytest.mark.parametrize(
+    ("forward", "slope", "x"),
+    [
+        (lambda x: np.sin(x) + 1e-4 * np.sin(1e4 * x), np.cos, 0.3),
+        (lambda x: np.interp(x, GRID, np.sin(GRID)), lambda x: np.cos(x) + 1e-2, 0.3005),
+        (lambda x: np.abs(x - 1e-6) + x, lambda x: x * 0 + 1, 0.0),
+    ],
+    ids=["a fast wave", "kinks on both sides", "a kink near by"],
+)  # fmt: skip
+def test_what_is_continuous_is_no_rounding(forward, slope, x):
+    """The derivative at the point counts, not the one that the function has from afar."""
+    with pytest.raises(CheckFailed, match="wrong derivative of order 1"):
+        check_gradients(with_slope(forward, slope), np.array([x]))
+
+
+def test_the_number_of_calls_for_an_ordinary_op_is_as_before():
+    calls = []
+
+    def square(x):
+        calls.append(1)
+        return x * x
+
+    check_gradients(lambda x: square(x), X)
+    assert len(calls) < 24 + 24  # four for each of six elements, and what is checked besides
+
+
 # ----- what is reported -------------------------------------------------------------------------------------------
 
 
@@ -129,23 +252,10 @@ def test_moved_inputs_lie_in_memory_as_the_input_does(layout):
 
 def test_rounding_to_float32_is_explained_beside_arguments_that_are_no_floats():
     """Of a layer norm over two columns, whose gradient is 0 but for epsilon."""
-
-    def rule(g, x):
-        d = x - x.mean(-1, keepdims=True)
-        std = tl.sqrt((d * d).mean(-1, keepdims=True) + 1e-5)
-        y = d / std
-        return (g - g.mean(-1, keepdims=True) - y * (g * y).mean(-1, keepdims=True)) / std
-
-    norm = primitive(normalized).vjp(rule)
-    rows = np.array([[-2.22, -1.0279], [-0.6742, 2.4174], [1.0681, 1.2908], [-1.9842, -0.3729]])
+    norm = primitive(normalized).vjp(normalized_rule)
     for seed in range(10):
-        report = check_gradients(lambda x, n: norm(x) * n, rows, 1, seed=seed)
+        report = check_gradients(lambda x, n: norm(x) * n, ROWS, 1, seed=seed)
         assert "float32 beside float64" in report.checked
-
-
-def normalized(x):
-    d = x - x.mean(-1, keepdims=True)
-    return d / np.sqrt((d * d).mean(-1, keepdims=True) + 1e-5)
 
 
 def test_float32_may_differ_by_a_thousandth_of_the_largest_element_and_by_rounding():
@@ -155,3 +265,15 @@ def test_float32_may_differ_by_a_thousandth_of_the_largest_element_and_by_roundi
     check_gradients(op(1.001004), np.array([1.0, 0.5, 0.25]))
     with pytest.raises(CheckFailed, match="in float32 the gradient"):
         check_gradients(op(1.0011), np.array([1.0, 0.5, 0.25]))
+
+
+@pytest.mark.parametrize("other", [lambda x: x.reshape(-1), lambda x: x[:1], lambda x: x[None]])
+def test_another_shape_in_float32_is_a_failure(other):
+    def op(x):
+        return other(x * 2.0) if x.dtype == np.float32 else x * 2.0
+
+    sentence = r"in float32 the value has shape \([\d, ]+\), in float64 \(2, 3\)"
+    with pytest.raises(CheckFailed, match=f"check_gradients: op: {sentence}"):
+        check_gradients(op, X)
+    with pytest.raises(CheckFailed, match=f"check_op: mine: {sentence}"):
+        check_op(Row("mine", op, inputs=st.just((((2, 3),), {}))), "float32", examples=5)

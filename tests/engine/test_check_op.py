@@ -137,6 +137,35 @@ def test_each_property_finds_its_fault(case):
     assert "Draw 1: " in notes
 
 
+def test_an_op_with_two_faults_raises_one_failure():
+    """Not Hypothesis' group of all that it has found."""
+
+    def op(x):
+        if x.ndim == 1:
+            raise IndexError("one axis")
+        if x.ndim == 2:
+            raise ValueError("two axes")
+        return x * x
+
+    usual = settings.get_current_profile_name()
+    settings.register_profile("all phases", settings(), phases=list(Phase))
+    settings.load_profile("all phases")
+    try:
+        with pytest.raises((IndexError, ValueError), match=r"one axis|two axes"):
+            check_op(Row("mine", op, inputs=1), "value", examples=100)
+    finally:
+        settings.load_profile(usual)
+
+
+@pytest.mark.parametrize("wrong", [lambda x: [x], lambda x: 1.0, lambda x: None])
+def test_an_op_that_returns_no_tensor_is_refused_in_one_sentence(wrong):
+    with pytest.raises(
+        TypeError, match=r"check_op: mine: the op must return one Tensor, not (list|float|NoneType)"
+    ) as e:
+        check_op(Row("mine", wrong, inputs=1), examples=5)
+    assert "\n" not in str(e.value)
+
+
 def test_independence_finds_a_rule_that_looks_at_the_others():
     seen = {}
 
