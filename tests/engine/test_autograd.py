@@ -641,6 +641,18 @@ def test_integers_and_booleans_never_require_gradients():
 # ----- a wrong rule or a wrong use is an error --------------------------------------------------------------------
 
 
+def test_a_rule_may_compute_with_a_tensor_of_its_own():
+    """Its constant is a Tensor: so is what it returns, also where the incoming gradient is an array."""
+    matrix = np.arange(6.0).reshape(2, 3)
+    op = primitive(lambda x: matrix @ x).vjp(lambda g: tl.tensor(matrix.T) @ g)
+    x = tl.tensor([1.0, 2.0, 3.0], requires_grad=True)
+    (op(x) + op(x)).sum().backward()  # two results that are added in place
+    np.testing.assert_array_equal(x.grad.numpy(), [6.0, 10.0, 14.0])
+    first = tl.grad((op(x) ** 2).sum(), x, create_graph=True)
+    np.testing.assert_array_equal(tl.grad(first.sum(), x).numpy(), 2 * matrix.T @ matrix @ np.ones(3))
+
+
+
 @pytest.mark.parametrize(
     ("op", "message"),
     [
