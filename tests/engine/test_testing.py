@@ -358,6 +358,19 @@ def test_fast_takes_one_direction_for_all_elements():
     check_gradients(lambda x, y: tl.tanh(x) * y, X, Y, order=3, fast=True)
 
 
+def test_the_fast_mode_sees_a_jacobian_in_place_of_its_transpose():
+    """x J g and x J^T g are the same number where the random direction x is the incoming gradient."""
+    matrix = np.arange(9.0).reshape(3, 3)
+    for seed in range(5):
+        for op in (
+            primitive(lambda x: np.roll(x, 1)).vjp(lambda g: tl.roll(g, 1)),
+            primitive(lambda x: matrix @ x).vjp(lambda g: matrix @ g),
+        ):
+            with pytest.raises(CheckFailed):
+                check_gradients(op, np.array([0.5, -1.0, 2.0]), fast=True, order=1, seed=seed)
+
+
+
 # ----- what holds besides derivatives -----------------------------------------------------------------------------
 
 
