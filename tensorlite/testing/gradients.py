@@ -50,8 +50,9 @@ def check_gradients(
     does not change, accept the same Tensor as two arguments, and give in float32 what it gives in float64.
 
     CheckFailed, an AssertionError, says which property does not hold, where, and by how much; Undecided says why
-    differences cannot tell: a kink, or values that are rounded inside `op`, to float32 for example. TypeError or ValueError if nothing would be checked: no floating input with elements, a
-    result without elements or that does not require a gradient, an order below 1, an infinite tolerance.
+    differences cannot tell: a kink, or values that are rounded inside `op`, to float32 for example. TypeError or
+    ValueError if nothing would be checked: no floating input with elements, a result without elements or that does not
+    require a gradient, an order below 1, an infinite tolerance.
     """
     _check_settings(order, step, method)
     name = name_of(op)
