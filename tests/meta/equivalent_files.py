@@ -128,6 +128,7 @@ PROOFS: dict[str, list[str]] = {
     "a distance of a drawing in pixels, and a weight by which it is fitted": [
         "tensorlite/inspect/drawing.py: (LINE, PAD, GAP, BETWEEN_ROWS, MARGIN): 16  ->  17",
         "tensorlite/inspect/drawing.py: _Layout._tension: 12.0  ->  13.0",
+        "tensorlite/inspect/drawing.py: _Layout._tension: self.row[number] != row  ->  self.row[number] == self.row[number]",
     ],
     "at this limit, which comes from measured times, both ways take the same time": [
         "tensorlite/kernels/cpu/onednn.py: is_worthwhile: M * N * K >= 1 << 22  ->  M * N * K > 1 << 22",
