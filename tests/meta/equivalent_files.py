@@ -151,6 +151,9 @@ PROOFS: dict[str, list[str]] = {
         "tensorlite/kernels/cuda/layers.py: column_sums: 32 * w  ->  w",
         "tensorlite/kernels/cuda/layers.py: column_sums: 32  ->  33 (place 2)",
     ],
+    "how many threads share a head is a matter of time": [
+        "tensorlite/kernels/cuda/decode.py: attend: B * H <= MANY_HEADS  ->  B * H == B * H",
+    ],
     "a copy is made that is not needed": [
         "tensorlite/kernels/cuda/layers.py: gelu_vjp: False  ->  True",
     ],
