@@ -154,6 +154,9 @@ PROOFS: dict[str, list[str]] = {
         "tensorlite/kernels/cuda/layers.py: column_sums: 32 * w  ->  w",
         "tensorlite/kernels/cuda/layers.py: column_sums: 32  ->  33 (place 2)",
     ],
+    "all three have one stride, whichever it is compared with": [
+        "tensorlite/kernels/cuda/decode.py: attend: 0  ->  1 (place 2)",
+    ],
     "how many threads share a head is a matter of time": [
         "tensorlite/kernels/cuda/decode.py: attend: B * H <= MANY_HEADS  ->  B * H == B * H",
     ],

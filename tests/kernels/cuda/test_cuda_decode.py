@@ -48,6 +48,13 @@ def test_each_text_sees_its_own_past_and_itself(monkeypatch, dtype, B, H, P, D, 
         assert (np.abs(out[b].astype(np.float64) - exact) <= allowed).all()
 
 
+def test_scores_far_below_0():
+    keys, values = np.full((1, 1, 6, 8), -30, np.float32), np.arange(48, dtype=np.float32).reshape(1, 1, 6, 8)
+    q = np.full((1, 1, 1, 8), 30, np.float32)
+    out = decode.attend(q, -q, q, keys, values, np.array([5]), 1.0)  # all scores are -7200
+    np.testing.assert_allclose(out, values.mean(axis=2, keepdims=True), rtol=1e-6)
+
+
 def test_a_place_that_is_not_there_gives_nan_and_writes_nothing():
     cache, (q, k, v) = np.ones((2, 2, 1, 4, 8), np.float32), np.ones((3, 2, 1, 1, 8), np.float32) * 5
     out = decode.attend(q, k, v, *cache, np.array([4, -1]), 1.0)
