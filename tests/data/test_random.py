@@ -167,6 +167,15 @@ def test_normals(seed, n, dtype):
     assert generator.raw(1)[0] == scalar.raw()
 
 
+@pytest.mark.parametrize("name", ["rand", "randn"])
+def test_tensors_of_either_dtype_are_the_generators_draws(name):
+    for dtype in (np.float32, np.float64):
+        drawn = getattr(tl, name)(2, 3, dtype=dtype, generator=Generator(4))
+        expected = getattr(Generator(4), name)((2, 3), dtype)
+        assert drawn.dtype == dtype
+        np.testing.assert_array_equal(drawn.data, expected)
+
+
 @given(seeds, st.integers(0, 70), st.floats(-5, 5), st.floats(0, 5), dtypes)
 def test_normal_scales_and_shifts(seed, n, mean, std, dtype):
     z = Generator(seed).randn(n, np.float64 if n < 16 else dtype)

@@ -326,7 +326,7 @@ def test_arrows_pass_boxes_at_a_distance_and_bend_between_rows(seed):
     drawn = drawing.place(boxes(*[[int(s) for s in each] for each in sources]))
     for arrow in drawn.arrows:
         x, y = map(float, re.match(r"M([-\d.]+) ([-\d.]+)", arrow.path).groups())
-        for curve, down in re.findall(r"C([-\d. ]+)(?: V([-\d.]+))?", arrow.path):
+        for curve, down in re.findall(r"C([-\d. ]+)(?:V([-\d.]+))?", arrow.path):
             _, bend, _, bend_too, x, top = map(float, curve.split())
             assert y <= bend == bend_too <= top
             y = top

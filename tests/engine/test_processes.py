@@ -6,6 +6,7 @@ import queue
 import subprocess
 import sys
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from tensorlite import functional as F
 from tensorlite import nn, optim
 from tensorlite.data import DataLoader, TokenFile, write_tokens
 from tensorlite.devices import machine
+from tensorlite.devices.heartbeat import Heartbeat
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 METHODS = multiprocessing.get_all_start_methods()  # not fork on Windows
@@ -136,6 +138,39 @@ def test_a_forked_process_computes_the_same_bytes_while_the_workers_of_its_paren
         stop.set()
         busy.join()
         machine.set_threads(1)
+
+
+# ----- signs of life ----------------------------------------------------------------------------------------------
+
+
+class Silent:
+    """MPI with 1,200 processes, of which the others take no message and send none."""
+
+    rank, size, mpi = 0, 1200, SimpleNamespace(BYTE=None, Status=lambda: None)
+
+    def __init__(self):
+        self.comm, self.sent = self, 0
+
+    def Dup(self):
+        return self
+
+    def Isend(self, message, other):
+        self.sent += 1
+        return SimpleNamespace(Test=lambda: False)
+
+    def Iprobe(self, status):
+        return False
+
+
+def test_who_sends_nothing_is_lost_and_messages_that_nobody_takes_do_not_pile_up():
+    world, lost = Silent(), queue.Queue()
+    beats = Heartbeat(world, 0.5, lambda *found: lost.put(found))
+    other, seconds = lost.get(timeout=60)
+    beats.thread.join()
+    assert other in range(1, 1200)
+    assert seconds > 0.5
+    assert lost.empty()
+    assert world.sent < 1000 + 1200
 
 
 # ----- what an optimizer changes of its process -------------------------------------------------------------------

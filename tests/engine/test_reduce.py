@@ -130,9 +130,11 @@ def test_parameters_without_a_gradient_keep_none_and_may_not_get_one_later():
 
 @pytest.mark.parametrize("size", [50, 1 << 20])
 def test_a_sharded_optimizer_makes_the_same_step(size):
-    """Each of two alike processes updates its half; the other half is that of the other one."""
-    expected, plain = gpt()
-    models = [gpt() for _ in range(2)]
+    """Each of two alike processes updates its half, from the state of a step before; the other half is the other's."""
+    (expected, plain), *models = [gpt() for _ in range(3)]
+    for model, optimizer in ((expected, plain), *models):
+        loss_of(model, TOKENS[0]).backward()
+        optimizer.step()
     reducers = [Reducer(Alike(2, rank), optimizer, size) for rank, (_, optimizer) in enumerate(models)]
     for reducer in reducers:
         shard(reducer)

@@ -1,6 +1,9 @@
 """Mutants outside the rules that change nothing that can be seen, each with the reason (see mutate.py)."""
 
 PROOFS: dict[str, list[str]] = {
+    "on POSIX the condition never holds": [
+        "tensorlite/files.py: _fsync_folder: os.name != 'posix'  ->  os.name != os.name",
+    ],
     "POSIX replaces a file that is open as well as one that is closed": [
         "gpt/training/lockfile.py: _acquire: os.name != 'posix'  ->  os.name == 'posix'",
     ],
@@ -75,6 +78,12 @@ PROOFS: dict[str, list[str]] = {
         "tensorlite/testing/invariants.py: _explained: 10  ->  11",
         "tensorlite/testing/points.py: Point.sizes: for i in self.differentiable if self.names[i] != INCOMING  ->  for i in self.differentiable",
     ],
+    "as an unsigned number each is larger than any memory": [
+        "tensorlite/devices/machine.py: keep_freed_memory: 1  ->  2 (place 2)",
+    ],
+    "how long a wait sleeps is a matter of time": [
+        "tensorlite/distributed.py: World.wait: 200  ->  201",
+    ],
     "how many lines are held at once is a matter of memory": [
         "tensorlite/testing/differences.py: richardson: 4  ->  5",
     ],
@@ -128,6 +137,50 @@ PROOFS: dict[str, list[str]] = {
     "a distance of a drawing in pixels, and a weight by which it is fitted": [
         "tensorlite/inspect/drawing.py: (LINE, PAD, GAP, BETWEEN_ROWS, MARGIN): 16  ->  17",
         "tensorlite/inspect/drawing.py: _Layout._tension: 12.0  ->  13.0",
+        "tensorlite/inspect/drawing.py: _Layout._tension: self.row[number] != row  ->  self.row[number] == self.row[number]",
+    ],
+    "at this limit, which comes from measured times, both ways take the same time": [
+        "tensorlite/kernels/cpu/onednn.py: is_worthwhile: M * N * K >= 1 << 22  ->  M * N * K > 1 << 22",
+    ],
+    "NumPy multiplies bfloat16 and float32 as float32": [
+        "tensorlite/kernels/cuda/blas.py: _by_library: a.astype(float32, copy=False)  ->  a",
+    ],
+    "the memory has the same size, and the kernel computes the places in it": [
+        "tensorlite/kernels/cuda/embedding.py: embedding_vjp: (2 * N // PIECE + 1, C)  ->  (C, 2 * N // PIECE + 1)",
+        "tensorlite/kernels/cuda/layers.py: layer_norm: (n, C)  ->  (C, n)",
+        "tensorlite/kernels/cuda/layers.py: layer_norm_vjp: (groups, 2 * C)  ->  (2 * C, groups)",
+    ],
+    "blocks without a column end at once, and into how many groups the rows are divided is a matter of time": [
+        "tensorlite/kernels/cuda/layers.py: column_sums: 32 * w  ->  w",
+        "tensorlite/kernels/cuda/layers.py: column_sums: 32  ->  33 (place 2)",
+    ],
+    "all three have one stride, whichever it is compared with": [
+        "tensorlite/kernels/cuda/decode.py: attend: 0  ->  1 (place 2)",
+    ],
+    "how many threads share a head is a matter of time": [
+        "tensorlite/kernels/cuda/decode.py: attend: B * H <= MANY_HEADS  ->  B * H == B * H",
+    ],
+    "a copy is made that is not needed": [
+        "tensorlite/kernels/cuda/layers.py: gelu_vjp: False  ->  True",
+    ],
+    "cuDNN gives three gradients": [
+        "tensorlite/kernels/cuda/sdpa.py: describe_backward: True  ->  False",
+    ],
+    "pybind11 converts any sequence to a std::vector": [
+        "tensorlite/kernels/cuda/sdpa.py: _tensor: list(x.shape)  ->  x.shape",
+        "tensorlite/kernels/cuda/sdpa.py: _tensor: list(x.strides)  ->  x.strides",
+    ],
+    "where a variance is negative, rounding has left nothing of it, and any number is as wrong": [
+        "tensorlite/kernels/cuda/layers.cu: team_sum: if (var < 0.0f) var = 0.0f;  // fmaxf would turn nan into 0: 0.0f  ->  1.0f (place 2)",
+    ],
+    "all threads of a team have the same mean": [
+        "tensorlite/kernels/cuda/layers.cu: layer_norm: if (threadIdx.x % team == 0) {: 0  ->  1",
+    ],
+    "a longer array than the kernel uses": [
+        "tensorlite/kernels/cuda/layers.cu: layer_norm_vjp: float dweight[V / W][W] = {}, dbias[V / W][W] = {};: /  ->  * (place 2)",
+    ],
+    "0 either way": [
+        "tensorlite/kernels/cuda/softmax.cu: masked_softmax: int end = causal && seen < S ? (seen > 0 ? seen : 0) : S;: >  ->  >=",
     ],
 }
 EQUIVALENT = {key: proof for proof, keys in PROOFS.items() for key in keys}

@@ -40,6 +40,7 @@ KINDS = {".py", ".cu", ".cuh"}
 SOURCES = [path for part in ("tensorlite", "gpt") for path in (ROOT / part).rglob("*") if path.suffix in KINDS]
 FILES = sorted({str(path.relative_to(ROOT)) for path in SOURCES} - RULES)
 SEED = "tensorlite"
+SHARE = 1 / 32  # of the mutants outside the rules that are in the sample
 RULES_TITLE = "## The engine, its rules and kernels"
 TABLE = """# Mutants
 
@@ -61,7 +62,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("--changed", nargs="?", const="HEAD", metavar="BASE", help="only what changed since this commit (HEAD)")
     add("--sample", action="store_true", help="a seeded sample of the mutants outside the rules")
-    add("--share", type=float, default=1 / 32, help="of these mutants that are in the sample")
+    add("--share", type=float, help="of these mutants that are judged, picked by a seed (1/32 with --sample, else all)")
     add("--only", default="", help="only mutants whose file, op or change contains this text")
     add("--tests", default="", help="only tests that match (pytest's -k); survivors are then not final")
     add("--slow", action="store_true", help="outside the rules: also with the tests marked slow")
@@ -89,6 +90,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def rank(mutant: Mutant) -> float:
     """From 0 to 1, decided by seed and key alone: those below the share are the sample."""
     return int(sha256(f"{SEED} {mutant.key}".encode()).hexdigest()[:12], 16) / 16**12
+
+
+def sample(found: list[Mutant], share: float) -> list[Mutant]:
+    return [mutant for mutant in found if rank(mutant) < share]
 
 
 def spread(found: list[Mutant]) -> list[Mutant]:
@@ -209,9 +214,9 @@ def chosen(options: argparse.Namespace) -> tuple[list[Mutant], list[Mutant]]:
         touched = [[m for m in several if change.touches(path_of(m), m)] for several in (of_rules, of_files)]
         of_rules, of_files = map(spread, touched)
     elif options.sample:
-        of_rules, of_files = [], [m for m in of_other_files(FILES) if rank(m) < options.share]
+        of_rules, of_files = [], sample(of_other_files(FILES), options.share or SHARE)
     else:
-        of_rules, of_files = of_rule_files(RULES), []
+        of_rules, of_files = sample(of_rule_files(RULES), options.share or 1), []
     return [[m for m in several if options.only in m.key] for several in (of_rules, of_files)]
 
 
@@ -250,19 +255,19 @@ def main() -> int:
         print(*[f"listed as equivalent, and no mutant: {key}" for key in KNOWN_EQUIVALENT.keys() - names], sep="\n")
     print(score(found, by_op=not options.sample and not options.changed))
     if options.table:
-        write_table(options.table, verdicts, options.share)
+        write_table(options.table, verdicts, options.share or SHARE)
     return int(any(is_ in ("SURVIVED", "not judged") for _, is_ in found))
 
 
 def write_table(path: Path, verdicts: Verdicts, share: float) -> None:
     """The totals of both parts; that of the rules stays as it is where none of them has been judged here."""
-    sample = [(m, verdicts.state(m)) for m in of_other_files(FILES) if rank(m) < share]
+    files = [(m, verdicts.state(m)) for m in sample(of_other_files(FILES), share)]
     rules = [(m, verdicts.state(m)) for m in of_rule_files(RULES)]
     kept = path.read_text(encoding="utf-8") if path.exists() else ""
     part = RULES_TITLE + kept.partition(RULES_TITLE)[2]
     if any(is_ != "not judged" and "equivalent" not in is_ for _, is_ in rules):
         part = f"{RULES_TITLE}\n\nThe last column has the three tests that killed most.\n\n{score(rules, by_op=True)}"
-    path.write_text(TABLE.format(files=score(sample, by_op=False)) + part, encoding="utf-8")
+    path.write_text(TABLE.format(files=score(files, by_op=False)) + part, encoding="utf-8")
 
 
 def lines(file: Path) -> list[dict]:

@@ -28,6 +28,11 @@ def file(tmp_path_factory) -> TokenFile:
     return TokenFile(path)
 
 
+def test_no_ids_at_all():
+    assert nn.Embedding(4, 2)([]).shape == (0, 2)
+    assert F.one_hot([], 3).shape == (0, 3)
+
+
 FORMS = {
     "nested lists": lambda file, a, b: [list(range(100 + a, 100 + b))],
     "tuples of ranges": lambda file, a, b: (range(100 + a, 100 + b),),

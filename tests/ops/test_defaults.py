@@ -247,7 +247,7 @@ ARGUMENTS = {  # of methods that take some, in their order: the method's argumen
     "cumprod": [((1,), {"axis": 1})],
     "sort": [((0,), {"axis": 0})],
     "argsort": [((0,), {"axis": 0})],
-    "topk": [((1, 0), {"k": 1, "axis": 0})],
+    "topk": [((1, 0), {"k": 1, "axis": 0}), ((2,), {"k": 2})],
     "transpose": [((1, 0), {"axes": (1, 0)}), (((0, 1),), {"axes": (0, 1)})],
     "reshape": [((3, 2), {"shape": (3, 2)}), (((3, -1),), {"shape": (3, 2)}), ((6,), {"shape": 6})],
     "broadcast_to": [((4, 2, 3), {"shape": (4, 2, 3)}), (((2, 3),), {"shape": (2, 3)})],

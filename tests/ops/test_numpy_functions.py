@@ -176,6 +176,8 @@ def test_a_ufunc_records_as_an_operator_does_and_its_other_methods_refuse():
     a = np.array([1.0, 2.0])
     check_gradients(lambda x: np.exp(x) * a + np.multiply(a, x) + a * x + a @ x, a)
     x = tl.tensor(a, requires_grad=True)
+    with pytest.raises(TypeError, match=r"np\.linalg\.inv would lose the gradient"):
+        np.linalg.inv(x)
     for refused in (
         lambda: np.add.reduce(x), lambda: np.add.outer(x, a), lambda: np.add.accumulate(x), lambda: np.add(a, x, out=a),
         lambda: np.add.at(a, [0], x), lambda: np.exp(a, out=x), lambda: np.exp(x, where=a > 1),
@@ -196,6 +198,7 @@ def test_a_gradient_goes_through_numpys_functions():
     check_gradients(lambda x: np.concatenate([x, a, x * x]), a)
     check_gradients(lambda x: np.outer(a, x) @ a + np.einsum("i,i->", a, x) + np.linalg.norm(x), a)
     check_gradients(lambda x: np.mean(x) * np.std(x, axis=0) + np.sum(x, 0) + np.max(x) + np.prod(x), a)
+    check_gradients(lambda x: np.reshape(x, (3, 1), order="C") * np.sum(x, dtype=None), a)
 
 
 @pytest.mark.finding("B3")

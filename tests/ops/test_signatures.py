@@ -75,6 +75,11 @@ def test_every_public_function_has_a_docstring_and_types(path):
     assert not problems(path, FUNCTIONS[path])
 
 
+def test_a_method_has_the_text_of_the_function_of_its_name_or_none_of_it():
+    assert tl.cumsum.__doc__ in tl.Tensor.cumsum.__doc__
+    assert tl.Tensor.__add__.__doc__ is None
+
+
 @pytest.mark.parametrize("path", CLASSES)
 def test_every_public_class_and_method_has_a_docstring_and_types(path):
     kind = CLASSES[path]

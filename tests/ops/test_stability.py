@@ -52,6 +52,11 @@ def test_every_value_of_the_palette(row):
         np.testing.assert_array_equal([alone, *by_alone], [value[i : i + 1], *[p[i : i + 1] for p in gradients]])
 
 
+def test_erf_has_the_digits_of_a_float64():
+    x = np.linspace(-7, 7, 1401)
+    np.testing.assert_allclose(tl.erf(x), [math.erf(each) for each in x], rtol=4e-16, atol=0)
+
+
 def test_limits_where_naive_formulas_overflow_or_lose_digits():
     for dtype in (np.float32, np.float64):
         value, (slope,) = slopes(tl.sigmoid, [800, -800, 0], dtype=dtype)

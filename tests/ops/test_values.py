@@ -140,7 +140,14 @@ def test_memory_maps_and_other_arrays_of_numpy_are_taken(tmp_path):
 
 @pytest.mark.parametrize(
     "data",
-    [np.array(["1"]), np.array(["2020"], "M8[D]"), np.array([1, 2], object), np.array([b"1"]), np.array([1j])],
+    [
+        np.array(["1"]),
+        np.array(["2020"], "M8[D]"),
+        np.array([1, 2], object),
+        np.array([b"1"]),
+        np.array([1j]),
+        np.zeros(2, "V4"),
+    ],
     ids=lambda a: str(a.dtype),
 )
 @pytest.mark.parametrize("dtype", [None, np.float32, np.int64, bool])

@@ -1,9 +1,10 @@
 """Runs the CUDA kernels on a CPU: the same .cu files, compiled by g++ against cuda_emulation.h.
 
 `run` replaces `launch._run`, so that the Python of kernels/cuda runs unchanged on NumPy arrays. While a kernel runs,
-each array lies between guard bytes: reads beyond an end give nan, writes there are an error. An array of one element of
-a structured dtype is passed by value, as in CuPy (which refuses numpy.void). Pointers inside it point to the arrays
-themselves, so no array may be both in a structure and among the arguments of one launch.
+each array lies between guard bytes: reads beyond an end give nan, writes there are an error. An index beyond an array
+of the kernel itself, local or shared, ends the process. An array of one element of a structured dtype is passed by
+value, as in CuPy (which refuses numpy.void). Pointers inside it point to the arrays themselves, so no array may be both
+in a structure and among the arguments of one launch.
 """
 
 import ctypes
@@ -148,6 +149,7 @@ extern "C" const char* run(int which, const unsigned* grid, int threads, const e
 }}
 """
     command = ["g++", "-O1", "-std=c++17", "-shared", "-fPIC", "-w", "-fno-strict-aliasing", "-U_FORTIFY_SOURCE"]
+    command += ["-fsanitize=bounds", "-fsanitize-undefined-trap-on-error"]
     parts = [code, *command, HEADER.read_text(), *[p.read_text() for p in sorted(launch.FOLDER.glob("*.cu*"))]]
     folder = Path(tempfile.gettempdir()) / f"tensorlite-emulated-{os.getuid()}"
     folder.mkdir(exist_ok=True)

@@ -167,8 +167,8 @@ def layout(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int) -> L
     batches = math.prod(shape[:-2])
     if (along == 1 or C == 1) and (down >= C or R == 1):
         return Layout(False, C, R, down if R > 1 else C, batches, step)
-    if (down == 1 or R == 1) and (along >= R or C == 1):
-        return Layout(True, R, C, along if C > 1 else R, batches, step)
+    if (down == 1 or R == 1) and along >= R:
+        return Layout(True, R, C, along, batches, step)
     return None
 
 

@@ -34,7 +34,7 @@ def attend(q: Array, k: Array, v: Array, keys: Array, values: Array, places: Arr
     if any(x.strides != (parts[0].strides[0], D * x.itemsize, x.strides[2], x.itemsize) for x in parts):
         parts = [library.ascontiguousarray(x) for x in parts]
     out = library.empty((B, H, 1, D), q.dtype)
-    stride = parts[0].strides[0] // q.itemsize if B > 1 else H * D
+    stride = parts[0].strides[0] // q.itemsize
     kernel, threads = f"attend<{ctype(q)}, {width(D, keys)}>", THREADS if B * H <= MANY_HEADS else THREADS // 2
     launch("decode.cu", kernel, B * H, threads, *parts, keys, values, places, out, H, P, D, stride, float(scale))
     return out

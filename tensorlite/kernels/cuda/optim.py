@@ -47,7 +47,7 @@ def adam(
     for each in zip(params, ms, vs, grads, strict=True):
         _check("adam: a parameter, what is kept beside it and its gradient", *each)
     coefficients = xp(control).empty(8, "float32")
-    launch(FILE, "advance", 1, 1, control, coefficients, scale, bool(decoupled))
+    launch(FILE, "advance", 1, 1, control, coefficients, scale, decoupled)
     for blocks, structure in _launches(TENSORS, p=params, m=ms, v=vs, g=grads):
         launch(FILE, "adam", blocks, THREADS, structure, coefficients, scale)
 

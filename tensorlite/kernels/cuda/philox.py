@@ -46,7 +46,7 @@ def apply_dropout_mask(x: Array, keep: Array, *, p: float) -> Array:
     x, keep = library.ascontiguousarray(x), library.ascontiguousarray(keep)
     out, n = library.empty(x.shape, x.dtype), width(x.size, x, keep)
     kernel, blocks, scale = f"apply_dropout_mask<{ctype(x)}, {n}>", ceil_div(x.size, 256 * n), shared.dropout_scale(p)
-    launch(FILE, kernel, blocks, 256, x, keep, out, x.size, float(scale))
+    launch(FILE, kernel, blocks, 256, x, keep, out, x.size, scale)
     return out
 
 

@@ -56,6 +56,15 @@ def test_rounding():
 
 
 @here
+def test_a_result_is_written_where_it_is_asked_for():
+    memory = np.zeros(12, np.uint16)
+    for x in (normal(3, 4), normal(4, 3).T):
+        result = onednn.to_bf16(x, memory)
+        assert np.shares_memory(result, memory)
+        np.testing.assert_array_equal(result, onednn.to_bf16(x))
+
+
+@here
 @pytest.mark.parametrize("shape", SHAPES)
 def test_products(shape):
     """Every way in which the operands can lie; the error is that of float32 sums alone."""
@@ -97,6 +106,10 @@ def test_what_cannot_be_multiplied_is_refused():
         (normal(4, 6), bits.T, np.empty((4, 4), np.float32)),
         (bits, bits.T, np.empty((4, 4), np.float32).T),
         (bits, bits.T, np.empty((4, 4), np.float32)[::-1]),
+        (bits, bits.T, np.empty((5, 4), np.float32)),
+        (bits, bits.T, np.empty((4, 4), np.int32)),
+        (bits, bits.T, np.empty((4, 8), np.float32)[:, ::2]),
+        (bits, bits.T, np.lib.stride_tricks.as_strided(np.empty(16, np.float32), (4, 4), (4, 4))),  # rows overlap
     ):
         with pytest.raises(ValueError, match=r"onednn\.matmul"):
             onednn.matmul(a, b, out)

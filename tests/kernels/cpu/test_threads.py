@@ -322,6 +322,15 @@ def test_a_blas_that_takes_no_number_of_threads_is_named(monkeypatch, name, vari
     assert machine._threads == 1
 
 
+def test_variables_that_slow_openblas_down_are_named(monkeypatch):
+    for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    assert machine.blas_environment() == []
+    for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
+        monkeypatch.setenv(name, "Haswell")
+        assert name in machine.blas_environment()[-1]
+
+
 def test_threads_that_the_system_does_not_start_are_a_sentence_and_change_nothing(threads, monkeypatch):
     def refuses(*_):
         raise RuntimeError("can't start new thread")

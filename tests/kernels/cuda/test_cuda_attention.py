@@ -241,6 +241,7 @@ def test_what_cudnn_does_not_serve_is_said(stand_in, numbers):
     assert "bfloat16" in why_not(dtype=F32)
     assert "multiple of 8" in why_not(D=12)
     assert "multiple of 8" in why_not(D=136)
+    assert "are not (B, H, T, D)" in sdpa.why_not(*[np.ones((2, 4, 8), BF16)] * 3, is_causal=True, scale=1.0)
     assert "see no key" in why_not(T=5)
     assert not why_not(T=5, is_causal=False)
     assert "declined the forward of (1, 2, 4, 24) over (1, 2, 4, 24): no engine" in why_not(D=24)
@@ -353,6 +354,7 @@ def test_what_is_served(numbers):
     assert not kernels.supports_attention(q, k, k, None, np.ones((4, 5), bool))
     assert not kernels.supports_attention(q, k[:1], k[:1])
     assert not kernels.supports_attention(q, k, k.astype(F32))
+    assert not kernels.supports_attention(q, k[..., :4], k)
     assert not kernels.supports_attention(*(x.astype(np.float64) for x in (q, k, k)))
     assert not kernels.supports_attention(q[0, 0, 0], k, k)
 
@@ -377,6 +379,8 @@ def test_cudnn_takes_over_where_it_serves(stand_in, numbers):
         _, kept = kernels.attention(q[:, :, :few], k, v, is_causal=True)
         assert kept["stats"] is None
     _, kept = kernels.attention(q, k, v, None, np.ones((16, 16), bool))
+    assert kept["stats"] is None
+    _, kept = kernels.attention(q, k, v, np.ones((1, 2, 16, 16), bool), dropout_p=0.5)
     assert kept["stats"] is None
 
 

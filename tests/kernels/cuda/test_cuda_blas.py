@@ -120,6 +120,7 @@ def test_layouts_of_what_training_multiplies():
     assert layout(w.T.shape, w.T.strides, 4) == Layout(True, 4, 5, 4, 1, 0)
     part = x[:, 1:3]  # a third of a packed projection
     assert layout(part.shape, part.strides, 4) == Layout(False, 2, 6, 4, 1, 0)
+    assert layout(part[:2].shape, part.strides, 4) == Layout(False, 2, 2, 4, 1, 0)
     heads = np.zeros((2, 3, 7, 4), F32)
     assert layout(heads.shape, heads.strides, 4) == Layout(False, 4, 7, 4, 6, 28)
     split = np.zeros((2, 7, 3, 4), F32).swapaxes(1, 2)  # texts and heads are no one axis

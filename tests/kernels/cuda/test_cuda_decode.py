@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("emulated")
      (11, 12, 33, 16)],
 )  # fmt: skip
 @pytest.mark.parametrize("joined", [True, False], ids=["joined", "apart"])
-def test_each_text_sees_its_own_past_and_itself(dtype, B, H, P, D, joined):
+def test_each_text_sees_its_own_past_and_itself(monkeypatch, dtype, B, H, P, D, joined):
     rng = np.random.default_rng([B, H, P, D, joined])
     cache = rng.standard_normal((2, B, H, P, D)).astype(dtype)
     places = rng.integers(0, P, B)
@@ -29,6 +29,7 @@ def test_each_text_sees_its_own_past_and_itself(dtype, B, H, P, D, joined):
     if joined:  # as one product makes them: (B, 1, 3 H D)
         made = rng.standard_normal((B, 1, 3 * H * D)).astype(dtype)
         q, k, v = made.reshape(B, 1, 3, H, D).transpose(2, 0, 3, 1, 4)  # (3, B, H, 1, D)
+        monkeypatch.setattr(np, "ascontiguousarray", None)  # they are read where they lie
     else:
         q, k, v = rng.standard_normal((3, B, H, 1, D)).astype(dtype)
     before = cache.copy()
@@ -45,6 +46,13 @@ def test_each_text_sees_its_own_past_and_itself(dtype, B, H, P, D, joined):
         unit = 2.0**-24 if dtype is np.float32 else 2.0**-8
         allowed = unit * np.abs(exact) + 2.0**-23 * (score + 8) * np.abs(values).max()
         assert (np.abs(out[b].astype(np.float64) - exact) <= allowed).all()
+
+
+def test_scores_far_below_0():
+    keys, values = np.full((1, 1, 6, 8), -30, np.float32), np.arange(48, dtype=np.float32).reshape(1, 1, 6, 8)
+    q = np.full((1, 1, 1, 8), 30, np.float32)
+    out = decode.attend(q, -q, q, keys, values, np.array([5]), 1.0)  # all scores are -7200
+    np.testing.assert_allclose(out, values.mean(axis=2, keepdims=True), rtol=1e-6)
 
 
 def test_a_place_that_is_not_there_gives_nan_and_writes_nothing():

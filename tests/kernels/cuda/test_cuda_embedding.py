@@ -119,6 +119,11 @@ def test_what_is_left_to_the_specification():
     assert not embedding.supports_embedding(weight, idx.astype(np.float32))
     assert not embedding.supports_embedding(weight[0], idx)
     assert not embedding.supports_embedding(weight[:, ::2], idx)
+    assert not embedding.supports_embedding(weight[:0], idx)
+    for rows, fits in ((2**31 - 1, True), (2**31, False)):  # the kernels count in int32
+        long = np.lib.stride_tricks.as_strided(weight, (rows, 1), (4, 4))
+        supported = embedding.supports_embedding(long, idx)  # outside of the assert, which would print the rows
+        assert supported == fits
 
 
 def test_the_constants_are_those_of_the_kernels():

@@ -144,6 +144,7 @@ def test_what_is_left_to_the_specification():
     assert not losses.supports_cross_entropy(x, t, reduction="none")
     assert not losses.supports_cross_entropy(x[:, :0], t)
     assert losses.supports_linear_cross_entropy(x, x, t)
+    assert losses.supports_linear_cross_entropy(x, np.ones((50_257, 4), np.float32), t)
     assert not losses.supports_linear_cross_entropy(x, x.astype(np.float64), t)
     assert not losses.supports_linear_cross_entropy(x, x, t, reduction="none")
     assert not losses.supports_linear_cross_entropy(x, x[None], t)

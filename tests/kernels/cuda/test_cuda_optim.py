@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 from emulator import emulated  # noqa: F401
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tensorlite import optim
@@ -105,6 +105,7 @@ def test_what_adam_and_the_norm_refuse():
     scale=st.sampled_from([1.0, 1e-30, 1e30, 0.0]),
     seed=st.integers(0, 2**32 - 1),
 )
+@example(sizes=[5, 1027], scale=1.0, seed=0)  # vectors of four and a rest
 def test_norm(sizes, scale, seed):
     rng = np.random.default_rng(seed)
     grads = some_arrays(rng, sizes, scale)

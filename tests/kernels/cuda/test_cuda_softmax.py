@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 from emulator import emulated  # noqa: F401
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import tensorlite.formulas as spec
@@ -40,6 +40,8 @@ def attention(scores, g, scale, is_causal, mask, keep, p):
     dropout=st.sampled_from([None, 0.3, 1.0]),
     seed=st.integers(0, 2**32 - 1),
 )
+@example(shape=(2, 3, 4, 4), dtype=np.dtype(np.float32), is_causal=False, mask="bool", mask_axes=(0, 1, 1, 0),
+         dropout=None, seed=0)  # fmt: skip
 def test_weights_and_their_derivative(shape, dtype, is_causal, mask, mask_axes, dropout, seed):
     rng = np.random.default_rng(seed)
     scores, g = rng.standard_normal((2, *shape)).astype(dtype)
@@ -71,6 +73,15 @@ def test_large_scores_and_rows_without_any():
     assert weights[0, 0, 0].tolist() == [0.5, 0, 0.5, 0]
     assert (weights[0, 0, 1] == 0).all()
     assert np.isnan(weights[0, 0, 2]).all()
+
+
+def test_a_scale_may_be_an_int():
+    scores, g = np.random.default_rng(0).standard_normal((2, 1, 1, 3, 4)).astype(np.float32)
+    found = []
+    for scale in (2, 2.0):
+        weights, _ = softmax.masked_softmax(scores.copy(), scale=scale, is_causal=True)
+        found.append((weights, softmax.masked_softmax_vjp(g.copy(), weights, scale=scale)))
+    np.testing.assert_array_equal(*found)
 
 
 def test_what_is_refused():

@@ -2,9 +2,14 @@
 the emulation that the other tests of kernels stand on finds what it claims to find.
 """
 
+import functools
 import io
 import re
+import signal
+import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import emulator
 import numpy as np
@@ -88,6 +93,7 @@ __global__ void overrun(float* out) { out[threadIdx.x] = 1.0f; }
 __global__ void read_on(const float* x, float* out) { out[threadIdx.x] = x[threadIdx.x]; }
 __global__ void half_a_warp(float* out) { if (threadIdx.x < 16) out[0] = warp_sum(1.0f); }
 __global__ void two_ways(float* out) { if (threadIdx.x < 3) __syncthreads(); else out[0] = warp_sum(1.0f); }
+__global__ void beyond(float* out) { float x[4]; for (int i = 0; i < out[0]; i++) x[i] = 1.0f; out[1] = x[2]; }
 __global__ void optional(const float* x, float* out) { if (threadIdx.x == 0) out[0] = x ? x[0] : -1.0f; }
 """
 
@@ -162,6 +168,15 @@ def test_the_emulation_reports(cu, kernel, threads, args, what):
         cu(kernel, 1, threads, *[arrays[x] if isinstance(x, str) else x for x in args])
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [4, 5])
+def test_an_index_beyond_an_array_of_a_kernel_ends_the_process(cu, tmp_path, n):
+    run = f"emulator.run({str(tmp_path / 'kernels.cu')!r}, 'beyond', (1,), 1, [np.full(2, {n}, np.float32)])"
+    command = [sys.executable, "-c", f"import numpy as np, emulator; {run}"]
+    ended = subprocess.run(command, cwd=Path(emulator.__file__).parent)
+    assert ended.returncode in ((0,) if n == 4 else (-signal.SIGILL, -signal.SIGTRAP))
+
+
 def test_the_emulation_shows_what_was_read_beyond_an_end(cu):
     out = np.empty(64, np.float32)
     cu("read_on", 1, 64, np.zeros(40, np.float32), out)
@@ -171,6 +186,27 @@ def test_the_emulation_shows_what_was_read_beyond_an_end(cu):
 def test_only_listed_kernels_run(emulated):  # noqa: F811
     with pytest.raises(RuntimeError, match=r"not among layers.INSTANTIATIONS"):
         launch.launch("layers.cu", "gelu<double, 1>", 1, 32)
+
+
+def test_a_kernel_is_compiled_once_for_each_device(monkeypatch):
+    """By a stand-in for CuPy: which source with which options, and what is launched with which arguments."""
+    compiled, launched, device = [], [], [0]
+
+    class RawModule:
+        def __init__(self, *, code, options, name_expressions):
+            compiled.append((code.splitlines()[0], options, name_expressions))
+
+        def get_function(self, name):
+            return lambda *given: launched.append((name, *given))
+
+    runtime = SimpleNamespace(getDevice=lambda: device[0])
+    cupy = SimpleNamespace(RawModule=RawModule, cuda=SimpleNamespace(runtime=runtime))
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    monkeypatch.setattr(launch, "_compiled", functools.cache(launch._compiled.__wrapped__))
+    for device[0] in (0, 0, 1):
+        launch.launch("layers.cu", "sum_groups", (2, 3), 64, None, 5)
+    assert compiled == [('#include "layers.cu"', launch.OPTIONS, ("sum_groups",))] * 2
+    assert launched == [("sum_groups", (2, 3), (64,), (0, 5))] * 3
 
 
 def test_every_source_has_its_module():
