@@ -9,6 +9,7 @@ on the current stream. mpi4py is imported by `join` alone, so a program that doe
 Message Passing Interface Forum, "MPI: A Message-Passing Interface Standard", version 4.0, 2021, chapter 6.
 """
 
+import faulthandler
 import os
 import pickle
 import time
@@ -25,6 +26,7 @@ LAUNCHERS = (
     ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"),
     ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"),
 )
+ABORT_PATIENCE = 5.0  # seconds that MPI_Abort may take
 SPIN = 0.005  # seconds for which a wait only yields its core; then it sleeps between looks
 _yield = getattr(os, "sched_yield", lambda: time.sleep(0))  # Windows has no sched_yield
 _world: "World | None" = None
@@ -189,5 +191,11 @@ class World:
                 time.sleep(min(waited / 200, 0.01))  # MPI moves data only while it is called
 
     def abort(self, status: int = 1) -> None:
-        """End all processes at once, without any cleaning up."""
-        self.comm.Abort(status)
+        """End all processes at once, without any cleaning up.
+
+        MPICH's MPI_Abort waits for ever where the link to another host is gone: then this process ends by itself after
+        a few seconds, and its launcher ends the others.
+        """
+        with open(os.devnull, "w") as nowhere:  # mpi4py holds Python's lock meanwhile: only a thread of C can end it
+            faulthandler.dump_traceback_later(ABORT_PATIENCE, exit=True, file=nowhere)
+            self.comm.Abort(status)

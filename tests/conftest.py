@@ -22,6 +22,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A test's first optimizer changes nothing of the process that all tests share.
 os.environ.setdefault("TENSORLITE_PREPARE", "0")
 
+# rich draws no bars in a terminal that calls itself dumb, as some editors' do.
+os.environ["TERM"] = "xterm-256color"
+
 # No limit looks at the clock. The parent is Hypothesis' own default: where $CI is set another would be in force.
 DEFAULT = settings(
     settings.get_profile("default"), deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True

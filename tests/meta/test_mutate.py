@@ -1,5 +1,6 @@
 """What `mutate` changes, and what of it `--changed` chooses: on sources of a few lines."""
 
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -64,6 +65,7 @@ def test_tokens_of_a_cuda_kernel_are_changed_and_nothing_else(tmp_path):
     assert found[0].source() == source.replace("i < n", "i <= n")
 
 
+@pytest.mark.skipif(not shutil.which("git"), reason="needs git")
 @pytest.mark.parametrize(
     ("old", "new", "chosen"),
     [

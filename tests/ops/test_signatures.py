@@ -93,11 +93,14 @@ def test_every_public_class_and_method_has_a_docstring_and_types(path):
 
 
 def test_help_shows_an_op_as_a_function_with_its_derivative():
-    text = pydoc.plain(pydoc.render_doc(tl.tanh))
-    assert "tanh(x: 'Tensor | Array | float') -> 'Tensor'" in text
+    def shown(op) -> str:  # Python 3.13 breaks long lines; before 3.14 annotations that are strings have quotes
+        return " ".join(pydoc.plain(pydoc.render_doc(op)).replace("'", "").split())
+
+    text = shown(tl.tanh)
+    assert "tanh(x: Tensor | Array | float) -> Tensor" in text
     assert "by x: g * (1 - out * out)" in text
     assert "class" not in text
-    assert "sum(x: 'Tensor | Array', axis: int | tuple[int, ...] | None = None" in pydoc.plain(pydoc.render_doc(tl.sum))
+    assert "x: Tensor | Array, axis: int | tuple[int, ...] | None = None" in shown(tl.sum)
     assert (tl.tanh.__name__, tl.tanh.__module__, tl.sum.__qualname__) == ("tanh", "tensorlite.ops", "sum")
 
 

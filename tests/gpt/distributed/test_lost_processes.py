@@ -32,6 +32,18 @@ def launch(*args) -> subprocess.Popen:
     )
 
 
+def namespaces() -> bool:
+    """Whether network namespaces can be made here, by ip and as root."""
+    name = f"test{os.getpid()}"
+    try:
+        made = subprocess.run(["ip", "netns", "add", name], capture_output=True).returncode == 0
+    except OSError:
+        return False
+    if made:
+        subprocess.run(["ip", "netns", "del", name], check=True)
+    return made
+
+
 def processes(run: Path) -> dict[int, int]:
     """The process id of each rank that trains in that directory."""
     found = {}
@@ -93,6 +105,31 @@ def test_a_stopped_process_is_named_and_ends_the_run(tmp_path):
         rf"gpt: process 1 on \S+ \(process id {victim}\) has not answered for \d\d seconds: all processes are ended; "
     )
     assert re.search(sentence + rf"go on with gpt train --resume {re.escape(str(run))}\n", errors)
+    assert not processes(run)
+    code, output, errors = gpt("train", "--resume", run, "--steps", 1_000_000, "--max-minutes", 0)
+    assert (code, errors) == (0, "")
+    assert "resumed" in output
+
+
+@pytest.mark.skipif(not namespaces(), reason="needs network namespaces: root, and ip of iproute2")
+def test_a_cut_link_between_hosts_ends_the_run(tmp_path):
+    """The hosts are network namespaces; MPI_Abort alone would wait for the lost host for ever."""
+    run, long = tmp_path / "run", {**RUN, "steps": 1_000_000, "checkpoint_every": 50}
+    hosts = [str(Path(__file__).parents[3] / "examples/benchmarks/hosts.sh"), "2", "full", sys.executable, "-m", "gpt"]
+    command = [*hosts, *flags(tmp_path, **long), "--out", str(run), "--process-timeout", "10"]
+    path = os.pathsep.join((str(Path(several.mpiexec()).parent), os.environ["PATH"]))
+    with subprocess.Popen(
+        command,
+        env={**several.environment(), "PATH": path},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as started:
+        wait_for(run, 50, started)
+        subprocess.run(["ip", "-n", f"h{started.pid}-1", "link", "set", "net0", "down"], check=True)
+        _, errors = started.communicate(timeout=PATIENCE)
+    assert started.returncode != 0
+    assert re.search(r"gpt: process [01] on \S+ \(process id \d+\) has not answered for \d\d seconds: all", errors)
     assert not processes(run)
     code, output, errors = gpt("train", "--resume", run, "--steps", 1_000_000, "--max-minutes", 0)
     assert (code, errors) == (0, "")

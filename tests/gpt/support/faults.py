@@ -94,7 +94,8 @@ class _Watch:
         opened = self.open(builtins.open)
         patch.setattr(builtins, "open", opened)
         patch.setattr(io, "open", opened)
-        patch.setattr(shutil, "_USE_CP_SENDFILE", False)  # copies go through read and write
+        for shortcut in ("_USE_CP_SENDFILE", "_USE_CP_COPY_FILE_RANGE"):  # copies go through read and write
+            patch.setattr(shutil, shortcut, False, raising=False)  # the second is of Python 3.14
 
     def of_one_path(self, real, name: str):
         def call(path=".", *args, dir_fd=None, **kwargs):
