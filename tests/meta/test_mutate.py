@@ -9,6 +9,7 @@ import pytest
 from tests.meta import changes
 from tests.meta.cuda_mutants import cuda_mutants
 from tests.meta.mutants import mutants
+from tests.meta.mutate import KNOWN_EQUIVALENT, RULES
 
 SOURCE = """
 class Saved:
@@ -91,3 +92,17 @@ def test_changed_chooses_the_changed_lines_of_changed_functions(tmp_path, old, n
     assert all(change.touches(m.file, m) for m in mutants(tmp_path, "gpt/new.py", everything=True))
     with pytest.raises(SystemExit, match="'none' is no commit here; give --changed a commit or a branch"):
         changes.since(tmp_path, "none")
+
+
+@pytest.mark.slow
+def test_each_mutant_that_is_listed_as_equivalent_exists():
+    """A name that is out of date proves nothing, and its mutant is judged again."""
+    root, found = Path(__file__).parents[2], set()
+    for file in {key.partition(": ")[0] for key in KNOWN_EQUIVALENT}:
+        path = file if file.startswith(("gpt/", "tensorlite/")) else f"tensorlite/{file}"
+        if path.endswith((".cu", ".cuh")):
+            of_file = cuda_mutants(root, path)
+        else:
+            of_file = mutants(root, path, everything=path not in RULES)
+        found |= {mutant.key.removeprefix("tensorlite/") for mutant in of_file}
+    assert {key.removeprefix("tensorlite/") for key in KNOWN_EQUIVALENT} <= found
