@@ -652,7 +652,6 @@ def test_a_rule_may_compute_with_a_tensor_of_its_own():
     np.testing.assert_array_equal(tl.grad(first.sum(), x).numpy(), 2 * matrix.T @ matrix @ np.ones(3))
 
 
-
 @pytest.mark.parametrize(
     ("op", "message"),
     [

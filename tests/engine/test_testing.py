@@ -370,7 +370,6 @@ def test_the_fast_mode_sees_a_jacobian_in_place_of_its_transpose():
                 check_gradients(op, np.array([0.5, -1.0, 2.0]), fast=True, order=1, seed=seed)
 
 
-
 # ----- what holds besides derivatives -----------------------------------------------------------------------------
 
 
