@@ -1,5 +1,6 @@
 """What `mutate` changes, and what of it `--changed` chooses: on sources of a few lines."""
 
+import json
 import subprocess
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from tests.meta import changes
 from tests.meta.cuda_mutants import cuda_mutants
 from tests.meta.mutants import mutants
+from tests.meta.mutate import Verdicts
 
 SOURCE = """
 class Saved:
@@ -51,6 +53,17 @@ def test_mistakes_that_people_make_are_among_the_mutants(tmp_path):
     for m in found:
         compile(m.source(), m.file, "exec")
     assert len({m.key for m in found}) == len(found)
+
+
+@pytest.mark.parametrize("killers", [["test_a", ""], ["", "test_a"], ["test_a", "", ""]])
+def test_a_kill_counts_whatever_other_runs_say_of_the_same_mutant(tmp_path, killers):
+    """As when the results of several runs, one of them with fewer tests, are joined to one file."""
+    mutant, other = list(mutants(write(tmp_path), "gpt/saved.py", everything=True))[:2]
+    said = [{"key": mutant.key, "hash": mutant.hash, "killer": killer} for killer in killers]
+    said.append({"key": other.key, "hash": other.hash, "killer": ""})
+    (tmp_path / "results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in said))
+    verdicts = Verdicts(tmp_path / "results.jsonl")
+    assert (verdicts.state(mutant), verdicts.state(other)) == ("killed by test_a", "SURVIVED")
 
 
 def test_tokens_of_a_cuda_kernel_are_changed_and_nothing_else(tmp_path):
