@@ -186,12 +186,15 @@ class CoverageMap:
         return {nodeid: took for entry in self.files.values() for nodeid, took in entry["seconds"].items()}
 
     def tests(self, file: str, place: str, hashed: str, statement: int) -> set[str]:
-        """The tests that ran this statement of a function; any statement, where it changed since; any of a file."""
+        """The tests that ran this statement of a function, or any statement of it, where it changed since.
+
+        A value outside functions may be read by any test: then all tests of the files that run anything of `file`.
+        """
         exact, of_place, of_file = set(), set(), set()
         for entry in self.files.values():
+            of_file |= {*entry["tests"]} if file in entry["ran"] else set()
             for name, (then, by_number) in entry["ran"].get(file, {}).items():
                 ran = {entry["tests"][i] for several in by_number.values() for i in several}
-                of_file |= ran
                 if name == place:
                     of_place |= ran
                     same = then == hashed and statement

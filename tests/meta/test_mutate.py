@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.meta import changes
+from tests.meta.coverage_map import CoverageMap
 from tests.meta.cuda_mutants import cuda_mutants
 from tests.meta.mutants import mutants
 from tests.meta.mutate import Verdicts
@@ -64,6 +65,17 @@ def test_a_kill_counts_whatever_other_runs_say_of_the_same_mutant(tmp_path, kill
     (tmp_path / "results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in said))
     verdicts = Verdicts(tmp_path / "results.jsonl")
     assert (verdicts.state(mutant), verdicts.state(other)) == ("killed by test_a", "SURVIVED")
+
+
+def test_the_tests_of_a_function_are_those_that_run_it_and_of_a_value_all_of_these_files(tmp_path):
+    ran = {"tests/a.py": {"gpt/saved.py": {"ask": ("hash", {"1": [0], "2": [0, 1]})}}, "tests/b.py": {}}
+    (tmp_path / "lines.json").write_text(
+        json.dumps({name: {"tests": [f"{name}::{i}" for i in "012"], "ran": ran[name]} for name in ran})
+    )
+    known = CoverageMap(tmp_path / "lines.json")
+    assert known.tests("gpt/saved.py", "ask", "hash", 1) == {"tests/a.py::0"}
+    assert known.tests("gpt/saved.py", "ask", "another hash", 1) == {"tests/a.py::0", "tests/a.py::1"}
+    assert known.tests("gpt/saved.py", "LIMIT", "hash", 0) == {f"tests/a.py::{i}" for i in "012"}
 
 
 def test_tokens_of_a_cuda_kernel_are_changed_and_nothing_else(tmp_path):

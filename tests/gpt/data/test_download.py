@@ -109,6 +109,7 @@ def test_an_answer_that_goes_on_elsewhere_is_not_appended(get, server, tmp_path)
         ([status(503, Retry_After="7")], [7]),
         ([status(429, Retry_After="86400")], [60]),
         ([status(429, Retry_After="Fri, 31 Dec 1999 23:59:59 GMT"), status(429, Retry_After="1")], [1, 2]),
+        *(([status(code)], [1]) for code in (408, 502, 504)),
     ],
 )
 def test_it_waits_before_it_asks_again(get, monkeypatch, answers, pauses):
