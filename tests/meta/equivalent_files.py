@@ -62,6 +62,18 @@ PROOFS: dict[str, list[str]] = {
     "a name for type checkers": [
         "gpt/data/shards/documents.py: Item: Piece | Skipped  ->  Piece",
     ],
+    "every part of a line is cut to a shorter length before": [
+        "gpt/data/download.py: Transfer.say: 1000  ->  1001",
+    ],
+    "the parts of a size add up to it whatever number the first row has": [
+        "gpt/data/shards/documents.py: _parquet: 0  ->  1",
+    ],
+    "what is buffered is returned, whatever number is asked for": [
+        "gpt/data/shards/inputs.py: opened: 4  ->  5",
+    ],
+    "any number below 0 says that no group has begun": [
+        "gpt/data/shards/order.py: ShuffledWindows.__init__: 1  ->  2 (place 2)",
+    ],
     "a random seed of a larger range is random too": [
         "gpt/serve/openai/decoding.py: Scores.__init__: 32  ->  33",
     ],
