@@ -146,9 +146,10 @@ def test_equal_documents_are_in_one_part_and_the_share_is_as_asked():
 # ----- the manifest -----------------------------------------------------------------------------------------------
 
 
-def test_the_manifest_says_what_is_there(tmp_path):
+def test_the_manifest_says_what_is_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(encoding, "BATCH", 200)
     paths = sharded.text_files(tmp_path, WORDS)
-    run(job(tmp_path / "out", *paths, shard_tokens=300))
+    lines = run(job(tmp_path / "out", *paths, shard_tokens=300))
     found = json.loads((tmp_path / "out" / "data.json").read_text(encoding="utf-8"))
     assert found["complete"] is True
     assert found["origin"]["paths"] == [str(path) for path in paths]
@@ -165,6 +166,11 @@ def test_the_manifest_says_what_is_there(tmp_path):
         assert sum(shard["text_bytes"] for shard in mine) == sum(
             len(text.encode()) for text in WORDS if part_of(text, 0.5) == part
         )
+    sizes = [f"{shard['tokens']} {shard['part']}" for shard in found["shards"]]
+    pairs = [f"{one} + {other} tokens" for one, other in zip(sizes[::2], sizes[1::2], strict=True)]
+    said = [line.partition(";")[0] for line in lines if line.startswith("shards")]
+    assert said == [f"shards {number}   {pair}" for number, pair in enumerate(pairs)][: len(said)]
+    assert len(said) >= len(pairs) - 1 > 1  # the last one may be in the sums alone
     for shard in found["shards"]:
         data = (tmp_path / "out" / shard["name"]).read_bytes()
         assert (shard["bytes"], shard["sha256"]) == (len(data), sharded.hashlib.sha256(data).hexdigest())
