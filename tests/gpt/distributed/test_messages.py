@@ -107,7 +107,7 @@ def test_what_another_process_finds_wrong_is_said_by_process_0(tmp_path):
     world.others += [[same], [["process 1 needs a GPU", "both have it"]]]
     team = distributed.Team(world, config)
     assert team.problems == ["process 1 needs a GPU", "both have it"]
-    with pytest.raises(ValueError, match="^process 1 needs a GPU; both have it$"):
+    with pytest.raises(ValueError, match=r"^process 1 needs a GPU; both have it$"):
         distributed.lead(team, None, Pretraining, lambda run: None)
     assert [pickle.loads(one) for one in world.sent] == [distributed.END, 1]  # the others end, with an error
     assert not (tmp_path / "run").exists()
