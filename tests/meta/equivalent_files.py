@@ -65,6 +65,9 @@ PROOFS: dict[str, list[str]] = {
     "a time that was found by measuring, of which a nanosecond cannot be measured": [
         "gpt/fast/divided_step.py: WORTH_DIVIDING: 5000000  ->  5000001",
     ],
+    "it has been checked to be an int: for type checkers": [
+        "gpt/serve/requests.py: Fields.integer: int(value)  ->  value",
+    ],
     "every part of a line is cut to a shorter length before": [
         "gpt/data/download.py: Transfer.say: 1000  ->  1001",
     ],
