@@ -84,6 +84,16 @@ def test_one_head_is_what_it_says(causal, rng):
 
 
 @pytest.mark.parametrize("qkv_bias", [False, True])
+def test_the_three_projections_have_a_bias_or_not(qkv_bias):
+    """A bias of the keys changes no output: all scores of a query get the same number."""
+    names = {
+        f"{name}.{kind}" for name in ("W_query", "W_key", "W_value") for kind in ("weight", "bias")[: 1 + qkv_bias]
+    }
+    for layer in (SelfAttention(3, 4, qkv_bias), CausalAttention(3, 4, 5, 0.0, qkv_bias)):
+        assert layer.state_dict().keys() == names
+
+
+@pytest.mark.parametrize("qkv_bias", [False, True])
 def test_all_heads_together_are_the_heads_apart(qkv_bias, rng):
     H, D = 3, 4
     x = tl.tensor(rng.standard_normal((2, 7, 5)).astype(np.float32))
