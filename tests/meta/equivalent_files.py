@@ -68,6 +68,9 @@ PROOFS: dict[str, list[str]] = {
     "it has been checked to be an int: for type checkers": [
         "gpt/serve/requests.py: Fields.integer: int(value)  ->  value",
     ],
+    "any number but 0 switches an option of a socket on": [
+        "gpt/serve/server.py: Protocol.connection_made: 1  ->  2",
+    ],
     "every part of a line is cut to a shorter length before": [
         "gpt/data/download.py: Transfer.say: 1000  ->  1001",
     ],
