@@ -71,6 +71,9 @@ PROOFS: dict[str, list[str]] = {
     "any number but 0 switches an option of a socket on": [
         "gpt/serve/server.py: Protocol.connection_made: 1  ->  2",
     ],
+    "to abort a connection that is lost does nothing": [
+        "gpt/serve/server.py: Protocol.connection_lost: stop(self.arrival)  ->  pass",
+    ],
     "every part of a line is cut to a shorter length before": [
         "gpt/data/download.py: Transfer.say: 1000  ->  1001",
     ],
