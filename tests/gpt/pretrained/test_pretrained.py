@@ -111,10 +111,11 @@ def test_the_table_of_names_has_every_parameter(qkv_bias, tie_head):
 
 
 def test_import_makes_a_run_that_writes(call, tmp_path):
-    folder, run = folders.write(tmp_path / "hf"), tmp_path / "run"
+    folder, run = folders.write(tmp_path / "hf"), tmp_path / "[b]run"
     status, output, errors = call("import", folder, run)
     assert (status, errors) == (0, "")
     assert "2 layers, 2 heads, 8 wide, context 6" in output
+    assert output.endswith(f"run        {run}: gpt generate {run} --prompt ...\n")
     model, tokenizer = checkpoint.load_model(run)
     folders.same_bits(model, folders.ours(folders.weights(folders.CONFIG)))
     assert (tokenizer.tokens, tokenizer.special_tokens) == (folders.TOKENIZER.tokens, {"<|endoftext|>": 259})
