@@ -74,6 +74,12 @@ PROOFS: dict[str, list[str]] = {
     "to abort a connection that is lost does nothing": [
         "gpt/serve/server.py: Protocol.connection_lost: stop(self.arrival)  ->  pass",
     ],
+    "the largest width of a column of names, which are shorter": [
+        "gpt/cli/show.py: section: 34  ->  33",
+    ],
+    "tyro asks what has a type only where several are possible, and no flag has several": [
+        "gpt/cli/parsing.py: _value: 0  ->  1 (place 4)",
+    ],
     "every part of a line is cut to a shorter length before": [
         "gpt/data/download.py: Transfer.say: 1000  ->  1001",
     ],

@@ -129,6 +129,16 @@ def test_the_number_of_processes_changes_no_byte(tmp_path, monkeypatch, processe
     assert len(one) > 8
 
 
+def test_the_command_prepares_a_text(tmp_path, call):
+    paths = sharded.text_files(tmp_path, WORDS)
+    TOKENIZER.save(tmp_path / "tokenizer.json")
+    flags = ["--tokenizer", tmp_path / "tokenizer.json", "--validation", 0.5, "--processes", 1]
+    status, output, errors = call("data", "prepare", *paths, *flags, "--out", tmp_path / "out")
+    assert (status, errors) == (0, "")
+    assert output.endswith(f": gpt train --text {tmp_path / 'out'}\n")
+    assert stored(tmp_path / "out") == expected(WORDS, 0.5)
+
+
 def test_special_tokens_in_a_document_are_text(tmp_path):
     text = ["a <|endoftext|> b", *"cdefgh"]
     run(job(tmp_path / "out", *sharded.text_files(tmp_path, text)))
