@@ -2,12 +2,13 @@
 
 import json
 import subprocess
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from tests.meta import changes
-from tests.meta.coverage_map import CoverageMap
+from tests.meta import changes, judge_files
+from tests.meta.coverage_map import CoverageMap, content
 from tests.meta.cuda_mutants import cuda_mutants
 from tests.meta.mutants import mutants
 from tests.meta.mutate import Verdicts
@@ -76,6 +77,37 @@ def test_the_tests_of_a_function_are_those_that_run_it_and_of_a_value_all_of_the
     assert known.tests("gpt/saved.py", "ask", "hash", 1) == {"tests/a.py::0"}
     assert known.tests("gpt/saved.py", "ask", "another hash", 1) == {"tests/a.py::0", "tests/a.py::1"}
     assert known.tests("gpt/saved.py", "LIMIT", "hash", 0) == {f"tests/a.py::{i}" for i in "012"}
+
+
+def test_a_value_outside_functions_is_judged_by_the_tests_of_its_folder_too(tmp_path):
+    judge = object.__new__(judge_files.FileJudge)
+    ran = {"gpt/saved.py": {"ask": ("", {"1": [0]})}}
+    judge.tree, judge.known, judge.killed = write(tmp_path, f"{SOURCE}LIMIT = 3\n"), CoverageMap(tmp_path), Counter()
+    judge.known.files = {
+        "tests/gpt/test_a.py": {"tests": ["tests/gpt/test_a.py::0"], "ran": {}},
+        "tests/b.py": {"tests": ["tests/b.py::0", "tests/b.py::1"], "ran": ran},
+    }
+    judge.seconds = {test: 1.0 for entry in judge.known.files.values() for test in entry["tests"]}
+    found = {m.op: set(judge.order(m)) for m in mutants(tmp_path, "gpt/saved.py", everything=True)}
+    assert found["LIMIT"] == set(judge.seconds)
+    assert found["ask"] == {"tests/b.py::0"}
+
+
+def test_a_test_file_is_recorded_again_where_a_helper_of_its_helper_has_changed(tmp_path):
+    for folder in ("tests/support", "tests/gpt/support"):
+        (tmp_path / folder).mkdir(parents=True)
+    written = {"tests/gpt/test_a.py": "from cases import CASES\n", "tests/gpt/support/cases.py": "import odd\n",
+               "tests/support/odd.py": "CASES = 1\n", "tests/support/other.py": ""}  # fmt: skip
+    for name, text in written.items():
+        (tmp_path / name).write_text(text)
+    known = CoverageMap(tmp_path / "lines.json")
+    known.files = {"tests/gpt/test_a.py": {"hash": content(tmp_path, "tests/gpt/test_a.py")}}
+    for name in written:
+        (tmp_path / name).write_text(written[name] + "x = 1\n")
+        changed = known.stale(tmp_path, ["tests/gpt/test_a.py"])
+        assert changed == ([] if "other" in name else ["tests/gpt/test_a.py"])
+        (tmp_path / name).write_text(written[name])
+    assert known.stale(tmp_path, ["tests/gpt/test_a.py"]) == []
 
 
 def test_tokens_of_a_cuda_kernel_are_changed_and_nothing_else(tmp_path):
