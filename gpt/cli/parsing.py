@@ -190,8 +190,6 @@ def plain(box: str) -> str:
         elif text := row.strip("│| "):
             sections[-1].append(text)
     said = [" ".join(rows) for rows in sections if rows]
-    if len(said) > 1 and not box.lstrip().startswith("╭"):  # without UTF-8 the title is a section
-        said = said[1:]
     return re.sub(r"^Error parsing (\S+?)(/--\S+)?: ", r"\1: ", said[0] if said else box.strip())
 
 

@@ -267,7 +267,7 @@ def begin(s: Session, team: Team) -> None:
     team.world.share(
         {
             "run": Path(os.path.abspath(s.run)), "config": s.config, "description": s.description, "step": s.step,
-            "task": s.task.state_dict(), "optimizer": list(s.optimizer.state_dict()["steps"]),
+            "task": s.task.state_dict(), "optimizer": s.optimizer.state_dict()["steps"],
         }
     )  # fmt: skip
     if problems := [text for text in team.world.collect("") if text]:

@@ -61,6 +61,9 @@ def test_by_hand_numbers_of_the_book():
     np.testing.assert_allclose((x @ x.T)[1].numpy(), [0.9544, 1.4950, 1.4754, 0.8434, 0.7070, 1.0865], atol=5e-5)
     np.testing.assert_allclose(weights[1].numpy(), [0.1385, 0.2379, 0.2333, 0.1240, 0.1082, 0.1581], atol=5e-5)
     np.testing.assert_allclose(contexts[1].numpy(), [0.4419, 0.6515, 0.5683], atol=5e-5)
+    several, shares = simple_attention(tl.tensor([WORDS, WORDS[::-1]]))  # each text for itself
+    np.testing.assert_allclose(several.numpy(), [contexts.numpy(), contexts.numpy()[::-1]], rtol=1e-5)
+    np.testing.assert_allclose(shares.numpy(), [weights.numpy(), weights.numpy()[::-1, ::-1]], rtol=1e-5)
 
 
 def test_seed_123_numbers_of_the_book():
@@ -81,6 +84,15 @@ def test_one_head_is_what_it_says(causal, rng):
     layer = CausalAttention(3, 4, 5, 0.0) if causal else SelfAttention(3, 4)
     expected = [one_head(text, *projections(layer), causal) for text in x]
     np.testing.assert_allclose(layer(tl.tensor(x)).numpy(), expected, rtol=2e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("qkv_bias", [False, True])
+def test_the_three_projections_have_a_bias_or_not(qkv_bias):
+    """A bias of the keys changes no output: all scores of a query get the same number."""
+    kinds = ("weight", "bias") if qkv_bias else ("weight",)
+    names = {f"{name}.{kind}" for name in ("W_query", "W_key", "W_value") for kind in kinds}
+    for layer in (SelfAttention(3, 4, qkv_bias), CausalAttention(3, 4, 5, 0.0, qkv_bias)):
+        assert layer.state_dict().keys() == names
 
 
 @pytest.mark.parametrize("qkv_bias", [False, True])

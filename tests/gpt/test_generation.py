@@ -139,6 +139,23 @@ def test_a_stream_ends_when_all_texts_have(model):
     assert generate(model, PROMPTS[:1], 9, stop_token=stop) == [[]]
 
 
+@pytest.mark.parametrize("options", SAMPLING.values(), ids=SAMPLING)
+def test_texts_that_the_caller_ends_change_no_other_and_cost_no_step(model, options):
+    computed, ended, steps = [], set(), []
+
+    def counting(decoder):
+        logits = decoder.logits
+        decoder.logits = lambda texts: computed.append(texts) or logits(texts)
+        return decoder
+
+    free = list(stream(model, PROMPTS, 9, **options))
+    for number, step in enumerate(stream(model, PROMPTS, 9, ended=ended, wrap=counting, **options)):
+        steps.append(step)
+        ended |= {2: {1}, 4: {0, 1, 2, 3}}.get(number, set())
+    assert steps == [[None if i == 1 and n > 2 else token for i, token in enumerate(free[n])] for n in range(5)]
+    assert len(computed) == 5
+
+
 def test_no_new_tokens_is_no_text(model):
     assert generate(model, PROMPTS, 0) == [[], [], [], []]
 

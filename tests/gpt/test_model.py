@@ -264,6 +264,11 @@ def test_what_does_not_fit_is_refused():
     for T in (0, 9):
         with pytest.raises(ValueError, match=f"{T} positions does not fit a context_length of 8"):
             model(tl.zeros((1, T), dtype=tl.int64))
+    cache = model.new_cache(2)
+    for layer in cache:
+        layer.lengths = [7, 2]  # the longer one has no room
+    with tl.no_grad(), pytest.raises(ValueError, match="9 positions does not fit a context_length of 8"):
+        model.hidden_states(tl.zeros((2, 2), dtype=tl.int64), cache)
     with pytest.raises(ValueError, match=r"shape \(B, T\), got \(4,\)"):
         model(ids(4))
     with pytest.raises(IndexError, match="index 11 is out of range"):

@@ -12,6 +12,7 @@ with each test as a context. Three things beyond one context a test:
 import ast
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -25,6 +26,7 @@ import pytest
 
 from .mutants import digest, places, statement_at, statements
 
+SUPPORT = ("tests/support", "tests/gpt/support")
 CONTEXT = "MUTATED_TEST"  # the environment variable that tells started processes whose lines they run
 RCFILE = """[run]
 source = {tree}/tensorlite
@@ -156,7 +158,7 @@ class CoverageMap:
         return chosen
 
     def stale(self, tree: Path, tests: Iterable[str]) -> list[str]:
-        return [test for test in tests if self.files.get(test, {}).get("hash") != content(tree / test)]
+        return [test for test in tests if self.files.get(test, {}).get("hash") != content(tree, test)]
 
     def add(self, tree: Path, tests: list[str], omitted: Iterable[str], options: list[str]) -> list[str]:
         """Run these test files; the names of tests that fail or are skipped, which judge nothing."""
@@ -168,7 +170,7 @@ class CoverageMap:
             seconds, lines, failed = json.loads(out.read_text())
         for test in tests:
             own = {nodeid: took for nodeid, took in seconds.items() if nodeid.partition("::")[0] == test}
-            self.files[test] = {"hash": content(tree / test), "tests": list(own), "seconds": own, "ran": {}}
+            self.files[test] = {"hash": content(tree, test), "tests": list(own), "seconds": own, "ran": {}}
         index = {test: {nodeid: i for i, nodeid in enumerate(self.files[test]["tests"])} for test in tests}
         for file, by_test in lines.items():
             for name, number_of, hashed in functions(tree / file):
@@ -186,12 +188,15 @@ class CoverageMap:
         return {nodeid: took for entry in self.files.values() for nodeid, took in entry["seconds"].items()}
 
     def tests(self, file: str, place: str, hashed: str, statement: int) -> set[str]:
-        """The tests that ran this statement of a function; any statement, where it changed since; any of a file."""
+        """The tests that ran this statement of a function, or any statement of it, where it changed since.
+
+        A value outside functions may be read by any test: then all tests of the files that run anything of `file`.
+        """
         exact, of_place, of_file = set(), set(), set()
         for entry in self.files.values():
+            of_file |= {*entry["tests"]} if file in entry["ran"] else set()
             for name, (then, by_number) in entry["ran"].get(file, {}).items():
                 ran = {entry["tests"][i] for several in by_number.values() for i in several}
-                of_file |= ran
                 if name == place:
                     of_place |= ran
                     same = then == hashed and statement
@@ -199,8 +204,16 @@ class CoverageMap:
         return exact if of_place else of_file
 
 
-def content(file: Path) -> str:
-    return sha256(file.read_bytes()).hexdigest()[:12] if file.exists() else ""
+def content(tree: Path, test: str) -> str:
+    """A hash of a test file and of the helpers in the folders `support` that it imports, or that these import."""
+    waiting, read = [tree / test], dict[Path, str]()
+    while waiting:
+        file = waiting.pop()
+        if file not in read and file.is_file():
+            read[file] = file.read_text(encoding="utf-8")
+            names = re.findall(r"^ *(?:from|import) (\w+)", read[file], re.MULTILINE)
+            waiting += [tree / folder / f"{name}.py" for name in names for folder in SUPPORT]
+    return sha256("".join(read[file] for file in sorted(read)).encode()).hexdigest()[:12]
 
 
 def functions(file: Path) -> list[tuple[str, dict[int, int], str]]:

@@ -24,6 +24,7 @@ PROOFS: dict[str, list[str]] = {
     ],
     "how much at once is a matter of memory": [
         "gpt/data/shards/encoding.py: BATCH: 1  ->  2",
+        "gpt/fingerprint.py: fingerprint: 20  ->  21",
         "gpt/tasks/evaluate.py: total_loss: LOGITS // model.config.vocab_size  ->  LOGITS * model.config.vocab_size",
     ],
     "the same exceptions, in another order": [
@@ -64,6 +65,36 @@ PROOFS: dict[str, list[str]] = {
     ],
     "a name for type checkers": [
         "gpt/data/shards/documents.py: Item: Piece | Skipped  ->  Piece",
+    ],
+    "a time that was found by measuring, of which a nanosecond cannot be measured": [
+        "gpt/fast/divided_step.py: WORTH_DIVIDING: 5000000  ->  5000001",
+    ],
+    "it has been checked to be an int: for type checkers": [
+        "gpt/serve/requests.py: Fields.integer: int(value)  ->  value",
+    ],
+    "any number but 0 switches an option of a socket on": [
+        "gpt/serve/server.py: Protocol.connection_made: 1  ->  2",
+    ],
+    "to abort a connection that is lost does nothing": [
+        "gpt/serve/server.py: Protocol.connection_lost: stop(self.arrival)  ->  pass",
+    ],
+    "the largest width of a column of names, which are shorter": [
+        "gpt/cli/show.py: section: 34  ->  33",
+    ],
+    "tyro asks what has a type only where several are possible, and no flag has several": [
+        "gpt/cli/parsing.py: _value: 0  ->  1 (place 4)",
+    ],
+    "every part of a line is cut to a shorter length before": [
+        "gpt/data/download.py: Transfer.say: 1000  ->  1001",
+    ],
+    "the parts of a size add up to it whatever number the first row has": [
+        "gpt/data/shards/documents.py: _parquet: 0  ->  1",
+    ],
+    "what is buffered is returned, whatever number is asked for": [
+        "gpt/data/shards/inputs.py: opened: 4  ->  5",
+    ],
+    "any number below 0 says that no group has begun": [
+        "gpt/data/shards/order.py: ShuffledWindows.__init__: 1  ->  2 (place 2)",
     ],
     "a random seed of a larger range is random too": [
         "gpt/serve/openai/decoding.py: Scores.__init__: 32  ->  33",

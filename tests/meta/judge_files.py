@@ -22,7 +22,7 @@ from pathlib import Path
 
 import pytest
 
-from .coverage_map import CoverageMap, seconds_used
+from .coverage_map import CoverageMap, functions, seconds_used
 from .mutants import Mutant
 
 NOT_JUDGES = ("peers", "gpu", "browser", "examples", "meta")  # folders of tests/: too slow, or about the repository
@@ -212,7 +212,10 @@ class FileJudge:
             found = {nodeid for nodeid in self.seconds if nodeid.startswith(EMULATED)}
         else:
             found = self.known.tests(mutant.file, mutant.op, mutant.hash, mutant.statement)
-            found = found or set(self.seconds)  # of a file that has values and no functions
+            places = {name for name, *_ in functions(self.tree / mutant.file)}
+            if mutant.op not in places:  # a value, which any test may read
+                found |= {nodeid for nodeid in self.seconds if likeness(mutant.file, nodeid)}
+            found = found or set(self.seconds)
         for nodeid in sorted(found & self.seconds.keys(), key=lambda nodeid: (weight(nodeid), nodeid)):
             groups[nodeid.partition("::")[0]].append(nodeid)
         return [nodeid for group in groups.values() for nodeid in group]

@@ -115,7 +115,9 @@ class Verdicts:
         self.load()
 
     def load(self) -> None:
-        self.known = {(old["key"], old["hash"]): old for old in lines(self.file)}
+        """A kill counts more than a survival: that run may have had fewer tests, or less time."""
+        said = sorted(lines(self.file), key=lambda old: bool(old["killer"]))
+        self.known = {(old["key"], old["hash"]): old for old in said}
 
     def killer(self, mutant: Mutant) -> str | None:
         """The test that killed it, "" for a survivor, None if it was never judged."""

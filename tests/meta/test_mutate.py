@@ -1,15 +1,18 @@
 """What `mutate` changes, and what of it `--changed` chooses: on sources of a few lines."""
 
+import json
 import shutil
 import subprocess
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from tests.meta import changes
+from tests.meta import changes, judge_files
+from tests.meta.coverage_map import CoverageMap, content
 from tests.meta.cuda_mutants import cuda_mutants
 from tests.meta.mutants import mutants
-from tests.meta.mutate import KNOWN_EQUIVALENT, RULES
+from tests.meta.mutate import KNOWN_EQUIVALENT, RULES, Verdicts
 
 SOURCE = """
 class Saved:
@@ -53,6 +56,59 @@ def test_mistakes_that_people_make_are_among_the_mutants(tmp_path):
     for m in found:
         compile(m.source(), m.file, "exec")
     assert len({m.key for m in found}) == len(found)
+
+
+@pytest.mark.parametrize("killers", [["test_a", ""], ["", "test_a"], ["test_a", "", ""]])
+def test_a_kill_counts_whatever_other_runs_say_of_the_same_mutant(tmp_path, killers):
+    """As when the results of several runs, one of them with fewer tests, are joined to one file."""
+    mutant, other = list(mutants(write(tmp_path), "gpt/saved.py", everything=True))[:2]
+    said = [{"key": mutant.key, "hash": mutant.hash, "killer": killer} for killer in killers]
+    said.append({"key": other.key, "hash": other.hash, "killer": ""})
+    (tmp_path / "results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in said))
+    verdicts = Verdicts(tmp_path / "results.jsonl")
+    assert (verdicts.state(mutant), verdicts.state(other)) == ("killed by test_a", "SURVIVED")
+
+
+def test_the_tests_of_a_function_are_those_that_run_it_and_of_a_value_all_of_these_files(tmp_path):
+    ran = {"tests/a.py": {"gpt/saved.py": {"ask": ("hash", {"1": [0], "2": [0, 1]})}}, "tests/b.py": {}}
+    (tmp_path / "lines.json").write_text(
+        json.dumps({name: {"tests": [f"{name}::{i}" for i in "012"], "ran": ran[name]} for name in ran})
+    )
+    known = CoverageMap(tmp_path / "lines.json")
+    assert known.tests("gpt/saved.py", "ask", "hash", 1) == {"tests/a.py::0"}
+    assert known.tests("gpt/saved.py", "ask", "another hash", 1) == {"tests/a.py::0", "tests/a.py::1"}
+    assert known.tests("gpt/saved.py", "LIMIT", "hash", 0) == {f"tests/a.py::{i}" for i in "012"}
+
+
+def test_a_value_outside_functions_is_judged_by_the_tests_of_its_folder_too(tmp_path):
+    judge = object.__new__(judge_files.FileJudge)
+    ran = {"gpt/saved.py": {"ask": ("", {"1": [0]})}}
+    judge.tree, judge.known, judge.killed = write(tmp_path, f"{SOURCE}LIMIT = 3\n"), CoverageMap(tmp_path), Counter()
+    judge.known.files = {
+        "tests/gpt/test_a.py": {"tests": ["tests/gpt/test_a.py::0"], "ran": {}},
+        "tests/b.py": {"tests": ["tests/b.py::0", "tests/b.py::1"], "ran": ran},
+    }
+    judge.seconds = {test: 1.0 for entry in judge.known.files.values() for test in entry["tests"]}
+    found = {m.op: set(judge.order(m)) for m in mutants(tmp_path, "gpt/saved.py", everything=True)}
+    assert found["LIMIT"] == set(judge.seconds)
+    assert found["ask"] == {"tests/b.py::0"}
+
+
+def test_a_test_file_is_recorded_again_where_a_helper_of_its_helper_has_changed(tmp_path):
+    for folder in ("tests/support", "tests/gpt/support"):
+        (tmp_path / folder).mkdir(parents=True)
+    written = {"tests/gpt/test_a.py": "from cases import CASES\n", "tests/gpt/support/cases.py": "import odd\n",
+               "tests/support/odd.py": "CASES = 1\n", "tests/support/other.py": ""}  # fmt: skip
+    for name, text in written.items():
+        (tmp_path / name).write_text(text)
+    known = CoverageMap(tmp_path / "lines.json")
+    known.files = {"tests/gpt/test_a.py": {"hash": content(tmp_path, "tests/gpt/test_a.py")}}
+    for name in written:
+        (tmp_path / name).write_text(written[name] + "x = 1\n")
+        changed = known.stale(tmp_path, ["tests/gpt/test_a.py"])
+        assert changed == ([] if "other" in name else ["tests/gpt/test_a.py"])
+        (tmp_path / name).write_text(written[name])
+    assert known.stale(tmp_path, ["tests/gpt/test_a.py"]) == []
 
 
 def test_tokens_of_a_cuda_kernel_are_changed_and_nothing_else(tmp_path):

@@ -42,8 +42,6 @@ async def v1(request: Request) -> Response:
             raise OpenAIError(f"there is no address /v1/{path:.80} here", 404, code="unknown_url")
         allow(request, "POST")
         return await answer(request, chat if path == "chat/completions" else completions)
-    except RecursionError:
-        return OpenAIError("the body of the request is nested too deeply").response()
     except Exception as error:
         return from_exception(error).response()
 

@@ -89,7 +89,8 @@ def test_a_table_of_the_runs_below_a_folder(call, folder, monkeypatch):
     status, output, errors = call("runs", folder)
     assert (status, errors) == (0, "")
     assert max(map(len, output.splitlines())) <= 80
-    part, run = (line.split() for line in output.splitlines()[2:])
+    heads, _, part, run = (line.split() for line in output.splitlines())
+    assert heads == ["run", "task", "steps", "size", "lowest", "loss", "changed"]
     lines = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
     lowest, step = min((line["validation_loss"], line["step"]) for line in lines if "validation_loss" in line)
     assert run[:7] == ["run", "pretrain", "30", run[3], f"{lowest:.4f}", "@", f"{step}"]
@@ -135,7 +136,8 @@ def test_a_run_that_cannot_be_read_is_named_and_the_others_are_listed(call, fold
 
 
 @pytest.mark.parametrize(
-    ("number", "text"), [(0, "0"), (999, "999"), (2320, "2.32K"), (816_640, "817K"), (124_439_808, "124M")]
+    ("number", "text"),
+    [(0, "0"), (999, "999"), (2320, "2.32K"), (816_640, "817K"), (124_439_808, "124M"), (1_557_611_200, "1.56G")],
 )
 def test_short_numbers(number, text):
     assert short(number) == text
@@ -149,6 +151,7 @@ def test_a_run_is_described(call, folder, monkeypatch):
     status, output, errors = call("show", folder / "run")
     assert (status, errors) == (0, "")
     assert max(map(len, output.splitlines())) <= 80
+    assert re.search(r"^    task  ", output, re.MULTILINE)  # below the title, indented
     said = re.sub(r" +", " ", output)
     for line in (
         " task pretrain", " state finished", " shape 1 layer, 2 heads, 8 wide", " context_length 8",

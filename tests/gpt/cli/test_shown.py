@@ -64,6 +64,9 @@ def test_a_table_shows_names_and_values_as_they_are():
     screen = io.StringIO()
     Console(file=screen, width=200).print(console.result_table(ODD, {ODD: f"{ODD}!"}))
     assert screen.getvalue().count(ODD) == 3
+    narrow = io.StringIO()
+    Console(file=narrow, width=40).print(console.result_table("title", {"n" * 60: "v" * 60}))
+    assert (narrow.getvalue().count("n"), narrow.getvalue().count("v")) == (60, 60)  # folded, not cut
 
 
 @pytest.mark.finding("C13")
@@ -168,6 +171,14 @@ def test_ctrl_c_in_the_last_evaluation_leaves_the_picture(tmp_path, monkeypatch)
         train(tiny(tmp_path, steps=1))
     assert (tmp_path / "run" / "loss.png").stat().st_size > 1000
     assert (tmp_path / "run" / "checkpoints" / "step_00000001").is_dir()
+
+
+def test_what_is_flushed_is_there_at_once(tmp_path):
+    with open(tmp_path / "output", "w") as file:
+        screen = console.Screen(file)
+        screen.write("a step")
+        screen.flush()
+        assert (tmp_path / "output").read_text() == "a step"
 
 
 @pytest.mark.finding("E3")

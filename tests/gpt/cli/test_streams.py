@@ -36,10 +36,15 @@ def test_training_goes_on_without_standard_output(tmp_path, streams):
     assert '"finished": 4' in (tmp_path / "run" / "run.json").read_text()
 
 
-@pytest.mark.slow
 @pytest.mark.finding("A6")
 @needs_full
-@pytest.mark.parametrize("args", [("--version",), ("params", "nano"), ("data", "list"), ("--help",)])
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("--version",),
+        *(pytest.param(args, marks=pytest.mark.slow) for args in (("params", "nano"), ("data", "list"), ("--help",))),
+    ],
+)
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_a_full_disk_at_standard_output_is_named(args, unbuffered):
     ended = shell(f">{FULL}", *args, unbuffered=unbuffered)

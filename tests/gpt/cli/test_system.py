@@ -94,6 +94,13 @@ def test_a_lock_moves_nobodys_place_in_the_file(tmp_path, windows):
         assert file.read(1) == b"b"
 
 
+def test_a_file_whose_name_is_gone_already_is_closed(tmp_path):
+    with open(tmp_path / "lock", "w") as file:
+        (tmp_path / "lock").unlink()
+        system.remove_open(file, tmp_path / "lock")
+        assert file.closed
+
+
 def test_what_is_synced(tmp_path, windows, monkeypatch):
     """Windows opens no directory, and syncs a file only where it may write to it."""
     opened, real = [], os.open

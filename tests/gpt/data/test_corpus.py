@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpt.data import corpus
+from gpt.data import corpus, prepare
 from gpt.fingerprint import fingerprint
 from gpt.tokenizer import BPETokenizer, CharTokenizer, gpt2
 from gpt.tokenizer.base import chunks
@@ -134,6 +134,20 @@ def test_a_fraction_that_leaves_nothing_is_refused(fraction):
 def test_a_text_that_is_too_short_to_split_is_refused(text):
     with pytest.raises(ValueError, match=r"too short to split at 0\.9"):
         corpus.split(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "start", "counts"), [("one\ntwo\n", [0], "7 train + 1 validation"), ("tattat", [1], "5 train + 1 valid")]
+)
+def test_a_prepared_text_says_what_it_has_and_how_a_text_begins(tmp_path, text, start, counts):
+    """After a new line, or in a text of one line with its first token; characters are numbered in their order."""
+    (tmp_path / "text").write_text(text)
+    said = []
+    found = prepare.prepare([tmp_path / "text"], "char", 0, 0.1, tmp_path, said.append)
+    assert found.data["train"]["start"] == start
+    assert said[0] == f"text       {tmp_path / 'text'}: {len(text)} characters"
+    assert said[1].startswith(f"tokens     char of {found.tokenizer.vocab_size}: {counts}")
+    assert len(said) == 2
 
 
 @pytest.mark.slow

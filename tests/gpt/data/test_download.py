@@ -109,6 +109,7 @@ def test_an_answer_that_goes_on_elsewhere_is_not_appended(get, server, tmp_path)
         ([status(503, Retry_After="7")], [7]),
         ([status(429, Retry_After="86400")], [60]),
         ([status(429, Retry_After="Fri, 31 Dec 1999 23:59:59 GMT"), status(429, Retry_After="1")], [1, 2]),
+        *(([status(code)], [1]) for code in (408, 502, 504)),
     ],
 )
 def test_it_waits_before_it_asks_again(get, monkeypatch, answers, pauses):
@@ -547,14 +548,20 @@ def call(capsys, monkeypatch):
     return call
 
 
+OFFICIAL = {"spam": "archive.ics.uci.edu", "gpt2-tokenizer": "openaipublic.blob.core.windows.net"}
+
+
 def test_the_tables_are_whole():
+    """The official address is asked first, and is the one to get a file from by hand."""
     assert list(DATA) == ["the-verdict", "shakespeare", "spam", "instructions", "gpt2-tokenizer"]
     for name, source in (DATA | MODELS).items():
         assert all((source.about, source.size, source.origin, source.licence)), name
         for each in source.files:
             assert len(each.urls) >= (1 if each.sha256 is None else 2)
             assert all(url.startswith("https://") for url in each.urls)
-            assert len({url.split("/")[2] for url in each.urls}) == len(each.urls), "a mirror is another host"
+            hosts = [url.split("/")[2] for url in each.urls]
+            assert len(set(hosts)) == len(hosts), "a mirror is another host"
+            assert hosts[0] == OFFICIAL.get(name, "huggingface.co" if name in MODELS else "raw.githubusercontent.com")
             assert each.sha256 is None or len(bytes.fromhex(each.sha256)) == 32
     unknown = [(name, each.name) for name in MODELS for each in MODELS[name].files if each.sha256 is None]
     assert unknown == [("gpt2-large", "config.json")]

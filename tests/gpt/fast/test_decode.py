@@ -66,7 +66,24 @@ def test_what_is_kept_for_the_next_texts_fits_them_or_is_made_anew(attached, mon
         found = decode.gpu_decoder(model, batch_size, positions)
         assert (found is kept) == again
         assert found.cache[0].lengths == [0] * batch_size
+        with monkeypatch.context() as patch:  # there are keys of earlier texts, but nothing of these has been read
+            patch.setattr(decode.DeviceCache, "has_kernel", True)
+            assert not found.reads_one([[1]] * batch_size)
+            found.cache[0].lengths = [1] * batch_size
+            assert found.reads_one([[1, 2]] * batch_size)
     decode._spare[model] = kept
     for p in model.parameters():
         p.data = p.data.copy()
     assert decode.gpu_decoder(model, 2, 8) is not kept
+
+
+def test_a_step_reads_the_newest_tokens_and_leaves_the_best_ones_one_position_further(attached, monkeypatch):
+    monkeypatch.setitem(backend.DEVICES, "strict", lambda: strict)
+    model = GPT(CONFIG).to("strict")
+    tokens = decode.newest(model, [[4, 5, 6], [7]])
+    assert tokens.device == "strict"
+    assert tokens.tolist() == [[6, 7], [2, 0]]
+    scores = tl.tensor([[0, 3, 1], [5, 1, 1]], device="strict")
+    monkeypatch.setattr(decode, "next_to_each", lambda model, cache, tokens: scores)
+    assert decode.best_of_each(model, [], tokens).tolist() == [1, 0]
+    assert tokens.tolist() == [[1, 0], [3, 1]]

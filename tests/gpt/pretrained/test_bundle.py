@@ -233,6 +233,18 @@ def test_every_dtype_that_can_be_read(tmp_path, name):
             np.testing.assert_array_equal(found.read().numpy(), x, strict=True)
 
 
+def test_a_release_whose_matrix_is_two_is_refused(release):
+    pairs, data = [(b"", field(1, 1))], b""
+    for name, x in stored().items():
+        x = np.concatenate([x, x]) if name == "model/h1/mlp/c_fc/w" else x
+        pairs.append((name.encode(), message(x, len(data))))
+        data += x.tobytes()
+    (release / "model.ckpt.index").write_bytes(table(pairs))
+    (release / "model.ckpt.data-00000-of-00001").write_bytes(data)
+    with pytest.raises(ValueError, match=r"config: h\.1\.mlp\.c_fc\.weight has shape \(2, 4, 16\) and not \(4, 16\)$"):
+        pretrained.load(release)
+
+
 X = np.ones((2, 2), "f4")
 HEADER = field(1, 1)
 REFUSED = {
@@ -262,7 +274,9 @@ def test_what_is_refused(tmp_path, case):
 
 
 def test_the_twin_of_those_loads(tmp_path):
-    (tmp_path / "m.index").write_bytes(table([(b"", HEADER), (b"x", message(X, 0)), (b"y", message(X, 0, dtype=77))]))
+    unknown = varint(9 << 3 | 1) + struct.pack("<Q", 5)  # a field of eight bytes that another version may add
+    pairs = [(b"", HEADER), (b"x", message(X, 0, more=unknown)), (b"y", message(X, 0, dtype=77))]
+    (tmp_path / "m.index").write_bytes(table(pairs))
     (tmp_path / "m.data-00000-of-00001").write_bytes(X.tobytes())
     found = bundle.entries(tmp_path / "m")
     np.testing.assert_array_equal(found["x"].read().numpy(), X)

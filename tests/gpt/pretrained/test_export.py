@@ -3,6 +3,7 @@
 That transformers makes the same of it is tested in tests/peers.
 """
 
+import os
 from pathlib import Path
 
 import folders
@@ -142,9 +143,24 @@ def test_an_export_that_fails_leaves_nothing(tmp_path, monkeypatch, function):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(f"os.{function}", fail)
-    with pytest.raises(KeyboardInterrupt):
-        pretrained.export_run(run, tmp_path / "out")
-    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    for out in ("out", "new/deep/out"):
+        with pytest.raises(KeyboardInterrupt):
+            pretrained.export_run(run, tmp_path / out)
+        assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_every_file_is_on_the_disk_when_an_export_ends(tmp_path, monkeypatch):
+    run, _ = run_of(tmp_path / "run", SMALL, folders.TOKENIZER)
+    synced, fsync = set(), os.fsync
+
+    def record(file):
+        synced.add(os.fstat(file).st_ino)
+        fsync(file)
+
+    monkeypatch.setattr("os.fsync", record)
+    pretrained.export_run(run, tmp_path / "out")
+    assert [p.name for p in (tmp_path / "out").iterdir() if p.stat().st_ino not in synced] == []
+    assert {path.stat().st_ino for path in (tmp_path, tmp_path / "out")} <= synced
 
 
 def killed_export(run: Path, out: Path, monkeypatch) -> None:

@@ -111,10 +111,11 @@ def test_the_table_of_names_has_every_parameter(qkv_bias, tie_head):
 
 
 def test_import_makes_a_run_that_writes(call, tmp_path):
-    folder, run = folders.write(tmp_path / "hf"), tmp_path / "run"
+    folder, run = folders.write(tmp_path / "hf"), tmp_path / "[b]run"
     status, output, errors = call("import", folder, run)
     assert (status, errors) == (0, "")
     assert "2 layers, 2 heads, 8 wide, context 6" in output
+    assert output.endswith(f"run        {run}: gpt generate {run} --prompt ...\n")
     model, tokenizer = checkpoint.load_model(run)
     folders.same_bits(model, folders.ours(folders.weights(folders.CONFIG)))
     assert (tokenizer.tokens, tokenizer.special_tokens) == (folders.TOKENIZER.tokens, {"<|endoftext|>": 259})
@@ -260,6 +261,9 @@ def test_a_head_that_is_there_although_tied_must_be_the_embedding(tmp_path):
     small = {"lm_head.weight": np.zeros((3, 8), "f4")}
     with pytest.raises(ValueError, match=r"its config: unexpected lm_head\.weight"):
         pretrained.load(folders.write(tmp_path / "hf", tensors=tensors | small))
+    del tensors["wte.weight"]
+    with pytest.raises(ValueError, match=r"its config: missing wte\.weight; unexpected lm_head\.weight"):
+        pretrained.load(folders.write(tmp_path / "hf", tensors=tensors | head))
 
 
 def test_a_name_with_and_without_the_prefix(tmp_path):
@@ -298,6 +302,8 @@ def damage(folder: Path, what: str) -> None:
         weights.unlink()
     elif what == "no config":
         config.unlink()
+        (folder / "photos.zip").write_bytes(PICKLES["torch's zip"])  # no pickle by its name
+        (folder / "model.bin").mkdir()
     elif what == "config cut off":
         config.write_text('{\n "n_layer": 2,\n "n_head" 2}')
     elif what == "config is a list":

@@ -150,5 +150,7 @@ def test_characters_out_and_in(tmp_path, special):
         (tmp_path / name).write_text(text, encoding="utf-8")
     found = load_tokenizer(tmp_path, ours.vocab_size)
     assert (found.characters, found.special_tokens) == (ours.characters, ours.special_tokens)
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    assert config["clean_up_tokenization_spaces"] is False  # it would take the space before a full stop away
     with pytest.raises(ValueError, match=f"it has {ours.vocab_size} tokens, and the model 9"):
         load_tokenizer(tmp_path, 9)

@@ -93,8 +93,9 @@ def test_without_a_choice_the_clearest_head_is_chosen(run, post, monkeypatch):
     shares = [replace(one, **changes.get(i, {"kind": "itself", "itself": 0.7})) for i, one in enumerate(found.shares)]
     uniform = replace(found.uniform, previous=0.1, first=0.3, itself=0.1)  # excess 0.6, 0.7, 0.6
     monkeypatch.setattr(look, "attention", lambda *_: replace(found, shares=shares, uniform=uniform))
-    chosen = post("attention", text="no text before this")[1]["chosen"]
-    assert (chosen["layer"], chosen["head"]) == (0, 1)
+    for given in ({}, {"layer": 1}, {"head": 0}):  # a choice is a layer and a head
+        chosen = post("attention", text="no text before this", **given)[1]["chosen"]
+        assert (chosen["layer"], chosen["head"]) == (0, 1)
     plain = replace(found, shares=[replace(one, kind="") for one in found.shares])
     monkeypatch.setattr(look, "attention", lambda *_: plain)
     chosen = post("attention", text="no other")[1]["chosen"]

@@ -77,6 +77,12 @@ def test_an_answer_ends_by_itself_or_at_a_limit(client):
     assert (first["prompt_tokens"], len(ids), last) == (75, 5, {"end": "context"})
 
 
+def test_an_answer_is_greedy_unless_a_temperature_is_given(client):
+    question = [{"role": "user", "content": "s"}]
+    assert ask(client, question) == ask(client, question, temperature=0)
+    assert ask(client, question, temperature=2)[2] != ask(client, question)[2]
+
+
 def test_about_the_training(client):
     for run, turns in (("taught", 1), ("turns", 3)):
         about = client.post("/api/chat/about", json={"run": run}).json()

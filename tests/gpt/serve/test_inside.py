@@ -58,6 +58,8 @@ def test_the_lens_is_streamed_layer_by_layer(client, model):
 def test_the_answers_are_those_of_the_functions(client, model):
     followed = look.follow_tokens(model, TEXT, [3, 5], 2).to_dict()
     assert ask(client, "/api/lens/follow", text=TEXT, tokens=[3, 5], position=2).json() == as_json(followed)
+    last = look.follow_tokens(model, TEXT, [3, 5], len(TEXT) - 1).to_dict()
+    assert ask(client, "/api/lens/follow", text=TEXT, tokens=[3, 5]).json() == as_json(last)
     stream = look.residual_stream(model, TEXT, 4, 6).to_dict()
     assert ask(client, "/api/residual", text=TEXT, position=4, token=6).json() == as_json(stream)
     assert ask(client, "/api/residual", text=TEXT).json() == as_json(look.residual_stream(model, TEXT).to_dict())

@@ -137,6 +137,9 @@ def test_the_history_of_all_sessions_is_limited_in_bytes(client, monkeypatch):
     assert undone["result"] == result
     assert post(client, "learn/before", session=first)["losses"] == pytest.approx(result["losses_after"])
     assert post(client, "learn/undo", 400, session=first)["error"] == "there is no step to undo"
+    monkeypatch.setattr(routes, "HISTORY_BYTES", one)  # the first one has none that could be dropped
+    last = steps(client, session=second["id"], optimizer="sgd")[-1]["session"]
+    assert (last["undo"], last["history_bytes"], len(last["losses"])) == (1, one, 3)
 
 
 def test_a_client_that_leaves_before_the_update_changes_nothing(client):

@@ -514,6 +514,14 @@ def test_an_invalid_field_of_a_chat_is_named(address, fields, param):
     assert (status, error["type"], error["param"]) == (400, "invalid_request_error", param)
 
 
+def test_a_body_that_nests_deeply_is_an_invalid_request(address):
+    """Below and above the depth to which Python follows."""
+    for depth in (3, *range(900, 1000, 3), 100_000):
+        body = '{"model": "bytes", "prompt": "a", "temperature": ' + "[" * depth + "]" * depth + "}"
+        status, error, _ = post(address, "completions", body.encode())
+        assert (status, error["type"]) == (400, "invalid_request_error"), depth
+
+
 def test_fields_without_effect_are_accepted(client):
     """The answer is the same with them and without."""
     plain = {"model": "bytes", "prompt": "a", "max_tokens": 1, "seed": 3}

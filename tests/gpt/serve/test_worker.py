@@ -188,3 +188,13 @@ def test_no_job_changes_what_the_next_one_computes(worker):
         assert await worker.run(draw) == first
 
     asyncio.run(main())
+
+
+def test_a_worker_that_waits_for_jobs_ends_when_it_is_closed():
+    before = set(threading.enumerate())
+    worker = Worker()
+    (thread,) = set(threading.enumerate()) - before
+    asyncio.run(worker.run(lambda: None))
+    worker.close()
+    thread.join(10)
+    assert not thread.is_alive()

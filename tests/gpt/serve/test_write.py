@@ -108,6 +108,10 @@ def test_the_stop_token_is_a_line_and_no_text(client):
     assert all(token["id"] != STOP for token in tokens[:-1])
 
 
+def test_the_largest_seed_is_the_largest_exact_integer_of_the_page(client):
+    assert post(client, "/api/generate", text="the", tokens=2, seed=2**53 - 1)[-1]["end"] == "length"
+
+
 def test_the_checkpoint_decides(client):
     texts = [
         [line.get("id") for line in post(client, "/api/generate", text="the", tokens=9, step=step)] for step in (1, 2)

@@ -68,6 +68,8 @@ LABELLED: list[tuple[str, str | bytes, list[tuple[str, str]] | str]] = [
     ("unclosed at the end.tsv", 'ham\tgo\nspam\t"Win', r"line 2: a quotation mark opens a text there"),
     ("unclosed, blank lines.csv", 'ham,go\nham,"see\n\n\n', r"line 2: a quotation mark opens .* end of line 4"),
     ("closed by the next.tsv", 'ham\t"go\nspam\tWin\nham\t"see\nspam\tx\n', r"line 1: a quotation mark .* line 3"),
+    ("closed late, among many.tsv", "".join(f"{a}\t{b}\n" for a, b in MANY) + 'ham\t"a\nspam\tb\nham\tc" d\n',
+     [*MANY, ("ham", "a\nspam\tb\nham\tc d")]),
     ("after several lines.csv", 'ham,"a\nb"\nspam,"x\nham,y\n', r"line 3: a quotation mark opens a text there"),
     ("unclosed.json", '[{"label": "ham", "text": "go}]', r"is not JSON at line 1, column 27: Unterminated string"),
     # separators and names

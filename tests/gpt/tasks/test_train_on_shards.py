@@ -166,10 +166,9 @@ def test_training_goes_on_from_another_run_with_its_tokenizer(shards, tmp_path):
 # ----- evaluation -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_evaluation_of_a_folder_is_that_of_its_validation_text(shards, tmp_path, call):
     """The same numbers as of one long text, whose tokens and ends of documents are written out."""
-    train(config(shards, tmp_path / "run"))
+    train(config(shards, tmp_path / "run", steps=2))
     status, output, errors = call("evaluate", tmp_path / "run", "--text", shards, "--json")
     assert status == 0, errors
     found = json.loads(output)
@@ -179,7 +178,7 @@ def test_evaluation_of_a_folder_is_that_of_its_validation_text(shards, tmp_path,
     assert found["tokens"] == whole["tokens"] == len(sharded.stored(shards)["validation"])
     assert found["loss"] == pytest.approx(whole["loss"], rel=1e-6)
     assert found["bytes"] == whole["bytes"] - len("<|endoftext|>") * len(documents)  # an end is no text here
-    train(tiny(tmp_path, out=tmp_path / "chars"))
+    train(tiny(tmp_path, out=tmp_path / "chars", steps=1))
     status, _, errors = call("evaluate", tmp_path / "chars", "--text", shards)
     assert (status, errors.count("\n")) == (1, 1)
     assert "was encoded with another tokenizer (290 tokens) than that of the run" in errors

@@ -100,7 +100,9 @@ def test_a_document_of_many_pieces_is_in_one_part(tmp_path, monkeypatch):
     split = [tokens for part in found.values() for tokens in cut(part)]
     assert sorted(split) == sorted(sharded.ORACLE.encode_ordinary(one) for one in text)
     assert all(found.values())
-    assert len(list((tmp_path / "out").glob("*.tokens"))) > 8
+    shards = folders.read(tmp_path / "out")["shards"]
+    assert len(shards) > 8
+    assert min(shard["documents"] for shard in shards) == 0  # one that has the middle of a document
 
 
 def cut(tokens: list[int]) -> list[list[int]]:
@@ -127,6 +129,16 @@ def test_the_number_of_processes_changes_no_byte(tmp_path, monkeypatch, processe
     assert len(one) > 8
 
 
+def test_the_command_prepares_a_text(tmp_path, call):
+    paths = sharded.text_files(tmp_path, WORDS)
+    TOKENIZER.save(tmp_path / "tokenizer.json")
+    flags = ["--tokenizer", tmp_path / "tokenizer.json", "--validation", 0.5, "--processes", 1]
+    status, output, errors = call("data", "prepare", *paths, *flags, "--out", tmp_path / "out")
+    assert (status, errors) == (0, "")
+    assert output.endswith(f": gpt train --text {tmp_path / 'out'}\n")
+    assert stored(tmp_path / "out") == expected(WORDS, 0.5)
+
+
 def test_special_tokens_in_a_document_are_text(tmp_path):
     text = ["a <|endoftext|> b", *"cdefgh"]
     run(job(tmp_path / "out", *sharded.text_files(tmp_path, text)))
@@ -144,9 +156,10 @@ def test_equal_documents_are_in_one_part_and_the_share_is_as_asked():
 # ----- the manifest -----------------------------------------------------------------------------------------------
 
 
-def test_the_manifest_says_what_is_there(tmp_path):
+def test_the_manifest_says_what_is_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(encoding, "BATCH", 200)
     paths = sharded.text_files(tmp_path, WORDS)
-    run(job(tmp_path / "out", *paths, shard_tokens=300))
+    lines = run(job(tmp_path / "out", *paths, shard_tokens=300))
     found = json.loads((tmp_path / "out" / "data.json").read_text(encoding="utf-8"))
     assert found["complete"] is True
     assert found["origin"]["paths"] == [str(path) for path in paths]
@@ -163,6 +176,11 @@ def test_the_manifest_says_what_is_there(tmp_path):
         assert sum(shard["text_bytes"] for shard in mine) == sum(
             len(text.encode()) for text in WORDS if part_of(text, 0.5) == part
         )
+    sizes = [f"{shard['tokens']} {shard['part']}" for shard in found["shards"]]
+    pairs = [f"{one} + {other} tokens" for one, other in zip(sizes[::2], sizes[1::2], strict=True)]
+    said = [line.partition(";")[0] for line in lines if line.startswith("shards")]
+    assert said == [f"shards {number}   {pair}" for number, pair in enumerate(pairs)][: len(said)]
+    assert len(said) >= len(pairs) - 1 > 1  # the last one may be in the sums alone
     for shard in found["shards"]:
         data = (tmp_path / "out" / shard["name"]).read_bytes()
         assert (shard["bytes"], shard["sha256"]) == (len(data), sharded.hashlib.sha256(data).hexdigest())

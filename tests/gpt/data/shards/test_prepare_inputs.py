@@ -10,6 +10,7 @@ import pytest
 import sharded
 from sharded import expected, job, run, stored
 
+from gpt.data.shards import documents, encoding, inputs
 from gpt.data.shards import folder as folders
 
 TEXTS = {"a.txt": "first", "b/c.md": "second", "b/d/e.py": "third", "b/f.txt": "fourth", "z": "fifth"}
@@ -66,6 +67,15 @@ def test_what_is_not_text_is_left_out_and_counted(tmp_path):
         "hidden": 2, "damaged": 2, "no column 'text'": 1, "no field 'text'": 1, "a symbolic link": 2,
         "no regular file": 1,
     }  # fmt: skip
+
+
+def test_a_bar_gets_the_size_of_each_file_also_where_the_rest_of_it_is_not_read(tmp_path):
+    cut = gzip.compress(os.urandom(9000).hex().encode())[:-50]
+    make(tmp_path, {"a.txt": "good", "b.bin": b"x\0" + b"x" * 3_000_000, "c.gz": cut, ".hidden": "x", "d.csv": "a,b\n"})
+    found = list(inputs.sources([str(tmp_path)], (), tmp_path / "out"))
+    seen: list[int] = []
+    list(encoding.batches(found, documents.Reading(), 0.5, encoding.Place(), seen.append))
+    assert sum(seen) == sum(source.size for source in found) > 3_000_000
 
 
 def test_the_output_folder_is_not_read(tmp_path):

@@ -1,5 +1,6 @@
 """`gpt data prepare` after a kill, beside another process, in a folder that has something, and on damaged shards."""
 
+import errno
 import json
 import os
 import random
@@ -187,6 +188,10 @@ def test_a_folder_of_others_is_left_alone(paths, tmp_path):
         with pytest.raises(FileExistsError, match=r"out is not empty, and gpt data prepare did not write train-00000"):
             run(job(out, *paths), overwrite=overwrite)
     assert {path.name: path.read_text() for path in out.iterdir()} == {"train-00000.tokens": "mine"}
+    for name in "kbzaxcymd":
+        (out / name).touch()
+    with pytest.raises(FileExistsError, match="did not write a: name another folder"):  # the first by name
+        run(job(out, *paths))
     (tmp_path / "file").write_text("mine")
     with pytest.raises(NotADirectoryError, match="file is a file: name a folder"):
         run(job(tmp_path / "file", *paths))
@@ -250,6 +255,17 @@ def test_two_processes_do_not_write_to_one_folder(paths, tmp_path):
         folders.locked(tmp_path, print),
     ):
         pass
+
+
+def test_a_file_system_without_locks_is_warned_of_and_used(paths, tmp_path, monkeypatch):
+    def refuse(file, wait=False):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("gpt.system.lock", refuse)
+    lines = run(job(tmp_path / "out", *paths))
+    says = f"warning: the file system of {tmp_path / 'out'} has no locks (No locks available): do not write there twice"
+    assert lines[0] == says
+    assert stored(tmp_path / "out") == expected(WORDS, 0.5)
 
 
 # ----- damage -----------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """The shuffled order of windows over shards, and the shards as one dataset."""
 
 import copy
+import hashlib
 import json
 from collections import Counter
 
@@ -65,6 +66,14 @@ def test_another_seed_epoch_or_offset_is_another_order(small):
     assert first != [Epoch([400], 5, 2, 0)[i] for i in range(70)]
     assert first != [Epoch([400], 5, 1, 1)[i] for i in range(70)]
     assert {Epoch([400], 5, 1, number)[0][1] % 5 for number in range(40)} == set(range(5))
+
+
+def test_the_order_of_a_seed_is_the_same_in_every_version():
+    """A run may be resumed by a later version: it goes on in the same order."""
+    epoch = Epoch([3_000_000, 500, 2_500_000], 1000, 7, 2)
+    order = [epoch[i] for i in range(len(epoch))]
+    assert (len(order), order[:3]) == (5498, [(2, 296948), (2, 498948), (0, 2846699)])
+    assert hashlib.sha256(repr(order).encode()).hexdigest()[:16] == "fd799c6d625c08fc"
 
 
 def test_only_the_blocks_of_one_group_are_read_at_a_time(small):

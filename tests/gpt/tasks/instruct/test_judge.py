@@ -1,9 +1,15 @@
 """Judges: exact match, F1, likelihood, scores of a chat API, and their summary."""
 
+import contextlib
 import json
 import math
 import re
+import socket
 import string
+import sys
+import threading
+import time
+import urllib.request
 from collections import Counter
 
 import pytest
@@ -13,6 +19,7 @@ from loopback import hang, hangs, in_turn, send, status
 from ollama import ENTRY, WHOLE, raw, says
 
 import tensorlite as tl
+from gpt import http_deadline
 from gpt.config import GPTConfig
 from gpt.model import GPT
 from gpt.tasks import instruct
@@ -258,6 +265,24 @@ def test_an_answer_that_never_ends_is_given_up(server, monkeypatch):
             handler.wfile.write(b'{"message": {"content": "8"}, "done": false}\n')
 
     assert ask(server, chatter, timeout=0.2) == (None, "no answer: none within 0.2 s")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a full queue of connections is refused")
+def test_a_server_that_accepts_no_connection_is_given_up_and_leaves_no_thread():
+    before = threading.active_count()
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        for _ in range(4):  # they fill the queue
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(listener.getsockname())
+        with pytest.raises(TimeoutError):
+            http_deadline.ask(urllib.request.Request(address), 0.3, 1000, list)
+        until = time.monotonic() + 20
+        while threading.active_count() > before and time.monotonic() < until:
+            time.sleep(0.05)
+        assert threading.active_count() <= before
 
 
 @pytest.mark.parametrize(
