@@ -41,7 +41,7 @@ def rounding_within(line: Line, g: np.ndarray, spacing: float, reach: float) -> 
 
 def noise(line: Line, spacing: float, widest: float) -> np.ndarray:
     """The noise of each value of a line over the first of the distances `spacing`, 8 `spacing`, ... `widest` at which
-    at least five of the nine values are different, as More and Wild ask; 0 where none is so large.
+    at least five of the nine values are different, as More and Wild ask; 0 if there is no such distance.
     """
     found = np.full(line(0.0).shape, np.nan)
     while spacing <= widest and np.isnan(found).any():
