@@ -19,7 +19,7 @@ def attach() -> None:
 
 
 def attach_decode() -> None:
-    """Let `gpt.generation.stream` compute a step of one token on arrays, or by a CUDA graph on a GPU."""
+    """Let `gpt.generation.stream` compute a step of one token in one compiled call, or by a CUDA graph on a GPU."""
     from .. import generation
 
     generation.make_decoder = make_decoder
@@ -37,7 +37,7 @@ def attach_step() -> None:
 
 
 def make_decoder(model: "GPT", batch_size: int, positions: int, use_cache: bool = True) -> "Decoder":
-    """With a cache the decoder on arrays on a CPU, that with CUDA graphs on a GPU; the plain one otherwise."""
+    """With a cache the compiled step on a CPU, CUDA graphs on a GPU; the plain decoder otherwise."""
     if use_cache and model.device != "cpu":
         from .decode import gpu_decoder
 
@@ -45,7 +45,7 @@ def make_decoder(model: "GPT", batch_size: int, positions: int, use_cache: bool 
     if use_cache:
         from . import cpu_decode
 
-        if cpu_decode.is_plain(model):
+        if cpu_decode.supports(model, batch_size):
             return cpu_decode.CPUDecoder(model, batch_size, positions)
     from ..generation import Decoder
 

@@ -186,31 +186,53 @@ def _widened(x: Any) -> Any:
 
 
 @reduction
+def finished(total: Any, scales: Array | None, bias: Array | None, i: int) -> Any:
+    """total scales_i + bias_i."""
+    scaled = total if scales is None else total * scales[i]
+    return scaled if bias is None else scaled + bias[i]
+
+
+@reduction
 def few_rows(x: Array, weight: Array, scales: Array | None, bias: Array | None, out: Array) -> None:
     """out_ir = scales_i (sum over j of weight_ij x_rj) + bias_i, for a few rows x (M, K): each weight is read once.
 
     weight (N, K) is float32, int8, or bits of bfloat16 (uint16); scales and bias (N); out (N, M). BLAS copies the
-    weights of such a product into another layout first, which takes longer than the product.
+    weights of such a product into another layout first, which takes longer than the product. Sums depend in their last
+    bits on which 4 rows of the weight are multiplied together: cut the weight at multiples of 4.
     """
-    M, K = x.shape
-    for i in range(len(weight)):
-        scale = F(1) if scales is None else scales[i]
-        start = F(0) if bias is None else bias[i]
-        for r in range(0, M - 3, 4):
-            a, b, c, d = F(0), F(0), F(0), F(0)
+    M, N, K = len(x), len(weight), x.shape[1]
+    for first in range(0, N, 4):
+        last, done = min(first + 4, N), 0
+        if M >= 4:  # one row of the weight after the other, as they lie in memory: this loads them into the cache
+            done = 4
+            for i in range(first, last):
+                a, b, c, d = F(0), F(0), F(0), F(0)
+                for j in range(K):
+                    w = widened(weight[i, j])
+                    a, b, c, d = a + w * x[0, j], b + w * x[1, j], c + w * x[2, j], d + w * x[3, j]
+                out[i, 0], out[i, 1] = finished(a, scales, bias, i), finished(b, scales, bias, i)
+                out[i, 2], out[i, 3] = finished(c, scales, bias, i), finished(d, scales, bias, i)
+        while 4 <= done <= M - 2 and first + 4 == last:  # from the cache: 8 products for 6 numbers read
+            a, b, c, d, e, f, g, h = F(0), F(0), F(0), F(0), F(0), F(0), F(0), F(0)
             for j in range(K):
-                w = widened(weight[i, j])
-                a += w * x[r, j]
-                b += w * x[r + 1, j]
-                c += w * x[r + 2, j]
-                d += w * x[r + 3, j]
-            out[i, r], out[i, r + 1] = a * scale + start, b * scale + start
-            out[i, r + 2], out[i, r + 3] = c * scale + start, d * scale + start
-        for r in range(M - M % 4, M):
-            a = F(0)
-            for j in range(K):
-                a += widened(weight[i, j]) * x[r, j]
-            out[i, r] = a * scale + start
+                u, v = x[done, j], x[done + 1, j]
+                w = widened(weight[first, j])
+                a, b = a + w * u, b + w * v
+                w = widened(weight[first + 1, j])
+                c, d = c + w * u, d + w * v
+                w = widened(weight[first + 2, j])
+                e, f = e + w * u, f + w * v
+                w = widened(weight[first + 3, j])
+                g, h = g + w * u, h + w * v
+            for i, u, v in ((first, a, b), (first + 1, c, d), (first + 2, e, f), (first + 3, g, h)):
+                out[i, done], out[i, done + 1] = finished(u, scales, bias, i), finished(v, scales, bias, i)
+            done += 2
+        for i in range(first, last):
+            for r in range(done, M):
+                a = F(0)
+                for j in range(K):
+                    a += widened(weight[i, j]) * x[r, j]
+                out[i, r] = finished(a, scales, bias, i)
 
 
 @loop

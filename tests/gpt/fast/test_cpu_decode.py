@@ -1,4 +1,4 @@
-"""Generation on a CPU with a step on arrays: the scores have the bits of the model's modules, whatever the texts."""
+"""Generation on a CPU with a compiled step: the scores are those of the model's modules, whatever the texts."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,10 @@ from gpt.fast import cpu_decode
 from gpt.fast.weights_dtype import set_weights_dtype
 from gpt.model import GPT
 from tensorlite import nn
+from tensorlite.kernels.cpu import decode
 from tensorlite.kernels.cpu.choose_impl import missing
+
+pytestmark = pytest.mark.skipif(bool(missing()), reason=f"the step is compiled: {missing()}")
 
 SHAPE = {"vocab_size": 23, "context_length": 12, "n_layer": 2, "n_head": 2, "n_embd": 16}
 MODELS = {
@@ -18,7 +21,12 @@ MODELS = {
     "book": {"tie_head": False, "init": "torch"},
     "dropout": {"embedding_dropout": 0.5, "attention_dropout": 0.5, "residual_dropout": 0.5},
 }
-compiled = pytest.mark.skipif(bool(missing()), reason=f"quantized weights: {missing()}")
+CLOSE = {"rtol": 1e-4, "atol": 1e-5}  # sums of float32 in another order
+
+
+@pytest.fixture(autouse=True)
+def every_size(monkeypatch):
+    monkeypatch.setattr(decode, "MIN_WEIGHTS", 0)
 
 
 def model(**changes):
@@ -40,29 +48,42 @@ def decoders(net, texts):
     return [kind(net, len(texts), 12) for kind in (cpu_decode.CPUDecoder, generation.Decoder)]
 
 
+@pytest.fixture
+def steps(monkeypatch):
+    """The positions of the compiled steps."""
+    found = []
+    kept = decode.TokenStep.__call__
+
+    def step(self, x, keys, values, positions):
+        found.append(list(positions))
+        return kept(self, x, keys, values, positions)
+
+    monkeypatch.setattr(decode.TokenStep, "__call__", step)
+    return found
+
+
 @pytest.mark.parametrize("texts", [[[1]], [[1, 2, 3, 4, 5, 6]], [[1, 2], [3, 4], [5, 6]], [[1, 2, 3], [4]]])
-@pytest.mark.parametrize(
-    "dtype", ["float32", pytest.param("bfloat16", marks=compiled), pytest.param("int8", marks=compiled)]
-)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
 @pytest.mark.parametrize("kind", MODELS)
 def test_the_scores_are_those_of_the_modules(kind, dtype, texts):
     net = set_weights_dtype(model(**MODELS[kind]), dtype)
-    assert cpu_decode.is_plain(net)
+    assert cpu_decode.supports(net, len(texts))
     for ours, plain in zip(*[scores(decoder, texts) for decoder in decoders(net, texts)], strict=True):
-        np.testing.assert_array_equal(ours, plain)
+        np.testing.assert_allclose(ours, plain, **CLOSE)
 
 
-def test_most_steps_are_on_arrays(monkeypatch):
-    """All but the first, which reads the prompt, and those of a text that is longer than the context."""
-    steps = []
-    kept = cpu_decode.CPUDecoder.step
-    monkeypatch.setattr(cpu_decode.CPUDecoder, "step", lambda self, *args: steps.append(args) or kept(self, *args))
+def test_all_steps_are_compiled_but_the_prompt_and_those_beyond_the_context(steps):
     scores(cpu_decode.CPUDecoder(model(), 1, 12), [[1, 2, 3]], 12)
-    assert [position for _, position in steps] == list(range(3, 12))
+    assert steps == [[position] for position in range(3, 12)]
 
 
-def test_texts_that_end_earlier_change_nothing(monkeypatch):
-    """`stream` reads the last token of an ended text again: the texts are not equally long then."""
+def test_texts_of_different_lengths_share_a_step(steps):
+    scores(cpu_decode.CPUDecoder(model(), 2, 12), [[1, 2, 3], [4]], 4)
+    assert steps == [[3, 1], [4, 2], [5, 3]]
+
+
+def test_texts_that_end_earlier_change_nothing(monkeypatch, steps):
+    """`stream` reads the last token of an ended text again."""
     net, prompts = model(), [[1, 2], [3, 4]]
     found = []
     for kind in (cpu_decode.CPUDecoder, generation.Decoder):
@@ -70,29 +91,34 @@ def test_texts_that_end_earlier_change_nothing(monkeypatch):
             generation, "make_decoder", lambda net, B, length, use_cache, kind=kind: kind(net, B, length)
         )
         ended = set()
-        steps = []
+        tokens_of_steps = []
         for number, tokens in enumerate(generation.stream(net, prompts, 8, ended=ended)):
-            steps.append(tokens)
+            tokens_of_steps.append(tokens)
             if number == 2:
                 ended.add(0)
-        found.append(steps)
+        found.append(tokens_of_steps)
     assert found[0] == found[1]
     assert len(found[0]) == 8
+    assert steps[-1][0] < steps[-1][1] == 8
 
 
-def test_weights_that_are_loaded_between_two_steps_are_used():
-    net, other = model(), model(init="torch", tie_head=True)
+@pytest.mark.parametrize("in_place", [False, True])
+def test_weights_that_change_between_two_steps_are_used(in_place):
+    net, other = model(tie_head=True), model(init="torch", tie_head=True)
     ours, plain = decoders(net, [[1]])
     text = [[1, 2, 3]]
     for decoder in (ours, plain):
         decoder.logits(text)
     for p, q in zip(net.parameters(), other.parameters(), strict=True):
-        p.data = q.data.copy()
+        if in_place:
+            p.data[...] = q.data
+        else:
+            p.data = q.data.copy()
     text[0].append(4)
-    np.testing.assert_array_equal(ours.logits(text).numpy(), plain.logits(text).numpy())
+    np.testing.assert_allclose(ours.logits(text).numpy(), plain.logits(text).numpy(), **CLOSE)
 
 
-def test_other_models_are_computed_by_their_modules():
+def test_other_models_are_computed_by_their_modules(monkeypatch):
     class Louder(nn.Linear):
         def forward(self, x):
             return 2 * super().forward(x)
@@ -104,5 +130,11 @@ def test_other_models_are_computed_by_their_modules():
     lora.apply(adapted, rank=2, alpha=2)
     patched = model()
     vars(patched.blocks[1])["forward"] = lambda x, cache=None: x
-    for net in (changed, double, adapted, patched):
-        assert not cpu_decode.is_plain(net)
+    steep = model()
+    steep.blocks[1].norm2.eps = 1e-3
+    for net in (changed, double, adapted, patched, steep):
+        assert not cpu_decode.supports(net, 1)
+    assert cpu_decode.supports(model(), decode.MOST_TEXTS)
+    assert not cpu_decode.supports(model(), decode.MOST_TEXTS + 1)
+    monkeypatch.setattr(decode, "MIN_WEIGHTS", 1 << 18)
+    assert not cpu_decode.supports(model(), 1)

@@ -59,7 +59,7 @@ def test_rows_of_zeros_and_blocks_of_many_rows(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@given(seed=SEEDS, rows=st.sampled_from([(), (1,), (3, 1), (5,), (15,), (16,), (2, 10)]), bias=st.booleans(),
+@given(seed=SEEDS, rows=st.sampled_from([(), (1,), (3, 1), (5,), (15,), (31,), (32,), (2, 20)]), bias=st.booleans(),
        n=st.sampled_from([1, 3, 64, 201]), k=st.sampled_from([1, 5, 33, 400]))  # fmt: skip
 def test_a_product_is_that_of_the_rounded_matrix(kind, seed, rows, bias, n, k):
     x, weight, b = normal(seed, *rows, k), normal(seed + 1, n, k), normal(seed + 2, n) if bias else None
@@ -71,7 +71,7 @@ def test_a_product_is_that_of_the_rounded_matrix(kind, seed, rows, bias, n, k):
     np.testing.assert_allclose(found, expected, atol=3e-6 * math.sqrt(k) * 4, rtol=1e-5)
 
 
-@pytest.mark.parametrize("rows", [1, 2, 4, 7, 15])
+@pytest.mark.parametrize("rows", [1, 2, 4, 7, 15, 31])
 def test_a_product_of_few_rows_in_float32_has_the_same_bits_on_any_number_of_threads(rows, monkeypatch):
     x, weight, bias = normal(1, rows, 512), normal(2, 1024, 512), normal(3, 1024)
     assert weight.size >= blocks.COMPILED

@@ -1,0 +1,167 @@
+"""Generation token by token: the newest token of each text goes through all blocks of a transformer in one call.
+
+numba_decode.py has the compiled function. It reads the weights where they are, in float32, bfloat16 or int8.
+"""
+
+import ctypes
+import functools
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from ...devices import machine
+from .choose_impl import missing
+from .quantized import QuantizedMatrix
+
+MIN_WEIGHTS = 1 << 18  # for fewer, importing numba does not pay
+MOST_TEXTS = 32  # for more, matrix products by BLAS are faster
+BYTES_PER_NANOSECOND = 24  # of weights that one thread reads
+
+
+class Matrix(NamedTuple):
+    """W (N, K) and b (N) of x W^T + b. The values of W are float32, bits of bfloat16, or int8 times a scale per row."""
+
+    values: np.ndarray
+    scales: np.ndarray | None = None
+    bias: np.ndarray | None = None
+
+
+class Norm(NamedTuple):
+    """Weight and bias of a LayerNorm, float32 (C) each."""
+
+    weight: np.ndarray
+    bias: np.ndarray
+
+
+class Layer(NamedTuple):
+    """A block's weights: x += out(attention(query, key, value of norm1(x))); x += contract(gelu(expand(norm2(x))))."""
+
+    norm1: Norm
+    query: Matrix
+    key: Matrix
+    value: Matrix
+    out: Matrix
+    norm2: Norm
+    expand: Matrix
+    contract: Matrix
+
+
+def matrix(weight: "np.ndarray | QuantizedMatrix", bias: np.ndarray | None = None) -> Matrix:
+    """A Matrix of a float32 or quantized W (N, K) and b (N)."""
+    if isinstance(weight, QuantizedMatrix):
+        return Matrix(weight.values, weight.scales, bias)
+    return Matrix(weight, None, bias)
+
+
+def matrices_of(layers: Sequence[Layer], head: Matrix) -> list[Matrix]:
+    return [part for layer in layers for part in layer if isinstance(part, Matrix)] + [head]
+
+
+def supports(layers: Sequence[Layer], norm: Norm, head: Matrix) -> bool:
+    """Whether `TokenStep` can be used and pays: numba is at hand, all matrices are contiguous and of one dtype, and
+    they have `MIN_WEIGHTS` or more.
+    """
+    matrices, norms = matrices_of(layers, head), [part for layer in layers for part in layer if isinstance(part, Norm)]
+    values = [each.values for each in matrices]
+    vectors = [x for each in [*norms, norm] for x in each] + [x for each in matrices for x in each[1:] if x is not None]
+    return (
+        sum(x.size for x in values) >= MIN_WEIGHTS
+        and all(x.dtype == np.float32 and x.flags.c_contiguous for x in vectors)
+        and all(x.dtype == values[0].dtype and x.flags.c_contiguous for x in values)
+        and values[0].dtype in (np.float32, np.uint16, np.int8)
+        and not missing()
+    )
+
+
+class TokenStep:
+    """The scores of the next token after one more token of each of B texts, for the weights that `supports` allows.
+
+    The same weights and texts give the same bits on any number of threads.
+    """
+
+    def __init__(self, layers: Sequence[Layer], norm: Norm, head: Matrix, n_head: int, eps: float):
+        self.layers, self.norm, self.head, self.n_head, self.eps = list(layers), norm, head, n_head, eps
+        matrices = matrices_of(layers, head)
+        widest = max(len(each.values) for each in matrices)
+        self.zeros, self.ones = np.zeros(widest, np.float32), np.ones(widest, np.float32)
+        self.nbytes = sum(each.values.nbytes for each in matrices)
+        self.caches: list[np.ndarray] = []
+        self.table = np.empty((0, 0), np.int64)
+
+    def __call__(
+        self, x: np.ndarray, keys: Sequence[np.ndarray], values: Sequence[np.ndarray], positions: Sequence[int]
+    ) -> np.ndarray:
+        """The scores (B, V) of x (B, C), the embeddings of tokens at these positions (B) of their texts.
+
+        `keys` and `values` have a contiguous array (B, H, P, D) for each layer, filled before these positions; the keys
+        and values of x are written there. IndexError for a position outside 0 .. P - 1.
+        """
+        (B, C), room = x.shape, keys[0].shape[2]
+        if not 0 <= min(positions) <= max(positions) < room:
+            raise IndexError(f"positions must be from 0 to {room - 1}, got {min(positions)} to {max(positions)}")
+        if len(self.caches) != 2 * len(keys) or any(
+            a is not b for a, b in zip(self.caches, (*keys, *values), strict=True)
+        ):
+            self.caches = [*keys, *values]
+            self.table = self._table(keys, values)
+        threads = machine.threads() if machine.splits(C, self.nbytes / BYTES_PER_NANOSECOND * max(1, B / 4)) else 1
+        for count in (threads, 1):
+            if (scores := self._run(x, positions, room, count)) is not None:
+                return scores
+        raise RuntimeError("a step of one token did not end on one thread")  # which waits for no other
+
+    def _run(self, x: np.ndarray, positions: Sequence[int], room: int, threads: int) -> np.ndarray | None:
+        """The scores; None if these threads do not run at once: they are in use, or one had to wait for seconds."""
+        from . import numba_decode
+
+        (B, C), H, like = x.shape, self.n_head, np.empty(0, self.head.values.dtype)
+        arrays = [
+            np.empty(shape, np.float32)
+            for shape in (
+                (threads, B, C), (threads, 2, B, 1), (3, B, C), (threads, room), (B, H, C // H),
+                (B, len(self.layers[0].expand.values)), (B, len(self.head.values)),
+            )
+        ]  # fmt: skip
+        shared = np.array(x), *arrays
+        counter, places = np.zeros(1, np.int64), np.array(positions, np.int64)
+
+        def part(thread: int) -> bool:
+            return numba_decode.step(
+                thread, threads, counter, system_functions(), like, self.table, self.eps, places, room, *shared
+            )
+
+        return arrays[-1] if all(machine.all_at_once(part, threads) or [False]) else None
+
+    def _table(self, keys: Sequence[np.ndarray], values: Sequence[np.ndarray]) -> np.ndarray:
+        """The addresses of a layer's arrays in each row, as numba_decode.py reads them; norm and head last."""
+        rows = [
+            [*[address for part in layer for address in self._addresses(part)], address_of(k), address_of(v)]
+            for layer, k, v in zip(self.layers, keys, values, strict=True)
+        ]
+        table = np.zeros((len(rows) + 1, len(rows[0])), np.int64)
+        table[:-1] = rows
+        last = [*self._addresses(self.norm), *self._addresses(self.head)]
+        table[-1, : len(last)] = last
+        return table
+
+    def _addresses(self, part: Matrix | Norm) -> list[int]:
+        if isinstance(part, Norm):
+            return [address_of(part.weight), address_of(part.bias)]
+        scales = self.ones if part.scales is None else part.scales
+        return [address_of(x) for x in (part.values, scales, self.zeros if part.bias is None else part.bias)]
+
+
+def address_of(x: np.ndarray) -> int:
+    return x.ctypes.data
+
+
+@functools.cache
+def system_functions() -> np.ndarray:
+    """The addresses of two C functions: the one that lets another thread run, and `time`."""
+    if sys.platform == "win32":
+        functions = ctypes.windll.kernel32.SwitchToThread, ctypes.cdll.msvcrt._time64
+    else:
+        functions = ctypes.CDLL(None).sched_yield, ctypes.CDLL(None).time
+    return np.array([ctypes.cast(function, ctypes.c_void_p).value for function in functions], np.int64)

@@ -1,0 +1,237 @@
+"""A compiled step of one token, against the same formulas in float64; its threads, and what it refuses."""
+
+import math
+import threading
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tensorlite.devices import machine
+from tensorlite.kernels.cpu import decode
+from tensorlite.kernels.cpu.choose_impl import missing
+from tensorlite.kernels.cpu.quantized import QuantizedMatrix
+
+pytestmark = pytest.mark.skipif(bool(missing()), reason=f"the step is compiled: {missing()}")
+
+EPS = 1e-5
+KINDS = "float32", "bfloat16", "int8"
+
+
+@pytest.fixture(autouse=True)
+def every_size(monkeypatch):
+    """The rules of when it pays are tested by themselves."""
+    monkeypatch.setattr(decode, "MIN_WEIGHTS", 0)
+    monkeypatch.setattr(machine, "WORTH_SPLITTING", 0)
+    yield
+    machine.set_threads(1)
+
+
+class Model:
+    """Random weights of a transformer: what TokenStep reads, and the same in float64."""
+
+    def __init__(self, kind="float32", L=2, H=2, D=6, F=20, V=27, seed=0, bias=True):
+        self.rng, self.kind, self.H, self.bias, C = np.random.default_rng(seed), kind, H, bias, H * D
+        self.exact = []
+        parts = lambda: decode.Layer(  # noqa: E731
+            self.norm(C), *[self.matrix(C, C) for _ in range(4)], self.norm(C), self.matrix(F, C), self.matrix(C, F)
+        )
+        self.layers = [parts() for _ in range(L)]
+        self.final, self.head = self.norm(C), self.matrix(V, C)
+        self.step = decode.TokenStep(self.layers, self.final, self.head, H, EPS)
+
+    def normal(self, *shape):
+        return self.rng.standard_normal(shape, dtype=np.float32)
+
+    def norm(self, C):
+        return decode.Norm(1 + self.normal(C) / 3, self.normal(C))
+
+    def matrix(self, n, k):
+        weight, bias = self.normal(n, k) / math.sqrt(k), self.normal(n) if self.bias else None
+        return decode.matrix(weight if self.kind == "float32" else QuantizedMatrix(weight, self.kind), bias)
+
+    def cache(self, B, room):
+        C = len(self.head.values[0])
+        return [self.normal(B, self.H, room, C // self.H) for _ in self.layers]
+
+
+def as_float64(m):
+    """The matrix (N, K) that a Matrix stands for."""
+    values = m.values
+    if values.dtype == np.uint16:
+        values = (values.astype(np.uint32) << 16).view(np.float32)
+    return values.astype(np.float64) * (1 if m.scales is None else m.scales[:, None].astype(np.float64))
+
+
+def expected(model, x, keys, values, positions):
+    """The scores, layer by layer and text by text, as the formulas say; keys and values are written to."""
+
+    def linear(m, x):
+        return as_float64(m) @ x + (0 if m.bias is None else m.bias)
+
+    def norm(n, x):
+        return (x - x.mean()) / np.sqrt(x.var() + EPS) * n.weight + n.bias
+
+    scores = []
+    for b, position in enumerate(positions):
+        y = x[b].astype(np.float64)
+        for layer, k, v in zip(model.layers, keys, values, strict=True):
+            h = norm(layer.norm1, y)
+            q, new_k, new_v = (linear(m, h).reshape(model.H, -1) for m in (layer.query, layer.key, layer.value))
+            k[b, :, position], v[b, :, position] = new_k, new_v
+            heads = []
+            for head in range(model.H):
+                dots = k[b, head, : position + 1].astype(np.float64) @ q[head] / math.sqrt(len(q[head]))
+                w = np.exp(dots - dots.max())
+                heads.append(w / w.sum() @ v[b, head, : position + 1])
+            y = y + linear(layer.out, np.concatenate(heads))
+            u = linear(layer.expand, norm(layer.norm2, y))
+            y = y + linear(layer.contract, u * (1 + np.tanh(math.sqrt(2 / math.pi) * (u + 0.044715 * u**3))) / 2)
+        scores.append(linear(model.head, norm(model.final, y)))
+    return np.array(scores)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(
+    B=st.integers(1, 9), H=st.integers(1, 4), D=st.sampled_from([1, 3, 8, 17]), F=st.integers(1, 40),
+    V=st.integers(1, 40), L=st.integers(1, 3), bias=st.booleans(), threads=st.integers(1, 3), seed=st.integers(0, 99),
+    data=st.data(),
+)  # fmt: skip
+def test_scores_keys_and_values_are_those_of_the_formulas(kind, B, H, D, F, V, L, bias, threads, seed, data):
+    machine.set_threads(threads)
+    model = Model(kind, L, H, D, F, V, seed, bias)
+    positions = data.draw(st.lists(st.integers(0, 6), min_size=B, max_size=B))
+    x, keys, values = model.normal(B, H * D), model.cache(B, 7), model.cache(B, 7)
+    their_keys, their_values = ([a.copy() for a in cache] for cache in (keys, values))
+    before = x.copy()
+    found = model.step(x, keys, values, positions)
+    right = expected(model, x, their_keys, their_values, positions)
+    np.testing.assert_allclose(found, right, rtol=1e-3, atol=1e-4 * np.abs(right).max())
+    np.testing.assert_array_equal(x, before)
+    for ours, theirs in zip([*keys, *values], [*their_keys, *their_values], strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("B", [1, 3, 8])
+def test_the_bits_are_the_same_on_any_number_of_threads_and_every_time(kind, B):
+    """With int8 a thread that reads what another has not finished is seen: values are scaled after they are summed."""
+    model = Model(kind, L=3, H=4, D=16, F=250, V=401)
+    x, keys, values = model.normal(B, 64), model.cache(B, 9), model.cache(B, 9)
+    first = model.step(x, keys, values, [5] * B)
+    for threads in (2, 3, 4):
+        machine.set_threads(threads)
+        for _ in range(60):
+            np.testing.assert_array_equal(model.step(x, keys, values, [5] * B), first)
+
+
+def test_texts_of_a_batch_do_not_affect_each_other():
+    model = Model("float32", H=3, D=8)
+    x, keys, values = model.normal(6, 24), model.cache(6, 9), model.cache(6, 9)
+    positions = [0, 8, 3, 3, 1, 5]
+    together = model.step(x, [k.copy() for k in keys], [v.copy() for v in values], positions)
+    for b in range(6):
+        part = slice(b, b + 1)
+        one = model.step(x[part], [k[part].copy() for k in keys], [v[part].copy() for v in values], positions[part])
+        np.testing.assert_allclose(one[0], together[b], rtol=1e-4, atol=1e-5)
+
+
+def test_another_cache_is_used_and_positions_must_fit_it():
+    model = Model()
+    x = model.normal(1, 12)
+    one, other = ([model.cache(1, room), model.cache(1, room)] for room in (4, 5))
+    for keys, values in (one, other, one):
+        right = expected(model, x, [k.copy() for k in keys], [v.copy() for v in values], [3])
+        np.testing.assert_allclose(model.step(x, keys, values, [3]), right, rtol=1e-3, atol=1e-4)
+    for position in (-1, 4):
+        with pytest.raises(IndexError, match=f"positions must be from 0 to 3, got {position} to {position}"):
+            model.step(x, *one, [position])
+
+
+def test_the_score_of_a_weight_that_is_nan_is_nan():
+    model = Model()
+    model.layers[0].out.values[0, 0] = np.nan
+    assert np.isnan(model.step(model.normal(2, 12), model.cache(2, 4), model.cache(2, 4), [1, 2])).all()
+
+
+# ----- threads that are not at hand ---------------------------------------------------------------------------------
+
+
+def test_where_another_thread_uses_the_pool_one_thread_computes():
+    model = Model(H=4, D=16)
+    x, keys, values = model.normal(2, 64), model.cache(2, 9), model.cache(2, 9)
+    right = model.step(x, keys, values, [5, 5])
+    machine.set_threads(3)
+    go, entered = threading.Event(), threading.Barrier(4)
+
+    def wait(number):
+        entered.wait(30)
+        go.wait(30)
+
+    user = threading.Thread(target=machine.in_threads, args=(wait, 3))
+    user.start()
+    entered.wait(30)  # the pool's threads are in use now
+    assert machine.all_at_once(lambda number: number, 3) is None
+    np.testing.assert_array_equal(model.step(x, keys, values, [5, 5]), right)
+    go.set()
+    user.join()
+    assert machine.all_at_once(lambda number: number, 3) == [0, 1, 2]
+
+
+@pytest.mark.slow
+def test_a_thread_that_does_not_come_does_not_stop_the_others(monkeypatch):
+    """They give up after a while, and the step is computed by one."""
+    model = Model(H=4, D=16)
+    x, keys, values = model.normal(2, 64), model.cache(2, 9), model.cache(2, 9)
+    right = model.step(x, keys, values, [5, 5])
+    machine.set_threads(2)
+    real, absent = machine.all_at_once, []
+
+    def without_the_second(function, count):
+        if count == 1:
+            return real(function, 1)
+        absent.append(count)
+        return real(lambda number: function(number) if number == 0 else False, count)
+
+    monkeypatch.setattr(machine, "all_at_once", without_the_second)
+    np.testing.assert_array_equal(model.step(x, keys, values, [5, 5]), right)
+    assert absent == [2]
+
+
+def test_all_at_once_runs_together_and_raises_what_a_function_raises():
+    machine.set_threads(3)
+    meeting = threading.Barrier(3)
+    assert sorted(machine.all_at_once(lambda number: (meeting.wait(30), number)[1], 3)) == [0, 1, 2]
+
+    def fail(number):
+        if number == 1:
+            raise KeyError("second")
+        return number
+
+    with pytest.raises(KeyError, match="second"):
+        machine.all_at_once(fail, 3)
+    assert machine.all_at_once(lambda number: number, 3) == [0, 1, 2]  # all are free again
+
+
+# ----- when it is used ----------------------------------------------------------------------------------------------
+
+
+def test_it_supports_contiguous_matrices_of_one_dtype_that_are_large_enough(monkeypatch):
+    model = Model(F=40)
+    all_of = lambda layers=model.layers, head=model.head: decode.supports(layers, model.final, head)  # noqa: E731
+    assert all_of()
+    first, *rest = model.layers
+    weight = first.expand.values
+    for other in (weight.astype(np.float64), np.asfortranarray(weight), weight.astype(np.float16)):
+        assert not all_of([first._replace(expand=decode.Matrix(other)), *rest])
+    assert not all_of(head=decode.Matrix(np.zeros(model.head.values.shape, np.int8), np.ones(27, np.float32)))
+    assert not all_of([first._replace(norm1=decode.Norm(np.ones(24, np.float32)[::2], first.norm1.bias)), *rest])
+    sizes = sum(m.values.size for layer in model.layers for m in layer if isinstance(m, decode.Matrix))
+    monkeypatch.setattr(decode, "MIN_WEIGHTS", sizes + model.head.values.size)
+    assert all_of()
+    monkeypatch.setattr(decode, "MIN_WEIGHTS", sizes + model.head.values.size + 1)
+    assert not all_of()
+    monkeypatch.setattr(decode, "MIN_WEIGHTS", 0)
+    monkeypatch.setattr(decode, "missing", lambda: "numba is not installed")
+    assert not all_of()
