@@ -14,6 +14,7 @@ from tyro.conf import Positional, arg
 from tensorlite import backend
 from tensorlite.devices import machine
 
+from .. import fast
 from ..config import check_device
 from ..console import bar, counted, show
 from ..data import corpus
@@ -48,6 +49,7 @@ class Classify:
         if self.texts and self.file:
             raise ValueError("give texts or --file, not both")
         machine.set_threads(machine.default_threads())
+        fast.attach_classify()
         device = backend.use_device(self.device)
         trained = load(self.run, device, checkpoint.folder_at(self.run, self.step))
         if self.texts:

@@ -16,6 +16,7 @@ def attach() -> None:
     """Attach all of this package; a second call has no effect."""
     attach_decode()
     attach_step()
+    attach_classify()
 
 
 def attach_decode() -> None:
@@ -34,6 +35,14 @@ def attach_step() -> None:
     loop.make_steps = machine.make_steps
     for name in ("prepare", "made_with", "memory", "table_rows"):
         setattr(plain, name, getattr(machine, name))
+
+
+def attach_classify() -> None:
+    """Labels of texts: on a CPU the last block computes only the position that is read."""
+    from ..tasks.classify import inference
+    from . import classify
+
+    inference.logits = classify.logits
 
 
 def make_decoder(model: "GPT", batch_size: int, positions: int, use_cache: bool = True) -> "Decoder":

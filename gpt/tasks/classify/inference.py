@@ -1,12 +1,12 @@
 """Labels for new texts: load a run of `gpt finetune classify` and predict."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tensorlite import Tensor, io
 from tensorlite import functional as F
-from tensorlite import io
 
 from ... import tokenizer as tokenizers
 from ...config import GPTConfig
@@ -71,6 +71,8 @@ def check_description(
 
 # ----- prediction -------------------------------------------------------------------------------------------------
 
+logits: Callable[[Classifier, Tensor, list[int]], Tensor] = Classifier.__call__  # gpt.fast sets another
+
 
 def predict(
     trained: TrainedClassifier, texts: Iterable[str], batch_size: int = 16, cut: set[int] | None = None
@@ -122,7 +124,7 @@ def probabilities(model: Classifier, padding: Padding, rows: Sequence[Row]) -> l
     ids, lengths, _ = padding.batch(rows)
     (idx,) = to_device(model, ids)
     with inference_mode(model):
-        found: list[list[float]] = F.softmax(model(idx, lengths)).tolist()
+        found: list[list[float]] = F.softmax(logits(model, idx, lengths)).tolist()
     return found
 
 

@@ -40,8 +40,12 @@ class Classifier(nn.Module):
             shares = [[1 / n if t < n else 0.0 for t in range(T)] for n in lengths]
             weights = tl.tensor(shares, features.dtype, features.device).expand_dims(1)  # (B, 1, T)
             return (weights @ features).squeeze(1)  # (B, 1, T) @ (B, T, C)
-        places = {"first": [0] * len(lengths), "last": [T - 1] * len(lengths), "last-real": [n - 1 for n in lengths]}
-        return features[list(range(len(lengths))), places[self.position]]
+        return features[list(range(len(lengths))), self.places(lengths, T)]
+
+    def places(self, lengths: Sequence[int], T: int) -> list[int]:
+        """The position that is read in each of the texts, padded to T, where it is one."""
+        of = {"first": [0] * len(lengths), "last": [T - 1] * len(lengths), "last-real": [n - 1 for n in lengths]}
+        return of[self.position]
 
 
 def build(config: ClassifyConfig, shape: GPTConfig, labels: int) -> Classifier:
