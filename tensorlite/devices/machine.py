@@ -285,28 +285,6 @@ def in_threads(function: Callable[[int], T], count: int) -> list[T]:
     return found + [task.result() for task in tasks]
 
 
-def all_at_once(function: Callable[[int], T], count: int) -> list[T] | None:
-    """[function(0), ..., function(count - 1)], each on a thread of its own at the same time, so that they can wait for
-    each other; None, and no call, where other threads of the program use the pool. What `function` raises is raised
-    here, after all have ended.
-    """
-    _start_workers(count - 1)
-    reserved: list[Worker] = []
-    for worker in _workers[: count - 1]:
-        if not worker.reserve():
-            for other in reserved:
-                other.release()
-            return None
-        reserved.append(worker)
-    tasks = [worker.start(lambda part: function(part.start), slice(i, i + 1)) for i, worker in enumerate(reserved, 1)]
-    try:
-        found = [function(0)]
-    finally:
-        for task in tasks:
-            task.wait()
-    return found + [task.result() for task in tasks]
-
-
 def _start_workers(count: int) -> None:
     """Start the missing threads: this call needs more, or they were lost in a fork."""
     _workers.extend(Worker() for _ in range(count - len(_workers)))

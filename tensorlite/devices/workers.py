@@ -55,24 +55,12 @@ class Worker:
 
         If the worker is busy with a task of another thread of the program, compute it in the calling thread instead.
         """
-        if self.reserve():
-            return self.start(function, part)
         task = Task(function, part)
-        task.run(lambda: None)
-        return task
-
-    def reserve(self) -> bool:
-        """Whether the worker is free; then it is the caller's, for one `start` or `release`."""
-        return self._free.acquire(blocking=False)
-
-    def release(self) -> None:
-        """Undo `reserve`."""
-        self._free.release()
-
-    def start(self, function: Callable[[slice], Any], part: slice) -> Task:
-        """Start function(part) on this thread, which is reserved; return its Task."""
-        self._task = task = Task(function, part)
-        self._go.release()
+        if self._free.acquire(blocking=False):
+            self._task = task
+            self._go.release()
+        else:
+            task.run(lambda: None)
         return task
 
     def _serve(self) -> None:

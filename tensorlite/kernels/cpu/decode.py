@@ -18,6 +18,8 @@ from .quantized import QuantizedMatrix
 MIN_WEIGHTS = 1 << 18  # for fewer, importing numba does not pay
 MOST_TEXTS = 32  # for more, matrix products by BLAS are faster
 BYTES_PER_NANOSECOND = 24  # of weights that one thread reads
+CHUNK = 1 << 16  # weights that a thread takes at a time: some microseconds of work
+LINE = 128  # bytes that no two phases' counters share, so that threads do not wait for each other's caches
 
 
 class Matrix(NamedTuple):
@@ -107,13 +109,9 @@ class TokenStep:
             self.caches = [*keys, *values]
             self.table = self._table(keys, values)
         threads = machine.threads() if machine.splits(C, self.nbytes / BYTES_PER_NANOSECOND * max(1, B / 4)) else 1
-        for count in (threads, 1):
-            if (scores := self._run(x, positions, room, count)) is not None:
-                return scores
-        raise RuntimeError("a step of one token did not end on one thread")  # which waits for no other
+        return self._run(x, positions, room, threads)
 
-    def _run(self, x: np.ndarray, positions: Sequence[int], room: int, threads: int) -> np.ndarray | None:
-        """The scores; None if these threads do not run at once: they are in use, or one had to wait for seconds."""
+    def _run(self, x: np.ndarray, positions: Sequence[int], room: int, threads: int) -> np.ndarray:
         from . import numba_decode
 
         (B, C), H, like = x.shape, self.n_head, np.empty(0, self.head.values.dtype)
@@ -124,15 +122,16 @@ class TokenStep:
                 (B, len(self.layers[0].expand.values)), (B, len(self.head.values)),
             )
         ]  # fmt: skip
-        shared = np.array(x), *arrays
-        counter, places = np.zeros(1, np.int64), np.array(positions, np.int64)
+        shared, places = (np.array(x), *arrays), np.array(positions, np.int64)
+        counters = np.zeros((numba_decode.PHASES * len(self.layers) + 1, LINE // 8), np.int64)
 
-        def part(thread: int) -> bool:
-            return numba_decode.step(
-                thread, threads, counter, system_functions(), like, self.table, self.eps, places, room, *shared
+        def part(thread: int) -> None:
+            numba_decode.step(
+                thread, counters, CHUNK, yield_address(), like, self.table, self.eps, places, room, *shared
             )
 
-        return arrays[-1] if all(machine.all_at_once(part, threads) or [False]) else None
+        machine.in_threads(part, threads)
+        return arrays[-1]
 
     def _table(self, keys: Sequence[np.ndarray], values: Sequence[np.ndarray]) -> np.ndarray:
         """The addresses of a layer's arrays in each row, as numba_decode.py reads them; norm and head last."""
@@ -158,10 +157,10 @@ def address_of(x: np.ndarray) -> int:
 
 
 @functools.cache
-def system_functions() -> np.ndarray:
-    """The addresses of two C functions: the one that lets another thread run, and `time`."""
+def yield_address() -> int:
+    """The address of the system's function that lets another thread run."""
     if sys.platform == "win32":
-        functions = ctypes.windll.kernel32.SwitchToThread, ctypes.cdll.msvcrt._time64
+        function = ctypes.windll.kernel32.SwitchToThread
     else:
-        functions = ctypes.CDLL(None).sched_yield, ctypes.CDLL(None).time
-    return np.array([ctypes.cast(function, ctypes.c_void_p).value for function in functions], np.int64)
+        function = ctypes.CDLL(None).sched_yield
+    return ctypes.cast(function, ctypes.c_void_p).value or 0

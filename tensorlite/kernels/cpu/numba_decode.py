@@ -1,8 +1,10 @@
 """A step of one token through all blocks of a transformer, as one compiled function that several threads run together.
 
 For one token a model computes little: the time is that of reading the weights, and each return to Python, or waking
-another thread, would add to it dozens of times in a step. So the threads stay in this function and wait for each other
-in `barrier`. Only decode.py imports this module; it has the shapes.
+another thread, would add to it dozens of times in a step. So the threads stay in this function. A step is a sequence of
+phases, and a phase a number of rows of which each thread takes some more whenever it is free; the next phase begins
+when all rows are done. So a thread that the system lets wait, because other programs need the cores, is not waited for
+unless it has taken rows. Only decode.py imports this module; it has the shapes.
 """
 
 from typing import Any
@@ -20,8 +22,9 @@ from .numba_impl import ANY_ORDER, F, exp, few_rows, gelu, layer_norm
 # its bias.
 NORM1, QUERY, KEY, VALUE, OUT, NORM2, EXPAND, CONTRACT, KEYS, VALUES = 0, 2, 5, 8, 11, 14, 16, 19, 22, 23
 LAST_NORM, HEAD = 0, 2
-SPINS = 1000  # a barrier's reads of the counter before it lets another program use the core
-PATIENCE = 2  # seconds that a barrier waits at least
+PHASES = 7  # of a layer: three products, attention, three products
+PLAIN, GELU, ADD = 0, 1, 2  # what is done with a product
+SPINS = 1000  # reads of a counter until another program may use the core
 
 compiled = njit(nogil=True, cache=True, error_model="numpy", fastmath=ANY_ORDER)
 
@@ -51,38 +54,28 @@ def let_others_run(context: Any, address: Any) -> Any:
 
 
 @intrinsic
-def seconds(context: Any, address: Any) -> Any:
-    """Call C's time at this address: int64 seconds."""
+def add_atomic(context: Any, counters: Any, i: Any, value: Any) -> Any:
+    """counters[i] += value, int64, as one operation that other threads cannot divide; returns the value before it.
 
-    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        function = ir.FunctionType(ir.IntType(64), (cgutils.voidptr_t,))
-        return builder.call(
-            builder.inttoptr(args[0], ir.PointerType(function)), (ir.Constant(cgutils.voidptr_t, None),)
-        )
-
-    return types.int64(types.int64), code
-
-
-@intrinsic
-def add_atomic(context: Any, counter: Any, value: Any) -> Any:
-    """counter[0] += value, int64, as one operation that other threads cannot divide; returns the sum."""
+    What a thread wrote before it added can be read by a thread that has read the sum.
+    """
 
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         data = context.make_array(signature.args[0])(context, builder, args[0]).data
-        return builder.add(builder.atomic_rmw("add", data, args[1], "seq_cst"), args[1])
+        return builder.atomic_rmw("add", builder.gep(data, [args[1]]), args[2], "seq_cst")
 
-    return types.int64(counter, types.int64), code
+    return types.int64(counters, types.int64, types.int64), code
 
 
 @intrinsic
-def read_atomic(context: Any, counter: Any) -> Any:
-    """counter[0]; what another thread wrote before it added to the counter can be read afterwards."""
+def read_atomic(context: Any, counters: Any, i: Any) -> Any:
+    """counters[i], int64, as it is in memory now."""
 
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         data = context.make_array(signature.args[0])(context, builder, args[0]).data
-        return builder.load_atomic(data, "seq_cst", 8)
+        return builder.load_atomic(builder.gep(data, [args[1]]), "seq_cst", 8)
 
-    return types.int64(counter), code
+    return types.int64(counters, types.int64), code
 
 
 @intrinsic
@@ -100,43 +93,57 @@ def not_inlined(context: Any) -> Any:
 
 
 @compiled
-def barrier(counter: Array, threads: int, system: Array) -> bool:
-    """Wait until all threads have come here. False if one of them does not come for PATIENCE seconds.
-
-    The counter only grows: the first `threads` arrivals wait until it is `threads`, the next ones for twice as many.
-    """
-    if threads == 1:
-        return True
-    target, end = (add_atomic(counter, 1) + threads - 1) // threads * threads, 0
-    while end == 0 or seconds(system[1]) <= end:
-        for _ in range(SPINS):
-            if read_atomic(counter) >= target:
-                return True
-        let_others_run(system[0])
-        if end == 0:
-            end = seconds(system[1]) + PATIENCE
-    return False
+def take(counters: Array, phase: int, rows: int) -> int:
+    """Take the next rows of a phase; returns the first of them, which is behind the last row if all are taken."""
+    return add_atomic(counters[phase], 0, rows)
 
 
 @compiled
-def share(n: int, thread: int, threads: int) -> tuple[int, int]:
-    """A thread's part of 0 .. n - 1, cut at multiples of 4 as `few_rows` asks."""
-    fours = (n + 3) // 4
-    return 4 * (fours * thread // threads), min(n, 4 * (fours * (thread + 1) // threads))
+def done(counters: Array, phase: int, rows: int) -> None:
+    """Say that these rows, which this thread had taken, are computed."""
+    add_atomic(counters[phase], 1, rows)
+
+
+@compiled
+def wait(counters: Array, phase: int, rows: int, yield_address: int) -> None:
+    """Wait until all rows of a phase are computed."""
+    while True:
+        for _ in range(SPINS):
+            if read_atomic(counters[phase], 1) >= rows:
+                return
+        let_others_run(yield_address)
 
 
 # ----- parts of a step ------------------------------------------------------------------------------------------------
 
 
 @compiled
-def multiply(like: Array, addresses: Array, x: Array, out: Array, begin: int, end: int) -> None:
-    """out[:, begin:end] of x W^T + b: x (B, K), out (B, N), addresses of W (N, K), its scales (N) and b (N)."""
+def product(
+    counters: Array, phase: int, chunk: int, like: Array, addresses: Array, x: Array, out: Array, then: int,
+    total: Array,
+) -> None:  # fmt: skip
+    """This thread's rows of out = x W^T + b: x (B, K), out (B, N), addresses of W (N, K), its scales (N) and b (N).
+
+    `then` says what follows: nothing, gelu in place, or its sum with `total` (B, N), in place.
+    """
     not_inlined()
-    N = out.shape[1]
-    weight = carray(pointer(addresses[0]), (N, x.shape[1]), like.dtype)
-    scales = carray(pointer(addresses[1]), N, np.float32)
-    bias = carray(pointer(addresses[2]), N, np.float32)
-    few_rows(x, weight[begin:end], scales[begin:end], bias[begin:end], out.T[begin:end])
+    (B, K), N = x.shape, out.shape[1]
+    weight = carray(pointer(addresses[0]), (N, K), like.dtype)
+    scales, bias = carray(pointer(addresses[1]), N, np.float32), carray(pointer(addresses[2]), N, np.float32)
+    rows = max(4, chunk // K // 4 * 4)  # multiples of 4, as few_rows asks
+    while True:
+        begin = take(counters, phase, rows)
+        if begin >= N:
+            return
+        end = min(begin + rows, N)
+        few_rows(x, weight[begin:end], scales[begin:end], bias[begin:end], out.T[begin:end])
+        for b in range(B):
+            if then == GELU:
+                gelu(out[b, begin:end], out[b, begin:end])
+            elif then == ADD:
+                for j in range(begin, end):
+                    total[b, j] += out[b, j]
+        done(counters, phase, end - begin)
 
 
 @compiled
@@ -144,26 +151,8 @@ def normalize(addresses: Array, x: Array, eps: float, out: Array, mean: Array, r
     """`layer_norm` of x (B, C), with the weight (C) and the bias (C) at these addresses."""
     not_inlined()
     C = x.shape[1]
-    weight = carray(pointer(addresses[0]), C, np.float32)
-    bias = carray(pointer(addresses[1]), C, np.float32)
+    weight, bias = carray(pointer(addresses[0]), C, np.float32), carray(pointer(addresses[1]), C, np.float32)
     layer_norm(x, weight, bias, eps, out, mean, rstd)
-
-
-@compiled
-def activate(hidden: Array, begin: int, end: int) -> None:
-    """hidden[:, begin:end] = gelu of it."""
-    not_inlined()
-    for b in range(len(hidden)):
-        gelu(hidden[b, begin:end], hidden[b, begin:end])
-
-
-@compiled
-def add(x: Array, y: Array, begin: int, end: int) -> None:
-    """x[:, begin:end] += y[:, begin:end]."""
-    not_inlined()
-    for b in range(len(x)):
-        for j in range(begin, end):
-            x[b, j] += y[b, j]
 
 
 @compiled
@@ -201,45 +190,39 @@ def attend(
 
 @compiled
 def step(
-    thread: int, threads: int, counter: Array, system: Array, like: Array, table: Array, eps: float,
+    thread: int, counters: Array, chunk: int, yield_address: int, like: Array, table: Array, eps: float,
     positions: Array, room: int, x: Array, normed: Array, statistics: Array, qkv: Array, w: Array, context: Array,
     hidden: Array, scores: Array,
-) -> bool:  # fmt: skip
-    """What one of the threads computes. All call it with the same arrays. False if one of them did not come."""
-    B, C = x.shape
-    H = context.shape[1]
-    contexts, added = context.reshape((B, C)), qkv[0]  # (B, H, D) -> (B, C)
+) -> None:  # fmt: skip
+    """What one of the threads computes. All call it with the same arrays; any of them could compute all of it.
+    `chunk`: the weights whose rows a thread takes at a time.
+
+    A thread that comes late to a phase may normalize an x that others have changed already: then no rows are left.
+    """
+    (B, C), H, layers = x.shape, context.shape[1], len(table) - 1
+    contexts, added, phase = context.reshape((B, C)), qkv[0], 0  # (B, H, D) -> (B, C)
     mine, mean, rstd = normed[thread], statistics[thread, 0], statistics[thread, 1]
-    first, end = share(C, thread, threads)
-    for layer in range(len(table) - 1):
+    for layer in range(layers):
         addresses = table[layer]
         normalize(addresses[NORM1:], x, eps, mine, mean, rstd)
-        begin, stop = share(3 * C, thread, threads)
-        for i in range(3):  # of this thread's rows of all three matrices, those of one
-            part = max(begin - i * C, 0), max(min(stop - i * C, C), 0)
-            multiply(like, addresses[QUERY + 3 * i :], mine, qkv[i], part[0], part[1])
-        if not barrier(counter, threads, system):
-            return False
-        for i in range(B * H * thread // threads, B * H * (thread + 1) // threads):
+        for i in range(3):  # query, key, value
+            product(counters, phase + i, chunk, like, addresses[QUERY + 3 * i :], mine, qkv[i], PLAIN, x)
+        for i in range(3):
+            wait(counters, phase + i, C, yield_address)
+        while True:
+            i = take(counters, phase + 3, 1)
+            if i >= B * H:
+                break
             attend(addresses, room, positions[i // H], i // H, i % H, qkv, w[thread], context)
-        if not barrier(counter, threads, system):
-            return False
-        multiply(like, addresses[OUT:], contexts, added, first, end)
-        add(x, added, first, end)
-        if not barrier(counter, threads, system):
-            return False
+            done(counters, phase + 3, 1)
+        wait(counters, phase + 3, B * H, yield_address)
+        product(counters, phase + 4, chunk, like, addresses[OUT:], contexts, added, ADD, x)
+        wait(counters, phase + 4, C, yield_address)
         normalize(addresses[NORM2:], x, eps, mine, mean, rstd)
-        begin, stop = share(hidden.shape[1], thread, threads)
-        multiply(like, addresses[EXPAND:], mine, hidden, begin, stop)
-        activate(hidden, begin, stop)
-        if not barrier(counter, threads, system):
-            return False
-        multiply(like, addresses[CONTRACT:], hidden, added, first, end)
-        add(x, added, first, end)
-        if not barrier(counter, threads, system):
-            return False
-    addresses = table[len(table) - 1]
-    normalize(addresses[LAST_NORM:], x, eps, mine, mean, rstd)
-    begin, stop = share(scores.shape[1], thread, threads)
-    multiply(like, addresses[HEAD:], mine, scores, begin, stop)
-    return True
+        product(counters, phase + 5, chunk, like, addresses[EXPAND:], mine, hidden, GELU, x)
+        wait(counters, phase + 5, hidden.shape[1], yield_address)
+        product(counters, phase + 6, chunk, like, addresses[CONTRACT:], hidden, added, ADD, x)
+        wait(counters, phase + 6, C, yield_address)
+        phase += PHASES
+    normalize(table[layers][LAST_NORM:], x, eps, mine, mean, rstd)
+    product(counters, phase, chunk, like, table[layers][HEAD:], mine, scores, PLAIN, x)

@@ -1,5 +1,6 @@
 """A compiled step of one token, against the same formulas in float64; its threads, and what it refuses."""
 
+import itertools
 import math
 import threading
 
@@ -24,6 +25,7 @@ def every_size(monkeypatch):
     """The rules of when it pays are tested by themselves."""
     monkeypatch.setattr(decode, "MIN_WEIGHTS", 0)
     monkeypatch.setattr(machine, "WORTH_SPLITTING", 0)
+    monkeypatch.setattr(decode, "CHUNK", 1)  # 4 rows at a time
     yield
     machine.set_threads(1)
 
@@ -115,14 +117,15 @@ def test_scores_keys_and_values_are_those_of_the_formulas(kind, B, H, D, F, V, L
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("B", [1, 3, 8])
-def test_the_bits_are_the_same_on_any_number_of_threads_and_every_time(kind, B):
-    """With int8 a thread that reads what another has not finished is seen: values are scaled after they are summed."""
+def test_the_bits_are_the_same_on_any_number_of_threads_and_every_time(kind, B, monkeypatch):
+    """Each thread takes other rows every time."""
     model = Model(kind, L=3, H=4, D=16, F=250, V=401)
     x, keys, values = model.normal(B, 64), model.cache(B, 9), model.cache(B, 9)
     first = model.step(x, keys, values, [5] * B)
-    for threads in (2, 3, 4):
+    for threads, chunk in itertools.product((2, 3, 4), (1, 64 * 60)):
         machine.set_threads(threads)
-        for _ in range(60):
+        monkeypatch.setattr(decode, "CHUNK", chunk)
+        for _ in range(40):
             np.testing.assert_array_equal(model.step(x, keys, values, [5] * B), first)
 
 
@@ -165,53 +168,29 @@ def test_where_another_thread_uses_the_pool_one_thread_computes():
     machine.set_threads(3)
     go, entered = threading.Event(), threading.Barrier(4)
 
-    def wait(number):
+    def hold(number):
         entered.wait(30)
         go.wait(30)
 
-    user = threading.Thread(target=machine.in_threads, args=(wait, 3))
+    user = threading.Thread(target=machine.in_threads, args=(hold, 3))
     user.start()
     entered.wait(30)  # the pool's threads are in use now
-    assert machine.all_at_once(lambda number: number, 3) is None
     np.testing.assert_array_equal(model.step(x, keys, values, [5, 5]), right)
     go.set()
     user.join()
-    assert machine.all_at_once(lambda number: number, 3) == [0, 1, 2]
 
 
-@pytest.mark.slow
-def test_a_thread_that_does_not_come_does_not_stop_the_others(monkeypatch):
-    """They give up after a while, and the step is computed by one."""
+@pytest.mark.parametrize("absent", [0, 1, 2])
+def test_a_thread_that_does_not_come_is_not_waited_for(monkeypatch, absent):
     model = Model(H=4, D=16)
     x, keys, values = model.normal(2, 64), model.cache(2, 9), model.cache(2, 9)
     right = model.step(x, keys, values, [5, 5])
-    machine.set_threads(2)
-    real, absent = machine.all_at_once, []
-
-    def without_the_second(function, count):
-        if count == 1:
-            return real(function, 1)
-        absent.append(count)
-        return real(lambda number: function(number) if number == 0 else False, count)
-
-    monkeypatch.setattr(machine, "all_at_once", without_the_second)
-    np.testing.assert_array_equal(model.step(x, keys, values, [5, 5]), right)
-    assert absent == [2]
-
-
-def test_all_at_once_runs_together_and_raises_what_a_function_raises():
     machine.set_threads(3)
-    meeting = threading.Barrier(3)
-    assert sorted(machine.all_at_once(lambda number: (meeting.wait(30), number)[1], 3)) == [0, 1, 2]
-
-    def fail(number):
-        if number == 1:
-            raise KeyError("second")
-        return number
-
-    with pytest.raises(KeyError, match="second"):
-        machine.all_at_once(fail, 3)
-    assert machine.all_at_once(lambda number: number, 3) == [0, 1, 2]  # all are free again
+    real = machine.in_threads
+    monkeypatch.setattr(
+        machine, "in_threads", lambda function, count: real(lambda n: None if n == absent else function(n), count)
+    )
+    np.testing.assert_array_equal(model.step(x, keys, values, [5, 5]), right)
 
 
 # ----- when it is used ----------------------------------------------------------------------------------------------
