@@ -7,6 +7,8 @@ when all rows are done. So a thread that the system lets wait, because other pro
 unless it has taken rows. Only decode.py imports this module; it has the shapes.
 """
 
+import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from ...backend import Array
+from . import numba_impl
 from .numba_impl import ANY_ORDER, F, exp, few_rows, gelu, layer_norm
 
 # Columns of the table of addresses: of a norm its weight and bias, of a matrix its values, the scales of its rows and
@@ -26,7 +29,16 @@ PHASES = 7  # of a layer: three products, attention, three products
 PLAIN, GELU, ADD = 0, 1, 2  # what is done with a product
 SPINS = 1000  # reads of a counter until another program may use the core
 
-compiled = njit(nogil=True, cache=True, error_model="numpy", fastmath=ANY_ORDER)
+STAMP = f"_{zlib.crc32(Path(numba_impl.__file__).read_bytes()):08x}"
+
+
+def compiled(function: Any) -> Any:
+    """numba's njit. Code that it has kept on disk is used while this file and numba_impl.py are the same: numba looks
+    at the file of a function, and not at those of the functions that it calls.
+    """
+    function.__qualname__ += STAMP  # a part of the name of the file on disk
+    return njit(nogil=True, cache=True, error_model="numpy", fastmath=ANY_ORDER)(function)
+
 
 # ----- what numba has no function for ---------------------------------------------------------------------------------
 

@@ -2,13 +2,18 @@
 
 import itertools
 import math
+import shutil
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import tensorlite
 from tensorlite.devices import machine
 from tensorlite.kernels.cpu import decode
 from tensorlite.kernels.cpu.choose_impl import missing
@@ -191,6 +196,38 @@ def test_a_thread_that_does_not_come_is_not_waited_for(monkeypatch, absent):
         machine, "in_threads", lambda function, count: real(lambda n: None if n == absent else function(n), count)
     )
     np.testing.assert_array_equal(model.step(x, keys, values, [5, 5]), right)
+
+
+# ----- compiled code that is kept on disk ---------------------------------------------------------------------------
+
+STEP = """
+import sys
+sys.path[:0] = [{package!r}, {tests!r}]
+from test_cpu_decode_step import Model, decode
+decode.MIN_WEIGHTS = 0
+model = Model(seed=3)
+print(float(model.step(model.normal(1, 12), model.cache(1, 4), model.cache(1, 4), [2])[0, 0]))
+"""
+
+
+@pytest.mark.slow
+def test_a_change_of_what_the_step_calls_is_not_missed(tmp_path):
+    """numba keeps compiled code, and looks for changes in the file of the compiled function alone."""
+    copy = tmp_path / "package" / "tensorlite"
+    shutil.copytree(Path(tensorlite.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    code = STEP.format(package=str(copy.parent), tests=str(Path(__file__).parent))
+
+    def score():
+        command = [sys.executable, "-c", code]
+        return float(subprocess.run(command, check=True, capture_output=True, text=True, cwd=tmp_path).stdout)
+
+    first = score()
+    assert score() == first
+    file = copy / "kernels" / "cpu" / "numba_impl.py"
+    text = file.read_text(encoding="utf-8")
+    assert text.count("else scaled + bias[i]") == 1
+    file.write_text(text.replace("else scaled + bias[i]", "else scaled + F(2) * bias[i]"), encoding="utf-8")
+    assert abs(score() - first) > 0.01
 
 
 # ----- when it is used ----------------------------------------------------------------------------------------------
