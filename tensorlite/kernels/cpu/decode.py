@@ -16,7 +16,7 @@ from .choose_impl import missing
 from .quantized import QuantizedMatrix
 
 MIN_WEIGHTS = 1 << 18  # for fewer, importing numba does not pay
-MOST_TEXTS = 32  # for more, matrix products by BLAS are faster
+MOST_TEXTS = 64  # for many more, matrix products by BLAS are faster
 BYTES_PER_NANOSECOND = 24  # of weights that one thread reads
 CHUNK = 1 << 17  # weights that a thread takes at a time: some ten microseconds of work
 LINE = 128  # bytes that no two phases' counters share, so that threads do not wait for each other's caches
