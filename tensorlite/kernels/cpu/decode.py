@@ -98,23 +98,19 @@ class TokenStep:
         """The scores (B, V) of x (B, C), the embeddings of tokens at these positions (B) of their texts.
 
         `keys` and `values` have a contiguous array (B, H, P, D) for each layer, filled before these positions; the keys
-        and values of x are written there. IndexError for a position outside 0 .. P - 1.
+        and values of x are written there. All is float32. IndexError for a position outside 0 .. P - 1, ValueError for
+        other arrays.
         """
-        (B, C), room = x.shape, keys[0].shape[2]
-        if not 0 <= min(positions) <= max(positions) < room:
-            raise IndexError(f"positions must be from 0 to {room - 1}, got {min(positions)} to {max(positions)}")
-        if len(self.caches) != 2 * len(keys) or any(
-            a is not b for a, b in zip(self.caches, (*keys, *values), strict=True)
-        ):
-            self.caches = [*keys, *values]
-            self.table = self._table(keys, values)
-        threads = machine.threads() if machine.splits(C, self.nbytes / BYTES_PER_NANOSECOND * max(1, B / 4)) else 1
-        return self._run(x, positions, room, threads)
-
-    def _run(self, x: np.ndarray, positions: Sequence[int], room: int, threads: int) -> np.ndarray:
         from . import numba_decode
 
-        (B, C), H, like = x.shape, self.n_head, np.empty(0, self.head.values.dtype)
+        (B, C), H, room = x.shape, self.n_head, keys[0].shape[2]
+        if len(positions) != B or not 0 <= min(positions) <= max(positions) < room:
+            raise IndexError(f"positions must be {B} numbers from 0 to {room - 1}, got {list(positions)!r:.80}")
+        given = [*keys, *values]
+        same = len(self.caches) == len(given) and all(a is b for a, b in zip(self.caches, given, strict=True))
+        if not same or keys[0].shape != (B, H, room, C // H):
+            self.table, self.caches = self._table(keys, values, (B, H, room, C // H)), given
+        threads = machine.threads() if machine.splits(C, self.nbytes / BYTES_PER_NANOSECOND * max(1, B / 4)) else 1
         arrays = [
             np.empty(shape, np.float32)
             for shape in (
@@ -122,8 +118,9 @@ class TokenStep:
                 (B, len(self.layers[0].expand.values)), (B, len(self.head.values)),
             )
         ]  # fmt: skip
-        shared, places = (np.array(x), *arrays), np.array(positions, np.int64)
+        shared, places = (np.array(x, np.float32), *arrays), np.array(positions, np.int64)
         counters = np.zeros((numba_decode.PHASES * len(self.layers) + 1, LINE // 8), np.int64)
+        like = np.empty(0, self.head.values.dtype)
 
         def part(thread: int) -> None:
             numba_decode.step(
@@ -133,8 +130,13 @@ class TokenStep:
         machine.in_threads(part, threads)
         return arrays[-1]
 
-    def _table(self, keys: Sequence[np.ndarray], values: Sequence[np.ndarray]) -> np.ndarray:
+    def _table(self, keys: Sequence[np.ndarray], values: Sequence[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
         """The addresses of a layer's arrays in each row, as numba_decode.py reads them; norm and head last."""
+        for x in (*keys, *values):  # what is at an address cannot be checked any more
+            if x.shape != shape or x.dtype != np.float32 or not x.flags.c_contiguous:
+                raise ValueError(f"keys and values must be contiguous float32 {shape}, got {x.dtype} {x.shape}")
+        if shape[3] * shape[1] != len(self.norm.weight):
+            raise ValueError(f"x must have {len(self.norm.weight)} channels, got {shape[3] * shape[1]}")
         rows = [
             [*[address for part in layer for address in self._addresses(part)], address_of(k), address_of(v)]
             for layer, k, v in zip(self.layers, keys, values, strict=True)

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 import shutil
 import subprocess
 import sys
@@ -152,9 +153,18 @@ def test_another_cache_is_used_and_positions_must_fit_it():
     for keys, values in (one, other, one):
         right = expected(model, x, [k.copy() for k in keys], [v.copy() for v in values], [3])
         np.testing.assert_allclose(model.step(x, keys, values, [3]), right, rtol=1e-3, atol=1e-4)
-    for position in (-1, 4):
-        with pytest.raises(IndexError, match=f"positions must be from 0 to 3, got {position} to {position}"):
-            model.step(x, *one, [position])
+    for wrong in ([-1], [4], [1, 2], []):
+        with pytest.raises(IndexError, match=re.escape(f"positions must be 1 numbers from 0 to 3, got {wrong}")):
+            model.step(x, *one, wrong)
+    good, other = one[0], model.cache(1, 5)
+    for cache in ([x.astype(np.float64) for x in good], [x[..., ::-1] for x in good], [good[0], other[0]], [good[0]]):
+        with pytest.raises(ValueError, match=r"keys and values must be contiguous float32 \(1, 2, 4, 6\)|shorter"):
+            model.step(x, good, cache, [3])
+    with pytest.raises(ValueError, match="keys and values must be contiguous float32"):
+        model.step(model.normal(1, 18), *one, [3])
+    narrow = [model.normal(1, 2, 4, 5) for _ in model.layers]
+    with pytest.raises(ValueError, match="x must have 12 channels, got 10"):
+        model.step(model.normal(1, 10), narrow, narrow, [3])
 
 
 def test_the_score_of_a_weight_that_is_nan_is_nan():
