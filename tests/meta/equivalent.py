@@ -11,6 +11,7 @@ PROOFS: dict[str, list[str]] = {
         "ops.py: minimum: y < x  ->  y <= x",
     ],
     "zip(strict=): there is always one entry per axis, or part, in each": [
+        "derived.py: scatter: False  ->  True",
         "derived.py: split: True  ->  False",
         "derived.py: tile: True  ->  False",
         "derived.py: tile: True  ->  False (place 2)",
@@ -35,6 +36,9 @@ PROOFS: dict[str, list[str]] = {
         "formulas.py: attention: 0  ->  1",
         "kernels/cpu/numba_impl.py: softmax: 0  ->  1 (place 3)",
         "kernels/cpu/numpy_impl.py: softmax: 0  ->  1 (place 2)",
+    ],
+    "without a key there is no score to shift": [
+        "formulas.py: _attention_weights: 0  ->  1",
     ],
     "matmul works on a copy of an operand whose memory is that of the result": [
         "kernels/cpu/losses.py: linear_cross_entropy_vjp: 0  ->  1 (place 2)",

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from tests.meta import changes, judge_files
 from tests.meta.coverage_map import CoverageMap, content
 from tests.meta.cuda_mutants import cuda_mutants
 from tests.meta.mutants import mutants
-from tests.meta.mutate import KNOWN_EQUIVALENT, RULES, Verdicts
+from tests.meta.mutate import KNOWN_EQUIVALENT, RULES, Verdicts, with_table
 
 SOURCE = """
 class Saved:
@@ -120,6 +121,55 @@ def test_tokens_of_a_cuda_kernel_are_changed_and_nothing_else(tmp_path):
         ("add", 5, "<  ->  <="), ("add", 5, "+  ->  -"), ("add", 5, "1  ->  2")
     ]  # fmt: skip
     assert found[0].source() == source.replace("i < n", "i <= n")
+
+
+DOCUMENT = """# Mutants
+
+## Others
+
+| folder | mutants |
+|---|--:|
+| gpt/ | 7 |
+
+## Rules
+
+One sentence.
+
+| file | mutants | killed | equivalent | survived |
+|---|--:|--:|--:|--:|
+| **all** | 12 | 11 | 1 | 0 |
+| a.py * | 5 | 5 | 0 | 0 |
+| b.py | 4 | 3 | 1 | 0 |
+| gone.py | 3 | 3 | 0 | 0 |
+
+Another sentence.
+
+## Last
+"""
+JUDGED = {
+    "a.py": ["killed by t", "killed by u", "SURVIVED"],
+    "b.py": ["killed by t", "not judged"],  # not to its end: the old row stays
+    "c.py": ["equivalent: proof", "not judged"],  # that has no old row
+}
+ROWS = """| **all** | 9 | 5 | 2 | 1 | 1 |
+| a.py | 3 | 2 | 0 | 1 | 0 |
+| b.py | 4 | 3 | 1 | 0 | 0 |
+| c.py | 2 | 0 | 1 | 0 | 1 |
+"""
+
+
+def test_a_table_gets_the_rows_that_are_judged_and_keeps_the_others_and_every_sentence(tmp_path):
+    one = next(mutants(write(tmp_path), "gpt/saved.py", everything=True))
+    found = [(replace(one, file=file), state) for file, states in JUDGED.items() for state in states]
+    text = with_table(DOCUMENT, "## Rules", "mutate", found, "file")
+    head = "| file | mutants | killed | equivalent | survived | not judged |\n|---|--:|--:|--:|--:|--:|\n"
+    old = DOCUMENT[DOCUMENT.index("| file") : DOCUMENT.index("\nAnother")]
+    assert text == DOCUMENT.replace(old, head + ROWS)
+    assert with_table(text, "## Rules", "mutate", found, "file") == text
+    assert with_table(DOCUMENT, "## New", "mutate -x", found[:3], "file") == (
+        f"{DOCUMENT}\n## New\n\nThe verdicts of `mutate -x`.\n\n{head}| **all** | 3 | 2 | 0 | 1 | 0 |\n"
+        "| a.py | 3 | 2 | 0 | 1 | 0 |\n"
+    )
 
 
 @pytest.mark.skipif(not shutil.which("git"), reason="needs git")
