@@ -238,5 +238,35 @@ PROOFS: dict[str, list[str]] = {
     "only whether a version changed counts, not where it began nor how far it is": [
         "autograd.py: Variable.__init__: 0  ->  1",
     ],
+    "in_float32 looks at the dtypes itself, and returns None where no array is narrow": [
+        "primitive.py: Primitive.__call__: if size == 2  ->  if True",
+        "primitive.py: Primitive.__call__: size == 2  ->  size == size",
+    ],
+    "a check more, which only a result of an unsupported dtype fails: no op makes one of Tensors alone": [
+        "primitive.py: Primitive.__call__: variables += 1  ->  variables -= 1",
+    ],
+    "an ndarray is of a supported type, and has its itemsize: _itemsize finds the same": [
+        "primitive.py: Primitive.__call__: if type(a) is ndarray  ->  if False",
+    ],
+    "an array of its own memory that is no argument gets a version of its own from _version_of too": [
+        "primitive.py: Primitive.wrap: [0] if out.base is None and out is not raw[0] else _version_of(out, args[0])  ->  _version_of(out, args[0])",
+    ],
+    "float32 is a floating dtype": [
+        "primitive.py: Primitive.wrap: dtype is not float32 and (not is_floating(dtype))  ->  not is_floating(dtype)",
+    ],
+    "the first node has order 0: all nodes are above -1, and above -2": [
+        "autograd.py: _paths: 1  ->  2",
+        "autograd.py: _paths: 1  ->  2 (place 2)",
+    ],
+    "from which size on a result is computed again is a matter of time: test_recompute.py holds that no number changes": [
+        "accelerate/dispatch.py: RECOMPUTE_SIZE: 19  ->  18",
+        "accelerate/dispatch.py: KernelOp.wrap: raw[i].size > RECOMPUTE_SIZE  ->  raw[i].size >= RECOMPUTE_SIZE",
+    ],
+    "bind gives back what is bound already": [
+        "accelerate/dispatch.py: KernelOp.__call__: meta and (not self.keywords.keys() >= meta.keys())  ->  meta",
+    ],
+    "the last axis is the default of partition": [
+        "ops.py: _indices_of_largest: xp(x).partition(x, x.shape[-1] - k, axis=-1)  ->  xp(x).partition(x, x.shape[-1] - k)",
+    ],
 }
 EQUIVALENT = {key: proof for proof, keys in PROOFS.items() for key in keys}

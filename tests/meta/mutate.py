@@ -1,8 +1,8 @@
 """Mutation score: change tensorlite and gpt in small ways; a test must fail each time.
 
     python -m tests.meta.mutate --changed [BASE]      # what the working tree (or what followed BASE) changed: minutes
-    python -m tests.meta.mutate [--only TEXT]         # every mutant of the engine, the rules and the CPU kernels: hours
-    python -m tests.meta.mutate --sample [--only TEXT]  # a seeded sample of the mutants of all other files
+    python -m tests.meta.mutate [--only TEXT ...]     # every mutant of the engine, the rules and the CPU kernels: hours
+    python -m tests.meta.mutate --sample [--only TEXT ...]  # a seeded sample of the mutants of all other files
 
 mutants.py and cuda_mutants.py say what is changed. Mutants of the engine, its rules and the CPU kernels are judged by
 judge_rules.py, all others by judge_files.py: there, coverage_map.py knows which tests run the changed line. The first
@@ -65,7 +65,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--changed", nargs="?", const="HEAD", metavar="BASE", help="only what changed since this commit (HEAD)")
     add("--sample", action="store_true", help="a seeded sample of the mutants outside the rules")
     add("--share", type=float, help="of these mutants that are judged, picked by a seed (1/32 with --sample, else all)")
-    add("--only", default="", help="only mutants whose file, op or change contains this text")
+    add("--only", nargs="+", metavar="TEXT", help="only mutants whose file, op or change contains one of these texts")
     add("--tests", default="", help="only tests that match (pytest's -k); survivors are then not final")
     add("--slow", action="store_true", help="outside the rules: also with the tests marked slow")
     add("--proofs", action="store_true", help="only mutants listed as equivalent: a kill refutes one")
@@ -221,7 +221,8 @@ def chosen(options: argparse.Namespace) -> tuple[list[Mutant], list[Mutant]]:
         of_rules, of_files = [], sample(of_other_files(FILES), options.share or SHARE)
     else:
         of_rules, of_files = sample(of_rule_files(RULES), options.share or 1), []
-    return [[m for m in several if options.only in m.key] for several in (of_rules, of_files)]
+    texts = options.only or [""]
+    return [[m for m in several if any(text in m.key for text in texts)] for several in (of_rules, of_files)]
 
 
 def of_rule_files(paths: Iterable[str]) -> list[Mutant]:

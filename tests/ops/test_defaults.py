@@ -382,3 +382,12 @@ def test_topk_is_the_beginning_of_a_stable_descending_sort(values):
         found, places = tl.topk(t(x), k)
         same(places, np.array(expected)[:, :k])
         np.testing.assert_array_equal(found.numpy(), np.take_along_axis(x, np.array(expected)[:, :k], -1))
+
+
+@pytest.mark.parametrize("k", [1, 7, 600, 1500, 1999, 2000])
+def test_topk_of_long_rows(k):
+    """Short rows are sorted by a partition too, whatever it is asked for."""
+    x = np.array([[997 * i % 2000 // 2 for i in range(2000)], [1003 * i % 2000 for i in range(2000)]], float)
+    found, places = tl.topk(t(x), k)
+    expected = np.argsort(-x, kind="stable")[:, :k]
+    same((found, places), (np.take_along_axis(x, expected, -1), expected))
