@@ -705,6 +705,15 @@ def test_an_op_of_ones_own_of_any_number_of_arguments():
     assert total(scale=2) == 0
 
 
+def test_an_op_binds_as_a_method():
+    class Vector(tl.Tensor):
+        length = tl.norm
+        squashed = tl.tanh
+
+    assert Vector(tl.tensor([0.0, 0.0]).data).squashed().tolist() == [0, 0]
+    assert Vector.squashed is tl.tanh
+
+
 def test_the_second_order_of_an_op_of_any_number_of_arguments():
     x, y = leaf([1, 2]), leaf([3, 4])
     by_x, by_y = tl.grad(tl.einsum("i,i,i->", x, y, y), [x, y], create_graph=True)  # y^2, 2 x y

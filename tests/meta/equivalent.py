@@ -3,6 +3,8 @@
 PROOFS: dict[str, list[str]] = {
     "a value that `where` throws away": [
         "ops.py: _power_by_x: 1  ->  2",
+        "formulas.py: elu: 0  ->  1",
+        "formulas.py: elu: 0  ->  1 (place 2)",
     ],
     "_share takes x == y first": [
         "ops.py: maximum: x < y  ->  x <= y",
@@ -73,6 +75,7 @@ PROOFS: dict[str, list[str]] = {
         "primitive.py: unbroadcast: g  ->  0 * g + 1",
         "primitive.py: unbroadcast: g  ->  0 * g + 1 (place 3)",
         "primitive.py: unbroadcast: g  ->  0 * g + 1 (place 4)",
+        "primitive.py: unbroadcast: g  ->  0 * g + 1 (place 7)",
         "kernels/cpu/attention.py: attention_vjp: g  ->  0 * g + 1",
         "kernels/cpu/attention.py: heads_attention_vjp: g  ->  0 * g + 1 (place 2)",
         "ops.py: _share_among: g  ->  0 * g + 1",
@@ -135,6 +138,7 @@ PROOFS: dict[str, list[str]] = {
         "derived.py: prod: concatenate([pairs, x[2 * half:]]) if x.shape[0] % 2 else pairs  ->  concatenate([pairs, x[2 * half:]])",
     ],
     "times 1, plus 0": [
+        "formulas.py: _nll: -picked if weight is None else -picked * scale  ->  -picked * scale",
         "formulas.py: cross_entropy: targets * (1 - label_smoothing) + label_smoothing / C if label_smoothing else targets  ->  targets * (1 - label_smoothing) + label_smoothing / C",
     ],
     "worked out again at each call instead of once": [
@@ -259,11 +263,15 @@ PROOFS: dict[str, list[str]] = {
         "autograd.py: _paths: 1  ->  2 (place 2)",
     ],
     "from which size on a result is computed again is a matter of time: test_recompute.py holds that no number changes": [
+        "accelerate/dispatch.py: RECOMPUTE_SIZE: 1 << 19  ->  19",
         "accelerate/dispatch.py: RECOMPUTE_SIZE: 19  ->  18",
         "accelerate/dispatch.py: KernelOp.wrap: raw[i].size > RECOMPUTE_SIZE  ->  raw[i].size >= RECOMPUTE_SIZE",
     ],
     "bind gives back what is bound already": [
         "accelerate/dispatch.py: KernelOp.__call__: meta and (not self.keywords.keys() >= meta.keys())  ->  meta",
+    ],
+    "arrays of the whole shape index as those do that broadcast to it": [
+        "derived.py: scatter: True  ->  False",
     ],
     "the last axis is the default of partition": [
         "ops.py: _indices_of_largest: xp(x).partition(x, x.shape[-1] - k, axis=-1)  ->  xp(x).partition(x, x.shape[-1] - k)",

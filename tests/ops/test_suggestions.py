@@ -290,6 +290,8 @@ def test_dim_is_answered_with_axis_by_functions_and_methods(name):
         (lambda x: tl.pad(x, (1, -1)), "pad: a width must be a non-negative integer, not -1"),
         (lambda x: tl.pad(tl.tensor(1.0), -1), "pad: a width must be a non-negative integer, not -1"),
         (lambda x: tl.pad(x, [(1, 1)]), r"an int, a pair, or 2 pairs of non-negative ints, not \["),
+        (lambda x: tl.pad(x, [(1, 1), 2]), r"an int, a pair, or 2 pairs of non-negative ints, not \["),
+        (lambda x: tl.pad(x, [1, 2, 3]), r"an int, a pair, or 2 pairs of non-negative ints, not \["),
         (lambda x: x.roll(1.5, 0), r"roll: shift must be an integer or a tuple of integers, not 1\.5"),
         (lambda x: x.roll((1, 2), (0, 1, 0)), r"roll: shift \(1, 2\) and axis \(0, 1, 0\) must have the same length"),
         (lambda x: x.repeat(1.5), r"repeat: repeats must be a non-negative integer, not 1\.5"),
