@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.meta import changes, judge_files
+from tests.meta import changes, judge_files, judge_rules
 from tests.meta.coverage_map import CoverageMap, content
 from tests.meta.cuda_mutants import cuda_mutants
 from tests.meta.mutants import mutants
@@ -68,6 +68,27 @@ def test_a_kill_counts_whatever_other_runs_say_of_the_same_mutant(tmp_path, kill
     (tmp_path / "results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in said))
     verdicts = Verdicts(tmp_path / "results.jsonl")
     assert (verdicts.state(mutant), verdicts.state(other)) == ("killed by test_a", "SURVIVED")
+
+
+def test_a_class_takes_the_methods_and_properties_of_the_changed_one():
+    class Old:
+        size = property(lambda self: self.set, lambda self, value: vars(self).update(set=value))
+        area = property(lambda self: self.set**2)
+
+        def twice(self):
+            return 2 * self.set
+
+    class New:
+        size = property(lambda self: -self.set, lambda self, value: vars(self).update(set=value + 1))
+        area = property(lambda self: 0)
+
+        def twice(self):
+            return 3 * self.set
+
+    box = Old()
+    judge_rules.take(Old, New)
+    box.size = 3
+    assert (box.set, box.size, box.area, box.twice()) == (4, -4, 0, 12)
 
 
 def test_the_tests_of_a_function_are_those_that_run_it_and_of_a_value_all_of_these_files(tmp_path):
