@@ -116,3 +116,10 @@ def test_a_class_of_probability_0_costs_nothing_in_the_divergence():
     np.testing.assert_allclose(by_q.numpy(), [0, 0, 0, 0, -0.5])
     np.testing.assert_allclose(by_p.numpy(), [0, 0, 0, 0, np.log(2) + 1], rtol=1e-6)
     np.testing.assert_allclose(tl.grad((by_q + by_p).sum(), p).numpy(), [0, 0, 0, 0, 1])  # -1 + 1 / p
+
+
+def test_one_hot_gives_an_array_for_an_array_and_a_tensor_for_anything_else():
+    for idx, kind in [(np.array([1, 0]), np.ndarray), (tl.tensor([1, 0]), tl.Tensor), ([1, 0], tl.Tensor)]:
+        found = F.one_hot(idx)
+        assert type(found) is kind
+        assert found.tolist() == [[0, 1], [1, 0]]

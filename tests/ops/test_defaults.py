@@ -150,7 +150,7 @@ def test_the_defaults_of_functions_without_a_kernel(layers):
     same(layers.kl_div(t(), t(X / 2), log_target=True), (np.exp(X / 2) * (X / 2 - X)).mean())
 
 
-@pytest.mark.parametrize("name", sorted(set(F.__all__) & set(spec.__all__)))
+@pytest.mark.parametrize("name", [name for name in spec.__all__ if hasattr(F, name)])
 def test_a_function_and_its_formula_take_the_same_arguments(name):
     function, formula = [inspect.signature(getattr(where, name)).parameters.values() for where in BOTH]
     assert [(p.name, p.kind, p.default) for p in function] == [(p.name, p.kind, p.default) for p in formula]
