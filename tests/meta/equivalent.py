@@ -97,6 +97,7 @@ PROOFS: dict[str, list[str]] = {
         "ops.py: _has_arrays: is_array(i) and i.dtype.kind in 'iu'  ->  is_array(i)",
     ],
     "a gradient that is not needed is computed, and thrown away": [
+        "kernels/cpu/attention.py: _write_gradients: if dq is None and dk is None and (dmask is None)  ->  if False",
         "kernels/cpu/layers.py: layer_norm_vjp: np.empty(x.shape[-1], x.dtype) if need else None  ->  np.empty(x.shape[-1], x.dtype)",
     ],
     "scratch memory under another number, which nothing else uses there": [
@@ -105,6 +106,21 @@ PROOFS: dict[str, list[str]] = {
         "kernels/cpu/losses.py: linear_cross_entropy_vjp: 1  ->  2 (place 3)",
     ],
     "how much at once is a matter of time: test_cpu_kernels.py holds that no number changes, with other sizes": [
+        "kernels/cpu/attention.py: TILE_SCORES: 1 << 18  ->  18",
+        "kernels/cpu/attention.py: FEW_SCORES: 1 << 12  ->  12",
+        "kernels/cpu/attention.py: FEW_SCORES: 1  ->  2",
+        "kernels/cpu/blocks.py: COMPILED: 18  ->  19",
+        "kernels/cpu/blocks.py: product: a.shape[0] < FEW_ROWS  ->  a.shape[0] <= FEW_ROWS",
+        "kernels/cpu/blocks.py: product: a.shape[0] >= FEW_ROWS  ->  a.shape[0] == a.shape[0]",
+        "kernels/cpu/blocks.py: product: a.shape[0] >= FEW_ROWS  ->  a.shape[0] != a.shape[0]",
+        "kernels/cpu/blocks.py: products: sum([matmul_time(a, b) for a, b in pairs]) + sum([x.size / 4 for x, _ in sums])  ->  sum([matmul_time(a, b) for a, b in pairs])",
+        "kernels/cpu/blocks.py: products: sum([matmul_time(a, b) for a, b in pairs]) + sum([x.size / 4 for x, _ in sums])  ->  sum([x.size / 4 for x, _ in sums])",
+        "kernels/cpu/blocks.py: products: x.size / 4  ->  x.size * 4",
+        "kernels/cpu/choose_impl.py: MIN_SIZE: 1 << 14  ->  14",
+        "kernels/cpu/losses.py: _class_slices: 2 * blocks.BLOCK // max(1, N)  ->  2 * blocks.BLOCK",
+        "kernels/cpu/losses.py: _class_slices: 2 * blocks.BLOCK // max(1, N)  ->  2 * blocks.BLOCK * max(1, N)",
+        "kernels/cpu/losses.py: _class_slices: 2  ->  1",
+        "kernels/cpu/losses.py: _class_slices: 2 * MIN_CLASSES  ->  MIN_CLASSES",
         "kernels/cpu/blocks.py: BLOCK: 1 << 18  ->  1",
         "kernels/cpu/blocks.py: BLOCK: 1 << 18  ->  18",
         "kernels/cpu/blocks.py: BLOCK: 1  ->  2",
@@ -238,6 +254,9 @@ PROOFS: dict[str, list[str]] = {
     ],
     "of four axes, the last but one is axis 2": [
         "kernels/cpu/attention.py: attention: -2  ->  2 (place 8)",
+    ],
+    "numba_impl_for looks at the size itself": [
+        "kernels/cpu/choose_impl.py: choose_impl: numpy_impl if x.size < MIN_SIZE else numba_impl_for(x, *others) or numpy_impl  ->  numba_impl_for(x, *others) or numpy_impl",
     ],
     "only whether a version changed counts, not where it began nor how far it is": [
         "autograd.py: Variable.__init__: 0  ->  1",

@@ -280,6 +280,11 @@ def test_dim_is_answered_with_axis_by_functions_and_methods(name):
         (lambda x: tl.mean(x, 0, False, 3), "mean: too many positional arguments; it takes x, axis=None"),
         (lambda x: tl.mean(), "mean: missing a required argument: 'x'; it takes x"),
         (lambda x: tl.sum(x, colour=3), "^sum: no argument 'colour' here; it takes x, axis=, keepdims=$"),
+        (
+            lambda x: F.layer_norm(x, None, None, colour=3),
+            "^layer_norm: no argument 'colour' here; it takes x, weight,",
+        ),
+        (lambda x: F.linear(x, x, None, colour=3), "^linear: no argument 'colour' here; it takes x, weight, bias$"),
         (lambda x: x.to(tl.float32), r"not a .*Float32.*; for a dtype write x\.astype\(dtype\)"),
         (lambda x: tl.to(x, x), "to: a device is"),
         (lambda x: tl.ones(6, 6), "6 is not a dtype: a shape of several lengths is one argument, a tuple"),
