@@ -30,7 +30,7 @@ from pathlib import Path
 from . import changes, judge_files, judge_rules
 from .coverage_map import CoverageMap
 from .cuda_mutants import cuda_mutants
-from .equivalent import EQUIVALENT
+from .equivalent import EQUIVALENT, READ
 from .equivalent_files import EQUIVALENT as EQUIVALENT_FILES
 from .mutants import Mutant, mutants
 
@@ -108,6 +108,12 @@ def spread(found: list[Mutant]) -> list[Mutant]:
     return [mutant for *_, mutant in sorted(placed, key=lambda entry: entry[:2])]
 
 
+def proof(mutant: Mutant) -> str | None:
+    """Why it is equivalent, where it is listed and its op is still the one for which that was found."""
+    is_read = READ.get(f"{mutant.file}: {mutant.op}", mutant.hash) == mutant.hash
+    return KNOWN_EQUIVALENT.get(mutant.key) if is_read else None
+
+
 class Verdicts:
     """What is known of each mutant, in a file to which every new verdict is added at once."""
 
@@ -135,12 +141,12 @@ class Verdicts:
         killer = self.killer(mutant)
         if killer:
             return f"killed by {killer}"
-        if mutant.key in KNOWN_EQUIVALENT:
-            return f"equivalent: {KNOWN_EQUIVALENT[mutant.key]}"
+        if reason := proof(mutant):
+            return f"equivalent: {reason}"
         return "not judged" if killer is None else "SURVIVED"
 
     def open(self, found: list[Mutant], proofs: bool) -> list[Mutant]:
-        return [m for m in found if not self.killer(m) and proofs == (m.key in KNOWN_EQUIVALENT)]
+        return [m for m in found if not self.killer(m) and proofs == bool(proof(m))]
 
     def killed(self, found: list[Mutant]) -> Counter[tuple]:
         return Counter((m.file, m.op, killer) for m in found if (killer := self.killer(m)))

@@ -13,7 +13,7 @@ from tests.meta import changes, judge_files, judge_rules
 from tests.meta.coverage_map import CoverageMap, content
 from tests.meta.cuda_mutants import cuda_mutants
 from tests.meta.mutants import mutants
-from tests.meta.mutate import KNOWN_EQUIVALENT, RULES, Verdicts, with_table
+from tests.meta.mutate import KNOWN_EQUIVALENT, RULES, Verdicts, proof, with_table
 
 SOURCE = """
 class Saved:
@@ -233,3 +233,12 @@ def test_each_mutant_that_is_listed_as_equivalent_exists():
             of_file = mutants(root, path, everything=path not in RULES)
         found |= {mutant.key.removeprefix("tensorlite/") for mutant in of_file}
     assert {key.removeprefix("tensorlite/") for key in KNOWN_EQUIVALENT} <= found
+
+
+def test_a_proof_holds_for_the_op_that_it_was_read_for():
+    """In another source, "place 2" is another place."""
+    root = Path(__file__).parents[2] / "tensorlite"
+    listed = [m for m in mutants(root, "derived.py") if m.key in KNOWN_EQUIVALENT]
+    assert len(listed) > 10
+    assert [m.key for m in listed if not proof(m)] == []
+    assert not any(proof(replace(m, hash="of another source")) for m in listed)
