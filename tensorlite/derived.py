@@ -312,7 +312,7 @@ def pad(x: ArrayLike, widths: Any, value: float = 0.0) -> "Tensor":
     ValueError for widths of another form and for negative ones.
     """
     pairs = widths if isinstance(widths, (tuple, list)) else (widths, widths)
-    single = len(pairs) > 0 and not builtins.any(isinstance(pair, (tuple, list)) for pair in pairs)
+    single = len(pairs) == 2 and not builtins.any(isinstance(pair, (tuple, list)) for pair in pairs)
     pairs = [tuple(pair) if isinstance(pair, (tuple, list)) else pair for pair in ([pairs] if single else pairs)]
     fit = single or len(pairs) == x.ndim
     if not fit or builtins.any(not isinstance(pair, tuple) or len(pair) != 2 for pair in pairs):

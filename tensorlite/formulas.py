@@ -327,7 +327,7 @@ def kl_div(log_q: Array, p: Array, reduction: str = "mean", log_target: bool = F
         losses = ops.exp(p) * (p - log_q)
     else:
         some = p != 0  # p log p is 0 at 0; a negative p gives nan
-        losses = ops.where(some, p * (ops.log(ops.where(some, p, 1)) - ops.where(some, log_q, 0)), 0)
+        losses = p * (ops.log(ops.where(some, p, 1)) - ops.where(some, log_q, 0))
     return losses.sum() / len(losses) if reduction == "batchmean" else _reduce(losses, reduction)
 
 

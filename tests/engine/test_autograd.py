@@ -516,6 +516,16 @@ def test_a_changed_value_is_noticed_whatever_the_op_was_applied_to_before():
     assert tl.concatenate([x]).tolist() == x.tolist()
 
 
+def test_each_change_of_a_gradient_counts():
+    x, y = leaf([1, 2]), leaf([3, 4])
+    (x * y).sum().backward()
+    z = (x.grad * y).sum()
+    (x * 2).sum().backward()  # adds to x.grad in place
+    changed(x.grad)
+    with pytest.raises(RuntimeError, match="mul: a value that it needs was changed"):
+        z.backward()
+
+
 def test_a_changed_value_that_is_not_needed_does_not_matter():
     x, w = leaf([1, 2]), leaf([3, 4])
     y, z = (x + w).sum(), (x.T.reshape(1, 2)[::-1] * w.detach().clone()).sum()
@@ -693,6 +703,15 @@ def test_an_op_of_ones_own_of_any_number_of_arguments():
     assert (x.grad.tolist(), y.grad.tolist()) == ([2, 2], [4, 4])
     assert tl.grad(total(np.ones(2), x, scale=2).sum(), x).tolist() == [3, 3]
     assert total(scale=2) == 0
+
+
+def test_an_op_binds_as_a_method():
+    class Vector(tl.Tensor):
+        length = tl.norm
+        squashed = tl.tanh
+
+    assert Vector(tl.tensor([0.0, 0.0]).data).squashed().tolist() == [0, 0]
+    assert Vector.squashed is tl.tanh
 
 
 def test_the_second_order_of_an_op_of_any_number_of_arguments():

@@ -9,8 +9,8 @@ from table import ROWS
 import tensorlite as tl
 from gpt.config import GPTConfig
 from gpt.model import GPT
+from tensorlite import formulas, optim
 from tensorlite import functional as F
-from tensorlite import optim
 from tensorlite.testing.devices import on_device, strict_device
 from tensorlite.testing.strict import strict
 
@@ -111,3 +111,14 @@ def test_the_strict_device_is_strict():
     y += 1
     assert x.tolist() == [2, 2]
     assert y.base is x
+
+
+def test_one_hot_stays_on_the_device_of_its_indices():
+    idx = tl.tensor([2, 0], device="strict")
+    before = strict.waits
+    found = [one_hot(given, 3) for one_hot in (F.one_hot, formulas.one_hot) for given in (idx, idx.data)]
+    assert strict.waits == before
+    for each in found:
+        array = each.data if isinstance(each, tl.Tensor) else each
+        assert type(array) is type(idx.data)
+        assert array.tolist() == [[0, 0, 1], [1, 0, 0]]

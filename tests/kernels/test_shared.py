@@ -1,12 +1,15 @@
 """No function is written twice: what the kernels for CPU and GPU have in common is in kernels/shared.py."""
 
 import ast
+import itertools
 from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import tensorlite as tl
+from tensorlite import functional as F
 from tensorlite import kernels
 from tensorlite.devices import memory
 from tensorlite.kernels import shared
@@ -127,3 +130,22 @@ def test_arrays_are_concatenated_as_a_view_where_they_are_adjacent_and_of_one_ki
         assert memory.adjacent_view(arrays) is None
     for arrays in apart[:4]:
         assert memory.concatenated(*arrays).tolist() == np.concatenate(arrays).tolist()
+
+
+@pytest.mark.parametrize("given", list(itertools.product([False, True], repeat=3)), ids=str)
+def test_projections_with_some_biases_are_three_products_side_by_side(given):
+    rng = np.random.default_rng(0)
+    x, *weights = [rng.standard_normal(shape) for shape in ((2, 3, 4), (5, 4), (2, 4), (3, 4))]
+    biases = [rng.standard_normal(len(w)) if has else None for w, has in zip(weights, given, strict=True)]
+    parts = [x @ w.T + (0 if b is None else b) for w, b in zip(weights, biases, strict=True)]
+    tensors = [None if a is None else tl.tensor(a, requires_grad=True) for a in (x, *weights, *biases)]
+    out = F.projections(*tensors)
+    np.testing.assert_allclose(out.numpy(), np.concatenate(parts, axis=-1), rtol=1e-12)
+    g = rng.standard_normal(out.shape)
+    by = [None if t is None else tl.grad(out, t, g, retain_graph=True).numpy() for t in tensors]
+    pieces = np.split(g, [5, 7], axis=-1)
+    np.testing.assert_allclose(by[0], sum(p @ w for p, w in zip(pieces, weights, strict=True)), rtol=1e-12)
+    for piece, by_weight, by_bias in zip(pieces, by[1:4], by[4:], strict=True):
+        np.testing.assert_allclose(by_weight, np.einsum("bto,bti->oi", piece, x), rtol=1e-12)
+        if by_bias is not None:
+            np.testing.assert_allclose(by_bias, piece.sum((0, 1)), rtol=1e-12)

@@ -1,8 +1,8 @@
 """Mutation score: change tensorlite and gpt in small ways; a test must fail each time.
 
     python -m tests.meta.mutate --changed [BASE]      # what the working tree (or what followed BASE) changed: minutes
-    python -m tests.meta.mutate [--only TEXT]         # every mutant of the engine, the rules and the CPU kernels: hours
-    python -m tests.meta.mutate --sample [--only TEXT]  # a seeded sample of the mutants of all other files
+    python -m tests.meta.mutate [--only TEXT ...]     # every mutant of the engine, the rules and the CPU kernels: hours
+    python -m tests.meta.mutate --sample [--only TEXT ...]  # a seeded sample of the mutants of all other files
 
 mutants.py and cuda_mutants.py say what is changed. Mutants of the engine, its rules and the CPU kernels are judged by
 judge_rules.py, all others by judge_files.py: there, coverage_map.py knows which tests run the changed line. The first
@@ -17,6 +17,7 @@ docs/mutants.md has the totals.
 import argparse
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -29,7 +30,7 @@ from pathlib import Path
 from . import changes, judge_files, judge_rules
 from .coverage_map import CoverageMap
 from .cuda_mutants import cuda_mutants
-from .equivalent import EQUIVALENT
+from .equivalent import EQUIVALENT, READ
 from .equivalent_files import EQUIVALENT as EQUIVALENT_FILES
 from .mutants import Mutant, mutants
 
@@ -41,20 +42,21 @@ SOURCES = [path for part in ("tensorlite", "gpt") for path in (ROOT / part).rglo
 FILES = sorted({str(path.relative_to(ROOT)) for path in SOURCES} - RULES)
 SEED = "tensorlite"
 SHARE = 1 / 32  # of the mutants outside the rules that are in the sample
-RULES_TITLE = "## The engine, its rules and kernels"
-TABLE = """# Mutants
+HEAD = """# Mutants
 
-Written by `python -m tests.meta.mutate --jobs 0 --table docs/mutants.md`. `build/mutants.jsonl` (an artifact of CI)
-names the test that killed each mutant; `tests/meta/equivalent.py` and `tests/meta/equivalent_files.py` have the reason
-for each mutant that changes nothing.
-
-## A sample of the other files
-
-`python -m tests.meta.mutate --sample` judges the share of their mutants that a seed picks, by the tests that run the
-changed line.
-
-{files}
+Written by `python -m tests.meta.mutate --table docs/mutants.md`: a row is written anew once each of its mutants has a
+verdict in `build/mutants.jsonl` (an artifact of CI, which names the test that killed each mutant), and stays as it is
+until then. `tests/meta/equivalent.py` and `tests/meta/equivalent_files.py` have the reason for each mutant that changes
+nothing.
 """
+SECTIONS = {
+    "files": ("## A sample of the other files", "python -m tests.meta.mutate --sample"),
+    "sample": (
+        "## A sample of the engine, rules and kernels on the present code",
+        "python -m tests.meta.mutate --share {share}",
+    ),
+    "rules": ("## The engine, its rules and kernels", "python -m tests.meta.mutate"),
+}
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -63,7 +65,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--changed", nargs="?", const="HEAD", metavar="BASE", help="only what changed since this commit (HEAD)")
     add("--sample", action="store_true", help="a seeded sample of the mutants outside the rules")
     add("--share", type=float, help="of these mutants that are judged, picked by a seed (1/32 with --sample, else all)")
-    add("--only", default="", help="only mutants whose file, op or change contains this text")
+    add("--only", nargs="+", metavar="TEXT", help="only mutants whose file, op or change contains one of these texts")
     add("--tests", default="", help="only tests that match (pytest's -k); survivors are then not final")
     add("--slow", action="store_true", help="outside the rules: also with the tests marked slow")
     add("--proofs", action="store_true", help="only mutants listed as equivalent: a kill refutes one")
@@ -106,6 +108,12 @@ def spread(found: list[Mutant]) -> list[Mutant]:
     return [mutant for *_, mutant in sorted(placed, key=lambda entry: entry[:2])]
 
 
+def proof(mutant: Mutant) -> str | None:
+    """Why it is equivalent, where it is listed and its op is still the one for which that was found."""
+    is_read = READ.get(f"{mutant.file}: {mutant.op}", mutant.hash) == mutant.hash
+    return KNOWN_EQUIVALENT.get(mutant.key) if is_read else None
+
+
 class Verdicts:
     """What is known of each mutant, in a file to which every new verdict is added at once."""
 
@@ -133,12 +141,12 @@ class Verdicts:
         killer = self.killer(mutant)
         if killer:
             return f"killed by {killer}"
-        if mutant.key in KNOWN_EQUIVALENT:
-            return f"equivalent: {KNOWN_EQUIVALENT[mutant.key]}"
+        if reason := proof(mutant):
+            return f"equivalent: {reason}"
         return "not judged" if killer is None else "SURVIVED"
 
     def open(self, found: list[Mutant], proofs: bool) -> list[Mutant]:
-        return [m for m in found if not self.killer(m) and proofs == (m.key in KNOWN_EQUIVALENT)]
+        return [m for m in found if not self.killer(m) and proofs == bool(proof(m))]
 
     def killed(self, found: list[Mutant]) -> Counter[tuple]:
         return Counter((m.file, m.op, killer) for m in found if (killer := self.killer(m)))
@@ -160,7 +168,7 @@ def judge_of_rules(found: list[Mutant], verdicts: Verdicts, options: argparse.Na
     os.environ["HYPOTHESIS_PROFILE"] = "mutants"
     os.environ["NUMBA_DISABLE_JIT"] = "1"  # a loop is a function of Python's then, which can be exchanged
     with tempfile.TemporaryDirectory() as folder:  # what others change meanwhile changes nothing here
-        for name in ("tensorlite", "gpt", "tests"):
+        for name in ("tensorlite", "gpt", "tests", "docs"):
             shutil.copytree(ROOT / name, Path(folder) / name, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(ROOT / "pyproject.toml", folder)
         os.chdir(folder)
@@ -219,7 +227,8 @@ def chosen(options: argparse.Namespace) -> tuple[list[Mutant], list[Mutant]]:
         of_rules, of_files = [], sample(of_other_files(FILES), options.share or SHARE)
     else:
         of_rules, of_files = sample(of_rule_files(RULES), options.share or 1), []
-    return [[m for m in several if options.only in m.key] for several in (of_rules, of_files)]
+    texts = options.only or [""]
+    return [[m for m in several if any(text in m.key for text in texts)] for several in (of_rules, of_files)]
 
 
 def of_rule_files(paths: Iterable[str]) -> list[Mutant]:
@@ -257,30 +266,71 @@ def main() -> int:
         print(*[f"listed as equivalent, and no mutant: {key}" for key in KNOWN_EQUIVALENT.keys() - names], sep="\n")
     print(score(found, by_op=not options.sample and not options.changed))
     if options.table:
-        write_table(options.table, verdicts, options.share or SHARE)
+        write_tables(options, verdicts)
     return int(any(is_ in ("SURVIVED", "not judged") for _, is_ in found))
 
 
-def write_table(path: Path, verdicts: Verdicts, share: float) -> None:
-    """The totals of both parts; that of the rules stays as it is where none of them has been judged here."""
-    files = [(m, verdicts.state(m)) for m in sample(of_other_files(FILES), share)]
-    rules = [(m, verdicts.state(m)) for m in of_rule_files(RULES)]
-    kept = path.read_text(encoding="utf-8") if path.exists() else ""
-    part = RULES_TITLE + kept.partition(RULES_TITLE)[2]
-    if any(is_ != "not judged" and "equivalent" not in is_ for _, is_ in rules):
-        part = f"{RULES_TITLE}\n\nThe last column has the three tests that killed most.\n\n{score(rules, by_op=True)}"
-    path.write_text(TABLE.format(files=score(files, by_op=False)) + part, encoding="utf-8")
+def write_tables(options: argparse.Namespace, verdicts: Verdicts) -> None:
+    """The totals of both parts, and of the sample of the rules where one is asked for."""
+    rules, share = of_rule_files(RULES), None if options.sample else options.share
+    parts = {"files": sample(of_other_files(FILES), (options.sample and options.share) or SHARE)}
+    parts |= {"sample": sample(rules, share)} if share else {}
+    parts["rules"] = rules
+    text = options.table.read_text(encoding="utf-8") if options.table.exists() else HEAD
+    for part, found in parts.items():
+        title, command = SECTIONS[part]
+        states = [(m, verdicts.state(m)) for m in found]
+        text = with_table(text, title, command.format(share=share), states, "folder" if part == "files" else "file")
+    options.table.write_text(text, encoding="utf-8")
+
+
+def with_table(text: str, title: str, command: str, found: list[tuple[Mutant, str]], by: str) -> str:
+    """The document with the rows of a section's table that are judged now; the others, and all sentences, are kept."""
+    if f"{title}\n" not in text:
+        text += f"\n{title}\n\nThe verdicts of `{command}`.\n\n| {by} |\n"
+    above, _, section = text.partition(f"{title}\n")
+    section, *below = re.split(r"(?=^## )", section, maxsplit=1, flags=re.M)
+    before, table, after = re.split(r"((?:^\|.*\n?)+)", section, maxsplit=1, flags=re.M)
+    kept = {}
+    for line in table.splitlines()[3:]:
+        name, *numbers = [cell.strip() for cell in line.strip("|").split("|")]
+        kept[name.removesuffix(" *")] = [name, *numbers, *["0"] * (len(COUNTS) - len(numbers))]
+    rows = []
+    for name, states in grouped(found, by).items():
+        new = [name, *map(str, counts(states))]
+        rows.append(kept.get(name, new) if "not judged" in states else new)
+    total = [sum(int(row[1 + i]) for row in rows) for i in range(len(COUNTS))]
+    return f"{above}{title}\n{before}{markdown(by, [['**all**', *total], *rows])}{after}{''.join(below)}"
+
+
+def grouped(found: list[tuple[Mutant, str]], by: str) -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = {}
+    for mutant, is_ in found:
+        groups.setdefault(mutant.file if by == "file" else f"{Path(mutant.file).parent}/", []).append(is_)
+    return groups
 
 
 def lines(file: Path) -> list[dict]:
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
+COUNTS = {"mutants": "", "killed": "killed", "equivalent": "equivalent", "survived": "SURVIVED", "not judged": "not"}
+
+
+def counts(states: list[str]) -> list[int]:
+    return [sum(is_.startswith(word) for is_ in states) for word in COUNTS.values()]
+
+
+def markdown(by: str, rows: list[list]) -> str:
+    lines = [f"| {' | '.join(map(str, cells))} |\n" for cells in [[by, *COUNTS], *rows]]
+    return "".join([lines[0], f"|---|{'--:|' * len(COUNTS)}\n", *lines[1:]])
+
+
 def score(found: list[tuple[Mutant, str]], by_op: bool) -> str:
     """The table: the number of killed and other mutants of each file or op, and the tests that killed most of them."""
     names = ("file", "op") if by_op else ("folder",)
-    heads = [*names, "mutants", "killed", "equivalent", "survived", "not judged", *["killed by"] * by_op]
-    marks = ["--:" if head in heads[len(names) : len(names) + 5] else "---" for head in heads]
+    heads = [*names, *COUNTS, *["killed by"] * by_op]
+    marks = ["--:" if head in COUNTS else "---" for head in heads]
     rows = ["| " + " | ".join(heads) + " |", "|" + "|".join(marks) + "|"]
     groups: dict[tuple, list] = {}
     for mutant, is_ in found:
@@ -290,12 +340,11 @@ def score(found: list[tuple[Mutant, str]], by_op: bool) -> str:
         ):
             groups.setdefault(group, []).append(is_)
     for (file, op), states in groups.items():
-        counts = [sum(is_.startswith(word) for is_ in states) for word in ("killed", "equivalent", "SURVIVED", "not")]
         killers = Counter(
             is_.removeprefix("killed by ").rpartition("::")[2].partition("[")[0] for is_ in states if "killed" in is_
         )
         by = ", ".join(f"{test} {n}" for test, n in killers.most_common(3)) if op else ""
-        cells = [file, *[op] * by_op, len(states), *counts, *[by] * by_op]
+        cells = [file, *[op] * by_op, *counts(states), *[by] * by_op]
         rows.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(rows) + "\n"
 

@@ -4,15 +4,16 @@ import json
 import shutil
 import subprocess
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.meta import changes, judge_files
+from tests.meta import changes, judge_files, judge_rules
 from tests.meta.coverage_map import CoverageMap, content
 from tests.meta.cuda_mutants import cuda_mutants
 from tests.meta.mutants import mutants
-from tests.meta.mutate import KNOWN_EQUIVALENT, RULES, Verdicts
+from tests.meta.mutate import KNOWN_EQUIVALENT, RULES, Verdicts, proof, with_table
 
 SOURCE = """
 class Saved:
@@ -69,6 +70,27 @@ def test_a_kill_counts_whatever_other_runs_say_of_the_same_mutant(tmp_path, kill
     assert (verdicts.state(mutant), verdicts.state(other)) == ("killed by test_a", "SURVIVED")
 
 
+def test_a_class_takes_the_methods_and_properties_of_the_changed_one():
+    class Old:
+        size = property(lambda self: self.set, lambda self, value: vars(self).update(set=value))
+        area = property(lambda self: self.set**2)
+
+        def twice(self):
+            return 2 * self.set
+
+    class New:
+        size = property(lambda self: -self.set, lambda self, value: vars(self).update(set=value + 1))
+        area = property(lambda self: 0)
+
+        def twice(self):
+            return 3 * self.set
+
+    box = Old()
+    judge_rules.take(Old, New)
+    box.size = 3
+    assert (box.set, box.size, box.area, box.twice()) == (4, -4, 0, 12)
+
+
 def test_the_tests_of_a_function_are_those_that_run_it_and_of_a_value_all_of_these_files(tmp_path):
     ran = {"tests/a.py": {"gpt/saved.py": {"ask": ("hash", {"1": [0], "2": [0, 1]})}}, "tests/b.py": {}}
     (tmp_path / "lines.json").write_text(
@@ -122,6 +144,55 @@ def test_tokens_of_a_cuda_kernel_are_changed_and_nothing_else(tmp_path):
     assert found[0].source() == source.replace("i < n", "i <= n")
 
 
+DOCUMENT = """# Mutants
+
+## Others
+
+| folder | mutants |
+|---|--:|
+| gpt/ | 7 |
+
+## Rules
+
+One sentence.
+
+| file | mutants | killed | equivalent | survived |
+|---|--:|--:|--:|--:|
+| **all** | 12 | 11 | 1 | 0 |
+| a.py * | 5 | 5 | 0 | 0 |
+| b.py | 4 | 3 | 1 | 0 |
+| gone.py | 3 | 3 | 0 | 0 |
+
+Another sentence.
+
+## Last
+"""
+JUDGED = {
+    "a.py": ["killed by t", "killed by u", "SURVIVED"],
+    "b.py": ["killed by t", "not judged"],  # not to its end: the old row stays
+    "c.py": ["equivalent: proof", "not judged"],  # that has no old row
+}
+ROWS = """| **all** | 9 | 5 | 2 | 1 | 1 |
+| a.py | 3 | 2 | 0 | 1 | 0 |
+| b.py | 4 | 3 | 1 | 0 | 0 |
+| c.py | 2 | 0 | 1 | 0 | 1 |
+"""
+
+
+def test_a_table_gets_the_rows_that_are_judged_and_keeps_the_others_and_every_sentence(tmp_path):
+    one = next(mutants(write(tmp_path), "gpt/saved.py", everything=True))
+    found = [(replace(one, file=file), state) for file, states in JUDGED.items() for state in states]
+    text = with_table(DOCUMENT, "## Rules", "mutate", found, "file")
+    head = "| file | mutants | killed | equivalent | survived | not judged |\n|---|--:|--:|--:|--:|--:|\n"
+    old = DOCUMENT[DOCUMENT.index("| file") : DOCUMENT.index("\nAnother")]
+    assert text == DOCUMENT.replace(old, head + ROWS)
+    assert with_table(text, "## Rules", "mutate", found, "file") == text
+    assert with_table(DOCUMENT, "## New", "mutate -x", found[:3], "file") == (
+        f"{DOCUMENT}\n## New\n\nThe verdicts of `mutate -x`.\n\n{head}| **all** | 3 | 2 | 0 | 1 | 0 |\n"
+        "| a.py | 3 | 2 | 0 | 1 | 0 |\n"
+    )
+
+
 @pytest.mark.skipif(not shutil.which("git"), reason="needs git")
 @pytest.mark.parametrize(
     ("old", "new", "chosen"),
@@ -162,3 +233,12 @@ def test_each_mutant_that_is_listed_as_equivalent_exists():
             of_file = mutants(root, path, everything=path not in RULES)
         found |= {mutant.key.removeprefix("tensorlite/") for mutant in of_file}
     assert {key.removeprefix("tensorlite/") for key in KNOWN_EQUIVALENT} <= found
+
+
+def test_a_proof_holds_for_the_op_that_it_was_read_for():
+    """In another source, "place 2" is another place."""
+    root = Path(__file__).parents[2] / "tensorlite"
+    listed = [m for m in mutants(root, "derived.py") if m.key in KNOWN_EQUIVALENT]
+    assert len(listed) > 10
+    assert [m.key for m in listed if not proof(m)] == []
+    assert not any(proof(replace(m, hash="of another source")) for m in listed)

@@ -104,3 +104,22 @@ def test_extreme_logits_have_finite_losses_and_gradients():
     y = tl.tensor([1000.0, -1000.0, 0.0], requires_grad=True)
     (F.elu(y) + F.softplus(y) + F.logsigmoid(y)).sum().backward()
     np.testing.assert_allclose(y.grad.numpy(), [2.0, 1.0, 2.0])
+
+
+def test_a_class_of_probability_0_costs_nothing_in_the_divergence():
+    """Whatever the other distribution says of it; its gradients, of second order too, are 0."""
+    log_q = tl.tensor([-np.inf, -np.inf, 0.0, np.nan, np.log(0.25)], requires_grad=True)
+    p = tl.tensor([0.0, 0.0, 0.0, 0.0, 0.5], requires_grad=True)
+    loss = F.kl_div(log_q, p, "sum")
+    assert loss.item() == pytest.approx(0.5 * np.log(2), rel=1e-6)
+    by_q, by_p = tl.grad(loss, [log_q, p], create_graph=True)
+    np.testing.assert_allclose(by_q.numpy(), [0, 0, 0, 0, -0.5])
+    np.testing.assert_allclose(by_p.numpy(), [0, 0, 0, 0, np.log(2) + 1], rtol=1e-6)
+    np.testing.assert_allclose(tl.grad((by_q + by_p).sum(), p).numpy(), [0, 0, 0, 0, 1])  # -1 + 1 / p
+
+
+def test_one_hot_gives_an_array_for_an_array_and_a_tensor_for_anything_else():
+    for idx, kind in [(np.array([1, 0]), np.ndarray), (tl.tensor([1, 0]), tl.Tensor), ([1, 0], tl.Tensor)]:
+        found = F.one_hot(idx)
+        assert type(found) is kind
+        assert found.tolist() == [[0, 1], [1, 0]]

@@ -127,6 +127,36 @@ def test_more_defaults_of_losses_and_random_layers(layers):
 
 
 @pytest.mark.parametrize("layers", BOTH, ids=["fused", "specification"])
+def test_the_defaults_of_functions_without_a_kernel(layers):
+    same(layers.leaky_relu(t()), np.where(X > 0, X, X * 0.01))
+    same(layers.elu(t()), np.where(X > 0, X, np.expm1(X)))
+    length = np.sqrt((CUBE**2).sum(-1, keepdims=True))
+    same(layers.normalize(t(CUBE)), CUBE / length)
+    same(layers.normalize(t(X * 1e-13)), X * 0.1)  # lengths below 1e-12 count as that
+    products = (CUBE * CUBE[::-1]).sum(-1)
+    same(layers.cosine_similarity(t(CUBE), t(CUBE[::-1])), products / (length * length[::-1])[..., 0])
+    same(layers.cosine_similarity(t(X * 1e-9), t(X * 1e-9)), (X * X).sum(-1) * 1e-2)  # lengths below 1e-8
+    same(layers.one_hot([2, 0]), [[0, 0, 1], [1, 0, 0]])
+    assert layers.one_hot([]).shape == (0, 0)
+    same(layers.nll_loss(t(), np.array([2, -100])), -X[0, 2])
+    same(layers.nll_loss(t(), [2, 0]), -(X[0, 2] + X[1, 0]) / 2)
+    same(layers.embedding(t(), [[1], [0]]), X[[[1], [0]]])
+    p = np.array([[0.25, 0.75, 0.0], [0.5, 0.125, 0.375]])
+    losses = p * np.log(1 + np.exp(-X)) + (1 - p) * np.log(1 + np.exp(X))
+    same(layers.binary_cross_entropy_with_logits(t(), t(p)), losses.mean())
+    divergence = np.where(p == 0, 0, p * (np.log(np.where(p == 0, 1, p)) - X))
+    same(layers.kl_div(t(), t(p)), divergence.mean())
+    same(layers.kl_div(t(), t(p), "batchmean"), divergence.sum() / 2)
+    same(layers.kl_div(t(), t(X / 2), log_target=True), (np.exp(X / 2) * (X / 2 - X)).mean())
+
+
+@pytest.mark.parametrize("name", [name for name in spec.__all__ if hasattr(F, name)])
+def test_a_function_and_its_formula_take_the_same_arguments(name):
+    function, formula = [inspect.signature(getattr(where, name)).parameters.values() for where in BOTH]
+    assert [(p.name, p.kind, p.default) for p in function] == [(p.name, p.kind, p.default) for p in formula]
+
+
+@pytest.mark.parametrize("layers", BOTH, ids=["fused", "specification"])
 @pytest.mark.parametrize(
     ("call", "error", "sentence"),
     [
@@ -146,6 +176,14 @@ def test_more_defaults_of_losses_and_random_layers(layers):
         (lambda F: F.linear_cross_entropy(t(), t(), np.array([0, 2])), IndexError, "index 2 .* 2 classes, 0 to 1"),
         (lambda F: F.linear_cross_entropy(t(), t(), np.array([0])), ValueError, r"must have shape \(2,\), not \(1,\)"),
         (lambda F: F.linear_cross_entropy(t(), t(np.ones((0, 3))), np.array([-100] * 2)), ValueError, "axis is empty"),
+        (lambda F: F.scaled_dot_product_attention(t(X[0]), t(), t()), ValueError, r"not shapes \(3,\), \(2, 3\)"),
+        (lambda F: F.one_hot([3, 0], 3), IndexError, "one_hot: index 3 .* 3 classes, 0 to 2$"),
+        (lambda F: F.nll_loss(t(), np.array([0, 3])), IndexError, r"nll_loss: index 3 .* \(or ignore_index -100\)"),
+        (lambda F: F.kl_div(t(), t(X[:1])), ValueError, r"kl_div: x has shape \(2, 3\) and y \(1, 3\)"),
+        (lambda F: F.kl_div(t(), t(), "average"), ValueError, "kl_div: reduction must be"),
+        (lambda F: F.binary_cross_entropy_with_logits(t(), t(X[:1])), ValueError, r"\(2, 3\) and y \(1, 3\), but they"),
+        (lambda F: F.binary_cross_entropy_with_logits(t(), t(), "batchmean"), ValueError, "reduction must be 'mean'"),
+        (lambda F: F.mse_loss(t(), t(), "batchmean"), ValueError, "mse_loss: reduction must be 'mean', 'sum' or 'none"),
     ],
 )  # fmt: skip
 def test_what_a_layer_refuses(layers, call, error, sentence):
@@ -217,6 +255,10 @@ def test_a_composition_at_its_edges():
     assert [part.shape for part in tl.split(tl.zeros(6), 3)] == [(2,)] * 3
     assert tl.stack([tl.zeros(6)]).shape == (1, 6)
     assert tl.pad(tl.tensor(2.0), 1).item() == tl.pad(tl.tensor(2.0), []).item() == 2
+    for widths in ([1, 2], [[1, 2], [0, 3]], [(1, 2), [0, 3]]):  # lists as well as tuples
+        same(tl.pad(t(), widths), np.pad(X, widths))
+    for shift, axis in (((), 1), (1, ()), ((), ()), ((), None)):  # nothing to shift
+        same(tl.roll(t(), shift, axis), X)
 
 
 def test_einsum_broadcasts_an_axis_of_length_1_wherever_it_stands():
@@ -340,3 +382,12 @@ def test_topk_is_the_beginning_of_a_stable_descending_sort(values):
         found, places = tl.topk(t(x), k)
         same(places, np.array(expected)[:, :k])
         np.testing.assert_array_equal(found.numpy(), np.take_along_axis(x, np.array(expected)[:, :k], -1))
+
+
+@pytest.mark.parametrize("k", [1, 7, 600, 1500, 1999, 2000])
+def test_topk_of_long_rows(k):
+    """Short rows are sorted by a partition too, whatever it is asked for."""
+    x = np.array([[997 * i % 2000 // 2 for i in range(2000)], [1003 * i % 2000 for i in range(2000)]], float)
+    found, places = tl.topk(t(x), k)
+    expected = np.argsort(-x, kind="stable")[:, :k]
+    same((found, places), (np.take_along_axis(x, expected, -1), expected))

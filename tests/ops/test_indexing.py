@@ -239,6 +239,16 @@ def test_on_a_gpu_what_the_host_knows_of_an_index_is_checked_without_a_wait(devi
     assert x[:, np.int64(-1) :: np.int64(-2)].tolist() == GRID[:, ::-2].tolist()
 
 
+@pytest.mark.parametrize("index", [np.array([[1], [0]]), tl.tensor([[1], [0]])], ids=["array", "Tensor"])
+def test_places_on_another_device_are_refused_and_a_list_is_on_none(device, index):
+    x = tl.tensor(np.zeros((2, 3)), device="strict")
+    for f in (lambda index: x[index], lambda index: tl.take_along_axis(x, index, 1),
+              lambda index: tl.index_put(x, index, 1.0), lambda index: tl.scatter(x, index, 1.0)):  # fmt: skip
+        with pytest.raises(IndexError, match="they are on two devices"):
+            f(index)
+        assert f(index.tolist()).device == "strict"
+
+
 @pytest.mark.finding("B1")
 @given(drawn=INDICES)
 def test_on_a_gpu_an_index_means_the_same(drawn):
@@ -305,6 +315,30 @@ def test_a_source_that_does_not_fit_and_a_shape_that_is_none_are_refused():
         tl.scatter_add(tl.ones(1), 0, (-1,))
     with pytest.raises(TypeError, match=r"must be an integer, not 2\.5"):
         tl.scatter_add(tl.ones(1), 0, (2.5,))
+
+
+# ----- index_put and scatter --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int8", "int64", "bool"])
+def test_numbers_and_lists_are_put_in_the_dtype_of_the_array_as_numpy_assigns_them(dtype):
+    x = np.array([[1, 0, 1], [0, 1, 0]], dtype)
+    for index in ((1, 2), (slice(None), [2, 0]), [True, False]):
+        for values in (1, 0.0, True, [1] * np.shape(x[index])[-1] if np.shape(x[index]) else 1):
+            expected = x.copy()
+            expected[index] = values
+            got = tl.index_put(tl.tensor(x), index, values)
+            assert got.dtype == dtype
+            np.testing.assert_array_equal(got.numpy(), expected)
+    for values in (1, [[1], [0]]):
+        expected = x.copy()
+        np.put_along_axis(expected, np.array([[2], [0]]), values, 1)
+        got = tl.scatter(tl.tensor(x), [[2], [0]], values)
+        assert got.dtype == dtype
+        np.testing.assert_array_equal(got.numpy(), expected)
+    x = np.zeros((2, 1, 3), dtype)
+    x[0, 0, 2] = x[1, 0, 1] = 1
+    np.testing.assert_array_equal(tl.scatter(tl.zeros((2, 1, 3), dtype=dtype), [[[2]], [[1]]], 1).numpy(), x)
 
 
 # ----- take_along_axis --------------------------------------------------------------------------------------------

@@ -104,15 +104,6 @@ def test_help_shows_an_op_as_a_function_with_its_derivative():
     assert (tl.tanh.__name__, tl.tanh.__module__, tl.sum.__qualname__) == ("tanh", "tensorlite.ops", "sum")
 
 
-def test_an_op_binds_as_a_method():
-    class Vector(tl.Tensor):
-        length = derived.norm
-        squashed = tl.tanh
-
-    assert Vector(tl.tensor([0.0, 0.0]).data).squashed().tolist() == [0, 0]
-    assert Vector.squashed is tl.tanh
-
-
 def test_each_text_of_the_table_belongs_to_an_op_and_each_op_has_one():
     public_ops = {name for name, op in vars(ops).items() if isinstance(op, Primitive) and name[0] != "_"} - {"identity"}
     assert set(op_docs.DOCS) == public_ops
