@@ -198,7 +198,7 @@ PROOFS: dict[str, list[str]] = {
         "tensorlite/kernels/cuda/sdpa.py: _tensor: list(x.strides)  ->  x.strides",
     ],
     "where a variance is negative, rounding has left nothing of it, and any number is as wrong": [
-        "tensorlite/kernels/cuda/layers.cu: team_sum: if (var < 0.0f) var = 0.0f;  // fmaxf would turn nan into 0: 0.0f  ->  1.0f (place 2)",
+        "tensorlite/kernels/cuda/layers.cu: rstd_of: if (var < 0.0f) var = 0.0f;  // fmaxf would turn nan into 0: 0.0f  ->  1.0f (place 2)",
     ],
     "all threads of a team have the same mean": [
         "tensorlite/kernels/cuda/layers.cu: layer_norm: if (threadIdx.x % team == 0) {: 0  ->  1",
