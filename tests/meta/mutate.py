@@ -55,6 +55,7 @@ changed line.
 
 {files}
 """
+STARRED = "Rows with * are of an earlier run, whose list of verdicts was not kept.\n\n"
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -262,14 +263,36 @@ def main() -> int:
 
 
 def write_table(path: Path, verdicts: Verdicts, share: float) -> None:
-    """The totals of both parts; that of the rules stays as it is where none of them has been judged here."""
+    """The totals of both parts; of what has not been judged here they stay as they are."""
     files = [(m, verdicts.state(m)) for m in sample(of_other_files(FILES), share)]
     rules = [(m, verdicts.state(m)) for m in of_rule_files(RULES)]
     kept = path.read_text(encoding="utf-8") if path.exists() else ""
     part = RULES_TITLE + kept.partition(RULES_TITLE)[2]
     if any(is_ != "not judged" and "equivalent" not in is_ for _, is_ in rules):
         part = f"{RULES_TITLE}\n\nThe last column has the three tests that killed most.\n\n{score(rules, by_op=True)}"
-    path.write_text(TABLE.format(files=score(files, by_op=False)) + part, encoding="utf-8")
+    table = joined(kept.partition(RULES_TITLE)[0], score(files, by_op=False))
+    starred = STARRED if " * |" in table else ""
+    path.write_text(TABLE.format(files=table) + starred + part, encoding="utf-8")
+
+
+def joined(old: str, new: str) -> str:
+    """The new table of folders; a row of the old one stays where it had more verdicts, and gets a * where the sample
+    has another number of the folder's mutants now."""
+    head, marks, total, *rows = (cells(line) for line in new.splitlines())
+    kept = {row[0].removesuffix(" *"): row for line in old.splitlines() if len(row := cells(line)) == len(head)}
+    for row in rows:
+        before = kept.get(row[0])
+        if before and int(before[-1]) < int(row[-1]):
+            same = before[1] == row[1] or before[0].endswith("*")
+            row[:] = before if same else [f"{before[0]} *", *before[1:]]
+    total[1:] = [str(sum(int(row[i]) for row in rows)) for i in range(1, len(head))]
+    lines = [f"| {' | '.join(row)} |" for row in (head, total, *rows)]
+    return "\n".join([lines[0], f"|{'|'.join(marks)}|", *lines[1:]]) + "\n"
+
+
+def cells(line: str) -> list[str]:
+    """Of a row of a Markdown table."""
+    return [cell.strip() for cell in line.strip().strip("|").split("|")]
 
 
 def lines(file: Path) -> list[dict]:

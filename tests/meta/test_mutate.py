@@ -12,7 +12,7 @@ from tests.meta import changes, judge_files
 from tests.meta.coverage_map import CoverageMap, content
 from tests.meta.cuda_mutants import cuda_mutants
 from tests.meta.mutants import mutants
-from tests.meta.mutate import KNOWN_EQUIVALENT, RULES, Verdicts
+from tests.meta.mutate import KNOWN_EQUIVALENT, RULES, Verdicts, joined
 
 SOURCE = """
 class Saved:
@@ -146,6 +146,22 @@ def test_what_runs_while_a_module_is_imported_runs_for_every_test_that_imports_i
     assert ran == {"if x  ->  if True": everywhere, "if x  ->  if False": everywhere, "0  ->  1": {"3"}}
     (limit,) = [m for m in mutants(tmp_path, "gpt/late.py", everything=True) if m.change == "3  ->  4"]
     assert {t.rpartition("_")[2] for t in known.tests(limit.file, limit.op, limit.hash, limit.statement)} >= {"4", "6"}
+
+
+HEAD = "| folder | mutants | killed | equivalent | survived | not judged |\n|---|--:|--:|--:|--:|--:|\n"
+
+
+def test_a_row_of_the_table_stays_where_less_of_its_folder_has_been_judged(tmp_path):
+    """Verdicts of a part of the sample, in a file of their own, say nothing of the other folders."""
+    old = "| **all** | 18 | 13 | 1 | 1 | 3 |\n| a/ * | 5 | 4 | 1 | 0 | 0 |\n| b/ | 6 | 5 | 0 | 1 | 0 |\n"
+    old += "| c/ | 7 | 4 | 0 | 0 | 3 |\n"
+    new = "| **all** | 21 | 7 | 1 | 0 | 13 |\n| a/ | 5 | 0 | 1 | 0 | 4 |\n| b/ | 7 | 0 | 0 | 0 | 7 |\n"
+    new += "| c/ | 7 | 7 | 0 | 0 | 0 |\n| d/ | 2 | 0 | 0 | 0 | 2 |\n"
+    assert joined(f"# Mutants\n\n{HEAD}{old}\nRows\n", HEAD + new) == (
+        f"{HEAD}| **all** | 20 | 16 | 1 | 1 | 2 |\n| a/ * | 5 | 4 | 1 | 0 | 0 |\n| b/ * | 6 | 5 | 0 | 1 | 0 |\n"
+        "| c/ | 7 | 7 | 0 | 0 | 0 |\n| d/ | 2 | 0 | 0 | 0 | 2 |\n"
+    )
+    assert joined("", HEAD + new) == HEAD + new
 
 
 def test_a_test_file_is_recorded_again_where_a_helper_of_its_helper_has_changed(tmp_path):
