@@ -162,6 +162,42 @@ def test_a_page_that_cannot_start_is_a_warning(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out == "warning: the page could not be opened: no memory\n"
 
 
+SERVER = """
+import json, os, sys
+with open(sys.argv[0] + ".json", "w") as file:
+    json.dump([os.getsid(0) == os.getpid(), sys.argv[1:], os.environ.get("PYTHONPATH")], file)
+print("http://127.0.0.1:1/#training", flush=True)
+sys.stdin.read()
+"""
+
+
+@posix
+def test_the_server_has_a_session_and_the_modules_of_training_and_ends_with_the_block(tmp_path, monkeypatch, capsys):
+    """A process that stands for the server: it prints an address, and waits for the end of its standard input."""
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(watch.sys, "platform", "linux")
+    monkeypatch.syspath_prepend(tmp_path / "modules")
+    (tmp_path / "server.py").write_text(SERVER)
+    program = tmp_path / "python"
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{tmp_path / "server.py"}" "$@"\n')
+    program.chmod(0o755)
+    monkeypatch.setattr(watch.sys, "executable", str(program))
+    with watch.watching(watch.Console()) as page:
+        page.open(tmp_path / "run")
+        shown, deadline = "", time.monotonic() + 30
+        while "\n" not in shown and time.monotonic() < deadline:
+            shown += capsys.readouterr().out
+            time.sleep(0.01)
+        assert page.process.poll() is None
+    assert shown == "watch      http://127.0.0.1:1/#training\n"
+    assert page.process.poll() == 0
+    own_session, arguments, path = json.loads((tmp_path / "server.py.json").read_text())
+    assert own_session
+    assert arguments == ["-P", "-m", "gpt.cli.watch", str(tmp_path / "run")]
+    assert path.split(os.pathsep) == [str(tmp_path / "modules"), *filter(None, sys.path[1:])]
+
+
 @pytest.mark.slow
 def test_a_server_that_fails_is_a_warning(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(watch.sys, "executable", "/bin/false" if os.name == "posix" else "where")
