@@ -154,22 +154,6 @@ def test_a_signal_before_the_first_checkpoint_leaves_at_once_and_nothing_is_left
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
-def test_a_command_that_is_stopped_ends_with_the_status_of_the_signal(call, tmp_path, monkeypatch, number, status):
-    real = training.update
-
-    def update(s, step):
-        if s.step == 1:
-            os.kill(os.getpid(), number)
-        return real(s, step)
-
-    monkeypatch.setattr(training, "update", update)
-    run = tmp_path / "run"
-    ended = call(*flags(tmp_path, steps=4, sample_every=0), "--out", run)
-    assert ended[0] == status
-    assert checkpoint.newest(run)[0].step == 2
-
-
 # ----- the same command line again ----------------------------------------------------------------------------------
 
 
