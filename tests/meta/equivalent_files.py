@@ -108,6 +108,9 @@ PROOFS: dict[str, list[str]] = {
         "tensorlite/testing/invariants.py: _explained: 10  ->  11",
         "tensorlite/testing/points.py: Point.sizes: for i in self.differentiable if self.names[i] != INCOMING  ->  for i in self.differentiable",
     ],
+    "nine places at irregular distances either way: on sin, exp and sqrt, rounded, the median of the estimate is the same": [
+        "tensorlite/testing/noise.py: PLACES: 1.83  ->  2.83",
+    ],
     "as an unsigned number each is larger than any memory": [
         "tensorlite/devices/machine.py: keep_freed_memory: 1  ->  2 (place 2)",
     ],
