@@ -30,7 +30,7 @@ from pathlib import Path
 
 import pytest
 
-from .mutants import digest, places, statement_at, statements
+from .mutants import Function, digest, places, statement_at, statements
 
 FORMAT = "2"  # of the file that keeps the map: what was kept in another one is recorded again
 SUPPORT = ("tests/support", "tests/gpt/support")
@@ -57,6 +57,7 @@ class Recorder:
     def __init__(self, coverage):
         self.coverage = coverage
         self.imports: dict[str, set[str]] = defaultdict(set)  # the imports of each context
+        self.loads: dict[str, str] = {}  # the context in which each file was loaded
         self.stack: list[str] = []
         self.seconds: dict[str, float] = {}
         self.failed: set[str] = set()
@@ -139,7 +140,8 @@ class Recorder:
             inside = Path(module.__spec__.origin).is_relative_to(tree)
             if not inside or threading.current_thread() is not threading.main_thread():
                 return load(loader, module)
-            self.enter(loading(module.__name__))
+            self.enter(context := loading(module.__name__))
+            self.loads[module.__spec__.origin] = context
             try:
                 return load(loader, module)
             finally:
@@ -213,13 +215,21 @@ def record(tree: Path, out: Path, arguments: list[str]) -> None:
         lines: dict[str, dict[str, list[int]]] = {}
         for file in found.measured_files():
             by_context = lines[str(Path(file).relative_to(tree))] = defaultdict(list)
+            ambiguous = one_line_functions(Path(file))
             for line, contexts in found.contexts_by_lineno(file).items():
                 for context in contexts:
-                    by_context[context].append(line)
+                    if line not in ambiguous or context != recorder.loads.get(file):
+                        by_context[context].append(line)
     runs_for = recorder.runs_for()
     usable = {test: took for test, took in recorder.seconds.items() if test not in recorder.failed}
     spread = {file: shared(by_context, runs_for) for file, by_context in lines.items()}
     out.write_text(json.dumps([usable, spread, sorted(recorder.failed)]))
+
+
+def one_line_functions(file: Path) -> set[int]:
+    """The lines of functions that have only one, on which loading the file runs the statement `def`."""
+    found = (node for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))) if isinstance(node, Function))
+    return {node.lineno for node in found if node.lineno == node.body[0].lineno}
 
 
 def shared(by_context: dict[str, list[int]], runs_for: dict[str, set[str]]) -> dict[str, list[int]]:
@@ -326,7 +336,7 @@ def functions(file: Path) -> list[tuple[str, dict[int, int], str]]:
     """(place, number of the statement on each line, hash) of a file's functions."""
     found = []
     for name, place in places(ast.parse(file.read_text(encoding="utf-8")), everything=True):
-        if isinstance(place, ast.FunctionDef | ast.AsyncFunctionDef):
+        if isinstance(place, Function):
             known = statements(place)
             lines = range(place.body[0].lineno, place.end_lineno + 1)
             found.append((name, {line: statement_at(known, line) for line in lines}, digest(place)))

@@ -113,7 +113,8 @@ TREE = {
     "pyproject.toml": "[tool.pytest.ini_options]\npythonpath = ['tests/support']\n",
     "tensorlite/__init__.py": "",
     "gpt/__init__.py": "",
-    "gpt/rows.py": "def row(x):\n    if x:\n        return x\n    return 0\n\ndef other():\n    return 1\n",
+    "gpt/rows.py": "def row(x):\n    if x:\n        return x\n    return 0\n\ndef other():\n    return 1\n"
+    "def short(): return 4\n",
     "gpt/table.py": "from .rows import row\nTABLE = row(2)\n",
     "gpt/late.py": "from .table import TABLE\nLIMIT = 3\n",
     "tests/support/cases.py": "from gpt.rows import row\nZERO = row(0)\n",
@@ -121,7 +122,8 @@ TREE = {
     "tests/test_cases.py": "from cases import ZERO\ndef test_3(): assert not ZERO\n",
     "tests/test_late.py": "import gpt\ndef test_4():\n    from gpt.late import LIMIT, TABLE\n    assert LIMIT > TABLE\n"
     "def test_5(): assert gpt\n",
-    "tests/test_later.py": "from gpt.rows import other\ndef test_6():\n    import gpt.late\n    assert other() == 1\n",
+    "tests/test_later.py": "from gpt.rows import other, short\ndef test_6():\n    import gpt.late\n"
+    "    assert other() == 1\ndef test_7(): assert short() == 4\n",
 }
 
 
@@ -144,8 +146,12 @@ def test_what_runs_while_a_module_is_imported_runs_for_every_test_that_imports_i
     }
     everywhere = {"1", "2", "3", "4", "6"}  # test_5 imports only gpt
     assert ran == {"if x  ->  if True": everywhere, "if x  ->  if False": everywhere, "0  ->  1": {"3"}}
-    (limit,) = [m for m in mutants(tmp_path, "gpt/late.py", everything=True) if m.change == "3  ->  4"]
-    assert {t.rpartition("_")[2] for t in known.tests(limit.file, limit.op, limit.hash, limit.statement)} >= {"4", "6"}
+    for file, change, expected in (
+        ("gpt/late.py", "3  ->  4", {"4", "5", "6", "7"}),
+        ("gpt/rows.py", "4  ->  5", {"7"}),
+    ):
+        (m,) = [m for m in mutants(tmp_path, file, everything=True) if m.change == change]
+        assert {t.rpartition("_")[2] for t in known.tests(m.file, m.op, m.hash, m.statement)} == expected
 
 
 HEAD = "| folder | mutants | killed | equivalent | survived | not judged |\n|---|--:|--:|--:|--:|--:|\n"
