@@ -10,6 +10,10 @@ with each test as a context. Three things beyond one context a test:
 """
 
 import ast
+import builtins
+import importlib
+import importlib.machinery
+import importlib.util
 import json
 import os
 import re
@@ -17,16 +21,20 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
-from .mutants import digest, places, statement_at, statements
+from .mutants import Function, digest, places, statement_at, statements
 
+FORMAT = "2"  # of the file that keeps the map: what was kept in another one is recorded again
 SUPPORT = ("tests/support", "tests/gpt/support")
+ALL = -1  # in the map: every test of the file
 CONTEXT = "MUTATED_TEST"  # the environment variable that tells started processes whose lines they run
 RCFILE = """[run]
 source = {tree}/tensorlite
@@ -44,10 +52,12 @@ def seconds_used() -> float:
 
 
 class Recorder:
-    """A pytest plugin: each test, and each fixture of wider scope, is a context of coverage.py."""
+    """A pytest plugin: each test, fixture of wider scope, test file and import is a context of coverage.py."""
 
     def __init__(self, coverage):
         self.coverage = coverage
+        self.imports: dict[str, set[str]] = defaultdict(set)  # the imports of each context
+        self.loads: dict[str, str] = {}  # the context in which each file was loaded
         self.stack: list[str] = []
         self.seconds: dict[str, float] = {}
         self.failed: set[str] = set()
@@ -87,9 +97,94 @@ class Recorder:
         finally:
             self.leave()
 
+    @pytest.hookimpl(wrapper=True)
+    def pytest_make_collect_report(self, collector):
+        if not isinstance(collector, pytest.Module):
+            return (yield)
+        self.enter(collected(collector.nodeid))
+        try:
+            return (yield)
+        finally:
+            self.leave()
+
     def pytest_runtest_logreport(self, report):
         if report.failed or report.skipped:
             self.failed.add(report.nodeid)
+
+    def imported(self, name: str) -> None:
+        """The code that runs now imports this module, which may have been loaded before, and its packages."""
+        parts = name.split(".")
+        context = self.stack[-1] if self.stack else ""
+        self.imports[context] |= {loading(".".join(parts[:n])) for n in range(1, len(parts) + 1)}
+
+    @contextmanager
+    def watching_imports(self, tree: Path) -> Iterator[None]:
+        """While the block runs, each module of `tree` is loaded in a context of its own, and imports are noted."""
+        import_, import_module = builtins.__import__, importlib.import_module
+        load = importlib.machinery.SourceFileLoader.exec_module
+
+        def statement(name, globals=None, locals=None, fromlist=(), level=0):
+            found = import_(name, globals, locals, fromlist, level)
+            if level:
+                name = importlib.util.resolve_name("." * level + name, globals["__package__"])
+            for each in (name, *(f"{name}.{part}" for part in fromlist or ())):
+                self.imported(each)
+            return found
+
+        def function(name, package=None):
+            found = import_module(name, package)
+            self.imported(found.__name__)
+            return found
+
+        def loaded(loader, module):
+            inside = Path(module.__spec__.origin).is_relative_to(tree)
+            if not inside or threading.current_thread() is not threading.main_thread():
+                return load(loader, module)
+            self.enter(context := loading(module.__name__))
+            self.loads[module.__spec__.origin] = context
+            try:
+                return load(loader, module)
+            finally:
+                self.leave()
+
+        builtins.__import__, importlib.import_module = statement, function
+        importlib.machinery.SourceFileLoader.exec_module = loaded
+        try:
+            yield
+        finally:
+            builtins.__import__, importlib.import_module = import_, import_module
+            importlib.machinery.SourceFileLoader.exec_module = load
+
+    def runs_for(self) -> dict[str, set[str]]:
+        """The tests, and test files (for all of their tests), for which what ran in each context counts."""
+        found: dict[str, set[str]] = defaultdict(set)
+        files = {test.partition("::")[0] for test in self.fixtures}
+        of_file = {file: self.reached({"", collected(file)}) for file in files}
+        for file, contexts in of_file.items():
+            for context in contexts:
+                found[context].add(file)
+        for test, fixtures in self.fixtures.items():
+            if test in self.seconds and test not in self.failed:
+                for context in self.reached({test, *fixtures}) - of_file[test.partition("::")[0]]:
+                    found[context].add(test)
+        return found
+
+    def reached(self, contexts: set[str]) -> set[str]:
+        """These contexts and the modules that they import, directly or not."""
+        found, waiting = set(contexts), list(contexts)
+        while waiting:
+            new = self.imports[waiting.pop()] - found
+            found |= new
+            waiting += new
+        return found
+
+
+def collected(file: str) -> str:
+    return f"file {file}"
+
+
+def loading(module: str) -> str:
+    return f"import {module}"
 
 
 def named(fixture) -> str:
@@ -109,7 +204,8 @@ def record(tree: Path, out: Path, arguments: list[str]) -> None:
         recorder = Recorder(measured)
         measured.start()
         os.environ["COVERAGE_PROCESS_START"] = str(rcfile)
-        status = pytest.main(arguments, [recorder])
+        with recorder.watching_imports(tree):
+            status = pytest.main(arguments, [recorder])
         measured.stop()
         measured.save()
         if status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED):
@@ -118,26 +214,30 @@ def record(tree: Path, out: Path, arguments: list[str]) -> None:
         found = measured.get_data()
         lines: dict[str, dict[str, list[int]]] = {}
         for file in found.measured_files():
-            by_test = lines[str(Path(file).relative_to(tree))] = defaultdict(list)
+            by_context = lines[str(Path(file).relative_to(tree))] = defaultdict(list)
+            ambiguous = one_line_functions(Path(file))
             for line, contexts in found.contexts_by_lineno(file).items():
                 for context in contexts:
-                    by_test[context].append(line)
-    by_fixture = defaultdict(list)
-    for test, fixtures in recorder.fixtures.items():
-        for fixture in fixtures:
-            by_fixture[fixture].append(test)
+                    if line not in ambiguous or context != recorder.loads.get(file):
+                        by_context[context].append(line)
+    runs_for = recorder.runs_for()
     usable = {test: took for test, took in recorder.seconds.items() if test not in recorder.failed}
-    spread = {file: shared(by_test, by_fixture, usable) for file, by_test in lines.items()}
+    spread = {file: shared(by_context, runs_for) for file, by_context in lines.items()}
     out.write_text(json.dumps([usable, spread, sorted(recorder.failed)]))
 
 
-def shared(by_test: dict[str, list[int]], by_fixture: dict[str, list[str]], usable: dict[str, float]) -> dict:
-    """What a fixture ran, its tests ran."""
+def one_line_functions(file: Path) -> set[int]:
+    """The lines of functions that have only one, on which loading the file runs the statement `def`."""
+    found = (node for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))) if isinstance(node, Function))
+    return {node.lineno for node in found if node.lineno == node.body[0].lineno}
+
+
+def shared(by_context: dict[str, list[int]], runs_for: dict[str, set[str]]) -> dict[str, list[int]]:
+    """The lines that ran for each test or test file: those of a fixture or an import ran for all that use it."""
     lines: dict[str, set[int]] = defaultdict(set)
-    for context, ran in by_test.items():
-        for test in by_fixture.get(context, [context]):
-            if test in usable:
-                lines[test].update(ran)
+    for context, ran in by_context.items():
+        for test in runs_for.get(context, ()):
+            lines[test].update(ran)
     return {test: sorted(ran) for test, ran in lines.items()}
 
 
@@ -172,7 +272,11 @@ class CoverageMap:
             own = {nodeid: took for nodeid, took in seconds.items() if nodeid.partition("::")[0] == test}
             self.files[test] = {"hash": content(tree, test), "tests": list(own), "seconds": own, "ran": {}}
         index = {test: {nodeid: i for i, nodeid in enumerate(self.files[test]["tests"])} for test in tests}
+        for test in tests:
+            index[test][test] = ALL
         for file, by_test in lines.items():
+            for nodeid in by_test:
+                self.files[nodeid.partition("::")[0]]["ran"].setdefault(file, {})
             for name, number_of, hashed in functions(tree / file):
                 for nodeid, ran in by_test.items():
                     test = nodeid.partition("::")[0]
@@ -188,20 +292,32 @@ class CoverageMap:
         return {nodeid: took for entry in self.files.values() for nodeid, took in entry["seconds"].items()}
 
     def tests(self, file: str, place: str, hashed: str, statement: int) -> set[str]:
-        """The tests that ran this statement of a function, or any statement of it, where it changed since.
+        """The tests for which this statement of a function ran, or any statement of it, where it changed since.
 
-        A value outside functions may be read by any test: then all tests of the files that run anything of `file`.
+        A value outside functions may be read by any test: then all tests of the files that import or run `file`.
         """
         exact, of_place, of_file = set(), set(), set()
         for entry in self.files.values():
             of_file |= {*entry["tests"]} if file in entry["ran"] else set()
             for name, (then, by_number) in entry["ran"].get(file, {}).items():
-                ran = {entry["tests"][i] for several in by_number.values() for i in several}
                 if name == place:
+                    ran = named_by(entry["tests"], {i for several in by_number.values() for i in several})
                     of_place |= ran
                     same = then == hashed and statement
-                    exact |= {entry["tests"][i] for i in by_number.get(str(statement), ())} if same else ran
+                    exact |= named_by(entry["tests"], by_number.get(str(statement), ())) if same else ran
         return exact if of_place else of_file
+
+    def calling(self, file: str) -> set[str]:
+        """The tests that themselves run a function of `file`, and not only while modules are imported."""
+        found = set()
+        for entry in self.files.values():
+            for _, by_number in entry["ran"].get(file, {}).values():
+                found |= {entry["tests"][i] for several in by_number.values() for i in several if i != ALL}
+        return found
+
+
+def named_by(tests: list[str], numbers: Iterable[int]) -> set[str]:
+    return {*tests} if ALL in numbers else {tests[i] for i in numbers}
 
 
 def content(tree: Path, test: str) -> str:
@@ -213,14 +329,14 @@ def content(tree: Path, test: str) -> str:
             read[file] = file.read_text(encoding="utf-8")
             names = re.findall(r"^ *(?:from|import) (\w+)", read[file], re.MULTILINE)
             waiting += [tree / folder / f"{name}.py" for name in names for folder in SUPPORT]
-    return sha256("".join(read[file] for file in sorted(read)).encode()).hexdigest()[:12]
+    return sha256("".join([FORMAT, *(read[file] for file in sorted(read))]).encode()).hexdigest()[:12]
 
 
 def functions(file: Path) -> list[tuple[str, dict[int, int], str]]:
     """(place, number of the statement on each line, hash) of a file's functions."""
     found = []
     for name, place in places(ast.parse(file.read_text(encoding="utf-8")), everything=True):
-        if isinstance(place, ast.FunctionDef | ast.AsyncFunctionDef):
+        if isinstance(place, Function):
             known = statements(place)
             lines = range(place.body[0].lineno, place.end_lineno + 1)
             found.append((name, {line: statement_at(known, line) for line in lines}, digest(place)))

@@ -21,7 +21,7 @@ SPACED = {"+", "-", "*", "/", "%", "<", ">"}  # without spaces: a sign, a pointe
 NO_CODE = re.compile(
     r"//[^\n]*|/\*.*?\*/|^[ \t]*#[^\n]*|\b(?:static_assert|__launch_bounds__)\([^;{]*?\)|\"[^\"\n]*\"", re.S | re.M
 )
-FUNCTION = re.compile(r"(\w+)\s*\([^;{]*\)\s*\{")
+FUNCTION = re.compile(r"(\w+)(?:<[^;{}()]*>)?\s*\([^;{]*\)(?:\s*const)?\s*\{")
 
 
 def cuda_mutants(root: Path, file: str) -> Iterator[Mutant]:
@@ -29,8 +29,7 @@ def cuda_mutants(root: Path, file: str) -> Iterator[Mutant]:
     text = (root / file).read_text(encoding="utf-8")
     code = NO_CODE.sub(lambda found: re.sub(r"[^\n]", " ", found[0]), text)
     seen: Counter[tuple[str, str]] = Counter()
-    for name, start, end in functions(code):
-        body = code.index("{", start)
+    for name, start, body, end in functions(code):
         hashed = sha256(" ".join(code[start:end].split()).encode()).hexdigest()[:10]
         for token in TOKEN.finditer(code, body, end):
             old, (first, last) = token[0], token.span()
@@ -47,10 +46,20 @@ def cuda_mutants(root: Path, file: str) -> Iterator[Mutant]:
             )
 
 
-def functions(code: str) -> Iterator[tuple[str, int, int]]:
-    """(name, start, end) of what ends with a brace in the first column and has a parameter list."""
+def functions(code: str) -> Iterator[tuple[str, int, int, int]]:
+    """(name, start, start of the body, end) of the functions; each starts where the one before it ends."""
     start = 0
-    for closing in re.finditer(r"^\}.*$", code, re.M):
-        if found := FUNCTION.search(code, start, closing.end()):
-            yield found[1], start, closing.end()
-        start = closing.end()
+    while found := FUNCTION.search(code, start):
+        end = closing(code, found.end())
+        yield found[1], start, found.end(), end
+        start = end
+
+
+def closing(code: str, inside: int) -> int:
+    """The end of the block of which `inside` is the first character."""
+    depth = 1
+    for brace in re.finditer(r"[{}]", code[inside:]):
+        depth += 1 if brace[0] == "{" else -1
+        if not depth:
+            return inside + brace.end()
+    raise ValueError("a block without its closing brace")

@@ -108,6 +108,9 @@ PROOFS: dict[str, list[str]] = {
         "tensorlite/testing/invariants.py: _explained: 10  ->  11",
         "tensorlite/testing/points.py: Point.sizes: for i in self.differentiable if self.names[i] != INCOMING  ->  for i in self.differentiable",
     ],
+    "nine places at irregular distances either way: on sin, exp and sqrt, rounded, the median of the estimate is the same": [
+        "tensorlite/testing/noise.py: PLACES: 1.83  ->  2.83",
+    ],
     "as an unsigned number each is larger than any memory": [
         "tensorlite/devices/machine.py: keep_freed_memory: 1  ->  2 (place 2)",
     ],
@@ -139,6 +142,9 @@ PROOFS: dict[str, list[str]] = {
     ],
     "which argument has the other precision is a matter of chance": [
         "tensorlite/testing/properties.py: float32: 2  ->  3 (place 2)",
+    ],
+    "the seeds of the arrays are all different either way": [
+        "tensorlite/testing/properties.py: symmetry: 2  ->  3 (place 2)",
     ],
     "64 elements may be drawn one by one or by a seed": [
         "tensorlite/testing/strategies.py: smooth: total > MANY  ->  total >= MANY",
@@ -198,7 +204,7 @@ PROOFS: dict[str, list[str]] = {
         "tensorlite/kernels/cuda/sdpa.py: _tensor: list(x.strides)  ->  x.strides",
     ],
     "where a variance is negative, rounding has left nothing of it, and any number is as wrong": [
-        "tensorlite/kernels/cuda/layers.cu: team_sum: if (var < 0.0f) var = 0.0f;  // fmaxf would turn nan into 0: 0.0f  ->  1.0f (place 2)",
+        "tensorlite/kernels/cuda/layers.cu: rstd_of: if (var < 0.0f) var = 0.0f;  // fmaxf would turn nan into 0: 0.0f  ->  1.0f (place 2)",
     ],
     "all threads of a team have the same mean": [
         "tensorlite/kernels/cuda/layers.cu: layer_norm: if (threadIdx.x % team == 0) {: 0  ->  1",

@@ -201,11 +201,16 @@ class FileJudge:
         return first or bool(self.run(mutant.file, source, [nodeid], self.budget))
 
     def order(self, mutant: Mutant) -> list[str]:
-        """The tests that run the mutant's line, by file: first what is quick, has the module's name or killed."""
+        """The tests that run the mutant's line, by file: first what is quick, has the module's name or killed.
 
-        def weight(nodeid: str) -> float:
+        Those that only import what the line computed come last.
+        """
+        calling = self.known.calling(mutant.file)
+
+        def weight(nodeid: str) -> tuple[bool, float]:
             kills = self.killed[mutant.file, mutant.op, nodeid.removeprefix("tests/")]
-            return (0.05 + self.seconds[nodeid]) / (1 + 20 * kills + 5 * likeness(mutant.file, nodeid))
+            credit = 20 * kills + 5 * likeness(mutant.file, nodeid)
+            return not (credit or nodeid in calling), (0.05 + self.seconds[nodeid]) / (1 + credit)
 
         groups: dict[str, list[str]] = defaultdict(list)
         if mutant.file.endswith((".cu", ".cuh")):

@@ -116,6 +116,66 @@ def test_a_value_outside_functions_is_judged_by_the_tests_of_its_folder_too(tmp_
     assert found["ask"] == {"tests/b.py::0"}
 
 
+def test_tests_that_only_import_a_line_are_tried_after_those_that_call_its_file(tmp_path):
+    judge = object.__new__(judge_files.FileJudge)
+    judge.tree, judge.known, judge.killed = write(tmp_path), CoverageMap(tmp_path), Counter()
+    ran = {"tests/a.py": {"1": [-1]}, "tests/b.py": {"1": [-1], "2": [1]}}
+    judge.known.files = {
+        file: {"tests": [f"{file}::0", f"{file}::1"], "ran": {"gpt/saved.py": {"ask": ("", by_number)}}}
+        for file, by_number in ran.items()
+    }
+    judge.seconds = {"tests/a.py::0": 0.1, "tests/a.py::1": 0.2, "tests/b.py::0": 0.3, "tests/b.py::1": 9.0}
+    (mutant,) = [
+        m for m in mutants(tmp_path, "gpt/saved.py", everything=True) if m.change == "await server.get()  ->  pass"
+    ]
+    assert judge.order(mutant) == ["tests/b.py::1", "tests/b.py::0", "tests/a.py::0", "tests/a.py::1"]
+
+
+TREE = {
+    "pyproject.toml": "[tool.pytest.ini_options]\npythonpath = ['tests/support']\n",
+    "tensorlite/__init__.py": "",
+    "gpt/__init__.py": "",
+    "gpt/rows.py": "def row(x):\n    if x:\n        return x\n    return 0\n\ndef other():\n    return 1\n"
+    "def short(): return 4\n",
+    "gpt/table.py": "from .rows import row\nTABLE = row(2)\n",
+    "gpt/late.py": "from .table import TABLE\nLIMIT = 3\n",
+    "tests/support/cases.py": "from gpt.rows import row\nZERO = row(0)\n",
+    "tests/test_table.py": "from gpt.table import TABLE\ndef test_1(): assert TABLE == 2\ndef test_2(): pass\n",
+    "tests/test_cases.py": "from cases import ZERO\ndef test_3(): assert not ZERO\n",
+    "tests/test_late.py": "import gpt\ndef test_4():\n    from gpt.late import LIMIT, TABLE\n    assert LIMIT > TABLE\n"
+    "def test_5(): assert gpt\n",
+    "tests/test_later.py": "from gpt.rows import other, short\ndef test_6():\n    import gpt.late\n"
+    "    assert other() == 1\ndef test_7(): assert short() == 4\n",
+}
+
+
+def test_what_runs_while_a_module_is_imported_runs_for_every_test_that_imports_it(tmp_path, monkeypatch):
+    """A process imports a module once, but each test file that imports it could fail by what it computed then."""
+    pytest.importorskip("coverage")
+    for name, text in TREE.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    shutil.copytree(Path(__file__).parent, tmp_path / "tests" / "meta", ignore=shutil.ignore_patterns("test_*", "__*"))
+    known = CoverageMap(tmp_path / "lines.json")
+    files = sorted(name for name in TREE if name.startswith("tests/test_"))
+    for name, value in judge_files.environment(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    assert known.add(tmp_path, files, [], ["-p", "no:cacheprovider"]) == []
+    found = {m.change: m for m in mutants(tmp_path, "gpt/rows.py", everything=True) if m.op == "row"}
+    ran = {
+        change: {test.rpartition("_")[2] for test in known.tests(m.file, m.op, m.hash, m.statement)}
+        for change, m in found.items()
+    }
+    everywhere = {"1", "2", "3", "4", "6"}  # test_5 imports only gpt
+    assert ran == {"if x  ->  if True": everywhere, "if x  ->  if False": everywhere, "0  ->  1": {"3"}}
+    for file, change, expected in (
+        ("gpt/late.py", "3  ->  4", {"4", "5", "6", "7"}),
+        ("gpt/rows.py", "4  ->  5", {"7"}),
+    ):
+        (m,) = [m for m in mutants(tmp_path, file, everything=True) if m.change == change]
+        assert {t.rpartition("_")[2] for t in known.tests(m.file, m.op, m.hash, m.statement)} == expected
+
+
 def test_a_test_file_is_recorded_again_where_a_helper_of_its_helper_has_changed(tmp_path):
     for folder in ("tests/support", "tests/gpt/support"):
         (tmp_path / folder).mkdir(parents=True)
@@ -191,6 +251,18 @@ def test_a_table_gets_the_rows_that_are_judged_and_keeps_the_others_and_every_se
         f"{DOCUMENT}\n## New\n\nThe verdicts of `mutate -x`.\n\n{head}| **all** | 3 | 2 | 0 | 1 | 0 |\n"
         "| a.py | 3 | 2 | 0 | 1 | 0 |\n"
     )
+
+
+def test_a_mutant_of_a_cuda_source_has_the_name_of_the_function_that_it_is_in(tmp_path):
+    (tmp_path / "sums.cu").write_text(
+        "struct Pair {\n    int x;\n    __device__ int first() { return x + 1; }\n};\n"
+        "__device__ float once(float x) { return x + 1; }\n"
+        "template <> __device__ float same<float>(float x) { return x; }\n\n"
+        "__device__ float twice(float x) {\n    if (x < 0) {\n        return x;\n    }\n    return x * 2;\n}\n"
+        "__device__\nfloat last(Pair p) { return p.x - 1; }\n"
+    )
+    named = {(m.line, m.op) for m in cuda_mutants(tmp_path, "sums.cu")}
+    assert named == {(3, "first"), (5, "once"), (9, "twice"), (12, "twice"), (15, "last")}
 
 
 @pytest.mark.skipif(not shutil.which("git"), reason="needs git")

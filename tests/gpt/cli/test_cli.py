@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 
@@ -11,7 +12,7 @@ from runs import ONE_THREAD, contents, flags, gpt, tiny, train
 from gpt import __version__ as version
 from gpt.cli.generate import Generate
 from gpt.cli.params import Params
-from gpt.training import checkpoint
+from gpt.training import checkpoint, loop
 
 
 @pytest.fixture(scope="module")
@@ -245,6 +246,23 @@ def test_interrupted_or_out_of_memory(call, monkeypatch, error, expected):
     assert status == expected
     assert "Traceback" not in errors
     assert "out of memory: 3 GiB" in errors or expected == 130
+
+
+@pytest.mark.skipif(os.name != "posix", reason="there, a process that is sent a signal just ends")
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_training_that_is_stopped_saves_and_ends_with_the_status_of_the_signal(
+    call, tmp_path, monkeypatch, number, expected
+):
+    real = loop.update
+
+    def update(s, step):
+        if s.step == 1:
+            os.kill(os.getpid(), number)
+        return real(s, step)
+
+    monkeypatch.setattr(loop, "update", update)
+    assert call(*flags(tmp_path, steps=4, sample_every=0), "--out", tmp_path / "run")[0] == expected
+    assert checkpoint.newest(tmp_path / "run")[0].step == 2
 
 
 # ----- in a process of its own ------------------------------------------------------------------------------------

@@ -162,6 +162,81 @@ def test_a_page_that_cannot_start_is_a_warning(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out == "warning: the page could not be opened: no memory\n"
 
 
+SERVER = """
+import json, os, sys
+with open(sys.argv[0] + ".json", "w") as file:
+    json.dump([os.getsid(0) == os.getpid(), sys.argv[1:], os.environ.get("PYTHONPATH")], file)
+print("http://127.0.0.1:1/#training", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def stand_in(tmp_path):
+    """A program in the place of Python, as the server: it prints an address and waits for the end of its input."""
+    (tmp_path / "server.py").write_text(SERVER)
+    program = tmp_path / "python"
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{tmp_path / "server.py"}" "$@"\n')
+    program.chmod(0o755)
+    return program
+
+
+@posix
+def test_the_server_has_a_session_and_the_modules_of_training_and_ends_with_the_block(
+    tmp_path, monkeypatch, capsys, stand_in
+):
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(watch.sys, "platform", "linux")
+    monkeypatch.syspath_prepend(tmp_path / "modules")
+    monkeypatch.setattr(watch.sys, "executable", str(stand_in))
+    with watch.watching(watch.Console()) as page:
+        page.open(tmp_path / "run")
+        shown, deadline = "", time.monotonic() + 30
+        while "\n" not in shown and time.monotonic() < deadline:
+            shown += capsys.readouterr().out
+            time.sleep(0.01)
+        assert page.process.poll() is None
+    assert shown == "watch      http://127.0.0.1:1/#training\n"
+    assert page.process.poll() == 0
+    own_session, arguments, path = json.loads((tmp_path / "server.py.json").read_text())
+    assert own_session
+    assert arguments == ["-P", "-m", "gpt.cli.watch", str(tmp_path / "run")]
+    assert path.split(os.pathsep) == [str(tmp_path / "modules"), *filter(None, sys.path[1:])]
+
+
+OPENS = """
+import sys, time
+from pathlib import Path
+from gpt.cli import watch
+watch.ENDING = 0.1
+watch.sys.executable = sys.argv[1]
+with watch.watching(watch.Console()) as page:
+    page.open(Path("run"))
+    while not Path(sys.argv[2]).exists():
+        time.sleep(0.01)
+"""
+
+
+@posix
+def test_training_does_not_wait_for_a_browser_that_stays_open(tmp_path, stand_in):
+    browser, opened = tmp_path / "browser", tmp_path / "opened"
+    browser.write_text(f'#!/bin/sh\ntouch "{opened}"\nexec sleep 60\n')
+    browser.chmod(0o755)
+    process = subprocess.Popen(
+        [sys.executable, "-c", OPENS, str(stand_in), str(opened)],
+        stdout=subprocess.DEVNULL,
+        env={**ONE_THREAD, "BROWSER": str(browser), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        start_new_session=True,
+    )
+    try:
+        assert process.wait(20) == 0
+        assert opened.exists()
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
 @pytest.mark.slow
 def test_a_server_that_fails_is_a_warning(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(watch.sys, "executable", "/bin/false" if os.name == "posix" else "where")

@@ -1,5 +1,6 @@
 """The counter-based stream, run on the CPU, against the published answers."""
 
+import ml_dtypes
 import numpy as np
 import pytest
 from emulator import emulated  # noqa: F401
@@ -63,3 +64,28 @@ def test_what_is_known_takes_nothing():
     for p in (-0.1, 1.1):
         with pytest.raises(ValueError, match="from 0 to 1"):
             philox.keep_mask(state, p, (2,))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16])
+@pytest.mark.parametrize("p", [0.0, 0.3, 0.75, 1.0])
+@pytest.mark.parametrize(("shape", "start"), [((1,), 0), ((3, 7), 0), ((5, 16), 0), ((4096,), 0), ((2560,), 1)])
+def test_kept_elements_are_divided_by_their_share_and_the_others_are_0(dtype, p, shape, start):
+    """In vectors of 16 bytes, or one by one where size or memory do not allow these (an odd start)."""
+    rng = np.random.default_rng(5)
+    size = int(np.prod(shape))
+    x = rng.normal(size=start + size).astype(dtype)[start:].reshape(shape)
+    keep = (rng.random(start + size) < 0.5)[start:].reshape(shape)
+    out = philox.apply_dropout_mask(x, keep, p=p)
+    gain = 1 / (1 - p) if p < 1 else 0.0
+    expected = np.where(keep, x.astype(np.float64) * gain, 0.0)
+    assert (out.dtype, out.shape) == (x.dtype, shape)
+    tolerance = 2.0**-8 if dtype != np.float32 else 2.0**-22
+    np.testing.assert_allclose(out.astype(np.float64), expected, rtol=tolerance, atol=0)
+    assert (out[~keep] == 0).all()
+    np.testing.assert_array_equal(philox.apply_dropout_mask_vjp(x, (True, False), keep, p)[0], out)
+
+
+@pytest.mark.parametrize("n", [0, 1])
+def test_a_kept_nan_stays_and_a_dropped_one_does_not(n):
+    x, keep = np.full(8 + n, np.nan, np.float32), np.arange(8 + n) % 2 == 0
+    assert np.isnan(philox.apply_dropout_mask(x, keep, p=0.5)).tolist() == keep.tolist()
