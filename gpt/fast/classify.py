@@ -39,18 +39,18 @@ def supports(model: Classifier) -> bool:
     return all(type(module) is kind and "forward" not in vars(module) for module, kind in parts)
 
 
-def features_at(body: GPT, idx: Tensor, places: Sequence[int]) -> Tensor:
+def features_at(body: GPT, idx: Tensor, places: list[int]) -> Tensor:
     """`body.hidden_states(idx)` (B, T, C) at one place of each text: (B, C)."""
     T = check_length(idx.shape[1], body.config.context_length)
     x: Tensor = body.token_embedding(idx) + body.position_embedding(body.positions(idx))  # (B, T, C)
     *blocks, last = body.blocks
     for block in blocks:
         x = block(x)
-    a, at = last.attention, (list(range(len(places))), list(places))
+    a, at = last.attention, (list(range(len(places))), places)
     h = last.norm1(x)  # (B, T, C)
     q = a.heads(a.W_query(h[at].expand_dims(1)))  # (B, 1, C) -> (B, H, 1, D)
     k, v = a.heads(a.W_key(h)), a.heads(a.W_value(h))  # (B, H, T, D)
-    seen = tl.arange(T) <= tl.tensor(at[1]).reshape(-1, 1, 1, 1)  # (B, 1, 1, T)
+    seen = tl.arange(T) <= tl.tensor(places).reshape(-1, 1, 1, 1)  # (B, 1, 1, T)
     mask = seen if a.causal and min(places) < T - 1 else None
     context = F.scaled_dot_product_attention(q, k, v, mask=mask)  # (B, H, 1, D)
     context = context.swapaxes(1, 2).reshape(len(places), -1)  # (B, H, 1, D) -> (B, C)

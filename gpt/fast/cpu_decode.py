@@ -45,12 +45,8 @@ class CPUDecoder(Decoder):
         positions = [len(text) - 1 for text in texts]
         x = rows_of(self.model.token_embedding, [text[-1] for text in texts])  # (B, C)
         x = x + self.model.position_embedding.weight.data[positions]
-        keys = [layer.keys.data for layer in self.cache if layer.keys is not None]
-        values = [layer.values.data for layer in self.cache if layer.values is not None]
-        scores = self.step(x, keys, values, positions)  # (B, V)
-        for layer in self.cache:
-            layer.lengths = [len(text) for text in texts]
-        return Tensor(scores)
+        keys, values = ([getattr(layer, name).data for layer in self.cache] for name in ("keys", "values"))
+        return Tensor(self.step(x, keys, values, positions))  # (B, V)
 
     def reads_one(self, texts: Sequence[list[int]]) -> bool:
         """Whether a step reads one token of each text: the cache has read the rest, and has room."""

@@ -82,6 +82,17 @@ def test_texts_of_different_lengths_share_a_step(steps):
     assert steps == [[3, 1], [4, 2], [5, 3]]
 
 
+def test_a_prompt_of_one_token_and_a_text_that_outgrows_the_context_before_another(steps):
+    net, texts = model(), [[1], list(range(1, 11))]
+    ours, plain = (scores(decoder, texts, 6) for decoder in decoders(net, texts))
+    for one, other in zip(ours, plain, strict=True):
+        np.testing.assert_allclose(one, other, **CLOSE)
+    assert steps == [[1, 10], [2, 11]]  # then the modules
+    steps.clear()
+    scores(cpu_decode.CPUDecoder(net, 1, 12), [[1]], 3)
+    assert steps == [[1], [2]]
+
+
 def test_texts_that_end_earlier_change_nothing(monkeypatch, steps):
     """`stream` reads the last token of an ended text again."""
     net, prompts = model(), [[1, 2], [3, 4]]
@@ -132,7 +143,10 @@ def test_other_models_are_computed_by_their_modules(monkeypatch):
     vars(patched.blocks[1])["forward"] = lambda x, cache=None: x
     steep = model()
     steep.blocks[1].norm2.eps = 1e-3
-    for net in (changed, double, adapted, patched, steep):
+    no_weight, no_bias = model(), model()
+    no_weight.blocks[0].norm1.weight = None
+    no_bias.final_norm.bias = None
+    for net in (changed, double, adapted, patched, steep, no_weight, no_bias):
         assert not cpu_decode.supports(net, 1)
     assert cpu_decode.supports(model(), decode.MOST_TEXTS)
     assert not cpu_decode.supports(model(), decode.MOST_TEXTS + 1)

@@ -11,7 +11,9 @@ from gpt.model import Block, inference_mode
 from gpt.tasks.classify import inference
 from gpt.tasks.classify.batches import Padding, Row
 from gpt.tasks.classify.model import Classifier
+from tensorlite import backend
 from tensorlite.devices import machine
+from tensorlite.testing.strict import strict
 
 IDS = [[3, 1, 4, 1, 5, 9], [2, 6, 0, 0, 0, 0], [5, 3, 5, 0, 0, 0], [8, 0, 0, 0, 0, 0], [7, 9, 3, 2, 3, 0]]
 LENGTHS = [6, 2, 3, 1, 5]
@@ -53,6 +55,22 @@ def test_the_logits_are_those_of_the_whole_model(threads, blocks, count, positio
         assert len(blocks) == count * (n_layer - 1)  # each thread, all blocks but the last
         whole = net(tl.tensor(IDS), LENGTHS).numpy()
     np.testing.assert_allclose(ours, whole, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("lengths", [[6, 5], [5, 5], [6, 6]])
+def test_what_follows_a_text_is_not_read(lengths):
+    net, rows = model("last-real").to(tl.float64).eval(), slice(0, 2)
+    with inference_mode(net):
+        ours = classify.logits(net, tl.tensor(IDS[rows]), lengths).numpy()
+        for logits, ids, n in zip(ours, IDS, lengths, strict=False):
+            np.testing.assert_allclose(logits, net(tl.tensor([ids[:n]]), [n]).numpy()[0], rtol=1e-9)
+
+
+def test_it_is_for_models_on_the_cpu(monkeypatch):
+    monkeypatch.setitem(backend.DEVICES, "strict", lambda: strict)
+    net = model()
+    assert classify.supports(net)
+    assert not classify.supports(net.to("strict"))
 
 
 def test_other_models_are_computed_as_they_are(blocks):
