@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import tensorlite as tl
+from gpt import fast
 from gpt.data import corpus
 from gpt.tasks.classify.batches import Padding
 from gpt.tasks.classify.inference import TrainedClassifier, predict
@@ -34,6 +35,7 @@ class Service:
     def __init__(self, job: Job):
         machine.keep_freed_memory()
         machine.set_threads(job.threads)
+        fast.attach_classify()
         self.work = {"classify": self.classify, "tokenize": self.tokenize, "first-token": self.first_token}[job.config]
         self.path, self.text = str(Path(job.folder) / "start.safetensors"), corpus.builtin()
         self.tokenizer: Tokenizer | None = None
