@@ -53,8 +53,7 @@ def features_at(body: GPT, idx: Tensor, places: list[int]) -> Tensor:
     seen = tl.arange(T) <= tl.tensor(places).reshape(-1, 1, 1, 1)  # (B, 1, 1, T)
     mask = seen if a.causal and min(places) < T - 1 else None
     context = F.scaled_dot_product_attention(q, k, v, mask=mask)  # (B, H, 1, D)
-    context = context.swapaxes(1, 2).reshape(len(places), -1)  # (B, H, 1, D) -> (B, C)
-    x = x[at] + a.out_proj(context)
+    x = x[at] + a.out_proj(context.reshape(len(places), -1))  # (B, H, 1, D) -> (B, C)
     x = x + last.feed_forward(last.norm2(x))
     features: Tensor = body.final_norm(x)
     return features

@@ -146,7 +146,9 @@ def test_other_models_are_computed_by_their_modules(monkeypatch):
     no_weight, no_bias = model(), model()
     no_weight.blocks[0].norm1.weight = None
     no_bias.final_norm.bias = None
-    for net in (changed, double, adapted, patched, steep, no_weight, no_bias):
+    positions = model()
+    positions.position_embedding.to(tl.float64)
+    for net in (changed, double, adapted, patched, steep, no_weight, no_bias, positions):
         assert not cpu_decode.supports(net, 1)
     assert cpu_decode.supports(model(), decode.MOST_TEXTS)
     assert not cpu_decode.supports(model(), decode.MOST_TEXTS + 1)
