@@ -524,6 +524,30 @@ def test_float32_is_skipped_where_the_op_refuses_it():
     assert "skipped: float32 beside float64 (float64 alone)" in str(report)
 
 
+def only_float64(error):
+    """A rule of x * 2 that fails in every other precision."""
+
+    def rule(g):
+        if g.dtype != np.float64:
+            raise error
+        return g * 2
+
+    return rule
+
+
+@pytest.mark.parametrize("kind", [ValueError, TypeError, KeyError, AssertionError])
+def test_a_rule_that_fails_in_float32_alone_is_a_failure(kind):
+    """The op takes float32, so training in float32 would end in this error: nothing to skip."""
+    error = kind("float64 alone")
+    op = named("mine", elementwise(lambda x: x * 2).vjp(only_float64(error)))
+    sentence = f"^check_gradients: mine: in float32 the backward pass fails: {kind.__name__}: .*float64 alone"
+    with pytest.raises(CheckFailed, match=sentence) as failure:
+        check_gradients(op, X)
+    assert failure.value.__cause__ is error
+    assert not failure.value.report.skipped
+    assert "float32 beside float64" not in failure.value.report.checked
+
+
 def test_a_failure_shows_what_one_needs_to_see_it_again():
     op = named("mine", elementwise(lambda first, second: first * second).vjp(lambda g, second: g * second, None))
     with pytest.raises(CheckFailed) as failure:
