@@ -163,7 +163,6 @@ def test_many_elements_are_drawn_too():
     assert (x * 16 == np.round(x * 16)).all()
     assert abs(x).max() <= 3
     assert 20 < np.unique(x).size < x.size
-    assert booleans((100,)).example is not None
     found = draws(booleans((100,)), 5)
     assert {b.dtype for b in found} == {np.dtype(bool)}
     assert any(0 < b.sum() < 100 for b in found)

@@ -366,7 +366,7 @@ def test_the_fast_mode_sees_a_jacobian_in_place_of_its_transpose():
             primitive(lambda x: np.roll(x, 1)).vjp(lambda g: tl.roll(g, 1)),
             primitive(lambda x: matrix @ x).vjp(lambda g: matrix @ g),
         ):
-            with pytest.raises(CheckFailed):
+            with pytest.raises(CheckFailed, match="wrong derivative of order 1"):
                 check_gradients(op, np.array([0.5, -1.0, 2.0]), fast=True, order=1, seed=seed)
 
 
