@@ -206,7 +206,7 @@ def _float32(first: FirstCall, g: Tensor, gradients: Gradients, report: Report) 
         return
     try:
         got = _backward(point, *forward, g)
-    except Exception as failed:  # the op took float32: whoever trains in it would end here
+    except Exception as failed:  # the op takes float32, and training in it would end here
         reason = f"{type(failed).__name__}: {failed}".partition("\n")[0]
         raise CheckFailed(
             f"check_gradients: {report.name}: in float32 the backward pass fails: {reason}", report
