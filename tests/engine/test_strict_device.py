@@ -24,7 +24,7 @@ def device():
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("row", [row for row in ROWS if row.device], ids=str)
+@pytest.mark.parametrize("row", [row for row in ROWS if row.device], ids=lambda row: row.name)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @few
 @given(data=st.data())

@@ -54,7 +54,7 @@ def outcome(f, *args, **options):
 
 
 @pytest.mark.finding("B5")
-@pytest.mark.parametrize("row", rows, ids=str)
+@pytest.mark.parametrize("row", rows, ids=lambda row: row.name)
 @few
 @given(data=st.data(), dtype=st.sampled_from(DTYPES))
 def test_integers_are_numpys_and_floats_made_of_them_are_float32(row, data, dtype):
