@@ -190,12 +190,12 @@ class World:
             else:
                 time.sleep(min(waited / 200, 0.01))  # MPI moves data only while it is called
 
-    def abort(self, status: int = 1) -> None:
-        """End all processes at once, without any cleaning up.
+    def abort(self) -> None:
+        """End all processes at once with status 1, without any cleaning up.
 
         MPICH's MPI_Abort waits for ever where the link to another host is gone: then this process ends by itself after
         a few seconds, and its launcher ends the others.
         """
         with open(os.devnull, "w") as nowhere:  # mpi4py holds Python's lock meanwhile: only a thread of C can end it
             faulthandler.dump_traceback_later(ABORT_PATIENCE, exit=True, file=nowhere)
-            self.comm.Abort(status)
+            self.comm.Abort(1)

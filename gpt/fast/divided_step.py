@@ -1,5 +1,6 @@
 """Training steps of small models on a CPU: each thread computes the gradient of its own sequences of a batch."""
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -20,40 +21,66 @@ WORTH_DIVIDING = 5_000_000  # nanoseconds of a step's products: threads that com
 
 
 def make_step(s: Session, say: Callable[[str], None]) -> Step:
-    """The session's step, divided where that is faster (`is_divided`), which `say` then reports."""
-    rows, threads = s.config.batch_size, machine.threads()
-    if not is_divided(s.model, rows, rows * s.model.config.context_length):
+    """The session's step, whose batches are divided where that is faster (`is_divided`), which `say` then reports."""
+    rows, threads, least = s.config.batch_size, machine.threads(), least_tokens(s.model, s.config.batch_size)
+    if rows * s.model.config.context_length < least:
         return plain_step(s)
-    say(f"threads    each of the {threads} computes {rows // threads} of the {rows} sequences of a batch")
-    return partial(train_step, s.task, s.model, s.optimizer, clip=s.config.clip, gradients=accumulate)
+    at_least = "" if s.task.unit == "tokens" else f" of {math.ceil(least):,} tokens or more"  # others vary in length
+    say(f"threads    each of the {threads} computes {rows // threads} of the {rows} sequences of a batch{at_least}")
+    gradients = partial(accumulate, least=least)
+    return partial(train_step, s.task, s.model, s.optimizer, clip=s.config.clip, gradients=gradients)
 
 
 def is_divided(model: nn.Module, batch_size: int, tokens: int) -> bool:
-    """Whether each thread gets its part of a batch of `tokens`: for small models without dropout, whose masks are drawn
-    for the whole batch, on CPUs with a number of threads that divides the batch.
+    """Whether each thread gets its part of a batch of `tokens`."""
+    return tokens >= least_tokens(model, batch_size)
+
+
+def least_tokens(model: nn.Module, batch_size: int) -> float:
+    """The least tokens of a batch that is divided, infinite for no batch: small models without dropout, whose masks are
+    drawn for the whole batch, on CPUs with a number of threads that divides the batch.
     """
     parameters = list(model.parameters())
-    size = sum(p.size for p in parameters)
-    return (
-        machine.threads() > 1
-        and batch_size % machine.threads() == 0
-        and size <= MOST_PARAMETERS
-        and machine.product_time(3 * tokens * size) >= WORTH_DIVIDING
-        and parameters[0].device == "cpu"
-        and not largest_dropout(model)
-    )
+    divisible = machine.threads() > 1 and batch_size % machine.threads() == 0
+    small = sum(p.size for p in parameters) <= MOST_PARAMETERS
+    if divisible and small and parameters[0].device == "cpu" and not largest_dropout(model):
+        return WORTH_DIVIDING / machine.product_time(products(parameters))
+    return math.inf
 
 
-def accumulate(task: Task, model: nn.Module, batches: Sequence[Any], counts: Sequence[int]) -> Tensor:
-    """`training.step.accumulate` with the sequences of each batch divided over the threads."""
+def products(parameters: Sequence[nn.Parameter]) -> int:
+    """Multiplications for each token of a step, roughly: by each weight, for the gradient by its input where something
+    below it learns, and for its own gradient if it learns.
+    """
+    first = next((i for i, p in enumerate(parameters) if p.requires_grad), len(parameters))
+    return sum(p.size * (1 + (i >= first) + p.requires_grad) for i, p in enumerate(parameters))
+
+
+def accumulate(task: Task, model: nn.Module, batches: Sequence[Any], counts: Sequence[int], least: float = 0) -> Tensor:
+    """`training.step.accumulate` with the sequences of each batch of `least` tokens or more divided over the threads.
+
+    The length of a batch decides, so a resumed run decides as an unbroken one.
+    """
     mean, parts, total = tl.zeros((), tl.float64), machine.threads(), sum(counts)
     for batch in batches:
+        if tokens(model, batch) < least:  # its ops may be split instead, which those of a part are not
+            if weight := task.targets(batch) / max(1, total):
+                loss = loss_of(task, model, batch, weight)
+                loss.backward()
+                mean = mean + loss.detach()
+            continue
         divided = [Share(range(1), i, parts).rows(batch) for i in range(parts)]
         weights = [task.targets(rows) / max(1, total) for rows in divided]
         terms = [partial(loss_of, task, model, rows, w) for rows, w in zip(divided, weights, strict=True) if w]
         for loss in parallel.backward(terms):
             mean = mean + loss
     return mean
+
+
+def tokens(model: nn.Module, batch: Sequence[Any]) -> int:
+    """How many a batch has: it begins with a Tensor of ids; other texts are taken for as long as the context."""
+    texts = batch[0]
+    return texts.size if isinstance(texts, Tensor) else len(texts) * model.config.context_length
 
 
 def loss_of(task: Task, model: nn.Module, rows: Any, weight: float) -> Tensor:

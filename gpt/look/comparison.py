@@ -1,7 +1,9 @@
 """Several runs side by side: the settings in which they differ, their results, and their curves on one plot."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import ROUND_HALF_UP, Decimal
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -199,7 +201,7 @@ def results_of(runs: Sequence[Run]) -> list[Row]:
         return f"{sum(last) / len(last):.4f}" if last else MISSING
 
     def newest(name: str) -> Callable[[Run], str]:
-        return lambda one: figure_text(values[-1]) if (values := one.metrics[name].values) else MISSING
+        return lambda one: figure_text(name, values[-1]) if (values := one.metrics[name].values) else MISSING
 
     columns: dict[str, Callable[[Run], str]] = {
         "steps": steps_text,
@@ -218,9 +220,20 @@ def figure_name(name: str) -> str:
     return FIGURES.get(name, name.replace("_", " "))
 
 
-def figure_text(value: float) -> str:
-    """A figure of an evaluation; counts are whole numbers."""
+def figure_text(name: str, value: float) -> str:
+    """A figure of an evaluation, by its name in metrics.jsonl; shares are percentages, counts are whole numbers."""
+    if name.endswith("accuracy") or name == "exact_match":
+        return share_text(value)
     return f"{value:,.0f}" if value > 1 and value == int(value) else f"{value:.4f}"
+
+
+def share_text(share: float) -> str:
+    """A share as the page of `gpt look` has it (`percent` in ui.js): what is not 0 % or 100 % does not look so."""
+    if 0 < share < 0.0005:
+        return f"{Decimal(f'{100 * share:.2g}'):f} %"
+    if 0.9995 <= share < 1:
+        return ">99.9 %"
+    return f"{Decimal(100 * share).quantize(Decimal('.1'), ROUND_HALF_UP)} %" if math.isfinite(share) else "not finite"
 
 
 def notes_of(runs: Sequence[Run]) -> list[str]:

@@ -144,7 +144,7 @@ class Summary:
         if lowest:
             rows["lowest validation loss"] = f"{lowest[0]:.4f} at step {lowest[1]:,}"
             rows["newest validation loss"] = f"{one.metrics['validation_loss'].values[-1]:.4f}"
-        return rows | {figure_name(name): figure_text(value) for name, value in self.results().items()}
+        return rows | {figure_name(name): figure_text(name, value) for name, value in self.results().items()}
 
     def _file_rows(self) -> dict[str, str]:
         kept = [f"{step:,}{' (best)' if self.is_best(step) else ''}" for step, _ in self.checkpoints]

@@ -47,7 +47,8 @@ def check_gradients(
     difference: at least 64 epsilon |g| max |op(t x)| / step, t = 1, 1/2, 1/4, 1/8, since a value that is small beside
     those on the way to 0 is a difference of larger ones and has their rounding error. Then the op must also give the
     same bits twice, leave inputs unchanged, have a gradient that is linear in the incoming one and that another call
-    does not change, accept the same Tensor as two arguments, and give in float32 what it gives in float64.
+    does not change, accept the same Tensor as two arguments, and give in float32 what it gives in float64. An op that
+    refuses float32 inputs is not compared there, which the report says; a rule that fails for them is a failure.
 
     CheckFailed, an AssertionError, says which property does not hold, where, and by how much; Undecided says why
     differences cannot tell: a kink, or values that are rounded inside `op`, to float32 for example. TypeError or

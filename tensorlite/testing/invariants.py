@@ -200,10 +200,17 @@ def _float32(first: FirstCall, g: Tensor, gradients: Gradients, report: Report) 
     point = first.point
     small = [_astype(x, np.float32) for x in point.values]
     try:
-        got = _results(point, small, g)
+        forward = _forward(point, small)
     except (TypeError, ValueError) as failed:  # an op that reads float64 arrays of its own, and accepts no mixture
         report.skipped["float32 beside float64"] = str(failed).partition("\n")[0]
         return
+    try:
+        got = _backward(point, *forward, g)
+    except Exception as failed:  # the op takes float32, and training in it would end here
+        reason = f"{type(failed).__name__}: {failed}".partition("\n")[0]
+        raise CheckFailed(
+            f"check_gradients: {report.name}: in float32 the backward pass fails: {reason}", report
+        ) from failed
     known = _named(point, to_host(first.out.data), gradients)
     near = got.keys() == known.keys() and all(_near(x, known[name]) for name, x in got.items())
     if not near and (reason := _not_near(point, small, g, got)):
@@ -239,9 +246,18 @@ def _astype(x: Any, dtype: Any) -> Any:
 
 def _results(point: Point, values: list[Any], g: Tensor) -> dict[str, np.ndarray]:
     """The value and the gradients, by what messages call them; the value alone where its shape is not that of `g`."""
+    return _backward(point, *_forward(point, values), g)
+
+
+def _forward(point: Point, values: list[Any]) -> tuple[list[Any], Tensor]:
+    """The leaves, and the result of the op."""
+    leaves = point.leaves(values)
     with np.errstate(all="ignore"):
-        leaves = point.leaves(values)
-        out = point.op(*leaves)
+        return leaves, point.op(*leaves)
+
+
+def _backward(point: Point, leaves: list[Any], out: Tensor, g: Tensor) -> dict[str, np.ndarray]:
+    with np.errstate(all="ignore"):
         gradients = pulled(leaves, out, Tensor(g.data.astype(out.dtype))) if out.shape == g.shape else {}
     return {name: x.astype(np.float64) for name, x in _named(point, to_host(out.data), gradients).items()}
 

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 from looked_at import served
+from test_steady import QUIET, RECORDER
 
 
 def open_view(page, url: str, view: str) -> None:
@@ -138,6 +139,32 @@ def test_runs_are_chosen_and_compared_by_keyboard(page, site):
     assert page.locator("#run").input_value() == "instruct"
 
 
+def test_a_share_is_written_alike_in_both_views(context, site, tmp_path):
+    run = shutil.copytree(site.runs / "classifier", tmp_path / "runs" / "shares")
+    shown = {"test_accuracy": 0.0, "validation_accuracy": 0.9996, "training_accuracy": 0.0625, "exact_match": 0.0001}
+    with open(run / "metrics.jsonl", "a") as file:
+        file.write(json.dumps({"step": metrics(run)[-1]["step"], **shown}) + "\n")
+    page = context.new_page()
+    with served(tmp_path / "runs") as (_, address):
+        open_view(page, address.rstrip("/"), "training?run=shares")
+        figures = page.locator(".figures").inner_text()
+        open_view(page, address.rstrip("/"), "runs?run=shares")
+        page.wait_for_selector(".side-by-side")
+        rows = page.locator(".side-by-side").first.locator("tbody tr").all_inner_texts()
+    page.close()
+    results = dict(row.split("\t") for row in rows)
+    assert results["test accuracy"] == "0.0 %"
+    assert results["validation accuracy"] == ">99.9 %"
+    assert results["training accuracy"] == "6.3 %"
+    assert results["answered exactly as expected"] == "0.01 %"
+    for name, same in (
+        ("test accuracy", "test accuracy"),
+        ("validation accuracy", "validation accuracy"),
+        ("exact match", "answered exactly as expected"),
+    ):
+        assert f"{name}\n{results[same]}" in figures, figures
+
+
 # ----- a run that is trained ----------------------------------------------------------------------------------------
 
 
@@ -189,6 +216,47 @@ def test_news_arrives_while_a_run_is_trained(context, growing, tmp_path):
         (run / "run.json").write_text(json.dumps({**manifest, "finished": 50}))
         wait(page, until, "Finished after step 50")
         assert not wrong
+    finally:
+        page.close()
+
+
+@pytest.mark.parametrize("view", ["runs", "training"])
+def test_no_control_is_replaced_while_a_run_is_trained(context, growing, tmp_path, view):
+    """The button of the mouse is held while news arrives: the click still counts, and the focus stays."""
+    run, url, lines = growing
+    page = context.new_page()
+    page.add_init_script(RECORDER)
+    try:
+        page.goto(f"{url}/#{view}?run=growing")
+        page.wait_for_selector(f"#view.view-{view} > *")
+        wait(page, f"() => {QUIET}")
+        page.wait_for_timeout(700)  # the stream of events begins
+        pressed = page.get_by_label("compare growing") if view == "runs" else page.get_by_role("link", name="Tokens")
+        pressed.focus()
+        pressed.hover()
+        page.mouse.down()
+        shutil.copytree(tmp_path / "40", run / "checkpoints/step_00000040")
+        with open(run / "samples.txt", "a") as file:
+            file.write("----- step 34\nnews\n\n")
+        with open(run / "metrics.jsonl", "a") as file:
+            file.write("".join(lines[31:35]))
+        shutil.copytree(run, tmp_path / "another").rename(run.with_name("another"))  # no half of it is seen
+        wait(page, "() => document.querySelector('#checkpoint output').textContent === 'step 40, newest'")
+        page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")  # asks for the list of runs
+        wait(page, "() => document.querySelectorAll('#run option').length === 2")
+        news = ("table.runs", "40 of 50") if view == "runs" else (".samples", "news")
+        wait(page, "([where, text]) => document.querySelector(where).textContent.includes(text)", news)
+        if view == "runs":
+            wait(page, "() => document.querySelectorAll('table.runs tbody tr').length === 2")
+            names = page.locator("table.runs tbody a").all_inner_texts()
+            assert names == ["growing", "another"]  # no row moved down
+        assert page.evaluate("recorder.replaced()") == []
+        assert pressed.evaluate("(element) => element === document.activeElement")
+        page.mouse.up()
+        if view == "runs":
+            assert not pressed.is_checked()
+        else:
+            wait(page, "() => document.querySelector('#view.view-tokens')")
     finally:
         page.close()
 

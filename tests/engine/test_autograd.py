@@ -101,7 +101,9 @@ def test_arrays_on_either_side_make_tensors():
         assert isinstance(y, tl.Tensor)
         np.testing.assert_allclose(y.numpy(), values, rtol=1e-6)
         np.testing.assert_allclose(tl.grad(y.sum(), x).numpy(), gradient, rtol=1e-6)
-    assert isinstance(a > x, tl.Tensor)
+    larger = a > tl.tensor([3.0, 1.0], requires_grad=True)
+    assert isinstance(larger, tl.Tensor)
+    assert larger.tolist() == [False, True]
     assert (a > x).tolist() == [True, True]
 
 

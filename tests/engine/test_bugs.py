@@ -391,11 +391,11 @@ def test_34_sampling_from_float32_probabilities__numpy_6123_25106_cupy_104_thean
 
 
 def test_35_what_is_easily_misplaced_is_named__numpy_12509():
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match="from 3 to 6 positional arguments but 7"):
         optim.SGD([nn.Parameter(np.ones(1, np.float32))], 0.1, 0.9, True, 0.1, 0)
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match="3 arguments by position; it takes logits, targets, ignore_index=,"):
         F.cross_entropy(leaf([[1.0, 2]]), np.array([0]), -100)  # by name only
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match="too many positional arguments; it takes p, num_samples=1, replacement=False"):
         tl.multinomial(tl.tensor([0.5, 0.5]), 2, True)
 
 

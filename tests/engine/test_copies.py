@@ -47,7 +47,7 @@ def test_a_public_function_is_copied_and_pickled_by_its_name(duplicate, function
 def test_an_op_without_a_name_is_copied_but_not_pickled():
     cube = elementwise(lambda x: x**3).vjp(lambda g, x: 3 * g * x * x)
     assert copy.deepcopy(cube) is cube
-    with pytest.raises(pickle.PicklingError):
+    with pytest.raises(pickle.PicklingError, match="Can't pickle <elementwise op an unnamed op"):
         pickle.dumps(cube)
 
 
@@ -334,7 +334,8 @@ def test_a_computed_tensor_is_refused_with_the_way_out(duplicate, hide):
     y = x * 2
     with pytest.raises(TypeError, match=r"computed by mul cannot be deep-copied or pickled.*use \.detach\(\) first"):
         duplicate(hide(y))
-    assert duplicate(hide(y.detach())) is not None
+    found = duplicate(hide(y.detach()))
+    assert (found["loss"][0] if isinstance(found, dict) else found).tolist() == [2.0, 4.0]
     with tl.no_grad():
         assert duplicate(x * 2).tolist() == [2.0, 4.0]  # belongs to no graph
 

@@ -22,6 +22,7 @@ from tensorlite.testing import (
 )
 
 PROFILE = "HYPOTHESIS_PROFILE"
+EXAMPLES = {"dev": 10, "ci": 100, "nightly": 5000, "mutants": 200, "quick-mutants": 10}
 
 
 @given(array=smooth((3, 4), (2,), low=-1, high=2, avoid=(0.0, 1.0), gap=0.1))
@@ -77,11 +78,22 @@ def test_edge_cases_are_drawn(strategy, wanted):
 
 
 def test_the_profile_asked_for_is_in_force():
-    """In each process of pytest-xdist too; and no test has a deadline, which a busy machine would not keep."""
-    examples = {"dev": 10, "ci": 100, "nightly": 5000, "mutants": 200}[profile := os.environ.get(PROFILE, "dev")]
-    now = settings()
-    assert (now.max_examples, now.deadline, HealthCheck.too_slow in now.suppress_health_check) == (examples, None, True)
-    assert now.derandomize == (profile != "nightly")
+    """In each process of pytest-xdist too."""
+    assert settings.get_current_profile_name() == os.environ.get(PROFILE, "dev")
+    assert settings().max_examples == EXAMPLES[settings.get_current_profile_name()]
+
+
+def test_the_profiles_are_these():
+    assert set(settings._profiles) == {*EXAMPLES, "default"}  # Hypothesis has a "ci" too, which ours replaces
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_a_profile_has_its_examples_the_same_ones_on_every_run_unless_nightly(name):
+    """No test has a deadline, which a busy machine would not keep."""
+    now = settings.get_profile(name)
+    assert (now.max_examples, now.deadline) == (EXAMPLES[name], None)
+    assert HealthCheck.too_slow in now.suppress_health_check
+    assert now.derandomize == (name != "nightly")
     assert (now.database is None) == now.derandomize
 
 
@@ -151,7 +163,6 @@ def test_many_elements_are_drawn_too():
     assert (x * 16 == np.round(x * 16)).all()
     assert abs(x).max() <= 3
     assert 20 < np.unique(x).size < x.size
-    assert booleans((100,)).example is not None
     found = draws(booleans((100,)), 5)
     assert {b.dtype for b in found} == {np.dtype(bool)}
     assert any(0 < b.sum() < 100 for b in found)

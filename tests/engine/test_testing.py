@@ -366,7 +366,7 @@ def test_the_fast_mode_sees_a_jacobian_in_place_of_its_transpose():
             primitive(lambda x: np.roll(x, 1)).vjp(lambda g: tl.roll(g, 1)),
             primitive(lambda x: matrix @ x).vjp(lambda g: matrix @ g),
         ):
-            with pytest.raises(CheckFailed):
+            with pytest.raises(CheckFailed, match="wrong derivative of order 1"):
                 check_gradients(op, np.array([0.5, -1.0, 2.0]), fast=True, order=1, seed=seed)
 
 
@@ -522,6 +522,30 @@ def test_float32_is_skipped_where_the_op_refuses_it():
     report = check_gradients(op, X)
     assert report.skipped == {"float32 beside float64": "float64 alone"}
     assert "skipped: float32 beside float64 (float64 alone)" in str(report)
+
+
+def only_float64(error):
+    """A rule of x * 2 that fails in every other precision."""
+
+    def rule(g):
+        if g.dtype != np.float64:
+            raise error
+        return g * 2
+
+    return rule
+
+
+@pytest.mark.parametrize("kind", [ValueError, TypeError, KeyError, AssertionError])
+def test_a_rule_that_fails_in_float32_alone_is_a_failure(kind):
+    """The op takes float32, so training in float32 would end in this error: nothing to skip."""
+    error = kind("float64 alone")
+    op = named("mine", elementwise(lambda x: x * 2).vjp(only_float64(error)))
+    sentence = f"^check_gradients: mine: in float32 the backward pass fails: {kind.__name__}: .*float64 alone"
+    with pytest.raises(CheckFailed, match=sentence) as failure:
+        check_gradients(op, X)
+    assert failure.value.__cause__ is error
+    assert not failure.value.report.skipped
+    assert "float32 beside float64" not in failure.value.report.checked
 
 
 def test_a_failure_shows_what_one_needs_to_see_it_again():

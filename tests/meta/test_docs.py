@@ -233,11 +233,18 @@ def test_wrong_commands_are_found():
     assert commands('gpt train \\\n  --out a # "x\ngpt chat r | head -1 && ls') == [
         ["gpt", "train", "--out", "a"], ["gpt", "chat", "r"], ["head", "-1"], ["ls"]
     ]  # fmt: skip
-    for line in (
-        "gpt trian", "gpt train --stepps 3", "gpt train --steps many", "gpt params gpt9", "pip install -e '.[tset]'",
-        "python examples/99.py", "python -m nothing_of_that_name", "gtp train", "gpt train --resume runs/a --stepps 3",
-    ):  # fmt: skip
-        with pytest.raises((AssertionError, ValueError)):
+    for line, says in {
+        "gpt trian": "there is no command 'trian'",
+        "gpt train --stepps 3": "no flag --stepps",
+        "gpt train --steps many": "an integer is needed, got 'many'",
+        "gpt params gpt9": "PRESET must be one of",
+        "pip install -e '.[tset]'": "tset",
+        "python examples/99.py": "99.py",
+        "python -m nothing_of_that_name": "nothing_of_that_name",
+        "gtp train": "unknown program",
+        "gpt train --resume runs/a --stepps 3": "no flag --stepps",
+    }.items():
+        with pytest.raises((AssertionError, ValueError), match=re.escape(says)):
             check_command(commands(line)[0])
     check_command(commands("gpt classify runs/spam --json < messages.txt > labels.txt")[0])
 

@@ -223,7 +223,7 @@ def test_module_list_is_a_list():
     row = nn.ModuleList([first]).append(second)
     row[-1] = third
     assert (len(row), list(row), row[0], row[-1], row[0:]) == (2, [first, third], first, third, [first, third])
-    with pytest.raises(IndexError):
+    with pytest.raises(IndexError, match="index 2 is out of range: it has 2 modules"):
         row[2] = first
     with pytest.raises(TypeError, match="a Module is needed here, not function"):
         row.append(lambda x: x)
@@ -368,7 +368,7 @@ def test_a_subclass_may_add_attributes_in_its_own_init():
 
     for model in (Deeper(), Renamed()):
         assert "extra.bias" in model.state_dict()
-        with pytest.raises(AttributeError):
+        with pytest.raises(AttributeError, match=f"{type(model).__name__} has no attribute 'more' to replace"):
             model.more = 1
 
 

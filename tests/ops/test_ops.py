@@ -16,7 +16,7 @@ from tensorlite.primitive import PRIMITIVES, Primitive
 from tensorlite.testing import check_gradients, layouts, property_tests, smooth
 from tensorlite.testing.properties import incoming
 
-every_row = pytest.mark.parametrize("row", ROWS, ids=str)
+every_row = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 SEEDS = st.integers(0, 2**20)
 NEVER_EMPTY = {"scaled_dot_product_attention"}  # test_cpu_kernels.py draws it without positions
 
@@ -41,7 +41,7 @@ def test_every_public_op_and_every_primitive_has_a_row():
     assert len({row.name for row in ROWS}) == len(ROWS)
 
 
-@pytest.mark.parametrize("row", [row for row in ROWS if row.function not in NEVER_EMPTY], ids=str)
+@pytest.mark.parametrize("row", [row for row in ROWS if row.function not in NEVER_EMPTY], ids=lambda row: row.name)
 def test_a_row_draws_empty_arrays(row):
     options = settings(max_examples=1000, derandomize=True, database=None, phases=[Phase.generate])
     find(row.inputs, lambda drawn: any(0 in shape for shape in drawn[0]), settings=options)
@@ -83,7 +83,9 @@ def test_a_row_runs_the_primitives_that_it_proves_and_their_rules(row, monkeypat
 FUSED = {op.name for op in PRIMITIVES.values() if isinstance(op, KernelOp)}
 
 
-@pytest.mark.parametrize("row", [row for row in DIFFERENTIABLE if FUSED.intersection(row.proves)], ids=str)
+@pytest.mark.parametrize(
+    "row", [row for row in DIFFERENTIABLE if FUSED.intersection(row.proves)], ids=lambda row: row.name
+)
 @given(data=st.data(), seed=SEEDS)
 def test_a_fused_op_is_its_specification_in_value_gradient_and_hessian_vector_product(row, data, seed):
     shapes, meta = data.draw(row.inputs)

@@ -180,11 +180,3 @@ def test_the_package_has_the_names_that_one_looks_for():
 def test_an_old_name_is_answered_with_the_new_place(old, new):
     with pytest.raises(AttributeError, match=f"tensorlite has no attribute '{old}': write {new}"):
         getattr(tl, old)
-
-
-def test_both_packages_are_marked_as_typed():
-    import gpt
-
-    for package in (tl, gpt):
-        assert (Path(package.__file__).parent / "py.typed").exists()
-    assert isinstance(tl.tanh, Primitive)

@@ -37,7 +37,7 @@ def slopes(f, *values, dtype=np.float64):
 # ----- elementwise ops --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("row", [rows[name] for name in sorted(UNARY | BINARY)], ids=str)
+@pytest.mark.parametrize("row", [rows[name] for name in sorted(UNARY | BINARY)], ids=lambda row: row.name)
 def test_every_value_of_the_palette(row):
     """The value is the reference's, the gradient the formula's wherever that is a number; neighbours do not matter."""
     xs = [PALETTE] if row.name in UNARY else [a.ravel() for a in np.meshgrid(PALETTE, PALETTE)]

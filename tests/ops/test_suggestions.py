@@ -450,7 +450,9 @@ def test_an_op_without_rules_says_what_to_do():
     for x in (leaf(), leaf().detach()):
         with pytest.raises(TypeError, match=r"double has no derivative rules: attach one per argument with \.vjp\("):
             double(x)
-    assert primitive(lambda x: 2 * x).vjp(lambda g: 2 * g)(leaf()).requires_grad
+    x = leaf()
+    primitive(lambda x: 2 * x).vjp(lambda g: 2 * g)(x).sum().backward()
+    assert (x.grad.numpy() == 2).all()
 
 
 # ----- lists ------------------------------------------------------------------------------------------------------

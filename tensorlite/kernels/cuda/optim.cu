@@ -36,7 +36,7 @@ struct Coefficients {
     float eps, rate;                   // with the bias corrections of both moments
 };
 
-// The settings of an optimizer: CONTROL of optim.py. A step writes to `step` only.
+// The settings of an optimizer, as `adam` of optim.py takes them. A step writes to `step` only.
 struct Control {
     double step, lr, weight_decay, beta1, beta2, eps;
 };

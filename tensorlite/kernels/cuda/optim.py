@@ -15,7 +15,6 @@ from .launch import address, ceil_div, launch, on_gpu
 
 FILE = "optim.cu"
 THREADS, CHUNK = 256, 16384  # as in optim.cu
-CONTROL = ("step", "lr", "weight_decay", "beta1", "beta2", "eps")  # float64, in this order; a step writes to the first
 
 
 def _structure(count: int, *pointers: str) -> np.dtype:
@@ -39,9 +38,9 @@ def adam(
     """One step of Adam (AdamW where `decoupled`) as optim.Adam.update has it, for parameters that share their settings.
 
     `params`, `ms` and `vs` (the moments) are updated in place: float32, contiguous, each of any shape, with as many
-    elements as its gradient. `control`: float64 (6), see CONTROL; its number of steps goes up by one. `scale`: one
-    float32 on the GPU that multiplies the gradients; where it is not finite, nothing changes. ValueError for arrays of
-    another dtype, size or layout.
+    elements as its gradient. `control`, float64 (6): the number of steps, which goes up by one, lr, weight_decay,
+    beta1, beta2, eps. `scale`: one float32 on the GPU that multiplies the gradients; where it is not finite, nothing
+    changes. ValueError for arrays of another dtype, size or layout.
     """
     grads = [_contiguous(g) for g in grads]
     for each in zip(params, ms, vs, grads, strict=True):

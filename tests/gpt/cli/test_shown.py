@@ -3,7 +3,9 @@
 import dataclasses
 import io
 import json
+import os
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -218,14 +220,35 @@ def test_a_huge_learning_rate_is_a_sentence_and_no_warning_of_numpy(tmp_path):
 
 
 @pytest.mark.finding("E15")
-def test_lines_that_are_pasted_are_one_question(monkeypatch):
-    """Those that wait when the first one is read; a line that comes later is a question of its own."""
-    waiting = ["one", "two", "three"]
-    monkeypatch.setattr(chat, "input_is_waiting", lambda: bool(waiting))
-    monkeypatch.setattr("builtins.input", lambda prompt: waiting.pop(0))
-    assert chat.typed("> ") == "one\ntwo\nthree"
-    waiting = ["four"]
-    assert chat.typed("> ") == "four"
+@pytest.mark.skipif(os.name != "posix", reason="needs a terminal of POSIX; elsewhere each line is a question")
+@pytest.mark.parametrize("editing", [False, True])
+def test_lines_that_are_pasted_are_one_question(editing):
+    """In a terminal: those that wait when the first one is read; a line that comes later is a question of its own. With
+    line editing the terminal marks what is pasted.
+    """
+    begin = "chat.enable_line_editing()" if editing else "pass"
+    code = f"from gpt.cli import chat; {begin}\nfor _ in range(3): print('asked', [chat.typed('> ')], flush=True)"
+    ours, theirs = os.openpty()
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(
+        command, stdin=theirs, stdout=theirs, stderr=theirs, env={**ONE_THREAD, "TERM": "xterm"}
+    ) as asking:
+        os.close(theirs)
+        for question in ("one\ntwo\nthree", "four", "five\nsix"):
+            read_until("> ", ours)
+            os.write(ours, (f"\x1b[200~{question}\x1b[201~\n" if editing else f"{question}\n").encode())
+            assert f"asked [{question!r}]" in read_until("]\r\n", ours)
+        assert asking.wait(60) == 0
+    os.close(ours)
+
+
+def read_until(end: str, terminal: int) -> str:
+    """What the terminal shows, up to `end`."""
+    shown = b""
+    while end.encode() not in shown:
+        assert select.select([terminal], [], [], 60)[0], shown
+        shown += os.read(terminal, 1)
+    return shown.decode()
 
 
 @pytest.mark.finding("E15")

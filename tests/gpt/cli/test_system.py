@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import subprocess
 import sys
 import textwrap
@@ -215,6 +216,27 @@ def test_doctor_says_whether_several_processes_can_train(monkeypatch):
     for found, expected in ((True, "each with a GPU"), (False, "NCCL is missing")):
         monkeypatch.setattr(doctor.nccl, "available", lambda found=found: found)
         assert expected in doctor.about_nccl()[0]
+
+
+@pytest.mark.slow
+def test_doctor_asks_the_mpi_that_is_here():
+    """In a process of its own and in two that mpiexec has started, whose children are none of theirs."""
+    import several  # here: the process below that plays Windows imports this module
+
+    launcher = several.mpiexec()
+    code = "from gpt.cli import doctor; print(doctor.about_processes()[0])"
+    environment = {**several.environment(), "PATH": f"{Path(launcher).parent}{os.pathsep}{os.environ['PATH']}"}
+    said = [
+        subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=240).stdout
+        for command in ([sys.executable, "-c", code], [launcher, "-n", "2", sys.executable, "-c", code])
+    ]
+    about = subprocess.run([launcher, "--version"], capture_output=True, text=True, check=True).stdout
+    version = re.search(r"Version: +(\S+)", about)
+    if "HYDRA" not in about or not version:
+        pytest.skip("knows how MPICH's mpiexec says its version")
+    alone = f"several, by MPICH {version[1]}, started by {launcher}"
+    assert said[0].splitlines() == [alone]
+    assert sorted(said[1].splitlines()) == [f"this is process {rank} of 2; {alone}" for rank in range(2)]
 
 
 def test_doctor_says_whether_there_is_bfloat16(monkeypatch):

@@ -93,6 +93,23 @@ def test_a_run_whose_processes_are_killed_ends_with_the_same_bytes(unbroken, tmp
         assert (run / name).read_bytes() == (unbroken / name).read_bytes(), name
 
 
+def test_abort_ends_all_processes_with_status_1(tmp_path):
+    """Also the one that waits for another and would go on."""
+    (tmp_path / "aborting.py").write_text(
+        "from tensorlite import distributed\n"
+        "world = distributed.join()\n"
+        "print('begins', flush=True)\n"
+        "if world.rank == 1:\n"
+        "    world.abort()\n"
+        "world.collect(0)\n"
+        "print('goes on', flush=True)\n"
+    )
+    command = [several.mpiexec(), "-n", "2", sys.executable, str(tmp_path / "aborting.py")]
+    ran = subprocess.run(command, env=several.environment(), capture_output=True, text=True, timeout=PATIENCE)
+    assert (ran.returncode, "goes on" in ran.stdout) == (1, False), ran.stderr
+    assert "begins" in ran.stdout
+
+
 def test_a_stopped_process_is_named_and_ends_the_run(tmp_path):
     run, long = tmp_path / "run", {**RUN, "steps": 1_000_000, "checkpoint_every": 50}
     with launch(*flags(tmp_path, **long), "--out", run, "--process-timeout", 10) as started:

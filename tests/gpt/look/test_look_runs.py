@@ -3,7 +3,9 @@
 import json
 import re
 import shutil
+import subprocess
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 from runs import quickly_drawn, tiny, train
@@ -243,9 +245,23 @@ def test_the_figure_tells_eight_runs_apart_and_draws_any_name(trained, tmp_path)
     assert not any(text.get_parse_math() for text in axes.get_legend().get_texts())
 
 
-def test_counts_are_whole_numbers_and_shares_are_not():
+def test_counts_are_whole_numbers_and_shares_are_percentages():
     shown = {0.0: "0.0000", 0.5: "0.5000", 1.0: "1.0000", 1.25: "1.2500", 2.0: "2", 12345.0: "12,345"}
-    assert {value: figure_text(value) for value in shown} == shown
+    assert {value: figure_text("bits_per_byte", value) for value in shown} == shown
+    shares = {0.0: "0.0 %", 0.0001: "0.01 %", 0.0025: "0.3 %", 0.953: "95.3 %", 0.9996: ">99.9 %", 1.0: "100.0 %"}
+    for name in ("test_accuracy", "exact_match"):
+        assert {value: figure_text(name, value) for value in shares} == shares
+
+
+@pytest.mark.skipif(not shutil.which("node"), reason="needs Node, to run the page's script")
+def test_shares_are_written_as_the_page_writes_them():
+    values = [k / n for n in (3, 7, 80, 400, 1000, 4000, 30_000) for k in (0, 1, 2, n // 3, n // 2, n - 1, n)]
+    script = Path(look.__file__).parents[1] / "serve/static/js/ui.js"
+    code = (
+        f"import {{ percent }} from {json.dumps(script.as_uri())}; console.log(JSON.stringify({values}.map(percent)))"
+    )
+    ran = subprocess.run(["node", "--input-type=module", "-e", code], capture_output=True, text=True, check=True)
+    assert [figure_text("test_accuracy", value) for value in values] == json.loads(ran.stdout)
 
 
 def test_a_picture_is_not_overwritten(trained, tmp_path):

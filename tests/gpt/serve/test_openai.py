@@ -568,7 +568,7 @@ def test_errors_are_those_of_openai(client, address):
     with pytest.raises(openai.BadRequestError) as caught:
         client.completions.create(model="labels", prompt="a")
     assert caught.value.code == "model_not_generative"
-    with pytest.raises(openai.BadRequestError):
+    with pytest.raises(openai.BadRequestError, match="temperature"):
         list(client.completions.create(model="bytes", prompt="a", stream=True, temperature=-1))
 
 

@@ -141,12 +141,11 @@ def test_many_requests_at_once(client):
     assert send(client, "/api/tokens", GOOD).status_code == 200
 
 
-@pytest.mark.parametrize("path", POSTS)
+@pytest.mark.parametrize("path", [path for path in POSTS if path not in GETS])
 def test_a_get_of_what_is_posted(client, path):
-    if path not in GETS:
-        answer = client.get(path)
-        assert answer.status_code in (404, 405)
-        assert sentence(answer)
+    answer = client.get(path)
+    assert answer.status_code in (404, 405)
+    assert sentence(answer)
 
 
 def test_no_request_changes_a_run(client, short):

@@ -82,8 +82,9 @@ def test_an_error_reaches_its_caller_and_the_thread_goes_on(worker):
 
     async def main():
         for error in (ValueError("one sentence"), SystemExit(3), MemoryError()):
-            with pytest.raises(type(error)):
+            with pytest.raises(type(error)) as caught:
                 await worker.run(fail, error)
+            assert caught.value is error
         stream = worker.stream(fail_later)
         assert await anext(stream) == 1
         with pytest.raises(ValueError, match="after one item"):

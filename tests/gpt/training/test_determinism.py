@@ -70,7 +70,7 @@ def test_every_command_that_computes_sets_the_default_number_of_threads(command,
     monkeypatch.setattr(os, "getloadavg", refused, raising=False)
     monkeypatch.setattr(machine, "set_threads", chosen.append)
     more = {"judge": {"data": tmp_path / "none"}, "evaluate": {"text": (tmp_path / "none",)}}.get(command, {})
-    with pytest.raises((OSError, ValueError)):
+    with pytest.raises((OSError, ValueError), match="none"):
         COMMANDS[command](run=tmp_path / "none", **more)()  # there is no such run: threads are set before it is read
     assert chosen == [machine.default_threads()]
 

@@ -1,18 +1,23 @@
 """Steps whose batches are divided over threads: the gradient, and so the run, is that of the whole batch."""
 
+import itertools
+import math
+from functools import partial
 from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pytest
 from runs import quickly_drawn, tiny, train
 
 import tensorlite as tl
-from gpt import fast
+from gpt import fast, lora
 from gpt.config import GPTConfig
 from gpt.fast import divided_step
 from gpt.look.metrics import Log
 from gpt.model import GPT
 from gpt.training import step
+from tensorlite import optim
 from tensorlite.devices import machine
 
 __all__ = ["quickly_drawn"]
@@ -85,6 +90,8 @@ def test_batches_without_targets_leave_no_gradient(model):
     given = batches(4, 4)
     assert divided_step.accumulate(Texts, model, given, [0, 0]).item() == 0
     assert all(p.grad is None for p in model.parameters())
+    assert divided_step.accumulate(Texts, model, given, [0, 0], least=math.inf).item() == 0
+    assert all(p.grad is None for p in model.parameters())
 
 
 def test_which_steps_are_divided(model):
@@ -99,13 +106,74 @@ def test_which_steps_are_divided(model):
     assert not divided_step.is_divided(large, 4, 1 << 20)
 
 
+def just_worth(model):
+    """So many tokens that the products of a step with all weights, three for each, are just worth dividing."""
+    size = sum(p.size for p in model.parameters())
+    return next(n for n in itertools.count(4, 4) if machine.product_time(3 * n * size) >= divided_step.WORTH_DIVIDING)
+
+
+@pytest.mark.parametrize(
+    ("learns", "least", "most"), [("norm", 2.8, 3.1), ("last-block", 1.3, 1.7), ("adapters", 1.3, 1.7)]
+)
+def test_frozen_weights_count_only_where_they_are_multiplied(model, learns, least, most):
+    """A frozen weight has no gradient of its own, and where nothing below it learns, none passes through it.
+
+    So many times as many tokens are worth dividing, between `least` and `most`.
+    """
+    tokens = just_worth(model)
+    assert divided_step.is_divided(model, 4, tokens)
+    if learns == "adapters":
+        lora.apply(model, rank=1, alpha=1.0, targets=["W_query"])
+    else:
+        for name, p in model.named_parameters():
+            p.requires_grad = name.startswith("final_norm" if learns == "norm" else ("final_norm", "blocks.1"))
+    assert any(p.requires_grad for p in model.parameters())
+    assert not divided_step.is_divided(model, 4, int(tokens * least))
+    assert divided_step.is_divided(model, 4, int(tokens * most))
+
+
+class Called(Texts):
+    """The same task; the numbers of sequences that its loss was asked for."""
+
+    unit = "texts"
+    asked: ClassVar[list[int]] = []
+
+    @classmethod
+    def loss(cls, model, batch):
+        cls.asked.append(len(batch[0]))
+        return Texts.loss(model, batch)
+
+
+def test_a_short_batch_is_not_divided(model, monkeypatch):
+    """Each batch is decided by its own length: texts of a task may be far shorter than the context."""
+    monkeypatch.setattr(Called, "asked", [])
+    (whole, _), said = batches(4, 0), []
+    short = whole[0][:, :4], [y[:4] for y in whole[1]]
+    size = sum(p.size for p in model.parameters())
+    monkeypatch.setattr(divided_step, "WORTH_DIVIDING", machine.product_time(3 * 64 * size))
+    config, optimizer = SimpleNamespace(batch_size=4, clip=1.0), optim.AdamW(model.parameters())
+    session = SimpleNamespace(config=config, model=model, task=Called, optimizer=optimizer)
+    one_step = divided_step.make_step(session, said.append)
+    for given, asked in (([whole], [2, 2]), ([short], [4]), ([short, whole], [4, 2, 2])):
+        Called.asked.clear()
+        one_step(batches=given, counts=[Texts.targets(batch) for batch in given])
+        assert Called.asked == asked
+    assert said == ["threads    each of the 2 computes 2 of the 4 sequences of a batch of 64 tokens or more"]
+    mixed = [short, whole]
+    found, gradients = gradient(partial(divided_step.accumulate, least=64), model, mixed)
+    loss, expected = gradient(step.accumulate, model, mixed)
+    assert found.item() == pytest.approx(loss.item(), rel=1e-6)
+    for a, b in zip(gradients, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-6)
+
+
 def test_a_divided_run_is_the_run_of_one_thread_up_to_rounding(tmp_path, monkeypatch):
     """`gpt train` with two threads: the same losses to 1e-5, and dividing it again gives the same bytes."""
     fast.attach()
     monkeypatch.setattr(divided_step, "WORTH_DIVIDING", 0)
     asked = []
     kept = divided_step.accumulate
-    monkeypatch.setattr(divided_step, "accumulate", lambda *args: asked.append(1) or kept(*args))
+    monkeypatch.setattr(divided_step, "accumulate", lambda *args, **options: asked.append(1) or kept(*args, **options))
     for name, threads in (("one", 1), ("two", 2), ("again", 2)):
         asked.clear()
         train(tiny(tmp_path, out=tmp_path / name, threads=threads, dropout=0.0, steps=20, batch_size=4))

@@ -1,11 +1,13 @@
 """Going on with a run: after a crash, with damage, with other settings; and being told to stop."""
 
+import io
 import os
 import re
 import signal
 import threading
 
 import pytest
+from rich.console import Console
 from runs import contents, flags, tiny, train
 
 from gpt.tasks.pretrain import Pretraining, TrainConfig
@@ -220,9 +222,21 @@ def test_what_it_cannot_be_combined_with(tmp_path, other):
         tiny(tmp_path, resume_if_exists=True, **other)
 
 
+def handlers() -> list:
+    return [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+
+
 def test_training_in_another_thread_leaves_signals_alone(tmp_path):
-    ended = []
-    thread = threading.Thread(target=lambda: ended.append(train(tiny(tmp_path, steps=2))))
+    ended, during = [], []
+    before = handlers()
+
+    def learn():
+        console = Console(file=io.StringIO())
+        ended.append(training.train(tiny(tmp_path, steps=2), console, begun=lambda run: during.append(handlers())))
+
+    thread = threading.Thread(target=learn)
     thread.start()
     thread.join()
-    assert ended
+    assert during == [before]
+    assert handlers() == before
+    assert ended == [(tmp_path / "run", None, True)]

@@ -173,19 +173,23 @@ def killed(monkeypatch, config) -> None:
             train(config)
 
 
-FAILURES = {
-    "text": lambda patch, folder: (folder / "bottles.txt").write_bytes(b"\xff"),
-    "short": lambda patch, folder: (folder / "bottles.txt").write_text("too short"),
-    "model": lambda patch, folder: stop_at(patch, session, "make_optimizer", MemoryError("no room")),
-    "ctrl-c": lambda patch, folder: stop_at(patch, training, "evaluate", KeyboardInterrupt()),
-    "exit": lambda patch, folder: stop_at(patch, training, "evaluate", SystemExit(143)),
-    "disk": lambda patch, folder: stop_at(patch, os, "rename", OSError(errno.ENOSPC, "No space left on device")),
+FAILURES = {  # what fails, and the error that ends training
+    "text": (lambda patch, folder: (folder / "bottles.txt").write_bytes(b"\xff"), ValueError, "is not UTF-8"),
+    "short": (lambda patch, folder: (folder / "bottles.txt").write_text("too short"), ValueError, "needs at least"),
+    "model": (
+        lambda patch, _: stop_at(patch, session, "make_optimizer", MemoryError("no room")),
+        MemoryError,
+        "no room",
+    ),
+    "ctrl-c": (lambda patch, _: stop_at(patch, training, "evaluate", KeyboardInterrupt()), KeyboardInterrupt, None),
+    "exit": (lambda patch, _: stop_at(patch, training, "evaluate", SystemExit(143)), SystemExit, "143"),
+    "disk": (lambda patch, _: stop_at(patch, os, "rename", OSError(errno.ENOSPC, "No space")), OSError, "No space"),
 }
 
 
 @pytest.mark.finding("E12")
-@pytest.mark.parametrize("fail", FAILURES.values(), ids=FAILURES)
-def test_a_start_that_fails_leaves_nothing(tmp_path, monkeypatch, fail):
+@pytest.mark.parametrize(("fail", "error", "says"), FAILURES.values(), ids=FAILURES)
+def test_a_start_that_fails_leaves_nothing(tmp_path, monkeypatch, fail, error, says):
     folder = tmp_path / "folder"
     folder.mkdir()
     (tmp_path / "empty").mkdir()
@@ -195,7 +199,7 @@ def test_a_start_that_fails_leaves_nothing(tmp_path, monkeypatch, fail):
         before = everything(tmp_path)
         with monkeypatch.context() as patch:
             fail(patch, folder)
-            with pytest.raises((Exception, KeyboardInterrupt, SystemExit)):
+            with pytest.raises(error, match=says):
                 train(config)
         after = everything(tmp_path)
         assert {name for name in after if "bottles" not in name} == {name for name in before if "bottles" not in name}
@@ -221,13 +225,13 @@ def test_a_name_that_was_chosen_is_not_used_up_by_a_failure(tmp_path, monkeypatc
 
 @pytest.mark.slow
 @pytest.mark.finding("A2")
-@pytest.mark.parametrize("fail", FAILURES.values(), ids=FAILURES)
-def test_overwrite_that_fails_leaves_the_old_run_as_it_was(short, run, tmp_path, monkeypatch, fail):
+@pytest.mark.parametrize(("fail", "error", "says"), FAILURES.values(), ids=FAILURES)
+def test_overwrite_that_fails_leaves_the_old_run_as_it_was(short, run, tmp_path, monkeypatch, fail, error, says):
     fill(run, "thesis.tex")
     config, before = tiny(tmp_path, overwrite=True, seed=2, **SHORT), everything(run)
     with monkeypatch.context() as patch:
         fail(patch, tmp_path)
-        with pytest.raises((Exception, KeyboardInterrupt, SystemExit)):
+        with pytest.raises(error, match=says):
             train(config)
     assert everything(run) | {"lock": b""} == before | {"lock": b""}
     train(tiny(tmp_path, overwrite=True, seed=2, **SHORT))

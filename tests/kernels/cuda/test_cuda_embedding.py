@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tensorlite.backend import bfloat16
 from tensorlite.kernels import precision
-from tensorlite.kernels.cuda import embedding, launch
+from tensorlite.kernels.cuda import embedding
 
 pytestmark = pytest.mark.usefixtures("emulated")
 BF16 = bfloat16()
@@ -124,9 +124,3 @@ def test_what_is_left_to_the_specification():
         long = np.lib.stride_tricks.as_strided(weight, (rows, 1), (4, 4))
         supported = embedding.supports_embedding(long, idx)  # outside of the assert, which would print the rows
         assert supported == fits
-
-
-def test_the_constants_are_those_of_the_kernels():
-    source = (launch.FOLDER / "embedding.cu").read_text()
-    assert f"PIECE = {embedding.PIECE};" in source
-    assert f"TILE = {embedding.TILE}, CHUNK = {embedding.CHUNK};" in source

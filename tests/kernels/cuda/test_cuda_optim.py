@@ -10,7 +10,6 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tensorlite import optim
-from tensorlite.kernels.cuda import launch
 from tensorlite.kernels.cuda import optim as kernels
 from tensorlite.tensor import Tensor
 
@@ -137,10 +136,3 @@ def test_the_factor_that_clips():
             np.testing.assert_allclose(scale, optim.clip_scale(norm, most), rtol=1e-7)
         assert kernels.clip_scale(np.array(norm), None) == 1
         assert kernels.clip_scale(np.array(norm), 0) == 1
-
-
-def test_the_constants_are_those_of_the_kernels():
-    source = (launch.FOLDER / "optim.cu").read_text()
-    assert f"THREADS = {kernels.THREADS}, CHUNK = {kernels.CHUNK};" in source
-    control = source[source.index("struct Control") :]
-    assert f"double {', '.join(kernels.CONTROL)};" in control[: control.index("}")]

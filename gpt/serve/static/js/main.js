@@ -5,7 +5,7 @@ import { mountCheckpoint } from "./checkpoint.js";
 import { joinSession, mountSession } from "./session.js";
 import { startLive } from "./live.js";
 import { addressOf, change, chosenRun, readAddress, state, subscribe } from "./state.js";
-import { debounce, field, h, hideTip, showError } from "./ui.js";
+import { arrange, debounce, field, h, hideTip, showError } from "./ui.js";
 import { views } from "./views/index.js";
 
 const LEFT = "The server does not have the learned steps of this address any more: this is the checkpoint.";
@@ -20,16 +20,27 @@ function available() {
   return views.filter((view) => !view.tasks || view.tasks.includes(task));
 }
 
+const links = new Map(); // by the view: they stay while a run is trained, and their addresses change
+
 function drawNavigation() {
   const items = [];
   let section = null;
-  for (const view of available()) {
-    if (view.section && view.section !== section) items.push(h("span", { class: "section" }, view.section));
-    section = view.section ?? null;
-    items.push(h("a", { href: addressOf(view.id), "aria-current": view.id === state.view ? "page" : null }, view.title));
+  for (const { id, title, section: named } of available()) {
+    if (named && named !== section) items.push(kept(`section ${named}`, () => h("span", { class: "section" }, named)));
+    section = named ?? null;
+    const link = kept(id, () => h("a", {}, title));
+    link.href = addressOf(id);
+    if (id === state.view) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+    items.push(link);
   }
-  $("nav").replaceChildren(...items);
+  arrange($("nav"), items);
   $("nav").querySelector("[aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
+}
+
+function kept(key, make) {
+  if (!links.has(key)) links.set(key, make());
+  return links.get(key);
 }
 
 function showView() {

@@ -13,6 +13,20 @@ export function h(tag, attributes = {}, ...children) {
   return element;
 }
 
+/** Makes `children` the children of `parent`. Those that stay are not taken out: a click on them would be lost. */
+export function arrange(parent, children) {
+  const wanted = new Set(children);
+  for (const child of [...parent.childNodes]) if (!wanted.has(child)) child.remove();
+  children.forEach((child, i) => {
+    if (parent.childNodes[i] !== child) parent.insertBefore(child, parent.childNodes[i] ?? null);
+  });
+}
+
+/** Sets the text of an element, if it has another one. */
+export function setText(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
 const SIGNS = { " ": "·", "\n": "↵", "\t": "→" };
 const INVISIBLE = /([\p{Z}\p{C}])/u; // spaces, controls, marks that change the direction of text, private use
 

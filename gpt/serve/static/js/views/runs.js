@@ -4,7 +4,7 @@ import { get } from "../api.js";
 import { onLive } from "../live.js";
 import { plot } from "../plot.js";
 import { addressOf, change, state, subscribe } from "../state.js";
-import { field, h, latest, number, showOnce } from "../ui.js";
+import { arrange, field, h, latest, number, setText, showOnce } from "../ui.js";
 
 const MOST = 8; // runs on one plot
 const SMOOTH = [1, 10, 30, 100, 300, 1000];
@@ -20,13 +20,16 @@ export default {
 
   mount(root) {
     const work = latest(root);
-    const table = h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "runs" });
+    const table = region("runs");
     const limit = h("p", { class: "note", role: "status" });
     const legends = h("ul", { class: "legend" });
     const area = h("div", { class: "plot-area" });
     const notes = h("div", {});
     const tables = h("div", {});
+    const results = region("results"), settings = region("settings"); // they keep their focus and how far they are scrolled
     const chart = plot(area);
+    const body = h("tbody", {});
+    const rows = new Map(); // by name: they stay while a run is trained, and their texts change
     let runs = [], found = null, timer = null;
 
     const select = (name, items) => {
@@ -60,10 +63,15 @@ export default {
     );
 
     const drawTable = () => {
-      const head = ["", "run", "task", "steps", "parameters", "lowest validation loss", "last change"];
-      table.replaceChildren(h("table", { class: "runs" },
-        h("thead", {}, h("tr", {}, head.map((text, i) => h("th", { scope: "col", class: [3, 4].includes(i) ? "number" : "" }, text || h("span", { class: "hidden-text" }, "compare"))))),
-        h("tbody", {}, runs.map((run) => h("tr", {}, rowOf(run, toggle))))));
+      if (!table.firstChild) table.append(tableOf(body));
+      for (const name of rows.keys()) if (!runs.some((run) => run.name === name)) rows.delete(name);
+      for (const run of runs) {
+        const kept = rows.get(run.name);
+        const row = kept && kept.readable === !run.error ? kept : rowOf(run, toggle);
+        rows.set(run.name, row); // a new one at the end: nothing moves under the pointer
+        row.show(run);
+      }
+      arrange(body, [...rows.values()].map(({ element }) => element));
     };
     const toggle = (name, on) => {
       options.chosen = on ? [...options.chosen, name] : options.chosen.filter((other) => other !== name);
@@ -94,9 +102,13 @@ export default {
     const drawSettings = () => {
       const rows = options.all ? found.settings : found.settings.filter(({ differs }) => differs);
       const several = found.names.length > 1;
-      tables.replaceChildren(...(several ? [h("p", { class: "note" }, `${MARK} marks what differs from the first run.`)] : []), sideBySide("results", found.results, found.names, false),
-        rows.length ? sideBySide(options.all ? "settings" : "settings that differ", rows, found.names, several)
-          : h("p", { class: "note" }, several ? "All settings are the same." : "Choose a second run to see the settings that differ."));
+      const title = options.all ? "settings" : "settings that differ";
+      results.replaceChildren(sideBySide("results", found.results, found.names, false));
+      settings.replaceChildren(sideBySide(title, rows, found.names, several));
+      settings.setAttribute("aria-label", title);
+      const none = h("p", { class: "note" }, several ? "All settings are the same." : "Choose a second run to see the settings that differ.");
+      const marks = h("p", { class: "note" }, `${MARK} marks what differs from the first run.`);
+      arrange(tables, [...(several ? [marks] : []), results, rows.length ? settings : none]);
     };
     const compare = () => work(async (signal) => {
       if (!options.chosen.length) {
@@ -123,8 +135,7 @@ export default {
     const soon = () => {
       timer ??= setTimeout(() => {
         timer = null;
-        if (!table.contains(document.activeElement)) load();
-        else if (options.chosen.length) compare();
+        load();
       }, PAUSE);
     };
     const ends = [onLive(soon), subscribe((changed) => changed.has("runs") && soon())];
@@ -145,21 +156,40 @@ function firstChoice(runs) {
   return [...curves.filter(({ name }) => name === state.run), ...others].slice(0, 3).map(({ name }) => name);
 }
 
-function rowOf(run, toggle) {
-  if (run.error) return [h("td", {}), h("td", {}, run.name), h("td", { colspan: "5", class: "note" }, run.error)];
-  const box = h("input", { type: "checkbox", value: run.name, checked: options.chosen.includes(run.name), "aria-label": `compare ${run.name}` });
-  box.addEventListener("change", () => toggle(run.name, box.checked));
-  const open = h("a", { href: addressOf("training") }, run.name);
+function tableOf(body) {
+  const head = ["", "run", "task", "steps", "parameters", "lowest validation loss", "last change"];
+  return h("table", { class: "runs" },
+    h("thead", {}, h("tr", {}, head.map((text, i) => h("th", { scope: "col", class: [3, 4].includes(i) ? "number" : "" }, text || h("span", { class: "hidden-text" }, "compare"))))),
+    body);
+}
+
+/** A row for a run: its element, and `show(run)`, which sets what changes while the run is trained. */
+function rowOf({ name, error }, toggle) {
+  if (error) {
+    const note = h("td", { colspan: "5", class: "note" });
+    return { readable: false, element: h("tr", {}, h("td", {}), h("td", {}, name), note), show: (run) => setText(note, run.error) };
+  }
+  const box = h("input", { type: "checkbox", value: name, "aria-label": `compare ${name}` });
+  box.addEventListener("change", () => toggle(name, box.checked));
+  const open = h("a", { href: addressOf("training") }, name);
   open.addEventListener("click", (event) => {
     event.preventDefault();
-    change({ run: run.name, step: null, session: null, view: "training" });
+    change({ run: name, step: null, session: null, view: "training" });
   });
+  const cells = ["", "number", "number", "", ""].map((kind) => h("td", { class: kind }));
+  const show = (run) => {
+    box.checked = options.chosen.includes(name);
+    textsOf(run).forEach((text, i) => setText(cells[i], text));
+  };
+  return { readable: true, element: h("tr", {}, h("td", {}, box), h("td", {}, open), cells), show };
+}
+
+function textsOf(run) {
   const of = run.total && run.total !== run.last ? ` of ${run.total.toLocaleString("en")}` : "";
   const lowest = run.lowest ? `${number(run.lowest.loss, 4)} at step ${run.lowest.step.toLocaleString("en")}` : "none";
   return [
-    h("td", {}, box), h("td", {}, open), h("td", {}, run.imported ? "imported" : run.task),
-    h("td", { class: "number" }, `${run.last.toLocaleString("en")}${of}${run.finished ? "" : ", not finished"}`),
-    h("td", { class: "number" }, run.parameters.toLocaleString("en")), h("td", {}, lowest), h("td", {}, run.changed),
+    run.imported ? "imported" : run.task, `${run.last.toLocaleString("en")}${of}${run.finished ? "" : ", not finished"}`,
+    run.parameters.toLocaleString("en"), lowest, run.changed,
   ];
 }
 
@@ -178,9 +208,14 @@ function linesOf({ names, runs }, tokens) {
   });
 }
 
+/** A part of the page that scrolls sideways, by keys too. */
+function region(title) {
+  return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": title });
+}
+
 /** A table with a column for each run. With `mark`, values other than the first run's have a ≠ and a colour. */
 function sideBySide(title, rows, names, mark) {
-  return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": title }, h("table", { class: "side-by-side" },
+  return h("table", { class: "side-by-side" },
     h("caption", {}, title),
     h("thead", {}, h("tr", {}, h("th", { scope: "col" }, h("span", { class: "hidden-text" }, "name")),
       names.map((name, i) => h("th", { scope: "col" }, h("span", { class: `line-swatch c-run-${i}` }), name)))),
@@ -188,5 +223,5 @@ function sideBySide(title, rows, names, mark) {
       h("th", { scope: "row" }, name), values.map((text) => {
         const other = mark && text !== values[0];
         return h("td", { class: other ? "other" : "" }, other ? `${MARK}\u00a0` : "", text);
-      }))))));
+      })))));
 }

@@ -5,7 +5,7 @@ import { keepSentence } from "../checkpoint.js";
 import { onLive } from "../live.js";
 import { legend, plot } from "../plot.js";
 import { change, chosenRun, state, subscribe } from "../state.js";
-import { field, h, latest, number, percent, showError, showOnce } from "../ui.js";
+import { arrange, field, h, latest, number, percent, setText, showError, showOnce } from "../ui.js";
 
 const SMOOTH = [1, 10, 30, 100, 300, 1000];
 const PAUSE = 1500; // milliseconds between two requests for the curves
@@ -26,7 +26,10 @@ export default {
     const notes = h("div", {});
     const area = h("div", { class: "plot-area" });
     const legends = h("div", {});
-    const samples = h("div", {});
+    const articles = h("div", { class: "samples" });
+    const none = h("p", { class: "note", hidden: true }, "There are no samples yet: --sample-every says how often training writes one.");
+    const more = h("button", { hidden: true, onclick: () => { all = true; drawSamples(); } });
+    const written = new Map(); // the articles of the samples
     const chart = plot(area);
     let found = null, heard = 0, timer = null, all = false;
 
@@ -54,7 +57,7 @@ export default {
       h("div", { class: "row controls" }, field("running mean", smooth), field("logarithmic loss", log)),
       legends, area, notes,
       h("div", { class: "row" }, h("h3", {}, "Samples"), field("newest first", order)),
-      samples,
+      articles, none, more,
     );
 
     const draw = () => {
@@ -82,11 +85,17 @@ export default {
       const list = found.samples.length && options.newestFirst ? [...found.samples].reverse() : found.samples;
       const shown = all ? list : list.slice(0, FIRST);
       const chosen = state.step ?? found.steps.at(-1);
-      samples.replaceChildren(h("div", { class: "samples" }, shown.map(({ step, text }) => h("article", { class: "panel" },
-        h("h4", {}, `step ${step.toLocaleString("en")}`, step === chosen ? " · the chosen checkpoint" : ""), h("pre", {}, text)))));
-      for (const pre of samples.querySelectorAll("pre")) if (pre.scrollHeight > pre.clientHeight) pre.tabIndex = 0;
-      if (!list.length) samples.append(h("p", { class: "note" }, "There are no samples yet: --sample-every says how often training writes one."));
-      if (shown.length < list.length) samples.append(h("button", { onclick: () => { all = true; drawSamples(); } }, `show all ${list.length}`));
+      arrange(articles, shown.map((sample) => articleOf(sample, sample.step === chosen)));
+      for (const pre of articles.querySelectorAll("pre")) if (pre.scrollHeight > pre.clientHeight) pre.tabIndex = 0;
+      none.hidden = list.length > 0;
+      more.hidden = shown.length === list.length;
+      setText(more, `show all ${list.length}`);
+    };
+    const articleOf = ({ step, text }, isChosen) => {
+      const key = `${step} ${text}`; // an article stays while others come: it may have the focus
+      if (!written.has(key)) written.set(key, h("article", { class: "panel" }, h("h4", {}), h("pre", {}, text)));
+      setText(written.get(key).firstChild, `step ${step.toLocaleString("en")}${isChosen ? " · the chosen checkpoint" : ""}`);
+      return written.get(key);
     };
 
     const fetchCurves = async (signal) => {
@@ -109,6 +118,7 @@ export default {
         if (changed.has("run")) {
           all = false;
           heard = 0;
+          written.clear();
           load();
         } else if (changed.has("step")) draw();
       }),
