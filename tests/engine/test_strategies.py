@@ -83,10 +83,6 @@ def test_the_profile_asked_for_is_in_force():
     assert settings().max_examples == EXAMPLES[settings.get_current_profile_name()]
 
 
-def test_the_profiles_are_these():
-    assert set(settings._profiles) == {*EXAMPLES, "default"}  # Hypothesis has a "ci" too, which ours replaces
-
-
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_a_profile_has_its_examples_the_same_ones_on_every_run_unless_nightly(name):
     """No test has a deadline, which a busy machine would not keep."""
