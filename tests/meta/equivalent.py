@@ -353,6 +353,7 @@ READ = {
     "kernels/cpu/blocks.py: products": "15e1230219",
     "kernels/cpu/choose_impl.py: MIN_SIZE": "21fbd19127",
     "kernels/cpu/choose_impl.py: choose_impl": "a4510e1fe9",
+    "kernels/cpu/layers.py: _linear_and_view": "7bb5dc292d",
     "kernels/cpu/layers.py: embedding_vjp": "012aadc69b",
     "kernels/cpu/layers.py: layer_norm": "18733d34ac",
     "kernels/cpu/layers.py: layer_norm_vjp": "3fb72f2655",
