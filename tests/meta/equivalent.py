@@ -289,6 +289,7 @@ PROOFS: dict[str, list[str]] = {
         "accelerate/dispatch.py: KernelOp.wrap: raw[i].size > RECOMPUTE_SIZE  ->  raw[i].size >= RECOMPUTE_SIZE",
     ],
     "bind gives back what is bound already": [
+        "accelerate/dispatch.py: KernelOp.__call__: len(args) != self.arity  ->  len(args) == len(args)",
         "accelerate/dispatch.py: KernelOp.__call__: meta and (not self.keywords.keys() >= meta.keys())  ->  meta",
     ],
     "arrays of the whole shape index as those do that broadcast to it": [
