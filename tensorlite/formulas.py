@@ -7,8 +7,6 @@ every order, and the formula computes all arguments that no kernel supports.
 
 import math
 
-import numpy as np
-
 from . import derived, ops
 from .autograd import Variable
 from .backend import Array, int64, integers, is_array, is_floating, xp
@@ -193,7 +191,7 @@ def cosine_similarity(x: Array, y: Array, axis: int = -1, eps: float = 1e-8) -> 
 
 def one_hot(idx: Array, num_classes: int | None = None) -> Array:
     """1 at the place idx of a new last axis, 0 elsewhere: integers (...) -> (..., num_classes)."""
-    idx = _raw(idx) if isinstance(idx, Variable) or is_array(idx) else np.asarray(integers("one_hot", idx))
+    idx = _raw(idx) if is_array(idx) else integers("one_hot", idx)
     if num_classes is None:
         num_classes = int(idx.max()) + 1 if idx.size else 0
     check_indices("one_hot", idx, num_classes)
@@ -405,6 +403,6 @@ def _raw(x: Array) -> Array:
 
 def _as_indices(name: str, idx: Array, like: Array) -> Array:
     """A nested list of integers as an array on the device of `like`; an array or a Tensor as it is."""
-    if isinstance(idx, Variable) or is_array(idx):
+    if is_array(idx):
         return idx
     return xp(_raw(like)).asarray(integers(name, idx))

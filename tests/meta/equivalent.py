@@ -94,7 +94,11 @@ PROOFS: dict[str, list[str]] = {
         "ops.py: _scatter_add: if _has_arrays(index)  ->  if True",
         "ops.py: _has_arrays: is_array(i) and i.dtype.kind in 'iu'  ->  is_array(i)",
     ],
+    "without it the weights are put side by side once more": [
+        "kernels/cpu/layers.py: _linear_and_view: None if weight.base is None else weight  ->  None",
+    ],
     "a gradient that is not needed is computed, and thrown away": [
+        "kernels/cpu/layers.py: layer_norm_vjp: np.empty(rows.shape, x.dtype) if needs_grad[0] else None  ->  np.empty(rows.shape, x.dtype)",
         "kernels/cpu/attention.py: _write_gradients: if dq is None and dk is None and (dmask is None)  ->  if False",
         "kernels/cpu/layers.py: layer_norm_vjp: np.empty(x.shape[-1], x.dtype) if need else None  ->  np.empty(x.shape[-1], x.dtype)",
     ],
@@ -254,6 +258,7 @@ PROOFS: dict[str, list[str]] = {
     ],
     "beyond the last row there is none, and rows that two threads compute are the same": [
         "kernels/cpu/blocks.py: products: 64  ->  63 (place 4)",
+        "kernels/cpu/blocks.py: products: end - 64  ->  end",
     ],
     "only whether a version changed counts, not where it began nor how far it is": [
         "autograd.py: Variable.__init__: 0  ->  1",
@@ -284,6 +289,7 @@ PROOFS: dict[str, list[str]] = {
         "accelerate/dispatch.py: KernelOp.wrap: raw[i].size > RECOMPUTE_SIZE  ->  raw[i].size >= RECOMPUTE_SIZE",
     ],
     "bind gives back what is bound already": [
+        "accelerate/dispatch.py: KernelOp.__call__: len(args) != self.arity  ->  len(args) == len(args)",
         "accelerate/dispatch.py: KernelOp.__call__: meta and (not self.keywords.keys() >= meta.keys())  ->  meta",
     ],
     "arrays of the whole shape index as those do that broadcast to it": [
@@ -348,6 +354,7 @@ READ = {
     "kernels/cpu/blocks.py: products": "15e1230219",
     "kernels/cpu/choose_impl.py: MIN_SIZE": "21fbd19127",
     "kernels/cpu/choose_impl.py: choose_impl": "a4510e1fe9",
+    "kernels/cpu/layers.py: _linear_and_view": "7bb5dc292d",
     "kernels/cpu/layers.py: embedding_vjp": "012aadc69b",
     "kernels/cpu/layers.py: layer_norm": "18733d34ac",
     "kernels/cpu/layers.py: layer_norm_vjp": "3fb72f2655",

@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[2]
 TENSORLITE = ROOT / "tensorlite"
 CORE = ("ops", "derived", "formulas", "functional", "primitive", "autograd")
 ATTACHED = ("accelerate/dispatch", "accelerate/accumulate", "kernels/shared", "kernels/table")
-OTHERS = ("__init__", "onednn", "quantized")  # of kernels/cpu: no mathematics of ours; quantized needs numba's compiler
+OTHERS = ("__init__", "onednn", "quantized", "decode", "numba_decode")  # of kernels/cpu: not ours, or needs numba
 FILES = (
     *(f"{name}.py" for name in (*CORE, *ATTACHED) if (TENSORLITE / f"{name}.py").exists()),
     *sorted(f"kernels/cpu/{p.name}" for p in (TENSORLITE / "kernels/cpu").glob("*.py") if p.stem not in OTHERS),

@@ -156,6 +156,28 @@ def test_a_function_and_its_formula_take_the_same_arguments(name):
     assert [(p.name, p.kind, p.default) for p in function] == [(p.name, p.kind, p.default) for p in formula]
 
 
+WEIGHTS = np.array([1.0, 2.0, 3.0])
+OPTIONS = {
+    "gelu": ((X,), {"approximate": "none"}),
+    "layer_norm": ((X, WEIGHTS, WEIGHTS / 2), {"eps": 0.5}),
+    "apply_dropout_mask": ((X, X > 0), {"p": 0.25}),
+    "attention": ((X, X, X, np.tri(2) == 1, X[:, :2]), {"is_causal": True, "dropout_p": 0.25, "scale": 0.5}),
+    "heads_attention": ((CUBE.repeat(2, -1), np.tri(2) == 1), {"n_head": 2, "is_causal": True, "dropout_p": 0.25}),
+    "cross_entropy": (
+        (X, np.array([0, 2])),
+        {"ignore_index": 2, "reduction": "sum", "label_smoothing": 0.25, "weight": WEIGHTS},
+    ),
+    "linear_cross_entropy": ((X, CUBE[0], np.array([0, 1])), {"ignore_index": 1, "reduction": "sum"}),
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_where_no_kernel_is_attached_the_formula_gets_every_option(name):
+    args, options = OPTIONS[name]
+    expected = getattr(spec, name)(*args, **options)
+    same(getattr(F, name).__wrapped__(*args, **options), expected)
+
+
 @pytest.mark.parametrize("layers", BOTH, ids=["fused", "specification"])
 @pytest.mark.parametrize(
     ("call", "error", "sentence"),
