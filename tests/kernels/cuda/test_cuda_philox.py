@@ -89,3 +89,15 @@ def test_kept_elements_are_divided_by_their_share_and_the_others_are_0(dtype, p,
 def test_a_kept_nan_stays_and_a_dropped_one_does_not(n):
     x, keep = np.full(8 + n, np.nan, np.float32), np.arange(8 + n) % 2 == 0
     assert np.isnan(philox.apply_dropout_mask(x, keep, p=0.5)).tolist() == keep.tolist()
+
+
+def test_which_arrays_the_dropout_kernel_serves(monkeypatch):
+    def served(shape, dtype, mask_shape):
+        return philox.supports_apply_dropout_mask(np.ones(shape, dtype), np.ones(mask_shape, bool), p=0.5)
+
+    assert all(served((2, 3), dtype, (2, 3)) for dtype in (np.float32, ml_dtypes.bfloat16))
+    assert not any(served((2, 3), dtype, (2, 3)) for dtype in (np.float64, np.float16, np.int32))
+    assert not served((2, 3), np.float32, (3,))
+    assert not served((), np.float32, ())
+    monkeypatch.setattr(philox, "on_gpu", lambda x: type(x) is np.ndarray and x.dtype != bool)
+    assert not served((2, 3), np.float32, (2, 3))  # the mask is on the CPU
