@@ -20,7 +20,7 @@ PROOFS: dict[str, list[str]] = {
         "gpt/training/report.py: append_sample: open(path, 'a', encoding='utf-8', newline='\\n')  ->  open(path, 'a', encoding='utf-8')",
     ],
     "an index of one element is broadcast": [
-        "gpt/tasks/classify/model.py: Classifier.read: [T - 1] * len(lengths)  ->  [T - 1]",
+        "gpt/tasks/classify/model.py: Classifier.places: [T - 1] * len(lengths)  ->  [T - 1]",
     ],
     "how much at once is a matter of memory": [
         "gpt/data/shards/encoding.py: BATCH: 1  ->  2",
