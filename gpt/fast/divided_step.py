@@ -21,7 +21,7 @@ WORTH_DIVIDING = 5_000_000  # nanoseconds of a step's products: threads that com
 
 
 def make_step(s: Session, say: Callable[[str], None]) -> Step:
-    """The session's step, whose batches are divided where that is faster (`is_divided`), which `say` then reports."""
+    """The session's step, whose batches are divided where that is faster (`least_tokens`), which `say` then reports."""
     rows, threads, least = s.config.batch_size, machine.threads(), least_tokens(s.model, s.config.batch_size)
     if rows * s.model.config.context_length < least:
         return plain_step(s)
@@ -29,11 +29,6 @@ def make_step(s: Session, say: Callable[[str], None]) -> Step:
     say(f"threads    each of the {threads} computes {rows // threads} of the {rows} sequences of a batch{at_least}")
     gradients = partial(accumulate, least=least)
     return partial(train_step, s.task, s.model, s.optimizer, clip=s.config.clip, gradients=gradients)
-
-
-def is_divided(model: nn.Module, batch_size: int, tokens: int) -> bool:
-    """Whether each thread gets its part of a batch of `tokens`."""
-    return tokens >= least_tokens(model, batch_size)
 
 
 def least_tokens(model: nn.Module, batch_size: int) -> float:

@@ -89,9 +89,8 @@ def few_rows(
         shares = (None if y is None else y[part] for y in (scales, bias))
         impl.few_rows(x, weight[part], *shares, out[part])
 
-    in_parts(
-        rows, -(-len(weight) // 4), max(weight.nbytes / 24, weight.size * len(x) / 16)
-    )  # bytes and products a nanosecond
+    nanoseconds = max(weight.nbytes / 24, weight.size * len(x) / 16)  # 24 bytes or 16 products in each
+    in_parts(rows, -(-len(weight) // 4), nanoseconds)
     return np.ascontiguousarray(out.T)  # (N, M) -> (M, N)
 
 

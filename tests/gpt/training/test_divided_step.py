@@ -95,15 +95,15 @@ def test_batches_without_targets_leave_no_gradient(model):
 
 
 def test_which_steps_are_divided(model):
-    assert divided_step.is_divided(model, 4, 1 << 20)
-    assert not divided_step.is_divided(model, 5, 1 << 20)  # two threads would not have equal parts
-    assert not divided_step.is_divided(model, 4, 10)  # too little to compute
+    assert divided_step.least_tokens(model, 4) <= 1 << 20
+    assert divided_step.least_tokens(model, 5) > 1 << 20  # two threads would not have equal parts
+    assert divided_step.least_tokens(model, 4) > 10  # too little to compute
     machine.set_threads(1)
-    assert not divided_step.is_divided(model, 4, 1 << 20)
+    assert divided_step.least_tokens(model, 4) > 1 << 20
     machine.set_threads(2)
-    assert not divided_step.is_divided(GPT(CONFIG.with_dropout(0.1)), 4, 1 << 20)
+    assert divided_step.least_tokens(GPT(CONFIG.with_dropout(0.1)), 4) > 1 << 20
     large = SimpleNamespace(parameters=lambda: [tl.zeros(((1 << 11) + 1, 1 << 10))], config=CONFIG)
-    assert not divided_step.is_divided(large, 4, 1 << 20)
+    assert divided_step.least_tokens(large, 4) > 1 << 20
 
 
 def just_worth(model):
@@ -121,15 +121,15 @@ def test_frozen_weights_count_only_where_they_are_multiplied(model, learns, leas
     So many times as many tokens are worth dividing, between `least` and `most`.
     """
     tokens = just_worth(model)
-    assert divided_step.is_divided(model, 4, tokens)
+    assert divided_step.least_tokens(model, 4) <= tokens
     if learns == "adapters":
         lora.apply(model, rank=1, alpha=1.0, targets=["W_query"])
     else:
         for name, p in model.named_parameters():
             p.requires_grad = name.startswith("final_norm" if learns == "norm" else ("final_norm", "blocks.1"))
     assert any(p.requires_grad for p in model.parameters())
-    assert not divided_step.is_divided(model, 4, int(tokens * least))
-    assert divided_step.is_divided(model, 4, int(tokens * most))
+    assert divided_step.least_tokens(model, 4) > int(tokens * least)
+    assert divided_step.least_tokens(model, 4) <= int(tokens * most)
 
 
 class Called(Texts):
