@@ -15,7 +15,6 @@ from gpt.fast.weights_dtype import set_weights_dtype, weight_bytes
 from gpt.generation import stream
 from gpt.model import GPT
 from gpt.tasks.pretrain import Pretraining, TrainConfig
-from gpt.training.step import accumulate
 from tensorlite import Generator, Tensor, io, optim
 from tensorlite import functional as F
 from tensorlite.data import TokenFile, default_collate
@@ -62,9 +61,8 @@ class Train(Contestant):
 
     def gradients(self, x: Tensor, y: Tensor) -> Tensor:
         """Add the gradient of the loss to `.grad`; return the loss."""
-        divided = divided_step.is_divided(self.network, len(x), x.size)
-        add = divided_step.accumulate if divided else accumulate
-        return add(Pretraining, self.network, [(x, y)], [y.size])
+        least = divided_step.least_tokens(self.network, len(x))
+        return divided_step.accumulate(Pretraining, self.network, [(x, y)], [y.size], least)
 
     def update(self, x: Tensor, y: Tensor) -> None:
         self.optimizer.zero_grad()
