@@ -27,6 +27,7 @@ from ..precision import matmul_dtype
 
 CPU_INFO = Path("/proc/cpuinfo")  # exists on Linux only, as does the wheel
 WHEEL, _LIBRARY = "onednn-cpu-gomp", "libdnnl.so.3"
+_lock = threading.Lock()
 _F32, _BF16, _CPU, _IN_ORDER, _FROM, _TO = 3, 2, 1, 1, 1, 17  # constants of oneDNN's C interface, version 3
 
 
@@ -183,8 +184,14 @@ def _round(source: int, target: int, rows: int, columns: int, stride: int) -> No
         library.dnnl_memory_destroy(each)
 
 
-@functools.cache
 def _engine() -> tuple[ctypes.CDLL, c_void_p, c_void_p]:
+    """The library, and one engine and stream for all threads: primitives of one engine fail with another's stream."""
+    with _lock:  # without it, threads that call at once for the first time would each make an engine
+        return _make_engine()
+
+
+@functools.cache
+def _make_engine() -> tuple[ctypes.CDLL, c_void_p, c_void_p]:
     library, engine, stream = _dnnl(), c_void_p(), c_void_p()
     _check(library.dnnl_engine_create(byref(engine), _CPU, c_size_t(0)))
     _check(library.dnnl_stream_create(byref(stream), engine, _IN_ORDER))

@@ -116,6 +116,41 @@ def test_what_cannot_be_multiplied_is_refused():
 
 
 @here
+def test_threads_that_begin_at_the_same_time():
+    """The first products of a process may be those of several threads, as of `gpt train` with a divided batch."""
+    program = """
+import sys, threading, time
+import numpy as np
+from tensorlite.kernels.cpu import onednn
+
+def slowly(*arguments):
+    time.sleep(0.1)  # all threads have begun before the library is ready
+    return create(*arguments)
+
+library = onednn._dnnl()
+create, library.dnnl_engine_create = library.dnnl_engine_create, slowly
+x, all_at_once, failed = np.ones((64, 64), np.float32), threading.Barrier(8), []
+
+def first():
+    all_at_once.wait()
+    try:
+        for _ in range(3):
+            onednn.to_bf16(x, split=False)
+            time.sleep(0.05)
+    except Exception as error:
+        failed.append(error)
+
+threads = [threading.Thread(target=first) for _ in range(8)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+sys.exit(str(failed[0]) if failed else 0)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@here
 def test_threads_share_nothing(monkeypatch):
     """Products at once on several threads, rounding split over the pool: the same bits as one after another."""
     monkeypatch.setattr(machine, "WORTH_SPLITTING", 0)
