@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from tensorlite import backend
+from tensorlite import backend, set_matmul_dtype
 from tensorlite.devices import machine
 
 from .. import fast
@@ -24,6 +24,9 @@ from ..training import checkpoint
 
 BATCH = 16  # longest texts per batch, or as many tokens of shorter ones
 TOGETHER = 512  # lines that are sorted by length and labelled before their results are printed
+MOST_KNOWN = 1 << 16  # different lines whose results are kept for lines that occur again
+
+Result = tuple[dict[str, float] | ValueError | None, bool]  # of a line: as from `predict_lines`; whether it was cut
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class Classify:
     file: Path | None = None  # label each line of this file
     step: str | None = None  # the model after this step, or best: with the lowest validation loss; default: the newest
     json: bool = False  # print JSON lines, with the probabilities of all labels
+    dtype: Literal["float32", "tf32", "bfloat16"] = "float32"  # of matrix products; tf32, bfloat16: faster, less exact
     device: str = "auto"  # cpu, cuda or cuda:1 (the second GPU); auto: a GPU if one is usable
 
     def __post_init__(self) -> None:
@@ -51,6 +55,9 @@ class Classify:
         machine.set_threads(machine.default_threads())
         fast.attach_classify()
         device = backend.use_device(self.device)
+        about_dtype = set_matmul_dtype(self.dtype, device)
+        if self.dtype != "float32":
+            print(f"dtype: {about_dtype}", file=sys.stderr)
         trained = load(self.run, device, checkpoint.folder_at(self.run, self.step))
         if self.texts:
             cut: set[int] = set()
@@ -65,28 +72,41 @@ class Classify:
         else:
             batches, source, total = incoming(), "standard input", None
         faults = number = cuts = 0
+        known: dict[str, Result] = {}
         silent = total is None or sys.stdout.isatty()  # the lines themselves show the progress
         with nullcontext(lambda n: None) if silent else bar("labelling", total) as advance:
             for lines in batches:
                 for start in range(0, len(lines), TOGETHER):
                     some = lines[start : start + TOGETHER]
-                    wrong, cut_here = self.label(trained, some, f"{source}, line", number + 1)
+                    wrong, cut_here = self.label(trained, some, known, f"{source}, line", number + 1)
                     faults, cuts = faults + wrong, cuts + cut_here
                     number += len(some)
                     advance(len(some))
         report_cut(cuts, trained)
         return 1 if faults else 0
 
-    def label(self, trained: TrainedClassifier, lines: Sequence[str], where: str, number: int) -> tuple[int, int]:
-        """Label each line and print the results; return how many lines had no label, and how many were cut."""
-        faults, cut = 0, set[int]()
-        for i, (line, p) in enumerate(zip(lines, predict_lines(trained, lines, BATCH, cut), strict=True)):
+    def label(
+        self, trained: TrainedClassifier, lines: Sequence[str], known: dict[str, Result], where: str, number: int
+    ) -> tuple[int, int]:
+        """Label each line and print the results; return how many lines had no label, and how many were cut.
+
+        A line with an entry in `known` is not computed again; the new ones are added.
+        """
+        if len(known) > MOST_KNOWN:
+            known.clear()
+        new, cut = [line for line in dict.fromkeys(lines) if line not in known], set[int]()
+        for i, (line, p) in enumerate(zip(new, predict_lines(trained, new, BATCH, cut), strict=True)):
+            known[line] = p, i in cut
+        faults = cuts = 0
+        for i, line in enumerate(lines):
+            p, was_cut = known[line]
             if isinstance(p, ValueError):
                 print(f"{where} {number + i}: {p}", file=sys.stderr)
                 faults += 1
                 p = None
-            show(format_prediction(line, p, self.json, i in cut) + "\n")
-        return faults, len(cut)
+            show(format_prediction(line, p, self.json, was_cut) + "\n")
+            cuts += was_cut
+        return faults, cuts
 
 
 def report_cut(count: int, trained: TrainedClassifier) -> None:

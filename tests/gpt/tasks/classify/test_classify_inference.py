@@ -18,6 +18,7 @@ from gpt.tasks.classify import Classifier
 from gpt.tasks.classify.batches import Padding
 from gpt.tokenizer import END_OF_TEXT, CharTokenizer
 from tensorlite.devices import machine
+from tensorlite.kernels import precision
 
 
 @pytest.mark.slow
@@ -75,11 +76,49 @@ def test_batches_are_labelled_together_on_the_threads_there_are(call, tuned, mon
     monkeypatch.setattr(classify.inference, "probabilities", found)
     monkeypatch.setattr(machine, "default_threads", lambda: 3)
     monkeypatch.setattr(machine, "set_threads", threads.append)
-    monkeypatch.setattr("sys.stdin", io.StringIO("give me a plum\n\n" * 20))
+    texts = [f"give me {n} plums" for n in "abcdefghijklmnopqrst"]  # of the same length
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n\n".join(texts)))
     assert call("classify", tuned[0] / "run")[0] == 0
     assert sum(sizes) == 20
     assert len(sizes) == 2  # as many tokens as 16 of the longest texts have
     assert threads == [3]
+
+
+def test_a_line_that_occurs_again_is_computed_once_and_answered_each_time(call, tuned, monkeypatch):
+    """Also where it comes long after the first one, has no label, or is too long."""
+    bad, long = "caf\udce9", "a tea " * 60  # not UTF-8; cut
+    lines = ["a plum", "a tea", bad, "a plum", long, "a tea", bad, "", long, "a plum", "a juice"]
+    sizes, real = [], classify.inference.probabilities
+    count = lambda model, padding, rows: sizes.append(len(rows)) or real(model, padding, rows)  # noqa: E731
+    monkeypatch.setattr("gpt.cli.classify.TOGETHER", 3)
+    monkeypatch.setattr(classify.inference, "probabilities", count)
+    status, output, errors = call("classify", tuned[0] / "run", "--json", typed="\n".join(lines))
+    assert sum(sizes) == 4
+    answers = [json.loads(line) for line in output.splitlines()]
+    assert [answer["text"] for answer in answers] == lines
+    assert [answer["cut"] for answer in answers] == [line == long for line in lines]
+    trained = classify.load(tuned[0] / "run")
+    for line, answer in zip(lines, answers, strict=True):
+        alone = classify.predict(trained, [line])[0] if line not in ("", bad) else None
+        assert answer["probabilities"] == (None if alone is None else pytest.approx(alone, abs=1e-5))
+    assert status == 1
+    assert re.findall(r"line (\d+):", errors) == ["3", "7"]
+    assert "2 texts were longer" in errors
+
+
+def test_products_in_bfloat16_are_said_and_give_nearly_the_same(call, tuned):
+    texts = ["give me a plum", "I want a juice"]
+    probabilities = []
+    for dtype in ("float32", "bfloat16"):
+        try:
+            status, output, errors = call("classify", tuned[0] / "run", *texts, "--json", "--dtype", dtype)
+            assert precision.matmul_dtype() == ("float32" if "off" in errors else dtype)
+        finally:
+            precision.set_matmul_dtype("float32")
+        assert status == 0
+        assert errors.startswith("" if dtype == "float32" else "dtype: ")
+        probabilities.append([list(json.loads(line)["probabilities"].values()) for line in output.splitlines()])
+    assert probabilities[0] == [pytest.approx(p, abs=0.02) for p in probabilities[1]]
 
 
 @pytest.mark.parametrize("position", ["last", "last-real", "first", "mean"])
