@@ -185,7 +185,7 @@ def _round(source: int, target: int, rows: int, columns: int, stride: int) -> No
 
 
 def _engine() -> tuple[ctypes.CDLL, c_void_p, c_void_p]:
-    """The library, and one engine and stream for all threads: primitives of one engine fail with another's stream."""
+    """The library, and one engine and stream for all threads: a primitive works with those of its own engine only."""
     with _lock:  # without it, threads that call at once for the first time would each make an engine
         return _make_engine()
 
