@@ -7,6 +7,8 @@ import pytest
 from looked_at import served
 from test_steady import QUIET, RECORDER
 
+from gpt import look
+
 
 def open_view(page, url: str, view: str) -> None:
     page.goto("about:blank")
@@ -100,6 +102,24 @@ def test_the_curves_are_read_by_keys_and_by_the_pointer(page, site):
     assert page.locator(".tooltip caption").inner_text() == "step 10"
     page.mouse.click(mark["x"] + 5, box["y"] + 80)
     step_is(page, "step 10")
+
+
+def test_a_loss_is_the_same_text_in_every_view_and_in_the_commands(page, site):
+    lines = metrics(site.runs / "text")
+    lowest = f"{min(line['validation_loss'] for line in lines if 'validation_loss' in line):.4f}"
+    last = f"{[line['loss'] for line in lines if 'loss' in line][-1]:.4f}"
+    open_view(page, site.url, "training?run=text")
+    shown = dict(
+        zip(page.locator(".figures dt").all_inner_texts(), page.locator(".figures dd").all_inner_texts(), strict=True)
+    )
+    assert shown["lowest validation loss"].startswith(f"{lowest} at step ")
+    assert shown["loss of the last step"] == last
+    open_view(page, site.url, "runs?run=text")
+    row = page.locator("table.runs tbody tr").filter(has=page.get_by_role("link", name="text", exact=True))
+    assert f"{lowest} at step " in row.inner_text()
+    results = page.get_by_role("region", name="results").locator("tr").filter(has_text="lowest validation loss")
+    assert lowest in results.inner_text()
+    assert lowest in look.run(site.runs / "text").figures()["lowest validation loss"]
 
 
 def test_samples_and_accuracies_are_shown(page, site):

@@ -57,13 +57,14 @@ def strided(rng, shape, dtype, order=None, gaps=None, offset=0):
     return numbers, memory, view(np.arange(memory.size))
 
 
-def check(rng, lead, sizes, types, orders, gaps, offsets, with_bias, with_alpha, accumulate):
-    """One product against NumPy's in float64; nothing else in memory may change."""
+def check(rng, lead, sizes, types, orders, gaps, offsets, with_bias, with_alpha, accumulate, spread=False):
+    """One product against NumPy's in float64; nothing else in memory may change. `spread`: a bias with gaps."""
     (M, K, N), (operand, result) = sizes, types
     a = strided(rng, (*lead, M, K), operand, orders[0], gaps[0], offsets[0])[0]
     b = strided(rng, (*lead, K, N), operand, orders[1], gaps[1], offsets[1])[0]
     out, memory, places = strided(rng, (*lead, M, N), result, None, gaps[2], offsets[2])
-    bias = strided(rng, (N,), result, offset=offsets[3])[0] if with_bias else None
+    bias = strided(rng, (N, 2), result, [0, 1] if spread else [1, 0], offset=offsets[3])[0][:, 0]
+    bias = bias if with_bias else None
     alpha = nvidia.on_gpu(np.array([-1.5], F32)) if with_alpha else None
     inputs = [x for x in (a, b, bias, alpha) if x is not None]
     before = [np.array(x) for x in inputs]
@@ -96,7 +97,7 @@ def random_products(seed, count):
         for _ in range(2):
             offsets = (rng.integers(0, 9, 4) * (rng.random(4) < 0.5)).tolist()
             try:
-                check(rng, lead, sizes, types, orders, gaps, offsets, *map(bool, flags))
+                check(rng, lead, sizes, types, orders, gaps, offsets, *map(bool, flags), spread=rng.random() < 0.3)
             except Exception as error:
                 error.add_note(
                     f"{lead=} {sizes=} {types=} {orders=} {gaps=} {offsets=} bias, alpha, accumulate: {flags}\n"
