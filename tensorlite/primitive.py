@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 from .autograd import Node, Variable
 from .backend import Array, Scalar, float16, float32, float64, is_floating, ndarray, xp
 from .errors.checks import check_leaves, check_supported, checked_dtype, short_repr
-from .errors.explain import UNSUPPORTED_KINDS, call_text, op_error
+from .errors.explain import UNSUPPORTED_KINDS, op_error, unsupported_result
 from .errors.suggestions import unknown_argument
 from .errors.torch_names import ADVICE
 from .grad_mode import recording
@@ -178,9 +178,6 @@ class Primitive:
             return astype(self(*narrowed, **meta), float32)
         if not variables:
             return out
-        if variables != len(raw) and dtype.kind in UNSUPPORTED_KINDS:
-            call = call_text(self.name, raw)
-            raise TypeError(f"{call}: the result would be of dtype {dtype}, which Tensors do not hold")
         return self.wrap(args, raw, out, meta, mask)
 
     def wrap(self, args: Sequence[Any], raw: Sequence[Any], out: Array, meta: dict[str, Any], mask: int) -> Variable:
@@ -191,8 +188,11 @@ class Primitive:
         mask &= self.differentiable
         dtype = out.dtype
         if not mask or not recording.get() or (dtype is not float32 and not is_floating(dtype)):
-            if mask and dtype is not float32:
-                check_leaves(self.name, args)
+            if dtype is not float32:
+                if dtype.kind in UNSUPPORTED_KINDS:
+                    raise unsupported_result(self.name, raw, dtype)
+                if mask:
+                    check_leaves(self.name, args)
             return Variable.result(out, False, None, version)
         wanted, readers, saved_arguments = self._needs.get(mask) or self._needed(mask, len(args))
         parents: list[Any] = [None] * len(args)

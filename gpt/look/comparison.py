@@ -190,7 +190,7 @@ def results_of(runs: Sequence[Run]) -> list[Row]:
 
     def lowest(one: Run) -> str:
         found = one.metrics["validation_loss"].lowest()
-        return f"{found[0]:.4f}" if found else MISSING
+        return figure_text("validation_loss", found[0]) if found else MISSING
 
     def lowest_at(one: Run) -> str:
         found = one.metrics["validation_loss"].lowest()
@@ -198,7 +198,7 @@ def results_of(runs: Sequence[Run]) -> list[Row]:
 
     def training(one: Run) -> str:
         last = one.metrics["loss"].values[-SMOOTH:]
-        return f"{sum(last) / len(last):.4f}" if last else MISSING
+        return figure_text("loss", sum(last) / len(last)) if last else MISSING
 
     def newest(name: str) -> Callable[[Run], str]:
         return lambda one: figure_text(name, values[-1]) if (values := one.metrics[name].values) else MISSING
@@ -221,10 +221,15 @@ def figure_name(name: str) -> str:
 
 
 def figure_text(name: str, value: float) -> str:
-    """A figure of an evaluation, by its name in metrics.jsonl; shares are percentages, counts are whole numbers."""
+    """A figure by its name in metrics.jsonl, as the page has it (`figure` in ui.js): shares are percentages, counts are
+    whole numbers, all else has four decimals.
+    """
     if name.endswith("accuracy") or name == "exact_match":
         return share_text(value)
-    return f"{value:,.0f}" if value > 1 and value == int(value) else f"{value:.4f}"
+    if not math.isfinite(value):
+        return "not finite"
+    counts = value > 1 and value == int(value) and not name.endswith("loss")
+    return f"{value:,.0f}" if counts else f"{value:.4f}"
 
 
 def share_text(share: float) -> str:

@@ -140,10 +140,10 @@ class Summary:
         if one.tokens_per_step:
             rows["tokens trained on"] = f"{one.tokens_per_step * one.last:,}"
         if last:
-            rows[f"training loss, last {SMOOTH} steps"] = f"{sum(last) / len(last):.4f}"
+            rows[f"training loss, last {SMOOTH} steps"] = figure_text("loss", sum(last) / len(last))
         if lowest:
-            rows["lowest validation loss"] = f"{lowest[0]:.4f} at step {lowest[1]:,}"
-            rows["newest validation loss"] = f"{one.metrics['validation_loss'].values[-1]:.4f}"
+            rows["lowest validation loss"] = f"{figure_text('validation_loss', lowest[0])} at step {lowest[1]:,}"
+            rows["newest validation loss"] = figure_text("validation_loss", one.metrics["validation_loss"].values[-1])
         return rows | {figure_name(name): figure_text(name, value) for name, value in self.results().items()}
 
     def _file_rows(self) -> dict[str, str]:

@@ -63,6 +63,13 @@ def call_text(name: str, raw: Sequence[Any]) -> str:
     return f"{name}({', '.join(f'{x.dtype}{list(x.shape)}' if is_array(x) else type(x).__name__ for x in raw)})"
 
 
+def unsupported_result(name: str, raw: Sequence[Any], dtype: Any) -> TypeError:
+    """A TypeError for an op whose forward function has returned an array of a kind in `UNSUPPORTED_KINDS`."""
+    wrong = f"the result would be of dtype {dtype}, which Tensors do not hold"
+    parts = ", such as .real and .imag" if dtype.kind == "c" else ""
+    return TypeError(f"{call_text(name, raw)}: {wrong}: return floats, integers or booleans{parts}")
+
+
 def argument_error(op: Any, error: Exception, raw: Sequence[Any]) -> TypeError | None:
     """A TypeError for the first argument that is neither an array nor a number; None if there is none."""
     for i, x in enumerate(raw):

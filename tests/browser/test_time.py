@@ -7,6 +7,8 @@ import pytest
 from looked_at import served
 from test_steady import QUIET, RECORDER
 
+from gpt import look
+
 
 def open_view(page, url: str, view: str) -> None:
     page.goto("about:blank")
@@ -100,6 +102,28 @@ def test_the_curves_are_read_by_keys_and_by_the_pointer(page, site):
     assert page.locator(".tooltip caption").inner_text() == "step 10"
     page.mouse.click(mark["x"] + 5, box["y"] + 80)
     step_is(page, "step 10")
+
+
+def test_a_loss_is_the_same_text_in_every_view_and_in_the_commands(context, site, tmp_path):
+    run = shutil.copytree(site.runs / "text", tmp_path / "runs" / "worse")
+    losses = ("loss", "validation_loss")
+    worse = [{name: x + 3 * (name in losses) for name, x in line.items()} for line in metrics(run)]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in worse))
+    lowest = f"{min(line['validation_loss'] for line in worse if 'validation_loss' in line):.4f}"
+    last = f"{[line['loss'] for line in worse if 'loss' in line][-1]:.4f}"
+    page = context.new_page()
+    with served(tmp_path / "runs") as (_, address):
+        open_view(page, address.rstrip("/"), "training?run=worse")
+        figures = page.locator(".figures").inner_text()
+        open_view(page, address.rstrip("/"), "runs?run=worse")
+        page.wait_for_selector(".side-by-side")
+        row, results = (page.locator(f"table.{name} tbody").first.inner_text() for name in ("runs", "side-by-side"))
+    page.close()
+    assert f"{lowest} at step " in figures
+    assert last in figures
+    assert f"{lowest} at step " in row
+    assert lowest in results
+    assert f"{lowest} at step " in look.run(run).figures()["lowest validation loss"]
 
 
 def test_samples_and_accuracies_are_shown(page, site):

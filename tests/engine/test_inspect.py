@@ -319,28 +319,36 @@ def test_neighbours_stand_side_by_side():
     assert 10 < right.x - (left.x + left.box.width) < 40
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_arrows_pass_boxes_at_a_distance_and_bend_between_rows(seed):
-    random = np.random.default_rng(seed)
-    sources = [()] + [tuple(random.choice(i, min(i, 1 + random.integers(2)), replace=False)) for i in range(1, 9)]
-    drawn = drawing.place(boxes(*[[int(s) for s in each] for each in sources]))
-    for arrow in drawn.arrows:
-        x, y = map(float, re.match(r"M([-\d.]+) ([-\d.]+)", arrow.path).groups())
-        for curve, down in re.findall(r"C([-\d. ]+)(?:V([-\d.]+))?", arrow.path):
-            _, bend, _, bend_too, x, top = map(float, curve.split())
-            assert y <= bend == bend_too <= top
-            y = top
-            if down:
-                for p in drawn.boxes:
-                    if p.y < float(down) and p.y + p.box.height > top:  # beside the vertical part
-                        assert x < p.x - 20 or x > p.x + p.box.width + 20
-                y = float(down)
+def test_arrows_pass_boxes_at_a_distance_and_bend_between_rows():
+    beside = 0
+    for seed in range(20):
+        random = np.random.default_rng(seed)
+        sources = [()] + [tuple(random.choice(i, min(i, 1 + random.integers(2)), replace=False)) for i in range(1, 9)]
+        drawn = drawing.place(boxes(*[[int(s) for s in each] for each in sources]))
+        assert len(drawn.arrows) == sum(map(len, sources))
+        for arrow in drawn.arrows:
+            x, y = map(float, re.match(r"M([-\d.]+) ([-\d.]+)", arrow.path).groups())
+            assert any(x == pytest.approx(p.x + p.box.width / 2, abs=p.box.width / 2) for p in drawn.boxes)
+            curves = re.findall(r"C([-\d. ]+)(?:V([-\d.]+))?", arrow.path)
+            assert curves
+            for curve, down in curves:
+                _, bend, _, bend_too, x, top = map(float, curve.split())
+                assert y <= bend == bend_too <= top
+                y = top
+                if down:
+                    for p in drawn.boxes:
+                        if p.y < float(down) and p.y + p.box.height > top:  # beside the vertical part
+                            assert x < p.x - 20 or x > p.x + p.box.width + 20
+                            beside += 1
+                    y = float(down)
+    assert beside > 20
 
 
 def test_text_stands_in_the_middle_of_its_box_on_a_light_ground():
     w = tl.ones((2, 3), requires_grad=True)
     root = ElementTree.fromstring(graph((w * 2).sum(), {"w": w}).svg())
     rects = [e for e in root.iter() if e.tag.endswith("rect")][1:]
+    assert len(rects) == 3  # w, the product, the sum
     for rect in rects:
         x, top, width, height = (float(rect.get(name)) for name in ("x", "y", "width", "height"))
         lines = [

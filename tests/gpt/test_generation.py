@@ -266,7 +266,9 @@ def test_top_p_is_the_smallest_sufficient_set(logits, top_p, temperature):
 @pytest.mark.parametrize("options", [{"top_k": 2}, {"top_p": 0.3}])
 def test_what_was_cut_off_is_never_drawn(model, options):
     read = list(PROMPTS[1])
-    for token in generate(model, [read], 200, temperature=1.0, seed=3, **options)[0]:
+    (drawn,) = generate(model, [read], 200, temperature=1.0, seed=3, **options)
+    assert len(drawn) == 200
+    for token in drawn:
         z = next_logits(model, [read]).numpy()[0].astype(np.float64)
         p = np.exp(z) / np.exp(z).sum()
         better = p > p[token]

@@ -40,6 +40,7 @@ NAMES = ["scale", "embedding.weight", "blocks.0.weight", "blocks.0.bias", "block
 
 
 def test_initial_values_are_torchs_for_the_same_seed():
+    """The numbers are what torch 2.13 gives; tests/peers compares with torch itself. The embedding's are the book's."""
     tl.manual_seed(123)
     linear = nn.Linear(3, 2)
     np.testing.assert_array_equal(

@@ -2,6 +2,7 @@
 
 import copy
 import re
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -9,13 +10,48 @@ import pytest
 import tensorlite as tl
 from tensorlite import functional as F
 from tensorlite import nn
-from tensorlite.primitive import elementwise
+from tensorlite.primitive import elementwise, primitive
 
 ONES = np.ones(3, np.float32)
 
 
 def leaf() -> tl.Tensor:
     return tl.tensor(ONES, requires_grad=True)
+
+
+# ----- results of ops -------------------------------------------------------------------------------------------------
+
+FFT = primitive(lambda x: np.fft.fft(x)).vjp(lambda g: g)
+JOINED = primitive(lambda *xs: np.array([str(x) for x in xs], object)).vjp(None)
+NAMES = primitive(lambda x, y: np.array(["a", "b"])).vjp(None, None)
+
+
+@pytest.mark.parametrize("requires_grad", [True, False])
+@pytest.mark.parametrize("recorded", [True, False])
+@pytest.mark.parametrize(
+    ("op", "count", "others", "dtype"),
+    [
+        (FFT, 1, (), "complex64"),  # of Tensors alone
+        (elementwise(lambda x, y: x + 1j * y).vjp(None, None), 2, (), "complex64"),
+        (elementwise(lambda x, y: x * y).vjp(None, None), 1, (1j,), "complex64"),  # beside what is no Tensor
+        (JOINED, 3, (), "object"),
+        (NAMES, 2, (), "<U1"),
+        (primitive(lambda x: x.sum() * np.complex64(1j)).vjp(None), 1, (), "complex64"),  # a scalar
+    ],
+)
+def test_an_op_that_returns_what_no_tensor_holds_is_refused(op, count, others, dtype, requires_grad, recorded):
+    tensors = [tl.tensor(ONES, requires_grad=requires_grad) for _ in range(count)]
+    arguments = ", ".join(["float32[3]"] * count + [type(x).__name__ for x in others])
+    says = (
+        f"({arguments}): the result would be of dtype {dtype}, which Tensors do not hold: return floats, integers or "
+    )
+    with nullcontext() if recorded else tl.no_grad(), pytest.raises(TypeError, match=re.escape(says)):
+        op(*tensors, *others)
+
+
+def test_an_op_on_arrays_alone_returns_what_its_forward_does():
+    assert FFT(np.ones(4)).tolist() == [4, 0, 0, 0]
+    assert FFT(np.ones(4)).dtype == np.complex128
 
 
 # ----- requires_grad, data, grad ------------------------------------------------------------------------------------

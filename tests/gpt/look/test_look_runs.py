@@ -1,6 +1,7 @@
 """`look.run`, `look.runs` and `look.compare`: figures, differences, curves, notebooks and pictures."""
 
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -251,17 +252,26 @@ def test_counts_are_whole_numbers_and_shares_are_percentages():
     shares = {0.0: "0.0 %", 0.0001: "0.01 %", 0.0025: "0.3 %", 0.953: "95.3 %", 0.9996: ">99.9 %", 1.0: "100.0 %"}
     for name in ("test_accuracy", "exact_match"):
         assert {value: figure_text(name, value) for value in shares} == shares
+    assert [figure_text("test_loss", value) for value in (2.0, 0.00004, 4.28277)] == ["2.0000", "0.0000", "4.2828"]
+    for name in ("test_loss", "perplexity", "test_accuracy"):
+        assert {figure_text(name, value) for value in (math.inf, -math.inf, math.nan)} == {"not finite"}
 
 
 @pytest.mark.skipif(not shutil.which("node"), reason="needs Node, to run the page's script")
-def test_shares_are_written_as_the_page_writes_them():
-    values = [k / n for n in (3, 7, 80, 400, 1000, 4000, 30_000) for k in (0, 1, 2, n // 3, n // 2, n - 1, n)]
+def test_figures_are_written_as_the_page_writes_them():
+    shares = [k / n for n in (3, 7, 80, 400, 1000, 4000, 30_000) for k in (0, 1, 2, n // 3, n // 2, n - 1, n)]
+    others = [4.28277, 10.98061, 0.00004, 1e-9, 2.0, 55.0, 12345.0, 123456.789, math.inf, math.nan]
+    cases = [(name, value) for name in ("test_accuracy", "exact_match") for value in shares]
+    cases += [
+        (name, value) for name in ("loss", "validation_loss", "perplexity", "entries") for value in others + shares
+    ]
     script = Path(look.__file__).parents[1] / "serve/static/js/ui.js"
     code = (
-        f"import {{ percent }} from {json.dumps(script.as_uri())}; console.log(JSON.stringify({values}.map(percent)))"
+        f"import {{ figure }} from {json.dumps(script.as_uri())};"
+        f"console.log(JSON.stringify({json.dumps(cases)}.map(([name, value]) => figure(name, value))))"
     )
     ran = subprocess.run(["node", "--input-type=module", "-e", code], capture_output=True, text=True, check=True)
-    assert [figure_text("test_accuracy", value) for value in values] == json.loads(ran.stdout)
+    assert [figure_text(name, value) for name, value in cases] == json.loads(ran.stdout)
 
 
 def test_a_picture_is_not_overwritten(trained, tmp_path):

@@ -102,6 +102,7 @@ def test_each_token_has_the_distribution_it_was_drawn_from(writer):
     for item in MODULE.written(writer, PROMPT, CONTEXT + 5, temperature=1.2, seed=4):
         check(item, plain_logits(writer, text)[-1], item.token.id)
         text.append(item.token.id)
+    assert len(text) == len(PROMPT) + CONTEXT + 5
 
 
 def test_invalid_options_are_errors_at_the_call(writer):
@@ -166,8 +167,9 @@ def test_positions_are_computed_only_as_they_are_taken(writer, monkeypatch):
 def test_neither_mode_nor_recording_change(writer):
     writer.model.train()
     try:
-        for items in (MODULE.expected(writer, PROMPT), MODULE.written(writer, PROMPT, 3)):
-            for _ in items:
+        for items, count in ((MODULE.expected(writer, PROMPT), len(PROMPT)), (MODULE.written(writer, PROMPT, 3), 3)):
+            for _ in range(count):
+                next(items)
                 assert writer.model.training
                 assert tl.tensor([1.0], requires_grad=True).exp().requires_grad
     finally:

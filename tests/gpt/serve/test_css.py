@@ -39,6 +39,7 @@ def test_no_class_belongs_to_two_views():
 
 def test_a_view_does_not_restyle_what_the_frame_has():
     frame = first_classes(re.sub(r"/\*.*?\*/", "", (CSS / "base.css").read_text(encoding="utf-8"), flags=re.DOTALL))
+    assert {".button", ".row"} & frame, frame
     for name, rules in blocks().items():
         for selector in re.findall(r"([^{}]+){", rules):
             alone = selector.strip()

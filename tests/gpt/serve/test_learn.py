@@ -61,6 +61,7 @@ def test_steps_are_streamed_with_their_phases_and_equal_look_learn(client, short
     ]  # fmt: skip
     results = [line["result"] for line in lines if "result" in line]
     session = look.LearningSession(look.load(short / "run", 4))
+    assert len(results) == 2
     for result in results:
         expected = list(session.step(TEXT, lr=0.01))[-1]
         assert result == json.loads(json.dumps(expected.to_dict()))

@@ -62,6 +62,13 @@ export function percent(p) {
   return p >= 0.9995 && p < 1 ? ">99.9 %" : `${(100 * p).toFixed(1)} %`;
 }
 
+/** A figure by its name in metrics.jsonl, as figure_text in look/comparison.py: all but shares and counts have four decimals. */
+export function figure(name, value) {
+  if (name.endsWith("accuracy") || name === "exact_match") return percent(value);
+  if (!Number.isFinite(value)) return "not finite";
+  return value > 1 && Number.isInteger(value) && !name.endsWith("loss") ? value.toLocaleString("en") : value.toFixed(4);
+}
+
 // ----- colours: from the theme, so that both themes are readable ---------------------------------------------------
 
 export function cssColor(name) {

@@ -4,7 +4,7 @@ import { get } from "../api.js";
 import { onLive } from "../live.js";
 import { plot } from "../plot.js";
 import { addressOf, change, state, subscribe } from "../state.js";
-import { arrange, field, h, latest, number, setText, showOnce } from "../ui.js";
+import { arrange, field, figure, h, latest, setText, showOnce } from "../ui.js";
 
 const MOST = 8; // runs on one plot
 const SMOOTH = [1, 10, 30, 100, 300, 1000];
@@ -186,7 +186,7 @@ function rowOf({ name, error }, toggle) {
 
 function textsOf(run) {
   const of = run.total && run.total !== run.last ? ` of ${run.total.toLocaleString("en")}` : "";
-  const lowest = run.lowest ? `${number(run.lowest.loss, 4)} at step ${run.lowest.step.toLocaleString("en")}` : "none";
+  const lowest = run.lowest ? `${figure("validation_loss", run.lowest.loss)} at step ${run.lowest.step.toLocaleString("en")}` : "none";
   return [
     run.imported ? "imported" : run.task, `${run.last.toLocaleString("en")}${of}${run.finished ? "" : ", not finished"}`,
     run.parameters.toLocaleString("en"), lowest, run.changed,

@@ -5,7 +5,7 @@ import { keepSentence } from "../checkpoint.js";
 import { onLive } from "../live.js";
 import { legend, plot } from "../plot.js";
 import { change, chosenRun, state, subscribe } from "../state.js";
-import { arrange, field, h, latest, number, percent, setText, showError, showOnce } from "../ui.js";
+import { arrange, field, figure, h, latest, percent, setText, showError, showOnce } from "../ui.js";
 
 const SMOOTH = [1, 10, 30, 100, 300, 1000];
 const PAUSE = 1500; // milliseconds between two requests for the curves
@@ -153,13 +153,13 @@ function statusOf({ finished, imported, last, total, curves }, heard, line) {
 function figuresOf({ curves, parameters, lowest }, line) {
   const rows = [["parameters", parameters.toLocaleString("en")]];
   const newest = (name) => curves[name]?.high.at(-1);
-  if (curves.loss) rows.push(["loss of the last step", number(line?.loss ?? newest("loss"), 4)]);
-  if (lowest) rows.push(["lowest validation loss", `${number(lowest.loss, 4)} at step ${lowest.step.toLocaleString("en")}`]);
-  if (curves.validation_accuracy) rows.push(["validation accuracy", percent(line?.validation_accuracy ?? newest("validation_accuracy"))]);
+  if (curves.loss) rows.push(["loss of the last step", figure("loss", line?.loss ?? newest("loss"))]);
+  if (lowest) rows.push(["lowest validation loss", `${figure("validation_loss", lowest.loss)} at step ${lowest.step.toLocaleString("en")}`]);
+  if (curves.validation_accuracy) rows.push(["validation accuracy", figure("validation_accuracy", line?.validation_accuracy ?? newest("validation_accuracy"))]);
   for (const [name, curve] of Object.entries(curves)) {
     if (["loss", "norm", "lr", "validation_loss", "validation_accuracy", "training_accuracy"].includes(name)) continue;
     const value = curve.high.at(-1);
-    rows.push([name.replaceAll("_", " "), name.endsWith("accuracy") || name === "exact_match" ? percent(value) : number(value, 4)]);
+    rows.push([name.replaceAll("_", " "), figure(name, value)]);
   }
   return rows;
 }
