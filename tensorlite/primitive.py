@@ -178,9 +178,6 @@ class Primitive:
             return astype(self(*narrowed, **meta), float32)
         if not variables:
             return out
-        if variables != len(raw) and dtype.kind in UNSUPPORTED_KINDS:
-            call = call_text(self.name, raw)
-            raise TypeError(f"{call}: the result would be of dtype {dtype}, which Tensors do not hold")
         return self.wrap(args, raw, out, meta, mask)
 
     def wrap(self, args: Sequence[Any], raw: Sequence[Any], out: Array, meta: dict[str, Any], mask: int) -> Variable:
@@ -191,6 +188,9 @@ class Primitive:
         mask &= self.differentiable
         dtype = out.dtype
         if not mask or not recording.get() or (dtype is not float32 and not is_floating(dtype)):
+            if dtype is not float32 and dtype.kind in UNSUPPORTED_KINDS:
+                call = call_text(self.name, raw)
+                raise TypeError(f"{call}: the result would be of dtype {dtype}, which Tensors do not hold")
             if mask and dtype is not float32:
                 check_leaves(self.name, args)
             return Variable.result(out, False, None, version)

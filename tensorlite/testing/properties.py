@@ -94,7 +94,9 @@ def apply(row: Row, xs: Any, meta: dict[str, Any], seed: int) -> tuple[np.ndarra
 def _check_backward(row: Row, out: Any, tensors: Any, gradients: Any, others: list[Any], g: np.ndarray) -> None:
     """`backward` gives what `grad` gives, adds it up, and in memory of its own."""
     out.backward(g, retain_graph=True)
-    for x, gradient in zip(tensors, gradients, strict=True):
+    for i, (x, gradient) in enumerate(zip(tensors, gradients, strict=True)):
+        require(row, x.grad is not None, f"there is no gradient by argument {i}: its rule is None, or the op does not "
+                f"use it; if that is meant, give it by keyword: Row(name, lambda x, *, y: op(x, y), ...)")  # fmt: skip
         require(row, same_bits(x.grad.data, gradient.data), "backward gives another gradient than grad")
     out.backward(g)  # adds to what is there
     held = [x.grad.data for x in tensors]

@@ -82,8 +82,9 @@ def reductions(
 
     `meta` has a strategy for each further keyword argument of the op.
     """
-    shape = list(draw(shapes(min_dims, min_side=0 if empty else 1)))
-    kind = draw(st.sampled_from(["none"] * none + ["one"] + ["several"] * tuples)) if shape else "none"
+    axes = st.sampled_from([min_dims, *[max(n, min_dims) for n in (2, 2, 3, 3, 1)]])  # most of them several
+    shape = list(draw(axes.flatmap(lambda n: shapes(n, n, min_side=0 if empty else 1))))
+    kind = draw(st.sampled_from(["none"] * none + ["one"] * 3 + ["several"] * 2 * tuples)) if shape else "none"
     axis: Any = None if kind == "none" else draw(st.integers(-len(shape), len(shape) - 1))
     if kind == "several":
         chosen = draw(st.lists(st.integers(0, len(shape) - 1), unique=True))

@@ -7,7 +7,7 @@ from typing import Any
 
 import hypothesis
 import numpy as np
-from hypothesis import HealthCheck, given, reject, settings
+from hypothesis import HealthCheck, Phase, given, reject, settings
 from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
 
@@ -130,8 +130,9 @@ def properties_of(row: Row) -> list[str]:
 def _settings(name: str, base: settings, examples: int | None) -> settings:
     if examples is None:
         examples = base.max_examples if name in EVERY_EXAMPLE else max(5, base.max_examples // 5)
+    phases = [phase for phase in base.phases if phase is not Phase.explain]  # which takes most of the time of a failure
     return settings(base, max_examples=examples, derandomize=False, database=None, suppress_health_check=SLOW,
-                    report_multiple_bugs=False)  # fmt: skip
+                    report_multiple_bugs=False, phases=phases)  # fmt: skip
 
 
 def _check(row: Row, name: str, options: settings, seed: int | None) -> int:
