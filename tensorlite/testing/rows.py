@@ -13,6 +13,9 @@ from ..primitive import Primitive
 from .strategies import MANY, SEEDS, broadcastable, shapes
 
 
+DOMAIN = ("low", "high", "avoid", "gap")
+
+
 @dataclass(frozen=True, repr=False)
 class Row:
     """An op and what is known of it. Only `name` and `op` are required.
@@ -39,6 +42,20 @@ class Row:
     dtype: Any = None  # of the output for float64 inputs, where it is not float64
     narrow: float | None = None  # epsilons of error in float16 and bfloat16, 0.5 for one rounding; None: not checked
     device: bool = False  # True: it also runs on another device than the CPU, and never waits for values there
+
+    def __post_init__(self) -> None:
+        known = ", ".join(DOMAIN)
+        wrong = {
+            "name must be a string": not isinstance(self.name, str),
+            "op must be callable": not callable(self.op),
+            "value must be a function of arrays": not (self.value is None or callable(self.value)),
+            "gradient must be a function (g, *arrays), or None": not (
+                self.gradient in (None, "differences") or callable(self.gradient)
+            ),
+            f"domain may have {known}": not self.domain.keys() <= set(DOMAIN),
+        }
+        for sentence in [sentence for sentence, applies in wrong.items() if applies]:
+            raise TypeError(f"Row {self.name!r:.80}: {sentence}")
 
     @property
     def function(self) -> str:

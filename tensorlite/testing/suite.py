@@ -108,6 +108,8 @@ def check_op(
     example raises (CheckFailed, or what the op raises; Undecided only if no example could be decided), with notes that
     have the inputs and the line that reproduces it. ValueError for an unknown property or profile.
     """
+    if not isinstance(row, Row):
+        raise TypeError(f"check_op: give a Row, such as Row('softplus', softplus), not {type(row).__name__}")
     if chosen.get("op") and chosen["op"] not in row.name:
         import pytest  # which has set it
 
@@ -182,6 +184,8 @@ def property_tests(rows: Sequence[Row]) -> Callable[..., None]:
     """
     import pytest
 
+    if isinstance(rows, Row):
+        raise TypeError(f"property_tests: give a list of rows, [{rows}]")
     pairs = [pytest.param(row, name, id=f"{row}-{name}") for row in rows for name in properties_of(row)]
 
     @pytest.mark.parametrize(("row", "name"), pairs)

@@ -178,6 +178,30 @@ def test_an_argument_without_a_gradient_is_named_with_the_way_to_leave_it_out(op
     assert check_op(Row("mine", lambda x, *, y: op(x, tl.tensor(y)), inputs=inputs), "value", examples=5)
 
 
+def given_by_hand(gradient):
+    return Row("mine", square(), value=lambda x: x * x, gradient=gradient)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: check_op(square()), r"check_op: give a Row, such as Row\('softplus', softplus\), not Elementwise"),
+        (lambda: property_tests(Row("mine", square())), r"property_tests: give a list of rows, \[mine\]"),
+        (lambda: Row("mine", 3), "Row 'mine': op must be callable"),
+        (lambda: Row(square(), square()), "name must be a string"),
+        (lambda: Row("mine", square(), value=3), "Row 'mine': value must be a function of arrays"),
+        (lambda: Row("mine", square(), gradient="none"), r"gradient must be a function \(g, \*arrays\), or None"),
+        (lambda: Row("mine", square(), domain={"lo": 1}), "Row 'mine': domain may have low, high, avoid, gap"),
+        (lambda: check_op(given_by_hand(lambda g, x: 2 * g * x)), "one for each of 1 arrays, not (ndarray|float64)"),
+        (lambda: check_op(given_by_hand(lambda g, x: (2 * g * x, g))), "check_op: mine: .* of 1 arrays, not 2 of them"),
+    ],
+)
+def test_what_is_no_row_is_said_in_one_sentence(call, message):
+    with pytest.raises(TypeError, match=message) as e:
+        call()
+    assert "\n" not in str(e.value)
+
+
 def test_a_failure_says_nothing_of_lines_of_other_libraries():
     settings.register_profile("all phases", settings(), phases=list(Phase), derandomize=True)
     settings.load_profile("all phases")
