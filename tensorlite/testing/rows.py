@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from ..primitive import Primitive
 from .strategies import MANY, SEEDS, broadcastable, shapes
 
-
 DOMAIN = ("low", "high", "avoid", "gap")
 
 
