@@ -28,19 +28,23 @@ class CPUDecoder(Decoder):
 
     def __init__(self, model: GPT, batch_size: int, positions: int):
         super().__init__(model, batch_size, positions)
-        self.parameters = list(model.parameters())
+        self.batch_size, self.parameters = batch_size, list(model.parameters())
         self.read_weights()
 
     def read_weights(self) -> None:
-        """Make the step from the model's arrays."""
+        """Make the step from the model's arrays; None where they are such that the modules have to compute it."""
         self.arrays = [p.data for p in self.parameters]
-        self.step = decode.TokenStep(*weights_of(self.model), self.model.config.n_head, self.model.final_norm.eps)
+        self.step: decode.TokenStep | None = None
+        if supports(self.model, self.batch_size):
+            self.step = decode.TokenStep(*weights_of(self.model), self.model.config.n_head, self.model.final_norm.eps)
 
     def logits(self, texts: Sequence[list[int]]) -> Tensor:
         if not self.reads_one(texts):
             return super().logits(texts)
         if not all(p.data is array for p, array in zip(self.parameters, self.arrays, strict=True)):
-            self.read_weights()  # others were loaded
+            self.read_weights()  # others were loaded, or the model was moved to another dtype
+        if self.step is None:
+            return super().logits(texts)
         assert self.cache is not None
         positions = [len(text) - 1 for text in texts]
         x = rows_of(self.model.token_embedding, [text[-1] for text in texts])  # (B, C)

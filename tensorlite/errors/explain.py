@@ -21,6 +21,8 @@ def op_error(op: Any, error: Exception, raw: Sequence[Any], meta: dict[str, Any]
     if wrong := argument_error(op, error, raw):
         return wrong
     call = call_text(op.name, raw)
+    if isinstance(error, AttributeError) and error.__traceback__ and error.__traceback__.tb_next is None:
+        return TypeError(f"{call}: its forward function must return one array, not {type(error.obj).__name__}")
     if "axis" in meta and raw and is_array(raw[0]):
         try:
             checked_axes(meta["axis"], raw[0].ndim)

@@ -154,6 +154,8 @@ class Elements:
     def look(self, k: int, lines: Lines, g: np.ndarray) -> str:
         """ "" if element `k` is right, "wrong", or the reason why it is undecided; by as many steps as it takes."""
         h, line, magnitude = lines.steps[k], lines.all[k], lines.magnitude(k)
+        if not math.isfinite(magnitude):
+            return "the input itself is not finite"
         if self.settings.method != "complex" or self.error[k] > self.tolerance[k]:
             noise, reach = rounding(line, g, power_of_two(CLOSE * magnitude)), PIECE * max(1.0, magnitude)
             self.measure(k, lines, g, noise)

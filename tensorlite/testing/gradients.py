@@ -85,6 +85,8 @@ def check_module(module: Any, *inputs: Any, forward: Callable[..., Any] | None =
     generator, such as those of dropout, are the same in every call. `options` are those of check_gradients; tolerances
     of parameters are given by their names.
     """
+    if not hasattr(module, "named_parameters"):
+        raise TypeError(f"check_module: give a Module, not {type(module).__name__}; check_gradients checks functions")
     function = module.forward if forward is None else forward
     call = module if forward is None else forward
 

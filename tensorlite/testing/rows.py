@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from ..primitive import Primitive
 from .strategies import MANY, SEEDS, broadcastable, shapes
 
+DOMAIN = ("low", "high", "avoid", "gap")
+
 
 @dataclass(frozen=True, repr=False)
 class Row:
@@ -39,6 +41,20 @@ class Row:
     dtype: Any = None  # of the output for float64 inputs, where it is not float64
     narrow: float | None = None  # epsilons of error in float16 and bfloat16, 0.5 for one rounding; None: not checked
     device: bool = False  # True: it also runs on another device than the CPU, and never waits for values there
+
+    def __post_init__(self) -> None:
+        known = ", ".join(DOMAIN)
+        wrong = {
+            "name must be a string": not isinstance(self.name, str),
+            "op must be callable": not callable(self.op),
+            "value must be a function of arrays": not (self.value is None or callable(self.value)),
+            "gradient must be a function (g, *arrays), or None": not (
+                self.gradient in (None, "differences") or callable(self.gradient)
+            ),
+            f"domain may have {known}": not self.domain.keys() <= set(DOMAIN),
+        }
+        for sentence in [sentence for sentence, applies in wrong.items() if applies]:
+            raise TypeError(f"Row {self.name!r:.80}: {sentence}")
 
     @property
     def function(self) -> str:
@@ -82,8 +98,9 @@ def reductions(
 
     `meta` has a strategy for each further keyword argument of the op.
     """
-    shape = list(draw(shapes(min_dims, min_side=0 if empty else 1)))
-    kind = draw(st.sampled_from(["none"] * none + ["one"] + ["several"] * tuples)) if shape else "none"
+    axes = st.sampled_from([min_dims, *[max(n, min_dims) for n in (2, 2, 3, 3, 1)]])  # most of them several
+    shape = list(draw(axes.flatmap(lambda n: shapes(n, n, min_side=0 if empty else 1))))
+    kind = draw(st.sampled_from(["none"] * none + ["one"] * 3 + ["several"] * 2 * tuples)) if shape else "none"
     axis: Any = None if kind == "none" else draw(st.integers(-len(shape), len(shape) - 1))
     if kind == "several":
         chosen = draw(st.lists(st.integers(0, len(shape) - 1), unique=True))

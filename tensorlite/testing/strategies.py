@@ -98,12 +98,14 @@ def smooth(
     kink in `avoid`: what differences of values need.
 
     The limits are -3 and 3 where they are not given, and in one draw of ten -12 and 12. Elements are at least 1/80
-    apart where there are at most 100 of them, and nearer where there are more.
+    apart where there are at most 100 of them, and nearer where there are more or the limits are nearer than 1.
     """
     reach = 12.0 if always_long.get() or uniform(draw) < 1 / 10 else 3.0
     low, high = -reach if low is None else low, reach if high is None else high
+    if not low < high:
+        raise ValueError(f"smooth: low must be below high, got {low} and {high}")
     sizes = [math.prod(shape) for shape in array_shapes]
-    total, step = sum(sizes), 0.0131
+    total, step = sum(sizes), 0.0131 * min(1.0, high - low)
     grid = _grid(low, high, step, avoid, gap)
     while len(grid) < 1.5 * total:
         step /= 2
@@ -116,7 +118,7 @@ def smooth(
 
 
 def _grid(low: float, high: float, step: float, avoid: Sequence[float], gap: float) -> np.ndarray:
-    grid = np.arange(low + 0.0071, high, step)
+    grid = np.arange(low + 0.0071 * min(1.0, high - low), high, step)
     grid = grid[np.all([abs(grid - kink) >= gap for kink in avoid], axis=0)] if avoid else grid
     if not len(grid):
         raise ValueError(f"smooth: no number between {low} and {high} is {gap} away from {list(avoid)}")
@@ -143,6 +145,8 @@ def kinky(
     often = [k for k in OFTEN if k in allowed] or list(allowed[:: len(allowed) // 4 + 1])
     sizes = [math.prod(shape) for shape in array_shapes]
     total = sum(sizes)
+    if total <= MANY and draw(st.booleans()):  # of few numbers, so that the largest and the smallest are tied too
+        often, allowed = often[:3], tuple(often[:3])
     if total > MANY:
         random = np.random.default_rng(draw(SEEDS))
         values = np.where(random.random(total) < 0.5, random.choice(often, total), random.choice(allowed, total))

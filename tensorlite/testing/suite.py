@@ -7,7 +7,7 @@ from typing import Any
 
 import hypothesis
 import numpy as np
-from hypothesis import HealthCheck, given, reject, settings
+from hypothesis import HealthCheck, Phase, given, reject, settings
 from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
 
@@ -108,6 +108,8 @@ def check_op(
     example raises (CheckFailed, or what the op raises; Undecided only if no example could be decided), with notes that
     have the inputs and the line that reproduces it. ValueError for an unknown property or profile.
     """
+    if not isinstance(row, Row):
+        raise TypeError(f"check_op: give a Row, such as Row('softplus', softplus), not {type(row).__name__}")
     if chosen.get("op") and chosen["op"] not in row.name:
         import pytest  # which has set it
 
@@ -130,8 +132,9 @@ def properties_of(row: Row) -> list[str]:
 def _settings(name: str, base: settings, examples: int | None) -> settings:
     if examples is None:
         examples = base.max_examples if name in EVERY_EXAMPLE else max(5, base.max_examples // 5)
+    phases = [phase for phase in base.phases if phase is not Phase.explain]  # which takes most of the time of a failure
     return settings(base, max_examples=examples, derandomize=False, database=None, suppress_health_check=SLOW,
-                    report_multiple_bugs=False)  # fmt: skip
+                    report_multiple_bugs=False, phases=phases)  # fmt: skip
 
 
 def _check(row: Row, name: str, options: settings, seed: int | None) -> int:
@@ -181,6 +184,8 @@ def property_tests(rows: Sequence[Row]) -> Callable[..., None]:
     """
     import pytest
 
+    if isinstance(rows, Row):
+        raise TypeError(f"property_tests: give a list of rows, [{rows}]")
     pairs = [pytest.param(row, name, id=f"{row}-{name}") for row in rows for name in properties_of(row)]
 
     @pytest.mark.parametrize(("row", "name"), pairs)

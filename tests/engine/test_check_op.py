@@ -166,6 +166,65 @@ def test_an_op_that_returns_no_tensor_is_refused_in_one_sentence(wrong):
     assert "\n" not in str(e.value)
 
 
+@pytest.mark.parametrize(
+    "op",
+    [elementwise(lambda x, y: x * (y > 0)).vjp(lambda g, y: g * (y > 0), None), lambda x, y: tl.where(y > 0, x, 0.0)],
+    ids=["None for a rule", "a composition"],
+)
+def test_an_argument_without_a_gradient_is_named_with_the_way_to_leave_it_out(op):
+    with pytest.raises(CheckFailed, match=r"check_op: mine: there is no gradient by argument 1.* give it by keyword"):
+        check_op(Row("mine", op), examples=5)
+    inputs = arrays(1, y=st.just(np.array([1.0])))
+    assert check_op(Row("mine", lambda x, *, y: op(x, tl.tensor(y)), inputs=inputs), "value", examples=5)
+
+
+def given_by_hand(gradient):
+    return Row("mine", square(), value=lambda x: x * x, gradient=gradient)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: check_op(square()), r"check_op: give a Row, such as Row\('softplus', softplus\), not Elementwise"),
+        (lambda: property_tests(Row("mine", square())), r"property_tests: give a list of rows, \[mine\]"),
+        (lambda: Row("mine", 3), "Row 'mine': op must be callable"),
+        (lambda: Row(square(), square()), "name must be a string"),
+        (lambda: Row("mine", square(), value=3), "Row 'mine': value must be a function of arrays"),
+        (lambda: Row("mine", square(), gradient="none"), r"gradient must be a function \(g, \*arrays\), or None"),
+        (lambda: Row("mine", square(), domain={"lo": 1}), "Row 'mine': domain may have low, high, avoid, gap"),
+        (lambda: check_op(given_by_hand(lambda g, x: 2 * g * x)), "one for each of 1 arrays, not (ndarray|float64)"),
+        (lambda: check_op(given_by_hand(lambda g, x: (2 * g * x, g))), "check_op: mine: .* of 1 arrays, not 2 of them"),
+    ],
+)
+def test_what_is_no_row_is_said_in_one_sentence(call, message):
+    with pytest.raises(TypeError, match=message) as e:
+        call()
+    assert "\n" not in str(e.value)
+
+
+def test_a_failure_says_nothing_of_lines_of_other_libraries():
+    settings.register_profile("all phases", settings(), phases=list(Phase), derandomize=True)
+    settings.load_profile("all phases")
+    ties = elementwise(lambda x: np.maximum(x, 0.0)).vjp(lambda g, x: g * tl.where(x == 0, 2.0, x > 0))
+    with pytest.raises(CheckFailed) as e:
+        check_op(Row("mine", ties), "kinks", examples=100)
+    assert not any("Explanation" in note or "numpy" in note for note in e.value.__notes__)
+
+
+def test_a_sum_whose_rule_does_not_put_the_axis_back_is_found_by_most_seeds_with_few_examples():
+    forgotten = primitive(lambda x, *, axis, keepdims: x.sum(axis=axis, keepdims=keepdims)).vjp(
+        lambda g, x_shape: tl.broadcast_to(g, x_shape)
+    )
+    missed = 0
+    for seed in range(20):
+        try:
+            check_op(Row("sum", forgotten, inputs=reductions()), ["value", "ties"], profile="dev", seed=seed)
+            missed += 1
+        except (CheckFailed, ValueError):  # of another value, or of shapes that do not broadcast
+            pass
+    assert missed <= 6
+
+
 def test_independence_finds_a_rule_that_looks_at_the_others():
     seen = {}
 

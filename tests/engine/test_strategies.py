@@ -174,6 +174,26 @@ def test_smooth_says_that_there_is_no_number():
         draws(smooth((2,), low=0, high=1, gap=2), 1)
 
 
+def test_smooth_draws_between_limits_that_are_near_each_other():
+    for (x,) in draws(smooth((3,), low=1e-8, high=1e-3, avoid=()), 20):
+        assert (x > 1e-8).all()
+        assert (x < 1e-3).all()
+        assert len(set(x)) == 3
+    with pytest.raises(ValueError, match="smooth: low must be below high, got 1 and 1"):
+        draws(smooth((3,), low=1, high=1), 1)
+
+
+def test_the_largest_of_some_elements_is_tied_in_many_draws():
+    tied = [(x == x.max()).sum() > 1 for (x,) in draws(kinky((4,)))]
+    assert np.mean(tied) > 0.5
+
+
+def test_many_reductions_are_over_one_axis_that_is_not_the_first():
+    drawn = draws(reductions())
+    inner = [isinstance(meta["axis"], int) and meta["axis"] % len(shape) > 0 for (shape,), meta in drawn]
+    assert np.mean(inner) > 0.14
+
+
 def test_most_factors_of_a_product_are_matrices():
     drawn = draws(matmul_shapes())
     for i in (0, 1):

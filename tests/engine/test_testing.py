@@ -274,6 +274,20 @@ def test_a_rule_outside_both_slopes_of_a_kink_is_wrong():
         check_gradients(op, np.array([0.0]))
 
 
+def test_at_an_infinite_input_nothing_is_decided_and_beside_it_everything():
+    with pytest.raises(Undecided, match=r"at 1 of 2 elements, as at \[0\], where it is inf: the input itself is not"):
+        check_gradients(lambda x: x * x, [np.inf, 2.0])
+    wrong = elementwise(lambda x: x * x).vjp(lambda g, x: g * x)
+    with pytest.raises(CheckFailed, match=r"worst at \[1\]"):
+        check_gradients(wrong, [np.inf, 2.0])
+    check_gradients(tl.logsumexp, [-np.inf, 2.0, 1.0])
+
+
+def test_check_module_of_something_else_is_one_sentence():
+    with pytest.raises(TypeError, match="check_module: give a Module, not int; check_gradients checks functions"):
+        check_module(3, np.ones(2))
+
+
 def test_a_wrong_rule_beside_a_kink_is_wrong_not_undecided():
     op = named("mine", elementwise(lambda x: np.maximum(x, 0)).vjp(lambda g, x: g * tl.where(x > 0, 2.0, 0.0)))
     with pytest.raises(CheckFailed, match="mine: wrong derivative of order 1"):

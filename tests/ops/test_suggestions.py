@@ -618,6 +618,24 @@ def test_what_is_no_number_is_refused_by_one_sentence_that_names_the_op(call, me
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("forward", "message"),
+    [
+        (lambda x: float(x.sum()), r"mine\(float32\[2, 2\]\): its forward function must return one array, not float"),
+        (lambda x: [x], "mine.*must return one array, not list"),
+        (lambda x: None, "mine.*must return one array, not NoneType"),
+        (lambda x: x * 1j, r"mine\(float32\[2, 2\]\): the result would be of dtype complex64"),
+        (lambda x: x.astype(object), "mine.*the result would be of dtype object"),
+    ],
+)
+def test_a_forward_function_that_returns_no_array_of_numbers_is_named(forward, message):
+    op = primitive(forward).vjp(lambda g: g)
+    op.name = "mine"
+    for x in (leaf(), leaf().detach()):
+        with pytest.raises(TypeError, match=message):
+            op(x)
+
+
 # ----- dtypes, shapes and axes ------------------------------------------------------------------------------------
 
 MAKERS = {

@@ -129,6 +129,28 @@ def test_weights_that_change_between_two_steps_are_used(in_place):
     np.testing.assert_allclose(ours.logits(text).numpy(), plain.logits(text).numpy(), **CLOSE)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [lambda x: x.astype(np.float64), lambda x: x.astype(np.float16), lambda x: np.asfortranarray(x * 2)],
+    ids=["float64", "float16", "Fortran order"],
+)
+def test_weights_that_become_such_as_the_step_cannot_read_are_computed_by_the_modules(change):
+    net = model(tie_head=True)
+    ours, plain = decoders(net, [[1]])
+    text, kept = [[1, 2, 3]], [p.data for p in net.parameters()]
+    for decoder in (ours, plain):
+        decoder.logits(text)
+    for p in net.parameters():
+        p.data = change(p.data)
+    for token in (4, 5):
+        text[0].append(token)
+        np.testing.assert_allclose(ours.logits(text).numpy(), plain.logits(text).numpy(), **CLOSE)
+    for p, x in zip(net.parameters(), kept, strict=True):
+        p.data = x
+    text[0].append(6)
+    np.testing.assert_allclose(ours.logits(text).numpy(), plain.logits(text).numpy(), **CLOSE)
+
+
 def test_other_models_are_computed_by_their_modules(monkeypatch):
     class Louder(nn.Linear):
         def forward(self, x):
