@@ -204,6 +204,34 @@ PROOFS: dict[str, list[str]] = {
     "0 either way": [
         "tensorlite/kernels/cuda/softmax.cu: masked_softmax: int end = causal && seen < S ? (seen > 0 ? seen : 0) : S;: >  ->  >=",
     ],
+    "key and value are found three columns after the query, not by these names": [
+        "tensorlite/kernels/cpu/numba_decode.py: (NORM1, QUERY, KEY, VALUE, OUT, NORM2, EXPAND, CONTRACT, KEYS, VALUES): 5  ->  6",
+    ],
+    "a counter more, which nothing uses": [
+        "tensorlite/kernels/cpu/numba_decode.py: PHASES: 7  ->  8",
+    ],
+    "any number that is not one of the other two": [
+        "tensorlite/kernels/cpu/numba_decode.py: (PLAIN, GELU, ADD): 2  ->  3",
+    ],
+    "how fast it is, and how long it compiles, is a matter of time": [
+        "tensorlite/kernels/cpu/numba_decode.py: let_others_run: builder.call(builder.inttoptr(args[0], ir.PointerType(function)), ())  ->  pass",
+        "tensorlite/kernels/cpu/numba_decode.py: normalize: not_inlined()  ->  pass",
+        "tensorlite/kernels/cpu/numba_decode.py: product: not_inlined()  ->  pass",
+        "tensorlite/kernels/cpu/numba_decode.py: compiled: njit(nogil=True, cache=True, error_model='numpy', fastmath=ANY_ORDER)  ->  njit(nogil=True, cache=True, error_model='numpy')",
+    ],
+    "how many rows a thread takes at a time is a matter of time": [
+        "tensorlite/kernels/cpu/numba_decode.py: product: 4  ->  3 (place 3)",
+        "tensorlite/kernels/cpu/numba_decode.py: product: chunk // K  ->  K",
+    ],
+    "gelu writes as many elements as it reads": [
+        "tensorlite/kernels/cpu/numba_decode.py: product: begin:end  ->  begin: (place 6)",
+    ],
+    "a number that is added to all scores cancels in softmax": [
+        "tensorlite/kernels/cpu/numba_decode.py: attend: 0  ->  1 (place 3)",
+    ],
+    "the first column is 0": [
+        "tensorlite/kernels/cpu/numba_decode.py: step: NORM1:  ->  :",
+    ],
 }
 EQUIVALENT = {key: proof for proof, keys in PROOFS.items() for key in keys}
 # As in equivalent.py: of each op its source (`Mutant.hash`) when its proofs were read last.
@@ -281,4 +309,13 @@ READ = {
     "tensorlite/kernels/cuda/layers.cu: layer_norm": "906f4b2231",
     "tensorlite/kernels/cuda/layers.cu: layer_norm_vjp": "bf9cbd436e",
     "tensorlite/kernels/cuda/softmax.cu: masked_softmax": "639f57547c",
+    "tensorlite/kernels/cpu/numba_decode.py: (NORM1, QUERY, KEY, VALUE, OUT, NORM2, EXPAND, CONTRACT, KEYS, VALUES)": "4e88560350",
+    "tensorlite/kernels/cpu/numba_decode.py: PHASES": "5ed69583fe",
+    "tensorlite/kernels/cpu/numba_decode.py: (PLAIN, GELU, ADD)": "dc8a730d33",
+    "tensorlite/kernels/cpu/numba_decode.py: compiled": "a3df199dc0",
+    "tensorlite/kernels/cpu/numba_decode.py: product": "7465e4448a",
+    "tensorlite/kernels/cpu/numba_decode.py: normalize": "5d0d1301e8",
+    "tensorlite/kernels/cpu/numba_decode.py: let_others_run": "aed23702e0",
+    "tensorlite/kernels/cpu/numba_decode.py: attend": "5874a64c62",
+    "tensorlite/kernels/cpu/numba_decode.py: step": "5fa1944d52",
 }

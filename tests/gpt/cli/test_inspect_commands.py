@@ -1,4 +1,4 @@
-"""`gpt tokenize`, `gpt runs` and `gpt show`: tables at 80 columns, JSON, pipes, and what cannot be read."""
+"""`gpt tokenize`, `gpt runs` and `gpt show` (gpt.look.run_summary): tables at 80 columns, JSON, pipes, unreadable files."""
 
 import json
 import re
