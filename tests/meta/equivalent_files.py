@@ -230,6 +230,7 @@ PROOFS: dict[str, list[str]] = {
         "tensorlite/kernels/cpu/numba_decode.py: attend: 0  ->  1 (place 3)",
     ],
     "the first column is 0": [
+        "tensorlite/kernels/cpu/numba_decode.py: step: LAST_NORM:  ->  :",
         "tensorlite/kernels/cpu/numba_decode.py: step: NORM1:  ->  :",
     ],
 }
