@@ -233,6 +233,12 @@ PROOFS: dict[str, list[str]] = {
         "tensorlite/kernels/cpu/numba_decode.py: step: LAST_NORM:  ->  :",
         "tensorlite/kernels/cpu/numba_decode.py: step: NORM1:  ->  :",
     ],
+    "the step is made anew of the same arrays": [
+        "gpt/fast/cpu_decode.py: CPUDecoder.logits: if not all((p.data is array for p, array in zip(self.parameters, self.arrays, strict=True)))  ->  if True",
+    ],
+    "the texts of a batch are read together, so that none or all of them have a length above 0": [
+        "gpt/fast/cpu_decode.py: CPUDecoder.reads_one: max(first.lengths)  ->  min(first.lengths)",
+    ],
 }
 EQUIVALENT = {key: proof for proof, keys in PROOFS.items() for key in keys}
 # As in equivalent.py: of each op its source (`Mutant.hash`) when its proofs were read last.
@@ -319,4 +325,6 @@ READ = {
     "tensorlite/kernels/cpu/numba_decode.py: let_others_run": "aed23702e0",
     "tensorlite/kernels/cpu/numba_decode.py: attend": "5874a64c62",
     "tensorlite/kernels/cpu/numba_decode.py: step": "5fa1944d52",
+    "gpt/fast/cpu_decode.py: CPUDecoder.logits": "8aa92b775e",
+    "gpt/fast/cpu_decode.py: CPUDecoder.reads_one": "a93c40b70b",
 }
