@@ -239,6 +239,9 @@ PROOFS: dict[str, list[str]] = {
     "the texts of a batch are read together, so that none or all of them have a length above 0": [
         "gpt/fast/cpu_decode.py: CPUDecoder.reads_one: max(first.lengths)  ->  min(first.lengths)",
     ],
+    "how many weights are worth the import of numba is a matter of time": [
+        "tensorlite/kernels/cpu/decode.py: MIN_WEIGHTS: 1 << 18  ->  18",
+    ],
 }
 EQUIVALENT = {key: proof for proof, keys in PROOFS.items() for key in keys}
 # As in equivalent.py: of each op its source (`Mutant.hash`) when its proofs were read last.
@@ -327,4 +330,5 @@ READ = {
     "tensorlite/kernels/cpu/numba_decode.py: step": "5fa1944d52",
     "gpt/fast/cpu_decode.py: CPUDecoder.logits": "8aa92b775e",
     "gpt/fast/cpu_decode.py: CPUDecoder.reads_one": "a93c40b70b",
+    "tensorlite/kernels/cpu/decode.py: MIN_WEIGHTS": "964fc40783",
 }
