@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 import tensorlite as tl
 from tensorlite.primitive import elementwise, primitive
 from tensorlite.testing import CheckFailed, Row, Undecided, check_gradients, check_kinks, check_op
+from tensorlite.testing.points import point
 from tests.support.normalized import ROWS, normalized, normalized_rule
 
 X = np.array([[0.5, -1.0, 2.0], [1.5, 0.25, -0.75]])
@@ -218,6 +219,11 @@ def test_the_number_of_calls_for_an_ordinary_op_is_as_before():
 
 
 # ----- what is reported -------------------------------------------------------------------------------------------
+
+
+def test_how_large_a_gradient_is_on_the_way_to_0_is_found_for_one_incoming_gradient():
+    """d log = g / x: at x / 8 it is 8 times as large, and at g / 8 besides it would be as large as before."""
+    assert point("log", tl.log, [np.ones(1)]).slope(tl.Tensor(np.ones(1))).sizes().tolist() == [8.0]
 
 
 def test_the_worst_element_is_the_one_that_is_farthest_off():

@@ -15,6 +15,7 @@ docs/mutants.md has the totals.
 """
 
 import argparse
+import fcntl
 import json
 import os
 import re
@@ -23,7 +24,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 
@@ -32,10 +34,12 @@ from .coverage_map import CoverageMap
 from .cuda_mutants import cuda_mutants
 from .equivalent import EQUIVALENT, READ
 from .equivalent_files import EQUIVALENT as EQUIVALENT_FILES
+from .equivalent_files import READ as READ_FILES
 from .mutants import Mutant, mutants
 
 ROOT = Path(__file__).parents[2]
 KNOWN_EQUIVALENT = EQUIVALENT | EQUIVALENT_FILES
+SOURCES_READ = READ | READ_FILES  # of each op the source for which its proofs were read
 RULES = {f"tensorlite/{name}" for name in judge_rules.FILES}
 KINDS = {".py", ".cu", ".cuh"}
 SOURCES = [path for part in ("tensorlite", "gpt") for path in (ROOT / part).rglob("*") if path.suffix in KINDS]
@@ -110,7 +114,7 @@ def spread(found: list[Mutant]) -> list[Mutant]:
 
 def proof(mutant: Mutant) -> str | None:
     """Why it is equivalent, where it is listed and its op is still the one for which that was found."""
-    is_read = READ.get(f"{mutant.file}: {mutant.op}", mutant.hash) == mutant.hash
+    is_read = SOURCES_READ.get(f"{mutant.file}: {mutant.op}") == mutant.hash
     return KNOWN_EQUIVALENT.get(mutant.key) if is_read else None
 
 
@@ -155,6 +159,18 @@ class Verdicts:
         """One line a mutant, in the order of the code."""
         kept = [self.known[m.key, m.hash] for m in found if (m.key, m.hash) in self.known]
         self.file.write_text("".join(json.dumps(verdict) + "\n" for verdict in kept))
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """SystemExit where another run is at work there: it changes the same copies of files, and the list of verdicts."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            sys.exit(f"another run is at work in {folder}: wait for it")
+        yield
 
 
 # ----- judging ----------------------------------------------------------------------------------------------------
@@ -248,6 +264,11 @@ def path_of(mutant: Mutant) -> str:
 
 def main() -> int:
     options = parse()
+    with alone(ROOT / "build" / "mutate"):
+        return judge(options)
+
+
+def judge(options: argparse.Namespace) -> int:
     verdicts = Verdicts(options.results)
     minutes = options.minutes or (9 if options.changed else 0)
     options.until = time.time() + 60 * minutes if minutes else 0

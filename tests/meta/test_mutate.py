@@ -13,7 +13,7 @@ from tests.meta import changes, judge_files, judge_rules
 from tests.meta.coverage_map import CoverageMap, content
 from tests.meta.cuda_mutants import cuda_mutants
 from tests.meta.mutants import mutants
-from tests.meta.mutate import KNOWN_EQUIVALENT, RULES, Verdicts, proof, with_table
+from tests.meta.mutate import KNOWN_EQUIVALENT, RULES, SOURCES_READ, Verdicts, alone, proof, with_table
 
 SOURCE = """
 class Saved:
@@ -307,10 +307,34 @@ def test_each_mutant_that_is_listed_as_equivalent_exists():
     assert {key.removeprefix("tensorlite/") for key in KNOWN_EQUIVALENT} <= found
 
 
-def test_a_proof_holds_for_the_op_that_it_was_read_for():
+@pytest.mark.parametrize(
+    "file", ["derived.py", "gpt/look/charts.py", "gpt/cli/classify.py", "tensorlite/kernels/cuda/layers.cu"]
+)
+def test_a_proof_holds_for_the_op_that_it_was_read_for(file):
     """In another source, "place 2" is another place."""
-    root = Path(__file__).parents[2] / "tensorlite"
-    listed = [m for m in mutants(root, "derived.py") if m.key in KNOWN_EQUIVALENT]
-    assert len(listed) > 10
+    root = Path(__file__).parents[2]
+    if file.endswith(".cu"):
+        found = cuda_mutants(root, file)
+    else:
+        found = mutants(root if "/" in file else root / "tensorlite", file, everything="/" in file)
+    listed = [m for m in found if m.key in KNOWN_EQUIVALENT]
+    assert listed
     assert [m.key for m in listed if not proof(m)] == []
     assert not any(proof(replace(m, hash="of another source")) for m in listed)
+
+
+def test_every_proof_names_the_source_that_it_was_read_for():
+    assert {": ".join(key.split(": ")[:2]) for key in KNOWN_EQUIVALENT} == SOURCES_READ.keys()
+
+
+def test_a_second_run_is_refused_while_one_is_at_work(tmp_path):
+    """It would put its mutants into the same copy of the repository, and drop verdicts from the list of the first."""
+    folder = tmp_path / "mutate"
+    with (
+        alone(folder),
+        pytest.raises(SystemExit, match="another run is at work"),
+        alone(folder),
+    ):
+        raise AssertionError("two runs at once")
+    with alone(folder):
+        pass

@@ -1,4 +1,4 @@
-"""`gpt tokenize`, `gpt runs` and `gpt show`: tables at 80 columns, JSON, pipes, and what cannot be read."""
+"""`gpt tokenize`, `gpt runs`, `gpt show` (gpt.look.run_summary): 80 columns, JSON, pipes, and what cannot be read."""
 
 import json
 import re

@@ -19,6 +19,7 @@ SHAPE = {"vocab_size": 23, "context_length": 12, "n_layer": 2, "n_head": 2, "n_e
 MODELS = {
     "gpt2": {"qkv_bias": True, "tie_head": True},
     "book": {"tie_head": False, "init": "torch"},
+    "one block": {"n_layer": 1},
     "dropout": {"embedding_dropout": 0.5, "attention_dropout": 0.5, "residual_dropout": 0.5},
 }
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}  # sums of float32 in another order
@@ -31,7 +32,7 @@ def every_size(monkeypatch):
 
 def model(**changes):
     tl.manual_seed(5)
-    return GPT(GPTConfig(**SHAPE, **changes))
+    return GPT(GPTConfig(**{**SHAPE, **changes}))
 
 
 def scores(decoder, texts, tokens=10):

@@ -57,6 +57,18 @@ def test_the_logits_are_those_of_the_whole_model(threads, blocks, count, positio
     np.testing.assert_allclose(ours, whole, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("times", [1, 1.001])
+def test_threads_divide_the_texts_where_the_products_of_all_their_tokens_take_long_enough(threads, monkeypatch, times):
+    threads(2)
+    net, forward, found = model(n_layer=3), Block.forward, []
+    monkeypatch.setattr(Block, "forward", lambda self, x, cache=None: found.append(len(x)) or forward(self, x))
+    products = len(IDS) * len(IDS[0]) * sum(p.size for p in net.body.blocks.parameters())
+    monkeypatch.setattr(machine, "WORTH_SPLITTING", times * machine.product_time(products))
+    with inference_mode(net):
+        classify.logits(net, tl.tensor(IDS), LENGTHS)
+    assert sorted(found) == ([2, 2, 3, 3] if times == 1 else [5, 5])
+
+
 @pytest.mark.parametrize("lengths", [[6, 5], [5, 5], [6, 6]])
 def test_what_follows_a_text_is_not_read(lengths):
     net, rows = model("last-real").to(tl.float64).eval(), slice(0, 2)

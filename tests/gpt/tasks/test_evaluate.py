@@ -79,8 +79,12 @@ def test_the_loss_is_that_of_the_definition(model, n, context, stride):
 def test_the_head_goes_over_a_few_positions_at_a_time(model, monkeypatch):
     ids = draw(50)
     whole = total_loss(model, ids)
+    real, rows = model.logits, []
+    monkeypatch.setattr(model, "logits", lambda features: rows.append(len(features)) or real(features))
     monkeypatch.setattr(evaluate, "LOGITS", 3 * CONFIG.vocab_size)
     assert total_loss(model, ids) == pytest.approx(whole, rel=1e-12)
+    assert max(rows) == 3
+    assert sum(rows) == len(ids) - 1
 
 
 def test_it_agrees_with_the_validation_loss_of_training(model, tmp_path):

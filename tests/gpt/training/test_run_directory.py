@@ -111,6 +111,13 @@ def test_what_somebody_puts_into_a_run_is_never_deleted_renamed_or_read(run, tmp
     }
 
 
+def test_whose_file_a_name_is(run):
+    for name in ("config.json", "run.json", "checkpoints/step_00000002/model.safetensors", ".gpt-new/config.json"):
+        assert run_directory.owner(run / name) == run
+    for name in ("scores.json", "notes/config.json", "../config.json"):
+        assert run_directory.owner(run / name) is None
+
+
 @pytest.mark.finding("A1")
 def test_what_systems_leave_in_any_directory_is_no_obstacle(tmp_path):
     litter = [".DS_Store", ".ipynb_checkpoints/x.ipynb", "Thumbs.db", "desktop.ini", "._run", ".gitignore"]

@@ -108,6 +108,22 @@ def test_a_snapshot_is_not_locked_by_training_in_the_run_afterwards(run, tmp_pat
                 pass
 
 
+@pytest.mark.skipif(os.name != "posix", reason="Windows does not replace a file that is open")
+def test_the_lock_of_a_snapshot_is_held_until_it_has_a_file_of_its_own(run, tmp_path, monkeypatch):
+    """Or two processes might both have it: one in the file that the other one then replaces."""
+    snapshot(run, tmp_path / "snapshot")
+    real, free = run_directory.unshare, []
+
+    def unshare(path):
+        with open(path, "a+") as another:
+            free.append(lockfile.take(another, run))
+        real(path)
+
+    monkeypatch.setattr(run_directory, "unshare", unshare)
+    with lockfile.lock(run):
+        assert free == [False]
+
+
 @pytest.mark.finding("A4")
 def test_a_picture_that_cannot_be_written_is_a_warning(run, monkeypatch):
     def fail(run):

@@ -208,6 +208,19 @@ def test_a_thread_that_does_not_come_is_not_waited_for(monkeypatch, absent):
     np.testing.assert_array_equal(model.step(x, keys, values, [5, 5]), right)
 
 
+@pytest.mark.parametrize(("B", "readings"), [(1, 1), (4, 1), (5, 1.25), (8, 2)])
+def test_threads_share_a_step_that_takes_long_enough(monkeypatch, B, readings):
+    """That of up to four texts takes as long as reading the weights once."""
+    model, counts = Model(kind="int8", L=1, H=2, D=4, F=12, V=30), []
+    machine.set_threads(3)
+    monkeypatch.setattr(machine, "in_threads", lambda part, count: counts.append(count) or part(0))
+    weights = 4 * 8 * 8 + 2 * 8 * 12 + 8 * 30
+    for more in (0, 1):
+        monkeypatch.setattr(machine, "WORTH_SPLITTING", weights * readings / decode.BYTES_PER_NANOSECOND + more)
+        model.step(model.normal(B, 8), model.cache(B, 2), model.cache(B, 2), [1] * B)
+    assert counts == [3, 1]
+
+
 # ----- compiled code that is kept on disk ---------------------------------------------------------------------------
 
 STEP = """

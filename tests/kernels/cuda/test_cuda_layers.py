@@ -153,6 +153,12 @@ def test_layer_norm_far_from_0(rng, C):
     near(layers.layer_norm(constant)[0], np.zeros((3, C)), 0.1 / np.sqrt(1e-5))
 
 
+def test_layer_norm_of_equal_elements(rng):
+    """In a long row rounding may leave a variance below 0, which counts as 0."""
+    x = np.tile(rng.uniform(0.1, 10, (32, 1)).astype(F32), 100_001)
+    near(layers.layer_norm(x)[1]["rstd"], np.full(32, 1e-5**-0.5), 1e-5**-0.5)
+
+
 def test_layer_norm_passes_on_what_is_no_number():
     x = np.ones((3, 8), F32)
     x[0, 3], x[1, 2] = np.nan, np.inf

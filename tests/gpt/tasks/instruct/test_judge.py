@@ -1,6 +1,7 @@
 """Judges: exact match, F1, likelihood, scores of a chat API, and their summary."""
 
 import contextlib
+import copy
 import json
 import math
 import re
@@ -28,6 +29,8 @@ from gpt.tasks.instruct import judge
 from gpt.tasks.instruct import judge as judge_module
 from gpt.tasks.instruct.judge import Api, exact_match, f1, log_likelihood, summary
 from gpt.tokenizer import END_OF_TEXT, BPETokenizer
+from tensorlite import backend
+from tensorlite.testing.strict import strict
 
 # ----- counts -----------------------------------------------------------------------------------------------------
 
@@ -128,6 +131,13 @@ def test_an_entry_that_does_not_fit_has_no_likelihood(taught):
     room = 256 + 1 - len(instruct.encode(entry, tokenizer).ids) - 1  # for single bytes, and the end
     assert log_likelihood(model, tokenizer, {**entry, "output": "\0" * room}) < 0
     assert log_likelihood(model, tokenizer, {**entry, "output": "\0" * (room + 1)}) is None
+
+
+def test_the_likelihood_is_computed_where_the_model_is(taught, monkeypatch):
+    model, tokenizer = taught
+    monkeypatch.setitem(backend.DEVICES, "strict", lambda: strict)
+    far = copy.deepcopy(model).to("strict")
+    assert log_likelihood(far, tokenizer, ENTRY) == pytest.approx(log_likelihood(model, tokenizer, ENTRY), rel=1e-5)
 
 
 # ----- a chat API -------------------------------------------------------------------------------------------------
