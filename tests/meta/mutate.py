@@ -15,7 +15,6 @@ docs/mutants.md has the totals.
 """
 
 import argparse
-import fcntl
 import json
 import os
 import re
@@ -24,10 +23,11 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from hashlib import sha256
 from pathlib import Path
+
+from gpt.training.lockfile import lock
 
 from . import changes, judge_files, judge_rules
 from .coverage_map import CoverageMap
@@ -161,18 +161,6 @@ class Verdicts:
         self.file.write_text("".join(json.dumps(verdict) + "\n" for verdict in kept))
 
 
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """SystemExit where another run is at work there: it changes the same copies of files, and the list of verdicts."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            sys.exit(f"another run is at work in {folder}: wait for it")
-        yield
-
-
 # ----- judging ----------------------------------------------------------------------------------------------------
 
 
@@ -264,8 +252,15 @@ def path_of(mutant: Mutant) -> str:
 
 def main() -> int:
     options = parse()
-    with alone(ROOT / "build" / "mutate"):
-        return judge(options)
+    folder = ROOT / "build" / "mutate"
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with lock(
+            folder, "judging mutants in"
+        ):  # another run changes the same files and verdicts
+            return judge(options)
+    except RuntimeError as error:
+        sys.exit(str(error))
 
 
 def judge(options: argparse.Namespace) -> int:

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.meta import changes, judge_files, judge_rules
+from gpt.training.lockfile import lock
+from tests.meta import changes, judge_files, judge_rules, mutate
 from tests.meta.coverage_map import CoverageMap, content
 from tests.meta.cuda_mutants import cuda_mutants
 from tests.meta.mutants import mutants
-from tests.meta.mutate import KNOWN_EQUIVALENT, RULES, SOURCES_READ, Verdicts, alone, proof, with_table
+from tests.meta.mutate import KNOWN_EQUIVALENT, RULES, SOURCES_READ, Verdicts, proof, with_table
 
 SOURCE = """
 class Saved:
@@ -327,14 +328,13 @@ def test_every_proof_names_the_source_that_it_was_read_for():
     assert {": ".join(key.split(": ")[:2]) for key in KNOWN_EQUIVALENT} == SOURCES_READ.keys()
 
 
-def test_a_second_run_is_refused_while_one_is_at_work(tmp_path):
+def test_a_second_run_is_refused_while_one_is_at_work(tmp_path, monkeypatch):
     """It would put its mutants into the same copy of the repository, and drop verdicts from the list of the first."""
-    folder = tmp_path / "mutate"
+    monkeypatch.setattr(mutate, "ROOT", tmp_path)
+    monkeypatch.setattr("sys.argv", ["mutate"])
+    (tmp_path / "build" / "mutate").mkdir(parents=True)
     with (
-        alone(folder),
-        pytest.raises(SystemExit, match="another run is at work"),
-        alone(folder),
+        lock(tmp_path / "build" / "mutate", "judging mutants in"),
+        pytest.raises(SystemExit, match=r"is judging mutants in .*: wait for it"),
     ):
-        raise AssertionError("two runs at once")
-    with alone(folder):
-        pass
+        mutate.main()
