@@ -255,9 +255,7 @@ def main() -> int:
     folder = ROOT / "build" / "mutate"
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with lock(
-            folder, "judging mutants in"
-        ):  # another run changes the same files and verdicts
+        with lock(folder, "judging mutants in"):  # another run changes the same files and verdicts
             return judge(options)
     except RuntimeError as error:
         sys.exit(str(error))
