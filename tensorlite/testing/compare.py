@@ -20,6 +20,7 @@ SURE = 4.0  # error estimates: what is farther away is wrong
 USEFUL = 1e-3  # an error estimate that is larger, relative to the derivative, proves nothing
 NEARBY = 32  # points around a kink
 CLOSE = 1e-7  # relative to |x|: the spacing of values that show the noise
+CLOSER = 2.0**-12  # relative to that spacing: nearer points
 PIECE = 2.0**-4  # relative to max(1, |x|): steps of a function that are wider are no rounding
 ENOUGH = 64  # wrong elements: the others are not looked at
 
@@ -169,7 +170,17 @@ class Elements:
             if inside or between(self.got[k], lines.nearby(k, g, h * 2.0**-10), self.tolerance[k]):
                 return f"the function has a kink there, with slopes from {sides[0]:.4g} to {sides[1]:.4g}"
             return "wrong"
-        return verdict
+        return self.look_closer(k, lines, g) if verdict == "wrong" else verdict
+
+    def look_closer(self, k: int, lines: Lines, g: np.ndarray) -> str:
+        """The verdict by finer steps, where what was taken for noise is not there at nearer points: the function varies
+        that quickly.
+        """
+        spacing = power_of_two(CLOSE * lines.magnitude(k))
+        noise, finer = (rounding(lines.all[k], g, s) for s in (spacing, CLOSER * spacing))
+        if 0 < finer < noise / 16:  # 0: values that are rounded to multiples of a number
+            self.measure(k, lines, g, finer)
+        return self.verdict(k)
 
     def measure(self, k: int, lines: Lines, g: np.ndarray, noise: float, widest: float = math.inf) -> None:
         """Take the derivative by element `k` from differences over many steps, of values with `noise`."""

@@ -97,6 +97,24 @@ def test_noise_in_the_values_is_no_wrong_derivative(forward, rule):
         check_gradients(elementwise(forward).vjp(rule), np.array([x]))
 
 
+@pytest.mark.parametrize("frequency", [1e6, 1e7, 1e8])
+@pytest.mark.parametrize("x", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("factor", [1.0, 1.01])
+def test_a_function_that_varies_as_quickly_as_noise_is_not_called_wrong(frequency, x, factor):
+    """At x and with x as the factor of the frequency; a wrong rule is seen, or nothing can be told."""
+    wave = with_slope(lambda x: np.sin(frequency * x), lambda x: factor * frequency * tl.cos(frequency * x))
+    sine = with_slope(lambda x: np.sin(x), lambda x: factor * tl.cos(x))
+    for op, at in ((wave, x), (sine, x * frequency)):
+        try:
+            check_gradients(op, np.array([at]))
+        except Undecided:
+            continue
+        except CheckFailed:
+            assert factor != 1
+        else:
+            assert factor == 1
+
+
 # ----- values that are rounded inside -----------------------------------------------------------------------------
 
 
