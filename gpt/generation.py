@@ -56,8 +56,9 @@ def stream(
     gets the text that it would get alone. Prompt i draws from its own generator, seeded `seed` + i; without a seed all
     draw from tensorlite's default generator. A prompt longer than the context is cut to its end. The caller may end a
     text between two steps, such as after a stop string (gpt/stopping.py), by adding its number to `ended`. Dropout is
-    off and no gradient is recorded; the model's mode and the caller's are left as they were. `wrap` may replace the
-    Decoder that computes the scores by one that also keeps them (gpt/look/next_token.py).
+    off and no gradient is recorded; the model's mode and the caller's are left as they were. Between two steps the
+    model's weights may change, but not its modules. `wrap` may replace the Decoder that computes the scores by one that
+    also keeps them (gpt/look/next_token.py).
 
     Raises ValueError at the call, not at the first step, for no prompt, an empty one, an id outside the vocabulary, or
     an option outside its range; FloatingPointError at a step that draws, where the model's scores are not finite.
