@@ -17,6 +17,7 @@ import importlib.util
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -74,7 +75,10 @@ class Recorder:
     def switch(self) -> None:
         context = self.stack[-1] if self.stack else ""
         os.environ[CONTEXT] = context
-        self.coverage.switch_context(context)
+        limit = resource.getrlimit(resource.RLIMIT_FSIZE)  # of a test that makes the disk seem full
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit[1], limit[1]))
+        self.coverage.switch_context(context)  # writes to a file
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item):

@@ -143,8 +143,11 @@ TREE = {
     "tests/support/cases.py": "from gpt.rows import row\nZERO = row(0)\n",
     "tests/test_table.py": "from gpt.table import TABLE\ndef test_1(): assert TABLE == 2\ndef test_2(): pass\n",
     "tests/test_cases.py": "from cases import ZERO\ndef test_3(): assert not ZERO\n",
-    "tests/test_late.py": "import gpt\ndef test_4():\n    from gpt.late import LIMIT, TABLE\n    assert LIMIT > TABLE\n"
-    "def test_5(): assert gpt\n",
+    "tests/test_late.py": "import resource, gpt\ndef test_4():\n"  # on a disk that seems to be full
+    "    size = resource.RLIMIT_FSIZE\n    soft, hard = resource.getrlimit(size)\n"
+    "    resource.setrlimit(size, (10, hard))\n    from gpt.late import LIMIT, TABLE\n"
+    "    resource.setrlimit(size, (soft, hard))\n"
+    "    assert LIMIT > TABLE\ndef test_5(): assert gpt\n",
     "tests/test_later.py": "from gpt.rows import other, short\ndef test_6():\n    import gpt.late\n"
     "    assert other() == 1\ndef test_7(): assert short() == 4\n",
 }
