@@ -126,3 +126,10 @@ def test_both_betas_are_those_of_adams_averages(tmp_path, beta1, beta2):
         mean = found[name[:-1] + "m"].astype("f8")
         expected = (1 - beta2) / (1 - beta1) ** 2 * mean**2
         np.testing.assert_allclose(found[name], expected, rtol=1e-4, atol=1e-30)
+
+
+@pytest.mark.parametrize("name", ["base", "text", "preset", "prompt", "keep_best", "cuda_graph", "shard_optimizer"])
+def test_a_number_of_a_config_file_is_no_text_path_or_switch(name):
+    with pytest.raises(ValueError, match=f"{name} has the wrong type: got 3"):
+        TrainConfig.from_dict({**TrainConfig(preset="nano").to_dict(), name: 3})
+    assert TrainConfig.from_dict({**TrainConfig(preset="nano").to_dict(), "clip": 3}).clip == 3
