@@ -162,6 +162,11 @@ def test_a_run_is_described(call, folder, monkeypatch):
     assert re.search(r" learnt from .*", said)
     assert re.search(r" checkpoints .*28.*30", said)
     assert said.count("(best)") == 1
+    metrics = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
+    losses = [line["loss"] for line in metrics if "loss" in line]
+    lowest, step = min((line["validation_loss"], line["step"]) for line in metrics if "validation_loss" in line)
+    assert f" training loss, last 30 steps {sum(losses) / len(losses):.4f}" in said
+    assert f" lowest validation loss {lowest:.4f} at step {step}" in said
     assert "grad_accumulation" not in output  # a default
     assert "grad_accumulation" in call("show", folder / "run", "--all")[1]
     assert " state not finished" in re.sub(r" +", " ", call("show", folder / "deep" / "part")[1])

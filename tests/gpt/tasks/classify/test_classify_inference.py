@@ -104,6 +104,11 @@ def test_a_line_that_occurs_again_is_computed_once_and_answered_each_time(call, 
     assert status == 1
     assert re.findall(r"line (\d+):", errors) == ["3", "7"]
     assert "2 texts were longer" in errors
+    sizes.clear()
+    monkeypatch.setattr("gpt.cli.classify.MOST_KNOWN", 2)  # so that a stream without an end does not fill the memory
+    again = call("classify", tuned[0] / "run", "--json", typed="\n".join(lines))[1]
+    assert [json.loads(line)["label"] for line in again.splitlines()] == [answer["label"] for answer in answers]
+    assert sum(sizes) > 4
 
 
 def test_products_in_bfloat16_are_said_and_give_nearly_the_same(call, tuned):
