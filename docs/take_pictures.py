@@ -77,4 +77,6 @@ def main(runs: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    if len(sys.argv) != 2 or not Path(sys.argv[1], "shakespeare").is_dir():
+        sys.exit("give the folder of the run shakespeare, which README's first command trains: take_pictures.py runs")
+    main(sys.argv[1])
