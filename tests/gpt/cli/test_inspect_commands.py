@@ -167,6 +167,8 @@ def test_a_run_is_described(call, folder, monkeypatch):
     lowest, step = min((line["validation_loss"], line["step"]) for line in metrics if "validation_loss" in line)
     assert f" training loss, last 30 steps {sum(losses) / len(losses):.4f}" in said
     assert f" lowest validation loss {lowest:.4f} at step {step}" in said
+    newest = [line["validation_loss"] for line in metrics if "validation_loss" in line][-1]
+    assert f" newest validation loss {newest:.4f}" in said
     assert "grad_accumulation" not in output  # a default
     assert "grad_accumulation" in call("show", folder / "run", "--all")[1]
     assert " state not finished" in re.sub(r" +", " ", call("show", folder / "deep" / "part")[1])
