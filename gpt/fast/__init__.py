@@ -38,11 +38,12 @@ def attach_step() -> None:
 
 
 def attach_classify() -> None:
-    """Labels of texts: on a CPU the last block computes only the position that is read."""
+    """Labels of texts on a CPU: each thread computes its own, and no more of the blocks than the labels need."""
     from ..tasks.classify import inference
     from . import classify
 
     inference.logits = classify.logits
+    inference.in_batches = classify.in_batches
 
 
 def make_decoder(model: "GPT", batch_size: int, positions: int, use_cache: bool = True) -> "Decoder":

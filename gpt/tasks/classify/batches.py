@@ -26,8 +26,8 @@ class Padding(NamedTuple):
 
     def batches(self, rows: Sequence[Row], size: int) -> Iterator[list[int]]:
         """The numbers of the rows in batches of similar length, each of at most as many tokens as `size` rows have."""
-        lengths = [self.length if self.matters else len(row.ids) for row in rows]
-        return length_batches(lengths, size * self.length)
+        lengths = [len(row.ids) for row in rows]
+        return length_batches(lengths, size * self.length, self.length if self.matters else None)
 
     def batch(self, rows: Sequence[Row]) -> tuple[Tensor, list[int], Tensor]:
         """Token ids (B, T), the lengths of the texts, labels (B)."""

@@ -1,5 +1,6 @@
 """Labels for new texts: load a run of `gpt finetune classify` and predict."""
 
+import itertools
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -113,10 +114,21 @@ def _row(trained: TrainedClassifier, text: str, index: int, cut: set[int] | None
 
 def _predict_rows(trained: TrainedClassifier, rows: Sequence[Row], batch_size: int) -> list[dict[str, float]]:
     found: list[dict[str, float]] = [{} for _ in rows]
-    for batch in trained.padding.batches(rows, batch_size):
-        for i, p in zip(batch, probabilities(trained.model, trained.padding, [rows[i] for i in batch]), strict=True):
-            found[i] = dict(zip(trained.labels, p, strict=True))
+    batches = list(trained.padding.batches(rows, batch_size))
+    computed = in_batches(trained.model, trained.padding, [[rows[i] for i in batch] for batch in batches])
+    for i, p in zip(itertools.chain(*batches), computed, strict=True):
+        found[i] = dict(zip(trained.labels, p, strict=True))
     return found
+
+
+def probabilities_in_batches(
+    model: Classifier, padding: Padding, batches: Sequence[Sequence[Row]]
+) -> list[list[float]]:
+    """The probability of each label, for the rows of all batches in their order."""
+    return [p for batch in batches for p in probabilities(model, padding, batch)]
+
+
+in_batches = probabilities_in_batches  # gpt.fast sets another
 
 
 def probabilities(model: Classifier, padding: Padding, rows: Sequence[Row]) -> list[list[float]]:

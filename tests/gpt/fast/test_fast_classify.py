@@ -1,10 +1,14 @@
-"""Labels where only the position that is read is computed in the last block: those of the whole model."""
+"""Labels on a CPU, where threads divide the texts and the blocks compute no more than is read: as the whole model's."""
+
+import threading
+import time
 
 import numpy as np
 import pytest
 
 import tensorlite as tl
 from gpt import fast, lora
+from gpt.attention import MultiHeadAttention
 from gpt.config import GPTConfig
 from gpt.fast import classify
 from gpt.model import Block, inference_mode
@@ -40,33 +44,112 @@ def blocks(monkeypatch):
     return found
 
 
-@pytest.mark.parametrize("count", [1, 2, 3])
 @pytest.mark.parametrize("position", ["first", "last", "last-real"])
 @pytest.mark.parametrize("changes", [{}, {"causal": False}, {"n_layer": 1}, {"qkv_bias": True, "init": "torch"}])
-def test_the_logits_are_those_of_the_whole_model(threads, blocks, count, position, changes):
-    threads(count)
+@pytest.mark.parametrize("padded", [5, 6, 7, 8])
+def test_the_logits_are_those_of_the_whole_model(blocks, position, changes, padded):
     net = model(position, **changes).to(tl.float64).eval()
     lora.apply(net, rank=2, alpha=4)
     for p in net.parameters():
         p.data[...] += 0.1  # LoRA's matrices begin with 0
+    idx = tl.tensor([[*ids, 0, 0][:padded] for ids in IDS])
     with inference_mode(net):
-        ours = classify.logits(net, tl.tensor(IDS), LENGTHS).numpy()
-        n_layer = len(net.body.blocks)
-        assert len(blocks) == count * (n_layer - 1)  # each thread, all blocks but the last
-        whole = net(tl.tensor(IDS), LENGTHS).numpy()
+        ours = classify.logits(net, idx, [*LENGTHS[1:], 5]).numpy()
+        assert len(blocks) == max(0, len(net.body.blocks) - 2)  # neither the first nor the last as a whole
+        whole = net(idx, [*LENGTHS[1:], 5]).numpy()
     np.testing.assert_allclose(ours, whole, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("times", [1, 1.001])
-def test_threads_divide_the_texts_where_the_products_of_all_their_tokens_take_long_enough(threads, monkeypatch, times):
-    threads(2)
-    net, forward, found = model(n_layer=3), Block.forward, []
-    monkeypatch.setattr(Block, "forward", lambda self, x, cache=None: found.append(len(x)) or forward(self, x))
-    products = len(IDS) * len(IDS[0]) * sum(p.size for p in net.body.blocks.parameters())
-    monkeypatch.setattr(machine, "WORTH_SPLITTING", times * machine.product_time(products))
+@pytest.mark.parametrize(("ids", "end"), [
+    ([[1, 2, 3], [1, 2, 3]], 0), ([[1, 2, 3], [2, 2, 3]], 1), ([[1, 2, 3], [1, 2, 4]], 3), ([[1, 2, 3]], 0),
+    ([[5, 0, 0, 0], [6, 7, 0, 0], [8, 0, 0, 0]], 2), ([[1, 2], [1, 2], [1, 3]], 2),
+])  # fmt: skip
+def test_what_all_texts_end_with_is_projected_for_one_of_them(monkeypatch, ids, end):
+    """As the longest text of a batch is often short, this is most of the first block's projections."""
+    net, projected, project = model(), [], MultiHeadAttention.project
+    monkeypatch.setattr(
+        MultiHeadAttention, "project", lambda self, x: projected.append(x.shape[:2]) or project(self, x)
+    )
     with inference_mode(net):
-        classify.logits(net, tl.tensor(IDS), LENGTHS)
-    assert sorted(found) == ([2, 2, 3, 3] if times == 1 else [5, 5])
+        classify.logits(net, tl.tensor(ids), [1] * len(ids))
+    tail = len(ids[0]) - end
+    assert projected == [(len(ids), end)] + [(1, tail)] * (tail > 0)
+
+
+# ----- over threads
+
+
+def rows_of(ids):
+    return [Row(row[:n], 0) for row, n in zip(ids, LENGTHS, strict=True)]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("position", ["last", "last-real", "mean"])
+def test_threads_compute_what_one_computes(threads, count, position):
+    net, padding = model(position).to(tl.float64).eval(), Padding(0, 8, position == "last")
+    rows = rows_of(IDS)
+    batches = [rows[:2], rows[2:], rows[1:], rows[4:], rows]
+    alone = [inference.probabilities(net, padding, [row])[0] for batch in batches for row in batch]
+    threads(count)
+    found = classify.in_batches(net, padding, batches)
+    np.testing.assert_allclose(found, alone, rtol=1e-9)
+
+
+@pytest.mark.parametrize("matters", [True, False])
+@pytest.mark.parametrize("times", [1, 1.001])
+def test_batches_are_divided_where_the_products_of_all_their_tokens_take_long_enough(
+    threads, monkeypatch, times, matters
+):
+    threads(2)
+    net, found, real = model(n_layer=3), [], inference.probabilities
+    monkeypatch.setattr(classify, "probabilities", lambda *args: found.append(len(args[2])) or real(*args))
+    tokens = len(IDS) * (8 if matters else 6)
+    products = tokens * sum(p.size for p in net.body.blocks.parameters())
+    monkeypatch.setattr(machine, "WORTH_SPLITTING", times * machine.product_time(products))
+    assert len(classify.in_batches(net, Padding(0, 8, matters), [rows_of(IDS)])) == len(IDS)
+    assert sorted(found) == ([2, 3] if times == 1 else [])
+
+
+def test_a_thread_that_is_done_takes_the_next_part(threads, monkeypatch):
+    """One thread is held at its first part until the other one has computed the rest."""
+    threads(2)
+    net, padding, real, by = model(), Padding(0, 8, True), inference.probabilities, []
+    rest = threading.Semaphore(0)
+
+    def held(*args):
+        by.append(threading.current_thread())
+        if by[-1] is by[0]:
+            for _ in range(5):
+                assert rest.acquire(timeout=60)
+        found = real(*args)
+        if by[-1] is not by[0]:
+            rest.release()
+        return found
+
+    monkeypatch.setattr(classify, "probabilities", held)
+    assert len(classify.in_batches(net, padding, [rows_of(IDS)[:2]] * 3)) == 6
+    assert len(set(by)) == 2
+
+
+@pytest.mark.parametrize("thread", [0, 1])
+def test_after_an_error_the_other_threads_end_soon(threads, monkeypatch, thread):
+    """As Ctrl-C is an error of the main thread."""
+    threads(2)
+    began, both = [], threading.Barrier(2, timeout=60)
+
+    def probabilities(net, padding, rows):
+        began.append(rows)
+        if len(began) <= 2:
+            both.wait()
+        if thread == (threading.current_thread() is not threading.main_thread()):
+            raise KeyboardInterrupt
+        time.sleep(0.02)
+        return [[1.0]] * len(rows)
+
+    monkeypatch.setattr(classify, "probabilities", probabilities)
+    with pytest.raises(KeyboardInterrupt):
+        classify.in_batches(model(), Padding(0, 8, True), [rows_of(IDS)[:2]] * 100)
+    assert len(began) < 200
 
 
 @pytest.mark.parametrize("lengths", [[6, 5], [5, 5], [6, 6]])
@@ -91,22 +174,25 @@ def test_other_models_are_computed_as_they_are(blocks):
             return 2 * super().forward(x, cache)
 
     mean = model("mean")
-    own = model()
-    own.body.blocks[1] = Own(own.body.config)
-    patched = model()
-    vars(patched.body.blocks[1])["forward"] = lambda x, cache=None: 3 * x
-    for net in (mean, own, patched):
+    others = [mean]
+    for i in (0, 1):
+        own, patched = model(), model()
+        own.body.blocks[i] = Own(own.body.config)
+        vars(patched.body.blocks[i])["forward"] = lambda x, cache=None: 3 * x
+        others += [own, patched]
+    for net in others:
         with inference_mode(net):
             found = classify.logits(net.eval(), tl.tensor(IDS), LENGTHS).numpy()
             np.testing.assert_array_equal(found, net(tl.tensor(IDS), LENGTHS).numpy())
 
 
 def test_it_is_attached(monkeypatch, blocks):
-    monkeypatch.setattr(inference, "logits", inference.logits)
+    for name in ("logits", "in_batches"):
+        monkeypatch.setattr(inference, name, getattr(inference, name))
     fast.attach_classify()
-    net, padding = model(), Padding(0, 6, True)
-    rows = [Row(ids[:n], 0) for ids, n in zip(IDS, LENGTHS, strict=True)]
-    found = inference.probabilities(net, padding, rows)
+    assert inference.in_batches is classify.in_batches
+    net, padding = model(n_layer=3), Padding(0, 6, True)
+    found = inference.probabilities(net, padding, rows_of(IDS))
     assert len(blocks) == 1
     with inference_mode(net):
         logits = net(tl.tensor(IDS), LENGTHS).numpy().astype(np.float64)

@@ -22,6 +22,10 @@ def test_texts_of_equal_length_keep_their_order_and_fill_each_batch():
     assert list(length_batches([4] * 5, 8)) == [[0, 1], [2, 3], [4]]
 
 
+def test_texts_that_are_all_padded_to_one_length_are_counted_with_it_and_still_sorted_by_their_own():
+    assert list(length_batches([1, 3, 2, 3, 1], 8, 4)) == [[1, 3], [2, 0], [4]]
+
+
 @pytest.mark.parametrize(("lengths", "tokens", "expected"), [([9, 1, 1], 6, [[0], [1, 2]]), ([], 6, [])])
 def test_a_text_that_is_too_long_is_alone(lengths, tokens, expected):
     assert list(length_batches(lengths, tokens)) == expected
