@@ -15,6 +15,7 @@ import numpy as np
 from ...devices.machine import in_parts
 from ...devices.memory import scratch
 from ...formulas import split_heads
+from ...grad_mode import recording
 from ...primitive import unbroadcast
 from .. import shared
 from ..shared import Gradients, Residuals
@@ -104,7 +105,8 @@ def attention(
     """softmax(scale q k^T + mask) v, with dropout where `keep` is given: formulas.attention.
 
     q (..., T, D), k (..., S, D), v (..., S, E) -> (..., T, E); keep and mask broadcast to (..., T, S). Residual: the
-    weights, as one flat array in the order of the tiles, before dropout.
+    weights, as one flat array in the order of the tiles, before dropout; None inside no_grad(), where they are not
+    kept and each tile's stay in the cache.
     """
     T, S, scale = q.shape[-2], k.shape[-2], shared.attention_scale(scale, q)
     small = T == 1 and 0 < math.prod(k.shape[-3:-1]) <= TILE_SCORES and q.shape[:-2] == k.shape[:-2] == v.shape[:-2]
@@ -116,10 +118,13 @@ def attention(
     q, k, v, into = (_as_4d(x, lead) for x in (q, k, v, out))
     keep, mask = (x if x is None else _as_4d(np.broadcast_to(x, (*x.shape[:-2], T, S)), lead) for x in (keep, mask))
     groups = _tiles(*into.shape[:3], S, is_causal)  # type: ignore[call-arg]
-    weights = np.empty(_number_of_scores(groups), q.dtype)
+    weights = np.empty(_number_of_scores(groups), q.dtype) if recording.get() else None
 
     def forward(tile: _Tile) -> None:
-        w = weights[tile.at].reshape(tile.shape)  # (N) -> (b, h, t, s)
+        if weights is None:
+            w = scratch(2, tile.shape, q.dtype)
+        else:
+            w = weights[tile.at].reshape(tile.shape)  # (N) -> (b, h, t, s)
         queries = q[tile.queries]
         queries = np.multiply(queries, scale, out=scratch(0, queries.shape, q.dtype))  # (b, h, t, D)
         np.matmul(queries, k[tile.keys].swapaxes(-1, -2), out=w)

@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -156,8 +157,37 @@ def test_blocks_tiles_and_threads_change_no_number(strategy, split):
             assert part is None or np.allclose(part.data, got.data, rtol=tolerance, atol=tolerance)
         for got, again in zip(fast, results(F, name, xs, meta, seed), strict=True):
             np.testing.assert_array_equal(got.data, again.data)
+        with tl.no_grad():
+            np.testing.assert_array_equal(results(F, name, xs, meta, seed)[0].data, fast[0].data)
 
     check()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_attention_keeps_its_weights_only_for_a_derivative(threads, monkeypatch):
+    """The same bits without them, in the memory of a few tiles instead of B H T T numbers."""
+    machine.set_threads(threads)
+    qkv = tl.tensor(
+        np.random.default_rng(0).standard_normal((6, 512, 3 * 8 * 4)).astype(np.float32), requires_grad=True
+    )
+
+    def run():
+        tracemalloc.start()
+        out = F.multi_head_attention(qkv, 8, is_causal=True)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return out.numpy(), peak
+
+    try:
+        for _ in range(2):
+            with tl.no_grad():
+                out, little = run()  # the second time, each thread has the memory of a tile
+        expected, much = run()
+    finally:
+        machine.set_threads(1)
+    np.testing.assert_array_equal(out, expected)
+    weights = 6 * 8 * 512 * 512 * 4
+    assert much > weights / 2 > 8 * little
 
 
 def test_the_best_of_each_row_here_and_on_a_gpu(monkeypatch):
