@@ -42,11 +42,13 @@ def as_rows(x: np.ndarray) -> np.ndarray:
     return x.reshape((math.prod(shape[:-1]), shape[-1]))  # (..., C) -> (N, C)
 
 
-def product(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
+def product(
+    a: np.ndarray, b: np.ndarray, bias: np.ndarray | None = None, a_bits: np.ndarray | None = None
+) -> np.ndarray:
     """a @ b + bias: a (M, K), b (K, N), bias (N) -> (M, N).
 
     Threads share the rows of the result, or its columns where there are few rows. In bfloat16 where that is set and
-    faster (onednn.is_worthwhile).
+    faster (onednn.is_worthwhile); `a_bits` is a in bfloat16, if it has been rounded already.
     """
     if a.shape[0] < FEW_ROWS and b.size >= COMPILED and (impl := numba_impl_for(b.T, a, bias)):
         return few_rows(impl, a, b.T, None, bias)
@@ -59,7 +61,8 @@ def product(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None = None) -> np.
     out = np.empty((a.shape[0], b.shape[1]), a.dtype)
     matmul: Callable[..., np.ndarray] = np.matmul
     if half:
-        (a, b), matmul = onednn.to_bf16_pair(a, b), onednn.matmul
+        a, b = onednn.to_bf16_scratch(0, a) if a_bits is None else a_bits, onednn.to_bf16_scratch(1, b)
+        matmul = onednn.matmul
 
     def rows(part: slice) -> None:
         matmul(a[part], b, out=out[part])
@@ -94,14 +97,20 @@ def few_rows(
     return np.ascontiguousarray(out.T)  # (N, M) -> (M, N)
 
 
-def products(*pairs: tuple[np.ndarray, np.ndarray], sum_of: np.ndarray | None = None) -> list[np.ndarray]:
-    """[a @ b for a, b in pairs], and after them the sum over the rows of `sum_of` (N, C) -> (C), where it is given.
+def linear_gradients(
+    g: np.ndarray, weight: np.ndarray | None, x: np.ndarray | None, with_sum: bool
+) -> list[np.ndarray]:
+    """[g @ weight, g^T @ x, the sum of the rows of g]: g (N, O), weight (O, I), x (N, I) -> (N, I), (O, I), (O).
 
-    The products should be equally large: with two threads each computes half of them, and not half of each.
+    Without what is None, and without the sum unless `with_sum`. Both products are equally large: with two threads each
+    computes one of them, and not half of each.
     """
-    sums = [] if sum_of is None else [(sum_of, np.empty(sum_of.shape[1], sum_of.dtype))]
+    sums = [(g, np.empty(g.shape[1], g.dtype))] if with_sum else []
+    pairs = [(a, b) for a, b in ((g, weight), (g.T, x)) if b is not None]
     if any(onednn.is_worthwhile(a, b) for a, b in pairs):
-        return [*[product(a, b) for a, b in pairs], *[sum_rows(x, total) for x, total in sums]]
+        g_bits = onednn.to_bf16_scratch(0, g)  # for both products
+        outs = [product(a, b, None, g_bits if a is g else g_bits.T) for a, b in pairs]
+        return [*outs, *[sum_rows(x, total) for x, total in sums]]
     units = 64 * max(1, len(pairs))  # of work: 64 for each product
     nanoseconds = sum([matmul_time(a, b) for a, b in pairs]) + sum([x.size / 4 for x, _ in sums])
     if not splits(units, nanoseconds):

@@ -11,7 +11,7 @@ from ...devices.memory import concatenated
 from ...errors.layers import check_indices, check_last_axis, check_table
 from .. import shared
 from ..shared import Gradients, Residuals
-from .blocks import as_rows, for_blocks, product, products, supports
+from .blocks import as_rows, for_blocks, linear_gradients, product, supports
 from .choose_impl import choose_impl
 
 # ----- linear -----------------------------------------------------------------------------------------------------
@@ -30,9 +30,8 @@ def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None) ->
 
 def linear_vjp(g: np.ndarray, needs_grad: Sequence[bool], x: np.ndarray, weight: np.ndarray) -> Gradients:
     """dx = g W, dW = g^T x, db = sum of g over all positions."""
-    g, rows = as_rows(g), as_rows(x)
-    pairs = [pair for pair, need in zip(((g, weight), (g.T, rows)), needs_grad, strict=False) if need]
-    results = iter(products(*pairs, sum_of=g if needs_grad[2] else None))
+    of_x, of_weight, of_bias = needs_grad
+    results = iter(linear_gradients(as_rows(g), weight if of_x else None, as_rows(x) if of_weight else None, of_bias))
     dx, dweight, dbias = (next(results) if need else None for need in needs_grad)
     return None if dx is None else dx.reshape(x.shape), dweight, dbias  # (N, I) -> (..., I)
 

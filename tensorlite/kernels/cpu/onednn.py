@@ -67,10 +67,9 @@ def is_worthwhile(a: np.ndarray, b: np.ndarray) -> bool:
     return M * N * K >= 1 << 22 and M * N >= 32 * (M + N) and not missing()
 
 
-def to_bf16_pair(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Two float32 matrices as bfloat16, in memory of this thread that its next call overwrites."""
-    bits = np.dtype(np.uint16)
-    return to_bf16(a, scratch(0, a.shape, bits)), to_bf16(b, scratch(1, b.shape, bits))
+def to_bf16_scratch(slot: int, x: np.ndarray) -> np.ndarray:
+    """A float32 matrix as bfloat16, in this thread's memory number `slot`, which the next call with it overwrites."""
+    return to_bf16(x, scratch(slot, x.shape, np.dtype(np.uint16)))
 
 
 def choose_matmul(a: np.ndarray, b: np.ndarray) -> tuple[Callable[..., np.ndarray], Callable[..., np.ndarray]]:

@@ -262,7 +262,7 @@ def test_attention_broadcasts_each_argument(lead, more, T):
 
 def test_where_bfloat16_pays_every_operand_is_rounded_once(monkeypatch):
     """float16 plays bfloat16, and NumPy oneDNN: who asks about which products, and what they are then made of."""
-    asked, products = set(), []
+    asked, products, rounded = set(), [], []
 
     def is_worthwhile(a, b):
         asked.add((*a.shape, b.shape[1]))
@@ -276,6 +276,7 @@ def test_where_bfloat16_pays_every_operand_is_rounded_once(monkeypatch):
 
     def to_bf16(x, out=None, split=True):
         assert x.dtype == np.float32
+        rounded.append(x.shape)
         return x.astype(np.float16)
 
     for name, small in (("is_worthwhile", is_worthwhile), ("matmul", matmul), ("to_bf16", to_bf16)):
@@ -292,10 +293,12 @@ def test_where_bfloat16_pays_every_operand_is_rounded_once(monkeypatch):
             ("linear", [x, weight], {}, {forward, by_x, by_weight}, 3),
             ("linear_cross_entropy", [x, weight], {"targets": np.arange(rows) % 4}, {forward}, 6),
         ]:
-            asked.clear()
-            products.clear()
+            for each in (asked, products, rounded):
+                each.clear()
             got = results(F, name, xs, meta, 0)
             assert (asked, len(products)) == (large, count)
+            if name == "linear":  # x and the weight for the forward pass, then also the incoming gradient
+                assert sorted(rounded) == sorted([(rows, 3), (3, 4), (rows, 4), (4, 3), (rows, 3)])
             for fast, slow in zip(got, results(formulas, name, xs, meta, 0), strict=True):
                 np.testing.assert_allclose(fast.data, slow.data, rtol=5e-3, atol=5e-3)
 

@@ -25,6 +25,11 @@ def bfloat16():
     precision.set_matmul_dtype("float32")
 
 
+def rounded(a, b):
+    """The operands of a product, in memory of this thread."""
+    return onednn.to_bf16_scratch(0, a), onednn.to_bf16_scratch(1, b)
+
+
 def normal(*shape) -> np.ndarray:
     return np.random.default_rng(abs(hash(shape))).standard_normal(shape).astype(np.float32)
 
@@ -75,16 +80,16 @@ def test_products(shape):
     for a in views(x):
         for b in views(y):
             for out in (np.full((M, N), np.nan, np.float32), np.full((M, N + 3), np.nan, np.float32)[:, 1:-2]):
-                got = onednn.matmul(*onednn.to_bf16_pair(a, b), out=out)
+                got = onednn.matmul(*rounded(a, b), out=out)
                 assert got is out
                 assert (np.abs(got - expected) <= limit + 1e-30).all()
 
 
 @here
 def test_nothing_to_add_up_and_nothing_to_fill():
-    a, b = onednn.to_bf16_pair(normal(3, 0), normal(0, 4))
+    a, b = rounded(normal(3, 0), normal(0, 4))
     assert (onednn.matmul(a, b, np.full((3, 4), np.nan, np.float32)) == 0).all()
-    a, b = onednn.to_bf16_pair(normal(0, 3), normal(3, 4))
+    a, b = rounded(normal(0, 3), normal(3, 4))
     assert onednn.matmul(a, b, np.empty((0, 4), np.float32)).shape == (0, 4)
 
 
@@ -92,7 +97,7 @@ def test_nothing_to_add_up_and_nothing_to_fill():
 def test_nan_goes_where_it_belongs():
     x = normal(20, 30)
     x[7, 3] = np.nan
-    got = onednn.matmul(*onednn.to_bf16_pair(x, normal(30, 10)), np.empty((20, 10), np.float32))
+    got = onednn.matmul(*rounded(x, normal(30, 10)), np.empty((20, 10), np.float32))
     assert np.isnan(got[7]).all()
     assert np.isfinite(np.delete(got, 7, axis=0)).all()
 
@@ -157,7 +162,7 @@ def test_threads_share_nothing(monkeypatch):
     pairs = [(normal(60 + i, 70), normal(70, 40 + i).T.copy().T) for i in range(12)]
 
     def multiply(pair):
-        return onednn.matmul(*onednn.to_bf16_pair(*pair), np.empty((len(pair[0]), pair[1].shape[1]), np.float32))
+        return onednn.matmul(*rounded(*pair), np.empty((len(pair[0]), pair[1].shape[1]), np.float32))
 
     alone = [multiply(pair) for pair in pairs]
     wide = normal(50, 90)[:, 7:71]
@@ -254,7 +259,7 @@ def test_the_environment_is_left_as_it_was():
         from tensorlite.kernels.cpu import onednn
         import numpy as np
         x = np.ones((512, 512), np.float32)
-        onednn.matmul(*onednn.to_bf16_pair(x, x), x.copy())
+        onednn.matmul(onednn.to_bf16(x), onednn.to_bf16(x), x.copy())
         print(os.environ.get("OMP_NUM_THREADS"), len(os.listdir("/proc/self/task")))
     """
     for value in ("3", None):
