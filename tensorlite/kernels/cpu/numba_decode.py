@@ -19,7 +19,7 @@ from numba.extending import intrinsic
 
 from ...backend import Array
 from . import numba_impl
-from .numba_impl import ANY_ORDER, F, exp, few_rows, gelu, layer_norm
+from .numba_impl import ANY_ORDER, F, exp, few_rows, gelu, largest, layer_norm
 
 # Columns of the table of addresses: of a norm its weight and bias, of a matrix its values, the scales of its rows and
 # its bias.
@@ -180,24 +180,40 @@ def attend(
     B, H, D = context.shape
     keys = carray(pointer(addresses[KEYS]), (B, H, room, D), np.float32)[b, h]
     values = carray(pointer(addresses[VALUES]), (B, H, room, D), np.float32)[b, h]
-    scale, top, total, start = F(1) / np.sqrt(F(D)), F(-np.inf), F(0), h * D
-    for d in range(D):
-        keys[position, d], values[position, d] = qkv[1, b, start + d], qkv[2, b, start + d]
-        context[b, h, d] = F(0)
-    for s in range(position + 1):
+    columns, seen = slice(h * D, h * D + D), position + 1
+    keys[position], values[position] = qkv[1, b, columns], qkv[2, b, columns]
+    attend_to(qkv[0, b, columns], keys[:seen], values[:seen], w[:seen], context[b, h])
+
+
+@compiled
+def attend_to(query: Array, keys: Array, values: Array, w: Array, out: Array) -> None:
+    """out = softmax(query keys^T / sqrt(D)) values: query (D), keys and values (S, D), out (D); w (S) is scratch.
+
+    Four positions at a time, so that `out` is read and written a quarter as often.
+    """
+    not_inlined()
+    (S, D), total = keys.shape, F(0)
+    scale, fours = F(1) / np.sqrt(F(D)), S // 4 * 4
+    for s in range(S):
         score = F(0)
         for d in range(D):
-            score += qkv[0, b, start + d] * keys[s, d]
+            score += query[d] * keys[s, d]
         w[s] = score * scale
-        top = max(top, w[s])
-    for s in range(position + 1):
+    top = largest(w)
+    for s in range(S):
         w[s] = exp(w[s] - top)
         total += w[s]
-    for s in range(position + 1):
-        for d in range(D):
-            context[b, h, d] += w[s] * values[s, d]
-    for d in range(D):
-        context[b, h, d] /= total
+    out[:] = F(0)
+    for s in range(0, fours, 4):
+        a, b, c, d = w[s], w[s + 1], w[s + 2], w[s + 3]
+        for j in range(D):
+            first, second = a * values[s, j] + b * values[s + 1, j], c * values[s + 2, j] + d * values[s + 3, j]
+            out[j] += first + second
+    for s in range(fours, S):
+        for j in range(D):
+            out[j] += w[s] * values[s, j]
+    for j in range(D):
+        out[j] /= total
 
 
 @compiled
