@@ -20,11 +20,12 @@ from ...primitive import unbroadcast
 from .. import shared
 from ..shared import Gradients, Residuals
 from .blocks import supports
-from .choose_impl import choose_impl
+from .choose_impl import choose_impl, numba_impl_for
 from .numpy_impl import softmax
 
 TILE_SCORES = 1 << 18  # of a tile, about: they stay in a core's cache
 TILE_QUERIES = 64  # of a tile with a causal mask: fewer would skip more scores, but make products slow
+MANY_QUERIES = 32  # for which keys and values are copied: see _transposed
 FEW_SCORES = 1 << 12  # in all: one group of tiles, since no other thread would take a second one
 MIN_GROUPS = 2  # of tiles, where there are as many sequences and heads: work for so many threads
 
@@ -76,13 +77,13 @@ def _number_of_scores(groups: list[list[_Tile]]) -> int:
     return groups[-1][-1].at.stop if groups and groups[-1] else 0
 
 
-def _for_tiles(groups: list[list[_Tile]], function: Callable[[_Tile], object], D: int) -> None:
-    """function(tile) for all tiles, over threads; the tiles of a group one after another in one thread."""
+def _for_groups(groups: list[list[_Tile]], function: Callable[[list[_Tile]], object], D: int) -> None:
+    """function(group) for all groups of tiles, over threads."""
 
     def part(which: slice) -> None:
         for group in groups[which]:
-            for tile in group:
-                function(tile)
+            if group:  # without queries it has no tiles
+                function(group)
 
     in_parts(part, len(groups), _number_of_scores(groups) * (2 + D / 50))
 
@@ -120,22 +121,24 @@ def attention(
     groups = _tiles(*into.shape[:3], S, is_causal)  # type: ignore[call-arg]
     weights = np.empty(_number_of_scores(groups), q.dtype) if recording.get() else None
 
-    def forward(tile: _Tile) -> None:
-        if weights is None:
-            w = scratch(2, tile.shape, q.dtype)
-        else:
-            w = weights[tile.at].reshape(tile.shape)  # (N) -> (b, h, t, s)
-        queries = q[tile.queries]
-        queries = np.multiply(queries, scale, out=scratch(0, queries.shape, q.dtype))  # (b, h, t, D)
-        np.matmul(queries, k[tile.keys].swapaxes(-1, -2), out=w)
-        if mask is not None:
-            allowed = mask[tile.queries][..., : tile.shape[3]]
-            np.copyto(w, -np.inf, where=~allowed) if mask.dtype == bool else np.add(w, allowed, out=w)
-        t, s = tile.shape[2:]
-        choose_impl(w).softmax(s - t + 1 if is_causal else s, w)
-        np.matmul(_apply_dropout_mask(w, keep, tile, dropout_p), v[tile.keys], out=into[tile.queries])
+    def forward(group: list[_Tile]) -> None:
+        columns = _transposed(k[group[0].keys], T, slot=3)  # (b, h, D, S)
+        for tile in group:
+            t, s = tile.shape[2:]
+            if weights is None:
+                w = scratch(2, tile.shape, q.dtype)
+            else:
+                w = weights[tile.at].reshape(tile.shape)  # (N) -> (b, h, t, s)
+            queries = q[tile.queries]
+            queries = np.multiply(queries, scale, out=scratch(0, queries.shape, q.dtype))  # (b, h, t, D)
+            np.matmul(queries, columns[..., :s], out=w)
+            if mask is not None:
+                allowed = mask[tile.queries][..., :s]
+                np.copyto(w, -np.inf, where=~allowed) if mask.dtype == bool else np.add(w, allowed, out=w)
+            choose_impl(w).softmax(s - t + 1 if is_causal else s, w)
+            np.matmul(_apply_dropout_mask(w, keep, tile, dropout_p), v[tile.keys], out=into[tile.queries])
 
-    _for_tiles(groups, forward, q.shape[-1])
+    _for_groups(groups, forward, q.shape[-1])
     return out, {"weights": weights}
 
 
@@ -184,13 +187,19 @@ def _write_gradients(
         else:
             into[tile.keys] += np.matmul(a, b, out=scratch(2, (*a.shape[:-1], b.shape[-1]), b.dtype))
 
-    def backward(tile: _Tile) -> None:
+    def backward(group: list[_Tile]) -> None:
+        by_scores = dq is not None or dk is not None or dmask is not None
+        columns = _transposed(v[group[0].keys], g.shape[2], slot=4) if by_scores else None  # (b, h, E, S)
+        for tile in group:
+            backward_of(tile, columns)
+
+    def backward_of(tile: _Tile, columns: np.ndarray | None) -> None:
         w, incoming = weights[tile.at].reshape(tile.shape), g[tile.queries]  # (N) -> (b, h, t, s)
         if dv is not None:
             add(dv, tile, _apply_dropout_mask(w, keep, tile, dropout_p).swapaxes(-1, -2), incoming)
-        if dq is None and dk is None and dmask is None:
+        if columns is None:
             return
-        ds = np.matmul(incoming, v[tile.keys].swapaxes(-1, -2), out=scratch(0, tile.shape, w.dtype))
+        ds = np.matmul(incoming, columns[..., : tile.shape[3]], out=scratch(0, tile.shape, w.dtype))
         ds = _apply_dropout_mask(ds, keep, tile, dropout_p)
         choose_impl(w, ds).softmax_vjp(w, ds)
         if dmask is not None:
@@ -204,11 +213,25 @@ def _write_gradients(
             queries = np.multiply(queries, factor, out=scratch(3, queries.shape, w.dtype))
             add(dk, tile, ds.swapaxes(-1, -2), queries)
 
-    _for_tiles(_tiles(*g.shape[:3], S, is_causal), backward, q.shape[-1])  # type: ignore[call-arg]
+    _for_groups(_tiles(*g.shape[:3], S, is_causal), backward, q.shape[-1])  # type: ignore[call-arg]
     if g.shape[2] == 0:  # no query: no tile wrote anything
         for each in (dk, dv):
             if each is not None:
                 each[...] = 0
+
+
+def _transposed(x: np.ndarray, queries: int, slot: int) -> np.ndarray:
+    """x (b, h, S, D) as (b, h, D, S), to be multiplied by so many queries from the left.
+
+    BLAS multiplies small matrices by a copy that lies in memory like this in two thirds of the time that it takes with
+    a view, and a compiled loop copies in little of the difference.
+    """
+    if queries >= MANY_QUERIES:
+        out = scratch(slot, (*x.shape[:2], x.shape[3], x.shape[2]), x.dtype)
+        if impl := numba_impl_for(out):
+            impl.transpose(x, out)
+            return out
+    return x.swapaxes(-1, -2)
 
 
 def _as_4d(x: np.ndarray, lead: tuple[int, ...]) -> np.ndarray:

@@ -137,6 +137,22 @@ def gelu_vjp(g: Array, x: Array, y: Array, dx: Array) -> None:
         dx[i] = g[i] * (s + k * (F(1) - s))
 
 
+@loop
+def transpose(x: Array, out: Array) -> None:
+    """out[b, h, d, s] = x[b, h, s, d] for x (B, H, S, D) of any strides: some rows at a time, written side by side."""
+    B, H, S, D = x.shape
+    together = S // 8 * 8
+    for b in range(B):
+        for h in range(H):
+            for s in range(0, together, 8):
+                for d in range(D):
+                    for i in range(8):
+                        out[b, h, d, s + i] = x[b, h, s + i, d]
+            for s in range(together, S):
+                for d in range(D):
+                    out[b, h, d, s] = x[b, h, s, d]
+
+
 @reduction
 def softmax(seen: int, w: Array) -> None:
     t, s = w.shape[-2:]

@@ -127,6 +127,7 @@ def split(request, monkeypatch):
     monkeypatch.setattr(attention_kernel, "TILE_SCORES", block)
     monkeypatch.setattr(attention_kernel, "TILE_QUERIES", max(1, block // 8))
     monkeypatch.setattr(attention_kernel, "FEW_SCORES", 0)
+    monkeypatch.setattr(attention_kernel, "MANY_QUERIES", 3)
     monkeypatch.setattr(machine, "WORTH_SPLITTING", -1)
     machine.set_threads(threads)
     yield
