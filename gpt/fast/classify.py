@@ -27,7 +27,9 @@ def in_batches(model: Classifier, padding: Padding, batches: Sequence[Sequence[R
 
     A thread takes the next part as soon as it is done with one: none waits for the others before the end.
     """
-    parts = [part for batch in batches for part in divided(model, padding, batch)]
+    weights = sum(p.size for p in model.body.blocks.parameters())
+    count = machine.threads() if model.body.device == "cpu" else 1
+    parts = [part for batch in batches for part in divided(batch, count, padding, weights)]
     if len(parts) == len(batches):
         return probabilities_in_batches(model, padding, batches)
     found: list[list[list[float]]] = [[] for _ in parts]
@@ -42,17 +44,15 @@ def in_batches(model: Classifier, padding: Padding, batches: Sequence[Sequence[R
             raise
 
     with inference_mode(model):
-        machine.in_threads(compute, machine.threads())
+        machine.in_threads(compute, count)
     return [p for part in found for p in part]
 
 
-def divided(model: Classifier, padding: Padding, batch: Sequence[Row]) -> list[Sequence[Row]]:
-    """A batch in as many parts as there are threads; whole on a GPU, or where its products take too little time."""
+def divided(batch: Sequence[Row], count: int, padding: Padding, weights: int) -> list[Sequence[Row]]:
+    """A batch in `count` parts; whole where its products with so many weights take too little time."""
     longest = padding.length if padding.matters else max(len(row.ids) for row in batch)
-    products = len(batch) * longest * sum(p.size for p in model.body.blocks.parameters())
-    if model.body.device != "cpu" or not machine.splits(len(batch), machine.product_time(products)):
+    if count == 1 or not machine.splits(len(batch), machine.product_time(len(batch) * longest * weights)):
         return [batch]
-    count = machine.threads()
     cuts = [len(batch) * i // count for i in range(count + 1)]
     return [batch[start:stop] for start, stop in itertools.pairwise(cuts)]
 

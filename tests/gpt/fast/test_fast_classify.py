@@ -163,9 +163,16 @@ def test_what_follows_a_text_is_not_read(lengths):
 
 def test_it_is_for_models_on_the_cpu(monkeypatch):
     monkeypatch.setitem(backend.DEVICES, "strict", lambda: strict)
-    net = model()
-    assert classify.supports(net)
-    assert not classify.supports(net.to("strict"))
+    net, calls = model(), []
+    monkeypatch.setattr(classify, "divided", lambda batch, count, *rest: calls.append(count) or [batch])
+    for device in ("cpu", "strict"):
+        machine.set_threads(3)
+        try:
+            assert classify.supports(net.to(device)) == (device == "cpu")
+            classify.in_batches(net, Padding(0, 8, True), [rows_of(IDS)])
+        finally:
+            machine.set_threads(1)
+    assert calls == [3, 1]
 
 
 def test_other_models_are_computed_as_they_are(blocks):
