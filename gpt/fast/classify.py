@@ -49,10 +49,11 @@ def in_batches(model: Classifier, padding: Padding, batches: Sequence[Sequence[R
 
 
 def divided(batch: Sequence[Row], count: int, padding: Padding, weights: int) -> list[Sequence[Row]]:
-    """A batch in `count` parts; whole where its products with so many weights take too little time."""
+    """A batch in at most `count` parts; whole where its products with so many weights take too little time."""
     longest = padding.length if padding.matters else max(len(row.ids) for row in batch)
     if count == 1 or not machine.splits(len(batch), machine.product_time(len(batch) * longest * weights)):
         return [batch]
+    count = min(count, len(batch))
     cuts = [len(batch) * i // count for i in range(count + 1)]
     return [batch[start:stop] for start, stop in itertools.pairwise(cuts)]
 

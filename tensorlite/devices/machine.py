@@ -233,7 +233,7 @@ _single = ContextVar("single", default=False)  # whether ops stay on their threa
 
 def splits(n: int, nanoseconds: float) -> bool:
     """Whether `in_parts` splits 0 .. n - 1, which takes one thread so long."""
-    return nanoseconds >= WORTH_SPLITTING and n >= _threads > 1 and not _single.get()
+    return nanoseconds >= WORTH_SPLITTING and n > 1 and _threads > 1 and not _single.get()
 
 
 def in_parts(function: Callable[[slice], Any], n: int, nanoseconds: float) -> list[Any]:
@@ -242,9 +242,9 @@ def in_parts(function: Callable[[slice], Any], n: int, nanoseconds: float) -> li
     `nanoseconds`: roughly how long all of it takes on one thread; below WORTH_SPLITTING it is not split. The other
     threads start later, so their parts are smaller. What `function` raises is raised here, after all have ended.
     """
-    threads = _threads
     if not splits(n, nanoseconds):
         return [function(slice(0, n))]
+    threads = min(_threads, n)
     _start_workers(threads - 1)
     share = n * (1 - HAND_OVER / nanoseconds if nanoseconds > HAND_OVER else 1) / threads
     begin = stop = n - round(share * (threads - 1))

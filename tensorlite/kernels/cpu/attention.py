@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...devices.machine import in_parts
+from ...devices.machine import in_parts, splits, threads
 from ...devices.memory import scratch
 from ...formulas import split_heads
 from ...grad_mode import recording
@@ -27,7 +27,6 @@ TILE_SCORES = 1 << 18  # of a tile, about: they stay in a core's cache
 TILE_QUERIES = 64  # of a tile with a causal mask: fewer would skip more scores, but make products slow
 MANY_QUERIES = 32  # for which keys and values are copied: see _transposed
 FEW_SCORES = 1 << 12  # in all: one group of tiles, since no other thread would take a second one
-MIN_GROUPS = 2  # of tiles, where there are as many sequences and heads: work for so many threads
 
 # ----- tiles ------------------------------------------------------------------------------------------------------
 
@@ -35,40 +34,53 @@ MIN_GROUPS = 2  # of tiles, where there are as many sequences and heads: work fo
 class _Tile(NamedTuple):
     """Scores computed together: of t queries for the s keys that they see, in b sequences and h heads."""
 
-    at: slice  # where they lie in one flat array of all scores
+    at: slice  # where they lie in one flat array of all scores, whatever the groups: by queries, sequence, head
     shape: tuple[int, int, int, int]  # (b, h, t, s)
     queries: tuple[slice, slice, slice]  # index into (B, H, T, D)
     keys: tuple[slice, slice, slice]  # index into (B, H, S, D)
     first: bool  # the first tile of its group, which sees all keys that the others of the group see
 
 
-def _tiles(B: int, H: int, T: int, S: int, is_causal: bool) -> list[list[_Tile]]:
-    """The scores (B, H, T, S) in groups of tiles; the tiles of a group have their sequences and heads in common."""
+def _tiles(B: int, H: int, T: int, S: int, is_causal: bool, D: int) -> list[list[_Tile]]:
+    """The scores (B, H, T, S) in groups of tiles; the tiles of a group have their sequences and heads in common.
+
+    There are as many groups as threads, or more, if these can share the work, and otherwise as few as fit a cache.
+    """
     rows = max(1, min(T, TILE_QUERIES if is_causal else TILE_SCORES // max(1, S)))
     if 0 < B * H * T * S <= FEW_SCORES:
         return _make_tiles(B, H, T, S, is_causal, rows, H, B)
-    groups = max(1, round(H * rows * S / TILE_SCORES), MIN_GROUPS // max(1, B))
-    heads = max(1, -(-H // groups))
-    sequences = max(1, min(TILE_SCORES // max(1, H * rows * S), B // MIN_GROUPS))
+    least = threads() if splits(B * H, _nanoseconds(B * H * T * S, D)) else 1
+    of_a_sequence = -(-least // max(1, B))  # groups, for the threads
+    heads = max(1, min(-(-H // max(1, round(H * rows * S / TILE_SCORES))), H // of_a_sequence))
+    sequences = max(1, min(TILE_SCORES // max(1, H * rows * S), B // least)) if heads >= H else 1
     return _make_tiles(B, H, T, S, is_causal, rows, heads, sequences)
+
+
+def _nanoseconds(scores: int, D: int) -> float:
+    """Roughly how long one thread takes for so many scores of heads with D channels, forward."""
+    return scores * (2 + D / 50)
 
 
 @functools.lru_cache(1 << 10)
 def _make_tiles(
     B: int, H: int, T: int, S: int, is_causal: bool, rows: int, heads: int, sequences: int
 ) -> list[list[_Tile]]:
-    """Tiles of `rows` queries, `heads` heads and `sequences` sequences each, or what is left of them at the ends."""
-    groups, at = [], 0
+    """Tiles of `rows` queries, and of all heads of some sequences or some heads of one; at the ends what is left."""
+    parts, start = [], 0  # queries, the keys that they see, and where their scores begin
+    for stop in range(T, 0, -rows):
+        t = slice(max(0, stop - rows), stop)
+        seen = max(0, S - T + stop) if is_causal else S
+        parts.append((t, seen, start))
+        start += B * H * (t.stop - t.start) * seen
+    groups = []
     for b, h in itertools.product(range(0, B, sequences), range(0, H, heads)):
         of = slice(b, min(b + sequences, B)), slice(h, min(h + heads, H))
         group = []
-        for stop in range(T, 0, -rows):
-            t = slice(max(0, stop - rows), stop)
-            seen = max(0, S - T + stop) if is_causal else S
+        for t, seen, start in parts:
             shape = (of[0].stop - b, of[1].stop - h, t.stop - t.start, seen)
-            end = at + math.prod(shape)
-            group.append(_Tile(slice(at, end), shape, (*of, t), (*of, slice(0, seen)), stop == T))
-            at = end
+            begin = start + (b * H + h) * shape[2] * seen
+            at = slice(begin, begin + math.prod(shape))
+            group.append(_Tile(at, shape, (*of, t), (*of, slice(0, seen)), t.stop == T))
         groups.append(group)
     return groups
 
@@ -85,7 +97,7 @@ def _for_groups(groups: list[list[_Tile]], function: Callable[[list[_Tile]], obj
             if group:  # without queries it has no tiles
                 function(group)
 
-    in_parts(part, len(groups), _number_of_scores(groups) * (2 + D / 50))
+    in_parts(part, len(groups), _nanoseconds(_number_of_scores(groups), D))
 
 
 # ----- attention --------------------------------------------------------------------------------------------------
@@ -118,7 +130,7 @@ def attention(
     out = _empty_in_layout_of(q, lead, T, v.shape[-1])
     q, k, v, into = (_as_4d(x, lead) for x in (q, k, v, out))
     keep, mask = (x if x is None else _as_4d(np.broadcast_to(x, (*x.shape[:-2], T, S)), lead) for x in (keep, mask))
-    groups = _tiles(*into.shape[:3], S, is_causal)  # type: ignore[call-arg]
+    groups = _tiles(*into.shape[:3], S, is_causal, q.shape[-1])  # type: ignore[call-arg]
     weights = np.empty(_number_of_scores(groups), q.dtype) if recording.get() else None
 
     def forward(group: list[_Tile]) -> None:
@@ -213,7 +225,8 @@ def _write_gradients(
             queries = np.multiply(queries, factor, out=scratch(3, queries.shape, w.dtype))
             add(dk, tile, ds.swapaxes(-1, -2), queries)
 
-    _for_groups(_tiles(*g.shape[:3], S, is_causal), backward, q.shape[-1])  # type: ignore[call-arg]
+    groups = _tiles(*g.shape[:3], S, is_causal, q.shape[-1])  # type: ignore[call-arg]
+    _for_groups(groups, backward, q.shape[-1])
     if g.shape[2] == 0:  # no query: no tile wrote anything
         for each in (dk, dv):
             if each is not None:

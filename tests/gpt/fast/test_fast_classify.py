@@ -95,6 +95,14 @@ def test_threads_compute_what_one_computes(threads, count, position):
     np.testing.assert_allclose(found, alone, rtol=1e-9)
 
 
+def test_fewer_texts_than_threads_are_divided_too(threads, monkeypatch):
+    threads(4)
+    net, found, real = model(), [], inference.probabilities
+    monkeypatch.setattr(classify, "probabilities", lambda *args: found.append(len(args[2])) or real(*args))
+    assert len(classify.in_batches(net, Padding(0, 8, True), [rows_of(IDS)[:3], rows_of(IDS)[:1]])) == 4
+    assert found == [1, 1, 1, 1]
+
+
 @pytest.mark.parametrize("matters", [True, False])
 @pytest.mark.parametrize("times", [1, 1.001])
 def test_batches_are_divided_where_the_products_of_all_their_tokens_take_long_enough(

@@ -311,8 +311,25 @@ LIMIT = st.sampled_from([1, 2, 7, 40, 1 << 18])
 
 
 def test_few_scores_are_one_group_of_tiles():
-    assert len(attention_kernel._tiles(1, 4, 8, 8, True)) == 1
-    assert len(attention_kernel._tiles(1, 4, 64, 64, True)) == 2  # work for two threads
+    assert len(attention_kernel._tiles(1, 4, 8, 8, True, 8)) == 1
+
+
+@pytest.mark.parametrize(("count", "B", "H", "T", "groups"), [
+    (1, 4, 12, 256, 4), (2, 1, 4, 512, 2), (2, 4, 12, 256, 4), (8, 4, 12, 256, 8), (8, 1, 12, 512, 12),
+    (8, 5, 12, 256, 10), (16, 4, 12, 256, 16), (16, 1, 12, 512, 12), (2, 1, 4, 128, 1), (2, 12, 4, 64, 2),
+])  # fmt: skip
+def test_every_thread_gets_some_heads_where_there_is_enough_work(count, B, H, T, groups):
+    """Also of a single sequence; where threads cannot share the work, tiles are as large as a cache allows."""
+    machine.set_threads(count)
+    try:
+        assert len(attention_kernel._tiles(B, H, T, T, True, 64)) == groups
+        inside = machine.in_threads(lambda thread: len(attention_kernel._tiles(B, H, T, T, True, 64)), 2)
+    finally:
+        machine.set_threads(1)
+    assert inside == [len(attention_kernel._tiles(B, H, T, T, True, 64))] * 2  # each of them computes all of it
+
+
+LEAST = 1, 2, 5  # groups
 
 
 @pytest.mark.slow
@@ -326,31 +343,48 @@ def test_tiles_hold_each_score_that_may_be_seen_once_and_fit_a_cache(B, H, T, S,
         patch.setattr(attention_kernel, "TILE_SCORES", limit)
         patch.setattr(attention_kernel, "TILE_QUERIES", positions)
         patch.setattr(attention_kernel, "FEW_SCORES", 0)
-        pieces = attention_kernel._tiles(B, H, T, S, is_causal)
-    times, end = np.zeros((B, H, T, S), int), 0
+        found = []
+        for least in LEAST:
+            patch.setattr(attention_kernel, "splits", lambda n, nanoseconds, least=least: n >= least)
+            patch.setattr(attention_kernel, "threads", lambda least=least: least)
+            found.append(attention_kernel._tiles(B, H, T, S, is_causal, 8))
+    places = [
+        check_tiles(pieces, B, H, T, S, is_causal, limit, positions, least if least <= B * H else 1)
+        for pieces, least in zip(found, LEAST, strict=True)
+    ]
+    for place in places[1:]:
+        np.testing.assert_array_equal(place, places[0])  # whatever the threads are when the weights are read again
+
+
+def check_tiles(pieces, B, H, T, S, is_causal, limit, positions, least):
+    """Where each score lies in memory, -1 for those that are not computed."""
+    times, place = np.zeros((B, H, T, S), int), np.full((B, H, T, S), -1)
     for piece in pieces:
         for tile in piece:
-            start, end = end, end + math.prod(tile.shape)
-            assert tile.at == slice(start, end)  # no gap between them
             there = times[tile.queries][..., tile.keys[2]]
             assert (there.shape, tile.keys[:2]) == (tile.shape, piece[0].queries[:2])
             assert tile.first == (tile is piece[0])
             assert tile.keys[2] == slice(0, tile.shape[3])
             assert tile.shape[3] == (max(0, S - T + tile.queries[2].stop) if is_causal else S)
             there += 1
+            place[tile.queries][..., tile.keys[2]] = np.arange(tile.at.start, tile.at.stop).reshape(tile.shape)
+    end = times.sum()
+    assert attention_kernel._number_of_scores(pieces) == end
+    np.testing.assert_array_equal(np.sort(place[place >= 0]), np.arange(end))  # no gap between them
     assert (times <= 1).all()
     assert (times[..., np.tri(T, S, S - T, dtype=bool) if is_causal else np.ones((T, S), bool)] == 1).all()
     if not end:
-        return
+        return place
     b, h, t, _ = pieces[0][0].shape  # the largest: only what is left over is smaller
     assert all(tile.shape[2] == t for piece in pieces for tile in piece[:-1])
     assert t == 1 or (t <= positions if is_causal else t * S <= limit)
     assert t == T or (t == positions if is_causal else (t + 1) * S > limit)
     assert h == 1 or (h - 1) * t * S <= 1.5 * limit  # about the limit, in groups of the same number of heads
-    assert h == H or attention_kernel.MIN_GROUPS > B or h * t * S >= 0.75 * limit
-    assert b == 1 or (b * H * t * S <= limit and b * attention_kernel.MIN_GROUPS <= B)
-    assert (b + 1) * H * t * S > limit or (b + 1) * attention_kernel.MIN_GROUPS > B
-    assert len(pieces) >= min(attention_kernel.MIN_GROUPS, B * H)
+    assert h == H or least > B or h * t * S >= 0.75 * limit
+    assert b == 1 or (b * H * t * S <= limit and b * least <= B)
+    assert (b + 1) * H * t * S > limit or (b + 1) * least > B
+    assert len(pieces) >= min(least, B * H)
+    return place
 
 
 SIZE = st.integers(0, 40)
