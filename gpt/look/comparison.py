@@ -99,6 +99,7 @@ class Comparison:
         from ..training import plots
 
         path = Path(path)
+        check_png(path)
         if path.exists() and not overwrite:
             raise FileExistsError(f"{path} exists already: name another file, or overwrite it with --overwrite")
         plots.save(self.figure(), path)
@@ -116,6 +117,12 @@ class Comparison:
             if not line.faint
         ]
         return f"<div>{''.join(tables)}{notes}{line_chart(lines, 'step', 'loss (nats)')}</div>"
+
+
+def check_png(path: Path) -> None:
+    """ValueError for a name that other programs would read as another format."""
+    if path.suffix.lower() != ".png":
+        raise ValueError(f"{path}: the curves are drawn as a PNG: give a name that ends in .png")
 
 
 def compare(runs: Iterable[str | Path | Run]) -> Comparison:

@@ -103,6 +103,8 @@ class TrainConfig(Settings, TextConfig):
 
     def check_base(self) -> None:
         """ValueError for settings that a run to start from decides, and for those that need one."""
+        if self.resume is not None:  # they were checked when that run began, and cannot change
+            return
         if self.base is None:
             if self.add_token:
                 raise ValueError("add_token extends the vocabulary of a run: name it with --from")

@@ -4,11 +4,14 @@ import json
 import math
 from dataclasses import FrozenInstanceError, replace
 
+import numpy as np
 import pytest
 
+from gpt import GPT, train
 from gpt.cli import prepare
 from gpt.config import PRESETS, GPTConfig
 from gpt.tasks.pretrain import TrainConfig
+from gpt.training import loop
 
 SMALL = GPTConfig(vocab_size=65, context_length=64, n_layer=4, n_head=4, n_embd=128)
 
@@ -85,3 +88,23 @@ def test_the_default_vocabulary_is_that_of_the_default_preset():
     config = TrainConfig()
     sizes = {config.vocab_size, PRESETS[config.preset].vocab_size, prepare.DataPrepare.vocab_size}
     assert sizes == {2048}
+
+
+def test_the_numbers_of_numpy_are_numbers():
+    config = replace(SMALL, n_layer=np.int64(4), position_std=np.float32(0.5), embedding_dropout=np.float64(0.25))
+    assert config == replace(SMALL, position_std=0.5, embedding_dropout=0.25)
+    assert json.loads(json.dumps(config.to_dict())) == config.to_dict()
+    settings = TrainConfig(steps=np.int32(7), lr=np.float32(0.25), seed=np.uint8(3), validation=np.float32(0.5))
+    assert settings == TrainConfig(steps=7, lr=0.25, seed=3, validation=0.5)
+    assert json.loads(json.dumps(settings.to_dict()))["lr"] == 0.25
+    for wrong in ({"steps": np.bool_(True)}, {"steps": np.float32(3)}, {"lr": np.float32(np.nan)}, {"lr": np.ones(1)}):
+        with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be"):
+            TrainConfig(**wrong)
+
+
+def test_a_dict_is_no_config():
+    with pytest.raises(TypeError, match="GPT: config must be a GPTConfig, not dict: write GPTConfig"):
+        GPT(SMALL.to_dict())
+    for start in (train, loop.train):
+        with pytest.raises(TypeError, match=r"train: settings are needed, such as TrainConfig.*, not dict"):
+            start({"steps": 3})

@@ -119,7 +119,7 @@ def test_parquet_leaves_out_what_is_no_text(tmp_path):
     run(job(tmp_path / "out", tmp_path / "a.parquet"))
     assert stored(tmp_path / "out") == expected(["one", "two", "three"], 0.5)
     assert skipped(tmp_path / "out") == {"an empty document": 2}
-    with pytest.raises(ValueError, match=r"there is no text in .*; 5 times a row whose 'n' is no text"):
+    with pytest.raises(ValueError, match=r"there is no text in .*; left out 5: a row whose 'n' is no text"):
         run(job(tmp_path / "other", tmp_path / "a.parquet", column="n"))
 
 
