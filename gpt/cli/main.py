@@ -135,8 +135,18 @@ def run(args: list[str]) -> int:
     return status
 
 
+def has_current_directory() -> bool:
+    """Whether the directory that relative paths start from still has a name."""
+    try:
+        return bool(os.getcwd())
+    except FileNotFoundError:
+        return False
+
+
 def sentence(error: Exception) -> str:
     """One sentence for an error: without the errno of an OSError, with the type of an unexpected one."""
+    if isinstance(error, FileNotFoundError) and error.filename is None and not has_current_directory():
+        return "the current directory was deleted: change to another one"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     if reason := gpu.out_of_memory(error):

@@ -19,6 +19,7 @@ NAMES: dict[str, dict[str, str]] = {  # owner -> name -> what to do instead
         "half": "use .to(tl.float16)",
         "bfloat16": "use .to(tl.bfloat16)",
         "type": "use .to(dtype)",
+        "astype": "use .to(dtype)",
         "named_children": "use .children(), which gives (name, module)",
         "apply": "for module in model.modules(): ...",
         "requires_grad_": _FREEZE,
@@ -38,6 +39,7 @@ NAMES: dict[str, dict[str, str]] = {  # owner -> name -> what to do instead
     },
     "Optimizer": {
         "param_groups": "use .groups",
+        "learning_rate": "use .lr",
         "state": "use .state_dict()",
         "defaults": "use .groups[0]",
         "add_param_group": "give all groups when the optimizer is made",

@@ -296,6 +296,15 @@ def test_training_that_is_stopped_saves_and_ends_with_the_status_of_the_signal(
 # ----- in a process of its own ------------------------------------------------------------------------------------
 
 
+@pytest.mark.skipif(os.name != "posix", reason="elsewhere the current directory cannot be deleted")
+def test_a_deleted_current_directory_is_named(call, tmp_path, monkeypatch):
+    (tmp_path / "x").mkdir()
+    monkeypatch.chdir(tmp_path / "x")
+    (tmp_path / "x").rmdir()
+    status, _, errors = call("train", "--steps", "1")
+    assert (status, errors) == (1, "gpt: the current directory was deleted: change to another one\n")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "args",
