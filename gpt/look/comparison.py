@@ -125,14 +125,14 @@ def check_png(path: Path) -> None:
         raise ValueError(f"{path}: the curves are drawn as a PNG: give a name that ends in .png")
 
 
-def compare(runs: Iterable[str | Path | Run]) -> Comparison:
-    """Compare runs: paths of runs or of folders of runs, or Run objects.
+def compare(runs: str | Path | Iterable[str | Path | Run]) -> Comparison:
+    """Compare runs: paths of runs or of folders of runs, or Run objects; a path alone is that of a folder.
 
     Runs in a folder that cannot be read are left out.
     FileNotFoundError for a path without a run; ValueError where there are fewer than two runs.
     """
     found: list[Run] = []
-    for one in runs:
+    for one in [runs] if isinstance(runs, str | Path) else runs:
         if isinstance(one, Run):
             found.append(one)
             continue

@@ -33,6 +33,7 @@ NAMES: dict[str, dict[str, str]] = {  # owner -> name -> what to do instead
         "register_full_backward_hook": "there are no hooks: read .grad after backward()",
         "share_memory": "use model.state_dict() and load_state_dict() to hand weights to another process",
         "compile": "there is no compilation: kernels are fused already",
+        "encode": "use tokenizer.encode(text); the functions of gpt.look take gpt.look.load(run)",
         "generate": "use gpt.generation.generate(model, prompts, max_new_tokens)",
         "extend": "append each module",
         "insert": "make a new nn.ModuleList",
