@@ -8,6 +8,7 @@ import sys
 
 import pytest
 import sharded
+from runs import tiny, train
 from sharded import expected, job, run, stored
 
 from gpt.data.shards import documents, encoding, inputs
@@ -83,6 +84,25 @@ def test_the_output_folder_is_not_read(tmp_path):
     for overwrite in (False, True):
         run(job(tmp_path / "out", tmp_path), overwrite=overwrite)
         assert stored(tmp_path / "out") == expected(list(TEXTS.values()), 0.5)
+
+
+def test_what_gpt_wrote_below_a_folder_is_no_text(tmp_path):
+    """A project's folder has its runs and its prepared texts: their samples, logs and lists are not learned from."""
+    make(tmp_path / "in", TEXTS)
+    make(tmp_path / "other", {f"{i}": f"document {i}" for i in range(9)})
+    run(job(tmp_path / "in" / "b" / "tokens", tmp_path / "other"))
+    trained = tmp_path / "in" / "runs" / "x"
+    train(tiny(tmp_path / "other", out=trained, steps=1))
+    samples = (trained / "samples.txt").read_text()
+    assert samples
+    # files of these names that others wrote, damaged ones too, make no folder gpt's
+    make(tmp_path / "in", {"c/run.json": '{"format": "mine"}', "d/data.json": "{", "e/data.json": "[1]"})
+    run(job(tmp_path / "out", tmp_path / "in"))
+    texts = ["first", "second", "third", "fourth", '{"format": "mine"}', "{", "[1]", "fifth"]
+    assert stored(tmp_path / "out") == expected(texts, 0.5)
+    assert skipped(tmp_path / "out") == {"a run or a prepared text of gpt": 2}
+    run(job(tmp_path / "named", trained / "samples.txt", tmp_path / "in"))  # a path that is given is read
+    assert stored(tmp_path / "named") == expected([samples, *texts], 0.5)
 
 
 def test_lines_that_cannot_be_used_are_left_out_and_counted(tmp_path):
