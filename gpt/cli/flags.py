@@ -7,6 +7,7 @@ sentence that names the flag as it was typed.
 import difflib
 import json
 import os
+import re
 import shlex
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -146,7 +147,7 @@ def unknown_flag(name: str, typed: str, command: type, known: Sequence[str]) -> 
     hint = f": did you mean {near[0]}?" if near else ""
     if field is not None and field.positional:
         hint = f": {field.name} is given without a flag, gpt {name} {field.name} ..."
-    if not hint and any(flag.positional for flag in flags_of(command)):
+    if not hint and not re.match(r"--\S+$", typed) and any(flag.positional for flag in flags_of(command)):
         hint = f"; write {ENDED} before a text or path that begins with -"
     return f"gpt {name} has no flag {typed}{hint}"
 

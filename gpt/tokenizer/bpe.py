@@ -76,9 +76,8 @@ class BPETokenizer:
         vocab_size = int(vocab_size)
         least = 256 + len(special_tokens)
         if vocab_size < least:
-            raise ValueError(
-                f"vocab_size is {vocab_size}: 256 bytes and {len(special_tokens)} special tokens need {least}"
-            )
+            special = f"{len(special_tokens)} special token{'s' if len(special_tokens) != 1 else ''}"
+            raise ValueError(f"vocab_size is {vocab_size}: 256 bytes and {special} need {least}")
         texts = [texts] if isinstance(texts, str) else texts
         pieces = count_pieces(map(check_text, texts), GPT2_PATTERN, special_tokens)
         tokens = [bytes([byte]) for byte in range(256)]

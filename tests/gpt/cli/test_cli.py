@@ -239,6 +239,14 @@ def test_wrong_usage_is_2_and_one_sentence_with_the_flag_as_it_is_typed(call, ar
             ["data", "prepare", "{tmp}", "--tokenizer", "char", "--out", "{tmp}/x"],
             "there is no run char: --tokenizer is gpt2, bpe, a run, or a folder of shards",
         ),
+        (
+            ["train", "--text", __file__, "--tokenizer", "char", "--prompt", "\u65e5", "--out", "{tmp}/x"],
+            "--prompt '\u65e5': character '\u65e5' (U+65E5) at position 0 is not in the vocabulary of",
+        ),
+        (
+            ["train", "--text", __file__, "--tokenizer", "char", "--context-length", "4000", "--out", "{tmp}/x"],
+            "a smaller --context-length, or another share with --validation",
+        ),
         (["train", "--text", "nowhere", "--out", "{tmp}/x"], "the text file 'nowhere' cannot be read: No such file"),
         (["train", "--out", "{run}"], "has a run already: continue it with --resume"),
         (["train", "--out", "/dev/null"], "/dev/null is a file: name a directory for the run"),
