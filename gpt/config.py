@@ -8,6 +8,7 @@ import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields, replace
+from numbers import Integral, Real
 from typing import Any, Literal, Self
 
 from tensorlite import backend
@@ -18,17 +19,26 @@ LARGEST = 1 << 32  # limit of a model's sizes: a token file cannot hold a larger
 
 
 def check_integer(name: str, value: Any, low: int) -> None:
-    """`value` is an int (not a bool) of at least `low`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < low:
+    """`value` is an integer (not a bool) of at least `low`."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < low:
         raise ValueError(f"{name} must be an integer of at least {low}, got {value!r:.80}")
 
 
 def check_number(name: str, value: Any, low: float, below: float = math.inf) -> None:
-    """`value` is a finite int or float in [low, below)."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
+    """`value` is a finite real number (not a bool) in [low, below)."""
+    number = isinstance(value, Real) and not isinstance(value, bool)
+    value = float(value) if number and not isinstance(value, int) else value
     if not number or not low <= value < below or value > sys.float_info.max:  # a huge int does not fit a float
         limit = "" if below == math.inf else f" and below {below}"
         raise ValueError(f"{name} must be a finite number of at least {low}{limit}, got {value!r:.80}")
+
+
+def use_plain_numbers(config: Any) -> None:
+    """Replace the numbers of NumPy among the fields of a frozen dataclass by Python's, which JSON has too."""
+    for field in fields(config):
+        value = getattr(config, field.name, None)
+        if isinstance(value, Real) and not isinstance(value, int | float):
+            object.__setattr__(config, field.name, int(value) if isinstance(value, Integral) else float(value))
 
 
 def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
@@ -90,6 +100,7 @@ class GPTConfig:
     position_std: float = 1.0
 
     def __post_init__(self) -> None:
+        use_plain_numbers(self)
         for name in ("vocab_size", "context_length", "n_layer", "n_head", "n_embd"):
             check_integer(name, getattr(self, name), low=1)
             if getattr(self, name) >= LARGEST:

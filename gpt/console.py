@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shlex
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -105,6 +106,12 @@ _CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), 127, *range(128, 160
 def visible(text: str) -> str:
     """The text with control characters other than "\\n" and "\\t" escaped as \\x1b, so that a terminal ignores them."""
     return text.translate(_CONTROL)
+
+
+def in_shell(path: str | os.PathLike[str]) -> str:
+    """A path as it is typed in a command: quoted for a shell, and never like a flag."""
+    name = os.fspath(path)
+    return shlex.quote(f"./{name}" if name.startswith("-") else name)
 
 
 def show(text: str) -> None:

@@ -66,6 +66,9 @@ def stream(
     texts = check_prompts(model.config.vocab_size, prompts, stop_token)
     check_integer("max_new_tokens", max_new_tokens, low=0)
     check_sampling(model.config.vocab_size, temperature, top_k, top_p)
+    # NumPy's numbers would be computed with in their own precision
+    max_new_tokens, temperature = int(max_new_tokens), float(temperature)
+    top_k, top_p = None if top_k is None else int(top_k), None if top_p is None else float(top_p)
     generators = [tl.default_generator if seed is None else Generator(seed + i) for i in range(len(texts))]
     positions = min(max(map(len, texts)) + max_new_tokens, model.config.context_length)
     decoder = make_decoder(model, len(texts), positions, use_cache)

@@ -42,7 +42,7 @@ class LoRALinear(nn.Module):
     def __init__(self, linear: nn.Linear, rank: int, alpha: float, generator: Generator | None = None):
         check_integer("rank", rank, low=1)
         check_number("alpha", alpha, low=0)
-        self.linear, self.rank, self.alpha = linear, rank, float(alpha)
+        self.linear, self.rank, self.alpha = linear, int(rank), float(alpha)
         draw, bound, weight = (generator or tl.default_generator).uniform, 1 / math.sqrt(rank), linear.weight
         drawn = draw(-bound, bound, (linear.in_features, rank))
         self.lora_A = nn.Parameter(tl.tensor(drawn, weight.dtype, weight.device))

@@ -34,6 +34,8 @@ class GPT(nn.Module):
     activation_checkpointing = False  # True: keep no activations inside the blocks, compute them again in backward
 
     def __init__(self, config: GPTConfig):
+        if not isinstance(config, GPTConfig):
+            raise TypeError(f"GPT: config must be a GPTConfig, not {type(config).__name__}: write GPTConfig(...)")
         self.config = config
         self.token_embedding = nn.Embedding(config.vocab_size, config.n_embd)
         self.position_embedding = nn.Embedding(config.context_length, config.n_embd)

@@ -38,7 +38,10 @@ def _find_library(kind: type) -> ModuleType:
     elif hasattr(kind, "library"):  # another array library names itself so (the tests' strict stand-in does)
         library = kind.library
     else:
-        raise TypeError(f"{kind.__name__} is not an array: give a Tensor, a NumPy or CuPy array, or a number")
+        wanted = "give a Tensor, a NumPy or CuPy array, or a number"
+        if hasattr(kind, "backward"):  # a Tensor, whose place is not there
+            wanted = "where an array is needed, as in x.data = y.data, give the Tensor's .data"
+        raise TypeError(f"{kind.__name__} is not an array: {wanted}")
     _LIBRARY[kind] = library
     return library
 

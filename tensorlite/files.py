@@ -67,7 +67,8 @@ def replacing(path: StrPath) -> Iterator[BinaryIO]:
     except BaseException as error:
         temporary.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno and error.filename in (None, str(temporary)):
-            reason = f"{os.strerror(error.errno)}: not written, the old file is unchanged"
+            old = "" if mode is None else ", the old file is unchanged"
+            reason = f"{os.strerror(error.errno)}: not written{old}"
             raise OSError(error.errno, reason, str(path)) from error
         raise
     _fsync_folder(target.parent)

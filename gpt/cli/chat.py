@@ -14,8 +14,8 @@ from tyro.conf import Positional, UseAppendAction, arg
 from tensorlite import backend
 from tensorlite.devices import machine
 
-from ..config import check_choice, check_device, check_integer
-from ..console import Output, show
+from ..config import LARGEST, check_choice, check_device, check_integer
+from ..console import Output, in_shell, show
 from ..fast.weights_dtype import Dtype, set_weights_dtype
 from ..generation import check_sampling
 from ..model import parameter_table
@@ -56,11 +56,12 @@ class Chat:
     def __post_init__(self) -> None:
         check_device(self.device)
         check_stops(self.stop)
-
-    def __call__(self) -> int:
         check_integer("max_new_tokens", self.max_new_tokens, low=1)
+        check_sampling(LARGEST, self.temperature, self.top_k, self.top_p)  # that of the run is checked when it is read
         if self.history is not None:
             check_integer("history", self.history, low=0)
+
+    def __call__(self) -> int:
         for text in (self.once or "", self.input):
             check_text(text)
         machine.set_threads(machine.default_threads())
@@ -80,8 +81,8 @@ class Chat:
         description = checkpoint.read_config(folder / "config.json")
         if description.get("task", "pretrain") == "pretrain":
             raise ValueError(
-                f"{self.run} was not fine-tuned to answer: run gpt finetune instruct {self.run} --data FILE first; "
-                "gpt generate continues a text with it"
+                f"{self.run} was not fine-tuned to answer: run gpt finetune instruct {in_shell(self.run)} --data FILE "
+                "first; gpt generate continues a text with it"
             )
         checkpoint.check_task(self.run, description, "instruct")
         model, tokenizer = checkpoint.load_model(self.run, backend.use_device(self.device), folder)

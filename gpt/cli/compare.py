@@ -30,10 +30,12 @@ class Compare:
     def __call__(self) -> int:
         from .. import look  # here, since other commands do not need it
 
+        if self.out is not None:
+            look.comparison.check_png(self.out)
         if self.out is not None and self.out.exists() and not self.overwrite:
             raise FileExistsError(f"{self.out} exists already: name another file, or give --overwrite")
         found, console = look.compare(self.runs), Output(highlight=False)
-        narrow = console.width < WIDE
+        narrow = console.width < max(WIDE, 24 + 9 * len(found.names))  # a column with a loss has 9 characters
         heads = found.names if narrow else heads_of(found)
         if heads != found.names:
             for head, name in zip(heads, found.names, strict=True):

@@ -7,9 +7,10 @@ sentence that names the flag as it was typed.
 import difflib
 import json
 import os
+import re
 import shlex
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields
 from pathlib import Path
 from types import UnionType
@@ -21,6 +22,7 @@ from .. import jsonfile
 from ..config import listed
 
 CONFIG = "--config"
+ENDED = "--"  # what comes after it is no flag
 _POSITIONAL, _APPEND = get_args(Positional[int])[1], get_args(UseAppendAction[int])[1]
 
 
@@ -103,6 +105,9 @@ def split(name: str, command: type, args: Sequence[str]) -> Iterator[Given]:
     while at < len(args):
         word = args[at]
         at += 1
+        if word == ENDED:
+            yield from (Given(None, [rest], [rest]) for rest in args[at:])
+            return
         if not word.startswith("-") or word == "-" or is_number(word):
             yield Given(None, [word], [word])
             continue
@@ -119,7 +124,7 @@ def split(name: str, command: type, args: Sequence[str]) -> Iterator[Given]:
             while end < len(args) and not args[end].startswith("--") and args[end] not in known:
                 end += 1
         values = list(args[at:end])
-        if not values or (values[0] in known and values[0].startswith("--")):
+        if not values or values[0] == ENDED or (values[0] in known and values[0].startswith("--")):
             raise Usage(f"{own} needs a value", f"gpt {name}")
         joined = found.kind in ("value", "append") and values[0].startswith("-")  # not a flag for tyro
         yield Given(found, [f"{own}={values[0]}"] if joined else [own, *values], values)
@@ -142,12 +147,14 @@ def unknown_flag(name: str, typed: str, command: type, known: Sequence[str]) -> 
     hint = f": did you mean {near[0]}?" if near else ""
     if field is not None and field.positional:
         hint = f": {field.name} is given without a flag, gpt {name} {field.name} ..."
+    if not hint and not re.match(r"--\S+$", typed) and any(flag.positional for flag in flags_of(command)):
+        hint = f"; write {ENDED} before a text or path that begins with -"
     return f"gpt {name} has no flag {typed}{hint}"
 
 
 def checked(name: str, command: type, args: Sequence[str]) -> list[Given]:
     """The arguments, where all that can be said before values are converted is right; else Usage."""
-    given = list(split(name, command, args))
+    given = joined(name, split(name, command, args))
     for one in given:
         if one.flag and one.flag.choices and (wrong := [v for v in one.values if v not in one.flag.choices]):
             raise Usage(no_choice(one.flag.name, wrong[0], one.flag.choices), f"gpt {name}")
@@ -168,6 +175,23 @@ def checked(name: str, command: type, args: Sequence[str]) -> list[Given]:
         hint = f"; {first.name} comes before a flag with several values" if several and first.positional else ""
         raise Usage(f"{listed([flag.name for flag in missing], between=' and ')} {verb} missing{hint}", f"gpt {name}")
     return given
+
+
+def joined(name: str, given: Iterable[Given]) -> list[Given]:
+    """The arguments with all values of a flag that takes several in one place, where it was given more than once."""
+    found: list[Given] = []
+    for one in given:
+        at = next((i for i, other in enumerate(found) if one.flag and other.flag == one.flag), None)
+        if at is None or one.flag is None or one.flag.kind != "many":
+            found.append(one)
+            continue
+        values = [*found[at].values, *one.values]
+        if odd := [value for value in values if value.startswith("-") and value != "-"]:
+            flag = one.flag.name
+            sentence = f"{flag} is given several times, once with {odd[0]!r:.80}: give all values after one {flag}"
+            raise Usage(sentence, f"gpt {name}")
+        found[at] = Given(one.flag, [one.flag.name, *values], values)
+    return found
 
 
 def no_choice(name: str, word: str, choices: Sequence[str]) -> str:
@@ -195,14 +219,18 @@ def with_config(name: str, command: type, args: list[str]) -> list[str]:
     found: dict[str, list[str]] = {}
     for file in files:
         found |= _flags_in(file, name, command)
-    return [*rest, *(word for field, words in found.items() if field not in given for word in words)]
+    words = [word for field, own in found.items() if field not in given for word in own]
+    end = rest.index(ENDED) if ENDED in rest else len(rest)
+    return [*rest[:end], *words, *rest[end:]]
 
 
 def _take(args: Sequence[str], name: str) -> tuple[list[Path], list[str]]:
     """The files of `--config`, and the other arguments."""
     files, rest, words = [], [], iter(args)
     for word in words:
-        if word == CONFIG:
+        if word == ENDED:
+            rest += [word, *words]
+        elif word == CONFIG:
             value = next(words, None)
             if value is None:
                 raise Usage(f"{CONFIG} needs a value", f"gpt {name}")
@@ -216,7 +244,7 @@ def _take(args: Sequence[str], name: str) -> tuple[list[Path], list[str]]:
 
 def read_config(file: Path) -> dict[str, Any]:
     """The names and values of a JSON or TOML file. ValueError where it is neither, OSError where it cannot be read."""
-    text = file.read_text(encoding="utf-8")
+    text = file.read_text(encoding="utf-8-sig")  # editors on Windows begin a file with a byte order mark
     try:
         values = tomllib.loads(text) if file.suffix.lower() == ".toml" else jsonfile.parse(text)
     except ValueError as error:
@@ -269,10 +297,13 @@ def _words(file: Path, flag: Flag, value: Any, help: str) -> list[str]:
 def without_defaults(given: Sequence[Given], defaults: Mapping[str, Any]) -> list[str]:
     """The words for tyro, which knows a switch only by the name that changes its default."""
     words: list[str] = []
+    dashed = any(one.flag is None and one.words[0].startswith("-") for one in given)
     for one in given:
+        if dashed and one.flag is None:
+            continue
         if one.flag and one.flag.kind == "switch" and len(one.words) == 1 and not one.values:
             if (one.words[0] == one.flag.name) != bool(defaults.get(one.flag.field)):
                 words += one.words
             continue
         words += one.words
-    return words
+    return [*words, ENDED, *(one.words[0] for one in given if one.flag is None)] if dashed else words

@@ -10,10 +10,10 @@ from tyro.conf import Positional, UseAppendAction, arg
 from tensorlite import backend
 from tensorlite.devices import machine
 
-from ..config import check_device, check_integer
+from ..config import LARGEST, check_device, check_integer
 from ..console import piped_text, show
 from ..fast.weights_dtype import Dtype, set_weights_dtype
-from ..generation import stream
+from ..generation import check_sampling, stream
 from ..stopping import StopText, check_stops
 from ..tasks.pretrain import start_of_run
 from ..tokenizer import END_OF_TEXT, StreamDecoder, Tokenizer
@@ -51,6 +51,8 @@ class Generate:
     def __post_init__(self) -> None:
         check_device(self.device)
         check_integer("samples", self.samples, low=1)
+        check_integer("max_new_tokens", self.max_new_tokens, low=0)
+        check_sampling(LARGEST, self.temperature, self.top_k, self.top_p)  # that of the run is checked when it is read
         check_stops(self.stop)
         if self.prompt.count("-") > 1:
             raise ValueError("prompt - reads standard input, which can be read once: give it once")

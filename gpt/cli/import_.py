@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 from .. import pretrained
-from ..console import Output, counted
+from ..console import Output, counted, in_shell
 from ..data.download import fetch_model
 from ..model import parameter_table
 from ..training import open_run
@@ -49,7 +49,7 @@ class Import:
             f"source     {source}, in {found.format} format",
             f"model      {shape}: {parameter_table(c)[-1].parameters:,} parameters",
             f"tokenizer  {found.tokenizer.vocab_size:,} tokens",
-            f"run        {run}: gpt generate {run} --prompt ...",
+            f"run        {run}: gpt generate {in_shell(run)} --prompt ...",
         ):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
         return 0

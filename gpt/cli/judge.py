@@ -15,7 +15,7 @@ from tensorlite import backend
 from tensorlite.devices import machine
 
 from ..config import check_choice, check_device, check_integer, check_number, listed
-from ..console import Output, printable, result_table
+from ..console import Output, in_shell, printable, result_table
 from ..data import records
 from ..fingerprint import fingerprint
 from ..jsonfile import parse
@@ -158,9 +158,9 @@ class Judge:
     def responses(self, model: GPT, tokenizer: Tokenizer, entries: list[dict[str, Any]], style: str) -> Iterable[str]:
         """The run's own answers."""
         if END_OF_TEXT not in tokenizer.special_tokens:
+            run = in_shell(self.run or "RUN")
             raise ValueError(
-                f"{self.run} has no end of text and so cannot answer: run gpt finetune instruct {self.run} --data FILE "
-                "first"
+                f"{self.run} has no end of text and so cannot answer: run gpt finetune instruct {run} --data FILE first"
             )
         return generate_responses(model, tokenizer, entries, style, self.max_new_tokens)
 

@@ -21,7 +21,7 @@ from tensorlite.files import naming
 from .. import __version__, fast
 from ..console import LOST, printable
 from ..training.run_directory import RunWarning
-from .flags import Usage
+from .flags import ENDED, Usage
 from .parsing import parse, with_flags
 
 LONGEST = 1500  # characters of an error message: names in a file may have any length
@@ -30,8 +30,9 @@ LONGEST = 1500  # characters of an error message: names in a file may have any l
 def main(args: list[str] | None = None) -> None:
     """Run one command, with the arguments of the process by default, and exit with its status (SystemExit)."""
     args = list(sys.argv[1:] if args is None else args)
-    debug = "--debug" in args
-    args = [arg for arg in args if arg != "--debug"]
+    flags = args[: args.index(ENDED)] if ENDED in args else args
+    debug = "--debug" in flags
+    args = [arg for arg in flags if arg != "--debug"] + args[len(flags) :]
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:  # closed by the caller (>&-)
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
@@ -134,8 +135,18 @@ def run(args: list[str]) -> int:
     return status
 
 
+def has_current_directory() -> bool:
+    """Whether the directory that relative paths start from still has a name."""
+    try:
+        return bool(os.getcwd())
+    except FileNotFoundError:
+        return False
+
+
 def sentence(error: Exception) -> str:
     """One sentence for an error: without the errno of an OSError, with the type of an unexpected one."""
+    if isinstance(error, FileNotFoundError) and error.filename is None and not has_current_directory():
+        return "the current directory was deleted: change to another one"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     if reason := gpu.out_of_memory(error):

@@ -6,27 +6,36 @@ from typing import Annotated, Any
 from rich.table import Table
 from tyro.conf import Positional, arg
 
-from ..config import PRESETS, check_choice
+from ..config import PRESETS, GPTConfig, check_choice
 from ..console import Output
 from ..model import parameter_table
+
+SIZES = ("vocab_size", "context_length", "n_layer", "n_head", "n_embd")
 
 
 @dataclass(frozen=True)
 class Params:
     """Show the number of parameters of a preset, and of each of its parts."""
 
-    preset: Annotated[Positional[str], arg(metavar="PRESET")] = (
-        "nano"  # nano, micro, book-124m, gpt2, gpt2-medium, gpt2-large or gpt2-xl
-    )
-    vocab_size: int | None = None  # replaces that of the preset
-    context_length: int | None = None  # replaces that of the preset
+    # nano, micro, book-124m, gpt2, gpt2-medium, gpt2-large or gpt2-xl
+    preset: Annotated[Positional[str], arg(metavar="PRESET")] = "nano"
+    vocab_size: int | None = None  # these five replace fields of the preset, as in gpt train
+    context_length: int | None = None  # tokens the model sees at once
+    n_layer: int | None = None  # number of transformer blocks
+    n_head: int | None = None  # attention heads per block; must divide the width
+    n_embd: int | None = None  # width: the numbers that stand for each token
 
     def __post_init__(self) -> None:
         check_choice("preset", self.preset, tuple(PRESETS))
+        self.config()  # checks the fields
+
+    def config(self) -> GPTConfig:
+        """The preset with the given fields."""
+        sizes: dict[str, Any] = {name: getattr(self, name) for name in SIZES if getattr(self, name) is not None}
+        return replace(PRESETS[self.preset], **sizes)
 
     def __call__(self) -> int:
-        sizes: dict[str, Any] = {"vocab_size": self.vocab_size, "context_length": self.context_length}
-        config = replace(PRESETS[self.preset], **{name: size for name, size in sizes.items() if size is not None})
+        config = self.config()
         about = (
             f"{config.n_layer} layers, {config.n_head} heads, {config.n_embd} wide, context {config.context_length:,}"
         )

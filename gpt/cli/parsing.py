@@ -19,7 +19,7 @@ import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from . import COMMANDS, GROUPS
-from .flags import Usage, checked, flags_of, with_config, without_defaults
+from .flags import ENDED, Usage, checked, flags_of, with_config, without_defaults
 
 HELP = ("-h", "--help")
 RULE = re.compile("[-─]{5}")  # a line of tyro's frames
@@ -45,7 +45,7 @@ def parse(args: Sequence[str]) -> Any:
     if name not in COMMANDS:
         raise Usage(no_command(words))
     command = COMMANDS[name]
-    if any(word in HELP for word in rest):
+    if any(word in HELP for word in rest[: rest.index(ENDED) if ENDED in rest else None]):
         show_help(help_of(name, command, rest))
     rest = with_config(name, command, rest)
     given = checked(name, command, rest)
@@ -103,6 +103,8 @@ def help_of(name: str, command: type, args: Sequence[str]) -> str:
     with contextlib.suppress(SystemExit), contextlib.redirect_stdout(said):
         _tyro(name, command, ["--help"], default)
     text = re.sub(r"\(default:([ │|\n]*)(None|''|True|False)?\)", _blank, said.getvalue())
+    # "None" is listed among choices, but no word stands for it
+    text = re.sub(r"\{None,([^}\n]*)\}( *)(?=[│|])", r"{\1}     \2", text).replace("{None,", "{")
     rows = [row.rstrip() for row in text.splitlines()]
     start = next((i for i, row in enumerate(rows) if RULE.search(row)), len(rows))
     above = [textwrap.fill(row, shutil.get_terminal_size().columns, subsequent_indent="  " * row.startswith("usage"))
@@ -174,6 +176,9 @@ def with_flags(sentence: str, command: type) -> str:
     start, space, rest = sentence.partition(" ")
     if start in names:
         sentence = f"{names[start]}{space}{rest}"
+    known = "|".join(sorted(names, key=len, reverse=True))
+    pattern = rf"(?<= was started )(with|without) ({known})(?= )"
+    sentence = re.sub(pattern, lambda found: f"{found[1]} {names[found[2]]}", sentence)
     several = [name for name in names if "_" in name]
     if not several:
         return sentence

@@ -12,6 +12,7 @@ from ..config import check_integer
 from ..console import Output, say
 from ..data.shards.documents import Reading
 from ..data.shards.write import Job, prepare
+from ..tokenizer import Tokenizer
 from .tokenize import tokenizer_of
 
 
@@ -65,10 +66,17 @@ class DataPrepare:
         suffixes = tuple(f".{suffix.removeprefix('.')}".lower() for suffix in self.suffix)
         return Reading(suffixes, self.format, self.field, self.column, self.split_on)
 
+    def chosen(self) -> Tokenizer:
+        """The tokenizer that is not to be learned. FileNotFoundError where there is none of that name."""
+        try:
+            return tokenizer_of(self.tokenizer)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"{error}: --tokenizer is gpt2, bpe, a run, or a folder of shards") from None
+
     def __call__(self) -> int:
         learn = self.tokenizer == "bpe"
         job = Job(
-            self.paths, None if learn else tokenizer_of(self.tokenizer), self.tokenizer, self.out, self.reading(),
+            self.paths, None if learn else self.chosen(), self.tokenizer, self.out, self.reading(),
             self.vocab_size if learn else None, self.validation, self.shard_tokens,
         )  # fmt: skip
         console = Output()

@@ -26,13 +26,13 @@ from tensorlite.devices.heartbeat import Heartbeat, supported
 from tensorlite.distributed import World
 
 from .. import tokenizer as tokenizers
-from ..console import bytes_text, counted
+from ..console import bytes_text, counted, in_shell
 from ..fingerprint import fingerprint
 from ..training import loop
 from ..training import machine as plain
 from ..training.loop import Result, StepResult, Steps, update
 from ..training.session import Session, make_optimizer, set_activation_checkpointing, written_by
-from ..training.settings import Settings, command_of
+from ..training.settings import Settings, check_settings, command_of
 from ..training.signals import stop, stop_signals
 from ..training.step import train_step
 from ..training.task import Task
@@ -61,6 +61,7 @@ def train(
     number of processes cannot share, and for processes whose version, settings or files differ.
     """
     global _team
+    check_settings(config)
     if distributed.joined() is None and distributed.launched()[1] == 1:
         if agreement.resumed(config, 1) != config:
             config = replace(config, threads=machine.default_threads())
@@ -146,7 +147,7 @@ class Team:
 
     def advice(self) -> str:
         """How to go on."""
-        return f"; go on with {command_of(self.config.task)} --resume {self.run}" if self.run else ""
+        return f"; go on with {command_of(self.config.task)} --resume {in_shell(self.run)}" if self.run else ""
 
     def die(self, sentence: str) -> None:
         """End all processes at once: the checkpoints are complete whenever that happens."""

@@ -99,6 +99,7 @@ class Comparison:
         from ..training import plots
 
         path = Path(path)
+        check_png(path)
         if path.exists() and not overwrite:
             raise FileExistsError(f"{path} exists already: name another file, or overwrite it with --overwrite")
         plots.save(self.figure(), path)
@@ -118,14 +119,20 @@ class Comparison:
         return f"<div>{''.join(tables)}{notes}{line_chart(lines, 'step', 'loss (nats)')}</div>"
 
 
-def compare(runs: Iterable[str | Path | Run]) -> Comparison:
-    """Compare runs: paths of runs or of folders of runs, or Run objects.
+def check_png(path: Path) -> None:
+    """ValueError for a name that other programs would read as another format."""
+    if path.suffix.lower() != ".png":
+        raise ValueError(f"{path}: the curves are drawn as a PNG: give a name that ends in .png")
+
+
+def compare(runs: str | Path | Iterable[str | Path | Run]) -> Comparison:
+    """Compare runs: paths of runs or of folders of runs, or Run objects; a path alone is that of a folder.
 
     Runs in a folder that cannot be read are left out.
     FileNotFoundError for a path without a run; ValueError where there are fewer than two runs.
     """
     found: list[Run] = []
-    for one in runs:
+    for one in [runs] if isinstance(runs, str | Path) else runs:
         if isinstance(one, Run):
             found.append(one)
             continue

@@ -119,7 +119,7 @@ def nearest_tokens(model: LoadedModel, token: Token, k: int = 10) -> NearestToke
     point for a token to be predicted. ValueError for a token that is not in the vocabulary.
     """
     check_integer("k", k, low=1)
-    gpt, chosen = model.model, token_id(model, token)
+    k, gpt, chosen = int(k), model.model, token_id(model, token)
     with tl.no_grad():
         weight = as_float32(gpt.token_embedding.weight)  # (V, C)
         norms = tl.norm(weight, axis=-1)  # (V,)

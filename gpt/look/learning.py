@@ -249,6 +249,7 @@ class LearningSession:
         """
         lr = default_lr(self.loaded) if lr is None else lr
         check_number("lr", lr, 0)
+        lr = float(lr)
         check_choice("optimizer", optimizer, OPTIMIZERS)
         check_choice("moments", moments, MOMENTS)
         given = example(self.loaded, text, label)

@@ -176,6 +176,7 @@ def written(
 def summary(model: LoadedModel, logits: Tensor, before: int, token: int | None = None, k: int = 10) -> NextToken:
     """A NextToken of the scores (V,) after the token `before`; `token` is the one that follows."""
     check_integer("k", k, low=1)
+    k = int(k)
     logits = logits.to("cpu").astype(tl.float32)
     values: list[float] = logits.tolist()
     ascending: list[float] = logits.sort().tolist()

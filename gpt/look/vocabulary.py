@@ -16,7 +16,7 @@ def token_id(model: LoadedModel, token: Token) -> int:
         check_integer("token", token, low=0)
         if token >= size:
             raise ValueError(f"token {token} is not in the vocabulary: ids are 0 to {size - 1}")
-        return token
+        return int(token)
     ids = model.encode(token)
     if len(ids) > 1:
         parts = ", ".join(f"{model.text_of(id)!r} ({id})" for id in ids[:8])

@@ -102,6 +102,7 @@ def total_loss(
             what = "the model's" if name == "context" else "the window's"
             raise ValueError(f"{name} must be at most {what} {high} tokens, got {value}")
     check_integer("batch_size", batch_size, low=1)
+    context, stride, batch_size = int(context), int(stride), int(batch_size)  # NumPy's may be too narrow for a sum
     total, training = 0.0, model.training
     device = model.device
     model.eval()

@@ -103,6 +103,8 @@ class TrainConfig(Settings, TextConfig):
 
     def check_base(self) -> None:
         """ValueError for settings that a run to start from decides, and for those that need one."""
+        if self.resume is not None:  # they were checked when that run began, and cannot change
+            return
         if self.base is None:
             if self.add_token:
                 raise ValueError("add_token extends the vocabulary of a run: name it with --from")
@@ -242,7 +244,10 @@ class Pretraining:
         prompt = OPENING if self.config.prompt is None and not self.config.text else self.config.prompt
         if prompt is None:
             return new_line(self.tokenizer) or [int(self.tokens["validation"][0])]
-        ids = self.tokenizer.encode_ordinary(prompt)
+        try:
+            ids = self.tokenizer.encode_ordinary(prompt)
+        except ValueError as error:
+            raise ValueError(f"prompt {prompt!r:.80}: {error}") from None
         if not ids:
             raise ValueError(f"the prompt {self.config.prompt!r} has no tokens: give some text")
         return ids
@@ -308,7 +313,7 @@ def check_lengths(data: Mapping[str, Any], context_length: int) -> None:
         if data[part]["tokens"] <= context_length:
             raise ValueError(
                 f"the {part} text has {counted(data[part]['tokens'], 'token')}, and context_length {context_length} "
-                "needs at least one more: give more text, a smaller context_length, or another share with validation"
+                "needs at least one more: give more text, a smaller context_length, or another share with --validation"
             )
 
 

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Sequence, Set
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal
 
@@ -70,13 +71,13 @@ class BPETokenizer:
         lowest ids is merged (training.py). ValueError for a `vocab_size` below 256 + the special tokens.
         """
         check_words(special_tokens, "special token")
-        if type(vocab_size) is not int:
+        if isinstance(vocab_size, bool) or not isinstance(vocab_size, Integral):
             raise TypeError(f"vocab_size is an int, got {vocab_size!r}")
+        vocab_size = int(vocab_size)
         least = 256 + len(special_tokens)
         if vocab_size < least:
-            raise ValueError(
-                f"vocab_size is {vocab_size}: 256 bytes and {len(special_tokens)} special tokens need {least}"
-            )
+            special = f"{len(special_tokens)} special token{'s' if len(special_tokens) != 1 else ''}"
+            raise ValueError(f"vocab_size is {vocab_size}: 256 bytes and {special} need {least}")
         texts = [texts] if isinstance(texts, str) else texts
         pieces = count_pieces(map(check_text, texts), GPT2_PATTERN, special_tokens)
         tokens = [bytes([byte]) for byte in range(256)]

@@ -39,7 +39,7 @@ from tensorlite.optim import Optimizer
 from .. import jsonfile, lora
 from .. import tokenizer as tokenizers
 from ..config import listed
-from ..console import bytes_text, visible
+from ..console import bytes_text, in_shell, visible
 from ..fingerprint import fingerprint
 from ..model import GPT
 from ..system import sync
@@ -347,7 +347,7 @@ def check_task(run: Path, description: Mapping[str, Any], *tasks: str) -> None:
     found = description.get("task", "pretrain")
     if found not in tasks:
         use = {"pretrain": "generate", "instruct": "chat", "classify": "classify"}.get(str(found))
-        hint = f"gpt {use} {run} uses it, and " if use else ""
+        hint = f"gpt {use} {in_shell(run)} uses it, and " if use else ""
         raise ValueError(
             f"{run} is a run of the task {found!r:.80}, and one of {' or '.join(map(repr, tasks))} is needed here: "
             f"{hint}{command_of(found)} --resume continues it"

@@ -24,13 +24,13 @@ from rich.console import Console
 import tensorlite as tl
 from tensorlite import Tensor, optim
 
-from ..console import counted, open_screen, say
+from ..console import counted, in_shell, open_screen, say
 from . import machine, open_run, run_directory
 from .finite import first_not_finite, is_finite
 from .progress import Progress
 from .report import append_metrics, append_sample, draw, finish
 from .session import Session, begin, commit, continued, directory, files, out_of_patience, resume, save
-from .settings import Settings, command_of
+from .settings import Settings, check_settings, command_of
 from .signals import stop_signals
 from .step import train_step
 from .task import Task
@@ -65,6 +65,7 @@ def train(
     where loss or gradient stay nan or infinite; RuntimeError where another process trains in that directory. If a new
     run ends before its first checkpoint, for any reason, its directory is left as it was before.
     """
+    check_settings(config)
     deadline = time.monotonic() + 60 * (math.inf if config.max_minutes is None else config.max_minutes)
     console, task = console or open_screen(), task or pkgutil.resolve_name(config.task_class)
     if config.resume:
@@ -155,7 +156,7 @@ def conclude(s: Session, show: Progress, signals: Sequence[int]) -> tuple[int | 
     ended = s.step == last or out_of_patience(s)
     if signals or not ended:
         why = "" if signals else f", as {s.config.max_minutes:g} minutes are over"
-        again = f"{command_of(s.config.task)} --resume {s.run}"
+        again = f"{command_of(s.config.task)} --resume {in_shell(s.run)}"
         show.say(f"stopped after step {s.step}{why}, saved step {s.saved}: go on with {again}")
         return (signals[0] if signals else None), False
     if s.step < last:

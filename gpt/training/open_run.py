@@ -12,9 +12,10 @@ from pathlib import Path
 
 from tensorlite.files import LEFTOVER
 
+from ..console import in_shell
 from ..system import sync
 from . import lockfile, run_directory
-from .run_directory import CHECKPOINTS, FILES, JOURNAL, LOCK, MANIFEST, STAGING, VERSION, exists, is_run, listed
+from .run_directory import CHECKPOINTS, FILES, JOURNAL, LOCK, LOGS, MANIFEST, STAGING, VERSION, exists, is_run, listed
 
 HARMLESS = {  # files that systems and editors leave in any directory
     ".DS_Store", ".localized", "Thumbs.db", "desktop.ini", ".directory", "lost+found", ".ipynb_checkpoints",
@@ -63,9 +64,11 @@ def check_new(run: Path, overwrite: bool, names: Iterable[str]) -> None:
     run_directory.check_links(run, names)
     mine = listed(run)
     if _has_run(run) and not overwrite:
+        if LOGS[0] not in names:  # it is not to be trained
+            raise FileExistsError(f"{run} has a run already: name another directory, or give --overwrite")
         raise FileExistsError(
-            f"{run} has a run already: continue it with --resume {run} (or --resume-if-exists, which starts it where "
-            "there is none), or give --overwrite"
+            f"{run} has a run already: continue it with --resume {in_shell(run)} (or --resume-if-exists, "
+            "which starts it where there is none), or give --overwrite"
         )
     foreign = entries if mine is None else sorted(({*names} - {*mine}) & {*entries})
     if foreign and not overwrite and not _has_run(run):

@@ -1,14 +1,13 @@
 """The reports of a run: lines of metrics.jsonl, samples, loss.png, and the table at the end."""
 
 import json
-import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tensorlite.files import naming
 
-from ..console import result_table, say
+from ..console import in_shell, result_table, say
 from ..system import peak_memory
 from . import machine
 from .progress import Progress
@@ -64,4 +63,4 @@ def finish(s: Session, show: Progress) -> None:
         **machine.table_rows(next(s.model.parameters()).device),
     }
     show.console.print(result_table(f"{s.run}", rows))
-    say(show.console, None, f"look inside: gpt look {shlex.quote(str(s.run))}")
+    say(show.console, None, f"look inside: gpt look {in_shell(s.run)}")

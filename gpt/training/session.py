@@ -198,7 +198,7 @@ def resume(task: type[Task], config: Settings, run: Path, say: Say, unless_finis
     if unless_finished and is_finished(run, found, config, trained.steps):
         return None
     if trained.steps < found.step:
-        raise ValueError(f"{run} has done {found.step} steps already: steps cannot be {trained.steps}")
+        raise ValueError(f"steps cannot be {trained.steps}: {run} has done {found.step} steps already")
     keep = config.keep or default_keep(model.num_parameters())
     state = checkpoint.restore(run, found, model, optimizer, keep, config.keep_best)
     problems += checkpoint.cut_logs(run, found, say)
@@ -252,9 +252,8 @@ def allowed_changes(run: Path, description: dict[str, Any], config: Settings, no
         if name in ("text", "data", "base") and before and after and _places(before) == _places(after):
             continue  # the same files by other paths
         if before != after and name in config.fixed:
-            raise ValueError(
-                f"{run} was started with {flag} {before!r} and cannot continue with {after!r}: start another run"
-            )
+            begun_with = f"without {flag}" if before is None else f"with {flag} {before!r}"
+            raise ValueError(f"{run} was started {begun_with} and cannot continue with {after!r}: start another run")
         if before != after:
             lines.append(f"changed    {flag} from {before} to {after}")
     then = {"device": "cpu", "processes": "1", **description["made_with"]}

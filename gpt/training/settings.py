@@ -12,7 +12,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, ClassVar, Literal, Self, get_args, get_origin, get_type_hints
 
-from ..config import GPTConfig, check_choice, check_device, check_integer, check_names, check_number
+from ..config import GPTConfig, check_choice, check_device, check_integer, check_names, check_number, use_plain_numbers
 
 MOST_THREADS = 1024  # the limit of tensorlite.devices.machine
 
@@ -69,6 +69,7 @@ class Settings:
     overwrite: bool = False  # replace the run or files in `out`, once the new run's first checkpoint is complete
 
     def __post_init__(self) -> None:
+        use_plain_numbers(self)
         for name in ("batch_size", "grad_accumulation", "eval_every", "checkpoint_every"):
             check_integer(name, getattr(self, name), low=1)
         if self.keep is not None:
@@ -102,9 +103,9 @@ class Settings:
         if self.seed >= 2**32:
             raise ValueError(f"seed must be below 2**32, got {self.seed}")
         if self.resume is not None and (self.out is not None or self.overwrite or self.resume_if_exists):
-            raise ValueError("resume continues a run where it is: omit out, overwrite and resume_if_exists")
+            raise ValueError("resume continues a run where it is: omit --out, --overwrite and --resume-if-exists")
         if self.resume_if_exists and self.overwrite:
-            raise ValueError("resume_if_exists keeps a run and overwrite replaces it: omit one of them")
+            raise ValueError("resume_if_exists keeps a run and --overwrite replaces it: omit one of them")
 
     @property
     def peak_lr(self) -> float:
@@ -156,6 +157,12 @@ def as_paths(config: Any, *names: str) -> None:
             object.__setattr__(config, name, (path,) if name == "text" else path)
         elif name == "text":
             object.__setattr__(config, name, tuple(map(Path, value)))
+
+
+def check_settings(config: Any) -> None:
+    """TypeError for anything else, such as a dict of settings."""
+    if not isinstance(config, Settings):
+        raise TypeError(f"train: settings are needed, such as TrainConfig(...), not {type(config).__name__}")
 
 
 def command_of(task: str) -> str:

@@ -94,7 +94,7 @@ class Module:
             )
         if isinstance(attributes.get(name), Parameter) and not isinstance(value, Parameter | None):
             raise TypeError(
-                f"{type(self).__name__}.{name} is a Parameter: replace it by a Parameter, not by a "
+                f"{type(self).__name__}.{name} is a Parameter: replace it by a Parameter, not by "
                 f"{type(value).__name__}; to change its values, write to .data and call .changed()"
             )
         if name in self._buffers and (isinstance(value, Parameter) or not isinstance(value, Tensor | None)):

@@ -151,7 +151,18 @@ class Optimizer:
         self._storage = type(self).storage(self)
 
     def __getattr__(self, name: str) -> Any:
-        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}{hint('Optimizer', name)}")
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}{self._instead(name)}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not hasattr(type(self), name) and (instead := self._instead(name)):  # it would change nothing
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r} to set{instead}")
+        super().__setattr__(name, value)
+
+    def _instead(self, name: str) -> str:
+        """What to write instead of the attribute `name`, as ": ..."; "" for any other name."""
+        if name != "params" and name in vars(self).get("groups", [{}])[0]:
+            return f": write group[{name!r}] for each group in .groups"
+        return hint("Optimizer", name)
 
     def check_options(self, group: dict[str, Any]) -> None:
         """A TypeError or ValueError for invalid options of a group."""

@@ -553,3 +553,9 @@ def test_a_pointer_of_git_lfs_is_recognised(tmp_path):
     path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12\n")
     with pytest.raises(ValueError, match="it is a pointer of Git LFS and not the file itself: `git lfs pull`"):
         io.load(path)
+
+
+def test_a_file_that_was_never_there_is_not_called_unchanged(tmp_path):
+    with pytest.raises(OSError, match="not written") as raised:
+        io.save(tmp_path / "nowhere" / "x", {"x": tl.ones(1)})
+    assert "unchanged" not in str(raised.value.strerror)

@@ -1,14 +1,20 @@
 """GPTConfig: what it refuses and what it says, its way to JSON and back, the presets."""
 
+import copy
 import json
 import math
 from dataclasses import FrozenInstanceError, replace
 
+import numpy as np
 import pytest
 
+from gpt import GPT, generate, lora, train
 from gpt.cli import prepare
 from gpt.config import PRESETS, GPTConfig
+from gpt.tasks.evaluate import total_loss
 from gpt.tasks.pretrain import TrainConfig
+from gpt.tokenizer import BPETokenizer
+from gpt.training import loop
 
 SMALL = GPTConfig(vocab_size=65, context_length=64, n_layer=4, n_head=4, n_embd=128)
 
@@ -85,3 +91,37 @@ def test_the_default_vocabulary_is_that_of_the_default_preset():
     config = TrainConfig()
     sizes = {config.vocab_size, PRESETS[config.preset].vocab_size, prepare.DataPrepare.vocab_size}
     assert sizes == {2048}
+
+
+def test_the_numbers_of_numpy_are_numbers():
+    config = replace(SMALL, n_layer=np.int64(4), position_std=np.float32(0.5), embedding_dropout=np.float64(0.25))
+    assert config == replace(SMALL, position_std=0.5, embedding_dropout=0.25)
+    assert json.loads(json.dumps(config.to_dict())) == config.to_dict()
+    settings = TrainConfig(steps=np.int32(7), lr=np.float32(0.25), seed=np.uint8(3), validation=np.float32(0.5))
+    assert settings == TrainConfig(steps=7, lr=0.25, seed=3, validation=0.5)
+    assert json.loads(json.dumps(settings.to_dict()))["lr"] == 0.25
+    for wrong in ({"steps": np.bool_(True)}, {"steps": np.float32(3)}, {"lr": np.float32(np.nan)}, {"lr": np.ones(1)}):
+        with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be"):
+            TrainConfig(**wrong)
+
+
+def test_a_dict_is_no_config():
+    with pytest.raises(TypeError, match="GPT: config must be a GPTConfig, not dict: write GPTConfig"):
+        GPT(SMALL.to_dict())
+    for start in (train, loop.train):
+        with pytest.raises(TypeError, match=r"train: settings are needed, such as TrainConfig.*, not dict"):
+            start({"steps": 3})
+
+
+def test_numpys_numbers_reach_no_file_and_no_sum(tmp_path):
+    """Those of few bits overflow in a sum with larger ones, and JSON has none of them."""
+    model = GPT(replace(SMALL, vocab_size=300, n_embd=16))
+    first = generate(model, [[1]], 3, temperature=0.5, top_k=5, seed=1)
+    assert generate(model, [[1]], np.int8(3), temperature=np.float16(0.5), top_k=np.int8(5), seed=1) == first
+    ids = [*range(300)]
+    assert total_loss(model, ids, np.int8(60), np.int8(60), np.int8(3)) == total_loss(model, ids, 60, 60, 3)
+    base = copy.deepcopy(model)
+    lora.apply(model, rank=np.int8(2), alpha=np.float32(4))
+    lora.save(model, tmp_path / "adapters")
+    assert lora.load(base, tmp_path / "adapters")
+    assert BPETokenizer.train("abc abc", np.int16(258)).vocab_size == 258

@@ -2,6 +2,7 @@
 
 import math
 import tracemalloc
+import warnings
 from collections import Counter
 from itertools import islice
 
@@ -284,6 +285,15 @@ def test_a_probability_of_zero_is_never_drawn():
 
 
 # ----- what is refused -----
+
+
+def test_options_may_be_numbers_of_numpy(model):
+    plain = generate(model, [[1, 2]], 8, temperature=0.5, top_p=0.75, top_k=3, seed=4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = generate(model, [[1, 2]], np.int64(8), temperature=np.float32(0.5), top_p=np.float16(0.75),
+                         top_k=np.int8(3), seed=4)  # fmt: skip
+    assert found == plain
 
 
 @pytest.mark.parametrize(

@@ -257,3 +257,11 @@ def test_buffers_are_replaced_by_tensors_alone_and_shared_ones_count_once():
     ]:
         with pytest.raises((TypeError, ValueError), match=message):
             call()
+
+
+def test_a_tensor_in_the_place_of_an_array_is_named():
+    layer = linear()
+    layer.weight.data = tl.zeros((2, 3))  # of PyTorch: p.data is a tensor there
+    says = r"Tensor is not an array: .* as in x\.data = y\.data, give the Tensor's \.data"
+    with pytest.raises(TypeError, match=says):
+        layer(tl.ones((1, 3)))

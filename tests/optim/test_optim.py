@@ -1,5 +1,6 @@
 """Optimizers against their formulas in float64, one parameter at a time; norms and schedules against theirs."""
 
+import copy
 import importlib.util
 import math
 from types import SimpleNamespace
@@ -255,6 +256,32 @@ def test_steps_that_no_optimizer_made_are_refused(steps):
         optimizer.load_state_dict({"steps": steps, "tensors": tensors})
     optimizer.load_state_dict({"steps": [0, 4], "tensors": tensors})
     assert optimizer.state_dict()["steps"] == [0, 4]
+
+
+def test_what_would_change_nothing_cannot_be_set():
+    weight = tl.ones(2, requires_grad=True)
+    optimizer = optim.AdamW([weight], lr=0.1)
+    for name, value in (("weight_decay", 0.5), ("betas", (0.5, 0.5)), ("eps", 1.0)):
+        says = rf"has no attribute '{name}'.*: write group\['{name}'\] for each group"
+        with pytest.raises(AttributeError, match=says):
+            setattr(optimizer, name, value)
+        with pytest.raises(AttributeError, match=says):
+            getattr(optimizer, name)
+    for name, instead in (("param_groups", "use .groups"), ("learning_rate", "use .lr")):
+        with pytest.raises(AttributeError, match=f"AdamW has no attribute '{name}' to set: {instead}"):
+            setattr(optimizer, name, 1)
+    optimizer.note = "of the caller"
+    assert copy.deepcopy(optimizer).note == "of the caller"
+
+
+def test_an_option_of_a_group_holds_from_the_next_step_on():
+    weight = tl.ones(1, requires_grad=True)
+    optimizer = optim.SGD([weight], lr=0.5)
+    for group in optimizer.groups:
+        group["weight_decay"] = 0.5
+    (weight * 0).sum().backward()
+    optimizer.step()
+    assert weight.tolist() == [0.75]  # 1 - lr * weight_decay * 1
 
 
 def test_the_learning_rate_may_be_set_for_all_groups():

@@ -11,11 +11,14 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
+from ... import jsonfile
 from ..corpus import BLOCK
 
 STDIN = "-"
 COMPRESSED = (".gz", ".zst")
 ZSTD_PIECE = 1 << 12  # compressed bytes that are unpacked at once: they may become 32,000 times as many
+LISTS = {"run.json": ("gpt.run.files",), "data.json": ("gpt.data",)}  # of what gpt wrote: name, formats
+LARGEST_LIST = 1 << 26  # bytes
 Seen = Callable[[int], None]  # gets the number of bytes that were read
 
 
@@ -51,8 +54,9 @@ class Survey(NamedTuple):
 def sources(paths: Iterable[str], suffixes: tuple[str, ...], out: Path) -> Iterator[Source]:
     """The files of these paths, in the order of the paths; those below a folder sorted by name, level by level.
 
-    Entries of a folder that are left out have a reason: hidden ones, links, pipes and devices, empty files, and with
-    `suffixes` files with other names. The folder `out` is left out too. OSError for a path that does not exist.
+    Entries of a folder that are left out have a reason: hidden ones, links, pipes and devices, empty files, folders
+    that gpt wrote, and with `suffixes` files with other names. The folder `out` is left out too. OSError for a path
+    that does not exist.
     """
     for path in paths:
         if path == STDIN:
@@ -72,7 +76,11 @@ def _below(folder: str, suffixes: tuple[str, ...], out: str) -> Iterator[Source]
         return
     for entry in entries:
         if entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):
-            if os.path.realpath(entry.path) != out:
+            if os.path.realpath(entry.path) == out:
+                continue
+            if written_by_gpt(entry.path):
+                yield Source(entry.path, skip="a run or a prepared text of gpt")
+            else:
                 yield from _below(entry.path, suffixes, out)
             continue
         try:
@@ -82,6 +90,18 @@ def _below(folder: str, suffixes: tuple[str, ...], out: str) -> Iterator[Source]
             continue
         reason = _left_out(entry.name, found, suffixes)
         yield Source(entry.path, skip=reason) if reason else Source(entry.path, found.st_size, found.st_mtime_ns)
+
+
+def written_by_gpt(folder: str) -> bool:
+    """Whether a folder is a run or was made by `gpt data prepare`: its lists, logs and samples are no text to learn."""
+    for name in LISTS:
+        path = Path(folder, name)
+        try:
+            if path.stat().st_size <= LARGEST_LIST and str(jsonfile.read_object(path).get("format")) in LISTS[name]:
+                return True
+        except (OSError, ValueError):
+            continue
+    return False
 
 
 def _left_out(name: str, found: os.stat_result, suffixes: tuple[str, ...]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from tensorlite.data import TokenFile, Windows
 
 from ... import tokenizer as tokenizers
-from ...console import bar
+from ...console import bar, in_shell
 from ...fingerprint import fingerprint
 from ...tokenizer import Tokenizer
 from . import folder as folders
@@ -83,7 +83,7 @@ def open_folder(folder: Path) -> tuple[Manifest, Tokenizer]:
     if not folders.is_prepared(folder):
         raise FileNotFoundError(
             f"{folder} is a folder without shards: name text files in it, or encode all of them with gpt data prepare "
-            f"{folder} --tokenizer gpt2 --out DIR, and give that DIR"
+            f"{in_shell(folder)} --tokenizer gpt2 --out DIR, and give that DIR"
         )
     manifest = folders.read(folder)
     if not manifest["complete"]:

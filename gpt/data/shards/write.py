@@ -22,7 +22,7 @@ from typing import Any
 from tensorlite.data import token_writer
 
 from ... import __version__, system
-from ...console import bar, bytes_text, counted
+from ...console import bar, bytes_text, counted, in_shell
 from ...fingerprint import fingerprint
 from ...tokenizer import END_OF_TEXT, BPETokenizer, Tokenizer
 from . import folder as folders
@@ -261,12 +261,15 @@ def check_parts(job: Job, manifest: Manifest) -> None:
     """A ValueError where a part of the text has no document."""
     documents = {part: totals(manifest, part)["documents"] for part in PARTS}
     if not any(documents.values()):
-        why = "".join(f"; {one['count']:,} times {reason}" for reason, one in manifest["skipped"].items())
-        raise ValueError(f"there is no text in {', '.join(job.paths):.300}{why:.300}")
+        why = "".join(f"; left out {one['count']:,}: {reason}" for reason, one in manifest["skipped"].items())
+        where = ", ".join("standard input" if path == "-" else path for path in job.paths)
+        raise ValueError(f"there is no text in {where:.300}{why:.300}")
     for part, count in documents.items():
         if not count:
+            total = sum(documents.values())
+            found = "the only document is in one part" if total == 1 else f"all {total:,} documents are in one part"
             raise ValueError(
-                f"all {counted(sum(documents.values()), 'document')} are in one part, and none is {part} text: give "
+                f"{found}, and none is {part} text: give "
                 "more documents (--split-on cuts texts into several) or another --validation, and --overwrite"
             )
 
@@ -278,7 +281,7 @@ def report(job: Job, manifest: Manifest, clock: "Clock", say: Say) -> None:
         sums = totals(manifest, part)
         say(f"{part:11}{counted(sums['tokens'], 'token')} of {counted(sums['documents'], 'document')}, "
             f"{bytes_text(sums['text_bytes'])} of text, in {counted(sums['shards'], 'shard')}")  # fmt: skip
-    say(f"folder     {job.out}, {clock}: gpt train --text {job.out}")
+    say(f"folder     {job.out}, {clock}: gpt train --text {in_shell(job.out)}")
 
 
 class Clock:

@@ -11,6 +11,7 @@ from tensorlite import functional as F
 
 from ... import tokenizer as tokenizers
 from ...config import GPTConfig
+from ...console import in_shell
 from ...model import inference_mode
 from ...tokenizer import Tokenizer
 from ...training import checkpoint, weights
@@ -39,7 +40,9 @@ def load(run: Path, device: str | None = None, folder: Path | None = None) -> Tr
     folder = folder or checkpoint.files_of(run)
     description = checkpoint.read_config(folder / "config.json")
     if description.get("task", "pretrain") == "pretrain":
-        raise ValueError(f"{run} was not fine-tuned to label texts: run gpt finetune classify {run} --data FILE first")
+        raise ValueError(
+            f"{run} was not fine-tuned to label texts: run gpt finetune classify {in_shell(run)} --data FILE first"
+        )
     checkpoint.check_task(run, description, "classify")
     entries = io.entries(folder / "model.safetensors")
     shape = weights.config_of(description, entries, folder / "model.safetensors")

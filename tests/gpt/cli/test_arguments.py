@@ -114,6 +114,61 @@ def test_underscores_and_short_flags():
     )
 
 
+def test_a_flag_of_several_values_that_is_given_again_adds_to_them(tmp_path):
+    assert parsed("train", "--text", "a", "b", "--text=c", "--steps", "3", "--text", "d").text == (
+        parsed("train", "--text", "a", "b", "c", "d").text
+    )  # fmt: skip
+    assert parsed("train", "--from", "r", "--text", "a", "--add-token", "<x>", "--add-token", "<y>").add_token == (
+        "<x>", "<y>",
+    )  # fmt: skip
+    with pytest.raises(Usage, match=r"--text is given several times, once with '-c': give all values after one --text"):
+        parsed("train", "--text", "a", "--text=-c")
+    (tmp_path / "c.json").write_text(json.dumps({"text": ["z"]}))  # a file's list is replaced, as any value is
+    assert [path.name for path in parsed("train", "--text", "a", "--config", tmp_path / "c.json").text] == ["a"]
+
+
+def test_what_comes_after_two_dashes_is_no_flag(tmp_path):
+    assert parsed("classify", "run", "--json", "--", "-50 % off", "--json", "--").texts == ("-50 % off", "--json", "--")
+    assert parsed("tokenize", "--", "-r", "--help").text == "--help"
+    assert str(parsed("generate", "--seed", "3", "--", "--debug").run) == "--debug"
+    assert str(parsed("show", "--", "-x").run) == "-x"
+    assert parsed("classify", "run", "--").texts == ()
+    (tmp_path / "c.json").write_text(json.dumps({"suffix": [".py", ".md"], "out": "o", "tokenizer": "gpt2"}))
+    found = parsed("data", "prepare", "a", "--config", tmp_path / "c.json", "--", "-b")
+    assert (found.paths, found.suffix) == (("a", "-b"), (".py", ".md"))
+    with pytest.raises(Usage, match="--file needs a value"):
+        parsed("classify", "run", "--file", "--")
+
+
+def test_a_text_like_a_flag_is_answered_with_what_comes_before_it(call):
+    status, _, errors = call("classify", "run", "-50 % off")
+    assert status == 2
+    assert errors == (
+        "gpt: gpt classify has no flag -50 % off; write -- before a text or path that begins with - "
+        "(gpt classify --help)\n"
+    )
+
+
+def test_debug_after_two_dashes_is_a_text(call, tmp_path):
+    status, _, errors = call("show", "--", "--debug")
+    assert (status, errors) == (1, "gpt: there is no run --debug\n")
+
+
+@pytest.mark.parametrize(("name", "text"), [("c.json", '{\r\n"seed": 7\r\n}\r\n'), ("c.toml", "seed = 7\r\n")])
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path, name, text):
+    (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert parsed("generate", "x", "--config", tmp_path / name).seed == 7
+
+
+def test_help_lists_no_choice_that_no_word_stands_for(call, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    for command, choices in (("judge", "{alpaca,phi3}"), ("import", "{gpt2,gpt2-medium,gpt2-large,gpt2-xl}")):
+        lines = call(command, "--help")[1].splitlines()
+        assert any(choices in line for line in lines)
+        assert not any("None" in line for line in lines)
+        assert {len(line) for line in lines if line.startswith("│")} == {80}
+
+
 def test_a_setting_whose_value_is_the_word_none_is_a_text():
     assert parsed("train", "--prompt", "None").prompt == "None"
 

@@ -57,6 +57,10 @@ def test_params_has_the_books_numbers(call):
     assert "attention          │  28,320,768" in output
     status, output, _ = call("params", "nano", "--vocab-size", 65, "--context-length", 64)
     assert "816,640" in output
+    # embeddings, head, two blocks (matrices; biases of all but queries, keys and values; norms) and the last norm
+    total = (65 + 64 + 65) * 32 + 2 * (12 * 32**2 + (1 + 4 + 1) * 32 + 4 * 32) + 2 * 32
+    shape = ("--vocab-size", 65, "--context-length", 64, "--n-layer", 2, "--n-head", 2, "--n-embd", 32)
+    assert re.search(r"total +│ +(\S+)", call("params", "nano", *shape)[1])[1] == f"{total:,}"
 
 
 def test_doctor_looks_at_this_machine(call, monkeypatch, tmp_path):
@@ -148,6 +152,26 @@ def test_generate_stops_and_needs_no_prompt(call, run):
         ),
         (["generate", "x", "--stop", ""], "a stop string is empty: give at least one character (gpt generate --help)"),
         (["generate", "x", "-n", "0"], "--samples must be an integer of at least 1, got 0 (gpt generate --help)"),
+        *(
+            (["generate", "x", *args], f"{says} (gpt generate --help)")
+            for args, says in (
+                (["--temperature", "-1"], "--temperature must be a finite number of at least 0, got -1.0"),
+                (["--top-k", "0"], "--top-k must be an integer of at least 1, got 0"),
+                (["--top-p", "1.5"], "--top-p must be above 0 and at most 1, got 1.5"),
+                (["--max-new-tokens", "-1"], "--max-new-tokens must be an integer of at least 0, got -1"),
+            )
+        ),
+        (["chat", "x", "--top-p", "0"], "--top-p must be above 0 and at most 1, got 0.0 (gpt chat --help)"),
+        (["chat", "x", "--history", "-1"], "--history must be an integer of at least 0, got -1 (gpt chat --help)"),
+        (
+            ["params", "nano", "--n-head", "7"],
+            "--n-head must divide --n-embd, so that the heads are equally wide: got --n-head 7 and --n-embd 128"
+            " (gpt params --help)",
+        ),
+        (
+            ["train", "--resume-if-exists", "--overwrite"],
+            "--resume-if-exists keeps a run and --overwrite replaces it: omit one of them (gpt train --help)",
+        ),
         (["evaluate", "x"], "--text is missing (gpt evaluate --help)"),
         (
             ["evaluate", "--text", "a", "x"],
@@ -202,15 +226,27 @@ def test_wrong_usage_is_2_and_one_sentence_with_the_flag_as_it_is_typed(call, ar
         (["generate", "{tmp}"], "{tmp} has no checkpoint: it is not a run, or it ended before its first checkpoint"),
         (["generate", "{run}", "--prompt", "é"], "character 'é' (U+00E9) at position 0 is not in the vocabulary"),
         (["generate", "{run}", "--prompt", ""], "the prompt '' has no tokens: give some text"),
-        (["generate", "{run}", "--temperature", "-1"], "--temperature must be a finite number of at least 0, got -1.0"),
-        (["generate", "{run}", "--top-k", "0"], "--top-k must be an integer of at least 1, got 0"),
-        (["generate", "{run}", "--top-p", "1.5"], "--top-p must be above 0 and at most 1, got 1.5"),
-        (["generate", "{run}", "--max-new-tokens", "-1"], "--max-new-tokens must be an integer of at least 0, got -1"),
+        (["generate", "{run}", "--top-k", "100"], "--top-k must be at most the vocabulary's"),
         (["generate", "{run}", "--seed", "-1"], "--seed must be from 0 to"),
         (["generate", "{run}", "--step", "7"], "does not keep a checkpoint of step 7: it keeps 28, 30"),
         (["generate", "{run}", "--step", "last"], "--step must be a number or best, got 'last'"),
         (["train", "--resume", "nowhere"], "there is no run nowhere"),
         (["train", "--resume", "{run}", "--n-embd", "16"], "was started with --n-embd 8 and cannot continue with 16"),
+        (["train", "--resume", "{run}", "--seed", "3"], "was started with --seed 1337 and cannot continue with 3"),
+        (["train", "--resume", "{run}", "--from", "{run}"], "{run} was started without --from and cannot continue"),
+        (["train", "--resume", "{run}", "--steps", "3"], "--steps cannot be 3: {run} has done 30 steps already"),
+        (
+            ["data", "prepare", "{tmp}", "--tokenizer", "char", "--out", "{tmp}/x"],
+            "there is no run char: --tokenizer is gpt2, bpe, a run, or a folder of shards",
+        ),
+        (
+            ["train", "--text", __file__, "--tokenizer", "char", "--prompt", "\u65e5", "--out", "{tmp}/x"],
+            "--prompt '\u65e5': character '\u65e5' (U+65E5) at position 0 is not in the vocabulary of",
+        ),
+        (
+            ["train", "--text", __file__, "--tokenizer", "char", "--context-length", "4000", "--out", "{tmp}/x"],
+            "a smaller --context-length, or another share with --validation",
+        ),
         (["train", "--text", "nowhere", "--out", "{tmp}/x"], "the text file 'nowhere' cannot be read: No such file"),
         (["train", "--out", "{run}"], "has a run already: continue it with --resume"),
         (["train", "--out", "/dev/null"], "/dev/null is a file: name a directory for the run"),
@@ -220,7 +256,7 @@ def test_what_goes_wrong_later_is_1_and_one_sentence(call, run, tmp_path, args, 
     status, _, errors = call(*(arg.format(run=run, tmp=tmp_path) for arg in args))
     assert status == 1
     assert re.match(r"gpt: .*\n\Z", errors), errors
-    assert says.format(tmp=tmp_path) in errors
+    assert says.format(run=run, tmp=tmp_path) in errors
 
 
 def test_debug_shows_where(call):
@@ -266,6 +302,15 @@ def test_training_that_is_stopped_saves_and_ends_with_the_status_of_the_signal(
 
 
 # ----- in a process of its own ------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(os.name != "posix", reason="elsewhere the current directory cannot be deleted")
+def test_a_deleted_current_directory_is_named(call, tmp_path, monkeypatch):
+    (tmp_path / "x").mkdir()
+    monkeypatch.chdir(tmp_path / "x")
+    (tmp_path / "x").rmdir()
+    status, _, errors = call("train", "--steps", "1")
+    assert (status, errors) == (1, "gpt: the current directory was deleted: change to another one\n")
 
 
 @pytest.mark.slow

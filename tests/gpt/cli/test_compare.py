@@ -110,3 +110,22 @@ def test_names_are_plain_text(compare, folder, tmp_path):
     output = compare(tmp_path)[1]
     assert "[b]x" in output
     assert "\x1b" not in output
+
+
+def test_many_runs_have_a_line_for_each_value(compare, folder, tmp_path):
+    for i in range(7):
+        shutil.copytree(folder / "one", tmp_path / f"r{i}")
+    output = compare(tmp_path / "r0", *(tmp_path / f"r{i}" for i in range(1, 6)))[1]
+    assert cells(output)["at step"] == ["4"] * 6  # 80 columns are enough for six
+    output = compare(tmp_path)[1]
+    assert "│" not in output
+    assert re.search(r"^steps\n((  r\d: 4\n){7})", output, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", ["c.jpg", "c", "c.png.txt"])
+def test_a_picture_has_the_name_of_its_format(compare, folder, tmp_path, name):
+    status, _, errors = compare(folder, "--out", tmp_path / name)
+    assert status == 1
+    assert errors == f"gpt: {tmp_path / name}: the curves are drawn as a PNG: give a name that ends in .png\n"
+    assert not list(tmp_path.iterdir())
+    assert compare(folder, "--out", tmp_path / "C.PNG")[0] == 0

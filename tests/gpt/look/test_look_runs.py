@@ -187,6 +187,8 @@ def test_the_settings_that_differ_are_those_that_were_changed(trained):
 
 def test_results_are_those_of_the_runs(trained):
     found = look.compare([trained[0]])  # a folder, in the order of names
+    for folder in (trained[0], str(trained[0])):  # alone, as gpt compare FOLDER
+        assert look.compare(folder).names == found.names
     rows = {row.name: row.values for row in found.results}
     lines = [json.loads(line) for line in (trained[0] / "slow" / "metrics.jsonl").read_text().splitlines()]
     losses = [line["loss"] for line in lines if "loss" in line]

@@ -110,12 +110,23 @@ def test_the_table_of_names_has_every_parameter(qkv_bias, tie_head):
 # ----- a run of it ------------------------------------------------------------------------------------------------
 
 
+def test_a_run_that_is_named_like_a_flag_is_shown_as_it_is_typed(call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, shown in (("-run", "./-run"), ("my run", "'my run'")):
+        output = call("import", folders.write(tmp_path / f"of {name}"), "--", name)[1]
+        assert output.endswith(f": gpt generate {shown} --prompt ...\n")
+        errors = (
+            call("chat", "--once", "x", "--", name)[2] if name == "my run" else call("classify", "--", name, "x")[2]
+        )
+        assert f" {shown} --data FILE first" in errors
+
+
 def test_import_makes_a_run_that_writes(call, tmp_path):
     folder, run = folders.write(tmp_path / "hf"), tmp_path / "[b]run"
     status, output, errors = call("import", folder, run)
     assert (status, errors) == (0, "")
     assert "2 layers, 2 heads, 8 wide, context 6" in output
-    assert output.endswith(f"run        {run}: gpt generate {run} --prompt ...\n")
+    assert output.endswith(f"run        {run}: gpt generate '{run}' --prompt ...\n")
     model, tokenizer = checkpoint.load_model(run)
     folders.same_bits(model, folders.ours(folders.weights(folders.CONFIG)))
     assert (tokenizer.tokens, tokenizer.special_tokens) == (folders.TOKENIZER.tokens, {"<|endoftext|>": 259})
@@ -135,6 +146,7 @@ def test_an_imported_run_is_not_overwritten_unasked(call, tmp_path):
         status, _, errors = call(*args)
         assert (status, contents(run)) == (1, before)
         assert "has a run already" in errors
+        assert ("--resume" in errors) == (args[0] == "train")  # gpt import has no such flag
     folders.write(folder, tensors=folders.weights(folders.CONFIG, seed=1))
     assert call("import", folder, run, "--overwrite")[0] == 0
     folders.same_bits(checkpoint.load_model(run)[0], folders.ours(folders.weights(folders.CONFIG, seed=1)))

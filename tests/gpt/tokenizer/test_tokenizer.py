@@ -367,7 +367,7 @@ def test_training_ignores_special_tokens_in_the_text():
 
 @pytest.mark.parametrize("vocab_size", [0, 256, -1])
 def test_a_vocabulary_below_the_bytes_is_refused(vocab_size):
-    with pytest.raises(ValueError, match=f"vocab_size is {vocab_size}: 256 bytes and 1 special tokens need 257"):
+    with pytest.raises(ValueError, match=f"vocab_size is {vocab_size}: 256 bytes and 1 special token need 257"):
         BPETokenizer.train("text", vocab_size)
 
 

@@ -103,7 +103,7 @@ def test_the_best_loss_is_remembered(finished, tmp_path):
         ({"n_layer": 2}, r"was started with n_layer 1 and cannot continue with 2: start another run"),
         ({"tokenizer": "bpe"}, r"was started with tokenizer 'char' and cannot continue with 'bpe'"),
         ({"seed": 3}, r"was started with seed 1337 and cannot continue with 3"),
-        ({"steps": 29}, r"has done 30 steps already: steps cannot be 29"),
+        ({"steps": 29}, r"^steps cannot be 29: .* has done 30 steps already$"),
     ],
 )
 def test_what_a_begun_run_cannot_change(finished, change, says):
@@ -218,7 +218,7 @@ def test_without_out_it_is_the_first_name(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("other", [{"overwrite": True}, {"resume": "x", "out": None}])
 def test_what_it_cannot_be_combined_with(tmp_path, other):
-    with pytest.raises(ValueError, match=r"omit (one of them|out, overwrite and resume_if_exists)"):
+    with pytest.raises(ValueError, match=r"omit (one of them|--out, --overwrite and --resume-if-exists)"):
         tiny(tmp_path, resume_if_exists=True, **other)
 
 

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 import sharded
+from runs import tiny, train
 from sharded import expected, job, run, stored
 
 from gpt.data.shards import documents, encoding, inputs
@@ -85,6 +86,25 @@ def test_the_output_folder_is_not_read(tmp_path):
         assert stored(tmp_path / "out") == expected(list(TEXTS.values()), 0.5)
 
 
+def test_what_gpt_wrote_below_a_folder_is_no_text(tmp_path):
+    """A project's folder has its runs and its prepared texts: their samples, logs and lists are not learned from."""
+    make(tmp_path / "in", TEXTS)
+    make(tmp_path / "other", {f"{i}": f"document {i}" for i in range(9)})
+    run(job(tmp_path / "in" / "b" / "tokens", tmp_path / "other"))
+    trained = tmp_path / "in" / "runs" / "x"
+    train(tiny(tmp_path / "other", out=trained, steps=1))
+    samples = (trained / "samples.txt").read_text()
+    assert samples
+    # files of these names that others wrote, damaged ones too, make no folder gpt's
+    make(tmp_path / "in", {"c/run.json": '{"format": "mine"}', "d/data.json": "{", "e/data.json": "[1]"})
+    run(job(tmp_path / "out", tmp_path / "in"))
+    texts = ["first", "second", "third", "fourth", '{"format": "mine"}', "{", "[1]", "fifth"]
+    assert stored(tmp_path / "out") == expected(texts, 0.5)
+    assert skipped(tmp_path / "out") == {"a run or a prepared text of gpt": 2}
+    run(job(tmp_path / "named", trained / "samples.txt", tmp_path / "in"))  # a path that is given is read
+    assert stored(tmp_path / "named") == expected([samples, *texts], 0.5)
+
+
 def test_lines_that_cannot_be_used_are_left_out_and_counted(tmp_path):
     lines = ['{"text": "one"}', "", '{"text": "cut', '{"text": 1}', '{"text": null}', '{"other": "x"}', "[1]",
             '{"text": ""}',
@@ -119,7 +139,7 @@ def test_parquet_leaves_out_what_is_no_text(tmp_path):
     run(job(tmp_path / "out", tmp_path / "a.parquet"))
     assert stored(tmp_path / "out") == expected(["one", "two", "three"], 0.5)
     assert skipped(tmp_path / "out") == {"an empty document": 2}
-    with pytest.raises(ValueError, match=r"there is no text in .*; 5 times a row whose 'n' is no text"):
+    with pytest.raises(ValueError, match=r"there is no text in .*; left out 5: a row whose 'n' is no text"):
         run(job(tmp_path / "other", tmp_path / "a.parquet", column="n"))
 
 
