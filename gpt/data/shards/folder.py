@@ -6,6 +6,7 @@
     DIR/validation-00000.tokens   those of the validation text
     DIR/verified.json             size and time of each shard whose SHA-256 was compared with the manifest
     DIR/lock                      locked by the process that writes here
+    DIR/.next/                    the files of a text that replaces this one as soon as it is complete
 
 The manifest is written before the first file that it lists, and after each pair of shards, in one step. So a killed
 process leaves a manifest with complete shards, and files that belong to the next pair, which are written again. Only
@@ -16,7 +17,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from ...fingerprint import fingerprint
 from .encoding import PARTS
 
 MANIFEST, TOKENIZER, VERIFIED, LOCK = "data.json", "tokenizer.json", "verified.json", "lock"
+NEXT = ".next"
 FORMAT, VERSION = "gpt.data", 1
 SHARD = re.compile(rf"({'|'.join(PARTS)})-[0-9]{{5,}}\.tokens")
 COUNTS = ("documents", "tokens", "text_bytes", "bytes")  # of a shard
@@ -122,9 +124,10 @@ def check_free(folder: Path) -> None:
         if os.path.lexists(folder):
             raise NotADirectoryError(f"{folder} is a file: name a folder for the shards")
         return
-    if os.path.lexists(folder / MANIFEST):
-        _refuse_link(folder / MANIFEST)
-        for name in read(folder)["files"]:
+    manifest = next((path for path in (folder, folder / NEXT) if os.path.lexists(path / MANIFEST)), None)
+    if manifest is not None:  # that of the next text alone: a process was killed as it put that in its place
+        _refuse_link(manifest / MANIFEST)
+        for name in read(manifest)["files"]:
             _refuse_link(folder / name)
         return
     other = [name for name in sorted(os.listdir(folder)) if name != LOCK and not LEFTOVER.fullmatch(name)]
@@ -146,6 +149,56 @@ def remove(folder: Path) -> None:
             (folder / name).unlink(missing_ok=True)
     (folder / MANIFEST).unlink()
     system.sync(folder)
+
+
+# ----- another text in the place of one ---------------------------------------------------------------------------
+
+
+def next_folder(folder: Path) -> Path:
+    """The folder for a text that is to replace this one, made if it is missing; an error where it is not gpt's."""
+    following = folder / NEXT
+    if following.is_symlink() or (os.path.lexists(following) and not is_prepared(following) and _entries(following)):
+        raise FileExistsError(f"{following} is not gpt's, and the new text is written there first: move it away")
+    following.mkdir(exist_ok=True)
+    return following
+
+
+def take_next(folder: Path) -> None:
+    """Put the files of a complete next text in the place of this one's. After a crash, the next call goes on.
+
+    FileExistsError, before anything is changed, for a file in the place of a new one that no manifest lists.
+    """
+    following = folder / NEXT
+    if not is_prepared(following) or not (manifest := read(following))["complete"]:
+        return
+    names = [name for name in manifest["files"] if name != LOCK and os.path.lexists(following / name)]
+    if is_prepared(folder):
+        mine = read(folder)["files"]
+        if foreign := [name for name in names if name not in mine and os.path.lexists(folder / name)]:
+            raise FileExistsError(
+                f"{folder / foreign[0]} is not gpt's, and the new text has a file of that name: move it away"
+            )
+        remove(folder)
+    for name in [*names, MANIFEST]:
+        os.replace(following / name, folder / name)
+    system.sync(folder)
+    _remove_folder(following)
+
+
+def remove_next(folder: Path) -> None:
+    """Delete the files of a next text that cannot be completed."""
+    remove(folder / NEXT)
+    _remove_folder(folder / NEXT)
+
+
+def _remove_folder(following: Path) -> None:
+    remove_leftovers(following)
+    with suppress(OSError):  # somebody else's file is in it
+        following.rmdir()
+
+
+def _entries(folder: Path) -> list[str]:
+    return os.listdir(folder) if folder.is_dir() else [folder.name]
 
 
 def remove_unfinished(folder: Path, manifest: Manifest) -> None:

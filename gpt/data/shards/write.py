@@ -88,9 +88,18 @@ def prepare(job: Job, processes: int, overwrite: bool, say: Say) -> Manifest:
         raise ValueError(f"there is no file to read in {', '.join(job.paths):.300}")
     job.out.mkdir(parents=True, exist_ok=True)
     with folders.locked(job.out, say):
-        manifest = begun(job, found, overwrite, say)
+        folders.take_next(job.out)  # of a process that was killed meanwhile
+        replaces = overwrite and folders.is_prepared(job.out) and folders.read(job.out)["shards"]
+        out = folders.next_folder(job.out) if replaces else job.out
+        manifest = begun(job, out, found, say)
         if not manifest["complete"]:
-            write_shards(job, manifest, found, processes, say)
+            clock = write_shards(job, out, manifest, found, processes, say)
+            if not manifest["complete"]:
+                if replaces:
+                    folders.remove_next(job.out)
+                raise ValueError(incomplete(job, manifest))
+            folders.take_next(job.out)
+            report(job, manifest, clock, say)
         return manifest
 
 
@@ -116,23 +125,26 @@ def check_path(path: str, job: Job) -> None:
 # ----- beginning and going on -------------------------------------------------------------------------------------
 
 
-def begun(job: Job, found: Survey, overwrite: bool, say: Say) -> Manifest:
-    """The manifest to go on with: of a new folder, or of one with the same text and settings."""
+def begun(job: Job, out: Path, found: Survey, say: Say) -> Manifest:
+    """The manifest to go on with: of a new folder, or of one with the same text and settings.
+
+    `out` is the job's folder, or the one beside its shards where those that replace them are written.
+    """
     origin = {"paths": [path if path == STDIN else os.path.abspath(path) for path in job.paths], **found._asdict()}
-    if folders.is_prepared(job.out):
-        manifest = folders.read(job.out)
+    if folders.is_prepared(out):
+        manifest = folders.read(out)
         changes = differences(job, manifest, origin)
-        if not overwrite and manifest["shards"] and changes:
+        if manifest["shards"] and not changes:
+            return go_on(job, out, manifest, say)
+        if manifest["shards"] and out == job.out:
             raise FileExistsError(
-                f"{job.out} has another text already: {'; '.join(changes)}; name another folder, or give --overwrite"
+                f"{out} has another text already: {'; '.join(changes)}; name another folder, or give --overwrite"
             )
-        if not overwrite and manifest["shards"]:
-            return go_on(job, manifest, say)
-        folders.remove(job.out)
-    folders.remove_leftovers(job.out)
+        folders.remove(out)
+    folders.remove_leftovers(out)
     tokenizer = job.tokenizer or learned(job, found, say)
-    folders.write(job.out, manifest := new_manifest(job, tokenizer, origin))
-    tokenizer.save(job.out / folders.TOKENIZER)
+    folders.write(out, manifest := new_manifest(job, tokenizer, origin))
+    tokenizer.save(out / folders.TOKENIZER)
     return manifest
 
 
@@ -166,11 +178,11 @@ def differences(job: Job, manifest: Manifest, origin: dict[str, Any]) -> list[st
     return changes
 
 
-def go_on(job: Job, manifest: Manifest, say: Say) -> Manifest:
+def go_on(job: Job, out: Path, manifest: Manifest, say: Say) -> Manifest:
     """Check what is there, after which the rest can be written."""
     with bar("checking the shards", sum(shard["bytes"] for shard in manifest["shards"]), "bytes") as advance:
-        folders.verify(job.out, manifest, advance)
-    folders.remove_unfinished(job.out, manifest)
+        folders.verify(out, manifest, advance)
+    folders.remove_unfinished(out, manifest)
     done = "is complete" if manifest["complete"] else "is continued"
     say(f"folder     {job.out} {done}: {counted(len(manifest['shards']), 'shard')} verified")
     return manifest
@@ -202,11 +214,11 @@ def learned(job: Job, found: Survey, say: Say) -> Tokenizer:
 # ----- writing ----------------------------------------------------------------------------------------------------
 
 
-def write_shards(job: Job, manifest: Manifest, found: Survey, processes: int, say: Say) -> None:
-    """Write the shards that are missing, and the manifest after each pair."""
+def write_shards(job: Job, out: Path, manifest: Manifest, found: Survey, processes: int, say: Say) -> "Clock":
+    """Write the shards that are missing, and the manifest after each pair; returns the clock of this."""
     clock = Clock(found.bytes if STDIN not in job.paths else None)
     sources, place = job.sources(), Place(**manifest["place"])
-    with bar("encoding", clock.total, "bytes") as advance, encoder(job.out / folders.TOKENIZER, processes) as encode:
+    with bar("encoding", clock.total, "bytes") as advance, encoder(out / folders.TOKENIZER, processes) as encode:
 
         def seen(size: int) -> None:
             clock.read(size)
@@ -216,23 +228,22 @@ def write_shards(job: Job, manifest: Manifest, found: Survey, processes: int, sa
         ended = False
         while not ended:
             number = len({shard["name"].rpartition("-")[2] for shard in manifest["shards"]})
-            shards, total, ended = write_pair(job, manifest, number, results)
+            shards, total, ended = write_pair(job, out, manifest, number, results)
             manifest["shards"] += shards
             manifest["place"] = total.end._asdict()
             for reason, count in total.skipped.items():
                 known = manifest["skipped"].setdefault(reason, {"count": 0, "example": total.examples[reason]})
                 known["count"] += count
             manifest["complete"] = ended and all(totals(manifest, part)["tokens"] for part in PARTS)
-            folders.write(job.out, manifest)
+            folders.write(out, manifest)
             if shards and not ended:
                 sizes = " + ".join(f"{shard['tokens']:,} {shard['part']}" for shard in shards)
                 say(f"shards {number:<4}{sizes} tokens; {clock}")
-    check_parts(job, manifest)
-    report(job, manifest, clock, say)
+    return clock
 
 
 def write_pair(
-    job: Job, manifest: Manifest, number: int, results: Iterator[tuple[Batch, Ids]]
+    job: Job, out: Path, manifest: Manifest, number: int, results: Iterator[tuple[Batch, Ids]]
 ) -> tuple[list[dict[str, Any]], Batch, bool]:
     """Write the next shard of each part: their entries in the manifest, the sums of the batches, if it was the last."""
     total, tokens, write = Batch(Place(**manifest["place"])), Counter[str](), dict[str, Callable[[Any], int]]()
@@ -242,7 +253,7 @@ def write_pair(
             total.add_counts(batch)
             for part in (part for part in PARTS if ids[part]):
                 if part not in write:
-                    path = job.out / shard_name(part, number)
+                    path = out / shard_name(part, number)
                     write[part] = stack.enter_context(token_writer(path, vocab_size))
                 tokens[part] = write[part](ids[part])
             if tokens.total() >= job.shard_tokens:
@@ -250,28 +261,27 @@ def write_pair(
                 break
     shards = [
         {"name": shard_name(part, number), "part": part, "documents": total.documents[part], "tokens": tokens[part],
-         "text_bytes": total.text_bytes[part], **fingerprint(job.out / shard_name(part, number))}
+         "text_bytes": total.text_bytes[part], **fingerprint(out / shard_name(part, number))}
         for part in PARTS if part in write
     ]  # fmt: skip
-    system.sync(job.out)
+    system.sync(out)
     return shards, total, ended
 
 
-def check_parts(job: Job, manifest: Manifest) -> None:
-    """A ValueError where a part of the text has no document."""
+def incomplete(job: Job, manifest: Manifest) -> str:
+    """What to do about a text of which a part has no document."""
     documents = {part: totals(manifest, part)["documents"] for part in PARTS}
     if not any(documents.values()):
         why = "".join(f"; left out {one['count']:,}: {reason}" for reason, one in manifest["skipped"].items())
-        where = ", ".join("standard input" if path == "-" else path for path in job.paths)
-        raise ValueError(f"there is no text in {where:.300}{why:.300}")
-    for part, count in documents.items():
-        if not count:
-            total = sum(documents.values())
-            found = "the only document is in one part" if total == 1 else f"all {total:,} documents are in one part"
-            raise ValueError(
-                f"{found}, and none is {part} text: give "
-                "more documents (--split-on cuts texts into several) or another --validation, and --overwrite"
-            )
+        where = ", ".join("standard input" if path == STDIN else path for path in job.paths)
+        return f"there is no text in {where:.300}{why:.300}"
+    missing = next(part for part, count in documents.items() if not count)
+    total = sum(documents.values())
+    found = "the only document is in one part" if total == 1 else f"all {total:,} documents are in one part"
+    return (
+        f"{found}, and none is {missing} text: give more documents (--split-on cuts texts into several) or another "
+        "--validation, and --overwrite"
+    )
 
 
 def report(job: Job, manifest: Manifest, clock: "Clock", say: Say) -> None:

@@ -5,6 +5,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -218,6 +219,120 @@ def test_another_text_needs_overwrite_which_keeps_the_files_of_others(paths, tmp
     assert (out / "train-77777.tokens").read_text() == "mine too"
     names = {"notes.txt", "train-77777.tokens", "train-00000.tokens", "validation-00000.tokens"}
     assert set(contents(out)) == {*names, "data.json", "tokenizer.json"}
+
+
+@pytest.fixture
+def old(tmp_path):
+    """A folder with a complete text."""
+    (tmp_path / "old").mkdir()
+    run(job(tmp_path / "out", *sharded.text_files(tmp_path / "old", WORDS[:9]), shard_tokens=30))
+    return tmp_path / "out"
+
+
+def test_the_old_text_stays_where_the_new_one_cannot_be_used(old, tmp_path):
+    """Too few documents, and none at all in files that have the name of text."""
+    before = contents(old)
+    (tmp_path / "one").write_text("only one")
+    (tmp_path / "none").mkdir()
+    (tmp_path / "none" / "a.txt").write_bytes(b"\0\0")
+    for path, says in (("one", "^the only document is in one part"), ("none", "there is no text in")):
+        with pytest.raises(ValueError, match=says):
+            run(job(old, tmp_path / path), overwrite=True)
+        assert contents(old) == before
+        open_folder(old)
+
+
+def test_the_old_text_stays_until_the_new_one_is_complete(old, paths, tmp_path, monkeypatch):
+    """Killed at its second pair of shards, the command goes on with --overwrite."""
+    run(job(tmp_path / "whole", *paths, shard_tokens=150))
+    before, count, real = contents_without_next(old), 0, encoding._encode
+
+    def fails(pieces):
+        nonlocal count
+        count += 1
+        if count == 12:
+            raise Killed
+        return real(pieces)
+
+    monkeypatch.setattr(encoding, "_encode", fails)
+    with pytest.raises(Killed):
+        run(job(old, *paths, shard_tokens=150), overwrite=True)
+    assert contents_without_next(old) == before
+    open_folder(old)
+    count = -1000
+    with pytest.raises(FileExistsError, match="another text already"):
+        run(job(old, *paths, shard_tokens=150))
+    assert contents_without_next(old) == before
+    lines = run(job(old, *paths, shard_tokens=150), overwrite=True)
+    assert re.match(rf"folder     {re.escape(str(old))} is continued: [1-9]", lines[0])
+    assert contents(old) == contents(tmp_path / "whole")
+
+
+def contents_without_next(folder):
+    files = (path for path in folder.iterdir() if path.is_file() and path.name not in ("lock", "verified.json"))
+    return {path.name: path.read_bytes() for path in files}
+
+
+def test_a_kill_at_any_moment_of_the_change_leaves_one_of_the_texts(old, paths, tmp_path, monkeypatch):
+    """And the same command, with or without --overwrite, completes the new one."""
+    run(job(tmp_path / "whole", *paths, shard_tokens=150))
+    whole, saved = contents(tmp_path / "whole"), tmp_path / "saved"
+    shutil.copytree(old, saved)
+    reals, calls, killed_at = {name: getattr(os, name) for name in ("replace", "unlink")}, 0, 0
+
+    def fails(name):
+        def call(*args, **options):
+            nonlocal calls
+            calls += folders.is_prepared(old / folders.NEXT) and folders.read(old / folders.NEXT)["complete"]
+            if calls == killed_at:
+                raise Killed
+            return reals[name](*args, **options)
+
+        return call
+
+    for overwrite in (False, True):
+        for killed_at in range(1, 40):  # noqa: B007, `fails` reads it
+            shutil.rmtree(old)
+            shutil.copytree(saved, old)
+            calls = 0
+            with monkeypatch.context() as patch:
+                for name in reals:
+                    patch.setattr(os, name, fails(name))
+                try:
+                    run(job(old, *paths, shard_tokens=150), overwrite=True)
+                except Killed:
+                    pass
+                else:
+                    break
+            lines = run(job(old, *paths, shard_tokens=150), overwrite=overwrite)
+            assert overwrite or "is complete" in lines[0]
+            assert contents(old) == whole
+        assert killed_at > 10
+
+
+def test_files_of_others_in_the_place_of_new_ones_are_kept(old, paths, tmp_path):
+    mine = old / "train-00009.tokens"
+    mine.write_text("mine")
+    (old / "a.txt").write_text("mine")
+    before = contents_without_next(old)
+    with pytest.raises(FileExistsError, match=r"train-00009\.tokens is not gpt's, and the new text has a file of that"):
+        run(job(old, *paths, shard_tokens=20), overwrite=True)
+    assert contents_without_next(old) == before
+    open_folder(old)
+    mine.unlink()
+    run(job(old, *paths, shard_tokens=20), overwrite=True)
+    assert (old / "a.txt").read_text() == "mine"
+    assert stored(old) == expected(WORDS, 0.5)
+
+
+def test_a_folder_in_the_place_of_the_next_text_is_not_touched(old, paths):
+    (old / ".next").mkdir()
+    (old / ".next" / "mine").write_text("mine")
+    before = contents_without_next(old)
+    with pytest.raises(FileExistsError, match=r"\.next is not gpt's, and the new text is written there first: move it"):
+        run(job(old, *paths), overwrite=True)
+    assert contents_without_next(old) == before
+    assert (old / ".next" / "mine").read_text() == "mine"
 
 
 def test_changed_files_are_noticed(paths, tmp_path):
