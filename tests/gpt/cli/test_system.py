@@ -277,3 +277,53 @@ def test_training_without_what_windows_lacks(tmp_path):
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ONE_THREAD)
         assert (done.returncode, done.stderr) == (0, "")
         assert checkpoint.newest(tmp_path / "run")[0].step == last
+
+
+COLLECT = """
+    import builtins, os, signal, sys, types
+    import pytest
+
+    def without(module, names):
+        found = types.ModuleType(module.__name__)
+        vars(found).update({{name: value for name, value in vars(module).items() if name not in names}})
+        return found
+
+    missing = {{"fcntl", "grp", "posix", "pty", "pwd", "readline", "resource", "syslog", "termios", "tty"}}
+    less = {{
+        "os": without(os, {{"WNOHANG", "chown", "fork", "geteuid", "getloadavg", "getpgid", "getuid", "killpg",
+                          "mkfifo", "mknod", "nice", "sched_getaffinity", "sched_setaffinity", "sched_yield",
+                          "setsid", "statvfs", "sysconf", "uname", "wait"}}),
+        "signal": without(signal, {{"ITIMER_PROF", "SIGALRM", "SIGCHLD", "SIGCONT", "SIGHUP", "SIGKILL", "SIGPIPE",
+                                  "SIGPROF", "SIGQUIT", "SIGSTOP", "SIGUSR1", "SIGUSR2", "SIGXCPU", "alarm",
+                                  "setitimer"}}),
+    }}
+    real, real_skip = builtins.__import__, pytest.importorskip
+
+    def imports(name, globals=None, locals=None, fromlist=(), level=0):
+        file = str((globals or {{}}).get("__file__"))
+        if file.startswith({root!r}) and "site-packages" not in file:  # other packages know what to do on Windows
+            if name in missing:
+                raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+            if name in less:
+                return less[name]
+        return real(name, globals, locals, fromlist, level)
+
+    def importorskip(name, *args, **kwargs):
+        if name in missing:
+            pytest.skip(f"no {{name}}", allow_module_level=True)
+        return real_skip(name, *args, **kwargs)
+
+    builtins.__import__, pytest.importorskip = imports, importorskip
+    sys.exit(pytest.main(["--collect-only", "-qq", "-n", "0", "-m", "", "-p", "no:cacheprovider", "tests"]))
+"""
+
+
+@pytest.mark.slow
+def test_every_test_file_is_imported_without_what_windows_lacks():
+    """Or skipped as a whole: one that cannot be imported would end the run."""
+    root = Path(__file__).parents[3]
+    code = textwrap.dedent(COLLECT.format(root=str(root)))
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, env=ONE_THREAD)
+    errors = [line for line in done.stdout.splitlines() if line.startswith(("ERROR", "E  "))]
+    assert (done.returncode, errors) == (0, []), done.stderr[-2000:]
+    assert "tests/gpt/cli/test_system.py" in done.stdout
