@@ -30,8 +30,18 @@ class Msvcrt(types.ModuleType):
         assert (mode, count) == (self.LK_NBLCK, 1)
         self.tries += 1
         place = os.fstat(descriptor).st_ino, os.lseek(descriptor, 0, os.SEEK_CUR)
-        if self.held.setdefault(place, descriptor) != descriptor:
+        owner = self.held.get(place, descriptor)
+        if owner != descriptor and is_open(owner, place[0]):
             raise PermissionError(13, "Permission denied")
+        self.held[place] = descriptor
+
+
+def is_open(descriptor: int, inode: int) -> bool:
+    """Whether the descriptor is still that of this file: closing it lets go."""
+    try:
+        return os.fstat(descriptor).st_ino == inode
+    except OSError:
+        return False
 
 
 @pytest.fixture
@@ -70,6 +80,67 @@ def test_a_second_training_names_the_first(tmp_path, where, request):
         lockfile.lock(tmp_path),
     ):
         pass
+
+
+@pytest.fixture
+def open_files_stay(windows, monkeypatch):
+    """As on Windows: no file that this process has open is replaced or removed."""
+    descriptors = Path("/proc/self/fd")
+    if not descriptors.exists():
+        pytest.skip("open files are found in /proc")
+
+    def checked(real):
+        def call(path, *others, **kwargs):
+            target = others[0] if others else path
+            for descriptor in descriptors.iterdir():
+                if os.path.exists(target) and os.path.exists(descriptor) and os.path.samefile(target, descriptor):
+                    raise PermissionError(13, "Permission denied", str(target))
+            return real(path, *others, **kwargs)
+
+        return call
+
+    for name in ("replace", "rename", "unlink", "remove"):
+        monkeypatch.setattr(os, name, checked(getattr(os, name)))
+
+
+@pytest.fixture
+def linked(tmp_path):
+    """Two folders whose lock is one file, as in a snapshot that was made of hard links."""
+    for name in ("run", "snapshot"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "run" / "lock").write_text("17")
+    os.link(tmp_path / "run" / "lock", tmp_path / "snapshot" / "lock")
+    return tmp_path / "run", tmp_path / "snapshot"
+
+
+def test_the_lock_of_a_snapshot_becomes_a_file_of_its_own_on_windows(linked, open_files_stay):
+    with lockfile.lock(linked[0]), lockfile.lock(linked[1]):
+        assert not os.path.samefile(linked[0] / "lock", linked[1] / "lock")
+        assert (linked[0] / "lock").read_text() == str(os.getpid())
+
+
+def test_the_lock_of_a_snapshot_that_another_process_has_open_is_a_sentence_on_windows(linked, open_files_stay):
+    """That process may have become the owner in the moment in which the file is released to be replaced."""
+    with (
+        open(linked[1] / "lock", encoding="utf-8"),
+        pytest.raises(RuntimeError, match=r"another process has .*lock open: wait for it, or name another directory"),
+        lockfile.lock(linked[0]),
+    ):
+        pass
+    assert (linked[0] / "lock").read_text() == "17"
+    with lockfile.lock(linked[0]):
+        pass
+
+
+def test_a_lock_that_another_process_has_opened_meanwhile_is_left_to_it_on_windows(tmp_path, open_files_stay):
+    with lockfile.lock(tmp_path) as held:
+        held.remove = True
+        other = open(tmp_path / "lock", encoding="utf-8")  # noqa: SIM115
+    with other:
+        assert (tmp_path / "lock").exists()
+    with lockfile.lock(tmp_path) as held:
+        held.remove = True
+    assert not (tmp_path / "lock").exists()
 
 
 def test_waiting_on_windows(tmp_path, windows, monkeypatch):
