@@ -6,6 +6,7 @@ import ctypes
 import os
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -53,10 +54,21 @@ def is_open_at(file: IO[Any], path: Path) -> bool:
         return False
 
 
+def open_files_stay() -> bool:
+    """Whether a file that is open can be neither replaced nor removed, as on Windows."""
+    return sys.platform == "win32"
+
+
 def remove_open(file: IO[Any], path: Path) -> None:
-    """Close a file and remove its name: in this order on Windows, and elsewhere so that a lock on it covers both."""
-    if sys.platform == "win32":
+    """Close a file and remove its name: in this order on Windows, and elsewhere so that a lock on it covers both.
+
+    On Windows another process may open the file in between: then it stays, for that process.
+    """
+    if open_files_stay():
         file.close()
+        with suppress(PermissionError):
+            path.unlink(missing_ok=True)
+        return
     path.unlink(missing_ok=True)
     file.close()
 

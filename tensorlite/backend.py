@@ -89,6 +89,11 @@ def _cupy() -> ModuleType:
     return cupy
 
 
+def cupy_module(name: str) -> ModuleType:
+    """A module that comes with CuPy, "cupyx" or "cupy.cuda.nccl": for callers that have CuPy from `library_on`."""
+    return importlib.import_module(name)
+
+
 def _first_line(error: BaseException) -> str:
     return str(error).strip().partition("\n")[0]
 

@@ -112,23 +112,23 @@ class Chat:
 def converse(talk: Conversation, prompt: str) -> int:
     """Answer line by line to the end of the input, with a `prompt` where a person is typing.
 
-    Returns the number of lines that were not UTF-8: they are reported and have no answer.
+    Returns the number of lines that have no answer, not UTF-8 or longer than the context: each is reported.
     """
     if prompt:
         enable_line_editing()
     elif isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="surrogateescape")
-    invalid, about = 0, ""
+    unanswered, about = 0, ""
     while True:
         try:
             line = read_line(prompt)
         except NotText as error:
             note(str(error))
-            invalid += 1
+            unanswered += 1
             continue
         except EOFError:
             show("\n" if prompt else "")
-            return invalid
+            return unanswered
         except KeyboardInterrupt:
             if not prompt:
                 raise
@@ -137,7 +137,7 @@ def converse(talk: Conversation, prompt: str) -> int:
             continue
         command, _, rest = line.partition(" ")
         if command == "/quit":
-            return invalid
+            return unanswered
         if command == "/reset":
             talk.reset()
             about = ""
@@ -147,23 +147,23 @@ def converse(talk: Conversation, prompt: str) -> int:
             note(HELP)
         elif command.startswith("/"):
             note(f"there is no {command}: {HELP}")
-        elif line and answered(talk, line, about, typing=bool(prompt)):
-            about = ""
+        elif line:
+            try:
+                if answered(talk, line, about, typing=bool(prompt)):
+                    about = ""
+            except ValueError as error:
+                note(str(error))
+                unanswered += 1
 
 
 def answered(talk: Conversation, line: str, about: str, typing: bool) -> bool:
-    """Answer a line. Where a person is typing, Ctrl-C and an error end only this answer, and the result is False."""
+    """Answer a line. Where a person is typing, Ctrl-C ends only this answer, and the result is False."""
     try:
         answer(talk, line, about)
     except KeyboardInterrupt:
         if not typing:
             raise
         show("\n")
-        return False
-    except ValueError as error:
-        if not typing:
-            raise
-        note(str(error))
         return False
     return True
 

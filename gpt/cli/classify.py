@@ -34,7 +34,7 @@ class Classify:
     """Label texts with a run of `gpt finetune classify`: prints a line for each, label, probability and text.
 
     They are separated by tabs. Each line of a file or of standard input is a text; label and probability of a blank
-    line are empty.
+    line are empty, and those of a line that is not UTF-8 or has no token: it is reported, and the exit status is 1.
     """
 
     run: Annotated[Positional[Path], arg(metavar="RUN")]  # directory of the run
@@ -67,7 +67,7 @@ class Classify:
             report_cut(len(cut), trained)
             return 0
         if self.file:
-            lines = corpus.read_text(self.file).removesuffix("\n").split("\n")
+            lines = corpus.read_text(self.file, "surrogateescape").removesuffix("\n").split("\n")
             batches, source, total = iter([lines]), str(self.file), len(lines)
         else:
             batches, source, total = incoming(), "standard input", None

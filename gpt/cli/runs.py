@@ -14,6 +14,7 @@ from tyro.conf import Positional, arg
 from .. import look
 from ..console import Output, visible
 from ..look import Run
+from ..look.figures import figure_text
 from ..look.run_list import find_runs
 
 
@@ -84,7 +85,7 @@ def row(folder: Path, one: Run) -> list[str]:
         one.task,
         steps,
         short(one.parameters),
-        f"{lowest[0]:.4f} @ {lowest[1]:,}" if lowest else "-",
+        f"{figure_text('validation_loss', lowest[0])} @ {lowest[1]:,}" if lowest else "-",
         one.changed.partition(" ")[0],
     ]
 

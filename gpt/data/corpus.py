@@ -76,17 +76,20 @@ def foreign(begin: bytes, page: bool = False) -> str | None:
     return None
 
 
-def read_text(paths: AnyPath | Iterable[AnyPath]) -> str:
+def read_text(paths: AnyPath | Iterable[AnyPath], errors: str = "strict") -> str:
     """The text of one or more UTF-8 files, one after another, each ending its last line if more follow; "-": a pipe.
 
     A byte order mark is dropped, and the line ends CRLF and CR become "\\n"; nothing else is changed. Raises
     OSError (FileNotFoundError, IsADirectoryError, PermissionError, ...) for a file that cannot be read, and
-    ValueError for one that is empty or not UTF-8, with the offset of the first wrong byte, and for no file.
+    ValueError for one that is empty or not UTF-8, with the offset of the first wrong byte, and for no file. With the
+    `errors` "surrogateescape" bytes that are not UTF-8 become lone surrogates, for a caller that reports their lines.
     """
-    return "".join(blocks(paths))
+    return "".join(blocks(paths, errors=errors))
 
 
-def blocks(paths: AnyPath | Iterable[AnyPath], read: list[dict[str, Any]] | None = None) -> Iterator[str]:
+def blocks(
+    paths: AnyPath | Iterable[AnyPath], read: list[dict[str, Any]] | None = None, errors: str = "strict"
+) -> Iterator[str]:
     """The text of `read_text` in blocks of at most a million characters, for text that does not fit in memory.
 
     Path, length in bytes and SHA-256 of each regular file are appended to `read` when it has been read.
@@ -97,7 +100,7 @@ def blocks(paths: AnyPath | Iterable[AnyPath], read: list[dict[str, Any]] | None
     for path in files:
         end = ""
         hasher = hashlib.sha256()
-        for block in _blocks(path, hasher.update):
+        for block in _blocks(path, hasher.update, errors):
             yield block
             end = block[-1:] or end
         if read is not None and path.is_file():
@@ -106,7 +109,7 @@ def blocks(paths: AnyPath | Iterable[AnyPath], read: list[dict[str, Any]] | None
             yield "\n"
 
 
-def _blocks(path: Path, see: Callable[[bytes], object]) -> Iterator[str]:
+def _blocks(path: Path, see: Callable[[bytes], object], errors: str) -> Iterator[str]:
     if path.is_dir():
         raise IsADirectoryError(f"{str(path)!r} is a directory: name the text files in it")
     try:
@@ -117,7 +120,7 @@ def _blocks(path: Path, see: Callable[[bytes], object]) -> Iterator[str]:
         data, read, blank = file.read(BLOCK), 0, True
         if said := foreign(data):
             raise ValueError(f"the text file {str(path)!r} {said}")
-        utf8, lines = getincrementaldecoder("utf-8-sig")(), IncrementalNewlineDecoder(None, translate=True)
+        utf8, lines = getincrementaldecoder("utf-8-sig")(errors), IncrementalNewlineDecoder(None, translate=True)
         while True:
             read += len(data)
             see(data)

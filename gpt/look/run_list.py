@@ -12,6 +12,7 @@ from tensorlite import io
 
 from ..training import checkpoint, run_directory
 from .charts import Line, line_chart
+from .figures import figure_text
 from .loaded import kept_steps
 from .metrics import METRICS, SMOOTH, Log, Metrics, Sample, curve, place_of
 
@@ -67,7 +68,7 @@ class Run:
             "task": self.task,
             "steps": steps_text(self),
             "parameters": f"{self.parameters:,}",
-            "lowest validation loss": f"{lowest[0]:.4f} at step {lowest[1]:,}" if lowest else "none",
+            "lowest validation loss": lowest_text(lowest) if lowest else "none",
             "changed": self.changed,
         }
 
@@ -222,6 +223,11 @@ def steps_text(run: Run) -> str:
     """ "300", or "120 of 300, not finished"."""
     total = f" of {run.total:,}" if run.total and run.total != run.last else ""
     return f"{run.last:,}{total}{'' if run.finished else ', not finished'}"
+
+
+def lowest_text(lowest: tuple[float, int]) -> str:
+    """A validation loss and its step: "1.2345 at step 300"."""
+    return f"{figure_text('validation_loss', lowest[0])} at step {lowest[1]:,}"
 
 
 def html_table(rows: Iterable[Iterable[str]], head: Iterable[str] = ()) -> str:

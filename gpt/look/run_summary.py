@@ -15,9 +15,10 @@ from ..tasks.pretrain import TrainConfig
 from ..training import checkpoint, run_directory
 from ..training.session import default_keep
 from ..training.settings import Settings
-from .comparison import dict_at, figure_name, figure_text, setting_text
+from .comparison import dict_at, setting_text
+from .figures import figure_name, figure_text
 from .metrics import SMOOTH, place_of
-from .run_list import Run, run, steps_text
+from .run_list import Run, lowest_text, run, steps_text
 
 SETTINGS: dict[str, type[Settings]] = {
     "pretrain": TrainConfig, "classify": ClassifyConfig, "instruct": InstructConfig,
@@ -142,7 +143,7 @@ class Summary:
         if last:
             rows[f"training loss, last {SMOOTH} steps"] = figure_text("loss", sum(last) / len(last))
         if lowest:
-            rows["lowest validation loss"] = f"{figure_text('validation_loss', lowest[0])} at step {lowest[1]:,}"
+            rows["lowest validation loss"] = lowest_text(lowest)
             rows["newest validation loss"] = figure_text("validation_loss", one.metrics["validation_loss"].values[-1])
         return rows | {figure_name(name): figure_text(name, value) for name, value in self.results().items()}
 

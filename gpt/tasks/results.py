@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, Self
 from tensorlite.files import check_replaceable, naming, replacing
 
 from .. import jsonfile
-from ..system import lock
+from ..system import is_open_at, lock, remove_open
 
 FORMAT, VERSION = "gpt.results", 1
 
@@ -52,15 +52,23 @@ class Results:
         if self.partial.is_symlink():
             raise FileExistsError(f"{self.partial} is a link, and gpt does not write through links: delete it")
         with naming(self.partial), contextlib.ExitStack() as undo:
-            self.file = undo.enter_context(open(self.partial, "a+b"))
+            self.file = self._locked(undo)
             self._begin({"format": FORMAT, "version": VERSION, **about}, overwrite)
             undo.pop_all()  # __exit__ closes it
+
+    def _locked(self, undo: contextlib.ExitStack) -> BinaryIO:
+        """The open PATH.partial, which this process has locked; `undo` closes it."""
+        while True:
+            file = undo.enter_context(open(self.partial, "a+b"))  # noqa: SIM115
+            if not lock(file):
+                raise RuntimeError(f"another process is writing {self.partial}: wait for it, or name another file")
+            if is_open_at(file, self.partial):
+                return file
+            file.close()  # a process that has ended meanwhile has removed it
 
     def _begin(self, header: dict[str, Any], overwrite: bool) -> None:
         """Read the lines of an earlier call, or write the first line."""
         assert self.file is not None
-        if not lock(self.file):
-            raise RuntimeError(f"another process is writing {self.partial}: wait for it, or name another file")
         self.file.seek(0)
         first = self.file.readline()
         if not first.strip(b"\0") or (not first.endswith(b"\n") and _line(header).startswith(first)):
@@ -113,17 +121,17 @@ class Results:
             text = json.dumps(self.rows, indent=4, ensure_ascii=False) + "\n"
             with replacing(self.path) as file:
                 file.write(text.encode("utf-8", "backslashreplace"))  # a lone surrogate as its JSON escape
-            self.file.close()
-            self.partial.unlink()
+            remove_open(self.file, self.partial)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if self.file is not None:
-            self.file.close()
-            if not self.written:  # a call that failed at its start leaves no file
-                self.partial.unlink(missing_ok=True)
+        if self.file is None:
+            return
+        if not self.written and not self.file.closed:  # a call that failed at its start leaves no file
+            remove_open(self.file, self.partial)
+        self.file.close()
 
 
 def _line(value: Mapping[str, Any]) -> bytes:

@@ -53,20 +53,37 @@ def _acquire(path: Path, doing: str) -> IO[str] | None:
                 file.close()
                 return None
             if os.fstat(file.fileno()).st_nlink > 1:  # hard-linked in a snapshot of the run: replaced by an own file
-                if os.name != "posix":
-                    file.close()  # Windows does not replace an open file
-                run_directory.unshare(path)
-                file.close()
+                _replace(file, path)
                 return None
             file.truncate(0)
             file.write(str(os.getpid()))
             file.flush()
         return file
     except BaseException:
-        with naming(path), file:
+        with naming(path):
             if new:
                 system.remove_open(file, path)
+            file.close()
         raise
+
+
+def _replace(file: IO[str], path: Path) -> None:
+    """Give this name of a locked file a file of its own, and close the old one.
+
+    The lock is held meanwhile, but not on Windows, which replaces no open file. Another process may take it there, but
+    has the file open as long as it holds the lock, and so keeps it from being replaced.
+    """
+    if not system.open_files_stay():
+        run_directory.unshare(path)
+        file.close()
+        return
+    file.close()
+    try:
+        run_directory.unshare(path)
+    except PermissionError as error:
+        raise RuntimeError(
+            f"another process has {path} open: wait for it, or name another directory ({error.strerror})"
+        ) from error
 
 
 def take(file: IO[str], folder: Path) -> bool:

@@ -304,7 +304,7 @@ def delete_checkpoint(folder: Path) -> None:
 def unshare(path: Path) -> None:
     """Where a file has other names (hard links of a snapshot), give this name a copy of its own."""
     if regular(path) and path.stat().st_nlink > 1:
-        with open(path, "rb") as file, replacing(path) as copy:
+        with replacing(path) as copy, open(path, "rb") as file:  # closed before it is replaced, as Windows requires
             shutil.copyfileobj(file, copy)
 
 

@@ -1,6 +1,5 @@
 """Memory management for speed: reused arrays, views of adjacent arrays, and copies in the background."""
 
-import importlib
 import math
 import threading
 from collections.abc import Callable, Sequence
@@ -8,7 +7,7 @@ from types import ModuleType
 
 import numpy as np
 
-from ..backend import Array, to_host, xp
+from ..backend import Array, cupy_module, to_host, xp
 
 
 class _Scratch(threading.local):
@@ -74,7 +73,7 @@ def start_copy_to_host(x: Array) -> Callable[[], np.ndarray]:
     library = xp(x)
     if library.__name__ != "cupy":
         return lambda: to_host(x)
-    host: np.ndarray = importlib.import_module("cupyx").empty_pinned(x.shape, x.dtype)
+    host: np.ndarray = cupy_module("cupyx").empty_pinned(x.shape, x.dtype)
     x.get(out=host, blocking=False)
     event = library.cuda.Event(disable_timing=True)
     event.record()

@@ -9,28 +9,30 @@ NVIDIA, "NCCL documentation", collective communication functions: https://docs.n
 from collections.abc import Callable
 from typing import Any
 
-from ..backend import Array
+from ..backend import Array, cupy_module, library_of
+
+NCCL = "cupy.cuda.nccl"
 
 
 def available() -> bool:
-    """Whether CuPy finds NCCL."""
-    from cupy.cuda import nccl
-
-    return bool(nccl.available)
+    """Whether CuPy finds NCCL. RuntimeError where there is no CuPy or no GPU."""
+    library_of("cuda")
+    return bool(cupy_module(NCCL).available)
 
 
 class Communicator:
-    """The GPUs of `size` processes, one of each: the current device. ImportError where CuPy finds no NCCL."""
+    """The GPUs of `size` processes, one of each: the current device.
+
+    ImportError where CuPy finds no NCCL, RuntimeError where there is no CuPy or no GPU.
+    """
 
     def __init__(self, rank: int, size: int, share: Callable[[Any], Any]):
-        import cupy
-        from cupy.cuda import nccl
-
+        library, nccl = library_of("cuda"), cupy_module(NCCL)
         if not nccl.available:
             raise ImportError(
                 "processes on GPUs exchange by NCCL, which CuPy does not find: pip install nvidia-nccl-cu13"
             )
-        self.nccl, self.stream = nccl, cupy.cuda.get_current_stream
+        self.nccl, self.stream = nccl, library.cuda.get_current_stream
         self.rank, self.size = rank, size
         self.comm = nccl.NcclCommunicator(size, share(nccl.get_unique_id() if rank == 0 else None), rank)
 

@@ -6,6 +6,7 @@ from hypothesis import settings
 
 EXAMPLES = {"dev": 10, "ci": 200, "nightly": 5000}
 chosen: dict[str, Any] = {}  # by the options of the pytest plugin: profile, seed, op
+checked: set[str] = set()  # with --op: the names of the rows that check_op was called with
 
 
 def profile(name: str | None = None) -> settings:

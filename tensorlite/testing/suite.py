@@ -14,7 +14,7 @@ from hypothesis.errors import Unsatisfiable
 from ..grad_mode import setting
 from ..primitive import Elementwise
 from .devices import device
-from .profiles import chosen
+from .profiles import checked, chosen
 from .profiles import profile as named_profile
 from .properties import (
     Property,
@@ -110,10 +110,12 @@ def check_op(
     """
     if not isinstance(row, Row):
         raise TypeError(f"check_op: give a Row, such as Row('softplus', softplus), not {type(row).__name__}")
-    if chosen.get("op") and chosen["op"] not in row.name:
-        import pytest  # which has set it
+    if chosen.get("op"):
+        checked.add(row.name)
+        if chosen["op"] not in row.name:
+            import pytest  # which has set it
 
-        pytest.skip(f"--op {chosen['op']}: this checks {row}")
+            pytest.skip(f"--op {chosen['op']}: this checks {row}")
     names = [properties] if isinstance(properties, str) else list(properties or properties_of(row))
     if unknown := set(names) - PROPERTIES.keys():
         raise ValueError(f"check_op: unknown property {min(unknown)!r}: choose from {', '.join(PROPERTIES)}")

@@ -455,15 +455,17 @@ def test_something_else():
 """
 
 
-def run(folder: Path, *options: str) -> str:
-    """What pytest prints in a folder with nothing but one test file."""
+def run(folder: Path, *options: str, xdist: bool = False) -> str:
+    """What pytest prints in a folder with nothing but one test file, and its exit status."""
     (folder / "test_mine.py").write_text(OPS)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *options]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *([] if xdist else ["-p", "no:xdist"])]
     environment = {
         k: v for k, v in os.environ.items() if k != "PYTEST_DISABLE_PLUGIN_AUTOLOAD"
     }  # ours has to be loaded
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    return done.stdout + done.stderr
+    done = subprocess.run(
+        [*command, *options], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    return f"{done.stdout}{done.stderr}\nexit status {done.returncode}"
 
 
 @pytest.mark.slow
@@ -480,10 +482,39 @@ def test_pytest_op_chooses_rows_by_name(tmp_path):
     shown = run(tmp_path, "--op", "right", "--op-profile", "dev", "-k", "value or differences or kinks or hand")
     assert "4 passed" in shown
     assert "failed" not in shown
-    assert "1 skipped, 17 deselected" in run(tmp_path, "--op", "missing")
-    (tmp_path / "only.py").write_text(OPS.partition("def test_by_hand")[0])
-    shown = run(tmp_path, "--op", "missing", "only.py")
-    assert "no test of an op whose name contains 'missing'; there are right, wrong" in shown
+    assert shown.endswith("exit status 0")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("xdist", [False, True])
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_pytest_op_that_does_not_exist_is_a_usage_error(tmp_path, xdist, by_hand):
+    """Also where tests call check_op by hand, whose rows are known when they run."""
+    if xdist:
+        pytest.importorskip("xdist")
+    (tmp_path / "only.py").write_text(OPS if by_hand else OPS.partition("def test_by_hand")[0])
+    workers = ["-n", "1"] if xdist else []
+    shown = run(tmp_path, "--op", "rihgt", "only.py", *workers, xdist=xdist)
+    assert "ERROR: --op: no test of an op whose name contains 'rihgt': did you mean right?" in shown
+    assert shown.count("--op: no test") == 1
+    assert shown.endswith("exit status 4")
+    shown = run(tmp_path, "--op", "missing", "only.py", *workers, xdist=xdist)
+    names = "right, right, again, wrong" if by_hand else "right, wrong"
+    assert f"no test of an op whose name contains 'missing'; there are {names}" in shown
+    shown = run(tmp_path, "--op", "again", "only.py", *workers, xdist=xdist)  # by hand alone
+    assert shown.endswith("exit status 0" if by_hand else "exit status 4")
+
+
+@pytest.mark.slow
+def test_pytest_op_is_no_usage_error_where_another_option_chooses_the_tests(tmp_path):
+    """With -k of the op's tests none, or of those by hand the one of another op."""
+    assert run(tmp_path, "--op", "wrong", "-k", "nothing").endswith("exit status 5")
+    assert run(tmp_path, "--op", "wrong", "-k", "hand").endswith("exit status 0")
+    assert run(tmp_path, "--op", "missing", "--collect-only").endswith("exit status 0")
+    (tmp_path / "failing.py").write_text(OPS + "def test_first():\n    assert check_op and False\n")
+    shown = run(tmp_path, "--op", "missing", "failing.py")
+    assert "no test of an op whose name contains 'missing'" in shown
+    assert shown.endswith("exit status 1")  # of a test that fails
 
 
 @pytest.mark.slow

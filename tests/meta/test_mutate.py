@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("resource", reason="mutants are judged in forked processes with limits, which only Unix has")
+
 from gpt.training.lockfile import lock
 from tests.meta import changes, judge_files, judge_rules, mutate
 from tests.meta.coverage_map import CoverageMap, content

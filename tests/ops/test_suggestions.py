@@ -587,7 +587,6 @@ def test_a_0d_tensor_has_no_rows():
         (lambda x: x + None, r"add\(float32\[2, 2\], NoneType\): give .*, not NoneType"),
         (lambda x: x @ None, r"matmul\(float32\[2, 2\], NoneType\): give .*, not NoneType"),
         (lambda x: x * object(), r"mul\(float32\[2, 2\], object\): give .*, not object"),
-        (lambda x: x * 1j, r"mul\(float32\[2, 2\], complex\): the result would be of dtype complex64"),
         (
             lambda x: np.array([1j, 2]) * x,
             r"mul\(complex128\[2\], .*: the result would be of dtype complex128",
@@ -624,17 +623,9 @@ def test_what_is_no_number_is_refused_by_one_sentence_that_names_the_op(call, me
         (lambda x: float(x.sum()), r"mine\(float32\[2, 2\]\): its forward function must return one array, not float"),
         (lambda x: [x], "mine.*must return one array, not list"),
         (lambda x: None, "mine.*must return one array, not NoneType"),
-        (
-            lambda x: x * 1j,
-            r"mine\(float32\[2, 2\]\): the result would be of dtype complex64.*, such as .real and .imag$",
-        ),
-        (
-            lambda x: x.astype(object),
-            "mine.*the result would be of dtype object.*floats, integers or booleans$",
-        ),
     ],
 )
-def test_a_forward_function_that_returns_no_array_of_numbers_is_named(forward, message):
+def test_a_forward_function_that_returns_no_array_is_named(forward, message):
     op = primitive(forward).vjp(lambda g: g)
     op.name = "mine"
     for x in (leaf(), leaf().detach()):

@@ -39,6 +39,8 @@ class Argument(ctypes.Structure):
 
 def missing() -> str:
     """Why kernels cannot be emulated here; empty where they can."""
+    if os.name != "posix":
+        return "the emulated kernels are shared libraries of Unix"
     return "" if shutil.which("g++") else "there is no g++ here to compile the kernels for the CPU"
 
 

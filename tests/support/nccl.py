@@ -53,7 +53,7 @@ def installed(monkeypatch, available: bool = True) -> list[tuple]:
     cuda = types.ModuleType("cupy.cuda")
     cuda.nccl, cuda.get_current_stream = nccl, lambda: types.SimpleNamespace(ptr=STREAM)
     cupy = types.ModuleType("cupy")
-    cupy.cuda = cuda
+    cupy.cuda, cupy.is_available = cuda, lambda: True
     for module in (cupy, cuda, nccl):
         monkeypatch.setitem(__import__("sys").modules, module.__name__, module)
     return calls

@@ -30,6 +30,8 @@ STREAM = 41
 
 def missing(package: str) -> str:
     """Why the stand-ins cannot be used with this package of Python; empty where they can."""
+    if os.name != "posix":
+        return "the stand-ins are shared libraries of Unix"
     if not shutil.which("g++"):
         return "there is no g++ here to compile the stand-ins"
     return "" if importlib.util.find_spec(package) else f"{package} is not installed"

@@ -28,6 +28,9 @@ static size_t memory_size = 0;
 
 static int refuse(const std::string& what, int status = INVALID_VALUE) { error = what; return status; }
 
+enum { CREATE, HEURISTIC, PRODUCT };
+static int wanted_status[3] = {0, 0, 0};  // what a test wants them to answer; of the heuristic -1: no algorithm
+
 template <typename T, typename... A> static int make(void** target, A... values) {
     *target = new T{values...};
     alive.insert(*target);
@@ -102,8 +105,10 @@ static bool on_gpu(const void* at, size_t bytes = 1) {
     return (char*)at >= memory && (char*)at + bytes <= memory + memory_size;
 }
 
+void stand_in_want(int function, int status) { wanted_status[function] = status; }
+
 size_t cublasLtGetVersion() { return 130100; }
-int cublasLtCreate(void** handle) { *handle = (void*)0x20; return SUCCESS; }
+int cublasLtCreate(void** handle) { *handle = (void*)0x20; return wanted_status[CREATE]; }
 int cublasLtDestroy(void*) { return SUCCESS; }
 
 int cublasLtMatmulDescCreate(void** target, int compute, int scale) {
@@ -172,6 +177,8 @@ int cublasLtMatmulAlgoGetHeuristic(
     void*, void* desc, void* a, void* b, void* c, void* d, void* preference, int wanted, Result* results, int* count) {
     for (void* x : {desc, a, b, c, d, preference}) if (!alive.count(x)) return refuse("an object that is not alive");
     if (wanted < 1) return refuse("no algorithm is wanted");
+    *count = 0;
+    if (int status = wanted_status[HEURISTIC]) return status == -1 ? SUCCESS : refuse("as a test wants", status);
     Description& description = *(Description*)desc;
     if (int status = check(description, *(Matrix*)a, *(Matrix*)b, *(Matrix*)c, *(Matrix*)d)) return status;
     Algorithm* algorithm = new Algorithm{  // kept: a plan points to its number
@@ -208,6 +215,7 @@ int cublasLtMatmul(
     void*, void* desc, const void* alpha, const void* a, void* adesc, const void* b, void* bdesc, const void* beta,
     const void* c, void* cdesc, void* d, void* ddesc, const uint64_t* algo, void* workspace, size_t size, void* stream) {
     for (void* x : {desc, adesc, bdesc, cdesc, ddesc}) if (!alive.count(x)) return refuse("an object that is not alive");
+    if (int status = wanted_status[PRODUCT]) return refuse("as a test wants", status);
     Description& description = *(Description*)desc;
     Matrix &ma = *(Matrix*)adesc, &mb = *(Matrix*)bdesc, &mc = *(Matrix*)cdesc, &md = *(Matrix*)ddesc;
     if (int status = check(description, ma, mb, mc, md)) return status;

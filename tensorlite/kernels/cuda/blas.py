@@ -29,6 +29,7 @@ WORKSPACE = 32 << 20  # bytes that an algorithm may use: what NVIDIA advises on 
 MAX_PLANS = 4096  # of a device; when there are more, all are made again
 COMPUTE_32F, COMPUTE_32F_FAST_TF32 = 68, 77  # cublasComputeType_t; nvmath's own ComputeType counts otherwise
 TYPES = {"float32": 0, "bfloat16": 14}  # cudaDataType_t
+NOT_INITIALIZED, ALLOC_FAILED, INVALID_VALUE, NOT_SUPPORTED = 1, 3, 7, 15  # of cublasStatus_t
 _ZERO_ONE = np.array([0, 1], float32)  # beta, and alpha where it is 1, as cublasLt reads them from the host
 _lock = threading.Lock()  # a plan holds the bias' pointer between two calls of cublasLt
 _devices: dict[int, "_Device"] = {}
@@ -64,7 +65,8 @@ def matmul(
     `out_dtype`, is that of the operands (the default), float32 or bfloat16. bias (N), in the dtype of the result.
     alpha: one float32 on the device, None for 1. The sum is rounded once, at the end (for some odd shapes in bfloat16
     before the bias too, as measured on an H200). A transposed operand costs nothing; one in which no axis has unit
-    stride is copied. TypeError for other dtypes, ValueError for shapes or layouts that do not fit.
+    stride is copied. TypeError for other dtypes, ValueError for shapes or layouts that do not fit, RuntimeError where
+    cublasLt refuses the product or fails.
     """
     library, shape = xp(a), _result_shape(a, b, bias, alpha)
     dtype = out.dtype if out is not None else np.dtype(a.dtype if out_dtype is None else out_dtype)
@@ -180,6 +182,10 @@ def _is_result(out: Layout | None) -> bool:
 # ----- cublasLt ---------------------------------------------------------------------------------------------------
 
 
+class NoAlgorithm(Exception):
+    """cublasLt has none for a kind of product, without an error."""
+
+
 class _Plan:
     """cublasLt's descriptions for one kind of product, and the algorithm that it chose."""
 
@@ -199,9 +205,15 @@ class _Plan:
         self.bias = np.array([bias], np.int64)  # cublasLt reads the attribute through a pointer
         if bias:
             self.point_bias(bias)  # the choice of the algorithm depends on its alignment
-        self.matrices = [self._matrix(x, t) for x, t in ((b, operand), (a, operand), (out, result))]
+        self.matrices: list[Any] = []
         self.algorithm = lt.MatmulHeuristicResult(1)  # must live as long as the plan: calls point into it
-        self._choose(handle, alignments)
+        try:
+            for x, t in ((b, operand), (a, operand), (out, result)):
+                self.matrices.append(self._matrix(x, t))
+            self._choose(handle, alignments)
+        except BaseException:
+            self.destroy()
+            raise
 
     def _set(
         self, setter: Callable[..., Any], dtype_of: Callable[[Any], Any], target: int, values: dict[Any, int]
@@ -221,7 +233,7 @@ class _Plan:
         return matrix
 
     def _choose(self, handle: int, alignments: tuple[int, int, int]) -> None:
-        """Ask cublasLt's heuristic for an algorithm. RuntimeError where it has none."""
+        """Ask cublasLt's heuristic for an algorithm. NoAlgorithm where it has none."""
         lt, of, count = self.lt, self.lt.MatmulPreferenceAttribute, np.zeros(1, np.int32)
         at_a, at_b, at_out = alignments
         preference = lt.matmul_preference_create()
@@ -241,9 +253,7 @@ class _Plan:
         finally:
             lt.matmul_preference_destroy(preference)
         if count[0] == 0:
-            raise RuntimeError(
-                f"cublasLt knows no algorithm for matrices at addresses that are multiples of {alignments}: copy them"
-            )
+            raise NoAlgorithm("no algorithm")
 
     def point_bias(self, pointer: int) -> None:
         """Set the address of the bias, which is part of the plan and not of a call."""
@@ -303,25 +313,44 @@ def _by_cublas(
         alpha is not None, bias_ptr and _aligned(bias_ptr), (_aligned(a_ptr), _aligned(b_ptr), _aligned(out_ptr)),
     )  # fmt: skip
     current, stream = library.cuda.runtime.getDevice(), library.cuda.get_current_stream().ptr
-    with _lock:
-        device = _devices.get(current)
-        if device is None:
-            device = _devices[current] = _Device(library)
-        plan = device.plans.get(key) or device.plan(key)
-        workspace = device.workspaces.get(stream)
-        if workspace is None:
-            workspace = device.workspaces[stream] = library.empty(WORKSPACE, np.uint8)
-        if bias_ptr:
-            plan.point_bias(bias_ptr)
-        # cublasLt reads alpha and beta either both from the device or both from the host
-        alpha_ptr = _ZERO_ONE.ctypes.data + 4 if alpha is None else alpha.data.ptr
-        beta_ptr = (_ZERO_ONE.ctypes.data if alpha is None else device.beta.data.ptr) + 4 * accumulate
-        first, second, result = plan.matrices
-        device.lt.matmul(
-            device.handle, plan.description, alpha_ptr, b_ptr, first, a_ptr, second, beta_ptr, out_ptr, result,
-            out_ptr, result, plan.algorithm.ptr, workspace.data.ptr, WORKSPACE, stream,
-        )  # fmt: skip
+    try:
+        with _lock:
+            device = _devices.get(current)
+            if device is None:
+                device = _devices[current] = _Device(library)
+            plan = device.plans.get(key) or device.plan(key)
+            workspace = device.workspaces.get(stream)
+            if workspace is None:
+                workspace = device.workspaces[stream] = library.empty(WORKSPACE, np.uint8)
+            if bias_ptr:
+                plan.point_bias(bias_ptr)
+            # cublasLt reads alpha and beta either both from the device or both from the host
+            alpha_ptr = _ZERO_ONE.ctypes.data + 4 if alpha is None else alpha.data.ptr
+            beta_ptr = (_ZERO_ONE.ctypes.data if alpha is None else device.beta.data.ptr) + 4 * accumulate
+            first, second, result = plan.matrices
+            device.lt.matmul(
+                device.handle, plan.description, alpha_ptr, b_ptr, first, a_ptr, second, beta_ptr, out_ptr, result,
+                out_ptr, result, plan.algorithm.ptr, workspace.data.ptr, WORKSPACE, stream,
+            )  # fmt: skip
+    except Exception as error:
+        if not isinstance(error, (NoAlgorithm, getattr(importlib.import_module(CUBLASLT), "cuBLASLtError", ()))):
+            raise
+        raise RuntimeError(_refusal(error, a, b, out, bias)) from None
     return out
+
+
+def _refusal(error: Exception, a: Array, b: Array, out: Array, bias: Array | None) -> str:
+    """A sentence for a product that cublasLt has refused, or failed at: which, why, and what to do."""
+    status = getattr(error, "status", NOT_SUPPORTED)
+    if status in (NOT_INITIALIZED, ALLOC_FAILED):
+        advice = "the GPU's memory may be full: use a smaller batch, or end other programs on the GPU"
+    elif status in (INVALID_VALUE, NOT_SUPPORTED):
+        advice = "other sizes or another dtype may work, and without nvmath-python CuPy computes the products"
+    else:
+        advice = "an earlier error of the GPU may be the cause: start the program again, and report it if it comes back"
+    dtypes = a.dtype.name if out.dtype == a.dtype else f"{a.dtype.name}, in {out.dtype.name}"
+    what = f"{a.shape} @ {b.shape} of {dtypes}{'' if bias is None else ', with a bias'}"
+    return f"cublasLt refused the product {what}: {str(error).partition('.')[0]}: {advice}"
 
 
 def _aligned(pointer: int) -> int:

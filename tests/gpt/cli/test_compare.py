@@ -7,6 +7,8 @@ import shutil
 import pytest
 from runs import quickly_drawn, tiny, train
 
+from gpt import look
+
 __all__ = ["quickly_drawn"]
 
 
@@ -93,6 +95,104 @@ def test_settings_that_only_some_of_the_runs_have_are_counted(compare, folder, t
     assert everything["batch_size"] == ["2", "-"]
     assert int(shown) == sum(values[-1] == "-" for values in everything.values())
     assert "cannot be compared" not in output  # a run without validation data has none that differ
+
+
+# ----- results ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def made(folder, tmp_path):
+    """made(name, lines, task): a run of 40 steps with these lines of metrics.jsonl; an imported one for None."""
+
+    def made(name, lines, task="pretrain"):
+        run = shutil.copytree(folder / "one", tmp_path / name)
+        described = json.loads((run / "config.json").read_text(encoding="utf-8"))
+        described["training"]["steps"] = 40
+        shutil.rmtree(run / "checkpoints")
+        if lines is None:
+            del described["training"]
+            described["imported"] = {"from": "elsewhere"}
+            (run / "metrics.jsonl").unlink()
+        else:
+            (run / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
+        (run / "config.json").write_text(json.dumps(described | {"task": task}), encoding="utf-8")
+        manifest = json.loads((run / "run.json").read_text(encoding="utf-8"))
+        manifest["finished"] = 40 if lines and len(lines) == 40 else None
+        (run / "run.json").write_text(json.dumps(manifest), encoding="utf-8")
+        return run
+
+    return made
+
+
+def steps(count, **evaluations):
+    """Lines with a loss of 3 at steps up to 10 and of 2, 2.01, 2.02, ... after them, and figures by their steps."""
+    lines = [
+        {"step": s, "loss": 3.0 if s <= 10 else 2 + (s - 11) / 100, "norm": 1.5, "lr": 0.01}
+        for s in range(1, count + 1)
+    ]
+    for name, values in evaluations.items():
+        for step, value in values.items():
+            lines[step - 1][name] = value
+    return lines
+
+
+VALIDATION = {10: 2.75, 20: 2.123456, 40: 2.5}
+
+
+def test_a_run_without_a_validation_loss_has_a_dash_for_it(compare, made):
+    runs = made("with", steps(40, validation_loss=VALIDATION)), made("without", steps(40))
+    status, output, errors = compare(*runs)
+    assert (status, errors) == (0, "")
+    rows = cells(output)
+    assert rows["lowest validation loss"] == ["2.1235", "-"]
+    assert rows["at step"] == ["20", "-"]
+    assert rows["training loss, last 30 steps"] == ["2.1450", "2.1450"]  # the mean of 2.00 to 2.29
+    assert rows["steps"] == ["40", "40"]
+    assert not {"loss", "norm", "lr", "validation loss"} & rows.keys()  # figures of single steps are no results
+
+
+def test_runs_without_a_validation_loss_have_their_other_results(compare, made):
+    rows = cells(compare(made("1", steps(40)), made("2", steps(12)))[1])
+    assert (rows["lowest validation loss"], rows["at step"]) == (["-", "-"], ["-", "-"])
+    assert rows["training loss, last 30 steps"] == ["2.1450", f"{(10 * 3 + 2 + 2.01) / 12:.4f}"]
+    assert rows["steps"] == ["40", "12 of 40, not finished"]
+
+
+def test_a_run_without_a_step_has_no_result(compare, made):
+    runs = made("trained", steps(40, validation_loss=VALIDATION)), made("new", []), made("imported", None)
+    status, output, errors = compare(*runs)
+    assert (status, errors) == (0, "")
+    rows = cells(output)
+    assert rows["steps"] == ["40", "0 of 40, not finished", "0"]
+    for name, value in (
+        ("lowest validation loss", "2.1235"), ("at step", "20"), ("training loss, last 30 steps", "2.1450")
+    ):  # fmt: skip
+        assert rows[name] == [value, "-", "-"]
+
+
+def test_figures_of_one_task_are_a_dash_in_runs_of_another(compare, made):
+    final = {"test_accuracy": {40: 0.953}, "test_loss": {40: 0.25}, "test_repeated": {40: 3}}
+    classifier = made("spam", steps(40, validation_loss=VALIDATION, **final), task="classify")
+    text = made("text", steps(40, whole_validation_loss={20: 2.2, 40: 2.4444}))
+    output = compare(classifier, text)[1]
+    rows = cells(output)
+    assert rows["test accuracy"] == ["95.3 %", "-"]
+    assert rows["test loss"] == ["0.2500", "-"]
+    assert next(values for name, values in rows.items() if name.startswith("test entries")) == ["3", "-"]
+    assert rows["validation loss, whole text"] == ["-", "2.4444"]  # the newest
+    assert rows["task"] == ["classify", "pretrain"]
+    assert "The tasks differ, so the losses are of different things and cannot be compared." in output
+
+
+def test_the_lowest_validation_loss_is_the_same_text_in_every_command(call, compare, made, tmp_path):
+    """Four decimals, without a comma in a large one."""
+    made("b", steps(40, validation_loss=VALIDATION))
+    run = made("a", steps(40, validation_loss={10: 12345.67891, 20: 123456.78}))
+    for lowest, step, name in (("12345.6789", 10, "a"), ("2.1235", 20, "b")):
+        assert f"{lowest} @ {step}" in call("runs", tmp_path)[1]
+        assert f"{lowest} at step {step}\n" in call("show", tmp_path / name)[1]
+        assert look.run(tmp_path / name).figures()["lowest validation loss"] == f"{lowest} at step {step}"
+    assert cells(compare(run, tmp_path / "b")[1])["lowest validation loss"] == ["12345.6789", "2.1235"]
 
 
 def test_a_narrow_terminal_has_a_line_for_each_value(compare, folder, monkeypatch):

@@ -99,6 +99,7 @@ def test_the_printed_address(host, token, address):
 # ----- what it does ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.skipif(os.name != "posix", reason="there, a process that is sent a signal just ends")
 @slow
 def test_it_serves_and_ends_with_ctrl_c(short):
     with served(short) as (process, address):

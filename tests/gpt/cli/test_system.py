@@ -30,8 +30,18 @@ class Msvcrt(types.ModuleType):
         assert (mode, count) == (self.LK_NBLCK, 1)
         self.tries += 1
         place = os.fstat(descriptor).st_ino, os.lseek(descriptor, 0, os.SEEK_CUR)
-        if self.held.setdefault(place, descriptor) != descriptor:
+        owner = self.held.get(place, descriptor)
+        if owner != descriptor and is_open(owner, place[0]):
             raise PermissionError(13, "Permission denied")
+        self.held[place] = descriptor
+
+
+def is_open(descriptor: int, inode: int) -> bool:
+    """Whether the descriptor is still that of this file: closing it lets go."""
+    try:
+        return os.fstat(descriptor).st_ino == inode
+    except OSError:
+        return False
 
 
 @pytest.fixture
@@ -70,6 +80,67 @@ def test_a_second_training_names_the_first(tmp_path, where, request):
         lockfile.lock(tmp_path),
     ):
         pass
+
+
+@pytest.fixture
+def open_files_stay(windows, monkeypatch):
+    """As on Windows: no file that this process has open is replaced or removed."""
+    descriptors = Path("/proc/self/fd")
+    if not descriptors.exists():
+        pytest.skip("open files are found in /proc")
+
+    def checked(real):
+        def call(path, *others, **kwargs):
+            target = others[0] if others else path
+            for descriptor in descriptors.iterdir():
+                if os.path.exists(target) and os.path.exists(descriptor) and os.path.samefile(target, descriptor):
+                    raise PermissionError(13, "Permission denied", str(target))
+            return real(path, *others, **kwargs)
+
+        return call
+
+    for name in ("replace", "rename", "unlink", "remove"):
+        monkeypatch.setattr(os, name, checked(getattr(os, name)))
+
+
+@pytest.fixture
+def linked(tmp_path):
+    """Two folders whose lock is one file, as in a snapshot that was made of hard links."""
+    for name in ("run", "snapshot"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "run" / "lock").write_text("17")
+    os.link(tmp_path / "run" / "lock", tmp_path / "snapshot" / "lock")
+    return tmp_path / "run", tmp_path / "snapshot"
+
+
+def test_the_lock_of_a_snapshot_becomes_a_file_of_its_own_on_windows(linked, open_files_stay):
+    with lockfile.lock(linked[0]), lockfile.lock(linked[1]):
+        assert not os.path.samefile(linked[0] / "lock", linked[1] / "lock")
+        assert (linked[0] / "lock").read_text() == str(os.getpid())
+
+
+def test_the_lock_of_a_snapshot_that_another_process_has_open_is_a_sentence_on_windows(linked, open_files_stay):
+    """That process may have become the owner in the moment in which the file is released to be replaced."""
+    with (
+        open(linked[1] / "lock", encoding="utf-8"),
+        pytest.raises(RuntimeError, match=r"another process has .*lock open: wait for it, or name another directory"),
+        lockfile.lock(linked[0]),
+    ):
+        pass
+    assert (linked[0] / "lock").read_text() == "17"
+    with lockfile.lock(linked[0]):
+        pass
+
+
+def test_a_lock_that_another_process_has_opened_meanwhile_is_left_to_it_on_windows(tmp_path, open_files_stay):
+    with lockfile.lock(tmp_path) as held:
+        held.remove = True
+        other = open(tmp_path / "lock", encoding="utf-8")  # noqa: SIM115
+    with other:
+        assert (tmp_path / "lock").exists()
+    with lockfile.lock(tmp_path) as held:
+        held.remove = True
+    assert not (tmp_path / "lock").exists()
 
 
 def test_waiting_on_windows(tmp_path, windows, monkeypatch):
@@ -277,3 +348,53 @@ def test_training_without_what_windows_lacks(tmp_path):
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ONE_THREAD)
         assert (done.returncode, done.stderr) == (0, "")
         assert checkpoint.newest(tmp_path / "run")[0].step == last
+
+
+COLLECT = """
+    import builtins, os, signal, sys, types
+    import pytest
+
+    def without(module, names):
+        found = types.ModuleType(module.__name__)
+        vars(found).update({{name: value for name, value in vars(module).items() if name not in names}})
+        return found
+
+    missing = {{"fcntl", "grp", "posix", "pty", "pwd", "readline", "resource", "syslog", "termios", "tty"}}
+    less = {{
+        "os": without(os, {{"WNOHANG", "chown", "fork", "geteuid", "getloadavg", "getpgid", "getuid", "killpg",
+                          "mkfifo", "mknod", "nice", "sched_getaffinity", "sched_setaffinity", "sched_yield",
+                          "setsid", "statvfs", "sysconf", "uname", "wait"}}),
+        "signal": without(signal, {{"ITIMER_PROF", "SIGALRM", "SIGCHLD", "SIGCONT", "SIGHUP", "SIGKILL", "SIGPIPE",
+                                  "SIGPROF", "SIGQUIT", "SIGSTOP", "SIGUSR1", "SIGUSR2", "SIGXCPU", "alarm",
+                                  "setitimer"}}),
+    }}
+    real, real_skip = builtins.__import__, pytest.importorskip
+
+    def imports(name, globals=None, locals=None, fromlist=(), level=0):
+        file = str((globals or {{}}).get("__file__"))
+        if file.startswith({root!r}) and "site-packages" not in file:  # other packages know what to do on Windows
+            if name in missing:
+                raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+            if name in less:
+                return less[name]
+        return real(name, globals, locals, fromlist, level)
+
+    def importorskip(name, *args, **kwargs):
+        if name in missing:
+            pytest.skip(f"no {{name}}", allow_module_level=True)
+        return real_skip(name, *args, **kwargs)
+
+    builtins.__import__, pytest.importorskip = imports, importorskip
+    sys.exit(pytest.main(["--collect-only", "-qq", "-n", "0", "-m", "", "-p", "no:cacheprovider", "tests"]))
+"""
+
+
+@pytest.mark.slow
+def test_every_test_file_is_imported_without_what_windows_lacks():
+    """Or skipped as a whole: one that cannot be imported would end the run."""
+    root = Path(__file__).parents[3]
+    code = textwrap.dedent(COLLECT.format(root=str(root)))
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, env=ONE_THREAD)
+    errors = [line for line in done.stdout.splitlines() if line.startswith(("ERROR", "E  "))]
+    assert (done.returncode, errors) == (0, []), done.stderr[-2000:]
+    assert "tests/gpt/cli/test_system.py" in done.stdout

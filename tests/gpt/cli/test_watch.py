@@ -107,12 +107,12 @@ def test_ctrl_c_during_training_saves_and_ends_both(tmp_path):
 
 @posix
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_the_page_ends_with_a_killed_training(tmp_path, number):
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM"])
+def test_the_page_ends_with_a_killed_training(tmp_path, name):
     with watched(tmp_path, out=tmp_path / "run", **ENDLESS) as (process, lines):
         address = line_with(lines, "watch")
         assert answers(address)
-        process.send_signal(number)
+        process.send_signal(getattr(signal, name))
         process.wait(20)
         assert ends(address)
 

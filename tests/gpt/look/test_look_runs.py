@@ -13,7 +13,7 @@ from runs import quickly_drawn, tiny, train
 
 from gpt import look
 from gpt.look.charts import Line, line_chart, ticks
-from gpt.look.comparison import figure_text
+from gpt.look.figures import figure_text
 from gpt.look.run_list import total_steps
 
 __all__ = ["quickly_drawn"]

@@ -3,7 +3,6 @@
 import json
 import pickle
 import re
-import resource
 import shutil
 import subprocess
 import sys
@@ -169,6 +168,7 @@ def test_the_same_folder_gives_the_same_bytes(tmp_path):
 @pytest.mark.slow
 def test_memory_is_that_of_one_tensor(tmp_path):
     """In a new process: the most that it ever held, over what it held before."""
+    pytest.importorskip("resource", reason="Unix says how much memory a process has held")
     config = {**folders.CONFIG, "n_embd": 384, "n_layer": 12, "n_head": 6}
     folder = folders.write(tmp_path / "hf", config)
     code = (
@@ -191,6 +191,7 @@ def test_what_is_not_finite_is_not_imported(tmp_path):
 
 
 def test_a_full_disk_leaves_no_half_of_a_run_and_no_half_of_a_folder(call, tmp_path):
+    resource = pytest.importorskip("resource", reason="only Unix limits the size of files")
     folder, run = folders.write(tmp_path / "hf"), tmp_path / "run"
     pretrained.import_folder(folder, run)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -7,7 +7,6 @@ numpy and safetensors through which this repository reaches files; each call wit
 
 import builtins
 import errno
-import fcntl
 import io
 import mmap
 import os
@@ -20,6 +19,11 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import safetensors
+
+try:
+    import fcntl
+except ImportError:
+    fcntl = None  # on Windows, whose locks are not shown
 
 READING = ("open", "read", "list", "map", "lock", "room")
 GROWING = ("create", "write", "mkdir", "link")  # what a full disk refuses
@@ -87,7 +91,8 @@ class _Watch:
         patch.setattr(os, "truncate", self.truncate(os.truncate))
         patch.setattr(os, "open", self.os_open(os.open))
         patch.setattr(os, "fsync", self.fsync)
-        patch.setattr(fcntl, "flock", self.of_a_file(fcntl.flock, "lock"))
+        if fcntl is not None:
+            patch.setattr(fcntl, "flock", self.of_a_file(fcntl.flock, "lock"))
         patch.setattr(mmap, "mmap", self.of_a_file(mmap.mmap, "map"))
         patch.setattr(np, "fromfile", self.of_a_file(np.fromfile, "read"))
         patch.setattr(safetensors, "safe_open", self.of_one_path(safetensors.safe_open, "open"))

@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 from typing import Self
 
+import pytest
 from runs import ONE_THREAD
 
 
@@ -22,6 +23,8 @@ class Server:
     """`with Server() as server: server.run(line, seconds)`."""
 
     def __enter__(self) -> Self:
+        if not hasattr(os, "fork"):
+            pytest.skip("this system does not fork")
         path = os.pathsep.join((str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH", "")))
         self.process = subprocess.Popen(
             [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1,

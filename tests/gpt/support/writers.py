@@ -8,6 +8,7 @@ import io
 import json
 import os
 import shutil
+import signal
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
@@ -179,7 +180,7 @@ def stopped(argv: list[str], step: int) -> Ended:
     def update(s, *args):
         result = real(s, *args)
         if s.step == step:
-            os.kill(os.getpid(), 15)
+            signal.raise_signal(signal.SIGTERM)
         return result
 
     with pytest.MonkeyPatch.context() as patch:

@@ -1,13 +1,16 @@
 """gpt/tasks/results.py: each result is in a file as soon as it is there."""
 
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ollama import ENTRY
 
+from gpt import system
 from gpt.tasks import instruct
+from gpt.tasks import results as results_file
 from gpt.tasks.results import Results
 
 ENTRIES = [{"name": str(i)} for i in range(4)]
@@ -54,6 +57,41 @@ def test_a_call_may_be_killed_several_times(tmp_path):
         with Results(path, ENTRIES, ABOUT, False) as results:
             assert results.continued == number + 1
             assert [row.get("score") for row in results.rows] == [*range(number + 1), None, None, None][:4]
+
+
+def test_a_file_that_another_process_removes_while_it_is_locked_is_made_anew(tmp_path, monkeypatch):
+    """As one does that has finished, or has failed at its start: what is written after that would be lost."""
+    path, real, removed = tmp_path / "out.json", results_file.lock, []
+
+    def lock(file):
+        if not removed:
+            removed.append((tmp_path / "out.json.partial").unlink())
+        return real(file)
+
+    monkeypatch.setattr(results_file, "lock", lock)
+    with Results(path, ENTRIES, ABOUT, False) as results:
+        results.add(1, {"score": 3})
+    with Results(path, ENTRIES, ABOUT, False) as again:
+        assert again.rows[1]["score"] == 3
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_the_lock_is_held_until_the_file_is_gone(tmp_path, monkeypatch, finished):
+    """Or another process might begin to write into a file that is then removed."""
+    path, free = tmp_path / "out.json", []
+    real = Path.unlink
+
+    def unlink(self, *args, **kwargs):
+        with open(self, "a+b") as another:
+            free.append(system.lock(another))
+        return real(self, *args, **kwargs)
+
+    with Results(path, ENTRIES, ABOUT, False) as results:
+        monkeypatch.setattr(Path, "unlink", unlink)
+        if finished:
+            results.add(0, {"score": 1})
+            results.finish()
+    assert free == [False]
 
 
 def test_a_call_without_results_ends(tmp_path):

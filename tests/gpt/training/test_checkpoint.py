@@ -5,7 +5,6 @@ import json
 import os
 import random
 import re
-import resource
 import shutil
 import warnings
 from contextlib import contextmanager
@@ -139,6 +138,7 @@ def test_a_failure_at_any_call_leaves_a_whole_checkpoint(tmp_path, monkeypatch, 
 
 def test_a_full_disk(two_steps):
     """A real refusal of the operating system: files may grow to 2000 bytes."""
+    resource = pytest.importorskip("resource", reason="only Unix limits the size of files")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     two_steps.step(3)
     before = contents(two_steps.run)

@@ -181,6 +181,57 @@ def test_operands_are_rounded_under_tf32_alone():
     assert found["float32"][0] < 1e-5 < 1e-4 < found["float32"][1]
 
 
+REFUSALS = {  # what cublasLt answers, and what the sentence says of it
+    ("HEURISTIC", -1): "no algorithm: other sizes or another dtype may work",
+    ("HEURISTIC", 7): "INVALID_VALUE (7): other sizes or another dtype may work",
+    ("HEURISTIC", 15): "NOT_SUPPORTED (15): other sizes or another dtype may work",
+    ("PRODUCT", 15): "NOT_SUPPORTED (15): other sizes or another dtype may work",
+    ("PRODUCT", 13): "EXECUTION_FAILED (13): an earlier error of the GPU may be the cause",
+    ("CREATE", 3): "ALLOC_FAILED (3): the GPU's memory may be full",
+    ("CREATE", 1): "NOT_INITIALIZED (1): the GPU's memory may be full",
+}
+
+
+def refused_products():
+    """The errors of products that cublasLt refuses, by what it answered, and its objects that are left of them."""
+    with_cublas()
+    library, rng, found = nvidia.LOADED["libcublasLt.so.13"], np.random.default_rng(0), {}
+    a, b = strided(rng, (2, 16, 24), BF16)[0], strided(rng, (2, 24, 8), BF16)[0]
+    bias = strided(rng, (8,), F32)[0]
+    blas.matmul(a, b, out_dtype=F32, bias=bias)
+    device = blas._devices[0]  # with its workspace, which is not made again: the stand-in's memory is limited
+    for function, status in REFUSALS:
+        device.plans.clear()
+        if function == "CREATE":
+            blas._devices.clear()
+        before = library.stand_in_objects()
+        library.stand_in_want(["CREATE", "HEURISTIC", "PRODUCT"].index(function), status)
+        try:
+            blas.matmul(a, b, out_dtype=F32, bias=bias)
+        except Exception as error:
+            left = library.stand_in_objects() - before - 4 * len(device.plans)
+            found[function, status] = type(error).__name__, str(error), left
+        finally:
+            library.stand_in_want(["CREATE", "HEURISTIC", "PRODUCT"].index(function), 0)
+            blas._devices[0] = device
+        product = np.array(blas.matmul(a, b, out_dtype=F32, bias=bias), float)  # the next one is computed
+        expected = np.array(a, float) @ np.array(b, float) + np.array(bias, float)
+        np.testing.assert_allclose(product, expected, rtol=1e-5, atol=1e-5)
+    return found
+
+
+@needs("nvmath")
+def test_a_product_that_cublas_refuses_is_one_sentence_and_leaves_nothing():
+    found = nvidia.inside(refused_products)
+    assert found.keys() == REFUSALS.keys()
+    for case, (kind, text, left) in found.items():
+        assert kind == "RuntimeError"
+        product = "cublasLt refused the product (2, 16, 24) @ (2, 24, 8) of bfloat16, in float32, with a bias: "
+        assert text.startswith(product + REFUSALS[case])
+        assert "\n" not in text
+        assert left == 0, case
+
+
 # ----- cuDNN ------------------------------------------------------------------------------------------------------
 
 

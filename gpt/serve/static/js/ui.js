@@ -62,7 +62,7 @@ export function percent(p) {
   return p >= 0.9995 && p < 1 ? ">99.9 %" : `${(100 * p).toFixed(1)} %`;
 }
 
-/** A figure by its name in metrics.jsonl, as figure_text in look/comparison.py: all but shares and counts have four decimals. */
+/** A figure by its name in metrics.jsonl, as figure_text in look/figures.py: all but shares and counts have four decimals. */
 export function figure(name, value) {
   if (name.endsWith("accuracy") || name === "exact_match") return percent(value);
   if (!Number.isFinite(value)) return "not finite";

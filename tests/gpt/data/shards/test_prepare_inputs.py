@@ -48,6 +48,7 @@ def test_suffixes_choose_among_the_files_of_folders(tmp_path):
     assert skipped(tmp_path / "out") == {"another suffix": 3}
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes are Unix's")
 def test_what_is_not_text_is_left_out_and_counted(tmp_path):
     good = {f"{i}.txt": f"text {i}" for i in range(9)}
     make(tmp_path / "in", good | {

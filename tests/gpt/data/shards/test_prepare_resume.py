@@ -135,6 +135,7 @@ def test_killed_at_random_moments(tmp_path):
     assert len(list((tmp_path / "whole").glob("*.tokens"))) >= 8  # so that kills fall between shards too
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes are Unix's")
 @pytest.mark.slow
 def test_a_kill_ends_the_processes_that_encode(tmp_path):
     """They notice that the process that reads is gone, by SIGKILL too."""

@@ -180,6 +180,38 @@ def test_a_byte_that_is_not_utf8_comes_back_as_it_was(tuned, flags):
     assert done.returncode == 1
 
 
+def test_a_line_of_a_file_that_is_not_utf8_is_reported_as_one_of_standard_input(call, tuned, tmp_path, monkeypatch):
+    """The other lines are labelled; a byte at the end, in the middle and across two blocks."""
+    monkeypatch.setattr("gpt.data.corpus.BLOCK", 16)
+    path = tmp_path / "texts"
+    path.write_bytes(b"\xef\xbb\xbfa plum\ncaf\xe9\r\n\nI want \xc3\xa9 \xe2\x82\na tea\n\xc3")
+    answers, problems = {}, {}
+    for way in ("file", "standard input"):
+        with open(path, encoding="utf-8") as opened:
+            monkeypatch.setattr("sys.stdin", opened)
+            args = ["--file", path] if way == "file" else []
+            status, output, errors = call("classify", tuned[0] / "run", "--json", *args)
+        assert status == 1
+        answers[way] = [json.loads(line) for line in output.splitlines()]
+        problems[way] = errors.replace(str(path), "standard input")
+    assert answers["file"] == answers["standard input"]
+    assert [answer["text"] for answer in answers["file"]] == [
+        "a plum", "caf\udce9", "", "I want \u00e9 \udce2\udc82", "a tea", "\udcc3",
+    ]  # fmt: skip
+    assert [answer["label"] in LABELS for answer in answers["file"]] == [True, False, False, False, True, False]
+    assert problems["file"] == problems["standard input"]
+    assert re.findall(r"line (\d+): the text is not UTF-8 \(byte (0x..) at position (\d+)\)", problems["file"]) == [
+        ("2", "0xe9", "3"), ("4", "0xe2", "9"), ("6", "0xc3", "0"),
+    ]  # fmt: skip
+
+
+def test_a_file_that_is_no_text_is_refused_before_its_lines_are_labelled(call, tuned, tmp_path):
+    (tmp_path / "texts").write_bytes("give me a plum\n".encode("utf-16"))
+    status, output, errors = call("classify", tuned[0] / "run", "--file", tmp_path / "texts")
+    assert (status, output) == (1, "")
+    assert errors == f"gpt: the text file {str(tmp_path / 'texts')!r} is UTF-16: convert it to UTF-8\n"
+
+
 @pytest.mark.parametrize("source", ["arguments", "file", "input"])
 def test_texts_that_were_cut_are_counted(call, tuned, tmp_path, monkeypatch, source):
     texts = ["give me a plum", "give me a plum " * 50, "a tea " * 60]

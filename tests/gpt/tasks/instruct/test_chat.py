@@ -248,6 +248,15 @@ def test_lines_that_are_not_utf8_are_counted(talk, monkeypatch, capsys):
     assert capsys.readouterr().err.count("(the text is not UTF-8 (byte ") == 2
 
 
+def test_a_line_without_an_answer_does_not_end_the_lines_after_it(folder, call):
+    """Not UTF-8, or longer than the context: reported, counted in the exit status, and the next line is answered."""
+    status, output, errors = call("chat", folder / "taught", typed=f"Say yes.\n{'s' * 80}\na\udcff\nSay yes.\n")
+    assert (status, output) == (1, "yes\nyes\n")
+    too_long, not_text = errors.splitlines()
+    assert too_long.startswith("(the question takes ")
+    assert not_text.startswith("(the text is not UTF-8 (byte 0xff ")
+
+
 def test_a_note_has_one_style_and_no_markup(monkeypatch, capsys):
     """Names and numbers in it are not coloured by themselves."""
     for name, value in (("FORCE_COLOR", "1"), ("TERM", "xterm-256color"), ("COLUMNS", "20")):
