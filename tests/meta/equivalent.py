@@ -25,7 +25,7 @@ PROOFS: dict[str, list[str]] = {
         "primitive.py: Primitive.vjp: True  ->  False",
         "kernels/cpu/losses.py: linear_cross_entropy: True  ->  False",
         "kernels/cpu/losses.py: linear_cross_entropy_vjp: True  ->  False",
-        "kernels/cpu/blocks.py: products: True  ->  False",
+        "kernels/cpu/blocks.py: linear_gradients: True  ->  False",
         "kernels/cpu/attention.py: attention_vjp: True  ->  False",
         "kernels/cpu/attention.py: attention_vjp: True  ->  False (place 2)",
     ],
@@ -41,7 +41,6 @@ PROOFS: dict[str, list[str]] = {
         "formulas.py: _attention_weights: 0  ->  1",
     ],
     "matmul works on a copy of an operand whose memory is that of the result": [
-        "kernels/cpu/attention.py: _write_gradients: 3  ->  2 (place 2)",
         "kernels/cpu/losses.py: linear_cross_entropy_vjp: 0  ->  1 (place 2)",
     ],
     "a reshape to the shape that it has": [
@@ -99,7 +98,6 @@ PROOFS: dict[str, list[str]] = {
     ],
     "a gradient that is not needed is computed, and thrown away": [
         "kernels/cpu/layers.py: layer_norm_vjp: np.empty(rows.shape, x.dtype) if needs_grad[0] else None  ->  np.empty(rows.shape, x.dtype)",
-        "kernels/cpu/attention.py: _write_gradients: if dq is None and dk is None and (dmask is None)  ->  if False",
         "kernels/cpu/layers.py: layer_norm_vjp: np.empty(x.shape[-1], x.dtype) if need else None  ->  np.empty(x.shape[-1], x.dtype)",
     ],
     "scratch memory under another number, which nothing else uses there": [
@@ -114,9 +112,9 @@ PROOFS: dict[str, list[str]] = {
         "kernels/cpu/blocks.py: product: a.shape[0] < FEW_ROWS  ->  a.shape[0] <= FEW_ROWS",
         "kernels/cpu/blocks.py: product: a.shape[0] >= FEW_ROWS  ->  a.shape[0] == a.shape[0]",
         "kernels/cpu/blocks.py: product: a.shape[0] >= FEW_ROWS  ->  a.shape[0] != a.shape[0]",
-        "kernels/cpu/blocks.py: products: sum([matmul_time(a, b) for a, b in pairs]) + sum([x.size / 4 for x, _ in sums])  ->  sum([matmul_time(a, b) for a, b in pairs])",
-        "kernels/cpu/blocks.py: products: sum([matmul_time(a, b) for a, b in pairs]) + sum([x.size / 4 for x, _ in sums])  ->  sum([x.size / 4 for x, _ in sums])",
-        "kernels/cpu/blocks.py: products: x.size / 4  ->  x.size * 4",
+        "kernels/cpu/blocks.py: linear_gradients: sum([matmul_time(a, b) for a, b in pairs]) + sum([x.size / 4 for x, _ in sums])  ->  sum([matmul_time(a, b) for a, b in pairs])",
+        "kernels/cpu/blocks.py: linear_gradients: sum([matmul_time(a, b) for a, b in pairs]) + sum([x.size / 4 for x, _ in sums])  ->  sum([x.size / 4 for x, _ in sums])",
+        "kernels/cpu/blocks.py: linear_gradients: x.size / 4  ->  x.size * 4",
         "kernels/cpu/choose_impl.py: MIN_SIZE: 1 << 14  ->  14",
         "kernels/cpu/losses.py: _class_slices: 2 * blocks.BLOCK // max(1, N)  ->  2 * blocks.BLOCK",
         "kernels/cpu/losses.py: _class_slices: 2 * blocks.BLOCK // max(1, N)  ->  2 * blocks.BLOCK * max(1, N)",
@@ -235,9 +233,9 @@ PROOFS: dict[str, list[str]] = {
         "kernels/cpu/layers.py: layer_norm: len(rows) == 1  ->  len(rows) != len(rows)",
     ],
     "where one thread ends the next begins: wherever that is, each row is computed once": [
-        "kernels/cpu/blocks.py: products: 64  ->  65",
-        "kernels/cpu/blocks.py: products: 64  ->  65 (place 2)",
-        "kernels/cpu/blocks.py: products: 64  ->  63 (place 3)",
+        "kernels/cpu/blocks.py: linear_gradients: 64  ->  65",
+        "kernels/cpu/blocks.py: linear_gradients: 64  ->  65 (place 2)",
+        "kernels/cpu/blocks.py: linear_gradients: 64  ->  63 (place 3)",
     ],
     "the same rows, taken out one by one": [
         "kernels/cpu/losses.py: linear_cross_entropy: if not valid.all()  ->  if True",
@@ -247,9 +245,6 @@ PROOFS: dict[str, list[str]] = {
     "of two axes, the last is axis 1": [
         "kernels/cpu/losses.py: cross_entropy: -1  ->  1 (place 2)",
     ],
-    "of four axes, the last but one is axis 2": [
-        "kernels/cpu/attention.py: attention: -2  ->  2 (place 8)",
-    ],
     "numba_impl_for looks at the size itself": [
         "kernels/cpu/choose_impl.py: choose_impl: numpy_impl if x.size < MIN_SIZE else numba_impl_for(x, *others) or numpy_impl  ->  numba_impl_for(x, *others) or numpy_impl",
     ],
@@ -257,8 +252,8 @@ PROOFS: dict[str, list[str]] = {
         "primitive.py: Primitive.__call__: 0  ->  1 (place 3)",
     ],
     "beyond the last row there is none, and rows that two threads compute are the same": [
-        "kernels/cpu/blocks.py: products: 64  ->  63 (place 4)",
-        "kernels/cpu/blocks.py: products: end - 64  ->  end",
+        "kernels/cpu/blocks.py: linear_gradients: 64  ->  63 (place 4)",
+        "kernels/cpu/blocks.py: linear_gradients: end - 64  ->  end",
     ],
     "only whether a version changed counts, not where it began nor how far it is": [
         "autograd.py: Variable.__init__: 0  ->  1",
@@ -344,14 +339,13 @@ READ = {
     "accelerate/dispatch.py: KernelOp.wrap": "fe6b2ef993",
     "kernels/cpu/attention.py: TILE_SCORES": "bf42dea612",
     "kernels/cpu/attention.py: FEW_SCORES": "82e1d42450",
-    "kernels/cpu/attention.py: attention": "152a4f30e3",
+    "kernels/cpu/attention.py: attention": "3a90011258",
     "kernels/cpu/attention.py: attention_vjp": "1855208e2f",
-    "kernels/cpu/attention.py: _write_gradients": "02d04a959a",
     "kernels/cpu/blocks.py: BLOCK": "c6384431d4",
     "kernels/cpu/blocks.py: COMPILED": "7a8242c789",
     "kernels/cpu/blocks.py: as_rows": "a12faba51b",
-    "kernels/cpu/blocks.py: product": "0cdf77c519",
-    "kernels/cpu/blocks.py: products": "15e1230219",
+    "kernels/cpu/blocks.py: product": "b0a5a451ee",
+    "kernels/cpu/blocks.py: linear_gradients": "260ad44494",
     "kernels/cpu/choose_impl.py: MIN_SIZE": "21fbd19127",
     "kernels/cpu/choose_impl.py: choose_impl": "a4510e1fe9",
     "kernels/cpu/layers.py: _linear_and_view": "7bb5dc292d",
