@@ -6,7 +6,6 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..console import counted
 from .charts import COLORS, line_chart
 from .figures import figure_name, figure_text
 from .metrics import SMOOTH, curve
@@ -135,7 +134,9 @@ def compare(runs: str | Path | Iterable[str | Path | Run]) -> Comparison:
         read = [run(paths[0])] if paths == [Path(one)] else [each for path in paths if (each := readable(path))]
         found += [each for each in read if each.path not in {other.path for other in found}]
     if len(found) < 2:
-        raise ValueError(f"{counted(len(found), 'run')} given: name at least two runs, or a folder with several")
+        raise ValueError(
+            f"a comparison needs two different runs, got {len(found)}: name them, or a folder with several"
+        )
     return compared(found, distinct(found))
 
 

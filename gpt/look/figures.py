@@ -9,6 +9,7 @@ FIGURES = {  # names of figures in metrics.jsonl that do not explain themselves
     "test_repeated": "test entries also in training or validation",
     "exact_match": "answered exactly as expected",
 }
+COUNTS = {"test_repeated"}  # those that may be 0 or 1
 
 
 def figure_name(name: str) -> str:
@@ -20,6 +21,8 @@ def figure_text(name: str, value: float) -> str:
     """A figure by its name in metrics.jsonl, as the page has it (`figure` in ui.js): shares are percentages, counts are
     whole numbers, all else has four decimals.
     """
+    if name in COUNTS:
+        return f"{value:,.0f}"
     if name.endswith("accuracy") or name == "exact_match":
         return share_text(value)
     if not math.isfinite(value):

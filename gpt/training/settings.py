@@ -97,7 +97,9 @@ class Settings:
             if self.threads > MOST_THREADS:
                 raise ValueError(f"--threads must be an integer from 1 to {MOST_THREADS:,}, got {self.threads:,}")
         if self.min_lr is not None and not 0 <= self.min_lr <= (math.inf if self.lr is None else self.lr):
-            raise ValueError(f"min_lr must be from 0 to lr, which is {self.peak_lr}, got {self.min_lr!r}")
+            raise ValueError(
+                f"min_lr must be from 0 to the learning rate, which is {self.peak_lr}, got {self.min_lr!r}"
+            )
         if self.warmup is not None and not 0 <= self.warmup <= (self.steps or self.warmup):
             raise ValueError(f"warmup must be from 0 to steps, which is {self.steps}, got {self.warmup!r}")
         if self.seed >= 2**32:

@@ -77,8 +77,11 @@ def test_a_picture_replaces_no_file(compare, folder, tmp_path):
 def test_what_cannot_be_compared_is_one_sentence(compare, folder, tmp_path):
     status, _output, errors = compare(tmp_path, folder / "one")
     assert (status, errors) == (1, f"gpt: there is no run in {tmp_path}: name a run, or a folder of runs\n")
-    assert compare(folder / "one")[2] == "gpt: 1 run given: name at least two runs, or a folder with several\n"
-    assert compare()[2] == "gpt: 0 runs given: name at least two runs, or a folder with several\n"
+    assert (
+        compare(folder / "one")[2]
+        == "gpt: a comparison needs two different runs, got 1: name them, or a folder with several\n"
+    )
+    assert compare()[2] == "gpt: a comparison needs two different runs, got 0: name them, or a folder with several\n"
 
 
 def test_settings_that_only_some_of_the_runs_have_are_counted(compare, folder, tmp_path):

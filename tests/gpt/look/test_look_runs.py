@@ -209,7 +209,7 @@ def test_what_cannot_be_compared_is_said(trained, tmp_path):
 def test_errors_of_a_comparison_are_one_sentence(trained, tmp_path):
     with pytest.raises(FileNotFoundError, match="there is no run in"):
         look.compare([trained[0] / "slow", tmp_path])
-    with pytest.raises(ValueError, match="1 run given: name at least two"):
+    with pytest.raises(ValueError, match="a comparison needs two different runs, got 1"):
         look.compare([trained[0] / "slow", trained[0] / "slow"])
 
 
@@ -255,6 +255,7 @@ def test_counts_are_whole_numbers_and_shares_are_percentages():
     for name in ("test_accuracy", "exact_match"):
         assert {value: figure_text(name, value) for value in shares} == shares
     assert [figure_text("test_loss", value) for value in (2.0, 0.00004, 4.28277)] == ["2.0000", "0.0000", "4.2828"]
+    assert [figure_text("test_repeated", value) for value in (0, 1, 1234)] == ["0", "1", "1,234"]
     for name in ("test_loss", "perplexity", "test_accuracy"):
         assert {figure_text(name, value) for value in (math.inf, -math.inf, math.nan)} == {"not finite"}
 
@@ -267,6 +268,7 @@ def test_figures_are_written_as_the_page_writes_them():
     cases += [
         (name, value) for name in ("loss", "validation_loss", "perplexity", "entries") for value in others + shares
     ]
+    cases += [("test_repeated", value) for value in (0, 1, 12345)]
     script = Path(look.__file__).parents[1] / "serve/static/js/ui.js"
     code = (
         f"import {{ figure }} from {json.dumps(script.as_uri())};"

@@ -460,7 +460,7 @@ def test_without_a_name_a_run_takes_a_free_one(tmp_path, monkeypatch):
         ("seed", 2**32, r"seed must be below 2\*\*32"),
         ("lr", math.nan, "lr must be a finite number"),
         ("lr", math.inf, "lr must be a finite number"),
-        ("min_lr", -1.0, "min_lr must be from 0 to lr"),
+        ("min_lr", -1.0, "min_lr must be from 0 to the learning rate"),
         ("warmup", 1951, "warmup must be from 0 to steps, which is 1950"),
         ("beta2", 1.0, "beta2 must be a finite number of at least 0 and below 1"),
         ("weight_decay", -0.1, "weight_decay must be"),
@@ -482,9 +482,9 @@ def test_settings_are_checked_by_name(field, value, says):
 
 
 def test_the_lowest_rate_is_not_above_the_peak_rate(tmp_path):
-    with pytest.raises(ValueError, match=r"min_lr must be from 0 to lr, which is 0\.001, got 0\.01"):
+    with pytest.raises(ValueError, match=r"min_lr must be from 0 to the learning rate, which is 0\.001, got 0\.01"):
         TrainConfig(lr=1e-3, min_lr=0.01)
-    with pytest.raises(ValueError, match=r"min_lr must be from 0 to lr, which is 0\.003, got 0\.01"):
+    with pytest.raises(ValueError, match=r"min_lr must be from 0 to the learning rate, which is 0\.003, got 0\.01"):
         train(tiny(tmp_path, lr=None, min_lr=0.01))  # the default rate is known when the model is
 
 

@@ -66,6 +66,7 @@ export function percent(p) {
 export function figure(name, value) {
   if (name.endsWith("accuracy") || name === "exact_match") return percent(value);
   if (!Number.isFinite(value)) return "not finite";
+  if (name === "test_repeated") return value.toLocaleString("en");
   return value > 1 && Number.isInteger(value) && !name.endsWith("loss") ? value.toLocaleString("en") : value.toFixed(4);
 }
 
