@@ -60,9 +60,11 @@ def _acquire(path: Path, doing: str) -> IO[str] | None:
             file.flush()
         return file
     except BaseException:
-        with naming(path):
-            if new:
-                system.remove_open(file, path)
+        try:
+            with naming(path):
+                if new:
+                    system.remove_open(file, path)
+        finally:
             file.close()
         raise
 

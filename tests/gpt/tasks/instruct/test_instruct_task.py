@@ -194,8 +194,6 @@ TEACH, ON = ["finetune", "instruct", "{f}/base"], ["--style", "phi3", "--data", 
         (["chat", "{f}/base"], "{f}/base was not fine-tuned to answer: run gpt finetune instruct {f}/base --data FILE"),
         (["chat", "nowhere"], "there is no run nowhere"),
         (["chat", "{f}/taught", "--once", "é"], "character 'é' (U+00E9) at position 9 is not in the vocabulary"),
-        (["chat", "{f}/taught", "--history", "-1"], "--history must be an integer of at least 0, got -1"),
-        (["chat", "{f}/taught", "--temperature", "-1"], "--temperature must be a finite number of at least 0"),
         (["finetune", "instruct"], "the run to start from is missing: gpt finetune instruct RUN --data FILE"),
         (TEACH, "the file of entries is missing: gpt finetune instruct RUN --data FILE"),
         ([*TEACH, "--data", "nowhere"], "nowhere cannot be read: No such file or directory"),
@@ -218,7 +216,7 @@ TEACH, ON = ["finetune", "instruct", "{f}/base"], ["--style", "phi3", "--data", 
         (["finetune", "instruct", "--resume", "{f}/base"], "is a run of the task 'pretrain'"),
         (
             ["finetune", "instruct", "--resume", "{f}/taught", "--style", "alpaca"],
-            "started with style 'phi3' and cannot",
+            "started with --style 'phi3' and cannot",
         ),
         (["train", "--resume", "{f}/taught"], "is a run of the task 'instruct'"),
     ],
@@ -229,6 +227,19 @@ def test_each_fault_is_one_sentence(call, folder, tmp_path, args, says):
     assert status == 1
     assert re.match(r"gpt: .*\n\Z", errors), errors
     assert says.format(f=folder) in errors
+
+
+@pytest.mark.parametrize(
+    ("flag", "says"),
+    [
+        ("--history", "--history must be an integer of at least 0, got -1"),
+        ("--temperature", "--temperature must be a finite number of at least 0"),
+    ],
+)
+def test_options_of_chat_outside_their_range_are_usage_errors(call, folder, flag, says):
+    status, _, errors = call("chat", folder / "taught", flag, "-1", typed="")
+    assert status == 2
+    assert re.match(rf"gpt: {says}.* \(gpt chat --help\)\n\Z", errors), errors
 
 
 @pytest.mark.parametrize(
