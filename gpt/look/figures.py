@@ -21,13 +21,11 @@ def figure_text(name: str, value: float) -> str:
     """A figure by its name in metrics.jsonl, as the page has it (`figure` in ui.js): shares are percentages, counts are
     whole numbers, all else has four decimals.
     """
-    if name in COUNTS:
-        return f"{value:,.0f}"
     if name.endswith("accuracy") or name == "exact_match":
         return share_text(value)
     if not math.isfinite(value):
         return "not finite"
-    counts = value > 1 and value == int(value) and not name.endswith("loss")
+    counts = name in COUNTS or (value > 1 and value == int(value) and not name.endswith("loss"))
     return f"{value:,.0f}" if counts else f"{value:.4f}"
 
 

@@ -256,7 +256,7 @@ def test_counts_are_whole_numbers_and_shares_are_percentages():
         assert {value: figure_text(name, value) for value in shares} == shares
     assert [figure_text("test_loss", value) for value in (2.0, 0.00004, 4.28277)] == ["2.0000", "0.0000", "4.2828"]
     assert [figure_text("test_repeated", value) for value in (0, 1, 1234)] == ["0", "1", "1,234"]
-    for name in ("test_loss", "perplexity", "test_accuracy"):
+    for name in ("test_loss", "perplexity", "test_accuracy", "test_repeated"):
         assert {figure_text(name, value) for value in (math.inf, -math.inf, math.nan)} == {"not finite"}
 
 
@@ -268,7 +268,7 @@ def test_figures_are_written_as_the_page_writes_them():
     cases += [
         (name, value) for name in ("loss", "validation_loss", "perplexity", "entries") for value in others + shares
     ]
-    cases += [("test_repeated", value) for value in (0, 1, 12345)]
+    cases += [("test_repeated", value) for value in (0, 1, 12345, math.inf)]
     script = Path(look.__file__).parents[1] / "serve/static/js/ui.js"
     code = (
         f"import {{ figure }} from {json.dumps(script.as_uri())};"
